@@ -1,0 +1,36 @@
+# A directory is a library; what it may include is what it links.
+#
+#   longshelf_library(NAME common
+#     PUBLIC_HEADERS include/common/clock.h    # below include/, the only headers others may see
+#     SOURCES clock.cc
+#     PUBLIC absl::status PRIVATE spdlog::spdlog)
+function(longshelf_library)
+  cmake_parse_arguments(ARG "" "NAME" "PUBLIC_HEADERS;SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(${ARG_NAME} STATIC)
+  target_sources(${ARG_NAME}
+    PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${ARG_PUBLIC_HEADERS}
+    PRIVATE ${ARG_SOURCES})
+  target_link_libraries(${ARG_NAME} PUBLIC ${ARG_PUBLIC} PRIVATE longshelf_flags ${ARG_PRIVATE})
+endfunction()
+
+#   longshelf_binary(NAME longshelf-router SOURCES main.cc LINK router)
+function(longshelf_binary)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;LINK" ${ARGN})
+  add_executable(${ARG_NAME} ${ARG_SOURCES})
+  target_link_libraries(${ARG_NAME} PRIVATE longshelf_flags ${ARG_LINK})
+  set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+endfunction()
+
+#   longshelf_test(NAME kvstore_test SOURCES block_pool_test.cc LINK kvstore [TIMEOUT 60])
+# One ctest entry per binary. Tests find fixtures through testing::FixturePath() (tests/testing).
+function(longshelf_test)
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;LINK" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${ARG_NAME} ${ARG_SOURCES})
+  target_link_libraries(${ARG_NAME} PRIVATE longshelf_flags ${ARG_LINK} test_support GTest::gmock GTest::gtest_main)
+  set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
+  set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+endfunction()

@@ -1,0 +1,10 @@
+# Linked PRIVATE by every target of ours and by nothing else.
+add_library(longshelf_flags INTERFACE)
+target_compile_options(longshelf_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Woverloaded-virtual
+  -Wvla -Walloca -Werror
+  # Bit-exactness: a product and a sum are fused only where the source says so.
+  -ffp-contract=off
+  -fstack-protector-strong)
+target_compile_definitions(longshelf_flags INTERFACE
+  $<$<NOT:$<BOOL:${LONGSHELF_SANITIZE}>>:_FORTIFY_SOURCE=2> _GLIBCXX_ASSERTIONS)

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace longshelf::engine {
+
+enum class Dtype : uint8_t { kF32, kBf16, kF16, kF8E4M3, kF8E8M0, kI8, kU8, kI32, kI64, kF64, kBool, kU16, kI16, kU32, kU64, kF8E5M2 };
+
+std::string_view DtypeName(Dtype dtype);  // safetensors spelling, "F8_E4M3"
+int64_t DtypeBytes(Dtype dtype);
+
+// A tensor inside a mapped safetensors file. Valid as long as its SafetensorsFile.
+struct TensorView {
+  Dtype dtype = Dtype::kF32;
+  std::vector<int64_t> shape;
+  std::span<const uint8_t> bytes;
+};
+
+// One mapped safetensors file. Refuses, by tensor name and reason, every malformed file (SEC-50, SEC-51): header over
+// 100 MB or over the file, non-UTF-8, duplicate names, overlap, hole, begin > end, shape overflow, unknown dtype,
+// trailing bytes, __metadata__ that is not string to string, deep JSON. Nothing is allocated from a size in the file
+// before it was compared with the file's length. Header size and tensor count are bounded.
+class SafetensorsFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> Open(const std::filesystem::path& path);
+  ~SafetensorsFile();
+  SafetensorsFile(const SafetensorsFile&) = delete;
+  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  // Null when absent.
+  const TensorView* Find(std::string_view name) const;
+
+ private:
+  SafetensorsFile() = default;
+  const uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+};
+
+// What WriteSafetensors takes: name, dtype, shape, bytes.
+struct TensorToWrite {
+  std::string name;
+  Dtype dtype = Dtype::kF32;
+  std::vector<int64_t> shape;
+  std::span<const uint8_t> bytes;
+};
+absl::Status WriteSafetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
+                              const std::map<std::string, std::string>& metadata);
+
+}  // namespace longshelf::engine

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/model/config.h"
+
+namespace longshelf::engine {
+
+// Tokens per KV block: two of lcm(4, 128).
+inline constexpr int64_t kBlockTokens = 256;
+
+// One row of the component table: where a layer's records live inside a block (architecture.md section 2).
+struct KvComponent {
+  enum class Kind : uint8_t { kEntries, kIndexKeys };
+  Kind kind;
+  int64_t layer;
+  int ratio;             // tokens per entry
+  int64_t rows;          // entries per block = kBlockTokens / ratio
+  int64_t row_bytes;     // native: 584 / 68 at official dims; fp32: 4 * width
+  size_t offset;         // of row 0 in the block
+};
+
+// Byte layout of KV blocks and state slots, computed from the config; nothing of Flash or Pro is fixed here.
+//
+// Native records: entry and window row = FP8 [nope_dim] | BF16 [rope_dim] | UE8M0 [ceil(nope_dim/64)] | pad to 8 bytes;
+// index key = FP4 [index_head_dim/2] | UE8M0 [index_head_dim/32]. fp32 records: F32 [width].
+class KvLayout {
+ public:
+  KvLayout(const ModelConfig& config, Numerics numerics);
+
+  Numerics numerics() const { return numerics_; }
+  size_t block_bytes() const { return block_bytes_; }
+  size_t state_bytes() const { return state_bytes_; }
+  int64_t entry_bytes() const { return entry_bytes_; }
+  int64_t index_key_bytes() const { return index_key_bytes_; }
+  const std::vector<KvComponent>& components() const { return components_; }
+  // Null when the layer has no such component.
+  const KvComponent* Entries(int64_t layer) const;
+  const KvComponent* IndexKeys(int64_t layer) const;
+  // Stable text of the table, hashed into the KV fingerprint.
+  std::string Describe() const;
+
+  // State slot offsets. Window: `window` rows, ring by position % window. Carry rows are fp32 pairs (a, g), g with ape
+  // added; see spec sections 4 and 11.1.
+  struct CarryOffsets {
+    size_t rows = 0;      // current rows a: [ratio, coff*d] then g: [ratio, coff*d]; row = position % ratio
+    size_t previous = 0;  // ratio 4: previous half a: [4, d] then g: [4, d]
+  };
+  size_t WindowOffset(int64_t layer) const { return window_offsets_[static_cast<size_t>(layer)]; }
+  CarryOffsets EntryCarry(int64_t layer) const { return entry_carry_[static_cast<size_t>(layer)]; }
+  CarryOffsets IndexCarry(int64_t layer) const { return index_carry_[static_cast<size_t>(layer)]; }
+
+  // A slot for a sequence of zero tokens.
+  void ResetState(std::byte* slot) const;
+
+  // What must be kept to continue after n_tokens, in logical (never ring) order; the same bytes whatever the history
+  // of the slot. Size depends on n_tokens only.
+  size_t StateExportBytes(int64_t n_tokens) const;
+  void ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const;
+  // INVALID_ARGUMENT when the size is not StateExportBytes(n_tokens).
+  absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const;
+
+  // Zeroes the records of a block that lie at or past n_tokens_in_block, so that a partly filled block has one form.
+  void ClearTail(std::byte* block, int64_t n_tokens_in_block) const;
+
+ private:
+  struct CarryShape {
+    size_t offset;
+    int ratio;
+    int64_t width;       // coff * d
+    bool has_previous;
+  };
+  ModelConfig config_;
+  Numerics numerics_;
+  int64_t entry_bytes_ = 0;
+  int64_t index_key_bytes_ = 0;
+  size_t block_bytes_ = 0;
+  size_t state_bytes_ = 0;
+  std::vector<KvComponent> components_;
+  std::vector<int> entries_of_layer_;      // index into components_, -1 = none
+  std::vector<int> index_keys_of_layer_;
+  std::vector<size_t> window_offsets_;     // per layer, MTP layers included
+  std::vector<CarryOffsets> entry_carry_;
+  std::vector<CarryOffsets> index_carry_;
+  std::vector<CarryShape> carries_;
+};
+
+}  // namespace longshelf::engine

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/config.h"
+
+namespace longshelf::engine {
+
+// A weight matrix as it is stored: [rows = out features, cols = in features], row-major, not copied.
+// Decode (spec section 9), exact in fp32:
+//   kFp8:  e4m3(data[i*cols + j]) * 2^(scale[(i/128)*scale_cols + j/128] - 127)
+//   kFp4:  e2m1(nibble j of row i; low nibble = even column) * 2^(scale[i*scale_cols + j/32] - 127)
+//   kBf16: data is little-endian BF16; kF32: data is F32. No scale.
+struct Matrix {
+  enum class Format : uint8_t { kFp8, kFp4, kBf16, kF32 };
+  Format format = Format::kBf16;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const uint8_t* data = nullptr;
+  const uint8_t* scale = nullptr;
+  int64_t scale_cols = 0;
+};
+
+// Hyper-connection site (spec section 2.2), fp32.
+struct HyperConnection {
+  Matrix fn;                 // F32 [n_out, hc_mult * D]; n_out = (2 + hc_mult) * hc_mult for sites, hc_mult for heads
+  std::vector<float> base;   // [n_out]
+  std::vector<float> scale;  // [3], or [1] for heads
+};
+
+// Spec section 4. coff = 2 when ratio is 4, else 1.
+struct CompressorWeights {
+  Matrix wkv;                // BF16 [coff * d, D]
+  Matrix wgate;              // BF16 [coff * d, D]
+  std::vector<float> ape;    // [ratio, coff * d]
+  std::vector<float> norm;   // [d]
+};
+
+struct IndexerWeights {
+  Matrix wq_b;               // FP8 [index_n_heads * index_head_dim, q_lora_rank]
+  Matrix weights_proj;       // BF16 [index_n_heads, D]
+  CompressorWeights compressor;
+};
+
+struct AttentionWeights {
+  Matrix wq_a;                 // FP8 [q_lora_rank, D]
+  std::vector<float> q_norm;   // [q_lora_rank]
+  Matrix wq_b;                 // FP8 [n_heads * head_dim, q_lora_rank]
+  Matrix wkv;                  // FP8 [head_dim, D]
+  std::vector<float> kv_norm;  // [head_dim]
+  Matrix wo_a;                 // FP8 [o_groups * o_lora_rank, n_heads * head_dim / o_groups]
+  Matrix wo_b;                 // FP8 [D, o_groups * o_lora_rank]
+  std::vector<float> sink;     // [n_heads]
+  std::optional<CompressorWeights> compressor;  // ratio 4 or 128
+  std::optional<IndexerWeights> indexer;        // ratio 4
+};
+
+// SwiGLU: w1 = gate [I, D], w3 = up [I, D], w2 = down [D, I].
+struct ExpertWeights {
+  Matrix w1;
+  Matrix w2;
+  Matrix w3;
+};
+
+struct MoeWeights {
+  Matrix gate;                         // BF16 [E, D]
+  std::vector<float> bias;             // [E]; empty on hash layers
+  std::span<const int64_t> tid2eid;    // [vocab, n_experts_per_token]; empty unless hash layer; values checked < E
+  std::vector<ExpertWeights> experts;  // [E]
+  ExpertWeights shared;
+};
+
+struct LayerWeights {
+  std::vector<float> attn_norm;  // [D]
+  std::vector<float> ffn_norm;   // [D]
+  HyperConnection hc_attn;
+  HyperConnection hc_ffn;
+  AttentionWeights attn;
+  MoeWeights moe;
+};
+
+// Spec section 8.1.
+struct MtpWeights {
+  LayerWeights layer;
+  Matrix e_proj;             // FP8 [D, D]
+  Matrix h_proj;             // FP8 [D, D]
+  std::vector<float> enorm;  // [D]
+  std::vector<float> hnorm;  // [D]
+  std::vector<float> norm;   // [D]
+  HyperConnection hc_head;
+};
+
+// Owns the mapped files; every Matrix points into them.
+struct ModelWeights {
+  ModelConfig config;
+  Matrix embed;              // BF16 [vocab, D]
+  Matrix head;               // BF16 [vocab, D]
+  std::vector<float> norm;   // [D]
+  HyperConnection hc_head;
+  std::vector<LayerWeights> layers;
+  std::vector<MtpWeights> mtp;
+  // SHA-256 over config.json and every tensor's name, dtype, shape and bytes.
+  std::array<uint8_t, 32> digest{};
+  std::shared_ptr<const void> storage;  // keeps the mappings (or generated buffers) alive
+};
+
+struct LoadProgress {
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;
+};
+
+// Maps and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
+// its official name or a synonym of spec section 10. Names what is wrong. Calls `progress` (may be null) as bytes are
+// digested. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
+absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
+    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
+
+// Random weights of any config, held in memory in the stored formats: for benchmarks. Same seed, same weights.
+absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const ModelConfig& config, uint64_t seed);
+
+}  // namespace longshelf::engine

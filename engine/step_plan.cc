@@ -1,0 +1,1 @@
+#include "engine/step_plan.h"
