@@ -7,11 +7,11 @@
 #include "absl/strings/str_cat.h"
 
 // The only two control-flow macros of the tree.
-#define RETURN_IF_ERROR(expr)                                  \
-  do {                                                         \
-    if (absl::Status status_ = (expr); !status_.ok()) {        \
-      return status_;                                          \
-    }                                                          \
+#define RETURN_IF_ERROR(expr)                           \
+  do {                                                  \
+    if (absl::Status status_ = (expr); !status_.ok()) { \
+      return status_;                                   \
+    }                                                   \
   } while (false)
 
 #define LONGSHELF_STATUS_CONCAT_INNER(a, b) a##b
