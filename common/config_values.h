@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -23,8 +22,5 @@ absl::StatusOr<int64_t> ParseByteSize(absl::string_view text);
 std::string FormatByteSize(int64_t bytes);
 // A YAML scalar, quoted where plain text would mean something else.
 std::string QuoteYaml(absl::string_view text);
-
-// The candidate a person most likely meant by `unknown`, or "" when none is near.
-std::string NearestName(absl::string_view unknown, const std::vector<std::string>& candidates);
 
 }  // namespace longshelf

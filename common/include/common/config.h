@@ -152,4 +152,7 @@ std::vector<std::string> EnvironmentForChildren();
 // INVALID_ARGUMENT (empty, blank or above 64 KiB) otherwise, naming the path.
 absl::Status ReadSecretFile(const std::string& path, std::string* secret);
 
+// The candidate a person most likely meant by `unknown`, or "" when none is near.
+std::string NearestName(absl::string_view unknown, const std::vector<std::string>& candidates);
+
 }  // namespace longshelf

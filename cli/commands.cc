@@ -1,0 +1,7 @@
+#include "commands.h"
+
+namespace longshelf::cli {
+
+std::vector<Command> Commands() { return {}; }
+
+}  // namespace longshelf::cli

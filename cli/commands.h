@@ -1,0 +1,14 @@
+#pragma once
+
+#include <vector>
+
+#include "cli/dispatch.h"
+
+namespace longshelf::cli {
+
+// Every subcommand, in the order that `longshelf help` shows them.
+std::vector<Command> Commands();
+
+// One per NAME_command.cc.
+
+}  // namespace longshelf::cli
