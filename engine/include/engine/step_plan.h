@@ -2,7 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -10,15 +13,16 @@
 namespace longshelf::engine {
 
 struct SamplingParams {
-  double temperature = 1.0;       // 0 = greedy
+  double temperature = 1.0;  // 0 = greedy
   double top_p = 1.0;
-  uint32_t top_k = 0;             // 0 = off
+  uint32_t top_k = 0;  // 0 = off
   double min_p = 0.0;
   uint64_t seed = 0;
   double presence_penalty = 0.0;  // over output tokens
   double frequency_penalty = 0.0;
   bool logprobs = false;
   uint32_t n_top_logprobs = 0;
+  bool operator==(const SamplingParams&) const = default;
 };
 
 // A sequence's place on its home shard.
@@ -33,28 +37,54 @@ struct SlotId {
 struct StepPlan {
   enum class Opcode : uint8_t { kStep, kIdle, kShutdown };
 
-  struct OpenSlot {               // a fresh sequence state; sampler starts with these output tokens counted
+  struct OpenSlot {  // a fresh sequence state; sampler starts with these output tokens counted
     SlotId slot;
     SamplingParams sampling;
     std::vector<uint32_t> prior_output;
+    bool operator==(const OpenSlot&) const = default;
   };
-  struct ImportBlock { uint16_t shard = 0; uint32_t block = 0; std::vector<std::byte> bytes; };
-  struct ImportState { SlotId slot; int64_t n_tokens = 0; std::vector<std::byte> bytes; };
-  struct Row {                    // one sequence's chunk
+  struct ImportBlock {
+    uint16_t shard = 0;
+    uint32_t block = 0;
+    std::vector<std::byte> bytes;
+    bool operator==(const ImportBlock&) const = default;
+  };
+  struct ImportState {
+    SlotId slot;
+    int64_t n_tokens = 0;
+    std::vector<std::byte> bytes;
+    bool operator==(const ImportState&) const = default;
+  };
+  struct Row {  // one sequence's chunk
     SlotId slot;
     int64_t n_past = 0;
     std::vector<uint32_t> tokens;
-    std::vector<uint32_t> blocks; // home shard's block ids, covering n_past + tokens.size()
-    bool sample = false;          // sample from the last row's logits
+    std::vector<uint32_t> blocks;  // home shard's block ids, covering n_past + tokens.size()
+    bool sample = false;           // sample from the last row's logits
     bool return_logits = false;
+    bool operator==(const Row&) const = default;
   };
-  struct ExportBlock { uint16_t shard = 0; uint32_t block = 0; int64_t n_tokens_in_block = 0; };
-  struct ExportState { SlotId slot; int64_t n_tokens = 0; };
-  struct CopyBlock { uint16_t shard = 0; uint32_t from = 0; uint32_t to = 0; };
+  struct ExportBlock {
+    uint16_t shard = 0;
+    uint32_t block = 0;
+    int64_t n_tokens_in_block = 0;
+    bool operator==(const ExportBlock&) const = default;
+  };
+  struct ExportState {
+    SlotId slot;
+    int64_t n_tokens = 0;
+    bool operator==(const ExportState&) const = default;
+  };
+  struct CopyBlock {
+    uint16_t shard = 0;
+    uint32_t from = 0;
+    uint32_t to = 0;
+    bool operator==(const CopyBlock&) const = default;
+  };
 
   Opcode opcode = Opcode::kStep;
-  uint64_t generation = 0;
-  uint64_t seq = 0;
+  uint64_t generation = 0;  // 0 from the engine; a group stamps its own
+  uint64_t seq = 0;         // counts up by one
   // Executed in this order.
   std::vector<OpenSlot> open_slots;
   std::vector<ImportBlock> import_blocks;
@@ -64,31 +94,52 @@ struct StepPlan {
   std::vector<ExportBlock> export_blocks;
   std::vector<ExportState> export_states;
 
-  std::string Serialize() const;  // ends in a CRC
+  // Fixed little-endian form ending in an xxh3-64 of everything before it.
+  std::string Serialize() const;
+  // Bounded: nothing is allocated from a count before it was compared with the bytes that are left. DATA_LOSS: the
+  // checksum differs. INVALID_ARGUMENT: not a plan of this version; names the field.
   static absl::StatusOr<StepPlan> Parse(std::string_view bytes);
+  bool operator==(const StepPlan&) const = default;
 };
 
 struct TokenLogprob {
   uint32_t token = 0;
   float logprob = 0.0F;
+  bool operator==(const TokenLogprob&) const = default;
 };
 
 struct SampledToken {
   uint32_t token = 0;
-  float logprob = 0.0F;                // of the model's distribution before temperature; 0 unless asked for
+  float logprob = 0.0F;  // of the model's distribution before temperature; 0 unless asked for
   std::vector<TokenLogprob> top;
-  std::vector<float> logits;           // [vocab], only with return_logits
+  std::vector<float> logits;  // [vocab], only with return_logits
+  bool operator==(const SampledToken&) const = default;
 };
 
-// One entry per plan row / export, in plan order (rows that did not sample hold a default SampledToken).
+// One sequence went wrong (not a number in its logits, a state of the wrong size); the others are not touched. Its
+// sampled entry is a default one and its exported states are empty.
+struct SlotFailure {
+  SlotId slot;
+  absl::Status status;
+  bool operator==(const SlotFailure&) const = default;
+};
+
+// One entry per plan row / export, in plan order (rows that did not sample hold a default SampledToken). The result of
+// one shard holds only what lives on that shard, in plan order too; MergeResults() puts them together.
 struct StepResult {
   std::vector<SampledToken> sampled;
   std::vector<std::vector<std::byte>> blocks;
   std::vector<std::vector<std::byte>> states;
+  std::vector<SlotFailure> failures;
 
+  // As StepPlan's.
   std::string Serialize() const;
   static absl::StatusOr<StepResult> Parse(std::string_view bytes);
+  bool operator==(const StepResult&) const = default;
 };
+
+// The whole step's result from one result per shard (index = shard). INTERNAL: the counts do not fit the plan.
+absl::StatusOr<StepResult> MergeResults(const StepPlan& plan, std::vector<StepResult> per_shard);
 
 // What the leader knows of a group before it plans anything.
 struct GroupShape {
@@ -96,6 +147,8 @@ struct GroupShape {
   uint32_t n_slots_per_shard = 0;
   uint32_t n_blocks_per_shard = 0;
   size_t block_bytes = 0;
+  // KvLayout::StateExportBytes, so that a restored state can be refused before it is planned. Null: not checked.
+  std::function<size_t(int64_t n_tokens)> state_export_bytes;
 };
 
 // Runs plans: in this process (R = 1) or over a shard group. Called by the leader's engine thread only.
@@ -103,7 +156,8 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual GroupShape shape() const = 0;
-  // UNAVAILABLE: a shard is gone; the group must end.
+  // A kStep without rows only moves bytes (imports, copies, exports): no shard runs the model for it. kIdle and
+  // kShutdown carry nothing and have an empty result. UNAVAILABLE: a shard is gone; the group must end.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };
 

@@ -1,0 +1,33 @@
+#include "engine/executor.h"
+
+namespace longshelf::engine {
+namespace {
+
+class ModelSequenceModel final : public SequenceModel {
+ public:
+  explicit ModelSequenceModel(Model& model) : model_(model) {}
+  uint32_t vocab_size() const override { return static_cast<uint32_t>(model_.config().vocab_size); }
+  size_t block_bytes() const override { return model_.layout().block_bytes(); }
+  size_t state_bytes() const override { return model_.layout().state_bytes(); }
+  void ResetState(std::byte* slot) const override { model_.layout().ResetState(slot); }
+  size_t StateExportBytes(int64_t n_tokens) const override { return model_.layout().StateExportBytes(n_tokens); }
+  void ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const override {
+    model_.layout().ExportState(slot, n_tokens, out);
+  }
+  absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const override {
+    return model_.layout().ImportState(bytes, n_tokens, slot);
+  }
+  void ClearTail(std::byte* block, int64_t n_tokens_in_block) const override {
+    model_.layout().ClearTail(block, n_tokens_in_block);
+  }
+  absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override { return model_.Forward(batch); }
+
+ private:
+  Model& model_;
+};
+
+}  // namespace
+
+std::unique_ptr<SequenceModel> MakeSequenceModel(Model& model) { return std::make_unique<ModelSequenceModel>(model); }
+
+}  // namespace longshelf::engine
