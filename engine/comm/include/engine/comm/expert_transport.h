@@ -12,8 +12,8 @@ namespace longshelf::engine {
 // One (token, expert) pair of a dispatch. `token` indexes the rows given by this shard.
 struct ExpertAssignment {
   uint32_t token = 0;
-  uint32_t expert = 0;   // logical expert id
-  float weight = 0.0F;   // routing weight, applied before w2
+  uint32_t expert = 0;  // logical expert id
+  float weight = 0.0F;  // routing weight, applied before w2
 };
 
 // A row that arrived for a local expert.
@@ -60,8 +60,7 @@ class LocalExpertTransport final : public ExpertTransport {
   int Owner(uint32_t) const override { return 0; }
   absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
                         std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) override;
-  absl::Status Combine(std::span<const std::byte> results, size_t result_bytes,
-                       std::span<std::byte> combined) override;
+  absl::Status Combine(std::span<const std::byte> results, size_t result_bytes, std::span<std::byte> combined) override;
 
  private:
   std::vector<uint32_t> order_;  // received position -> assignment index

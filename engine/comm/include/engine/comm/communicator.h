@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace longshelf::engine {
+
+// Bulk exchanges move whole units, so that a message's size never has to fit an int of bytes.
+inline constexpr size_t kExchangeUnitBytes = 64;
+
+// Where one peer's message lies in an exchange buffer, in units.
+struct ExchangePart {
+  size_t first_unit = 0;
+  size_t n_units = 0;
+};
+
+// The collectives that a shard group needs, as an argument: MPI in a cluster, threads in a test. Every member calls the
+// same sequence of operations. One thread (the engine's) makes all calls. Errors are UNAVAILABLE: the group must end.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  virtual absl::Status Barrier() = 0;
+
+  // `bytes` is read at rank 0 and written everywhere else.
+  virtual absl::Status Broadcast(std::string& bytes) = 0;
+
+  // Rank 0 gets everybody's bytes by rank; the others get nothing.
+  virtual absl::StatusOr<std::vector<std::string>> Gather(std::string_view bytes) = 0;
+
+  // send, receive: [size(), n] bytes of equal length; row i goes to, or comes from, rank i.
+  virtual absl::Status ExchangeFixed(std::span<const std::byte> send, std::span<std::byte> receive) = 0;
+
+  // One message per peer, of sizes both sides already know: send_parts[i] of `send` goes to rank i, receive_parts[i] of
+  // `receive` comes from rank i. Buffers are aligned to kExchangeUnitBytes.
+  virtual absl::Status ExchangeUnits(const std::byte* send, std::span<const ExchangePart> send_parts,
+                                     std::byte* receive, std::span<const ExchangePart> receive_parts) = 0;
+};
+
+// Everybody gets everybody's bytes, by rank.
+absl::StatusOr<std::vector<std::string>> AllGather(Communicator& communicator, std::string_view bytes);
+
+// What must be equal on every shard before a group may form: build, weights, numerics, kernels, block layout.
+struct IdentityField {
+  std::string name;
+  std::string value;
+};
+
+// FAILED_PRECONDITION on every member when a field differs, naming the field, the ranks and both values.
+absl::Status AgreeOnIdentity(Communicator& communicator, std::span<const IdentityField> fields);
+
+}  // namespace longshelf::engine

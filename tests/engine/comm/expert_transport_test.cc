@@ -1,0 +1,152 @@
+#include "engine/comm/expert_transport.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+#include <mutex>
+
+#include "engine/comm/mpi_expert_transport.h"
+#include "thread_group.h"
+#include "transport_oracle.h"
+
+namespace longshelf::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+class EveryGroupSize : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Shards, EveryGroupSize, ::testing::Values(1, 2, 3, 4, 5));
+
+TEST_P(EveryGroupSize, RandomRoutingsArriveInOrderAndSumToTheDirectSumBitForBit) {
+  testing::ThreadGroup group(GetParam());
+  group.Run(
+      [](Communicator& communicator) { EXPECT_EQ(testing::CompareWithDirectSum(communicator, 20261122, 60), ""); });
+}
+
+TEST_P(EveryGroupSize, EveryExpertHasOneOwnerAndSharesDifferByAtMostOne) {
+  testing::ThreadGroup group(GetParam());
+  group.Run([](Communicator& communicator) {
+    for (const uint32_t n_experts : {1U, 3U, 7U, 64U, 256U}) {
+      const MpiExpertTransport transport(communicator, n_experts, 1);
+      std::vector<uint32_t> n_owned(static_cast<size_t>(communicator.size()), 0);
+      for (uint32_t e = 0; e < n_experts; ++e) ++n_owned[static_cast<size_t>(transport.Owner(e))];
+      const auto [least, most] = std::minmax_element(n_owned.begin(), n_owned.end());
+      EXPECT_LE(*most - *least, 1U);
+    }
+  });
+}
+
+// Status of a dispatch in which shard 1 differs from shard 0 in one respect.
+template <typename Prepare>
+std::vector<absl::Status> DispatchOutOfStep(uint64_t generation_of_1, Prepare prepare) {
+  std::vector<absl::Status> statuses(2);
+  testing::ThreadGroup group(2);
+  group.Run([&](Communicator& communicator) {
+    const bool second = communicator.rank() == 1;
+    MpiExpertTransport transport(communicator, 4, second ? generation_of_1 : 5);
+    transport.BeginStep(7);
+    if (second) prepare(transport);
+    const std::array<std::byte, 16> rows{};
+    const std::array<ExpertAssignment, 1> assignments = {ExpertAssignment{0, 3, 1.0F}};
+    std::vector<DispatchedRow> received;
+    statuses[static_cast<size_t>(communicator.rank())] = transport.Dispatch(rows, rows.size(), assignments, received);
+  });
+  return statuses;
+}
+
+TEST(MpiExpertTransport, AShardOfAnotherGenerationIsRefusedWithBothValues) {
+  for (const absl::Status& status : DispatchOutOfStep(6, [](MpiExpertTransport&) {})) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("generation"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("5"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("6"));
+  }
+}
+
+TEST(MpiExpertTransport, AShardAtAnotherStepIsRefusedWithBothValues) {
+  for (const absl::Status& status :
+       DispatchOutOfStep(5, [](MpiExpertTransport& transport) { transport.BeginStep(8); })) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("step"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("7"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("8"));
+  }
+}
+
+TEST(MpiExpertTransport, AnAssignmentOutOfRangeIsRefusedBeforeAnythingIsSent) {
+  testing::ThreadGroup group(1);
+  group.Run([](Communicator& communicator) {
+    MpiExpertTransport transport(communicator, 4, 1);
+    const std::array<std::byte, 16> rows{};
+    std::vector<DispatchedRow> received;
+    for (const ExpertAssignment& bad : {ExpertAssignment{0, 4, 1.0F}, ExpertAssignment{1, 0, 1.0F}}) {
+      const std::array<ExpertAssignment, 1> assignments = {bad};
+      EXPECT_FALSE(transport.Dispatch(rows, rows.size(), assignments, received).ok());
+    }
+  });
+}
+
+TEST(MpiExpertTransport, OwnRowsAreNotCopied) {
+  testing::ThreadGroup group(1);
+  group.Run([](Communicator& communicator) {
+    MpiExpertTransport transport(communicator, 4, 1);
+    const std::array<std::byte, 32> rows{};
+    const std::array<ExpertAssignment, 2> assignments = {ExpertAssignment{0, 2, 0.5F}, ExpertAssignment{1, 1, 0.25F}};
+    std::vector<DispatchedRow> received;
+    ASSERT_TRUE(transport.Dispatch(rows, 16, assignments, received).ok());
+    ASSERT_EQ(received.size(), 2U);
+    EXPECT_EQ(received[0].row, rows.data() + 16);
+    EXPECT_EQ(received[1].row, rows.data());
+  });
+}
+
+TEST(LocalExpertTransport, GivesTheSameOrderAsAGroupOfOne) {
+  const std::array<std::byte, 48> rows{};
+  const std::array<ExpertAssignment, 4> assignments = {ExpertAssignment{0, 1, 0.1F}, ExpertAssignment{0, 3, 0.2F},
+                                                       ExpertAssignment{1, 0, 0.3F}, ExpertAssignment{2, 1, 0.4F}};
+  LocalExpertTransport local;
+  std::vector<DispatchedRow> expected;
+  ASSERT_TRUE(local.Dispatch(rows, 16, assignments, expected).ok());
+  testing::ThreadGroup group(1);
+  group.Run([&](Communicator& communicator) {
+    MpiExpertTransport transport(communicator, 4, 1);
+    std::vector<DispatchedRow> received;
+    ASSERT_TRUE(transport.Dispatch(rows, 16, assignments, received).ok());
+    ASSERT_EQ(received.size(), expected.size());
+    for (size_t i = 0; i < received.size(); ++i) {
+      EXPECT_EQ(received[i].expert, expected[i].expert);
+      EXPECT_EQ(received[i].weight, expected[i].weight);
+      EXPECT_EQ(received[i].row, expected[i].row);
+    }
+  });
+}
+
+std::vector<absl::Status> AgreeWith(const std::vector<std::vector<IdentityField>>& fields) {
+  std::vector<absl::Status> statuses(fields.size());
+  testing::ThreadGroup group(static_cast<int>(fields.size()));
+  group.Run([&](Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    statuses[rank] = AgreeOnIdentity(communicator, fields[rank]);
+  });
+  return statuses;
+}
+
+TEST(AgreeOnIdentity, EqualShardsFormAGroup) {
+  const std::vector<IdentityField> fields = {{"weights digest", "abc"}, {"kernel isa", "avx512"}};
+  for (const absl::Status& status : AgreeWith({fields, fields, fields})) EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(AgreeOnIdentity, ADifferenceIsRefusedEverywhereNamingTheFieldAndBothValues) {
+  const std::vector<IdentityField> fields = {{"weights digest", "abc"}, {"kernel isa", "avx512"}};
+  const std::vector<IdentityField> other = {{"weights digest", "abc"}, {"kernel isa", "avx2"}};
+  for (const absl::Status& status : AgreeWith({fields, fields, other})) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(status.message(),
+              "shards 0 and 2 cannot form a group: kernel isa is \"avx512\" on shard 0 and \"avx2\" on shard 2");
+  }
+}
+
+}  // namespace
+}  // namespace longshelf::engine

@@ -1,0 +1,171 @@
+#include "transport_oracle.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <random>
+#include <set>
+#include <sstream>
+#include <vector>
+
+#include "engine/comm/mpi_expert_transport.h"
+
+namespace longshelf::testing {
+namespace {
+
+using engine::DispatchedRow;
+using engine::ExpertAssignment;
+
+// One member's part of a round.
+struct Part {
+  std::vector<std::byte> rows;
+  std::vector<ExpertAssignment> assignments;
+};
+struct Round {
+  uint32_t n_experts = 0;
+  size_t row_bytes = 0;
+  size_t result_floats = 0;
+  std::vector<Part> parts;  // by rank
+};
+
+enum class Skew { kUniform, kOneExpert, kOneShard, kZipf };
+
+uint32_t PickExpert(std::mt19937_64& random, Skew skew, uint32_t n_experts, int size) {
+  switch (skew) {
+    case Skew::kOneExpert:
+      return n_experts - 1;
+    case Skew::kOneShard: {
+      const uint32_t first = engine::FirstExpertOf(size - 1, n_experts, size);
+      return first + static_cast<uint32_t>(random() % (n_experts - first));
+    }
+    case Skew::kZipf: {
+      const double u = std::uniform_real_distribution<double>(0.0, 1.0)(random);
+      return static_cast<uint32_t>(static_cast<double>(n_experts) * u * u * u * u);
+    }
+    case Skew::kUniform:
+      break;
+  }
+  return static_cast<uint32_t>(random() % n_experts);
+}
+
+Part MakePart(std::mt19937_64& random, const Round& round, Skew skew, int size) {
+  constexpr std::array<size_t, 6> kTokenCounts = {0, 1, 2, 7, 128, 513};
+  Part part;
+  const size_t n_tokens = kTokenCounts[random() % kTokenCounts.size()];
+  part.rows.resize(n_tokens * round.row_bytes);
+  for (std::byte& b : part.rows) b = static_cast<std::byte>(random());
+  for (uint32_t t = 0; t < n_tokens; ++t) {
+    std::set<uint32_t> experts;
+    const uint64_t n_wanted = 1 + random() % 6;
+    for (uint64_t k = 0; k < n_wanted; ++k) experts.insert(PickExpert(random, skew, round.n_experts, size));
+    for (const uint32_t e : experts) {
+      part.assignments.push_back({t, e, std::uniform_real_distribution<float>(0.0F, 1.0F)(random)});
+    }
+  }
+  return part;
+}
+
+Round MakeRound(std::mt19937_64& random, int size) {
+  constexpr std::array<uint32_t, 6> kExpertCounts = {4, 7, 10, 13, 64, 256};
+  constexpr std::array<size_t, 5> kRowBytes = {1, 33, 64, 132, 388};
+  Round round;
+  round.n_experts = kExpertCounts[random() % kExpertCounts.size()];
+  round.row_bytes = kRowBytes[random() % kRowBytes.size()];
+  round.result_floats = 1 + random() % 40;
+  const auto skew = static_cast<Skew>(random() % 4);
+  for (int r = 0; r < size; ++r) round.parts.push_back(MakePart(random, round, skew, size));
+  return round;
+}
+
+// Stands for an expert: any function of (row, expert, weight).
+void Expert(const std::byte* row, size_t row_bytes, uint32_t expert, float weight, std::span<float> result) {
+  for (size_t i = 0; i < result.size(); ++i) {
+    const auto value = static_cast<float>(std::to_integer<int>(row[i % row_bytes]));
+    result[i] = weight * (value + 0.37F * static_cast<float>(expert)) / static_cast<float>(i + 3);
+  }
+}
+
+// What `rank` must receive, in (expert, source rank, source token) order.
+std::vector<DispatchedRow> ExpectedRows(const Round& round, int rank, int size) {
+  std::vector<DispatchedRow> out;
+  const uint32_t last = engine::FirstExpertOf(rank + 1, round.n_experts, size);
+  for (uint32_t e = engine::FirstExpertOf(rank, round.n_experts, size); e < last; ++e) {
+    for (const Part& part : round.parts) {
+      for (const ExpertAssignment& a : part.assignments) {
+        if (a.expert == e) out.push_back({e, a.weight, part.rows.data() + a.token * round.row_bytes});
+      }
+    }
+  }
+  return out;
+}
+
+// Per token, in ascending expert order.
+std::vector<float> Sum(const Round& round, const Part& part, const std::vector<float>& results) {
+  const size_t width = round.result_floats;
+  std::vector<float> sums(part.rows.size() / round.row_bytes * width, 0.0F);
+  for (size_t i = 0; i < part.assignments.size(); ++i) {
+    for (size_t j = 0; j < width; ++j) sums[part.assignments[i].token * width + j] += results[i * width + j];
+  }
+  return sums;
+}
+
+std::string CompareRound(engine::MpiExpertTransport& transport, const Round& round) {
+  const Part& mine = round.parts[static_cast<size_t>(transport.rank())];
+  const size_t width = round.result_floats;
+  std::vector<DispatchedRow> received;
+  if (auto s = transport.Dispatch(mine.rows, round.row_bytes, mine.assignments, received); !s.ok()) return s.ToString();
+  const std::vector<DispatchedRow> expected = ExpectedRows(round, transport.rank(), transport.size());
+  if (received.size() != expected.size()) {
+    return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
+  }
+  std::vector<float> results(received.size() * width);
+  for (size_t i = 0; i < received.size(); ++i) {
+    const DispatchedRow& row = received[i];
+    if (row.expert != expected[i].expert || std::memcmp(&row.weight, &expected[i].weight, sizeof(float)) != 0 ||
+        std::memcmp(row.row, expected[i].row, round.row_bytes) != 0) {
+      return "received row " + std::to_string(i) + " differs";
+    }
+    Expert(row.row, round.row_bytes, row.expert, row.weight, std::span(results).subspan(i * width, width));
+  }
+  std::vector<float> combined(mine.assignments.size() * width, -1.0F);
+  if (auto s = transport.Combine(std::as_bytes(std::span(results)), width * sizeof(float),
+                                 std::as_writable_bytes(std::span(combined)));
+      !s.ok()) {
+    return s.ToString();
+  }
+  std::vector<float> direct(combined.size());
+  for (size_t i = 0; i < mine.assignments.size(); ++i) {
+    const ExpertAssignment& a = mine.assignments[i];
+    Expert(mine.rows.data() + a.token * round.row_bytes, round.row_bytes, a.expert, a.weight,
+           std::span(direct).subspan(i * width, width));
+  }
+  const std::vector<float> sums = Sum(round, mine, combined);
+  const std::vector<float> direct_sums = Sum(round, mine, direct);
+  if (std::memcmp(combined.data(), direct.data(), combined.size() * sizeof(float)) != 0) return "combined rows differ";
+  if (std::memcmp(sums.data(), direct_sums.data(), sums.size() * sizeof(float)) != 0) return "sums differ";
+  return "";
+}
+
+}  // namespace
+
+std::string CompareWithDirectSum(engine::Communicator& communicator, uint64_t seed, int n_rounds) {
+  constexpr uint64_t kGeneration = 3;
+  std::mt19937_64 random(seed);
+  std::string first;
+  for (int n = 0; n < n_rounds; ++n) {
+    const Round round = MakeRound(random, communicator.size());
+    engine::MpiExpertTransport transport(communicator, round.n_experts, kGeneration);
+    transport.BeginStep(static_cast<uint64_t>(n));
+    for (int layer = 0; layer < 2; ++layer) {
+      const std::string difference = CompareRound(transport, round);
+      if (difference.empty() || !first.empty()) continue;
+      std::ostringstream text;
+      text << "seed " << seed << " round " << n << " layer " << layer << " rank " << communicator.rank() << ": "
+           << difference;
+      first = text.str();
+    }
+  }
+  return first;
+}
+
+}  // namespace longshelf::testing
