@@ -21,6 +21,12 @@ namespace longshelf::engine {
 //   rank-K.error  why rank K ended itself, for the supervisor's log
 //   ready         rank 0 serves
 //   doorbell      see doorbell.h
+//
+// longshelf-worker starts longshelf-shard (through mpirun when shards > 1) with
+//   --shards R --run-dir DIR --generation N --supervisor-pid PID
+// and everything it was given itself. Each process calls TieToParent() first; with R = 1 it then calls WriteRankPid(),
+// with R > 1 MpiSession::Start() does. Rank 0 calls WriteReady() once it serves. SIGTERM goes to rank 0 only: it
+// drains, shuts the group down and exits 0. Whoever gives up calls WriteRankError().
 
 // A process named so that a recycled pid is not mistaken for it.
 struct ProcessId {

@@ -1,0 +1,136 @@
+#include "engine/shard_group.h"
+
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "common/build_info.h"
+#include "common/check.h"
+#include "common/status.h"
+#include "engine/model/model.h"
+
+namespace longshelf::engine {
+namespace {
+
+// How long a follower sleeps at most before it looks again; the ring ends the sleep at once.
+constexpr absl::Duration kBellTimeout = absl::Seconds(2);
+
+// Leads every broadcast plan: the group's own fence, whatever the plan says.
+struct Envelope {
+  uint64_t generation;
+  uint64_t seq;
+};
+
+std::string Seal(const Envelope& envelope, const StepPlan& plan) {
+  std::string bytes(sizeof(envelope), '\0');
+  std::memcpy(bytes.data(), &envelope, sizeof(envelope));
+  bytes += plan.Serialize();
+  return bytes;
+}
+
+absl::StatusOr<StepPlan> Unseal(const Envelope& expected, std::string_view bytes) {
+  Envelope envelope{};
+  if (bytes.size() < sizeof(envelope)) return absl::InternalError("a step plan without an envelope arrived");
+  std::memcpy(&envelope, bytes.data(), sizeof(envelope));
+  if (envelope.generation != expected.generation || envelope.seq != expected.seq) {
+    return absl::InternalError(absl::StrCat("the leader announces step ", envelope.seq, " of generation ",
+                                            envelope.generation, "; this shard expects step ", expected.seq,
+                                            " of generation ", expected.generation));
+  }
+  return StepPlan::Parse(bytes.substr(sizeof(envelope)));
+}
+
+// Tells the watch that a step is under way; between steps a shard may stand still for ever.
+class StepMark {
+ public:
+  StepMark(GroupWatch* watch, uint64_t seq) : watch_(watch) {
+    if (watch_ != nullptr) watch_->BeginStep(seq);
+  }
+  ~StepMark() {
+    if (watch_ != nullptr) watch_->EndStep();
+  }
+  StepMark(const StepMark&) = delete;
+  StepMark& operator=(const StepMark&) = delete;
+
+ private:
+  GroupWatch* watch_;
+};
+
+std::string Hex(const std::array<uint8_t, 32>& digest) {
+  return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
+}
+
+}  // namespace
+
+std::vector<IdentityField> GroupIdentity(const Model& model, const GroupShape& shape, int64_t n_context_max) {
+  const BuildInfo build = GetBuildInfo();
+  return {{"version", build.version},
+          {"build", absl::StrCat(build.compiler, " ", build.preset)},
+          {"weights digest", Hex(model.weights().digest)},
+          {"fingerprint of weights, layout, numerics and kernels", Hex(model.fingerprint())},
+          {"numerics", model.layout().numerics() == Numerics::kNative ? "native" : "fp32"},
+          {"kernel isa", std::string(model.kernel_isa())},
+          {"block layout", model.layout().Describe()},
+          {"slots per shard", std::to_string(shape.n_slots_per_shard)},
+          {"KV blocks per shard", std::to_string(shape.n_blocks_per_shard)},
+          {"context", std::to_string(n_context_max)}};
+}
+
+absl::Status ShardGroupRunner::Announce(const StepPlan& plan) {
+  LONGSHELF_CHECK(!shut_down_);
+  ++seq_;
+  group_.doorbell.Ring();
+  std::string bytes = Seal({group_.generation, seq_}, plan);
+  return group_.communicator.Broadcast(bytes);
+}
+
+absl::StatusOr<StepResult> ShardGroupRunner::Run(const StepPlan& plan) {
+  if (plan.opcode == StepPlan::Opcode::kIdle) return StepResult();  // the others sleep by themselves
+  if (plan.opcode == StepPlan::Opcode::kShutdown) {
+    RETURN_IF_ERROR(Shutdown());
+    return StepResult();
+  }
+  const StepMark mark(group_.watch, seq_ + 1);
+  RETURN_IF_ERROR(Announce(plan));
+  group_.transport.BeginStep(seq_);
+  std::vector<StepResult> results(1);
+  ASSIGN_OR_RETURN(results[0], executor_.Execute(plan, 0));
+  ASSIGN_OR_RETURN(const std::vector<std::string> gathered, group_.communicator.Gather(""));
+  for (size_t shard = 1; shard < gathered.size(); ++shard) {
+    auto result = StepResult::Parse(gathered[shard]);
+    if (!result.ok()) return Annotate(result.status(), absl::StrCat("result of shard ", shard));
+    results.push_back(*std::move(result));
+  }
+  return MergeResults(plan, std::move(results));
+}
+
+absl::Status ShardGroupRunner::Shutdown() {
+  if (shut_down_) return absl::OkStatus();
+  StepPlan plan;
+  plan.opcode = StepPlan::Opcode::kShutdown;
+  const absl::Status status = Announce(plan);
+  shut_down_ = true;
+  return status;
+}
+
+absl::Status RunFollower(const ShardGroup& group, Executor& executor) {
+  const int rank = group.communicator.rank();
+  std::string bytes;
+  for (uint64_t seq = 1;; ++seq) {
+    // A dead leader is the watch's business; here an idle shard only sleeps.
+    while (!group.doorbell.Wait(kBellTimeout)) {
+    }
+    const StepMark mark(group.watch, seq);
+    RETURN_IF_ERROR(group.communicator.Broadcast(bytes));
+    ASSIGN_OR_RETURN(const StepPlan plan, Unseal({group.generation, seq}, bytes));
+    if (plan.opcode == StepPlan::Opcode::kShutdown) return absl::OkStatus();
+    group.transport.BeginStep(seq);
+    ASSIGN_OR_RETURN(const StepResult result, executor.Execute(plan, rank));
+    ASSIGN_OR_RETURN(const auto unused, group.communicator.Gather(result.Serialize()));
+    (void)unused;
+  }
+}
+
+}  // namespace longshelf::engine
