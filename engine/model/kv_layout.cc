@@ -1,1 +1,148 @@
 #include "engine/model/kv_layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "kv_records.h"
+
+namespace longshelf::engine {
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t AlignUp(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+
+}  // namespace
+
+KvLayout::KvLayout(const ModelConfig& config, Numerics numerics)
+    : config_(config),
+      numerics_(numerics),
+      entry_bytes_(EntryFormat(config, numerics).row_bytes),
+      index_key_bytes_(IndexKeyFormat(config, numerics).row_bytes) {
+  const int64_t n_all = config.n_layers + config.n_mtp_layers;
+  entries_of_layer_.assign(static_cast<size_t>(n_all), -1);
+  index_keys_of_layer_.assign(static_cast<size_t>(n_all), -1);
+  // Component-major: every layer's CSA entries, then index keys, then HCA entries (kv.md section 3.3).
+  const auto add = [&](KvComponent::Kind kind, int ratio, std::vector<int>& of_layer) {
+    for (int64_t layer = 0; layer < n_all; ++layer) {
+      if (config.ratio(layer) != ratio) continue;
+      const int64_t row_bytes = kind == KvComponent::Kind::kEntries ? entry_bytes_ : index_key_bytes_;
+      of_layer[static_cast<size_t>(layer)] = static_cast<int>(components_.size());
+      components_.push_back({kind, layer, ratio, kBlockTokens / ratio, row_bytes, block_bytes_});
+      block_bytes_ += static_cast<size_t>(kBlockTokens / ratio * row_bytes);
+    }
+  };
+  add(KvComponent::Kind::kEntries, 4, entries_of_layer_);
+  add(KvComponent::Kind::kIndexKeys, 4, index_keys_of_layer_);
+  add(KvComponent::Kind::kEntries, 128, entries_of_layer_);
+
+  const auto add_carry = [&](int ratio, int64_t d) {
+    const int64_t coff = ratio == 4 ? 2 : 1;
+    const CarryShape shape{state_bytes_, ratio, coff * d, ratio == 4};
+    CarryOffsets offsets{state_bytes_, 0};
+    state_bytes_ += static_cast<size_t>(2 * ratio * coff * d) * sizeof(float);
+    offsets.previous = state_bytes_;
+    if (shape.has_previous) state_bytes_ += static_cast<size_t>(2 * ratio * d) * sizeof(float);
+    state_bytes_ = AlignUp(state_bytes_);
+    carries_.push_back(shape);
+    return offsets;
+  };
+  for (int64_t layer = 0; layer < n_all; ++layer) {
+    window_offsets_.push_back(state_bytes_);
+    state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(config.window * entry_bytes_));
+    const int ratio = config.ratio(layer);
+    entry_carry_.push_back(ratio != 0 ? add_carry(ratio, config.head_dim) : CarryOffsets{});
+    index_carry_.push_back(ratio == 4 ? add_carry(ratio, config.index_head_dim) : CarryOffsets{});
+  }
+  if (config.n_mtp_layers > 0) {
+    mtp_streams_offset_ = state_bytes_;
+    state_bytes_ = AlignUp(state_bytes_ + MtpStreamsBytes());
+  }
+}
+
+size_t KvLayout::MtpStreamsBytes() const {
+  return config_.n_mtp_layers > 0 ? static_cast<size_t>(config_.hc_mult * config_.hidden_size) * sizeof(float) : 0;
+}
+
+const KvComponent* KvLayout::Entries(int64_t layer) const {
+  const int i = entries_of_layer_[static_cast<size_t>(layer)];
+  return i < 0 ? nullptr : &components_[static_cast<size_t>(i)];
+}
+
+const KvComponent* KvLayout::IndexKeys(int64_t layer) const {
+  const int i = index_keys_of_layer_[static_cast<size_t>(layer)];
+  return i < 0 ? nullptr : &components_[static_cast<size_t>(i)];
+}
+
+std::string KvLayout::Describe() const {
+  std::string out =
+      absl::StrCat("longshelf-kv/1 numerics=", std::string(NumericsName(numerics_)), " block_tokens=", kBlockTokens,
+                   " window=", config_.window, " mtp=", config_.n_mtp_layers, "\n");
+  for (const KvComponent& c : components_) {
+    absl::StrAppend(&out, c.kind == KvComponent::Kind::kEntries ? "entries" : "index_keys", " layer=", c.layer,
+                    " ratio=", c.ratio, " rows=", c.rows, " row_bytes=", c.row_bytes, " offset=", c.offset, "\n");
+  }
+  return out;
+}
+
+void KvLayout::ResetState(std::byte* slot) const { std::memset(slot, 0, state_bytes_); }
+
+// Walks every live range of a slot in export order; `visit(offset, bytes)`.
+template <typename Visit>
+void KvLayout::VisitLive(int64_t n_tokens, const Visit& visit) const {
+  const int64_t n_window = std::min(n_tokens, config_.window);
+  for (const size_t offset : window_offsets_) {
+    for (int64_t p = n_tokens - n_window; p < n_tokens; ++p) {
+      visit(offset + static_cast<size_t>(p % config_.window * entry_bytes_), static_cast<size_t>(entry_bytes_));
+    }
+  }
+  for (const CarryShape& carry : carries_) {
+    const auto row_bytes = static_cast<size_t>(carry.width) * sizeof(float);
+    const auto n_rows = static_cast<size_t>(n_tokens % carry.ratio);
+    const auto ratio = static_cast<size_t>(carry.ratio);
+    visit(carry.offset, n_rows * row_bytes);                      // a
+    visit(carry.offset + ratio * row_bytes, n_rows * row_bytes);  // g
+    if (carry.has_previous && n_tokens >= carry.ratio) visit(carry.offset + 2 * ratio * row_bytes, ratio * row_bytes);
+  }
+  if (n_tokens > 0 && config_.n_mtp_layers > 0) visit(mtp_streams_offset_, MtpStreamsBytes());
+}
+
+size_t KvLayout::StateExportBytes(int64_t n_tokens) const {
+  size_t total = 0;
+  VisitLive(n_tokens, [&](size_t, size_t bytes) { total += bytes; });
+  return total;
+}
+
+void KvLayout::ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const {
+  std::byte* to = out.data();
+  VisitLive(n_tokens, [&](size_t offset, size_t bytes) {
+    std::memcpy(to, slot + offset, bytes);
+    to += bytes;
+  });
+}
+
+absl::Status KvLayout::ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const {
+  if (n_tokens < 0 || bytes.size() != StateExportBytes(n_tokens)) {
+    return absl::InvalidArgumentError(absl::StrCat("state of ", n_tokens, " tokens has ", bytes.size(),
+                                                   " bytes; this model and layout need ",
+                                                   n_tokens < 0 ? 0 : StateExportBytes(n_tokens)));
+  }
+  ResetState(slot);
+  const std::byte* from = bytes.data();
+  VisitLive(n_tokens, [&](size_t offset, size_t n) {
+    std::memcpy(slot + offset, from, n);
+    from += n;
+  });
+  return absl::OkStatus();
+}
+
+void KvLayout::ClearTail(std::byte* block, int64_t n_tokens_in_block) const {
+  for (const KvComponent& c : components_) {
+    const int64_t n_live = n_tokens_in_block / c.ratio;
+    std::memset(block + c.offset + static_cast<size_t>(n_live * c.row_bytes), 0,
+                static_cast<size_t>((c.rows - n_live) * c.row_bytes));
+  }
+}
+
+}  // namespace longshelf::engine

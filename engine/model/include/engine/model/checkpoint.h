@@ -13,7 +13,24 @@
 
 namespace longshelf::engine {
 
-enum class Dtype : uint8_t { kF32, kBf16, kF16, kF8E4M3, kF8E8M0, kI8, kU8, kI32, kI64, kF64, kBool, kU16, kI16, kU32, kU64, kF8E5M2 };
+enum class Dtype : uint8_t {
+  kF32,
+  kBf16,
+  kF16,
+  kF8E4M3,
+  kF8E8M0,
+  kI8,
+  kU8,
+  kI32,
+  kI64,
+  kF64,
+  kBool,
+  kU16,
+  kI16,
+  kU32,
+  kU64,
+  kF8E5M2
+};
 
 std::string_view DtypeName(Dtype dtype);  // safetensors spelling, "F8_E4M3"
 int64_t DtypeBytes(Dtype dtype);

@@ -19,28 +19,28 @@ std::string_view NumericsName(Numerics numerics);  // "native" | "fp32"
 // config.json of a DeepSeek-V4 checkpoint. Field comments name the key; aliases of spec section 1.3 are accepted.
 struct ModelConfig {
   int64_t vocab_size = 0;
-  int64_t hidden_size = 0;                 // D
-  int64_t n_layers = 0;                    // num_hidden_layers
-  int64_t n_mtp_layers = 0;                // num_nextn_predict_layers
-  int64_t n_hash_layers = 0;               // num_hash_layers, or mlp_layer_types
-  int64_t n_heads = 0;                     // num_attention_heads
+  int64_t hidden_size = 0;    // D
+  int64_t n_layers = 0;       // num_hidden_layers
+  int64_t n_mtp_layers = 0;   // num_nextn_predict_layers
+  int64_t n_hash_layers = 0;  // num_hash_layers, or mlp_layer_types
+  int64_t n_heads = 0;        // num_attention_heads
   int64_t head_dim = 0;
-  int64_t rope_dim = 0;                    // qk_rope_head_dim, or partial_rotary_factor * head_dim
+  int64_t rope_dim = 0;  // qk_rope_head_dim, or partial_rotary_factor * head_dim
   int64_t q_lora_rank = 0;
   int64_t o_groups = 0;
   int64_t o_lora_rank = 0;
-  int64_t window = 0;                      // sliding_window
-  std::vector<int> compress_ratios;        // one per layer, then one per MTP layer; 0, 4 or 128. Or layer_types
+  int64_t window = 0;                // sliding_window
+  std::vector<int> compress_ratios;  // one per layer, then one per MTP layer; 0, 4 or 128. Or layer_types
   int64_t index_n_heads = 0;
   int64_t index_head_dim = 0;
   int64_t index_topk = 0;
-  int64_t n_routed_experts = 0;            // E
+  int64_t n_routed_experts = 0;  // E
   int64_t n_shared_experts = 0;
-  int64_t n_experts_per_token = 0;         // num_experts_per_tok
-  int64_t moe_intermediate_size = 0;       // I
+  int64_t n_experts_per_token = 0;    // num_experts_per_tok
+  int64_t moe_intermediate_size = 0;  // I
   double routed_scaling_factor = 1.0;
-  double swiglu_limit = 0.0;               // 0 = no clamp
-  bool clamp_shared_expert = true;         // spec section 13, item 1
+  double swiglu_limit = 0.0;        // 0 = no clamp
+  bool clamp_shared_expert = true;  // spec section 13, item 1
   int64_t hc_mult = 4;
   int64_t hc_sinkhorn_iters = 20;
   double hc_eps = 1e-6;
@@ -51,10 +51,10 @@ struct ModelConfig {
   int64_t original_max_positions = 65536;  // rope_scaling.original_max_position_embeddings
   double rope_beta_fast = 32.0;
   double rope_beta_slow = 1.0;
-  int64_t max_positions = 0;               // max_position_embeddings
+  int64_t max_positions = 0;  // max_position_embeddings
   uint32_t bos_token_id = 0;
   uint32_t eos_token_id = 1;
-  std::string expert_dtype = "fp4";        // "fp4" | "fp8"
+  std::string expert_dtype = "fp4";  // "fp4" | "fp8"
 
   int64_t nope_dim() const { return head_dim - rope_dim; }
   // Layer index n_layers + i is MTP layer i.

@@ -19,10 +19,10 @@ struct KvComponent {
   enum class Kind : uint8_t { kEntries, kIndexKeys };
   Kind kind;
   int64_t layer;
-  int ratio;             // tokens per entry
-  int64_t rows;          // entries per block = kBlockTokens / ratio
-  int64_t row_bytes;     // native: 584 / 68 at official dims; fp32: 4 * width
-  size_t offset;         // of row 0 in the block
+  int ratio;          // tokens per entry
+  int64_t rows;       // entries per block = kBlockTokens / ratio
+  int64_t row_bytes;  // native: 584 / 68 at official dims; fp32: 4 * width
+  size_t offset;      // of row 0 in the block
 };
 
 // Byte layout of KV blocks and state slots, computed from the config; nothing of Flash or Pro is fixed here.
@@ -34,6 +34,7 @@ class KvLayout {
   KvLayout(const ModelConfig& config, Numerics numerics);
 
   Numerics numerics() const { return numerics_; }
+  int64_t window() const { return config_.window; }
   size_t block_bytes() const { return block_bytes_; }
   size_t state_bytes() const { return state_bytes_; }
   int64_t entry_bytes() const { return entry_bytes_; }
@@ -54,6 +55,9 @@ class KvLayout {
   size_t WindowOffset(int64_t layer) const { return window_offsets_[static_cast<size_t>(layer)]; }
   CarryOffsets EntryCarry(int64_t layer) const { return entry_carry_[static_cast<size_t>(layer)]; }
   CarryOffsets IndexCarry(int64_t layer) const { return index_carry_[static_cast<size_t>(layer)]; }
+  // With MTP layers: the final streams of the last position, F32 [hc_mult, D].
+  size_t MtpStreamsOffset() const { return mtp_streams_offset_; }
+  size_t MtpStreamsBytes() const;
 
   // A slot for a sequence of zero tokens.
   void ResetState(std::byte* slot) const;
@@ -72,9 +76,12 @@ class KvLayout {
   struct CarryShape {
     size_t offset;
     int ratio;
-    int64_t width;       // coff * d
+    int64_t width;  // coff * d
     bool has_previous;
   };
+  template <typename Visit>
+  void VisitLive(int64_t n_tokens, const Visit& visit) const;
+
   ModelConfig config_;
   Numerics numerics_;
   int64_t entry_bytes_ = 0;
@@ -82,12 +89,13 @@ class KvLayout {
   size_t block_bytes_ = 0;
   size_t state_bytes_ = 0;
   std::vector<KvComponent> components_;
-  std::vector<int> entries_of_layer_;      // index into components_, -1 = none
+  std::vector<int> entries_of_layer_;  // index into components_, -1 = none
   std::vector<int> index_keys_of_layer_;
-  std::vector<size_t> window_offsets_;     // per layer, MTP layers included
+  std::vector<size_t> window_offsets_;  // per layer, MTP layers included
   std::vector<CarryOffsets> entry_carry_;
   std::vector<CarryOffsets> index_carry_;
   std::vector<CarryShape> carries_;
+  size_t mtp_streams_offset_ = 0;
 };
 
 }  // namespace longshelf::engine

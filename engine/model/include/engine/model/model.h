@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -18,10 +19,10 @@ enum class WantLogits : uint8_t { kNone, kLast, kAll };
 
 // One sequence's part of a step: tokens [n_past, n_past + tokens.size()).
 struct SequenceChunk {
-  int64_t n_past = 0;                      // tokens already processed into blocks and state
-  std::span<const uint32_t> tokens;        // at least one; each < vocab_size
-  std::span<std::byte* const> blocks;      // block i covers tokens [256 i, 256 (i+1)); covers n_past + tokens.size()
-  std::byte* state = nullptr;              // state slot holding n_past tokens
+  int64_t n_past = 0;                  // tokens already processed into blocks and state
+  std::span<const uint32_t> tokens;    // at least one; each < vocab_size
+  std::span<std::byte* const> blocks;  // block i covers tokens [256 i, 256 (i+1)); covers n_past + tokens.size()
+  std::byte* state = nullptr;          // state slot holding n_past tokens
   WantLogits want_logits = WantLogits::kLast;
 };
 
@@ -31,12 +32,13 @@ struct ForwardBatch {
 };
 
 struct ForwardOutput {
-  int64_t n_rows = 0;           // rows of logits, in chunk order
-  std::vector<float> logits;    // [n_rows, vocab_size]
-  // MTP logits of slot t (spec section 8.1) for each logits row whose next token is known inside its chunk; only with
-  // ModelOptions::run_mtp. [n_mtp_rows, vocab_size]
+  int64_t n_rows = 0;         // rows of logits, in chunk order
+  std::vector<float> logits;  // [n_rows, vocab_size]
+  // Only with ModelOptions::run_mtp: the MTP layer's logits (spec section 8.1) of the slots this step completed, in
+  // chunk order. Slot t joins position t with token t+1, so a chunk completes slots [n_past - 1, n_past + n - 1).
+  // [n_mtp_rows, vocab_size], for chunks that want kAll.
+  int64_t n_mtp_rows = 0;
   std::vector<float> mtp_logits;
-  std::vector<int64_t> mtp_row_positions;
 };
 
 // Receives inner results by their official tensor names ("layers.2.attn.wq_a", ...). For `verify`.
@@ -51,7 +53,12 @@ struct ModelOptions {
   Numerics numerics = Numerics::kNative;
   int n_threads = 1;
   bool run_mtp = false;
+  std::string kernel_isa;  // one of AvailableKernelIsas(); empty = the best one
 };
+
+// Vector kernels this machine can run, best first: "avx512", "avx2". All of them give the same bits. Empty when the
+// machine has not even AVX2 with FMA, which no kernel here can do without.
+std::vector<std::string> AvailableKernelIsas();
 
 // The forward pass. Owned and called by one engine thread; its thread pool forks and joins inside a call.
 // Row-pure: a row's bits depend on its own sequence only, never on the batch, the chunking, n_threads or the number of
@@ -59,12 +66,15 @@ struct ModelOptions {
 class Model {
  public:
   // `transport` must outlive the model; every shard of the group calls Forward the same number of times.
-  Model(std::unique_ptr<const ModelWeights> weights, const ModelOptions& options, ExpertTransport& transport);
+  // FAILED_PRECONDITION: this machine has no kernels, or not the ones asked for.
+  static absl::StatusOr<std::unique_ptr<Model>> Create(std::shared_ptr<const ModelWeights> weights,
+                                                       const ModelOptions& options, ExpertTransport& transport);
   ~Model();
 
   const ModelConfig& config() const;
   const ModelWeights& weights() const;
   const KvLayout& layout() const;
+  Numerics numerics() const;
   // Name of the vector kernels in use, e.g. "avx512".
   std::string_view kernel_isa() const;
   // SHA-256 of weights digest, layout, numerics and kernel ISA: equal fingerprints promise equal bits.
@@ -74,8 +84,17 @@ class Model {
   // part in expert dispatch. UNAVAILABLE: a peer shard is gone.
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch, TapSink* taps = nullptr);
 
+  // Parts of the same pass, for `verify` and debugging. streams: [n, hc_mult, D].
+  std::vector<float> Embed(std::span<const uint32_t> tokens) const;
+  // One layer on one sequence's chunk, in place; appends that layer's KV only.
+  absl::Status ForwardLayer(int64_t layer, const SequenceChunk& chunk, std::vector<float>& streams,
+                            TapSink* taps = nullptr);
+  // [n, vocab_size]
+  std::vector<float> Logits(std::span<const float> streams, int64_t n);
+
  private:
   struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -37,27 +37,27 @@ struct HyperConnection {
 
 // Spec section 4. coff = 2 when ratio is 4, else 1.
 struct CompressorWeights {
-  Matrix wkv;                // BF16 [coff * d, D]
-  Matrix wgate;              // BF16 [coff * d, D]
-  std::vector<float> ape;    // [ratio, coff * d]
-  std::vector<float> norm;   // [d]
+  Matrix wkv;               // BF16 [coff * d, D]
+  Matrix wgate;             // BF16 [coff * d, D]
+  std::vector<float> ape;   // [ratio, coff * d]
+  std::vector<float> norm;  // [d]
 };
 
 struct IndexerWeights {
-  Matrix wq_b;               // FP8 [index_n_heads * index_head_dim, q_lora_rank]
-  Matrix weights_proj;       // BF16 [index_n_heads, D]
+  Matrix wq_b;          // FP8 [index_n_heads * index_head_dim, q_lora_rank]
+  Matrix weights_proj;  // BF16 [index_n_heads, D]
   CompressorWeights compressor;
 };
 
 struct AttentionWeights {
-  Matrix wq_a;                 // FP8 [q_lora_rank, D]
-  std::vector<float> q_norm;   // [q_lora_rank]
-  Matrix wq_b;                 // FP8 [n_heads * head_dim, q_lora_rank]
-  Matrix wkv;                  // FP8 [head_dim, D]
-  std::vector<float> kv_norm;  // [head_dim]
-  Matrix wo_a;                 // FP8 [o_groups * o_lora_rank, n_heads * head_dim / o_groups]
-  Matrix wo_b;                 // FP8 [D, o_groups * o_lora_rank]
-  std::vector<float> sink;     // [n_heads]
+  Matrix wq_a;                                  // FP8 [q_lora_rank, D]
+  std::vector<float> q_norm;                    // [q_lora_rank]
+  Matrix wq_b;                                  // FP8 [n_heads * head_dim, q_lora_rank]
+  Matrix wkv;                                   // FP8 [head_dim, D]
+  std::vector<float> kv_norm;                   // [head_dim]
+  Matrix wo_a;                                  // FP8 [o_groups * o_lora_rank, n_heads * head_dim / o_groups]
+  Matrix wo_b;                                  // FP8 [D, o_groups * o_lora_rank]
+  std::vector<float> sink;                      // [n_heads]
   std::optional<CompressorWeights> compressor;  // ratio 4 or 128
   std::optional<IndexerWeights> indexer;        // ratio 4
 };
@@ -100,9 +100,9 @@ struct MtpWeights {
 // Owns the mapped files; every Matrix points into them.
 struct ModelWeights {
   ModelConfig config;
-  Matrix embed;              // BF16 [vocab, D]
-  Matrix head;               // BF16 [vocab, D]
-  std::vector<float> norm;   // [D]
+  Matrix embed;             // BF16 [vocab, D]
+  Matrix head;              // BF16 [vocab, D]
+  std::vector<float> norm;  // [D]
   HyperConnection hc_head;
   std::vector<LayerWeights> layers;
   std::vector<MtpWeights> mtp;

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/model/config.h"
+#include "ops.h"
+
+// Wire form of expert rows (expert-parallel.md section 2.3). Dispatch: FP8 [D] | UE8M0 [D/128] when the experts
+// quantise their input, else BF16 or F32 [D]. Result: BF16 [D] in native numerics, F32 [D] in fp32.
+namespace longshelf::engine {
+
+enum class ExpertRowFormat : uint8_t { kFp8, kBf16, kF32 };
+
+ExpertRowFormat DispatchRowFormat(const Ops& ops, const Matrix& w1);
+ExpertRowFormat ResultRowFormat(const Ops& ops);
+size_t ExpertRowBytes(ExpertRowFormat format, int64_t width);
+void EncodeExpertRow(ExpertRowFormat format, const float* x, int64_t width, std::byte* row);
+void DecodeExpertRow(ExpertRowFormat format, const std::byte* row, int64_t width, float* x);
+
+}  // namespace longshelf::engine

@@ -1,0 +1,283 @@
+#include "kernels.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels.cc"
+// AVX2 is the floor (it brings FMA); finer levels add nothing to these kernels. The compiler's baseline is built
+// because Highway asks for it, and never offered.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
+#include <hwy/foreach_target.h>
+//
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace longshelf::engine {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At most 16 lanes: one vector with AVX-512, two with AVX2.
+using D = hn::CappedTag<float, 16>;
+using DI = hn::RebindToSigned<D>;
+using V = hn::Vec<D>;
+constexpr D d;
+constexpr DI di;
+constexpr int64_t kN = static_cast<int64_t>(hn::MaxLanes(D()));
+constexpr int64_t kParts = kLanes / kN;
+
+// Folds 16 chains: j with j+8, then +4, +2, +1.
+HWY_INLINE float Fold(const V* parts) {
+  alignas(64) float lanes[kLanes];
+  for (int64_t p = 0; p < kParts; ++p) hn::Store(parts[p], d, lanes + p * kN);
+  for (int64_t width = 8; width >= 1; width /= 2) {
+    for (int64_t j = 0; j < width; ++j) lanes[j] = lanes[j] + lanes[j + width];
+  }
+  return lanes[0];
+}
+
+HWY_INLINE V DecodeE4m3(hn::Vec<DI> code) {
+  const auto exponent = hn::And(hn::ShiftRight<3>(code), hn::Set(di, 15));
+  const auto is_subnormal = hn::Eq(exponent, hn::Zero(di));
+  const auto field = hn::ShiftLeft<23>(hn::Add(hn::Max(exponent, hn::Set(di, 1)), hn::Set(di, 120)));
+  const auto bits = hn::Or(field, hn::ShiftLeft<20>(hn::And(code, hn::Set(di, 7))));
+  const V bias = hn::IfThenElseZero(hn::RebindMask(d, is_subnormal), hn::Set(d, 0x1p-6F));
+  const V magnitude = hn::Sub(hn::BitCast(d, bits), bias);
+  const auto sign = hn::ShiftLeft<24>(hn::And(code, hn::Set(di, 0x80)));
+  return hn::BitCast(d, hn::Or(hn::BitCast(di, magnitude), sign));
+}
+
+HWY_INLINE V DecodeE2m1(hn::Vec<DI> code) {
+  const auto exponent = hn::And(hn::ShiftRight<1>(code), hn::Set(di, 3));
+  const auto is_subnormal = hn::Eq(exponent, hn::Zero(di));
+  const auto field = hn::ShiftLeft<23>(hn::Add(hn::Max(exponent, hn::Set(di, 1)), hn::Set(di, 126)));
+  const auto bits = hn::Or(field, hn::ShiftLeft<22>(hn::And(code, hn::Set(di, 1))));
+  const V bias = hn::IfThenElseZero(hn::RebindMask(d, is_subnormal), hn::Set(d, 1.0F));
+  const V magnitude = hn::Sub(hn::BitCast(d, bits), bias);
+  const auto sign = hn::ShiftLeft<28>(hn::And(code, hn::Set(di, 8)));
+  return hn::BitCast(d, hn::Or(hn::BitCast(di, magnitude), sign));
+}
+
+HWY_INLINE float ScaleOf(uint8_t code) {
+  const uint32_t bits = code == 0 ? 0x00400000U : static_cast<uint32_t>(code) << 23;
+  float scale;
+  __builtin_memcpy(&scale, &bits, sizeof scale);
+  return scale;
+}
+
+void DecodeFp8(const Matrix& m, int64_t row, float* out) {
+  const hn::Rebind<uint8_t, D> du8;
+  const uint8_t* codes = m.data + row * m.cols;
+  const uint8_t* scales = m.scale + row / 128 * m.scale_cols;
+  for (int64_t begin = 0; begin < m.cols; begin += 128) {
+    const int64_t end = begin + 128 < m.cols ? begin + 128 : m.cols;
+    const V scale = hn::Set(d, ScaleOf(scales[begin / 128]));
+    int64_t c = begin;
+    for (; c + kN <= end; c += kN) {
+      const auto code = hn::PromoteTo(di, hn::LoadU(du8, codes + c));
+      hn::StoreU(hn::Mul(DecodeE4m3(code), scale), d, out + c);
+    }
+    for (; c < end; ++c) {
+      out[c] = hn::GetLane(hn::Mul(DecodeE4m3(hn::Set(di, codes[c])), scale));
+    }
+  }
+}
+
+void DecodeFp4(const Matrix& m, int64_t row, float* out) {
+  const hn::Rebind<uint8_t, D> du8;
+  const uint8_t* codes = m.data + row * (m.cols / 2);
+  const uint8_t* scales = m.scale + row * m.scale_cols;
+  for (int64_t begin = 0; begin < m.cols; begin += 32) {
+    const V scale = hn::Set(d, ScaleOf(scales[begin / 32]));
+    for (int64_t b = 0; b < 16; b += kN) {
+      const auto pair = hn::PromoteTo(di, hn::LoadU(du8, codes + begin / 2 + b));
+      const V even = hn::Mul(DecodeE2m1(hn::And(pair, hn::Set(di, 15))), scale);
+      const V odd = hn::Mul(DecodeE2m1(hn::ShiftRight<4>(pair)), scale);
+      hn::StoreInterleaved2(even, odd, d, out + begin + 2 * b);
+    }
+  }
+}
+
+void DecodeBf16(const Matrix& m, int64_t row, float* out) {
+  const hn::Rebind<uint16_t, D> du16;
+  const auto* bits = reinterpret_cast<const uint16_t*>(m.data) + row * m.cols;
+  int64_t c = 0;
+  for (; c + kN <= m.cols; c += kN) {
+    const auto wide = hn::ShiftLeft<16>(hn::PromoteTo(di, hn::LoadU(du16, bits + c)));
+    hn::StoreU(hn::BitCast(d, wide), d, out + c);
+  }
+  for (; c < m.cols; ++c) {
+    const uint32_t wide = static_cast<uint32_t>(bits[c]) << 16;
+    __builtin_memcpy(out + c, &wide, sizeof wide);
+  }
+}
+
+void DecodeRow(const Matrix& m, int64_t row, float* out) {
+  switch (m.format) {
+    case Matrix::Format::kFp8:
+      DecodeFp8(m, row, out);
+      break;
+    case Matrix::Format::kFp4:
+      DecodeFp4(m, row, out);
+      break;
+    case Matrix::Format::kBf16:
+      DecodeBf16(m, row, out);
+      break;
+    case Matrix::Format::kF32:
+      __builtin_memcpy(out, m.data + row * m.cols * 4, static_cast<size_t>(m.cols) * 4);
+      break;
+  }
+  for (int64_t c = m.cols; c < RoundUpToLanes(m.cols); ++c) out[c] = 0.0F;
+}
+
+// An MR x NR tile of dot products; every one of them is the same chain whatever MR and NR are.
+template <int MR, int NR>
+HWY_INLINE void MatMulTile(const float* x, int64_t x_stride, const float* w, int64_t k, float* y, int64_t y_stride) {
+  V acc[MR][NR][kParts];
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < NR; ++j) {
+      for (int64_t p = 0; p < kParts; ++p) acc[i][j][p] = hn::Zero(d);
+    }
+  }
+  for (int64_t c = 0; c < k; c += kLanes) {
+    for (int64_t p = 0; p < kParts; ++p) {
+      V wv[NR];
+      for (int j = 0; j < NR; ++j) wv[j] = hn::LoadU(d, w + j * k + c + p * kN);
+      for (int i = 0; i < MR; ++i) {
+        const V xv = hn::LoadU(d, x + i * x_stride + c + p * kN);
+        for (int j = 0; j < NR; ++j) acc[i][j][p] = hn::MulAdd(xv, wv[j], acc[i][j][p]);
+      }
+    }
+  }
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < NR; ++j) y[i * y_stride + j] = Fold(acc[i][j]);
+  }
+}
+
+template <int MR>
+void MatMulRows(const float* x, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y, int64_t y_stride) {
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4) MatMulTile<MR, 4>(x, x_stride, w + j * k, k, y + j, y_stride);
+  for (; j < n; ++j) MatMulTile<MR, 1>(x, x_stride, w + j * k, k, y + j, y_stride);
+}
+
+void MatMul(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
+            int64_t y_stride) {
+  constexpr int kRows = kParts == 1 ? 4 : 1;  // AVX2 has half the registers and needs two per chain
+  int64_t i = 0;
+  for (; i + kRows <= m; i += kRows) MatMulRows<kRows>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
+  for (; i < m; ++i) MatMulRows<1>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
+}
+
+float Dot(const float* a, const float* b, int64_t n) {
+  V acc[kParts];
+  for (int64_t p = 0; p < kParts; ++p) acc[p] = hn::Zero(d);
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) {
+    for (int64_t p = 0; p < kParts; ++p) {
+      acc[p] = hn::MulAdd(hn::LoadU(d, a + c + p * kN), hn::LoadU(d, b + c + p * kN), acc[p]);
+    }
+  }
+  if (c < n) {
+    alignas(64) float ta[kLanes] = {};
+    alignas(64) float tb[kLanes] = {};
+    for (int64_t j = 0; c + j < n; ++j) {
+      ta[j] = a[c + j];
+      tb[j] = b[c + j];
+    }
+    for (int64_t p = 0; p < kParts; ++p) {
+      acc[p] = hn::MulAdd(hn::Load(d, ta + p * kN), hn::Load(d, tb + p * kN), acc[p]);
+    }
+  }
+  return Fold(acc);
+}
+
+void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float* out) {
+  constexpr int64_t kTile = 4 * kN;
+  int64_t c = 0;
+  for (; c + kTile <= width; c += kTile) {
+    V acc[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    for (int64_t i = 0; i < n_rows; ++i) {
+      const V pv = hn::Set(d, p[i]);
+      for (int64_t t = 0; t < 4; ++t) acc[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), acc[t]);
+    }
+    for (int64_t t = 0; t < 4; ++t) hn::StoreU(acc[t], d, out + c + t * kN);
+  }
+  for (; c < width; ++c) {
+    float acc = 0.0F;
+    for (int64_t i = 0; i < n_rows; ++i) acc = __builtin_fmaf(p[i], rows[i][c], acc);
+    out[c] = acc;
+  }
+}
+
+template <int HR>
+HWY_INLINE void IndexDotsTile(const float* q, int64_t width, const float* keys, float* acc) {
+  V sum[HR][kParts];
+  for (int h = 0; h < HR; ++h) {
+    for (int64_t p = 0; p < kParts; ++p) sum[h][p] = hn::Zero(d);
+  }
+  for (int64_t c = 0; c < width; ++c) {
+    for (int64_t p = 0; p < kParts; ++p) {
+      const V key = hn::LoadU(d, keys + c * kLanes + p * kN);
+      for (int h = 0; h < HR; ++h) sum[h][p] = hn::MulAdd(hn::Set(d, q[h * width + c]), key, sum[h][p]);
+    }
+  }
+  for (int h = 0; h < HR; ++h) {
+    for (int64_t p = 0; p < kParts; ++p) hn::StoreU(sum[h][p], d, acc + h * kLanes + p * kN);
+  }
+}
+
+void IndexDots(const float* q, int64_t n_heads, int64_t width, const float* keys, float* acc) {
+  constexpr int kHeads = kParts == 1 ? 8 : 4;
+  int64_t h = 0;
+  for (; h + kHeads <= n_heads; h += kHeads) IndexDotsTile<kHeads>(q + h * width, width, keys, acc + h * kLanes);
+  for (; h < n_heads; ++h) IndexDotsTile<1>(q + h * width, width, keys, acc + h * kLanes);
+}
+
+KernelTable MakeTable() {
+  return {kParts == 1 ? "avx512" : "avx2", &DecodeRow, &MatMul, &Dot, &WeightedSum, &IndexDots};
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace longshelf::engine
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longshelf::engine {
+namespace {
+
+HWY_EXPORT(MakeTable);
+
+struct Available {
+  std::vector<KernelTable> tables;
+  Available() {
+    for (const int64_t target : {HWY_AVX3, HWY_AVX2}) {
+      if ((hwy::SupportedTargets() & target) == 0) continue;
+      hwy::SetSupportedTargetsForTest(target);
+      hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+      tables.push_back(HWY_DYNAMIC_DISPATCH(MakeTable)());
+      hwy::SetSupportedTargetsForTest(0);
+      hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    }
+  }
+};
+
+const Available& Tables() {
+  static const Available available;
+  return available;
+}
+
+}  // namespace
+
+std::vector<std::string> AvailableKernels() {
+  std::vector<std::string> names;
+  for (const KernelTable& table : Tables().tables) names.emplace_back(table.isa);
+  return names;
+}
+
+const KernelTable* FindKernels(std::string_view isa) {
+  for (const KernelTable& table : Tables().tables) {
+    if (isa.empty() || isa == table.isa) return &table;
+  }
+  return nullptr;
+}
+
+}  // namespace longshelf::engine
+#endif  // HWY_ONCE

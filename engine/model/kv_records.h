@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/model/config.h"
+
+// The packed rows of KV blocks and windows (kv_layout.h describes the bytes). Packing quantises; unpacking is exact.
+namespace longshelf::engine {
+
+// Channels per UE8M0 scale of an entry.
+inline constexpr int64_t kEntryQuantBlock = 64;
+inline constexpr int64_t kIndexQuantBlock = 32;
+
+struct RecordFormat {
+  Numerics numerics;
+  int64_t width;     // head_dim or index_head_dim
+  int64_t rope_dim;  // entries: channels kept in BF16; index keys: 0
+  int64_t row_bytes;
+};
+
+RecordFormat EntryFormat(const ModelConfig& config, Numerics numerics);
+RecordFormat IndexKeyFormat(const ModelConfig& config, Numerics numerics);
+
+// values: [width], BF16-representable in native numerics.
+void PackEntry(const RecordFormat& format, const float* values, std::byte* record);
+void UnpackEntry(const RecordFormat& format, const std::byte* record, float* values);
+void PackIndexKey(const RecordFormat& format, const float* values, std::byte* record);
+void UnpackIndexKey(const RecordFormat& format, const std::byte* record, float* values);
+
+}  // namespace longshelf::engine
