@@ -26,14 +26,14 @@ struct ChatContentPart {
 struct ChatMessage {
   std::string role;  // system | user | assistant | tool | developer | latest_reminder | ...
   std::optional<std::string> content;
-  std::vector<ChatContentPart> parts;           // when content was a list
+  std::vector<ChatContentPart> parts;  // when content was a list
   bool content_is_parts = false;
   std::string reasoning_content;
-  std::vector<ChatToolCall> tool_calls;         // assistant
-  std::string tool_call_id;                     // tool
-  std::vector<std::string> tools;               // system/developer: each the OpenAI `function` object, dumped Python-style
-  std::optional<std::string> response_format;   // schema JSON, dumped Python-style
-  std::string task;                             // user: "", action, query, ...
+  std::vector<ChatToolCall> tool_calls;  // assistant
+  std::string tool_call_id;              // tool
+  std::vector<std::string> tools;        // system/developer: each the OpenAI `function` object, dumped Python-style
+  std::optional<std::string> response_format;  // schema JSON, dumped Python-style
+  std::string task;                            // user: "", action, query, ...
   bool wo_eos = false;
   bool mask = false;
 };
@@ -66,8 +66,8 @@ class CompletionParser {
   struct Event {
     enum class Kind : uint8_t { kReasoning, kContent, kToolCall };
     Kind kind;
-    std::string text;          // kReasoning, kContent: delta
-    ChatToolCall tool_call;    // kToolCall: complete; id left empty
+    std::string text;        // kReasoning, kContent: delta
+    ChatToolCall tool_call;  // kToolCall: complete; id left empty
   };
   std::vector<Event> Push(std::string_view text);
   // At the end of the stream: what was held back. An unfinished tool call is emitted as content.

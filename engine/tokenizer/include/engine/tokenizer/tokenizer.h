@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -49,6 +50,7 @@ class StreamDecoder {
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false);
   // The text that became certain with this token; may be empty.
   std::string Push(uint32_t id);
+  void PushTo(uint32_t id, std::string& out);  // appends
   // What is left, with U+FFFD for an unfinished code point.
   std::string Finish();
 
@@ -58,19 +60,34 @@ class StreamDecoder {
   std::string pending_;
 };
 
-// Finds the first stop string in streamed text, holding back only what may still become one.
+// Finds the stop string that is complete first in streamed text (of several that end at one place the longest),
+// holding back only what may still become one. Linear in the text, whatever the stop strings; text and stop strings in
+// valid UTF-8 are never cut inside a code point. Empty stop strings are ignored.
 class StopMatcher {
  public:
-  explicit StopMatcher(std::vector<std::string> stops);
+  explicit StopMatcher(const std::vector<std::string>& stops);
   struct Result {
-    std::string text;      // safe to emit; ends before the stop string
+    std::string text;  // safe to emit; ends before the stop string
     bool stopped = false;
   };
+  // Once stopped, further text is dropped.
   Result Push(std::string_view text);
-  std::string Finish();    // what was held back
+  std::string Finish();  // what was held back
 
  private:
-  std::vector<std::string> stops_;
+  struct Node {
+    uint32_t depth = 0;
+    uint32_t suffix = 0;      // node of the longest proper suffix
+    uint32_t stop_bytes = 0;  // of the longest stop string that ends here; 0 if none does
+    std::vector<std::pair<char, uint32_t>> children;
+  };
+  uint32_t Child(uint32_t node, char byte) const;
+  uint32_t AddChild(uint32_t node, char byte);
+  uint32_t Next(uint32_t node, char byte) const;
+  void Link();
+
+  std::vector<Node> nodes_;  // 0 is the root
+  uint32_t state_ = 0;
   std::string held_;
   bool stopped_ = false;
 };
