@@ -1,0 +1,51 @@
+#!/bin/bash
+# Installs the Debian 12 packages that building, testing and running longshelf needs. Does nothing, quietly, when all are
+# there. Needs root only when something is missing.
+set -euo pipefail
+
+packages=(
+  # tools
+  ca-certificates ccache clang-format clang-tidy cmake curl g++ git mold ninja-build pkg-config python3
+  # libraries: RPC and wire
+  libabsl-dev libgrpc++-dev libprotobuf-dev libssl-dev protobuf-compiler protobuf-compiler-grpc
+  # Boost.Asio and Boost.Beast; Debian's default, 1.74, is too old
+  libboost1.81-dev
+  # expert parallelism
+  libopenmpi-dev openmpi-bin openssh-client
+  # the rest
+  libbenchmark-dev libcli11-dev libfmt-dev libgmock-dev libgtest-dev libhwy-dev libsimdjson-dev libspdlog-dev
+  libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
+  # tests with real clients
+  python3-venv
+)
+
+missing=()
+# Tests with real clients need these two commands; packages from elsewhere provide them as well, and would conflict.
+for command_package in node:nodejs npm:npm; do
+  command -v "${command_package%:*}" >/dev/null || missing+=("${command_package#*:}")
+done
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+  [ "$status" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "install-deps: this script knows Debian 12 only; here, install the equivalents of: ${missing[*]}" >&2
+  exit 69
+fi
+if [ "$(id -u)" -ne 0 ]; then
+  echo "install-deps: ${#missing[@]} packages are missing. As root, run:" >&2
+  echo "  apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
+  echo "(or: sudo $0)" >&2
+  exit 69
+fi
+
+echo "install-deps: installing ${#missing[@]} packages: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+# Nothing of the machine's is removed for us: where another Boost is in the way, a person decides.
+if ! apt-get install -qy --no-install-recommends --no-remove "${missing[@]}"; then
+  echo "install-deps: apt-get failed (above). If libboost1.74-dev is in the way: apt-get remove libboost1.74-dev" >&2
+  exit 69
+fi
