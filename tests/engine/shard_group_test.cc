@@ -1,0 +1,220 @@
+#include "engine/shard_group.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <mutex>
+
+#include "engine/comm/expert_transport.h"
+#include "testing/fixtures.h"
+#include "thread_group.h"
+
+namespace longshelf::engine {
+namespace {
+
+constexpr uint32_t kVocab = 97;
+constexpr uint32_t kExperts = 5;
+constexpr uint64_t kGeneration = 11;
+
+// A model whose state is a running hash, and whose logits come back through expert dispatch and combine, so that a
+// missing, doubled or misplaced row changes the tokens.
+class HashModel final : public SequenceModel {
+ public:
+  explicit HashModel(ExpertTransport& transport) : transport_(transport) {}
+  uint32_t vocab_size() const override { return kVocab; }
+  size_t block_bytes() const override { return 64; }
+  size_t state_bytes() const override { return sizeof(uint64_t); }
+  void ResetState(std::byte* slot) const override { std::memset(slot, 0, sizeof(uint64_t)); }
+  size_t StateExportBytes(int64_t) const override { return sizeof(uint64_t); }
+  void ExportState(const std::byte* slot, int64_t, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), slot, out.size());
+  }
+  absl::Status ImportState(std::span<const std::byte> bytes, int64_t, std::byte* slot) const override {
+    std::memcpy(slot, bytes.data(), bytes.size());
+    return absl::OkStatus();
+  }
+  void ClearTail(std::byte*, int64_t) const override {}
+
+  absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override {
+    std::vector<uint64_t> rows;
+    std::vector<ExpertAssignment> assignments;
+    for (const SequenceChunk& chunk : batch.chunks) {
+      uint64_t hash = 0;
+      std::memcpy(&hash, chunk.state, sizeof(hash));
+      for (const uint32_t token : chunk.tokens) hash = (hash ^ (token + 1)) * 0x9E3779B97F4A7C15ULL;
+      std::memcpy(chunk.state, &hash, sizeof(hash));
+      const auto row = static_cast<uint32_t>(rows.size());
+      const auto expert = static_cast<uint32_t>((hash >> 7) % (kExperts - 1));
+      assignments.push_back({row, expert, 0.5F});
+      assignments.push_back({row, expert + 1, 0.25F});
+      rows.push_back(hash);
+    }
+    std::vector<DispatchedRow> received;
+    const auto bytes = std::as_bytes(std::span(rows));
+    if (auto s = transport_.Dispatch(bytes, sizeof(uint64_t), assignments, received); !s.ok()) return s;
+    std::vector<uint64_t> results;
+    for (const DispatchedRow& row : received) {
+      uint64_t hash = 0;
+      std::memcpy(&hash, row.row, sizeof(hash));
+      results.push_back((hash + row.expert) * 0xC2B2AE3D27D4EB4FULL);
+    }
+    std::vector<uint64_t> combined(assignments.size());
+    if (auto s = transport_.Combine(std::as_bytes(std::span(results)), sizeof(uint64_t),
+                                    std::as_writable_bytes(std::span(combined)));
+        !s.ok()) {
+      return s;
+    }
+    ForwardOutput output;
+    for (size_t i = 0; i < batch.chunks.size(); ++i) {
+      if (batch.chunks[i].want_logits == WantLogits::kNone) continue;
+      const uint64_t token = (combined[2 * i] + 3 * combined[2 * i + 1]) % kVocab;
+      for (uint32_t v = 0; v < kVocab; ++v) output.logits.push_back(v == token ? 1.0F : 0.0F);
+      ++output.n_rows;
+    }
+    return output;
+  }
+
+ private:
+  ExpertTransport& transport_;
+};
+
+std::unique_ptr<Executor> MakeExecutor(ExpertTransport& transport) {
+  auto executor = Executor::Create(std::make_unique<HashModel>(transport), {.n_slots = 8, .n_blocks = 8});
+  EXPECT_TRUE(executor.ok()) << executor.status();
+  return *std::move(executor);
+}
+
+// Six sequences, home shard = sequence % n_shards, greedy; the tokens of every step and the final states.
+std::vector<StepResult> Drive(StepRunner& runner) {
+  const int n_shards = runner.shape().n_shards;
+  constexpr int kSequences = 6;
+  const auto place = [n_shards](int s) {
+    return SlotId{static_cast<uint16_t>(s % n_shards), static_cast<uint16_t>(s / n_shards)};
+  };
+  std::vector<std::vector<uint32_t>> next(kSequences);
+  std::vector<StepResult> results;
+  for (int step = 0; step < 20; ++step) {
+    StepPlan plan;
+    plan.seq = static_cast<uint64_t>(step) + 1;
+    for (int s = 0; s < kSequences; ++s) {
+      if (step == 0) {
+        StepPlan::OpenSlot open;
+        open.slot = place(s);
+        open.sampling.temperature = 0.0;
+        plan.open_slots.push_back(open);
+        next[static_cast<size_t>(s)] = {1, static_cast<uint32_t>(s)};
+      }
+      if (s == 4 && step % 3 == 1) continue;  // some shards have nothing to do now and then
+      StepPlan::Row row;
+      row.slot = place(s);
+      row.n_past = step == 0 ? 0 : 1 + step;
+      row.tokens = next[static_cast<size_t>(s)];
+      row.blocks = {static_cast<uint32_t>(s / n_shards)};
+      row.sample = true;
+      plan.rows.push_back(row);
+      plan.export_states.push_back({place(s), row.n_past + static_cast<int64_t>(row.tokens.size())});
+    }
+    auto result = runner.Run(plan);
+    EXPECT_TRUE(result.ok()) << result.status();
+    if (!result.ok()) return results;
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+      const SlotId& slot = plan.rows[i].slot;
+      next[static_cast<size_t>(slot.slot) * static_cast<size_t>(n_shards) + slot.shard] = {result->sampled[i].token};
+    }
+    results.push_back(*std::move(result));
+  }
+  return results;
+}
+
+std::vector<StepResult> DriveGroup(int n_shards) {
+  const std::string dir = testing::MakeTempDir("group").string();
+  auto leader_bell = Doorbell::Create(dir, kGeneration);
+  EXPECT_TRUE(leader_bell.ok()) << leader_bell.status();
+  std::vector<StepResult> results;
+  testing::ThreadGroup threads(n_shards);
+  threads.Run([&](Communicator& communicator) {
+    MpiExpertTransport transport(communicator, kExperts, kGeneration);
+    const auto executor = MakeExecutor(transport);
+    if (communicator.rank() == 0) {
+      ShardGroupRunner runner({communicator, **leader_bell, transport, nullptr, kGeneration}, *executor);
+      results = Drive(runner);
+      EXPECT_TRUE(runner.Shutdown().ok());
+      return;
+    }
+    auto bell = Doorbell::Open(dir, kGeneration);
+    ASSERT_TRUE(bell.ok()) << bell.status();
+    const absl::Status status = RunFollower({communicator, **bell, transport, nullptr, kGeneration}, *executor);
+    EXPECT_TRUE(status.ok()) << status;
+  });
+  return results;
+}
+
+TEST(ShardGroup, AnyNumberOfShardsGivesTheResultsOfOne) {
+  LocalExpertTransport transport;
+  const auto executor = MakeExecutor(transport);
+  LocalStepRunner local(*executor);
+  const std::vector<StepResult> expected = Drive(local);
+  ASSERT_EQ(expected.size(), 20U);
+  for (const int n_shards : {1, 2, 3, 4, 7}) EXPECT_TRUE(DriveGroup(n_shards) == expected) << n_shards << " shards";
+}
+
+TEST(ShardGroup, AnIdlePlanIsNotSentAndNeedsNobody) {
+  const std::string dir = testing::MakeTempDir("group").string();
+  auto bell = Doorbell::Create(dir, kGeneration);
+  ASSERT_TRUE(bell.ok());
+  testing::ThreadGroup threads(1);
+  threads.Run([&](Communicator& communicator) {
+    MpiExpertTransport transport(communicator, kExperts, kGeneration);
+    const auto executor = MakeExecutor(transport);
+    ShardGroupRunner runner({communicator, **bell, transport, nullptr, kGeneration}, *executor);
+    StepPlan plan;
+    plan.opcode = StepPlan::Opcode::kIdle;
+    EXPECT_TRUE(runner.Run(plan).ok());
+  });
+  auto listener = Doorbell::Open(dir, kGeneration);
+  ASSERT_TRUE(listener.ok());
+  EXPECT_FALSE((*listener)->Wait(absl::Milliseconds(1)));
+}
+
+// What a follower of `follower_generation` says to a leader of kGeneration.
+absl::Status FollowStranger(uint64_t follower_generation, std::string announced) {
+  const std::string dir = testing::MakeTempDir("group").string();
+  auto leader_bell = Doorbell::Create(dir, kGeneration);
+  absl::Status status;
+  testing::ThreadGroup threads(2);
+  threads.Run([&](Communicator& communicator) {
+    if (communicator.rank() == 0) {
+      (*leader_bell)->Ring();
+      EXPECT_TRUE(communicator.Broadcast(announced).ok());
+      return;
+    }
+    auto bell = Doorbell::Open(dir, kGeneration);
+    MpiExpertTransport transport(communicator, kExperts, follower_generation);
+    const auto executor = MakeExecutor(transport);
+    status = RunFollower({communicator, **bell, transport, nullptr, follower_generation}, *executor);
+  });
+  return status;
+}
+
+TEST(ShardGroup, AFollowerRefusesAPlanOfAnotherGenerationWithBothValues) {
+  std::string sealed(2 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[2] = {kGeneration, 1};
+  std::memcpy(sealed.data(), envelope, sizeof(envelope));
+  sealed += StepPlan().Serialize();
+  const absl::Status status = FollowStranger(12, sealed);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.message(),
+            "the leader announces step 1 of generation 11; this shard expects step 1 of generation 12");
+}
+
+TEST(ShardGroup, AFollowerRefusesADamagedPlan) {
+  std::string sealed(2 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[2] = {kGeneration, 1};
+  std::memcpy(sealed.data(), envelope, sizeof(envelope));
+  sealed += StepPlan().Serialize();
+  sealed.back() = static_cast<char>(sealed.back() ^ 1);
+  EXPECT_EQ(FollowStranger(kGeneration, sealed).code(), absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace longshelf::engine
