@@ -1,1 +1,82 @@
 #include "engine/model/weights.h"
+
+#include <set>
+
+#include "absl/status/status.h"
+#include "checkpoint_files.h"
+#include "common/status.h"
+#include "tensor_names.h"
+#include "tensor_scan.h"
+#include "text.h"
+#include "weights_builder.h"
+
+namespace longshelf::engine {
+namespace {
+
+constexpr size_t kMaxUnusedListed = 1000;
+
+struct CheckpointStorage final : TensorSource {
+  CheckpointTensors checkpoint;
+  OwnedBuffers owned;
+
+  absl::StatusOr<const TensorView*> Get(const TensorSpec& spec) override {
+    const auto it = checkpoint.tensors.find(spec.name);
+    return it == checkpoint.tensors.end() ? nullptr : &it->second;
+  }
+};
+
+// transformers leaves the MTP module out, and DSpark checkpoints carry another draft module in its place. Both run
+// without it. A module of which only some tensors are there is refused later, by the first that is missing.
+bool HasMtpModule(const CheckpointTensors& checkpoint) {
+  const auto first = checkpoint.tensors.lower_bound("mtp.");
+  const bool any = first != checkpoint.tensors.end() && first->first.starts_with("mtp.");
+  return any && !checkpoint.tensors.contains("mtp.0.main_proj.weight");
+}
+
+std::vector<std::string> UnusedTensors(const CheckpointTensors& checkpoint, const std::vector<UsedTensor>& used) {
+  std::set<std::string_view> names;
+  for (const UsedTensor& tensor : used) {
+    names.insert(tensor.name);
+  }
+  std::vector<std::string> unused;
+  for (const auto& [name, view] : checkpoint.tensors) {
+    if (!names.contains(name) && !IsDroppedTensor(name) && unused.size() < kMaxUnusedListed) {
+      unused.push_back(name);
+    }
+  }
+  return unused;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
+    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress) {
+  ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(model_dir));
+  auto storage = std::make_shared<CheckpointStorage>();
+  ASSIGN_OR_RETURN(storage->checkpoint, OpenCheckpoint(model_dir, config));
+  if (!HasMtpModule(storage->checkpoint)) {
+    config.n_mtp_layers = 0;
+    config.compress_ratios.resize(static_cast<size_t>(config.n_layers));
+  }
+  absl::StatusOr<BuiltWeights> built = BuildWeights(config, *storage, storage->owned);
+  if (!built.ok()) {
+    return Annotate(built.status(), model_dir.string());
+  }
+  for (const auto& file : storage->checkpoint.files) {
+    file->AdviseSequential();
+  }
+  std::unique_ptr<ModelWeights> weights = std::move(built->weights);
+  weights->unused_tensors = UnusedTensors(storage->checkpoint, built->used);
+  absl::StatusOr<std::array<uint8_t, 32>> digest = ScanTensors(config, std::move(built->used), progress);
+  if (!digest.ok()) {
+    return Annotate(digest.status(), model_dir.string());
+  }
+  for (const auto& file : storage->checkpoint.files) {
+    file->AdviseNormal();
+  }
+  weights->digest = *digest;
+  weights->storage = std::move(storage);
+  return std::unique_ptr<const ModelWeights>(std::move(weights));
+}
+
+}  // namespace longshelf::engine

@@ -29,7 +29,7 @@ enum class Dtype : uint8_t {
   kI16,
   kU32,
   kU64,
-  kF8E5M2
+  kF8E5M2,
 };
 
 std::string_view DtypeName(Dtype dtype);  // safetensors spelling, "F8_E4M3"
@@ -48,7 +48,11 @@ struct TensorView {
 // before it was compared with the file's length. Header size and tensor count are bounded.
 class SafetensorsFile {
  public:
+  // A file that becomes shorter after it was mapped raises SIGBUS when read, as with every mapping.
   static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> Open(const std::filesystem::path& path);
+  // For names out of a checkpoint's index: the file must lie below `dir` (SEC-53).
+  static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> OpenBeneath(const std::filesystem::path& dir,
+                                                                            std::string_view name);
   ~SafetensorsFile();
   SafetensorsFile(const SafetensorsFile&) = delete;
   SafetensorsFile& operator=(const SafetensorsFile&) = delete;
@@ -57,9 +61,14 @@ class SafetensorsFile {
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   // Null when absent.
   const TensorView* Find(std::string_view name) const;
+  // Tells the kernel how the mapping will be read; a hint only.
+  void AdviseSequential() const;
+  void AdviseNormal() const;
 
  private:
   SafetensorsFile() = default;
+  static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> Map(int fd, uint64_t size, const std::string& what);
+  absl::Status ParseHeader();
   const uint8_t* data_ = nullptr;
   uint64_t size_ = 0;
   std::map<std::string, TensorView, std::less<>> tensors_;
@@ -73,6 +82,9 @@ struct TensorToWrite {
   std::vector<int64_t> shape;
   std::span<const uint8_t> bytes;
 };
+// Writes the published layout: 8-byte header length, JSON header padded with spaces to 8 bytes, then the tensors without
+// holes, widest dtype first, so that each is aligned. Replaces `path` only when all of it was written.
+// INVALID_ARGUMENT: a name twice, or bytes that do not fit the shape.
 absl::Status WriteSafetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata);
 

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -106,8 +108,11 @@ struct ModelWeights {
   HyperConnection hc_head;
   std::vector<LayerWeights> layers;
   std::vector<MtpWeights> mtp;
-  // SHA-256 over config.json and every tensor's name, dtype, shape and bytes.
+  // SHA-256 over the config's values and, in order of official name, every used tensor's name, dtype, shape and the
+  // SHA-256 of its bytes. Aliases, sharding and tensors that are not used do not change it.
   std::array<uint8_t, 32> digest{};
+  // Tensors of the files that the config does not ask for, at most the first thousand. They are tolerated.
+  std::vector<std::string> unused_tensors;
   std::shared_ptr<const void> storage;  // keeps the mappings (or generated buffers) alive
 };
 
@@ -118,11 +123,13 @@ struct LoadProgress {
 
 // Maps and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
 // its official name or a synonym of spec section 10. Names what is wrong. Calls `progress` (may be null) as bytes are
-// digested. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
+// digested. A checkpoint without any MTP tensor (or with DSpark's draft module in its place) loads with n_mtp_layers 0.
+// NaN in a weight or scale is refused. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
 absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
     const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
 
-// Random weights of any config, held in memory in the stored formats: for benchmarks. Same seed, same weights.
+// Random weights of any config, held in memory in the stored formats: for benchmarks. Same seed, same weights; the
+// digest is of config and seed only. RESOURCE_EXHAUSTED: they would not fit the machine's memory.
 absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const ModelConfig& config, uint64_t seed);
 
 }  // namespace longshelf::engine

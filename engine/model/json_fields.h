@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "simdjson.h"
+
+namespace longshelf::engine {
+
+// The members of one JSON object. Keys and values point into the parser that made them.
+using JsonFields = std::map<std::string_view, simdjson::dom::element>;
+
+// Parses one JSON text whose nesting is at most `max_depth`. INVALID_ARGUMENT, starting with `what`: not UTF-8, not
+// JSON, nested too deep. The result is valid until the parser is used again.
+absl::StatusOr<simdjson::dom::element> ParseJson(simdjson::dom::parser& parser, std::string_view text, size_t max_depth,
+                                                 std::string_view what);
+
+// INVALID_ARGUMENT, starting with `what`: not an object, or a key given twice.
+absl::StatusOr<JsonFields> UniqueFields(simdjson::dom::element element, std::string_view what);
+
+// A name from a file made fit for a message: quoted, escaped, at most 160 bytes of it.
+std::string QuotedName(std::string_view name);
+
+}  // namespace longshelf::engine
