@@ -12,39 +12,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kvstore/object.h"
+#include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
-
-// The longest present prefix of a chain and the positions it can be resumed at.
-struct LookupQuery {
-  Fingerprint fingerprint{};
-  // h_-1 of the chain: checkpoints of sequences shorter than one block hang off it.
-  BlockKey root{};
-  // Block keys h_0, h_1, ..: parents first; at most kMaxChainKeys.
-  std::vector<BlockKey> chain;
-  // False: only n_present is wanted.
-  bool want_checkpoints = true;
-  // Checkpoint hashes to look for by name, whatever hangs off the prefix; at most kMaxProbes. Exact where the listing
-  // below is bounded: ask for the (at most block size - 1) tail hashes that this prompt could have.
-  std::vector<BlockKey> probes;
-};
-
-struct CheckpointInfo {
-  BlockKey hash{};    // ObjectKey{hash, kCheckpoint} fetches it
-  BlockKey parent{};  // last full block before it, or the root
-  uint32_t depth_tokens = 0;
-  uint64_t payload_bytes = 0;
-  bool has_tail = false;  // ObjectKey{hash, kTail} is present too
-  uint64_t tail_bytes = 0;
-};
-
-struct LookupResult {
-  // chain[0 .. n_present) are all present now. A hint: what is not parked may be evicted before it is fetched.
-  uint32_t n_present = 0;
-  // At most kMaxListedCheckpoints that hang off the root or a block of the present prefix, deepest first, then the
-  // probes that were found. Others may share the block but not the tokens: compare `hash` with your own.
-  std::vector<CheckpointInfo> checkpoints;
-};
 
 struct GetItem {
   ObjectKey key;
@@ -68,31 +38,6 @@ struct PutItem {
 struct PutOutcome {
   bool existed = false;  // the first writer won: nothing was sent. A parked put then extended the object's retention.
   Digest digest{};       // what the store holds; equal to our digest unless another writer computed other bytes
-};
-
-struct TouchResult {
-  uint32_t n_present = 0;
-  uint32_t n_refused = 0;  // present, but the parked share has no room to retain them
-};
-
-struct DropResult {
-  uint64_t n_dropped = 0;
-  uint64_t bytes_dropped = 0;
-};
-
-// Bytes include the fixed per-object overhead that the store charges against its limit.
-struct StoreStats {
-  uint64_t capacity_bytes = 0;
-  uint64_t used_bytes = 0;      // committed objects
-  uint64_t reserved_bytes = 0;  // opened puts not yet committed
-  uint64_t parked_bytes = 0;    // of used and reserved: under an unexpired retention
-  uint64_t parked_limit_bytes = 0;
-  uint64_t n_objects = 0;
-  uint64_t n_reservations = 0;
-  uint64_t n_hits = 0;  // objects asked for by Get and found
-  uint64_t n_misses = 0;
-  uint64_t n_evicted = 0;
-  uint64_t n_quarantined = 0;  // removed because the bytes in memory no longer matched their digest
 };
 
 // A client of one KV store node. Calls block the calling thread until the answer or the timeout, whichever is first,

@@ -1,0 +1,127 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kvstore/object.h"
+#include "kvstore/queries.h"
+
+namespace longshelf::kvstore {
+
+struct StoreOptions {
+  // Hard limit of everything the store holds: payload pages, reservations of opened puts, and the index.
+  uint64_t capacity_bytes = 0;
+  // Part of the capacity that parked objects may claim, 0 .. 1.
+  double parked_share = 0.5;
+};
+
+// The memory tier of one node: immutable objects, first writer wins, checked against their digest when they are put
+// and again while they are read. `now` is wall-clock time; only retention looks at it.
+//
+// Thread safe. One mutex guards the index and the page list and is held for lookups and list surgery only; bytes are
+// copied and hashed outside it, because pages belong to one reservation until commit, are immutable after it, and are
+// not freed while a reader is attached. A mailbox and an owner thread would put every Lookup behind a hop for nothing.
+class Store {
+  struct Impl;
+
+ public:
+  // Memory of one opened put. Destroying it before Commit gives everything back at once.
+  // Owned by one thread at a time; must not outlive the store.
+  class Reservation {
+   public:
+    Reservation(Reservation&&) noexcept;
+    Reservation& operator=(Reservation&&) noexcept;
+    ~Reservation();
+
+    const ObjectHead& head() const;
+    // Bytes must arrive in order and without overlap. INVALID_ARGUMENT: another offset than the next one, or more bytes
+    // than the head announced; nothing is written then.
+    absl::Status Append(uint64_t offset, std::span<const std::byte> bytes);
+
+   private:
+    friend class Store;
+    struct State;
+    explicit Reservation(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+
+  // A found object. Its pages stay while this lives, whatever is evicted, dropped or quarantined meanwhile.
+  // Owned by one thread at a time; must not outlive the store.
+  class Reader {
+   public:
+    Reader(Reader&&) noexcept;
+    Reader& operator=(Reader&&) noexcept;
+    ~Reader();
+
+    const ObjectHead& head() const;
+    uint64_t offset() const;  // bytes read so far
+    // Copies the next out.size() bytes and hashes what was copied. With the last byte the digest is compared: on
+    // DATA_LOSS the object is quarantined and `out` must not be passed on.
+    // REQUIRES: out.size() bytes are left.
+    absl::Status Read(std::span<std::byte> out);
+
+   private:
+    friend class Store;
+    struct State;
+    explicit Reader(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+  };
+
+  // The key is present: its writer won. A parked put has extended the object's retention.
+  struct Exists {
+    Digest digest{};
+  };
+  struct Committed {};
+
+  // INVALID_ARGUMENT: a capacity too small for one object, or a share outside 0 .. 1.
+  static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options);
+  explicit Store(std::unique_ptr<Impl> impl);  // through Create
+  ~Store();
+
+  // Reserves memory for an object, evicting what may be evicted.
+  // INVALID_ARGUMENT: a head outside the limits of object.h, or one that cannot be linked to present objects.
+  // ALREADY_EXISTS: the key is held under another fingerprint.
+  // RESOURCE_EXHAUSTED: it can never fit, or it is parked and the parked share is full; never downgraded.
+  // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all).
+  absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now);
+
+  // Verifies length and digest, then makes the object visible. Whatever the outcome, the reservation is gone.
+  // INVALID_ARGUMENT: bytes are missing. DATA_LOSS: they do not match the digest.
+  absl::StatusOr<std::variant<Committed, Exists>> Commit(Reservation reservation, absl::Time now);
+
+  // NOT_FOUND: absent or of another fingerprint; nothing tells these apart.
+  absl::StatusOr<Reader> Get(const ObjectKey& key, const Fingerprint& fingerprint);
+
+  // INVALID_ARGUMENT: more keys or probes than object.h allows.
+  absl::StatusOr<LookupResult> Lookup(const LookupQuery& query);
+
+  // `retain_until` after `now` parks the present objects until then, as far as the parked share goes.
+  TouchResult Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now);
+
+  DropResult Drop(std::span<const ObjectKey> keys);
+  DropResult DropNamespace(const std::string& namespace_id);
+
+  StoreStats Stats(absl::Time now);
+  // Bytes and objects of one namespace in used_bytes and n_objects; the rest as in Stats.
+  StoreStats StatsOf(const std::string& namespace_id, absl::Time now);
+
+  // What an object of this payload size costs against the capacity.
+  static uint64_t ChargeOf(uint64_t payload_bytes);
+
+  // For tests of the integrity checks: flips one bit of a stored payload. False when the key is absent.
+  bool FlipBitForTest(const ObjectKey& key, uint64_t bit);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace longshelf::kvstore
