@@ -1,0 +1,35 @@
+#include "worker/breaker.h"
+
+#include <algorithm>
+
+namespace longshelf::worker {
+
+bool Breaker::MayCall(absl::Time now) {
+  std::lock_guard lock(mutex_);
+  if (pause_ == absl::ZeroDuration()) return true;
+  if (now < open_until_) return false;
+  // Half open: this caller tries; the others wait one more pause for its report.
+  open_until_ = now + pause_;
+  return true;
+}
+
+void Breaker::Succeeded() {
+  std::lock_guard lock(mutex_);
+  n_failed_ = 0;
+  pause_ = absl::ZeroDuration();
+  open_until_ = absl::InfinitePast();
+}
+
+void Breaker::Failed(absl::Time now) {
+  std::lock_guard lock(mutex_);
+  if (++n_failed_ < options_.n_failures) return;
+  pause_ = pause_ == absl::ZeroDuration() ? options_.first_pause : std::min(2 * pause_, options_.longest_pause);
+  open_until_ = now + pause_;
+}
+
+bool Breaker::is_open(absl::Time now) const {
+  std::lock_guard lock(mutex_);
+  return pause_ != absl::ZeroDuration() && now < open_until_;
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+
+// What the RPC edge asks of whatever keeps prefixes outside the engine. The KV bridge implements it; a worker without a
+// KV store has none.
+namespace longshelf::worker {
+
+struct RestoreRequest {
+  std::vector<uint32_t> tokens;  // prompt and committed tokens
+  std::string namespace_salt;
+  // Set by the caller when the answer is no longer wanted; fetching then stops early.
+  std::shared_ptr<const std::atomic<bool>> cancelled;
+};
+
+struct RestoreOutcome {
+  std::unique_ptr<engine::RestoredPrefix> restored;  // null: nothing beyond the local cache
+  std::string miss_reason;                           // why it is null or short; empty when nothing is missing
+  // The memory the restored bytes are charged to; drop it once the engine has imported them.
+  std::shared_ptr<void> lease;
+};
+
+struct ParkCommand {
+  std::vector<uint32_t> tokens;
+  std::string namespace_id;
+  std::string namespace_salt;
+  absl::Time retain_until;  // wall clock
+  absl::Duration timeout = absl::Minutes(2);
+};
+
+struct ParkOutcome {
+  int64_t n_tokens = 0;
+  uint32_t n_objects = 0;
+  uint64_t n_bytes = 0;
+  engine::PrefixKey checkpoint_key{};
+};
+
+class PrefixSource {
+ public:
+  virtual ~PrefixSource() = default;
+  // `done` is called exactly once, on a thread of the source or before Restore returns. Never fails: a store that is
+  // down, slow or wrong gives an empty outcome with a reason.
+  virtual void Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) = 0;
+  // NOT_FOUND: the engine no longer holds the prefix. UNAVAILABLE: no store, or it did not acknowledge everything.
+  // RESOURCE_EXHAUSTED: the store has no room for the promise. `done` as above.
+  virtual void Park(ParkCommand command, std::function<void(absl::StatusOr<ParkOutcome>)> done) = 0;
+};
+
+}  // namespace longshelf::worker

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "convert_service.h"
+#include "stream_pump.h"
+#include "worker/worker_service.h"
+
+namespace longshelf::worker {
+
+// What the calls of one service share.
+struct ServiceCore {
+  ServiceCore(WorkerServiceOptions service_options, Clock& service_clock, Mailbox<engine::EngineMessage>& inbox,
+              WatchHub& watch_hub, WorkerMetrics& worker_metrics, PrefixSource* prefix_source)
+      : options(std::move(service_options)),
+        limits{options.vocab_size, options.n_context_max, options.allow_logits},
+        clock(service_clock),
+        engine_inbox(inbox),
+        hub(watch_hub),
+        metrics(worker_metrics),
+        prefixes(prefix_source),
+        pump(2 * options.n_streams_max + 1024, inbox) {}
+
+  // OK, or UNAUTHENTICATED (counted).
+  grpc::Status Authorize(const grpc::CallbackServerContext& context) {
+    if (!options.token.has_value()) return grpc::Status::OK;
+    grpc::Status status = options.token->Check(context);
+    if (!status.ok()) metrics.AuthRefused();
+    return status;
+  }
+
+  const WorkerServiceOptions options;
+  const RequestLimits limits;
+  Clock& clock;
+  Mailbox<engine::EngineMessage>& engine_inbox;
+  WatchHub& hub;
+  WorkerMetrics& metrics;
+  PrefixSource* const prefixes;
+  std::atomic<bool> ready{false};
+  std::atomic<bool> draining{false};
+  std::atomic<uint64_t> next_sequence_id{1};
+  std::atomic<size_t> n_streams{0};
+  StreamPump pump;  // last: its thread uses the rest
+};
+
+}  // namespace longshelf::worker
