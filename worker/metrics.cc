@@ -1,7 +1,6 @@
 #include "worker/metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/family.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 
@@ -17,31 +16,16 @@ namespace {
 using prometheus::Counter;
 using prometheus::Gauge;
 using prometheus::Histogram;
-using prometheus::Registry;
-
-Counter& MakeCounter(Registry& registry, const std::string& name, const std::string& help) {
-  return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
-}
-
-Gauge& MakeGauge(Registry& registry, const std::string& name, const std::string& help) {
-  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
-}
-
-Histogram& MakeHistogram(Registry& registry, const std::string& name, const std::string& help,
-                         const std::vector<double>& bounds) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
-}
 
 // A counter with one label whose values are known beforehand.
 class LabelledCounter {
  public:
-  LabelledCounter(Registry& registry, const std::string& name, const std::string& help, const std::string& label,
+  LabelledCounter(Metrics& metrics, const std::string& name, const std::string& help, const std::string& label,
                   std::initializer_list<std::string_view> values) {
-    auto& family = prometheus::BuildCounter().Name(name).Help(help).Register(registry);
     for (const std::string_view value : values) {
-      counters_.emplace(value, &family.Add({{label, std::string(value)}}));
+      counters_.emplace(value, &metrics.AddCounter(name, help, {{label, std::string(value)}}));
     }
-    other_ = counters_.contains("other") ? counters_.at("other") : &family.Add({{label, "other"}});
+    other_ = &metrics.AddCounter(name, help, {{label, "other"}});
   }
   void Add(std::string_view value, double n = 1) const {
     const auto found = counters_.find(value);
@@ -53,59 +37,57 @@ class LabelledCounter {
   Counter* other_ = nullptr;
 };
 
-const std::vector<double> kLatencyBounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                            1,     2.5,    5,     10,   30,    60,   120, 300};
-
 }  // namespace
 
 struct WorkerMetrics::Impl {
-  explicit Impl(Registry& r)
-      : running(MakeGauge(r, "longshelf_worker_sequences_running", "Sequences in the batch.")),
-        waiting(MakeGauge(r, "longshelf_worker_sequences_waiting", "Sequences admitted and not yet running.")),
-        tokens_queued(MakeGauge(r, "longshelf_worker_prefill_queue_tokens", "Prompt tokens not yet prefilled.")),
-        blocks_total(MakeGauge(r, "longshelf_worker_kv_blocks", "KV blocks of the group.")),
-        blocks_used(MakeGauge(r, "longshelf_worker_kv_blocks_used", "KV blocks that hold something.")),
-        draining(MakeGauge(r, "longshelf_worker_draining", "1 while nothing new is admitted.")),
-        steps(MakeCounter(r, "longshelf_worker_steps_total", "Engine steps.")),
-        step_seconds(MakeHistogram(r, "longshelf_worker_step_seconds", "Time of an engine step.", kLatencyBounds)),
-        tokens_generated(MakeCounter(r, "longshelf_worker_tokens_generated_total", "Tokens sampled.")),
-        tokens_prefilled(MakeCounter(r, "longshelf_worker_tokens_prefilled_total", "Prompt tokens computed.")),
-        prompt_tokens(MakeCounter(r, "longshelf_worker_prompt_tokens_total", "Prompt tokens of started sequences.")),
-        hit_tokens(r, "longshelf_worker_cache_hit_tokens_total",
+  explicit Impl(Metrics& m)
+      : running(m.AddGauge("longshelf_worker_sequences_running", "Sequences in the batch.")),
+        waiting(m.AddGauge("longshelf_worker_sequences_waiting", "Sequences admitted and not yet running.")),
+        tokens_queued(m.AddGauge("longshelf_worker_prefill_queue_tokens", "Prompt tokens not yet prefilled.")),
+        blocks_total(m.AddGauge("longshelf_worker_kv_blocks", "KV blocks of the group.")),
+        blocks_used(m.AddGauge("longshelf_worker_kv_blocks_used", "KV blocks that hold something.")),
+        draining(m.AddGauge("longshelf_worker_draining", "1 while nothing new is admitted.")),
+        steps(m.AddCounter("longshelf_worker_steps_total", "Engine steps.")),
+        step_seconds(
+            m.AddHistogram("longshelf_worker_step_seconds", "Time of an engine step.", Metrics::SecondsBounds())),
+        tokens_generated(m.AddCounter("longshelf_worker_tokens_generated_total", "Tokens sampled.")),
+        tokens_prefilled(m.AddCounter("longshelf_worker_tokens_prefilled_total", "Prompt tokens computed.")),
+        prompt_tokens(m.AddCounter("longshelf_worker_prompt_tokens_total", "Prompt tokens of started sequences.")),
+        hit_tokens(m, "longshelf_worker_cache_hit_tokens_total",
                    "Prompt tokens not computed again, by where they were.", "source", {"local", "store"}),
-        misses(r, "longshelf_worker_cache_misses_total", "Sequences whose prompt was not wholly reused, by reason.",
+        misses(m, "longshelf_worker_cache_misses_total", "Sequences whose prompt was not wholly reused, by reason.",
                "reason",
                {"cold", "diverged", "evicted", "no_checkpoint", "digest_mismatch", "missing", "bad_size", "no_tail",
-                "store_unreachable", "store_timeout", "store_busy", "restore_memory", "disabled", "other"}),
-        ttft(MakeHistogram(r, "longshelf_worker_time_to_first_token_seconds",
-                           "From accepting a stream to its first token.", kLatencyBounds)),
-        inter_token(MakeHistogram(r, "longshelf_worker_inter_token_seconds", "Between two tokens of a stream.",
-                                  kLatencyBounds)),
-        streams(r, "longshelf_worker_streams_total", "Ended streams, by how they ended.", "result",
+                "store_unreachable", "store_timeout", "store_busy", "restore_memory", "disabled", "restore_refused",
+                "cancelled"}),
+        ttft(m.AddHistogram("longshelf_worker_time_to_first_token_seconds",
+                            "From accepting a stream to its first token.", Metrics::SecondsBounds())),
+        inter_token(m.AddHistogram("longshelf_worker_inter_token_seconds", "Between two tokens of a stream.",
+                                   Metrics::SecondsBounds())),
+        streams(m, "longshelf_worker_streams_total", "Ended streams, by how they ended.", "result",
                 {"stop", "length", "cancelled", "failed", "slow_client", "refused"}),
-        auth_refused(MakeCounter(r, "longshelf_worker_auth_refused_total", "Calls without the shared token.")),
-        subscribers(MakeGauge(r, "longshelf_worker_watch_subscribers", "Open Watch streams.")),
-        resyncs(MakeGauge(r, "longshelf_worker_watch_resyncs", "Snapshots sent because a subscriber fell behind.")),
-        restore_failures(r, "longshelf_worker_restore_failures_total",
+        auth_refused(m.AddCounter("longshelf_worker_auth_refused_total", "Calls without the shared token.")),
+        subscribers(m.AddGauge("longshelf_worker_watch_subscribers", "Open Watch streams.")),
+        resyncs(m.AddGauge("longshelf_worker_watch_resyncs", "Snapshots sent because a subscriber fell behind.")),
+        restore_failures(m, "longshelf_worker_restore_failures_total",
                          "Stored prefixes that were refused or not fetched, by reason.", "reason",
                          {"digest_mismatch", "missing", "bad_size", "no_tail", "store_unreachable", "store_timeout",
-                          "store_busy", "restore_memory", "refused", "other"}),
-        restores(MakeCounter(r, "longshelf_worker_restores_total", "Prefixes fetched from the KV store.")),
-        restored_tokens(MakeCounter(r, "longshelf_worker_restored_tokens_total", "Tokens of fetched prefixes.")),
-        restored_bytes(MakeCounter(r, "longshelf_worker_restored_bytes_total", "Bytes of fetched prefixes.")),
+                          "store_busy", "restore_memory", "cancelled"}),
+        restores(m.AddCounter("longshelf_worker_restores_total", "Prefixes fetched from the KV store.")),
+        restored_tokens(m.AddCounter("longshelf_worker_restored_tokens_total", "Tokens of fetched prefixes.")),
+        restored_bytes(m.AddCounter("longshelf_worker_restored_bytes_total", "Bytes of fetched prefixes.")),
         restore_seconds(
-            MakeHistogram(r, "longshelf_worker_restore_seconds", "Time to fetch a prefix.", kLatencyBounds)),
-        offload_queue(MakeGauge(r, "longshelf_worker_offload_queue_objects", "Objects waiting to be put.")),
-        offload_queue_bytes(MakeGauge(r, "longshelf_worker_offload_queue_bytes", "Bytes waiting to be put.")),
-        offload_dropped(
-            MakeCounter(r, "longshelf_worker_offload_dropped_total", "Objects not put: the queue was full.")),
-        offloads(r, "longshelf_worker_offload_objects_total", "Objects offered to the KV store, by outcome.", "result",
+            m.AddHistogram("longshelf_worker_restore_seconds", "Time to fetch a prefix.", Metrics::SecondsBounds())),
+        offload_queue(m.AddGauge("longshelf_worker_offload_queue_objects", "Objects waiting to be put.")),
+        offload_queue_bytes(m.AddGauge("longshelf_worker_offload_queue_bytes", "Bytes waiting to be put.")),
+        offload_dropped(m.AddCounter("longshelf_worker_offload_dropped_total", "Objects not put: the queue was full.")),
+        offloads(m, "longshelf_worker_offload_objects_total", "Objects offered to the KV store, by outcome.", "result",
                  {"stored", "existed", "refused", "failed"}),
-        offload_bytes(MakeCounter(r, "longshelf_worker_offload_bytes_total", "Bytes stored by offloading.")),
-        digest_conflicts(MakeCounter(r, "longshelf_worker_digest_conflicts_total",
-                                     "Objects the store already held with other bytes.")),
-        parks(r, "longshelf_worker_parks_total", "Park calls, by outcome.", "result", {"ok", "not_found", "failed"}),
-        store_up(MakeGauge(r, "longshelf_worker_store_up", "1 while the KV store answers.")) {}
+        offload_bytes(m.AddCounter("longshelf_worker_offload_bytes_total", "Bytes stored by offloading.")),
+        digest_conflicts(m.AddCounter("longshelf_worker_digest_conflicts_total",
+                                      "Objects the store already held with other bytes.")),
+        parks(m, "longshelf_worker_parks_total", "Park calls, by outcome.", "result", {"ok", "not_found", "failed"}),
+        store_up(m.AddGauge("longshelf_worker_store_up", "1 while the KV store answers.")) {}
 
   Gauge &running, &waiting, &tokens_queued, &blocks_total, &blocks_used, &draining;
   Counter& steps;
@@ -127,7 +109,7 @@ struct WorkerMetrics::Impl {
   Gauge& store_up;
 };
 
-WorkerMetrics::WorkerMetrics(Registry& registry) : impl_(std::make_unique<Impl>(registry)) {}
+WorkerMetrics::WorkerMetrics(Metrics& metrics) : impl_(std::make_unique<Impl>(metrics)) {}
 WorkerMetrics::~WorkerMetrics() = default;
 
 void WorkerMetrics::SetLoad(const engine::Load& load) {

@@ -1,22 +1,21 @@
 #pragma once
 
-#include <prometheus/registry.h>
-
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "common/metrics.h"
 #include "engine/engine.h"
 
 namespace longshelf::worker {
 
-// Every figure of a worker, registered at construction so that all of them exist from the start. Any thread; the
-// registry must outlive this. Labels come from fixed lists: an unknown one is counted as "other".
+// Every figure of a worker, registered at construction so that all of them exist from the start. Any thread; `metrics`
+// must outlive this. Labels come from fixed lists: an unknown one is counted as "other".
 class WorkerMetrics {
  public:
-  explicit WorkerMetrics(prometheus::Registry& registry);
+  explicit WorkerMetrics(Metrics& metrics);
   ~WorkerMetrics();
 
   void SetLoad(const engine::Load& load);
