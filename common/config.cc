@@ -208,6 +208,7 @@ absl::Status ConfigSpec::Apply(Option& option, const std::vector<std::string>& t
   const absl::Status status = option.set(texts);
   if (!status.ok()) return Annotate(status, absl::StrCat(origin, ": ", option.name));
   option.origin = origin;
+  option.texts = texts;
   return absl::OkStatus();
 }
 
@@ -276,6 +277,15 @@ std::string ConfigSpec::PrintConfig() const {
     absl::StrAppend(&out, line, "  # ", option.origin, "\n");
   }
   return out;
+}
+
+std::vector<std::string> ConfigSpec::FlagsToPassOn(const std::function<bool(const std::string& name)>& wanted) const {
+  std::vector<std::string> flags;
+  for (const Option& option : options_) {
+    if (option.is_positional || option.origin == "default" || !wanted(option.name)) continue;
+    for (const std::string& text : option.texts) flags.push_back(absl::StrCat("--", option.name, "=", text));
+  }
+  return flags;
 }
 
 ParseOutcome ConfigSpec::Parse(int argc, const char* const* argv) {

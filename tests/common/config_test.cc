@@ -268,6 +268,12 @@ TEST_F(ConfigTest, ShowsTheEnvironmentTwinOfEveryFlagInHelp) {
 
 TEST_F(ConfigTest, ShowsItsVersion) { EXPECT_THAT(spec_.Parse({"--version"}, {}).text, HasSubstr("demo 0.")); }
 
+TEST_F(ConfigTest, PassesOnWhatWasSetByAnySourceAsItWasWritten) {
+  ASSERT_TRUE(spec_.Parse({"--peers=a,b", "--timeout=250ms", "--verbose"}, {"LONGSHELF_MEMORY=1GiB"}).run);
+  EXPECT_THAT(spec_.FlagsToPassOn([](const std::string& name) { return name != "timeout"; }),
+              ElementsAre("--memory=1GiB", "--verbose=true", "--peers=a", "--peers=b"));
+}
+
 TEST_F(ConfigTest, TakesArgumentsInOrder) {
   std::string directory;
   std::vector<std::string> rest;

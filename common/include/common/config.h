@@ -105,6 +105,10 @@ class ConfigSpec {
   // The same with everything given; `environment` holds "NAME=value" entries.
   ParseOutcome Parse(const std::vector<std::string>& args, const std::vector<std::string>& environment);
 
+  // After Parse: the flags that give another process the options that were set here by any source, for those options
+  // that `wanted` says yes to. Values are passed as they were written, so a secret stays in its file.
+  std::vector<std::string> FlagsToPassOn(const std::function<bool(const std::string& name)>& wanted) const;
+
  private:
   struct Option {
     std::string name;
@@ -119,6 +123,7 @@ class ConfigSpec {
     std::function<absl::Status(const std::vector<std::string>&)> set;
     std::function<std::string()> show;  // as YAML
     std::string origin = "default";
+    std::vector<std::string> texts = {};  // the value as `origin` wrote it
   };
 
   template <typename T>

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/admin_server.h"
+#include "common/config.h"
+#include "common/log.h"
+
+namespace longshelf::worker {
+
+// Everything longshelf-shard can be told. longshelf-worker knows the same options, checks them before it starts
+// anything, and passes on the ones that were given.
+struct ShardConfig {
+  // Model.
+  std::string model;                // checkpoint directory
+  std::string model_name;           // as clients know it; empty = the directory's name
+  std::string numerics = "native";  // or "fp32"
+  int n_threads = 1;                // of each shard's kernels
+
+  // Endpoint (rank 0).
+  std::string listen = "127.0.0.1:0";
+  std::string worker_id;  // empty = made up at start
+  std::string token;      // of internal callers and of the KV store
+  bool insecure_internal = false;
+  bool allow_logits = false;
+  AdminOptions admin;
+  absl::Duration drain_timeout = absl::Seconds(10);
+
+  // Engine.
+  int64_t n_context_max = 0;  // 0 = what the model and the KV memory allow
+  int64_t step_token_budget = 512;
+  uint32_t n_sequences_max = 16;
+  uint32_t n_waiting_max = 1024;
+  uint64_t kv_memory_bytes = uint64_t{256} << 20;  // of each shard
+  int64_t checkpoint_interval_tokens = 256;
+  uint64_t checkpoint_memory_bytes = uint64_t{64} << 20;
+
+  // KV store.
+  std::vector<std::string> kvstores;  // host:port
+
+  // Group; all but the deadline set by longshelf-worker.
+  int n_shards = 1;
+  std::string run_dir;
+  uint64_t generation = 0;
+  int64_t supervisor_pid = 0;
+  absl::Duration step_deadline = absl::Seconds(30);
+
+  LogConfig log;
+};
+
+// Binds every option. `config` must outlive Parse.
+void AddShardOptions(ConfigSpec& spec, ShardConfig* config);
+
+}  // namespace longshelf::worker

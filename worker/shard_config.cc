@@ -1,0 +1,65 @@
+#include "worker/shard_config.h"
+
+#include "absl/status/status.h"
+
+namespace longshelf::worker {
+
+void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
+  spec.Group("Model");
+  spec.Add(&config->model, "model", "checkpoint directory in the official format");
+  spec.Require("model");
+  spec.Add(&config->model_name, "model-name", "name that clients use; the directory's name when not given");
+  spec.AddChoice(&config->numerics, "numerics", "native: as trained and published; fp32: to compare",
+                 {"native", "fp32"});
+  spec.Add(&config->n_threads, "threads", "threads of each shard's kernels", {1, 1024});
+
+  spec.Group("Endpoint");
+  spec.Add(&config->listen, "listen", "address and port of the internal gRPC service");
+  spec.Add(&config->worker_id, "worker-id", "stable name of this worker; made up when not given");
+  spec.AddSecretFile(&config->token, "token-file", "file with the token that internal callers and the KV store share");
+  spec.Add(&config->insecure_internal, "insecure-internal", "accept internal callers from the network without a token");
+  spec.Add(&config->allow_logits, "allow-logits", "answer requests for whole logits (tests, debugging)");
+  AddAdminOptions(spec, &config->admin);
+  spec.Add(&config->drain_timeout, "drain-timeout", "how long running sequences may go on after SIGTERM");
+
+  spec.Group("Engine");
+  spec.Add(&config->n_context_max, "context", "tokens of prompt plus output of one sequence; 0 = what memory allows",
+           {0, int64_t{1} << 31});
+  spec.Add(&config->step_token_budget, "step-tokens", "tokens of one engine step: decode rows, then prefill chunks",
+           {1, 65536});
+  spec.Add(&config->n_sequences_max, "sequences", "sequences that run at once on each shard", {1, 4096});
+  spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
+  spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",
+                {uint64_t{1} << 20, uint64_t{1} << 44});
+  spec.Add(&config->checkpoint_interval_tokens, "checkpoint-interval", "tokens between resumable positions",
+           {256, int64_t{1} << 24});
+  spec.AddBytes(&config->checkpoint_memory_bytes, "checkpoint-memory", "memory for checkpoints of the prefix cache",
+                {0, uint64_t{1} << 44});
+
+  spec.Group("KV store");
+  spec.Add(&config->kvstores, "kvstore", "addresses of KV store nodes; none: only this worker's own cache");
+
+  spec.Group("Shard group");
+  spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});
+  spec.Add(&config->step_deadline, "step-deadline", "a step without progress for longer ends the group",
+           {absl::Seconds(1), absl::Hours(1)});
+  spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");
+  spec.Add(&config->generation, "generation", "number of the group's start; set by longshelf-worker",
+           {0, uint64_t{1} << 62});
+  spec.Add(&config->supervisor_pid, "supervisor-pid", "process to end with; set by longshelf-worker",
+           {0, int64_t{1} << 31});
+
+  spec.Group("Log");
+  AddLogOptions(spec, &config->log);
+
+  spec.Check([config]() -> absl::Status {
+    if (config->checkpoint_interval_tokens % 256 == 0) return absl::OkStatus();
+    return absl::InvalidArgumentError("checkpoint-interval must be a multiple of 256, the size of a KV block");
+  });
+  spec.Check([config]() -> absl::Status {
+    config->admin.insecure_internal = config->insecure_internal;
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace longshelf::worker
