@@ -11,6 +11,7 @@ function(longshelf_library)
     PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${ARG_PUBLIC_HEADERS}
     PRIVATE ${ARG_SOURCES})
   target_link_libraries(${ARG_NAME} PUBLIC ${ARG_PUBLIC} PRIVATE longshelf_flags ${ARG_PRIVATE})
+  set_property(GLOBAL APPEND PROPERTY LONGSHELF_LIBRARIES ${ARG_NAME})  # each gets a link test (tests/layering)
 endfunction()
 
 #   longshelf_binary(NAME longshelf-router SOURCES main.cc LINK router)

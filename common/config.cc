@@ -236,7 +236,9 @@ absl::Status ConfigSpec::ApplyYaml(const std::string& path) {
 absl::Status ConfigSpec::ApplyEnvironment(const std::vector<std::string>& environment) {
   for (const std::string& entry : environment) {
     if (!absl::StartsWith(entry, kEnvPrefix)) continue;
-    const auto [name, value] = std::pair<std::string, std::string>(absl::StrSplit(entry, absl::MaxSplits('=', 1)));
+    const size_t equals = entry.find('=');
+    const std::string name = entry.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : entry.substr(equals + 1);
     if (name == "LONGSHELF_CONFIG") continue;  // read before, by Parse
     const auto it = std::find_if(options_.begin(), options_.end(),
                                  [&](const Option& o) { return !o.is_positional && EnvName(o.name) == name; });

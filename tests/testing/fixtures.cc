@@ -29,7 +29,8 @@ std::filesystem::path ModelPath(std::string_view name) {
 
 std::filesystem::path MakeTempDir(std::string_view name) {
   static TempDirs dirs;
-  std::string pattern = (std::filesystem::temp_directory_path() / (std::string("longshelf-") + std::string(name) + "-XXXXXX")).string();
+  std::string pattern =
+      (std::filesystem::temp_directory_path() / (std::string("longshelf-") + std::string(name) + "-XXXXXX")).string();
   if (mkdtemp(pattern.data()) == nullptr) std::abort();
   dirs.paths.emplace_back(pattern);
   return pattern;
