@@ -47,7 +47,7 @@ MAY_INCLUDE = {
     "cli": {"common", "engine", "engine/comm", "engine/model", "engine/tokenizer"},
 }
 ANYTHING = {"tests", "bench"}
-PROTO_EDGE = re.compile(r"(_service|_client)(_\w+)?\.(cc|h)$|(^|/)main\.cc$")
+PROTO_EDGE = re.compile(r"([_/]service|_client)(_\w+)?\.(cc|h)$|(^|/)main\.cc$")
 MPI_HOMES = ("engine/comm/", "tests/engine/comm/", "bench/")
 GRPC_HOMES = ("proto/", "tests/", "bench/")
 
@@ -55,7 +55,7 @@ GRPC_HOMES = ("proto/", "tests/", "bench/")
 BANNED_CODE = [
     (r"\bstd::(w?regex|basic_regex)\b|#\s*include\s*<regex>", "std::regex overflows the stack on long input"),
     (r"\brapidjson\b|RAPIDJSON", "RapidJSON overflows the stack on deep input; use simdjson"),
-    (r"(?<!>\()(?<!operator )\bnew\b", "raw new; use std::make_unique, or unique_ptr<T>(new T()) in one expression"),
+    (r"(?<!operator )\bnew\b", "raw new; use std::make_unique, or unique_ptr<T>(new T()) in one expression"),
     (r"(?<!= )(?<!operator )\bdelete\b", "raw delete; use an owner"),
     (r"(?P<sleep>\bsleep_(for|until)\b|\bu?sleep\s*\(|\bnanosleep\s*\(|\bSleepFor\b)", "a sleep where an event belongs"),
     (r"(?<![\w.>])(std::|::)?system\s*\(", "system() starts a shell"),
@@ -151,6 +151,8 @@ class Tidy:
                 self.add(path, line_of(text, match.start()), "banned", f"{match.group(0)}: {why}")
 
     def check_code(self, path, code):
+        # The way to a private constructor: owned before the expression ends.
+        code = re.sub(r"(unique_ptr<[^;{}]*>\s*\w*\()new\b", r"\1", code)
         for pattern, why in BANNED_CODE:
             for match in re.finditer(pattern, code):
                 rule = "sleep" if "sleep" in match.groupdict() else "banned"
@@ -209,7 +211,7 @@ class Tidy:
         start = None
         for i, line in enumerate(code.split("\n"), 1):
             if start is None and re.match(r"[A-Za-z_:~\[<*& ]", line) and not line.startswith(" "):
-                start = (i, line)
+                start = None if line.rstrip().endswith((";", "}")) else (i, line)
             elif line.startswith("}") and start is not None:
                 scope = re.match(r"(inline )?(namespace|class|struct|enum|union|extern|template <.*> (class|struct))\b",
                                  start[1])

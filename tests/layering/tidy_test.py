@@ -19,7 +19,7 @@ CLEAN = {
     "engine/CMakeLists.txt": "longshelf_library(NAME engine SOURCES\n  engine.cc\n  comm/mpi.cc)\n",
     "engine/engine.cc": '#include "common/clock.h"\n#include "engine/model/model.h"\n// a new day; delete nothing\n'
                         'const char* kText = "new delete std::regex system(";\n'
-                        "struct A { A(const A&) = delete; };\nconst int kN = 1'000;\nstd::unique_ptr<A>(new A());\n",
+                        "struct A { A(const A&) = delete; };\nconst int kN = 1'000;\nauto a = std::unique_ptr<A>(new A());\nstd::unique_ptr<A> b(new A());\n",
     "engine/comm/mpi.cc": "#include <mpi.h>\nint n = MPI_SUCCESS;\n",
     "kvstore/CMakeLists.txt": "add_library(kvstore kv_client.cc main.cc)\n",
     "kvstore/kv_client.cc": '#include <grpcpp/grpcpp.h>\n#include "longshelf/v1/kvstore.grpc.pb.h"\ngrpc::Status s;\n',

@@ -82,8 +82,8 @@ struct TensorToWrite {
   std::vector<int64_t> shape;
   std::span<const uint8_t> bytes;
 };
-// Writes the published layout: 8-byte header length, JSON header padded with spaces to 8 bytes, then the tensors without
-// holes, widest dtype first, so that each is aligned. Replaces `path` only when all of it was written.
+// Writes the published layout: 8-byte header length, JSON header padded with spaces to 8 bytes, then the tensors
+// without holes, widest dtype first, so that each is aligned. Replaces `path` only when all of it was written.
 // INVALID_ARGUMENT: a name twice, or bytes that do not fit the shape.
 absl::Status WriteSafetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                               const std::map<std::string, std::string>& metadata);
