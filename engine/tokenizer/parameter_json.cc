@@ -1,0 +1,56 @@
+#include "parameter_json.h"
+
+#include <algorithm>
+
+#include "engine/tokenizer/json_text.h"
+
+namespace longshelf::engine::internal {
+namespace {
+
+constexpr std::string_view kName = "name=\"";
+constexpr std::string_view kStringTrue = "\" string=\"true\">";
+constexpr std::string_view kStringFalse = "\" string=\"false\">";
+
+bool IsJson(std::string_view text) {
+  return JsonText::Parse(text, {.bytes_max = 64u << 20, .depth_max = 512, .values_max = 1u << 20}).ok();
+}
+
+}  // namespace
+
+void ArgumentsBuilder::Add(std::string_view name, bool is_string, std::string_view value) {
+  if (!members_.empty()) members_ += ", ";
+  AppendJsonString(name, members_);
+  members_ += ": ";
+  if (is_string) {
+    AppendJsonString(value, members_);
+  } else {
+    members_ += value;
+  }
+}
+
+bool ArgumentsBuilder::AddLenient(std::string_view parameter) {
+  parameter.remove_prefix(std::min(parameter.find_first_not_of(" \t\r\n"), parameter.size()));
+  if (!parameter.starts_with(kName)) return false;
+  parameter.remove_prefix(kName.size());
+  const size_t as_string = parameter.find(kStringTrue);
+  const size_t as_json = parameter.find(kStringFalse);
+  if (as_string < as_json) {
+    Add(parameter.substr(0, as_string), true, parameter.substr(as_string + kStringTrue.size()));
+    return true;
+  }
+  std::string_view name;
+  std::string_view value;
+  if (as_json != std::string_view::npos) {
+    name = parameter.substr(0, as_json);
+    value = parameter.substr(as_json + kStringFalse.size());
+  } else {
+    const size_t attributes_end = parameter.find("\">");
+    if (attributes_end == std::string_view::npos) return false;
+    name = parameter.substr(0, parameter.find('"'));
+    value = parameter.substr(attributes_end + 2);
+  }
+  Add(name, !IsJson(value), value);
+  return true;
+}
+
+}  // namespace longshelf::engine::internal
