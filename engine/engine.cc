@@ -1,0 +1,299 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status.h"
+#include "prefix_cache.h"
+#include "prefix_export.h"
+#include "request_check.h"
+#include "scheduler.h"
+#include "step_builder.h"
+#include "step_committer.h"
+
+namespace longshelf::engine {
+namespace {
+
+// Only bounds a wait that a message or Close() ends at once.
+constexpr std::chrono::milliseconds kIdleWait = std::chrono::hours(1);
+
+}  // namespace
+
+// Owner thread: the one that calls Run().
+struct Engine::Impl {
+  const EngineConfig config;
+  StepRunner& runner;
+  const PrefixHasher& hasher;
+  Mailbox<EngineMessage>& inbox;
+  EngineObserver& observer;
+  const GroupShape shape;
+
+  PrefixCache cache;
+  Scheduler scheduler;
+  StepBuilder builder;
+  StepCommitter committer;
+  PrefixExports exports;
+  std::vector<EndedSequence> ended;  // tokens delivered, Finished not yet
+  uint64_t n_steps = 0;
+  bool draining = false;
+  bool is_idle = false;  // the group was told
+
+  Impl(const EngineConfig& engine_config, StepRunner& step_runner, const PrefixHasher& prefix_hasher,
+       Mailbox<EngineMessage>& engine_inbox, EngineObserver& engine_observer)
+      : config(engine_config),
+        runner(step_runner),
+        hasher(prefix_hasher),
+        inbox(engine_inbox),
+        observer(engine_observer),
+        shape(step_runner.shape()),
+        cache(std::max(shape.n_shards, 1), shape.n_blocks_per_shard, config.checkpoint_memory_bytes),
+        scheduler(config, shape, cache),
+        builder(config, scheduler, cache),
+        committer(config, scheduler, cache, observer),
+        exports(hasher, cache, shape.block_bytes) {}
+
+  bool HasWork() const { return !scheduler.running().empty() || !scheduler.waiting().empty() || !exports.idle(); }
+
+  void Handle(Submit message);
+  void Handle(Cancel message);
+  void Handle(ProbePrefix message);
+  void Handle(ExportPrefix message) { exports.Start(std::move(message)); }
+  void Handle(DrainRequest message);
+
+  absl::Status Refusal(const SequenceRequest& request) const;
+  std::unique_ptr<Sequence> MakeSequence(SequenceRequest request) const;
+  // Set when the committed tokens already end the sequence.
+  std::optional<FinishReason> AlreadyEnded(const SequenceRequest& request) const;
+
+  absl::Status Loop();
+  absl::Status Step();
+  absl::StatusOr<StepResult> RunPlan(StepPlan& plan);
+  absl::Status FinishEnded();
+  absl::Status GoIdle();
+  void Report();
+  std::vector<uint64_t> AllIds() const;
+  void EndAll(const absl::Status& status);
+};
+
+absl::Status Engine::Impl::Refusal(const SequenceRequest& request) const {
+  if (draining) return absl::UnavailableError("this worker is draining; try another one");
+  RETURN_IF_ERROR(CheckRequest(request, config, shape));
+  if (scheduler.Knows(request.id)) {
+    return absl::InvalidArgumentError(absl::StrCat("id ", request.id, " is in use; ids are unique"));
+  }
+  if (scheduler.is_queue_full()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the waiting queue is full (", config.n_waiting_max, " requests); try again later"));
+  }
+  return absl::OkStatus();
+}
+
+std::optional<FinishReason> Engine::Impl::AlreadyEnded(const SequenceRequest& request) const {
+  if (!request.committed.empty()) {
+    const uint32_t last = request.committed.back();
+    const auto& stops = request.stop_token_ids;
+    const bool is_stop = last == config.eos_token_id || std::find(stops.begin(), stops.end(), last) != stops.end();
+    if (is_stop) return FinishReason::kStop;
+  }
+  const uint64_t n_tokens = request.prompt.size() + request.committed.size();
+  if (request.committed.size() >= request.max_tokens || n_tokens >= static_cast<uint64_t>(config.n_context_max)) {
+    return FinishReason::kLength;
+  }
+  return std::nullopt;
+}
+
+std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) const {
+  auto sequence = std::make_unique<Sequence>(PrefixChain(hasher, request.namespace_salt));
+  sequence->id = request.id;
+  sequence->sampling = request.sampling;
+  sequence->stop_token_ids = std::move(request.stop_token_ids);
+  sequence->namespace_id = std::move(request.namespace_id);
+  sequence->return_logits = request.return_logits;
+  sequence->no_cache_read = request.no_cache_read;
+  sequence->store_miss_reason = std::move(request.store_miss_reason);
+  sequence->sink = std::move(request.sink);
+  sequence->n_prompt = static_cast<int64_t>(request.prompt.size());
+  sequence->n_given = sequence->n_prompt + static_cast<int64_t>(request.committed.size());
+  sequence->n_tokens_max = std::min(sequence->n_prompt + int64_t{request.max_tokens}, config.n_context_max);
+  sequence->tokens = std::move(request.prompt);
+  sequence->tokens.insert(sequence->tokens.end(), request.committed.begin(), request.committed.end());
+  sequence->chain.Extend(sequence->tokens, sequence->n_given);
+  if (request.restored != nullptr && RestoredFits(*request.restored, sequence->n_given - 1, shape)) {
+    sequence->restored = std::move(request.restored);
+  } else if (request.restored != nullptr) {
+    sequence->store_miss_reason = "restore_refused";
+  }
+  return sequence;
+}
+
+void Engine::Impl::Handle(Submit message) {
+  SequenceRequest& request = message.request;
+  if (request.sink == nullptr) return;  // nobody to answer to
+  if (absl::Status refusal = Refusal(request); !refusal.ok()) {
+    request.sink->OnEvent(Failed{refusal});
+    return;
+  }
+  if (const auto reason = AlreadyEnded(request); reason.has_value()) {
+    request.sink->OnEvent(Finished{*reason, static_cast<uint32_t>(request.committed.size())});
+    return;
+  }
+  scheduler.Enqueue(MakeSequence(std::move(request)));
+}
+
+void Engine::Impl::Handle(Cancel message) {
+  if (!scheduler.Knows(message.id)) return;  // ended already
+  const std::unique_ptr<Sequence> sequence = scheduler.Remove(message.id);
+  sequence->Emit(Finished{FinishReason::kCancelled, sequence->n_output()});
+}
+
+void Engine::Impl::Handle(ProbePrefix message) {
+  const auto n_tokens = static_cast<int64_t>(message.tokens.size());
+  PrefixChain chain(hasher, message.namespace_salt);
+  chain.Extend(message.tokens, n_tokens);
+  int shard = 0;
+  message.reply(n_tokens == 0 ? 0 : cache.MatchAnywhere(chain, message.tokens, n_tokens - 1, shard).n_tokens);
+}
+
+void Engine::Impl::Handle(DrainRequest) {
+  draining = true;
+  while (!scheduler.waiting().empty()) {
+    const std::unique_ptr<Sequence> sequence = scheduler.Remove(scheduler.waiting().front()->id);
+    sequence->Emit(Failed{absl::UnavailableError("this worker is draining; try another one")});
+  }
+}
+
+void Engine::Impl::Report() {
+  PrefixCache::Changes changes = cache.TakeChanges();
+  if (!changes.gained.empty() || !changes.lost.empty()) {
+    observer.OnCheckpointsChanged(std::move(changes.gained), std::move(changes.lost));
+  }
+  Load load = scheduler.CurrentLoad();
+  load.n_steps = n_steps;
+  load.draining = draining;
+  observer.OnLoad(load);
+}
+
+absl::StatusOr<StepResult> Engine::Impl::RunPlan(StepPlan& plan) {
+  plan.seq = ++n_steps;
+  is_idle = plan.opcode != StepPlan::Opcode::kStep;
+  absl::StatusOr<StepResult> result = runner.Run(plan);
+  if (!result.ok()) return result;
+  const bool fits = result->sampled.size() == plan.rows.size() && result->blocks.size() == plan.export_blocks.size() &&
+                    result->states.size() == plan.export_states.size();
+  if (!fits) return absl::InternalError("a step result does not fit its plan");
+  return result;
+}
+
+absl::Status Engine::Impl::Step() {
+  StepWork work;
+  scheduler.Admit(work.plan);
+  builder.Fill(work);
+  exports.AddExports(work);
+  if (work.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(StepResult result, RunPlan(work.plan));
+  ended = committer.Commit(work, result);
+  exports.Commit(result);
+  RETURN_IF_ERROR(FinishEnded());
+  if (config.self_check) scheduler.CheckInvariants();
+  Report();
+  return absl::OkStatus();
+}
+
+// Keeps what the ended sequences leave behind, frees them, and only then says that they are finished.
+absl::Status Engine::Impl::FinishEnded() {
+  StepWork work;
+  for (const EndedSequence& end : ended) builder.AddEndCheckpoint(*scheduler.Find(end.id), work);
+  absl::Status status;
+  if (!work.empty()) {
+    absl::StatusOr<StepResult> result = RunPlan(work.plan);
+    status = result.status();
+    if (result.ok()) committer.CommitCheckpoints(work, *result);
+  }
+  for (const EndedSequence& end : ended) {
+    const std::unique_ptr<Sequence> sequence = scheduler.Remove(end.id);
+    sequence->Emit(Finished{end.reason, sequence->n_output()});
+  }
+  ended.clear();
+  return status;
+}
+
+absl::Status Engine::Impl::GoIdle() {
+  if (is_idle) return absl::OkStatus();
+  StepPlan plan;
+  plan.opcode = StepPlan::Opcode::kIdle;
+  return RunPlan(plan).status();
+}
+
+absl::Status Engine::Impl::Loop() {
+  Report();
+  while (true) {
+    const bool has_work = HasWork();
+    if (!has_work) RETURN_IF_ERROR(GoIdle());
+    std::vector<EngineMessage> messages = inbox.Drain(has_work ? std::chrono::milliseconds(0) : kIdleWait);
+    for (EngineMessage& message : messages) {
+      std::visit([this](auto& m) { Handle(std::move(m)); }, message);
+    }
+    if (messages.empty() && inbox.closed()) return absl::OkStatus();
+    if (HasWork()) {
+      RETURN_IF_ERROR(Step());
+    } else if (!messages.empty()) {
+      Report();
+    }
+  }
+}
+
+std::vector<uint64_t> Engine::Impl::AllIds() const {
+  std::vector<uint64_t> ids;
+  for (const auto& sequence : scheduler.running()) ids.push_back(sequence->id);
+  for (const auto& sequence : scheduler.waiting()) ids.push_back(sequence->id);
+  return ids;
+}
+
+// The engine is over: nothing that was asked stays unanswered. OK: the inbox was closed.
+void Engine::Impl::EndAll(const absl::Status& status) {
+  const auto gone = absl::UnavailableError(status.ok() ? "the engine has stopped"
+                                                       : absl::StrCat("the engine has failed: ", status.message()));
+  for (const uint64_t id : AllIds()) {
+    const std::unique_ptr<Sequence> sequence = scheduler.Remove(id);
+    if (status.ok()) {
+      sequence->Emit(Finished{FinishReason::kCancelled, sequence->n_output()});
+    } else {
+      sequence->Emit(Failed{gone});
+    }
+  }
+  exports.FailAll(gone);
+  inbox.Close();
+  for (EngineMessage& message : inbox.Drain(std::chrono::milliseconds(0))) {
+    if (auto* submit = std::get_if<Submit>(&message); submit != nullptr && submit->request.sink != nullptr) {
+      submit->request.sink->OnEvent(Failed{gone});
+    } else if (auto* probe = std::get_if<ProbePrefix>(&message)) {
+      probe->reply(0);
+    } else if (auto* ask = std::get_if<ExportPrefix>(&message)) {
+      ask->reply(gone);
+    }
+  }
+  Report();
+}
+
+Engine::Engine(const EngineConfig& config, Clock& /*clock*/, StepRunner& runner, const PrefixHasher& hasher,
+               Mailbox<EngineMessage>& inbox, EngineObserver& observer)
+    : impl_(std::make_unique<Impl>(config, runner, hasher, inbox, observer)) {}
+
+Engine::~Engine() = default;
+
+absl::Status Engine::Run() {
+  absl::Status status = CheckEngineConfig(impl_->config, impl_->shape);
+  if (status.ok()) status = impl_->Loop();
+  impl_->EndAll(status);
+  if (status.ok()) {
+    StepPlan plan;
+    plan.opcode = StepPlan::Opcode::kShutdown;
+    status = impl_->RunPlan(plan).status();
+  }
+  return status;
+}
+
+}  // namespace longshelf::engine

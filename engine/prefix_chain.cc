@@ -1,0 +1,25 @@
+#include "prefix_chain.h"
+
+#include "engine/model/kv_layout.h"
+
+namespace longshelf::engine {
+
+void PrefixChain::Extend(std::span<const uint32_t> tokens, int64_t n_tokens) {
+  while (static_cast<int64_t>(keys_.size() + 1) * kBlockTokens <= n_tokens) {
+    const auto block = tokens.subspan(keys_.size() * kBlockTokens, kBlockTokens);
+    keys_.push_back(hasher_->Next(keys_.empty() ? root_ : keys_.back(), block));
+  }
+}
+
+const PrefixKey& PrefixChain::ParentAt(int64_t n_tokens) const {
+  const auto n_blocks = static_cast<size_t>(n_tokens / kBlockTokens);
+  return n_blocks == 0 ? root_ : keys_[n_blocks - 1];
+}
+
+PrefixKey PrefixChain::KeyAt(std::span<const uint32_t> tokens, int64_t n_tokens) const {
+  const auto n_tail = static_cast<size_t>(n_tokens % kBlockTokens);
+  if (n_tail == 0) return ParentAt(n_tokens);
+  return hasher_->Next(ParentAt(n_tokens), tokens.subspan(static_cast<size_t>(n_tokens) - n_tail, n_tail));
+}
+
+}  // namespace longshelf::engine

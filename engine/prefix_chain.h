@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace longshelf::engine {
+
+// A PrefixKey is a digest already: its first bytes are a hash.
+struct PrefixKeyHash {
+  size_t operator()(const PrefixKey& key) const {
+    size_t out;
+    std::memcpy(&out, key.data(), sizeof out);
+    return out;
+  }
+};
+
+// The keys of a token sequence's prefixes, extended as its blocks fill.
+class PrefixChain {
+ public:
+  PrefixChain(const PrefixHasher& hasher, std::string_view namespace_salt)
+      : hasher_(&hasher), root_(hasher.Root(namespace_salt)) {}
+
+  // Computes the keys of every full block among the first n_tokens of `tokens`, which always is the same sequence.
+  void Extend(std::span<const uint32_t> tokens, int64_t n_tokens);
+
+  const PrefixKey& root() const { return root_; }
+  // Keys of full blocks known so far.
+  const std::vector<PrefixKey>& keys() const { return keys_; }
+  // Key of the last full block at or before n_tokens, or the root. REQUIRES: extended that far.
+  const PrefixKey& ParentAt(int64_t n_tokens) const;
+  // Key of the position n_tokens > 0: a block's key, or a tail's. REQUIRES: extended that far.
+  PrefixKey KeyAt(std::span<const uint32_t> tokens, int64_t n_tokens) const;
+
+ private:
+  const PrefixHasher* hasher_;
+  PrefixKey root_;
+  std::vector<PrefixKey> keys_;
+};
+
+}  // namespace longshelf::engine

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine.h"
+#include "prefix_cache.h"
+#include "sequence.h"
+
+namespace longshelf::engine {
+
+// Which sequences run, where, and with which slot and blocks.
+//
+// Admission. A sequence is admitted when a shard has a free slot and can promise every block it may ever need (prompt
+// plus max_tokens, within the context), so a running sequence never waits for memory and never has to be preempted:
+// there is nothing to deadlock on. A request that could never fit was refused when it came. Requests are admitted in
+// order of arrival; one that has to wait for blocks may be passed by at most kBypassesMax later ones that fit, so it
+// gets its turn.
+//
+// Home shard. The cheapest, counting the prompt tokens left to compute after reuse plus kTokensPerRunning for each
+// sequence at home there; ties go to the lowest shard.
+//
+// Owner thread: the leader's engine thread.
+class Scheduler {
+ public:
+  static constexpr uint32_t kBypassesMax = 16;
+  static constexpr int64_t kTokensPerRunning = 256;
+
+  Scheduler(const EngineConfig& config, const GroupShape& shape, PrefixCache& cache);
+
+  bool is_queue_full() const { return waiting_.size() >= config_.n_waiting_max; }
+  bool Knows(uint64_t id) const { return by_id_.contains(id); }
+  // REQUIRES: the queue is not full and the id is new.
+  void Enqueue(std::unique_ptr<Sequence> sequence);
+  // Null when unknown.
+  Sequence* Find(uint64_t id) const;
+
+  // Admits what fits: gives slots, holds reused blocks, adds open_slots to the plan, emits Started.
+  void Admit(StepPlan& plan);
+  // Makes `sequence` hold the blocks for its first n_tokens. REQUIRES: within its promise.
+  void GrowTo(Sequence& sequence, int64_t n_tokens);
+  // Puts its new full blocks into the cache; `fresh` (may be null) receives those that were not there, by number.
+  void Publish(Sequence& sequence, std::vector<int64_t>* fresh);
+  // Takes it out, running or waiting: its slot, blocks and promises are free again.
+  std::unique_ptr<Sequence> Remove(uint64_t id);
+
+  // In order of admission.
+  const std::vector<std::unique_ptr<Sequence>>& running() const { return running_; }
+  const std::deque<std::unique_ptr<Sequence>>& waiting() const { return waiting_; }
+  Load CurrentLoad() const;
+
+  // Aborts when slots, blocks and promises do not add up. For tests.
+  void CheckInvariants() const;
+
+ private:
+  struct Home {
+    int shard = 0;
+    int64_t cost = 0;
+    PrefixMatch match;
+    int64_t n_tokens_reused = 0;
+    int64_t n_blocks_local = 0;  // leading blocks that are held instead of allocated
+    bool uses_restored = false;
+  };
+  std::optional<Home> ChooseHome(const Sequence& sequence) const;
+  std::optional<Home> TryShard(const Sequence& sequence, int shard) const;
+  void Place(Sequence& sequence, Home home, StepPlan& plan);
+  void TakeRestored(Sequence& sequence, const Home& home);
+  std::string MissReason(const Sequence& sequence, const Home& home) const;
+
+  const EngineConfig config_;
+  const GroupShape shape_;
+  PrefixCache& cache_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;
+  std::unordered_map<uint64_t, Sequence*> by_id_;
+  std::vector<std::set<uint16_t>> free_slots_;  // per shard
+  std::vector<uint32_t> n_running_;             // per shard
+  // Nothing was enqueued or freed since the last Admit: trying again would end the same.
+  bool nothing_changed_ = false;
+};
+
+}  // namespace longshelf::engine

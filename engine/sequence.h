@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checkpoint_store.h"
+#include "engine/engine.h"
+#include "engine/model/kv_layout.h"
+#include "prefix_chain.h"
+
+namespace longshelf::engine {
+
+constexpr int64_t BlocksFor(int64_t n_tokens) { return (n_tokens + kBlockTokens - 1) / kBlockTokens; }
+
+// A request inside the engine. Waiting: no slot, no blocks. Running: both, and its worst case in blocks promised.
+struct Sequence {
+  uint64_t id = 0;
+  SamplingParams sampling;
+  std::vector<uint32_t> stop_token_ids;
+  std::string namespace_id;
+  bool return_logits = false;
+  bool no_cache_read = false;
+  std::unique_ptr<RestoredPrefix> restored;  // until it is admitted
+  std::string store_miss_reason;
+  std::shared_ptr<EventSink> sink;
+
+  std::vector<uint32_t> tokens;  // prompt, committed, then sampled ones
+  int64_t n_prompt = 0;
+  int64_t n_given = 0;       // prompt and committed: what prefill covers
+  int64_t n_tokens_max = 0;  // ends with kLength when tokens.size() is this
+  PrefixChain chain;
+
+  // While waiting.
+  uint32_t n_bypassed = 0;  // later requests admitted before this one
+
+  // While running.
+  SlotId slot;
+  int64_t n_past = 0;            // tokens in blocks and state
+  std::vector<uint32_t> blocks;  // home shard's, held; in order
+  uint32_t n_promised = 0;       // blocks it may still allocate
+  int64_t n_published = 0;       // leading blocks that are in the index
+  bool publishes = true;         // its blocks and checkpoints go into the cache
+  int64_t common_prefix = 0;     // others share this many tokens: worth a checkpoint; 0 = no
+  std::deque<std::pair<uint32_t, std::vector<std::byte>>> block_imports;  // (block, bytes) still to be sent
+  std::shared_ptr<const Checkpoint> resume_from;                          // still to be sent, after block_imports
+  bool restored_from_store = false;                                       // resume_from is not in the cache yet
+
+  explicit Sequence(PrefixChain prefix_chain) : chain(std::move(prefix_chain)) {}
+
+  int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
+  int64_t n_pending() const { return n_tokens() - n_past; }
+  bool is_importing() const { return !block_imports.empty() || resume_from != nullptr; }
+  uint32_t n_output() const { return static_cast<uint32_t>(n_tokens() - n_prompt); }
+  // Blocks of the longest it can get: the last token is sampled but never processed.
+  int64_t n_blocks_max() const { return BlocksFor(n_tokens_max - 1); }
+  void Emit(SequenceEvent event) { sink->OnEvent(std::move(event)); }
+};
+
+}  // namespace longshelf::engine

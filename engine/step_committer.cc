@@ -1,0 +1,116 @@
+#include "step_committer.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::engine {
+
+std::vector<EndedSequence> StepCommitter::Commit(StepWork& work, StepResult& result) {
+  std::vector<EndedSequence> ended;
+  DropFailed(work, result);
+  EmitTokens(work, result, ended);
+  CommitCache(work, result);
+  return ended;
+}
+
+// Takes everything of failed sequences out of the step, so that nothing of theirs reaches the cache.
+void StepCommitter::DropFailed(StepWork& work, StepResult& result) {
+  for (const SlotFailure& failure : result.failures) {
+    const auto& running = scheduler_.running();
+    const auto it = std::find_if(running.begin(), running.end(), [&](const std::unique_ptr<Sequence>& sequence) {
+      return sequence->slot == failure.slot;
+    });
+    if (it == running.end()) continue;  // its second failure in one step
+    const Sequence* failed = it->get();
+    const auto is_its = [&](const auto& item) { return item.sequence == failed; };
+    for (size_t i = work.rows.size(); i > 0; --i) {  // rows stay paired with sampled
+      if (!is_its(work.rows[i - 1])) continue;
+      work.rows.erase(work.rows.begin() + static_cast<std::ptrdiff_t>(i - 1));
+      result.sampled.erase(result.sampled.begin() + static_cast<std::ptrdiff_t>(i - 1));
+    }
+    std::erase_if(work.checkpoints, is_its);
+    std::erase_if(work.blocks, is_its);
+    std::erase_if(work.imported, is_its);
+    scheduler_.Remove(failed->id)->Emit(Failed{failure.status});
+  }
+}
+
+bool StepCommitter::IsStop(const Sequence& sequence, uint32_t token) const {
+  return token == config_.eos_token_id || std::find(sequence.stop_token_ids.begin(), sequence.stop_token_ids.end(),
+                                                    token) != sequence.stop_token_ids.end();
+}
+
+void StepCommitter::EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended) {
+  for (size_t i = 0; i < work.rows.size(); ++i) {
+    Sequence& sequence = *work.rows[i].sequence;
+    sequence.n_past = work.rows[i].n_end;
+    if (sequence.n_past < sequence.n_tokens()) {
+      sequence.Emit(PrefillProgress{static_cast<uint32_t>(sequence.n_past), static_cast<uint32_t>(sequence.n_given)});
+      continue;
+    }
+    const uint32_t token = result.sampled[i].token;
+    const uint32_t index = sequence.n_output();
+    sequence.tokens.push_back(token);
+    sequence.Emit(OutputToken{index, std::move(result.sampled[i])});
+    if (IsStop(sequence, token)) {
+      ended.push_back({sequence.id, FinishReason::kStop});
+    } else if (sequence.n_tokens() >= sequence.n_tokens_max) {
+      ended.push_back({sequence.id, FinishReason::kLength});
+    }
+  }
+}
+
+void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
+  std::map<const Sequence*, std::vector<int64_t>> fresh;  // looked up only
+  for (const auto& row : work.rows) scheduler_.Publish(*row.sequence, &fresh[row.sequence]);
+  for (auto& imported : work.imported) {
+    Sequence& sequence = *imported.sequence;
+    if (!std::exchange(sequence.restored_from_store, false)) continue;
+    scheduler_.Publish(sequence, nullptr);  // also when its row is not in this step
+    if (sequence.publishes) cache_.InsertCheckpoint(std::move(imported.checkpoint));
+  }
+  // A block that a twin of the same step made first is not new.
+  for (auto& block : work.blocks) {
+    const auto& numbers = fresh[block.sequence];
+    if (std::find(numbers.begin(), numbers.end(), block.number) == numbers.end()) continue;
+    ParkedObject object{.kind = ParkedObject::Kind::kBlock,
+                        .key = block.key,
+                        .parent = block.sequence->chain.ParentAt(block.number * kBlockTokens),
+                        .n_tokens = (block.number + 1) * kBlockTokens,
+                        .bytes = std::move(result.blocks[block.block])};
+    std::vector<ParkedObject> objects;
+    objects.push_back(std::move(object));
+    observer_.OnCacheObjects(block.sequence->namespace_id, std::move(objects));
+  }
+  CommitCheckpoints(work, result);
+}
+
+void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
+  for (const auto& made : work.checkpoints) {
+    if (!made.sequence->publishes) continue;
+    auto checkpoint = std::make_shared<Checkpoint>();
+    checkpoint->key = made.key;
+    checkpoint->parent = made.sequence->chain.ParentAt(made.n_tokens);
+    checkpoint->n_tokens = made.n_tokens;
+    checkpoint->state = std::move(result.states[made.state]);
+    if (made.tail.has_value()) checkpoint->tail = std::move(result.blocks[*made.tail]);
+    if (config_.export_cache_objects) {
+      std::vector<ParkedObject> objects;
+      if (made.tail.has_value()) {
+        objects.push_back({ParkedObject::Kind::kTail, made.key, checkpoint->parent, made.n_tokens, checkpoint->tail});
+      }
+      objects.push_back(
+          {ParkedObject::Kind::kCheckpoint, made.key, checkpoint->parent, made.n_tokens, checkpoint->state});
+      observer_.OnCacheObjects(made.sequence->namespace_id, std::move(objects));
+    }
+    cache_.InsertCheckpoint(std::move(checkpoint));
+  }
+}
+
+}  // namespace longshelf::engine

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/engine.h"
+#include "prefix_cache.h"
+#include "scheduler.h"
+#include "step_builder.h"
+
+namespace longshelf::engine {
+
+struct EndedSequence {
+  uint64_t id = 0;
+  FinishReason reason = FinishReason::kStop;
+};
+
+// Applies a step's results: tokens leave first, then new blocks and checkpoints go into the cache and to the observer.
+class StepCommitter {
+ public:
+  StepCommitter(const EngineConfig& config, Scheduler& scheduler, PrefixCache& cache, EngineObserver& observer)
+      : config_(config), scheduler_(scheduler), cache_(cache), observer_(observer) {}
+
+  // Sequences that failed are removed. Those that ended are returned; they still hold their slot and blocks.
+  std::vector<EndedSequence> Commit(StepWork& work, StepResult& result);
+  // Only the checkpoints of `work`, for plans that export them.
+  void CommitCheckpoints(StepWork& work, StepResult& result);
+
+ private:
+  void DropFailed(StepWork& work, StepResult& result);
+  void EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended);
+  void CommitCache(StepWork& work, StepResult& result);
+  bool IsStop(const Sequence& sequence, uint32_t token) const;
+
+  const EngineConfig config_;
+  Scheduler& scheduler_;
+  PrefixCache& cache_;
+  EngineObserver& observer_;
+};
+
+}  // namespace longshelf::engine

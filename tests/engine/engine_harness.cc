@@ -1,0 +1,140 @@
+#include "engine_harness.h"
+
+#include <gtest/gtest.h>
+
+#include <type_traits>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "fake_model.h"
+
+namespace longshelf::engine {
+
+void RecordingSink::OnEvent(SequenceEvent event) {
+  n_after_end += ended() ? 1 : 0;
+  if (auto* s = std::get_if<Started>(&event)) {
+    EXPECT_FALSE(started.has_value());
+    started = *s;
+  } else if (auto* p = std::get_if<PrefillProgress>(&event)) {
+    progress.push_back(*p);
+  } else if (auto* t = std::get_if<OutputToken>(&event)) {
+    if (sampled.empty()) first_index = t->index;
+    EXPECT_EQ(t->index, first_index + sampled.size());
+    sampled.push_back(std::move(t->token));
+    if (on_token) on_token(*this);
+  } else if (auto* f = std::get_if<Finished>(&event)) {
+    finished = *f;
+  } else {
+    failed = std::get<Failed>(event).status;
+  }
+}
+
+std::vector<uint32_t> RecordingSink::tokens() const {
+  std::vector<uint32_t> out;
+  for (const SampledToken& s : sampled) out.push_back(s.token);
+  return out;
+}
+
+absl::StatusOr<StepResult> FakeGroup::Run(const StepPlan& plan) {
+  if (on_plan) on_plan(plan);
+  if (fail) RETURN_IF_ERROR(fail(plan));
+  shut_down |= plan.opcode == StepPlan::Opcode::kShutdown;
+  if (keep_plans && plan.opcode == StepPlan::Opcode::kStep) plans.push_back(plan);
+  std::vector<StepResult> results;
+  for (size_t shard = 0; shard < shards_.size(); ++shard) {
+    ASSIGN_OR_RETURN(const StepPlan received, StepPlan::Parse(plan.Serialize()));
+    ASSIGN_OR_RETURN(const StepResult result, shards_[shard]->Execute(received, static_cast<int>(shard)));
+    ASSIGN_OR_RETURN(StepResult returned, StepResult::Parse(result.Serialize()));
+    results.push_back(std::move(returned));
+  }
+  return MergeResults(plan, std::move(results));
+}
+
+std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_t n_blocks) {
+  std::vector<std::unique_ptr<Executor>> shards;
+  for (int shard = 0; shard < n_shards; ++shard) {
+    auto executor = Executor::Create(std::make_unique<FakeModel>(), {.n_slots = n_slots, .n_blocks = n_blocks});
+    LONGSHELF_CHECK(executor.ok());
+    shards.push_back(*std::move(executor));
+  }
+  return std::make_unique<FakeGroup>(std::move(shards));
+}
+
+Harness::Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher)
+    : engine_(config, clock_, runner, hasher, inbox_, *this) {}
+
+absl::Status Harness::Run() { return engine_.Run(); }
+
+std::shared_ptr<RecordingSink> Harness::Submit(SequenceRequest request) {
+  auto sink = std::make_shared<RecordingSink>();
+  if (request.id == 0) request.id = 1000000 + next_id_++;
+  request.sink = sink;
+  EXPECT_TRUE(inbox_.Post(engine::Submit{std::move(request)}));
+  return sink;
+}
+
+void Harness::Cancel(uint64_t id) { EXPECT_TRUE(inbox_.Post(engine::Cancel{id})); }
+
+void Harness::Probe(std::vector<uint32_t> tokens, std::function<void(int64_t)> reply, std::string salt) {
+  EXPECT_TRUE(inbox_.Post(ProbePrefix{std::move(tokens), std::move(salt), std::move(reply)}));
+}
+
+void Harness::Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
+                     std::string salt) {
+  ++n_exports_;
+  auto counted = [this, reply = std::move(reply)](absl::StatusOr<std::vector<ParkedObject>> answer) {
+    --n_exports_;
+    reply(std::move(answer));
+    if (load.n_running == 0 && load.n_waiting == 0) Advance();
+  };
+  EXPECT_TRUE(inbox_.Post(ExportPrefix{std::move(tokens), std::move(salt), std::move(counted)}));
+}
+
+void Harness::Drain() { EXPECT_TRUE(inbox_.Post(DrainRequest{})); }
+
+void Harness::OnLoad(const Load& now) {
+  load = now;
+  if (load.n_running == 0 && load.n_waiting == 0) Advance();
+}
+
+void Harness::Advance() {
+  if (closed_ || n_exports_ > 0 || inbox_.size() > 0) return;
+  if (script_.empty()) {
+    closed_ = true;
+    inbox_.Close();
+    return;
+  }
+  const auto step = std::move(script_.front());
+  script_.pop_front();
+  step();
+  Advance();  // a step that posted nothing is over already
+}
+
+void Harness::OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::vector<PrefixKey> lost) {
+  for (const PrefixKey& key : lost) EXPECT_EQ(known.erase(key), 1U) << "lost one that was never gained";
+  for (const CachedCheckpoint& checkpoint : gained) {
+    EXPECT_TRUE(known.emplace(checkpoint.key, checkpoint).second) << "gained twice";
+  }
+}
+
+void Harness::OnCacheObjects(std::string_view namespace_id, std::vector<ParkedObject> made) {
+  for (ParkedObject& object : made) {
+    objects.push_back(std::move(object));
+    object_namespaces.emplace_back(namespace_id);
+  }
+}
+
+EngineConfig SmallConfig() {
+  return {.n_context_max = 4096,
+          .step_token_budget = 512,
+          .n_sequences_max = 16,
+          .n_waiting_max = 64,
+          .checkpoint_interval_tokens = 256,
+          .checkpoint_memory_bytes = 64 << 20,
+          .eos_token_id = 1,
+          .vocab_size = FakeModel::kVocab,
+          .export_cache_objects = false,
+          .self_check = true};
+}
+
+}  // namespace longshelf::engine

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/executor.h"
+
+namespace longshelf::engine {
+
+// Keeps what a sequence was told, and complains about anything after its end.
+class RecordingSink final : public EventSink {
+ public:
+  void OnEvent(SequenceEvent event) override;
+
+  std::optional<Started> started;
+  std::vector<PrefillProgress> progress;
+  std::vector<SampledToken> sampled;
+  std::optional<Finished> finished;
+  std::optional<absl::Status> failed;
+  std::function<void(const RecordingSink&)> on_token;  // after each one
+  uint32_t first_index = 0;
+  int n_after_end = 0;
+
+  bool ended() const { return finished.has_value() || failed.has_value(); }
+  std::vector<uint32_t> tokens() const;
+};
+
+// R shards in this process: every plan and result goes through its serialised form, as over a wire.
+class FakeGroup final : public StepRunner {
+ public:
+  FakeGroup(std::vector<std::unique_ptr<Executor>> shards) : shards_(std::move(shards)) {}
+  GroupShape shape() const override { return shards_[0]->shape(static_cast<int>(shards_.size())); }
+  absl::StatusOr<StepResult> Run(const StepPlan& plan) override;
+
+  std::function<void(const StepPlan&)> on_plan;  // before it runs
+  std::function<absl::Status(const StepPlan&)> fail;
+  std::vector<StepPlan> plans;  // kStep only
+  bool keep_plans = true;
+  bool shut_down = false;
+
+ private:
+  std::vector<std::unique_ptr<Executor>> shards_;
+};
+
+// n shards of FakeModel.
+std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_t n_blocks);
+
+// An engine driven from one thread: each script step runs when nothing is left to do, and posts messages. After the
+// last one the inbox is closed and Run() returns.
+class Harness final : public EngineObserver {
+ public:
+  Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher);
+
+  void Then(std::function<void()> step) { script_.push_back(std::move(step)); }
+  absl::Status Run();
+
+  std::shared_ptr<RecordingSink> Submit(SequenceRequest request);
+  void Cancel(uint64_t id);
+  void Probe(std::vector<uint32_t> tokens, std::function<void(int64_t)> reply, std::string salt = "");
+  void Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
+              std::string salt = "");
+  void Drain();
+  Mailbox<EngineMessage>& inbox() { return inbox_; }
+
+  void OnLoad(const Load& load) override;
+  void OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::vector<PrefixKey> lost) override;
+  void OnCacheObjects(std::string_view namespace_id, std::vector<ParkedObject> objects) override;
+
+  Load load;
+  std::map<PrefixKey, CachedCheckpoint> known;  // as an outsider sees the cache
+  std::vector<ParkedObject> objects;
+  std::vector<std::string> object_namespaces;
+
+ private:
+  void Advance();
+
+  Mailbox<EngineMessage> inbox_{100000};
+  ManualClock clock_;
+  std::deque<std::function<void()>> script_;
+  int n_exports_ = 0;
+  bool closed_ = false;
+  uint64_t next_id_ = 1;
+  Engine engine_;
+};
+
+EngineConfig SmallConfig();
+
+}  // namespace longshelf::engine
