@@ -2,6 +2,11 @@
 
 namespace longshelf::cli {
 
-std::vector<Command> Commands() { return {}; }
+std::vector<Command> Commands() {
+  return {
+      {"render", "chat messages to the prompt and its token ids; completions to messages", RunRender},
+      {"tokenize", "text to token ids and back", RunTokenize},
+  };
+}
 
 }  // namespace longshelf::cli

@@ -10,5 +10,7 @@ namespace longshelf::cli {
 std::vector<Command> Commands();
 
 // One per NAME_command.cc.
+int RunRender(int argc, const char* const* argv);
+int RunTokenize(int argc, const char* const* argv);
 
 }  // namespace longshelf::cli

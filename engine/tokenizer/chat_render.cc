@@ -179,8 +179,12 @@ bool HasReasoning(std::string_view sampled) { return sampled.find(protocol::kThi
 
 class Renderer {
  public:
-  Renderer(const std::vector<Turn>& turns, bool thinking, bool drop_thinking)
-      : turns_(turns), thinking_(thinking), drop_thinking_(drop_thinking), last_user_(LastUser(turns)) {}
+  Renderer(const ChatMessage* first_message, const std::vector<Turn>& turns, bool thinking, bool drop_thinking)
+      : first_message_(first_message),
+        turns_(turns),
+        thinking_(thinking),
+        drop_thinking_(drop_thinking),
+        last_user_(LastUser(turns)) {}
 
   absl::StatusOr<std::string> Render(std::string_view effort) {
     out_ = protocol::kBos;
@@ -210,7 +214,7 @@ class Renderer {
       AppendSystemExtras(*turn.source, out_);
     } else if (turn.role == "developer") {
       const std::string content = ContentText(*turn.source);
-      if (content.empty()) return absl::InvalidArgumentError("a developer message needs content");
+      if (content.empty()) return Bad(turn, "content", "a developer message needs some");
       out_ += protocol::kUser;
       out_ += content;
       AppendSystemExtras(*turn.source, out_);
@@ -218,9 +222,13 @@ class Renderer {
       out_ += protocol::kLatestReminder;
       out_ += ContentText(*turn.source);
     } else {
-      return absl::InvalidArgumentError(fmt::format("role: \"{}\" is unknown", turn.role));
+      return Bad(turn, "role", fmt::format("\"{}\" is unknown", turn.role));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status Bad(const Turn& turn, std::string_view field, std::string_view reason) const {
+    return absl::InvalidArgumentError(fmt::format("messages[{}].{}: {}", turn.source - first_message_, field, reason));
   }
 
   void AppendAssistant(size_t i) {
@@ -258,6 +266,7 @@ class Renderer {
     }
   }
 
+  const ChatMessage* const first_message_;
   const std::vector<Turn>& turns_;
   const bool thinking_;
   const bool drop_thinking_;
@@ -265,12 +274,9 @@ class Renderer {
   std::string out_;
 };
 
-absl::Status CheckTask(const ChatMessage& message) {
-  if (message.task.empty()) return absl::OkStatus();
-  for (const auto& [name, token] : protocol::kTaskTokens) {
-    if (name == message.task) return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(fmt::format("task: \"{}\" is unknown", message.task));
+bool IsTask(std::string_view task) {
+  return std::any_of(protocol::kTaskTokens.begin(), protocol::kTaskTokens.end(),
+                     [task](const auto& entry) { return entry.first == task; });
 }
 
 bool HasTools(const ChatMessage& message) {
@@ -288,7 +294,10 @@ absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages,
   ASSIGN_OR_RETURN(const std::string_view effort, EffortText(options));
   std::vector<Turn> turns;
   for (const ChatMessage& message : messages) {
-    RETURN_IF_ERROR(CheckTask(message));
+    if (!message.task.empty() && !IsTask(message.task)) {
+      return absl::InvalidArgumentError(
+          fmt::format("messages[{}].task: \"{}\" is unknown", &message - messages.data(), message.task));
+    }
     if (message.role == "tool") {
       AddToolResult(message, turns);
     } else if (message.role == "user") {
@@ -301,7 +310,7 @@ absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages,
   const bool thinking = options.thinking_mode == ThinkingMode::kThinking;
   const bool forced_keep = std::any_of(messages.begin(), messages.end(), HasTools);
   if (ThinkingIsDropped(messages, options)) DropThinking(turns);
-  return Renderer(turns, thinking, options.drop_thinking && !forced_keep).Render(effort);
+  return Renderer(messages.data(), turns, thinking, options.drop_thinking && !forced_keep).Render(effort);
 }
 
 absl::StatusOr<std::string> DumpJsonPythonStyle(std::string_view json) {
