@@ -1,0 +1,32 @@
+#include <spdlog/spdlog.h>
+
+#include "worker/supervisor.h"
+
+namespace {
+
+int Fail(const absl::Status& status) {
+  spdlog::error("{}", std::string(status.message()));
+  return status.code() == absl::StatusCode::kUnavailable ? longshelf::kExitUnavailable : longshelf::kExitConfig;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace longshelf;
+  worker::SupervisorConfig config;
+  if (const ParseOutcome outcome = worker::ParseSupervisorConfig(argc, argv, &config); !outcome.run) {
+    return outcome.Finish();
+  }
+  ShutdownSignals signals;
+  const Logging logging(config.shard.log, "longshelf-worker");
+  SystemClock clock;
+  Metrics metrics("longshelf-worker");
+  auto supervisor = worker::Supervisor::Create(config, clock, signals, metrics);
+  if (!supervisor.ok()) return Fail(supervisor.status());
+  auto admin = AdminServer::Start(config.admin, {.live = [] { return true; },
+                                                 .ready = [&] { return (*supervisor)->readiness(); },
+                                                 .metrics = [&] { return metrics.Serialize(); }});
+  if (!admin.ok()) return Fail(admin.status());
+  spdlog::info("supervisor probes at {}", (*admin)->url());
+  return (*supervisor)->Run();
+}
