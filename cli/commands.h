@@ -10,6 +10,7 @@ namespace longshelf::cli {
 std::vector<Command> Commands();
 
 // One per NAME_command.cc.
+int RunChat(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
 

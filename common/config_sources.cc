@@ -93,7 +93,9 @@ absl::StatusOr<FlagValues> ReadFlags(const std::string& program, const std::stri
       std::vector<std::string>& values = out.values[i];
       CLI::Option* option = nullptr;
       if (flag.is_bool) {
-        option = app.add_flag(absl::StrCat("--", flag.name, ",!--no-", flag.name), values, flag.help);
+        option = app.add_flag("--" + flag.name, values, flag.help);
+        const auto turn_off = [&values](std::int64_t) { values.emplace_back("false"); };
+        app.add_flag_function("--no-" + flag.name, turn_off)->group("");  // works, but help stays short
       } else {
         option = app.add_option(flag.is_positional ? flag.name : "--" + flag.name, values, flag.help);
         option->type_name(flag.type_label)->allow_extra_args(flag.is_positional && flag.is_list);
@@ -101,7 +103,7 @@ absl::StatusOr<FlagValues> ReadFlags(const std::string& program, const std::stri
         if (!flag.is_list) option->expected(1);
       }
       option->group(flag.is_positional ? "Arguments" : flag.group);
-      if (!flag.is_positional && flag.default_text != "\"\"" && flag.default_text != "[]") {
+      if (!flag.is_positional && flag.default_text != "\"\"" && flag.default_text != "[]" && !flag.is_bool) {
         option->default_str(flag.default_text);
       }
     }

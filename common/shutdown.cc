@@ -49,7 +49,10 @@ ShutdownSignals::Event ShutdownSignals::Wait(absl::Duration timeout) {
   const absl::Time deadline = clock.Now() + timeout;
   while (true) {
     signalfd_siginfo info;
-    if (ReadWhole(signal_fd_, &info, sizeof info)) return Event::kSignal;
+    if (ReadWhole(signal_fd_, &info, sizeof info)) {
+      last_signal_ = static_cast<int>(info.ssi_signo);
+      return Event::kSignal;
+    }
     uint64_t wakes = 0;
     if (ReadWhole(wake_fd_, &wakes, sizeof wakes)) return Event::kWake;
     const absl::Duration left = deadline - clock.Now();

@@ -16,6 +16,7 @@ TEST(ShutdownSignals, TurnsSignalsIntoEvents) {
   for (const int number : {SIGTERM, SIGINT}) {
     raise(number);
     EXPECT_EQ(signals.Wait(), Event::kSignal);
+    EXPECT_EQ(signals.last_signal(), number);
   }
   EXPECT_EQ(signals.Wait(absl::ZeroDuration()), Event::kTimeout);
 }

@@ -20,6 +20,9 @@ class ShutdownSignals {
 
   // The next event; one signal is one event. For one waiting thread.
   Event Wait(absl::Duration timeout = absl::InfiniteDuration());
+  // SIGTERM or SIGINT: the latest that Wait returned; 0 before.
+  int last_signal() const { return last_signal_; }
+
   // Any thread: the next Wait returns kWake. For "drained" and for "this process cannot go on".
   void Wake();
 
@@ -30,6 +33,7 @@ class ShutdownSignals {
   int signal_fd_;
   int wake_fd_;
   int epoll_fd_;
+  int last_signal_ = 0;
 };
 
 // The end of every main: serves until the first signal or Wake, calls `begin_drain` (which must return at once, and may
