@@ -88,7 +88,7 @@ class Client {
 struct ClientOptions {
   std::string address;  // host:port
   // Shared token of the store's --token-file; empty when it runs without one.
-  std::string token;
+  std::string token = {};
 };
 
 // Never blocks and never fails: the connection is made by the first call. INVALID_ARGUMENT: an address without a port.

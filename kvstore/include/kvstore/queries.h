@@ -13,12 +13,12 @@ struct LookupQuery {
   // h_-1 of the chain: checkpoints of sequences shorter than one block hang off it.
   BlockKey root{};
   // Block keys h_0, h_1, ..: parents first; at most kMaxChainKeys.
-  std::vector<BlockKey> chain;
+  std::vector<BlockKey> chain = {};
   // False: only n_present is wanted.
   bool want_checkpoints = true;
   // Checkpoint hashes to look for by name, whatever hangs off the prefix; at most kMaxProbes. Exact where the listing
   // below is bounded: ask for the (at most block size - 1) tail hashes that this prompt could have.
-  std::vector<BlockKey> probes;
+  std::vector<BlockKey> probes = {};
 };
 
 struct CheckpointInfo {

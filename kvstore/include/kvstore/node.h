@@ -1,0 +1,27 @@
+#pragma once
+
+#include "absl/time/time.h"
+#include "common/admin_server.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/shutdown.h"
+#include "kvstore/server.h"
+#include "kvstore/store.h"
+
+namespace longshelf::kvstore {
+
+// Everything `longshelf-kvstore` can be told.
+struct NodeConfig {
+  ServerOptions server;
+  StoreOptions store;
+  AdminOptions admin;
+  LogConfig log;
+  absl::Duration drain_timeout = absl::Seconds(2);
+};
+
+void AddNodeOptions(ConfigSpec& spec, NodeConfig* config);
+
+// One node from start to the first SIGTERM or SIGINT; returns the exit code: 0, or one of common/config.h.
+int RunNode(const NodeConfig& config, ShutdownSignals& signals);
+
+}  // namespace longshelf::kvstore

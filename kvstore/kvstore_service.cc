@@ -1,0 +1,116 @@
+#include "kvstore_service.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "get_service.h"
+#include "proto/grpc_status.h"
+#include "put_service.h"
+#include "wire_service.h"
+
+namespace longshelf::kvstore {
+namespace {
+
+template <typename Keys>
+absl::StatusOr<std::vector<ObjectKey>> KeysFromWire(const Keys& wire) {
+  if (static_cast<size_t>(wire.size()) > kMaxKeysPerCall) {
+    return absl::InvalidArgumentError(absl::StrCat("keys: ", wire.size(), ", at most ", kMaxKeysPerCall));
+  }
+  std::vector<ObjectKey> keys;
+  keys.reserve(static_cast<size_t>(wire.size()));
+  for (const std::string& bytes : wire) {
+    ASSIGN_OR_RETURN(keys.emplace_back(), KeyFromWire(bytes));
+  }
+  return keys;
+}
+
+absl::Status CheckNamespace(const std::string& namespace_id) {
+  if (namespace_id.size() <= kMaxNamespaceBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("namespace_id: ", namespace_id.size(), " bytes, at most ", kMaxNamespaceBytes));
+}
+
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(proto::ToGrpc(status));
+  return reactor;
+}
+
+absl::Status DoLookup(Edge& edge, const v1::LookupRequest& request, v1::LookupReply* reply) {
+  ASSIGN_OR_RETURN(const LookupQuery query, QueryFromWire(request));
+  ASSIGN_OR_RETURN(const LookupResult result, edge.store.Lookup(query));
+  edge.counters.lookups.Increment();
+  edge.counters.lookup_keys_present.Increment(result.n_present);
+  edge.counters.lookup_keys_absent.Increment(static_cast<double>(query.chain.size() - result.n_present));
+  ResultToWire(result, reply);
+  return absl::OkStatus();
+}
+
+absl::Status DoTouch(Edge& edge, const v1::TouchRequest& request, v1::TouchReply* reply) {
+  ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
+  ASSIGN_OR_RETURN(const absl::Time retain_until, RetentionFromWire(request.retain_until_unix_ms()));
+  const TouchResult result = edge.store.Touch(keys, retain_until, edge.clock.WallNow());
+  reply->set_n_present(result.n_present);
+  reply->set_n_refused(result.n_refused);
+  return absl::OkStatus();
+}
+
+absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* reply) {
+  ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
+  RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
+  DropResult result = edge.store.Drop(keys);
+  if (!request.namespace_id().empty()) {
+    const DropResult whole = edge.store.DropNamespace(request.namespace_id());
+    result.n_dropped += whole.n_dropped;
+    result.bytes_dropped += whole.bytes_dropped;
+  }
+  reply->set_n_dropped(result.n_dropped);
+  reply->set_bytes_dropped(result.bytes_dropped);
+  return absl::OkStatus();
+}
+
+absl::Status DoStats(Edge& edge, const v1::StatsRequest& request, v1::StatsReply* reply) {
+  RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
+  const absl::Time now = edge.clock.WallNow();
+  StatsToWire(request.namespace_id().empty() ? edge.store.Stats(now) : edge.store.StatsOf(request.namespace_id(), now),
+              reply);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* KvStoreService::Lookup(grpc::CallbackServerContext* context, const v1::LookupRequest* request,
+                                                 v1::LookupReply* reply) {
+  const absl::Status caller = edge_.CheckCaller(*context);
+  return Answer(context, caller.ok() ? DoLookup(edge_, *request, reply) : caller);
+}
+
+grpc::ServerBidiReactor<v1::PutFrame, v1::PutReply>* KvStoreService::Put(grpc::CallbackServerContext* context) {
+  return PutStream::Start(edge_, *context);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* KvStoreService::Get(grpc::CallbackServerContext* context,
+                                                                const grpc::ByteBuffer* request) {
+  return GetStream::Start(edge_, *context, *request);
+}
+
+grpc::ServerUnaryReactor* KvStoreService::Touch(grpc::CallbackServerContext* context, const v1::TouchRequest* request,
+                                                v1::TouchReply* reply) {
+  const absl::Status caller = edge_.CheckCaller(*context);
+  return Answer(context, caller.ok() ? DoTouch(edge_, *request, reply) : caller);
+}
+
+grpc::ServerUnaryReactor* KvStoreService::Drop(grpc::CallbackServerContext* context, const v1::DropRequest* request,
+                                               v1::DropReply* reply) {
+  const absl::Status caller = edge_.CheckCaller(*context);
+  return Answer(context, caller.ok() ? DoDrop(edge_, *request, reply) : caller);
+}
+
+grpc::ServerUnaryReactor* KvStoreService::Stats(grpc::CallbackServerContext* context, const v1::StatsRequest* request,
+                                                v1::StatsReply* reply) {
+  const absl::Status caller = edge_.CheckCaller(*context);
+  return Answer(context, caller.ok() ? DoStats(edge_, *request, reply) : caller);
+}
+
+}  // namespace longshelf::kvstore

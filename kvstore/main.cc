@@ -1,0 +1,14 @@
+#include "common/config.h"
+#include "common/log.h"
+#include "common/shutdown.h"
+#include "kvstore/node.h"
+
+int main(int argc, char** argv) {
+  longshelf::ShutdownSignals signals;
+  longshelf::kvstore::NodeConfig config;
+  longshelf::ConfigSpec spec("longshelf-kvstore", "One node of the KV store: keeps what workers computed, in memory.");
+  longshelf::kvstore::AddNodeOptions(spec, &config);
+  if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
+  const longshelf::Logging logging(config.log, "longshelf-kvstore");
+  return longshelf::kvstore::RunNode(config, signals);
+}

@@ -1,0 +1,233 @@
+#include "put_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "proto/grpc_status.h"
+#include "wire_service.h"
+
+namespace longshelf::kvstore {
+namespace {
+
+constexpr size_t kQueuedRepliesMax = 128;
+
+std::span<const std::byte> AsBytes(const std::string& text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+}  // namespace
+
+PutStream::PutStream(Edge& edge) : edge_(edge), slot_(edge) {}
+
+PutStream* PutStream::Start(Edge& edge, const grpc::CallbackServerContext& context) {
+  auto stream = std::make_shared<PutStream>(edge);
+  stream->self_ = stream;
+  absl::Status status = edge.CheckStream(context);
+  if (status.ok()) status = stream->slot_.Check();
+  if (status.ok()) {
+    stream->StartRead(&stream->frame_);
+  } else {
+    stream->finished_ = true;
+    stream->Finish(proto::ToGrpc(status));
+  }
+  return stream.get();
+}
+
+void PutStream::OnReadDone(bool ok) {
+  if (!ok) return End(absl::OkStatus());
+  if (const absl::Status status = Handle(); !status.ok()) return End(status);
+  std::lock_guard lock(mutex_);
+  if (finished_) return;
+  if (replies_.size() >= kQueuedRepliesMax) {
+    read_paused_ = true;
+  } else {
+    StartRead(&frame_);
+  }
+}
+
+void PutStream::OnWriteDone(bool ok) {
+  std::lock_guard lock(mutex_);
+  if (finished_) return;
+  replies_.pop_front();
+  if (!ok) {
+    replies_.clear();
+    end_ = absl::CancelledError("the stream broke");
+  }
+  if (!replies_.empty()) StartWrite(&replies_.front());
+  if (read_paused_ && !end_.has_value() && replies_.size() < kQueuedRepliesMax) {
+    read_paused_ = false;
+    StartRead(&frame_);
+  }
+  MaybeFinish();
+}
+
+// Reservations go back before gRPC has wound down the call.
+void PutStream::OnCancel() { End(absl::CancelledError("the stream broke")); }
+
+void PutStream::OnDone() {
+  FreeOpen();
+  const std::shared_ptr<PutStream> last = std::move(self_);
+}
+
+void PutStream::FreeOpen() {
+  std::map<uint32_t, Store::Reservation> abandoned;
+  {
+    std::lock_guard lock(mutex_);
+    abandoned.swap(open_);
+  }
+  edge_.counters.put_broken.Increment(static_cast<double>(abandoned.size()));
+}
+
+void PutStream::End(const absl::Status& status) {
+  FreeOpen();
+  std::lock_guard lock(mutex_);
+  if (!end_.has_value() || end_->ok()) end_ = status;
+  MaybeFinish();
+}
+
+void PutStream::MaybeFinish() {
+  if (!end_.has_value() || finished_) return;
+  // A failed stream does not wait for replies the client may never take.
+  if (end_->ok() && !replies_.empty()) return;
+  finished_ = true;
+  Finish(proto::ToGrpc(*end_));
+}
+
+void PutStream::Reply(v1::PutReply reply) {
+  std::lock_guard lock(mutex_);
+  if (finished_) return;
+  replies_.push_back(std::move(reply));
+  if (replies_.size() == 1) StartWrite(&replies_.front());
+}
+
+void PutStream::ReplyError(uint32_t object_id, const absl::Status& status) {
+  v1::PutReply reply;
+  reply.set_object_id(object_id);
+  ErrorToWire(status, reply.mutable_error());
+  Reply(std::move(reply));
+}
+
+void PutStream::ReplyOpenFailure(uint32_t object_id, const absl::Status& status) {
+  if (status.code() != absl::StatusCode::kUnavailable) {
+    edge_.counters.put_refused.Increment();
+    return ReplyError(object_id, status);
+  }
+  edge_.counters.put_busy.Increment();
+  v1::PutReply reply;
+  reply.set_object_id(object_id);
+  reply.mutable_busy()->set_retry_after_ms(kBusyRetryMs);
+  Reply(std::move(reply));
+}
+
+absl::Status PutStream::Handle() {
+  switch (frame_.frame_case()) {
+    case v1::PutFrame::kOpen:
+      return HandleOpen(frame_.open());
+    case v1::PutFrame::kData:
+      return HandleData(frame_.data());
+    case v1::PutFrame::kCommit:
+      return HandleCommit(frame_.commit().object_id());
+    case v1::PutFrame::kAbort:
+      return HandleAbort(frame_.abort().object_id());
+    case v1::PutFrame::FRAME_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError("frame: none is set");
+}
+
+absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
+  const uint32_t id = open.object_id();
+  if (++n_opened_ > kMaxKeysPerCall) {
+    return absl::InvalidArgumentError(absl::StrCat("at most ", kMaxKeysPerCall, " objects per stream"));
+  }
+  size_t n_open = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (open_.contains(id)) return absl::InvalidArgumentError(absl::StrCat("object_id: ", id, " is already open"));
+    n_open = open_.size();
+  }
+  const absl::StatusOr<ObjectHead> head = HeadFromWire(open.head());
+  if (!head.ok()) {
+    ReplyOpenFailure(id, head.status());
+    return absl::OkStatus();
+  }
+  if (n_open >= static_cast<size_t>(edge_.options.open_objects_max)) {
+    ReplyOpenFailure(id, absl::UnavailableError("too many open objects"));
+    return absl::OkStatus();
+  }
+  auto opened = edge_.store.Open(*head, edge_.clock.WallNow());
+  if (!opened.ok()) {
+    ReplyOpenFailure(id, opened.status());
+    return absl::OkStatus();
+  }
+  v1::PutReply reply;
+  reply.set_object_id(id);
+  if (const auto* exists = std::get_if<Store::Exists>(&*opened); exists != nullptr) {
+    edge_.counters.put_existed.Increment();
+    reply.mutable_exists()->set_xxh3_128(exists->digest.data(), exists->digest.size());
+  } else {
+    reply.mutable_credit()->set_bytes(head->payload_bytes);
+    std::lock_guard lock(mutex_);
+    // A cancelled stream has freed its reservations already and must not get new ones.
+    if (end_.has_value()) return *end_;
+    open_.emplace(id, std::get<Store::Reservation>(*std::move(opened)));
+  }
+  Reply(std::move(reply));
+  return absl::OkStatus();
+}
+
+absl::Status PutStream::HandleData(const v1::PutData& data) {
+  if (data.payload().empty() || data.payload().size() > kMaxFrameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("payload: ", data.payload().size(), " bytes in a frame, must be 1 .. ", kMaxFrameBytes));
+  }
+  // Copied under the lock: OnCancel may free the pages at any moment. Nobody else waits for it.
+  std::lock_guard lock(mutex_);
+  if (end_.has_value()) return *end_;
+  const auto it = open_.find(data.object_id());
+  if (it == open_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("object_id: ", data.object_id(), " has no credit"));
+  }
+  RETURN_IF_ERROR(it->second.Append(data.offset(), AsBytes(data.payload())));
+  edge_.counters.bytes_in.Increment(static_cast<double>(data.payload().size()));
+  return absl::OkStatus();
+}
+
+absl::Status PutStream::HandleCommit(uint32_t object_id) {
+  std::optional<Store::Reservation> reservation;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = open_.find(object_id);
+    if (it == open_.end()) return absl::InvalidArgumentError(absl::StrCat("object_id: ", object_id, " is not open"));
+    reservation = std::move(it->second);
+    open_.erase(it);
+  }
+  auto committed = edge_.store.Commit(*std::move(reservation), edge_.clock.WallNow());
+  if (!committed.ok()) {
+    if (committed.status().code() == absl::StatusCode::kDataLoss) edge_.counters.put_corrupt.Increment();
+    ReplyError(object_id, committed.status());
+    return absl::OkStatus();
+  }
+  v1::PutReply reply;
+  reply.set_object_id(object_id);
+  if (const auto* exists = std::get_if<Store::Exists>(&*committed); exists != nullptr) {
+    edge_.counters.put_existed.Increment();
+    reply.mutable_exists()->set_xxh3_128(exists->digest.data(), exists->digest.size());
+  } else {
+    edge_.counters.put_committed.Increment();
+    reply.mutable_committed();
+  }
+  Reply(std::move(reply));
+  return absl::OkStatus();
+}
+
+absl::Status PutStream::HandleAbort(uint32_t object_id) {
+  std::lock_guard lock(mutex_);
+  if (open_.erase(object_id) == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("object_id: ", object_id, " is not open"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace longshelf::kvstore

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "edge_service.h"
+#include "kvstore/store.h"
+#include "longshelf/v1/kvstore.pb.h"
+
+namespace longshelf::kvstore {
+
+// One Put stream. An object is opened, answered, filled in order and committed; what is open when the stream ends, for
+// whatever reason, gives its memory back at once. A frame that breaks these rules ends the stream with
+// INVALID_ARGUMENT. Owns itself until OnDone.
+class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutReply> {
+ public:
+  static PutStream* Start(Edge& edge, const grpc::CallbackServerContext& context);
+  explicit PutStream(Edge& edge);
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  // Read side; never two at once.
+  absl::Status Handle();
+  absl::Status HandleOpen(const v1::PutOpen& open);
+  absl::Status HandleData(const v1::PutData& data);
+  absl::Status HandleCommit(uint32_t object_id);
+  absl::Status HandleAbort(uint32_t object_id);
+
+  void Reply(v1::PutReply reply);
+  void ReplyError(uint32_t object_id, const absl::Status& status);
+  void ReplyOpenFailure(uint32_t object_id, const absl::Status& status);
+  // Ends the stream once queued replies are out, or now when it failed.
+  void End(const absl::Status& status);
+  // REQUIRES: mutex_ held.
+  void MaybeFinish();
+  void FreeOpen();
+
+  Edge& edge_;
+  StreamSlot slot_;
+  std::shared_ptr<PutStream> self_;
+  v1::PutFrame frame_;
+  size_t n_opened_ = 0;
+
+  // gRPC runs reads, writes and OnCancel side by side; this guards what they share. A reactor cannot have a mailbox of
+  // its own: the callbacks are its thread.
+  std::mutex mutex_;
+  std::map<uint32_t, Store::Reservation> open_;
+  std::deque<v1::PutReply> replies_;  // front is being written
+  bool read_paused_ = false;          // the client does not take its replies
+  bool finished_ = false;
+  std::optional<absl::Status> end_;
+};
+
+}  // namespace longshelf::kvstore

@@ -1,0 +1,66 @@
+// The gRPC side of kvstore/server.h.
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "edge_service.h"
+#include "kvstore/server.h"
+#include "kvstore_service.h"
+#include "proto/channel_settings.h"
+#include "proto/internal_auth.h"
+
+namespace longshelf::kvstore {
+
+struct Server::State {
+  State(const ServerOptions& options, std::optional<proto::SharedToken> token, Store& store, const Clock& clock,
+        Metrics& metrics)
+      : edge(options, std::move(token), store, clock, metrics), service(edge) {}
+
+  Edge edge;
+  KvStoreService service;
+  int port = 0;
+  std::unique_ptr<grpc::Server> grpc_server;
+};
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Store& store, const Clock& clock,
+                                                      Metrics& metrics) {
+  RETURN_IF_ERROR(proto::CheckListenAddress(options.listen, !options.token.empty(), options.insecure_internal));
+  std::optional<proto::SharedToken> token;
+  if (!options.token.empty()) {
+    ASSIGN_OR_RETURN(token, proto::SharedToken::FromString(options.token));
+  }
+  auto state = std::make_unique<State>(options, std::move(token), store, clock, metrics);
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  proto::ApplyInternalServerSettings(builder);
+  // Two servers on one port would each hold half of the objects.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &state->port);
+  builder.RegisterService(&state->service);
+  state->grpc_server = builder.BuildAndStart();
+  if (state->grpc_server == nullptr || state->port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
+  }
+  return std::make_unique<Server>(std::move(state));
+}
+
+Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Server::~Server() { Shutdown(absl::ZeroDuration()); }
+
+uint16_t Server::port() const { return static_cast<uint16_t>(state_->port); }
+
+void Server::SetNotServing() { state_->grpc_server->GetHealthCheckService()->SetServingStatus(false); }
+
+void Server::Shutdown(absl::Duration timeout) {
+  state_->grpc_server->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                             gpr_time_from_millis(absl::ToInt64Milliseconds(timeout), GPR_TIMESPAN)));
+}
+
+}  // namespace longshelf::kvstore
