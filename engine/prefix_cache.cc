@@ -66,7 +66,8 @@ std::string_view PrefixCache::MissReason(const PrefixChain& chain, std::span<con
   }
   // The very same tokens were seen, but the last one is always computed and its block cannot be entered before it.
   const auto n_all = static_cast<int64_t>(tokens.size());
-  if (n_all / kBlockTokens == match.n_blocks && HasCheckpoint(chain.KeyAt(tokens, n_all))) return "no_checkpoint";
+  if (n_tokens_max / kBlockTokens == match.n_blocks && HasCheckpoint(chain.KeyAt(tokens, n_all)))
+    return "no_checkpoint";
   return match.n_tokens > 0 ? "diverged" : "cold";
 }
 

@@ -4,11 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
 #include <set>
 #include <thread>
 
 #include "engine_harness.h"
+#include "engine_requests.h"
 #include "fake_model.h"
 
 namespace longshelf::engine {
@@ -17,27 +17,6 @@ namespace {
 using ::testing::HasSubstr;
 
 const FakeHasher kHasher;
-
-// Tokens that never stop a sequence nor poison it.
-std::vector<uint32_t> Prompt(size_t n, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::vector<uint32_t> out(n);
-  for (uint32_t& token : out) token = 2 + static_cast<uint32_t>(random() % 90);
-  return out;
-}
-
-SequenceRequest Request(std::vector<uint32_t> prompt, uint32_t max_tokens) {
-  SequenceRequest request;
-  request.prompt = std::move(prompt);
-  request.max_tokens = max_tokens;
-  request.sampling.temperature = 0.0;
-  return request;
-}
-
-std::vector<uint32_t> Join(std::vector<uint32_t> a, const std::vector<uint32_t>& b) {
-  a.insert(a.end(), b.begin(), b.end());
-  return a;
-}
 
 void ExpectOutput(const RecordingSink& sink, const std::vector<uint32_t>& prompt, size_t max_tokens) {
   const auto expected = FakeModel::Continue(prompt, max_tokens, SmallConfig().eos_token_id);

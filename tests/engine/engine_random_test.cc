@@ -1,0 +1,231 @@
+// Random traffic against the definition of the fake model: whatever is submitted, cancelled, parked and restored, every
+// token is the right one, every request ends exactly once and nothing is left behind.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "engine_harness.h"
+#include "engine_requests.h"
+#include "fake_model.h"
+
+namespace longshelf::engine {
+namespace {
+
+const FakeHasher kHasher;
+
+class RandomTraffic {
+ public:
+  RandomTraffic(uint64_t seed, int n_shards, uint32_t n_slots, uint32_t n_blocks)
+      : random_(seed),
+        config_(Config()),
+        n_blocks_(n_blocks),
+        group_(MakeFakeGroup(n_shards, n_slots, n_blocks)),
+        harness_(config_, *group_, kHasher) {
+    group_->keep_plans = false;
+  }
+
+  void Run(int n_requests) {
+    n_left_ = n_requests;
+    group_->on_plan = [this](const StepPlan& plan) {
+      CheckPlan(plan);
+      if (plan.opcode == StepPlan::Opcode::kStep) Act();
+    };
+    for (int i = 0; i < n_requests; ++i) harness_.Then([this] { Act(); });
+    const absl::Status status = harness_.Run();
+    ASSERT_TRUE(status.ok()) << status;
+    for (const Run1& run : runs_) CheckRun(run);
+    EXPECT_EQ(harness_.load.n_blocks_free, harness_.load.n_blocks_total);
+    EXPECT_EQ(harness_.load.n_running, 0U);
+  }
+  int n_finished() const { return n_finished_; }
+  int n_reused() const { return n_reused_; }
+  int n_restored() const { return n_restored_; }
+
+ private:
+  struct Run1 {
+    uint64_t id;
+    std::vector<uint32_t> prompt;
+    std::vector<uint32_t> committed;
+    uint32_t max_tokens;
+    std::shared_ptr<RecordingSink> sink;
+    bool cancelled = false;
+  };
+
+  EngineConfig Config() {
+    EngineConfig config = SmallConfig();
+    config.n_context_max = 2500;
+    config.n_sequences_max = 1 + static_cast<uint32_t>(Below(12));
+    config.n_waiting_max = 1 + static_cast<uint32_t>(Below(20));
+    config.step_token_budget = 1 + static_cast<int64_t>(Below(700));
+    config.checkpoint_interval_tokens = 256 * (1 + static_cast<int64_t>(Below(4)));
+    config.checkpoint_memory_bytes = Below(2) == 0 ? 40000 : 64 << 20;
+    config.export_cache_objects = Below(2) == 0;
+    return config;
+  }
+  uint64_t Below(uint64_t n) { return random_() % n; }
+
+  // A prompt: something said before, cut anywhere, and something new.
+  std::vector<uint32_t> NewPrompt() {
+    std::vector<uint32_t> prompt;
+    if (!history_.empty() && Below(4) > 0) {
+      prompt = history_[Below(history_.size())];
+      if (Below(3) == 0) prompt.resize(1 + Below(prompt.size()));
+    }
+    const size_t n_new = Below(3) == 0 ? Below(900) : 1 + Below(40);
+    prompt = Join(std::move(prompt), Prompt(n_new, random_()));
+    if (prompt.size() > 2000) prompt.resize(2000);
+    if (prompt.empty()) prompt = {5};
+    if (Below(40) == 0) prompt[Below(prompt.size())] = FakeModel::kPoison;
+    return prompt;
+  }
+
+  void Act() {
+    if (n_left_ > 0 && Below(3) > 0) {
+      --n_left_;
+      SubmitOne();
+    }
+    if (!runs_.empty() && Below(12) == 0) {
+      Run1& run = runs_[Below(runs_.size())];
+      if (!run.sink->ended()) {
+        run.cancelled = true;
+        harness_.Cancel(run.id);
+      }
+    }
+    if (!history_.empty() && Below(8) == 0) {
+      const auto tokens = history_[Below(history_.size())];
+      harness_.Export(tokens, [this, tokens](absl::StatusOr<std::vector<ParkedObject>> objects) {
+        if (objects.ok()) parked_ = {tokens, *std::move(objects)};
+      });
+    }
+    if (!history_.empty() && Below(8) == 0) {
+      const auto tokens = history_[Below(history_.size())];
+      harness_.Probe(tokens, [n = tokens.size()](int64_t n_tokens) {
+        EXPECT_GE(n_tokens, 0);
+        EXPECT_LT(n_tokens, static_cast<int64_t>(n));
+      });
+    }
+  }
+
+  void SubmitOne() {
+    Run1 run{.id = ++next_id_,
+             .prompt = NewPrompt(),
+             .committed = {},
+             .max_tokens = 1 + static_cast<uint32_t>(Below(60)),
+             .sink = nullptr,
+             .cancelled = false};
+    SequenceRequest request;
+    if (!parked_.second.empty() && Below(3) == 0) {
+      run.prompt = Join(parked_.first, Prompt(1 + Below(30), random_()));
+      request.restored = std::make_unique<RestoredPrefix>();
+      for (const ParkedObject& object : parked_.second) {
+        if (object.kind == ParkedObject::Kind::kCheckpoint) {
+          request.restored->n_tokens = object.n_tokens;
+          request.restored->state = object.bytes;
+        } else {
+          request.restored->blocks.push_back(object.bytes);
+        }
+      }
+      if (Below(8) == 0) request.restored->state.clear();
+    }
+    if (Below(6) == 0) {
+      const auto output = FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id);
+      run.committed.assign(output.begin(), output.begin() + static_cast<std::ptrdiff_t>(Below(output.size())));
+    }
+    request.id = run.id;
+    request.prompt = run.prompt;
+    request.committed = run.committed;
+    request.max_tokens = run.max_tokens;
+    request.sampling.temperature = 0.0;
+    request.no_cache_read = Below(15) == 0;
+    request.namespace_salt = "";
+    run.sink = harness_.Submit(std::move(request));
+    // What it says becomes part of later prompts.
+    history_.push_back(Join(run.prompt, FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id)));
+    if (history_.size() > 12) history_.erase(history_.begin());
+    runs_.push_back(std::move(run));
+  }
+
+  // No block is written by two, and none that somebody writes is read by another.
+  void CheckPlan(const StepPlan& plan) {
+    std::map<std::pair<uint16_t, uint32_t>, int> n_readers;
+    for (const auto& row : plan.rows) {
+      for (const uint32_t block : row.blocks) {
+        EXPECT_LT(block, n_blocks_);
+        ++n_readers[{row.slot.shard, block}];
+      }
+    }
+    for (const auto& row : plan.rows) {
+      const auto n_end = row.n_past + static_cast<int64_t>(row.tokens.size());
+      for (int64_t i = row.n_past / 256; i <= (n_end - 1) / 256; ++i) {
+        EXPECT_EQ((n_readers[{row.slot.shard, row.blocks[static_cast<size_t>(i)]}]), 1);
+      }
+    }
+  }
+
+  void CheckRun(const Run1& run) {
+    ASSERT_TRUE(run.sink->ended());
+    EXPECT_EQ(run.sink->n_after_end, 0);
+    const auto whole = FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id);
+    const std::vector<uint32_t> expected(whole.begin() + static_cast<std::ptrdiff_t>(run.committed.size()),
+                                         whole.end());
+    const auto tokens = run.sink->tokens();
+    const bool poisoned = std::find(run.prompt.begin(), run.prompt.end(), FakeModel::kPoison) != run.prompt.end();
+    if (run.sink->failed.has_value()) {
+      const auto code = run.sink->failed->code();
+      EXPECT_TRUE(code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kInvalidArgument ||
+                  (poisoned && code == absl::StatusCode::kInternal))
+          << *run.sink->failed;
+      return;
+    }
+    n_reused_ += run.sink->started.has_value() && run.sink->started->n_cached_local > 0;
+    n_restored_ += run.sink->started.has_value() && run.sink->started->n_cached_store > 0;
+    if (run.sink->finished->reason == FinishReason::kCancelled) {
+      EXPECT_TRUE(run.cancelled);
+      ASSERT_LE(tokens.size(), expected.size());
+      EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), expected.begin()));
+      return;
+    }
+    EXPECT_FALSE(poisoned);
+    EXPECT_EQ(tokens, expected);
+    ++n_finished_;
+  }
+
+  std::mt19937_64 random_;
+  EngineConfig config_;
+  const uint32_t n_blocks_;
+  std::unique_ptr<FakeGroup> group_;
+  Harness harness_;
+  std::vector<Run1> runs_;
+  std::vector<std::vector<uint32_t>> history_;
+  std::pair<std::vector<uint32_t>, std::vector<ParkedObject>> parked_;
+  uint64_t next_id_ = 0;
+  int n_left_ = 0;
+  int n_finished_ = 0;
+  int n_reused_ = 0;
+  int n_restored_ = 0;
+};
+
+TEST(EngineUnderRandomTraffic, GivesRightTokensAndReturnsToItsBaseline) {
+  int n_finished = 0;
+  int n_reused = 0;
+  int n_restored = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const int n_shards = 1 + static_cast<int>(seed % 3);
+    RandomTraffic traffic(seed, n_shards, 1 + static_cast<uint32_t>(seed % 5), 9 + static_cast<uint32_t>(seed % 20));
+    traffic.Run(80);
+    n_finished += traffic.n_finished();
+    n_reused += traffic.n_reused();
+    n_restored += traffic.n_restored();
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(n_finished, 2000);
+  EXPECT_GT(n_reused, 500);
+  EXPECT_GT(n_restored, 30);
+}
+
+}  // namespace
+}  // namespace longshelf::engine

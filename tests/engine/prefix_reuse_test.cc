@@ -1,0 +1,516 @@
+// The local prefix cache, exports and restores, seen through an engine over a model whose tokens depend on every byte
+// of the past.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "engine_harness.h"
+#include "engine_requests.h"
+#include "fake_model.h"
+
+namespace longshelf::engine {
+namespace {
+
+const FakeHasher kHasher;
+
+EngineConfig NoEos() {
+  EngineConfig config = SmallConfig();
+  config.eos_token_id = 5000;
+  return config;
+}
+
+std::vector<uint32_t> Expected(const std::vector<uint32_t>& prompt, size_t n) {
+  return FakeModel::Continue(prompt, n, 5000);
+}
+
+// Runs requests one after another, each when the engine is idle.
+class OneByOne {
+ public:
+  explicit OneByOne(const EngineConfig& config, int n_shards = 1, uint32_t n_blocks = 64)
+      : group_(MakeFakeGroup(n_shards, 16, n_blocks)), harness_(config, *group_, kHasher) {}
+
+  size_t Add(std::vector<uint32_t> prompt, uint32_t max_tokens, std::string salt = "") {
+    const size_t i = sinks_.size();
+    sinks_.emplace_back();
+    prompts_.push_back(prompt);
+    max_tokens_.push_back(max_tokens);
+    harness_.Then([this, i, prompt, max_tokens, salt] {
+      SequenceRequest request = Request(prompt, max_tokens);
+      request.namespace_salt = salt;
+      sinks_[i] = harness_.Submit(std::move(request));
+    });
+    return i;
+  }
+  void Run() {
+    ASSERT_TRUE(harness_.Run().ok());
+    for (size_t i = 0; i < sinks_.size(); ++i) {
+      EXPECT_EQ(sinks_[i]->tokens(), Expected(prompts_[i], max_tokens_[i])) << "request " << i;
+    }
+    EXPECT_EQ(harness_.load.n_blocks_free, harness_.load.n_blocks_total);
+  }
+  const Started& started(size_t i) const { return *sinks_[i]->started; }
+  Harness& harness() { return harness_; }
+  FakeGroup& group() { return *group_; }
+
+ private:
+  std::unique_ptr<FakeGroup> group_;
+  Harness harness_;
+  std::vector<std::shared_ptr<RecordingSink>> sinks_;
+  std::vector<std::vector<uint32_t>> prompts_;
+  std::vector<uint32_t> max_tokens_;
+};
+
+TEST(PrefixReuse, TheNextTurnContinuesWhereTheOutputEnded) {
+  for (const size_t n : {1, 3, 100, 250, 255, 256, 257, 511, 600}) {
+    const auto prompt = Prompt(n, n);
+    const auto output = Expected(prompt, 9);
+    const auto next = Join(Join(prompt, output), Prompt(20, 3));
+    OneByOne runs(NoEos());
+    runs.Add(prompt, 9);
+    const size_t second = runs.Add(next, 9);
+    runs.Run();
+    // The last token of an output is sampled, not processed.
+    EXPECT_EQ(runs.started(second).n_cached_local, n + 8) << n;
+    EXPECT_EQ(runs.started(second).miss_reason, "diverged");
+  }
+}
+
+TEST(PrefixReuse, AnotherAnswerToTheSamePromptStartsAtThePromptsEnd) {
+  const auto prompt = Prompt(300, 1);
+  OneByOne runs(NoEos());
+  runs.Add(prompt, 5);
+  const size_t second = runs.Add(Join(prompt, Prompt(7, 2)), 5);
+  runs.Run();
+  EXPECT_EQ(runs.started(second).n_cached_local, 300U);
+}
+
+TEST(PrefixReuse, NeverReusesTheLastToken) {
+  for (const size_t n : {1, 10, 256, 257, 512, 600}) {
+    const auto prompt = Prompt(n, n);
+    OneByOne runs(NoEos());
+    runs.Add(prompt, 5);
+    const size_t second = runs.Add(prompt, 5);
+    runs.Run();
+    EXPECT_EQ(runs.started(second).n_cached_local, (n - 1) / 256 * 256) << n;
+    EXPECT_EQ(runs.started(second).miss_reason, (n - 1) % 256 == 0 ? "" : "no_checkpoint") << n;
+  }
+}
+
+TEST(PrefixReuse, SaysColdForAnotherPromptAndKeepsTenantsApart) {
+  const auto prompt = Prompt(600, 1);
+  OneByOne runs(NoEos());
+  runs.Add(prompt, 3, "tenant a");
+  const size_t other_prompt = runs.Add(Prompt(600, 2), 3, "tenant a");
+  const size_t other_tenant = runs.Add(prompt, 3, "tenant b");
+  const size_t same = runs.Add(Join(prompt, {5}), 3, "tenant a");
+  runs.Run();
+  EXPECT_EQ(runs.started(other_prompt).n_cached_local, 0U);
+  EXPECT_EQ(runs.started(other_prompt).miss_reason, "cold");
+  EXPECT_EQ(runs.started(other_tenant).n_cached_local, 0U);
+  EXPECT_EQ(runs.started(other_tenant).miss_reason, "cold");
+  EXPECT_EQ(runs.started(same).n_cached_local, 600U);
+  EXPECT_EQ(runs.started(same).miss_reason, "");
+}
+
+TEST(PrefixReuse, ACommonPrefixGetsACheckpointTheSecondTimeItIsSeen) {
+  EngineConfig config = NoEos();
+  config.checkpoint_interval_tokens = 4096;
+  const auto shared = Prompt(768, 1);
+  OneByOne runs(config);
+  runs.Add(Join(shared, Prompt(1000, 2)), 2);
+  const size_t second = runs.Add(Join(shared, Prompt(1000, 3)), 2);
+  const size_t third = runs.Add(Join(shared, Prompt(1000, 4)), 2);
+  runs.Run();
+  EXPECT_EQ(runs.started(second).n_cached_local, 0U);
+  EXPECT_EQ(runs.started(second).miss_reason, "no_checkpoint");
+  EXPECT_EQ(runs.started(third).n_cached_local, 768U);
+  EXPECT_EQ(runs.started(third).miss_reason, "diverged");
+}
+
+TEST(PrefixReuse, DecodingTakesCheckpointsAtTheIntervalToo) {
+  const auto prompt = Prompt(200, 1);
+  const auto output = Expected(prompt, 400);
+  OneByOne runs(NoEos());
+  runs.Add(prompt, 400);
+  // Shares the first 100 tokens of the output only: 256 lies among them.
+  auto fork = Join(prompt, {output.begin(), output.begin() + 100});
+  const size_t second = runs.Add(Join(fork, Prompt(50, 9)), 5);
+  runs.Run();
+  EXPECT_EQ(runs.started(second).n_cached_local, 256U);
+}
+
+TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
+  // Many forks from one unaligned checkpoint, all at once: each copies the tail.
+  const auto shared = Prompt(700, 1);
+  auto group = MakeFakeGroup(1, 16, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  std::vector<std::vector<uint32_t>> prompts;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  harness.Then([&] { harness.Submit(Request(shared, 1)); });
+  harness.Then([&] {
+    for (uint64_t i = 0; i < 12; ++i) {
+      prompts.push_back(Join(shared, Prompt(1 + 30 * i, 50 + i)));
+      sinks.push_back(harness.Submit(Request(prompts.back(), 40)));
+    }
+  });
+  ASSERT_TRUE(harness.Run().ok());
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    EXPECT_EQ(sinks[i]->tokens(), Expected(prompts[i], 40)) << i;
+    EXPECT_EQ(sinks[i]->started->n_cached_local, 700U);
+  }
+}
+
+TEST(PrefixReuse, ManyEqualPromptsAtOnceShareTheirBlocksInTheEnd) {
+  const auto prompt = Prompt(1024, 1);
+  auto group = MakeFakeGroup(1, 16, 200);
+  EngineConfig config = NoEos();
+  config.step_token_budget = 100000;
+  Harness harness(config, *group, kHasher);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  uint32_t n_free_min = 200;
+  harness.Then([&] {
+    for (int i = 0; i < 8; ++i) sinks.push_back(harness.Submit(Request(prompt, 30)));
+  });
+  size_t n_states = 0;
+  group->on_plan = [&](const StepPlan& plan) {
+    n_states += plan.export_states.size();
+    if (group->plans.size() > 10) n_free_min = std::min(n_free_min, harness.load.n_blocks_free);
+  };
+  ASSERT_TRUE(harness.Run().ok());
+  for (const auto& sink : sinks) EXPECT_EQ(sink->tokens(), Expected(prompt, 30));
+  EXPECT_EQ(n_free_min, 200U - 4 - 8);  // four shared ones, and one of its own each
+  EXPECT_EQ(n_states, 4U + 1);          // each position once: 256, 512, 768, 1024, and the common output end
+}
+
+TEST(PrefixReuse, NoCacheReadComputesEverythingAndStillFillsTheCache) {
+  const auto prompt = Prompt(600, 1);
+  auto group = MakeFakeGroup(1, 16, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  const auto submit = [&](bool no_cache_read, size_t n_prompt) {
+    harness.Then([&, no_cache_read, n_prompt] {
+      SequenceRequest request = Request({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n_prompt)}, 3);
+      request.no_cache_read = no_cache_read;
+      sinks.push_back(harness.Submit(std::move(request)));
+    });
+  };
+  submit(true, 300);
+  submit(true, 600);  // its first block is a twin
+  submit(false, 301);
+  submit(false, 600);
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(sinks[1]->started->n_cached_local, 0U);
+  EXPECT_EQ(sinks[1]->started->miss_reason, "disabled");
+  EXPECT_EQ(sinks[1]->tokens(), Expected(prompt, 3));
+  EXPECT_EQ(sinks[2]->started->n_cached_local, 300U);
+  EXPECT_EQ(sinks[3]->tokens(), Expected(prompt, 3));
+  EXPECT_EQ(harness.load.n_blocks_free, 64U);
+}
+
+TEST(PrefixReuse, WithoutCheckpointMemoryNothingIsKept) {
+  EngineConfig config = NoEos();
+  config.checkpoint_memory_bytes = 0;
+  const auto prompt = Prompt(600, 1);
+  OneByOne runs(config);
+  runs.Add(prompt, 3);
+  const size_t second = runs.Add(prompt, 3);
+  runs.Run();
+  EXPECT_EQ(runs.started(second).n_cached_local, 0U);
+  EXPECT_EQ(runs.started(second).miss_reason, "disabled");
+  EXPECT_TRUE(runs.harness().known.empty());
+  for (const StepPlan& plan : runs.group().plans) EXPECT_TRUE(plan.export_states.empty());
+}
+
+TEST(PrefixReuse, EvictsLeastRecentlyUsedBlocksAndSaysSo) {
+  const auto prompt = Prompt(1000, 1);
+  OneByOne runs(NoEos(), 1, /*n_blocks=*/8);
+  runs.Add(prompt, 3);
+  runs.Add(Prompt(1000, 2), 3);  // beside the first
+  const size_t still_there = runs.Add(prompt, 3);
+  runs.Add(Prompt(1500, 3), 3);  // six blocks: pushes out the second one and half of the first
+  const size_t evicted = runs.Add(prompt, 3);
+  runs.Run();
+  EXPECT_EQ(runs.started(still_there).n_cached_local, 768U);
+  EXPECT_LT(runs.started(evicted).n_cached_local, 768U);
+  EXPECT_GT(runs.started(evicted).n_cached_local, 0U) << "the root end of a chain must be the last to go";
+  EXPECT_EQ(runs.started(evicted).miss_reason, "evicted");
+}
+
+TEST(PrefixReuse, CheckpointsStayWithinTheirBudget) {
+  EngineConfig config = NoEos();
+  config.checkpoint_memory_bytes = 20000;  // a handful, each with a tail block
+  OneByOne runs(config, 1, 256);
+  size_t last = 0;
+  for (uint64_t i = 0; i < 30; ++i) last = runs.Add(Prompt(300 + i, i), 3);
+  const size_t oldest = runs.Add(Prompt(300, 0), 3);
+  const size_t newest = runs.Add(Prompt(329, 29), 3);
+  runs.Run();
+  EXPECT_LT(runs.harness().known.size(), 30U);
+  EXPECT_EQ(runs.started(last).miss_reason, "cold");
+  EXPECT_EQ(runs.started(oldest).n_cached_local, 0U);
+  EXPECT_EQ(runs.started(oldest).miss_reason, "evicted");
+  EXPECT_EQ(runs.started(newest).n_cached_local, 256U);
+}
+
+TEST(PrefixReuse, TheObserverKnowsEveryPositionThatProbeFinds) {
+  const auto prompt = Prompt(700, 1);
+  const auto output = Expected(prompt, 10);
+  const auto whole = Join(prompt, output);
+  OneByOne runs(NoEos());
+  runs.Add(prompt, 10);
+  std::map<size_t, int64_t> found;
+  runs.harness().Then([&] {
+    for (const size_t n : {1, 256, 257, 513, 700, 701, 709, 710}) {
+      const std::vector<uint32_t> tokens(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n));
+      runs.harness().Probe(tokens, [&found, n](int64_t n_tokens) { found[n] = n_tokens; });
+    }
+  });
+  runs.Run();
+  const std::map<size_t, int64_t> expected = {{1, 0},     {256, 0},   {257, 256}, {513, 512},
+                                              {700, 512}, {701, 700}, {709, 700}, {710, 709}};
+  EXPECT_EQ(found, expected);
+  std::vector<int64_t> positions;
+  const PrefixKey root = kHasher.Root("");
+  for (const auto& [key, checkpoint] : runs.harness().known) {
+    positions.push_back(checkpoint.n_tokens);
+    PrefixKey parent = root;
+    const std::span<const uint32_t> tokens(whole);
+    int64_t n = 0;
+    for (; n + 256 <= checkpoint.n_tokens; n += 256) parent = kHasher.Next(parent, tokens.subspan(n, 256));
+    EXPECT_EQ(checkpoint.parent, parent);
+    EXPECT_EQ(key,
+              n == checkpoint.n_tokens ? parent : kHasher.Next(parent, tokens.subspan(n, checkpoint.n_tokens - n)));
+  }
+  std::sort(positions.begin(), positions.end());
+  EXPECT_EQ(positions, (std::vector<int64_t>{256, 512, 700, 709}));
+}
+
+TEST(PrefixReuse, EachShardKeepsItsOwnBlocksAndRequestsGoToTheirPrefix) {
+  const auto a = Prompt(1500, 1);
+  const auto b = Prompt(1500, 2);
+  OneByOne runs(NoEos(), /*n_shards=*/3);
+  runs.Add(a, 3);
+  runs.Add(b, 3);
+  std::vector<size_t> more;
+  for (uint64_t i = 0; i < 6; ++i) more.push_back(runs.Add(Join(i % 2 == 0 ? a : b, Prompt(30, 10 + i)), 3));
+  runs.Run();
+  for (const size_t i : more) EXPECT_EQ(runs.started(i).n_cached_local, 1500U);
+}
+
+// ---- exports and restores
+
+std::unique_ptr<RestoredPrefix> Restore(const std::vector<ParkedObject>& objects, int64_t first_block = 0) {
+  auto restored = std::make_unique<RestoredPrefix>();
+  restored->first_block = first_block;
+  int64_t number = 0;
+  for (const ParkedObject& object : objects) {
+    if (object.kind == ParkedObject::Kind::kCheckpoint) {
+      restored->n_tokens = object.n_tokens;
+      restored->state = object.bytes;
+    } else if (number++ >= first_block) {
+      restored->blocks.push_back(object.bytes);
+    }
+  }
+  return restored;
+}
+
+std::vector<ParkedObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_tokens, size_t n_export) {
+  auto group = MakeFakeGroup(2, 4, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  std::vector<ParkedObject> out;
+  harness.Then([&] { harness.Submit(Request(prompt, max_tokens)); });
+  harness.Then([&] {
+    const auto whole = Join(prompt, Expected(prompt, max_tokens));
+    harness.Export({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n_export)}, [&](auto objects) {
+      EXPECT_TRUE(objects.ok()) << objects.status();
+      if (objects.ok()) out = *std::move(objects);
+    });
+  });
+  EXPECT_TRUE(harness.Run().ok());
+  return out;
+}
+
+TEST(PrefixExport, WhatIsParkedResumesOnAnotherEngine) {
+  for (const size_t n : {1, 3, 100, 255, 256, 257, 512, 1000}) {
+    const auto prompt = Prompt(n, n);
+    const auto whole = Join(prompt, Expected(prompt, 6));
+    const auto objects = Parked(prompt, 6, whole.size());
+    ASSERT_FALSE(objects.empty());
+    EXPECT_EQ(objects.back().n_tokens, static_cast<int64_t>(n + 5));
+    auto group = MakeFakeGroup(1, 4, 64);
+    Harness harness(NoEos(), *group, kHasher);
+    const auto next = Join(whole, Prompt(5, 77));
+    std::shared_ptr<RecordingSink> first;
+    std::shared_ptr<RecordingSink> second;
+    harness.Then([&] {
+      SequenceRequest request = Request(next, 7);
+      request.restored = Restore(objects);
+      first = harness.Submit(std::move(request));
+    });
+    harness.Then([&] { second = harness.Submit(Request(Join(whole, Prompt(6, 78)), 7)); });
+    ASSERT_TRUE(harness.Run().ok());
+    EXPECT_EQ(first->tokens(), Expected(next, 7));
+    EXPECT_EQ(first->started->n_cached_local, 0U);
+    EXPECT_EQ(first->started->n_cached_store, n + 5);
+    // What was restored is in the local cache now.
+    EXPECT_EQ(second->tokens(), Expected(Join(whole, Prompt(6, 78)), 7));
+    EXPECT_EQ(second->started->n_cached_local, n + 5);
+    EXPECT_EQ(second->started->n_cached_store, 0U);
+  }
+}
+
+TEST(PrefixExport, NamesItsObjectsByTheChain) {
+  const auto prompt = Prompt(600, 4);
+  const auto objects = Parked(prompt, 1, 600);
+  ASSERT_EQ(objects.size(), 4U);  // two blocks, the tail, the checkpoint
+  const std::span<const uint32_t> tokens(prompt);
+  const PrefixKey root = kHasher.Root("");
+  const PrefixKey first = kHasher.Next(root, tokens.subspan(0, 256));
+  const PrefixKey second = kHasher.Next(first, tokens.subspan(256, 256));
+  const PrefixKey tail = kHasher.Next(second, tokens.subspan(512));
+  EXPECT_EQ(objects[0].key, first);
+  EXPECT_EQ(objects[0].parent, root);
+  EXPECT_EQ(objects[1].key, second);
+  EXPECT_EQ(objects[1].parent, first);
+  EXPECT_EQ(objects[1].n_tokens, 512);
+  EXPECT_EQ(objects[2].kind, ParkedObject::Kind::kTail);
+  EXPECT_EQ(objects[2].key, tail);
+  EXPECT_EQ(objects[2].parent, second);
+  EXPECT_EQ(objects[3].kind, ParkedObject::Kind::kCheckpoint);
+  EXPECT_EQ(objects[3].key, tail);
+  EXPECT_EQ(objects[3].n_tokens, 600);
+}
+
+TEST(PrefixExport, AnswersNotFoundForTokensItNeverSaw) {
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  absl::Status status;
+  harness.Then([&] { harness.Submit(Request(Prompt(600, 1), 3)); });
+  harness.Then([&] { harness.Export(Prompt(600, 2), [&](auto objects) { status = objects.status(); }); });
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+}
+
+TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
+  EngineConfig config = NoEos();
+  config.export_cache_objects = true;
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(config, *group, kHasher);
+  const auto prompt = Prompt(600, 1);
+  const auto whole = Join(prompt, Expected(prompt, 300));
+  const auto submit = [&] {
+    SequenceRequest request = Request(prompt, 300);
+    request.namespace_id = "acme";
+    harness.Submit(std::move(request));
+  };
+  harness.Then([&] {
+    submit();
+    submit();
+  });
+  harness.Then(submit);
+  ASSERT_TRUE(harness.Run().ok());
+  std::map<std::pair<ParkedObject::Kind, PrefixKey>, int> n_times;
+  std::vector<int64_t> blocks;
+  std::vector<int64_t> checkpoints;
+  for (const ParkedObject& object : harness.objects) {
+    EXPECT_EQ((++n_times[{object.kind, object.key}]), 1);
+    if (object.kind == ParkedObject::Kind::kBlock) blocks.push_back(object.n_tokens);
+    if (object.kind == ParkedObject::Kind::kCheckpoint) checkpoints.push_back(object.n_tokens);
+  }
+  std::sort(checkpoints.begin(), checkpoints.end());
+  EXPECT_EQ(blocks, (std::vector<int64_t>{256, 512, 768}));
+  EXPECT_EQ(checkpoints, (std::vector<int64_t>{256, 512, 600, 768, 899}));
+  for (const std::string& name : harness.object_namespaces) EXPECT_EQ(name, "acme");
+}
+
+TEST(PrefixRestore, TakesOnlyTheMissingPart) {
+  const auto prompt = Prompt(1200, 1);
+  const auto objects = Parked(prompt, 1, 1200);
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  const auto next = Join(prompt, Prompt(5, 2));
+  std::shared_ptr<RecordingSink> sink;
+  harness.Then([&] { harness.Submit(Request(std::vector(prompt.begin(), prompt.begin() + 800), 1)); });
+  harness.Then([&] {
+    SequenceRequest request = Request(next, 4);
+    request.restored = Restore(objects, /*first_block=*/2);  // three blocks are here
+    sink = harness.Submit(std::move(request));
+  });
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(sink->tokens(), Expected(next, 4));
+  EXPECT_EQ(sink->started->n_cached_local, 768U);
+  EXPECT_EQ(sink->started->n_cached_store, 1200U - 768);
+}
+
+TEST(PrefixRestore, ComputesInsteadWhenWhatCameDoesNotFit) {
+  const auto prompt = Prompt(600, 1);
+  const auto objects = Parked(prompt, 1, 600);
+  const auto next = Join(prompt, Prompt(5, 2));
+  const std::vector<std::function<void(SequenceRequest&)>> faults = {
+      [](SequenceRequest& r) { r.restored->state.pop_back(); },
+      [](SequenceRequest& r) { r.restored->blocks[1].pop_back(); },
+      [](SequenceRequest& r) { r.restored->blocks.pop_back(); },
+      [](SequenceRequest& r) { r.restored->n_tokens = -5; },
+      [](SequenceRequest& r) { r.restored->n_tokens = 100000; },
+      [](SequenceRequest& r) { r.restored->first_block = -1; },
+      [](SequenceRequest& r) {
+        r.restored->first_block = 3;
+        r.restored->blocks.clear();
+      },
+      [&](SequenceRequest& r) { r.prompt = prompt; },  // the last token must be computed
+  };
+  for (size_t i = 0; i < faults.size(); ++i) {
+    auto group = MakeFakeGroup(1, 4, 64);
+    Harness harness(NoEos(), *group, kHasher);
+    std::shared_ptr<RecordingSink> sink;
+    std::vector<uint32_t> asked;
+    harness.Then([&] {
+      SequenceRequest request = Request(next, 4);
+      request.restored = Restore(objects);
+      faults[i](request);
+      asked = request.prompt;
+      sink = harness.Submit(std::move(request));
+    });
+    ASSERT_TRUE(harness.Run().ok());
+    EXPECT_EQ(sink->tokens(), Expected(asked, 4)) << i;
+    EXPECT_EQ(sink->started->n_cached_store, 0U) << i;
+    EXPECT_EQ(sink->started->miss_reason, "restore_refused") << i;
+  }
+}
+
+TEST(PrefixRestore, ComputesInsteadWhenTheLocalBlocksItBuildsOnAreGone) {
+  const auto prompt = Prompt(1200, 1);
+  const auto objects = Parked(prompt, 1, 1200);
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  const auto next = Join(prompt, Prompt(5, 2));
+  std::shared_ptr<RecordingSink> sink;
+  harness.Then([&] {
+    SequenceRequest request = Request(next, 4);
+    request.restored = Restore(objects, 2);
+    sink = harness.Submit(std::move(request));
+  });
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(sink->tokens(), Expected(next, 4));
+  EXPECT_EQ(sink->started->n_cached_store, 0U);
+  EXPECT_EQ(sink->started->miss_reason, "evicted");
+}
+
+TEST(PrefixRestore, ReportsWhyTheStoreHadNoMore) {
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(NoEos(), *group, kHasher);
+  std::shared_ptr<RecordingSink> sink;
+  harness.Then([&] {
+    SequenceRequest request = Request(Prompt(600, 1), 4);
+    request.store_miss_reason = "digest_mismatch";
+    sink = harness.Submit(std::move(request));
+  });
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(sink->started->miss_reason, "digest_mismatch");
+}
+
+}  // namespace
+}  // namespace longshelf::engine
