@@ -176,7 +176,7 @@ struct EngineConfig {
   uint32_t eos_token_id = 1;
   uint32_t vocab_size = 0;
   bool export_cache_objects = false;  // feed OnCacheObjects
-  bool self_check = false;                   // abort when the books do not balance after a step; for tests, slow
+  bool self_check = false;            // abort when the books do not balance after a step; for tests, slow
 };
 
 // The one loop of a worker. Run() is the engine thread; everything else talks to it through `inbox`.
