@@ -112,8 +112,8 @@ std::optional<double> Vectors::MetadataNumber(std::string_view key) const {
 absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Vectors& vectors, const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::vector<int64_t> ids, vectors.Integers("tokens", {-1}));
   if (ids.empty() || static_cast<int64_t>(ids.size()) > config.max_positions) {
-    return absl::InvalidArgumentError(absl::StrCat("the vectors file has ", ids.size(),
-                                                   " tokens; this model takes 1 to ", config.max_positions));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the vectors file has ", ids.size(), " tokens; this model takes 1 to ", config.max_positions));
   }
   std::vector<uint32_t> tokens;
   for (const int64_t id : ids) {

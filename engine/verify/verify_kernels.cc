@@ -215,17 +215,15 @@ absl::Status CheckAttention(const Vectors& vectors, const std::string& isa, Repo
   ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats("attn.out", {n, n_heads, width}));
   std::vector<float> ours;
   for (int64_t i = 0; i < n; ++i) {
-    std::vector<const float*> keys;
-    for (int64_t k = 0; k < index_shape[1]; ++k) {
-      const int64_t index = indices[static_cast<size_t>(i * index_shape[1] + k)];
-      if (index * width >= static_cast<int64_t>(kv.size())) {
-        return absl::InvalidArgumentError(absl::StrCat("attn.indices names row ", index, ", past the end of attn.kv"));
-      }
-      if (index >= 0) keys.push_back(kv.data() + index * width);
+    const std::span<const int64_t> slots =
+        std::span(indices).subspan(static_cast<size_t>(i * index_shape[1]), static_cast<size_t>(index_shape[1]));
+    const int64_t last = *std::max_element(slots.begin(), slots.end());
+    if (last >= static_cast<int64_t>(kv.size()) / width) {
+      return absl::InvalidArgumentError(absl::StrCat("attn.indices names row ", last, ", past the end of attn.kv"));
     }
     const auto row = static_cast<size_t>(n_heads * width);
     const std::vector<float> out =
-        ops::Attend(std::span(q).subspan(static_cast<size_t>(i) * row, row), n_heads, width, keys, sink, isa);
+        ops::Attend(std::span(q).subspan(static_cast<size_t>(i) * row, row), n_heads, width, kv, slots, sink, isa);
     ours.insert(ours.end(), out.begin(), out.end());
   }
   dump.AddBf16("attn.out", ours, {n, n_heads, width});

@@ -81,9 +81,10 @@ absl::Status JudgeNative(const std::string& name, const RowFigures& figures, con
   const double kl = Mean(figures.kl);
   report.Check(absl::StrCat(name, " mean KL"), kl <= 3.0 * *floor_kl,
                absl::StrCat(Figure(kl), " (limit ", Figure(3.0 * *floor_kl), " = 3 x floor)"));
-  report.Check(absl::StrCat(name, " median rel"), median <= 2.0 * *floor_rel,
-               absl::StrCat(Figure(median), " (limit ", Figure(2.0 * *floor_rel), " = 2 x floor), top-1 equal ",
-                            Percent(static_cast<double>(figures.n_top1_equal) / static_cast<double>(figures.rel.size()))));
+  report.Check(
+      absl::StrCat(name, " median rel"), median <= 2.0 * *floor_rel,
+      absl::StrCat(Figure(median), " (limit ", Figure(2.0 * *floor_rel), " = 2 x floor), top-1 equal ",
+                   Percent(static_cast<double>(figures.n_top1_equal) / static_cast<double>(figures.rel.size()))));
   return absl::OkStatus();
 }
 
@@ -113,19 +114,25 @@ absl::StatusOr<Computed> RunSequence(Model& model, const std::vector<uint32_t>& 
   SequenceMemory memory(model.layout(), n);
   for (int64_t begin = 0; begin < n; begin += chunk_tokens) {
     const int64_t end = std::min(begin + chunk_tokens, n);
-    const bool wanted = with_mtp || std::any_of(row_of.begin() + begin, row_of.begin() + end, [](int64_t r) { return r >= 0; });
+    const bool wanted =
+        with_mtp || std::any_of(row_of.begin() + begin, row_of.begin() + end, [](int64_t r) { return r >= 0; });
     ForwardBatch batch;
-    batch.chunks.push_back(memory.Chunk(begin, std::span(tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
-                                        wanted ? WantLogits::kAll : WantLogits::kNone));
+    batch.chunks.push_back(
+        memory.Chunk(begin, std::span(tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                     wanted ? WantLogits::kAll : WantLogits::kNone));
     ASSIGN_OR_RETURN(const ForwardOutput output, model.Forward(batch));
     for (int64_t i = 0; i < output.n_rows; ++i) {
       const int64_t row = row_of[static_cast<size_t>(begin + i)];
-      if (row >= 0) std::copy_n(output.logits.data() + static_cast<size_t>(i) * vocab, vocab, out.logits.data() + static_cast<size_t>(row) * vocab);
+      if (row >= 0)
+        std::copy_n(output.logits.data() + static_cast<size_t>(i) * vocab, vocab,
+                    out.logits.data() + static_cast<size_t>(row) * vocab);
     }
     const int64_t first_slot = std::max<int64_t>(begin - 1, 0);
     for (int64_t i = 0; i < output.n_mtp_rows; ++i) {
       const int64_t row = mtp_row_of[static_cast<size_t>(first_slot + i)];
-      if (row >= 0) std::copy_n(output.mtp_logits.data() + static_cast<size_t>(i) * vocab, vocab, out.mtp_logits.data() + static_cast<size_t>(row) * vocab);
+      if (row >= 0)
+        std::copy_n(output.mtp_logits.data() + static_cast<size_t>(i) * vocab, vocab,
+                    out.mtp_logits.data() + static_cast<size_t>(row) * vocab);
     }
   }
   return out;

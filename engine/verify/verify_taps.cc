@@ -40,31 +40,34 @@ RowsFigures CompareRows(const std::vector<float>& ours, const std::vector<float>
           Quantile(rel, 1.0)};
 }
 
-// Compares every submodule output the file has under the name the model taps it by.
+// Compares every submodule output that the file has under the name the model taps it by. Notes only: the layers and the
+// caches are what is judged.
 class SubmoduleChecker final : public TapSink {
  public:
-  SubmoduleChecker(const Vectors& vectors, Report& report) : vectors_(vectors), report_(report) {}
+  SubmoduleChecker(const Vectors& vectors, Report& report, Dump& dump)
+      : vectors_(vectors), report_(report), dump_(dump) {}
 
   void Tap(std::string_view name, std::span<const float> values, int64_t cols) override {
-    if (!vectors_.Has(name) || name.ends_with("attn.indexer") || name.ends_with("gate.indices")) {
-      sets_[std::string(name)] = {values.begin(), values.end()};
-      cols_ = cols;
-      if (name.ends_with("attn.indexer")) ReportChosen(name, cols);
+    if (!vectors_.Has(name)) return;
+    const int64_t rows = static_cast<int64_t>(values.size()) / cols;
+    if (name.ends_with("attn.indexer") || name.ends_with("gate.indices")) {
+      CompareSets(name, values, rows, cols);
       return;
     }
-    const int64_t rows = static_cast<int64_t>(values.size()) / cols;
     const auto reference = vectors_.Floats(name, {rows, cols});
     if (!reference.ok()) return;
-    const RowsFigures f = CompareRows({values.begin(), values.end()}, *reference, cols);
+    const std::vector<float> ours(values.begin(), values.end());
+    dump_.AddFloats(std::string(name), ours, {rows, cols});
+    const RowsFigures f = CompareRows(ours, *reference, cols);
     report_.Note(name, absl::StrCat("rows bit-equal ", Percent(f.equal), ", p99 rel ", Figure(f.p99)));
   }
 
  private:
-  void ReportChosen(std::string_view name, int64_t cols) {
-    const std::vector<float>& ours = sets_[std::string(name)];
-    const int64_t rows = static_cast<int64_t>(ours.size()) / cols;
+  // Rows of indices whose order means nothing.
+  void CompareSets(std::string_view name, std::span<const float> ours, int64_t rows, int64_t cols) {
     const auto reference = vectors_.Integers(name, {rows, cols});
     if (!reference.ok()) return;
+    const int64_t base = name.ends_with("attn.indexer") ? rows : 0;  // the file numbers entries after the T rows
     int64_t n_equal = 0;
     for (int64_t i = 0; i < rows; ++i) {
       std::set<int64_t> a;
@@ -72,18 +75,17 @@ class SubmoduleChecker final : public TapSink {
       for (int64_t k = 0; k < cols; ++k) {
         const auto at = static_cast<size_t>(i * cols + k);
         if (ours[at] >= 0) a.insert(static_cast<int64_t>(ours[at]));
-        if ((*reference)[at] >= 0) b.insert((*reference)[at] - rows);  // the file numbers entries after the T rows
+        if ((*reference)[at] >= 0) b.insert((*reference)[at] - base);
       }
       if (a == b) ++n_equal;
     }
-    report_.Note(name, absl::StrCat("rows with the same chosen entries ",
+    report_.Note(name, absl::StrCat("rows with the same indices ",
                                     Percent(static_cast<double>(n_equal) / static_cast<double>(rows))));
   }
 
   const Vectors& vectors_;
   Report& report_;
-  std::map<std::string, std::vector<float>> sets_;
-  int64_t cols_ = 0;
+  Dump& dump_;
 };
 
 absl::Status CheckCache(const Vectors& vectors, const std::string& name, const std::vector<float>& ours, int64_t rows,
@@ -92,7 +94,8 @@ absl::Status CheckCache(const Vectors& vectors, const std::string& name, const s
   if (!vectors.Has(name)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats(name, {rows, cols}));
   const RowsFigures f = CompareRows(ours, reference, cols);
-  report.Check(name, f.equal >= 0.95, absl::StrCat("rows bit-equal ", Percent(f.equal), " (limit 95 %), max rel ", Figure(f.max)));
+  report.Check(name, f.equal >= 0.95,
+               absl::StrCat("rows bit-equal ", Percent(f.equal), " (limit 95 %), max rel ", Figure(f.max)));
   return absl::OkStatus();
 }
 
@@ -102,13 +105,16 @@ absl::Status CheckCaches(Model& model, const Vectors& vectors, int64_t layer, Se
   const std::string prefix = absl::StrCat("cache.", layer, ".");
   const KvView view(model.config(), model.layout(), memory.blocks(), memory.state());
   const int64_t n_window = std::min(n_tokens, config.window);
-  RETURN_IF_ERROR(CheckCache(vectors, prefix + "window", view.WindowRing(layer, n_tokens), n_window, config.head_dim, report, dump));
+  RETURN_IF_ERROR(CheckCache(vectors, prefix + "window", view.WindowRing(layer, n_tokens), n_window, config.head_dim,
+                             report, dump));
   const int ratio = config.ratio(layer);
   if (ratio == 0) return absl::OkStatus();
   const int64_t n_entries = n_tokens / ratio;
-  RETURN_IF_ERROR(CheckCache(vectors, prefix + "entries", view.Entries(layer, n_entries), n_entries, config.head_dim, report, dump));
+  RETURN_IF_ERROR(CheckCache(vectors, prefix + "entries", view.Entries(layer, n_entries), n_entries, config.head_dim,
+                             report, dump));
   if (ratio != 4) return absl::OkStatus();
-  return CheckCache(vectors, prefix + "index_keys", view.IndexKeys(layer, n_entries), n_entries, config.index_head_dim, report, dump);
+  return CheckCache(vectors, prefix + "index_keys", view.IndexKeys(layer, n_entries), n_entries, config.index_head_dim,
+                    report, dump);
 }
 
 }  // namespace
@@ -129,10 +135,11 @@ absl::Status VerifyTaps(Model& model, const Vectors& vectors, Report& report, Du
   const std::vector<float> embedded = model.Embed(tokens);
   dump.AddBf16("x.0", embedded, stream_shape);
   const RowsFigures e = CompareRows(embedded, input, stream_width);
-  report.Check("x.0 (embedding)", e.equal == 1.0, absl::StrCat("positions bit-equal ", Percent(e.equal), " (limit 100 %)"));
+  report.Check("x.0 (embedding)", e.equal == 1.0,
+               absl::StrCat("positions bit-equal ", Percent(e.equal), " (limit 100 %)"));
 
   SequenceMemory memory(model.layout(), n);
-  SubmoduleChecker submodules(vectors, report);
+  SubmoduleChecker submodules(vectors, report, dump);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const std::string name = absl::StrCat("x.", layer + 1);
     ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats(name, stream_shape));

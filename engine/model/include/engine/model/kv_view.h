@@ -18,8 +18,8 @@ class KvView {
 
   // [min(n_tokens, window), head_dim] in ring order: the row of position p is p % window.
   std::vector<float> WindowRing(int64_t layer, int64_t n_tokens) const;
-  std::vector<float> Entries(int64_t layer, int64_t n_entries) const;      // [n_entries, head_dim]
-  std::vector<float> IndexKeys(int64_t layer, int64_t n_entries) const;    // [n_entries, index_head_dim]
+  std::vector<float> Entries(int64_t layer, int64_t n_entries) const;    // [n_entries, head_dim]
+  std::vector<float> IndexKeys(int64_t layer, int64_t n_entries) const;  // [n_entries, index_head_dim]
 
  private:
   const ModelConfig& config_;
