@@ -221,7 +221,7 @@ void GenerateStream::OnCancel() {
 }
 
 void GenerateStream::OnDone() {
-  core_.n_streams.fetch_sub(1);
+  core_.StreamClosed();
   // The engine, the pump or the bridge may hold this a little longer.
   const std::shared_ptr<GenerateStream> last = std::move(self_);
 }

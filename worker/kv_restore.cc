@@ -40,6 +40,7 @@ struct KvBridge::Candidate {
 struct KvBridge::Fetched {
   int64_t first_block = 0;
   std::vector<std::vector<std::byte>> blocks;  // from first_block on, without holes
+  int64_t end_block = INT64_MAX;               // the first block that cannot be had
   std::vector<std::byte> tail;
   std::vector<std::byte> state;
 };
@@ -111,9 +112,8 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
   const absl::Time deadline =
       begun + options_.fetch_timeout + options_.fetch_timeout_per_block * static_cast<int64_t>(chain.blocks.size());
   int n_attempts = 0;
-  int64_t hole = static_cast<int64_t>(chain.blocks.size());  // blocks from here on did not arrive
   for (const Candidate& candidate : UsableCheckpoints(chain, *found, tokens, n_local)) {
-    if (candidate.n_tokens / kBlockTokens > hole) continue;
+    if (candidate.n_tokens / kBlockTokens > fetched.end_block) continue;
     if (++n_attempts > kAttemptsMax) break;
     const auto n_blocks = static_cast<uint64_t>(candidate.n_tokens / kBlockTokens + 1 - fetched.first_block);
     const uint64_t n_bytes = n_blocks * options_.block_bytes + options_.state_bytes(candidate.n_tokens);
@@ -123,16 +123,14 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
       if (reason.empty()) reason = "restore_memory";
       continue;
     }
-    std::shared_ptr<void> lease(nullptr, [total = restore_bytes_, n_bytes](void*) { total->fetch_sub(n_bytes); });
+    std::shared_ptr<void> lease(restore_bytes_.get(),
+                                [total = restore_bytes_, n_bytes](void*) { total->fetch_sub(n_bytes); });
     const std::string failure = FetchCandidate(chain, candidate, request, deadline, fetched);
     if (request.cancelled != nullptr && request.cancelled->load()) return {nullptr, "cancelled", nullptr};
     if (!failure.empty()) {
       metrics_.RestoreFailed(failure);
       if (reason.empty()) reason = failure;
       if (failure == "store_unreachable" || failure == "store_timeout") break;
-      const int64_t n_fetched = fetched.first_block + static_cast<int64_t>(fetched.blocks.size());
-      if (!fetched.state.empty() && n_fetched < candidate.n_tokens / kBlockTokens) hole = n_fetched;
-      fetched.state.clear();
       continue;
     }
     if (candidate.n_tokens == chain.n_usable) reason.clear();
@@ -229,7 +227,10 @@ std::string KvBridge::FetchCandidate(const Chain& chain, const Candidate& candid
       // A hole ends what can be used.
       if (n_before + i == fetched.blocks.size()) fetched.blocks.push_back(std::move(payload));
     });
-    if (!failure.empty()) return failure;
+    if (!failure.empty()) {
+      fetched.end_block = fetched.first_block + static_cast<int64_t>(fetched.blocks.size());
+      return failure;
+    }
   }
 }
 

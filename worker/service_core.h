@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <mutex>
 
 #include "convert_service.h"
 #include "stream_pump.h"
@@ -30,6 +32,20 @@ struct ServiceCore {
     return status;
   }
 
+  void StreamClosed() {
+    if (n_streams.fetch_sub(1) != 1 || !draining.load()) return;
+    CallOnDrained();
+  }
+
+  void CallOnDrained() {
+    std::function<void()> callback;
+    {
+      std::lock_guard lock(drain_mutex);
+      callback = on_drained;
+    }
+    if (callback) callback();
+  }
+
   const WorkerServiceOptions options;
   const RequestLimits limits;
   Clock& clock;
@@ -41,6 +57,8 @@ struct ServiceCore {
   std::atomic<bool> draining{false};
   std::atomic<uint64_t> next_sequence_id{1};
   std::atomic<size_t> n_streams{0};
+  std::mutex drain_mutex;  // guards on_drained: it is set once while streams end on other threads
+  std::function<void()> on_drained;
   StreamPump pump;  // last: its thread uses the rest
 };
 

@@ -28,11 +28,17 @@ WorkerService::~WorkerService() { core_->hub.set_on_change(nullptr); }
 void WorkerService::SetReady(bool ready) { core_->ready.store(ready); }
 size_t WorkerService::n_streams() const { return core_->n_streams.load(); }
 
-void WorkerService::Drain() {
-  if (core_->draining.exchange(true)) return;
-  engine::EngineMessage message = engine::DrainRequest{};
-  // New calls are refused here in any case.
-  core_->engine_inbox.Post(std::move(message));
+void WorkerService::Drain(std::function<void()> on_drained) {
+  if (on_drained) {
+    std::lock_guard lock(core_->drain_mutex);
+    core_->on_drained = std::move(on_drained);
+  }
+  if (!core_->draining.exchange(true)) {
+    engine::EngineMessage message = engine::DrainRequest{};
+    // New calls are refused here in any case.
+    core_->engine_inbox.Post(std::move(message));
+  }
+  if (core_->n_streams.load() == 0) core_->CallOnDrained();
 }
 
 grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* WorkerService::Generate(grpc::CallbackServerContext* context,
@@ -83,7 +89,7 @@ grpc::ServerUnaryReactor* WorkerService::Drain(grpc::CallbackServerContext* cont
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const grpc::Status allowed = core_->Authorize(*context);
   if (allowed.ok()) {
-    Drain();
+    Drain(nullptr);
     reply->set_n_running(static_cast<uint32_t>(n_streams()));
   }
   reactor->Finish(allowed);

@@ -3,6 +3,7 @@
 #include <grpcpp/server.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -57,8 +58,9 @@ class WorkerService final : public v1::Worker::CallbackService {
 
   // Status says so; the health service is the server's.
   void SetReady(bool ready);
-  // As the Drain call: nothing new is admitted.
-  void Drain();
+  // As the Drain call: nothing new is admitted. `on_drained` (may be null) runs on some thread, perhaps more than once,
+  // when no Generate call is open any more.
+  void Drain(std::function<void()> on_drained);
   // Generate calls that are not over yet.
   size_t n_streams() const;
 

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "common/admin_server.h"
+
+namespace longshelf::worker {
+
+// How far this process is, for /readyz. Written by the main and the control thread, read by the admin server's.
+class LoadState {
+ public:
+  enum class Phase : uint8_t { kStarting, kLoading, kPreparing, kServing, kDraining, kFailed };
+
+  void Set(Phase phase) { phase_.store(phase); }
+  void SetPercent(int percent) { percent_.store(percent); }
+
+  bool live() const { return phase_.load() != Phase::kFailed; }
+  Readiness Read() const {
+    switch (phase_.load()) {
+      case Phase::kStarting:
+        return {false, "starting"};
+      case Phase::kLoading:
+        return {false, "loading weights " + std::to_string(percent_.load()) + " %"};
+      case Phase::kPreparing:
+        return {false, "allocating KV memory"};
+      case Phase::kServing:
+        return {true, "serving"};
+      case Phase::kDraining:
+        return {false, "draining"};
+      case Phase::kFailed:
+        break;
+    }
+    return {false, "the engine has ended"};
+  }
+
+ private:
+  std::atomic<Phase> phase_{Phase::kStarting};
+  std::atomic<int> percent_{0};
+};
+
+}  // namespace longshelf::worker

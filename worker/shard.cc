@@ -1,0 +1,285 @@
+#include "shard.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/build_info.h"
+#include "common/metrics.h"
+#include "common/status.h"
+#include "engine/comm/mpi_session.h"
+#include "engine/comm/run_dir.h"
+#include "engine/executor.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/model.h"
+#include "engine/shard_group.h"
+#include "leader.h"
+#include "load_state.h"
+#include "memory_check.h"
+
+namespace longshelf::worker {
+namespace {
+
+using engine::kBlockTokens;
+
+constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
+
+// R = 1: marks progress layer by layer, so that a long step is told from a hung one.
+class WatchedTransport final : public engine::ExpertTransport {
+ public:
+  explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  int Owner(uint32_t expert) const override { return inner_.Owner(expert); }
+  absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
+                        std::span<const engine::ExpertAssignment> assignments,
+                        std::vector<engine::DispatchedRow>& received) override {
+    watch_.MarkProgress();
+    return inner_.Dispatch(rows, row_bytes, assignments, received);
+  }
+  absl::Status Combine(std::span<const std::byte> results, size_t result_bytes,
+                       std::span<std::byte> combined) override {
+    watch_.MarkProgress();
+    return inner_.Combine(results, result_bytes, combined);
+  }
+
+ private:
+  engine::GroupWatch& watch_;
+  engine::LocalExpertTransport inner_;
+};
+
+class WatchedStepRunner final : public engine::StepRunner {
+ public:
+  WatchedStepRunner(engine::GroupWatch& watch, engine::Executor& executor) : watch_(watch), inner_(executor) {}
+  engine::GroupShape shape() const override { return inner_.shape(); }
+  absl::StatusOr<engine::StepResult> Run(const engine::StepPlan& plan) override {
+    watch_.BeginStep(plan.seq);
+    auto result = inner_.Run(plan);
+    watch_.EndStep();
+    return result;
+  }
+
+ private:
+  engine::GroupWatch& watch_;
+  engine::LocalStepRunner inner_;
+};
+
+// What one process holds, in the order in which it is made.
+class Shard {
+ public:
+  Shard(const ShardConfig& config, ShutdownSignals& signals)
+      : config_(config), signals_(signals), metrics_("longshelf-shard") {}
+
+  absl::Status Run();
+  int rank() const { return rank_; }
+  LoadState& load_state() { return load_state_; }
+
+ private:
+  absl::Status JoinGroup();
+  absl::Status StartAdmin();
+  absl::Status Load();
+  absl::Status Allocate(const engine::ModelConfig& model_config);
+  absl::Status LeadGroup(const engine::ShardGroup& group);
+  absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
+
+  const ShardConfig& config_;
+  ShutdownSignals& signals_;
+  Metrics metrics_;
+  LoadState load_state_;
+  SystemClock clock_;
+  int rank_ = 0;
+  std::unique_ptr<engine::MpiSession> session_;    // R > 1
+  std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
+  std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<engine::MpiExpertTransport> group_transport_;
+  std::unique_ptr<WatchedTransport> own_transport_;
+  std::shared_ptr<const engine::ModelWeights> weights_;
+  std::unique_ptr<engine::Model> model_;
+  std::unique_ptr<engine::Executor> executor_;
+  int64_t n_context_max_ = 0;
+};
+
+absl::Status Shard::Run() {
+  RETURN_IF_ERROR(JoinGroup());
+  const Logging logging(config_.log, absl::StrCat("longshelf-shard", rank_ > 0 ? absl::StrCat("-", rank_) : ""));
+  const absl::Status status = [this]() -> absl::Status {
+    if (rank_ == 0) RETURN_IF_ERROR(StartAdmin());
+    RETURN_IF_ERROR(Load());
+    if (session_ == nullptr) {
+      WatchedStepRunner runner(*own_watch_, *executor_);
+      return Serve(runner, {getpid()});
+    }
+    const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
+                                   &session_->watch(), config_.generation};
+    RETURN_IF_ERROR(engine::AgreeOnIdentity(
+        session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
+    RETURN_IF_ERROR(rank_ == 0 ? LeadGroup(group) : engine::RunFollower(group, *executor_));
+    return session_->Finish(kGroupExitDeadline);
+  }();
+  load_state_.Set(LoadState::Phase::kFailed);
+  admin_.reset();
+  if (!status.ok()) spdlog::error("shard {} ends: {}", rank_, status.ToString());
+  return status;
+}
+
+absl::Status Shard::JoinGroup() {
+  if (config_.n_shards > 1) {
+    engine::MpiSessionOptions options;
+    options.run_dir = config_.run_dir;
+    options.generation = config_.generation;
+    options.supervisor_pid = config_.supervisor_pid;
+    options.n_shards = config_.n_shards;
+    options.progress_deadline = config_.step_deadline;
+    ASSIGN_OR_RETURN(session_, engine::MpiSession::Start(std::move(options)));
+    rank_ = session_->communicator().rank();
+    return absl::OkStatus();
+  }
+  engine::GroupWatch::Options options;
+  options.progress_deadline = config_.step_deadline;
+  if (!config_.run_dir.empty()) {
+    engine::TieToParent();
+    RETURN_IF_ERROR(engine::WriteRankPid(config_.run_dir, 0, getpid()));
+    options.error_file = engine::RankErrorPath(config_.run_dir, 0);
+  }
+  own_watch_ = std::make_unique<engine::GroupWatch>(std::move(options));
+  if (config_.supervisor_pid > 0) {
+    return own_watch_->Watch(static_cast<pid_t>(config_.supervisor_pid), "the supervisor");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Shard::StartAdmin() {
+  AdminCallbacks callbacks;
+  callbacks.live = [this] { return load_state_.live(); };
+  callbacks.ready = [this] { return load_state_.Read(); };
+  callbacks.metrics = [this] { return metrics_.Serialize(); };
+  ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, std::move(callbacks)));
+  spdlog::info("admin on {}", admin_->url());
+  return absl::OkStatus();
+}
+
+absl::Status Shard::Load() {
+  ASSIGN_OR_RETURN(const engine::ModelConfig model_config, engine::LoadModelConfig(config_.model));
+  RETURN_IF_ERROR(Allocate(model_config));
+  load_state_.Set(LoadState::Phase::kLoading);
+  int logged = 0;
+  const auto progress = [this, &logged](const engine::LoadProgress& p) {
+    const int percent =
+        p.bytes_total == 0
+            ? 100
+            : static_cast<int>(100.0 * static_cast<double>(p.bytes_done) / static_cast<double>(p.bytes_total));
+    load_state_.SetPercent(percent);
+    if (rank_ == 0 && percent >= logged + 10) {
+      logged = percent - percent % 10;
+      spdlog::info("loading weights: {} % of {} bytes", percent, p.bytes_total);
+    }
+  };
+  ASSIGN_OR_RETURN(weights_, engine::LoadModelWeights(config_.model, progress));
+  load_state_.Set(LoadState::Phase::kPreparing);
+  engine::ModelOptions options;
+  options.numerics = config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
+  options.n_threads = config_.n_threads;
+  const engine::KvLayout layout(weights_->config, options.numerics);
+  if (session_ != nullptr) {
+    group_transport_ = std::make_unique<engine::MpiExpertTransport>(
+        session_->communicator(), static_cast<uint32_t>(model_config.n_routed_experts), config_.generation);
+    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *group_transport_));
+  } else {
+    own_transport_ = std::make_unique<WatchedTransport>(*own_watch_);
+    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *own_transport_));
+  }
+  engine::ExecutorOptions executor_options;
+  executor_options.n_slots = config_.n_sequences_max;
+  executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / layout.block_bytes());
+  ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
+  return absl::OkStatus();
+}
+
+absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
+  const engine::KvLayout layout(model_config,
+                                config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative);
+  const auto n_blocks = static_cast<int64_t>(config_.kv_memory_bytes / layout.block_bytes());
+  if (n_blocks < 1 || n_blocks > int64_t{UINT32_MAX}) {
+    return absl::InvalidArgumentError(absl::StrCat("--kv-memory is ", config_.kv_memory_bytes, " bytes, or ", n_blocks,
+                                                   " blocks of ", layout.block_bytes(),
+                                                   " bytes; give at least one block per sequence"));
+  }
+  // A sequence lives on one shard.
+  const int64_t fits = n_blocks * kBlockTokens;
+  n_context_max_ = config_.n_context_max > 0 ? config_.n_context_max : std::min(model_config.max_positions, fits);
+  if (n_context_max_ > model_config.max_positions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--context is ", n_context_max_, "; the model knows ", model_config.max_positions, " positions"));
+  }
+  if (n_context_max_ > fits) {
+    const int64_t n_needed = (n_context_max_ + kBlockTokens - 1) / kBlockTokens;
+    return absl::InvalidArgumentError(absl::StrCat("--context is ", n_context_max_, ", whose KV needs ",
+                                                   static_cast<uint64_t>(n_needed) * layout.block_bytes(),
+                                                   " bytes, but --kv-memory is ", config_.kv_memory_bytes));
+  }
+  MemoryNeed need;
+  for (const auto& entry : std::filesystem::directory_iterator(config_.model)) {
+    if (entry.path().extension() == ".safetensors") need.weights += entry.file_size();
+  }
+  need.kv_blocks = static_cast<uint64_t>(n_blocks) * layout.block_bytes();
+  need.states = uint64_t{config_.n_sequences_max} * layout.state_bytes();
+  need.checkpoints = config_.checkpoint_memory_bytes;
+  return CheckMemory(need, config_.n_shards, AvailableMemoryBytes());
+}
+
+absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
+  engine::ShardGroupRunner runner(group, *executor_);
+  std::vector<int64_t> pids;
+  for (const engine::RankProcess& process : engine::ReadRankPids(config_.run_dir)) pids.push_back(process.id.pid);
+  RETURN_IF_ERROR(Serve(runner, std::move(pids)));
+  return runner.Shutdown();
+}
+
+absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids) {
+  LeaderContext context{config_, signals_, clock_, metrics_, load_state_};
+  LeaderModel model;
+  const engine::Model& m = *model_;
+  model.fingerprint = m.fingerprint();
+  model.kernel_isa = std::string(m.kernel_isa());
+  model.numerics = config_.numerics;
+  model.vocab_size = static_cast<uint32_t>(m.config().vocab_size);
+  model.eos_token_id = m.config().eos_token_id;
+  model.n_context_max = n_context_max_;
+  model.block_bytes = m.layout().block_bytes();
+  model.state_export_bytes = [&m](int64_t n_tokens) { return m.layout().StateExportBytes(n_tokens); };
+  model.shard_pids = std::move(shard_pids);
+  return RunLeader(context, model, runner);
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 0;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kResourceExhausted:
+      return kExitConfig;
+    case absl::StatusCode::kUnavailable:
+      return kExitUnavailable;
+    default:
+      return engine::kGroupBrokenExitCode;
+  }
+}
+
+}  // namespace
+
+int RunShard(const ShardConfig& config, ShutdownSignals& signals) {
+  Shard shard(config, signals);
+  const absl::Status status = shard.Run();
+  if (status.ok()) return 0;
+  if (!config.run_dir.empty()) engine::WriteRankError(config.run_dir, shard.rank(), status.ToString());
+  return ExitCodeOf(status);
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,13 @@
+#include "common/config.h"
+#include "common/shutdown.h"
+#include "shard.h"
+#include "worker/shard_config.h"
+
+int main(int argc, char** argv) {
+  longshelf::worker::ShardConfig config;
+  longshelf::ConfigSpec spec("longshelf-shard", "One process of a worker: loads a model and runs sequences on it.");
+  longshelf::worker::AddShardOptions(spec, &config);
+  if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
+  longshelf::ShutdownSignals signals;
+  return longshelf::worker::RunShard(config, signals);
+}
