@@ -24,6 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr unsigned kCloseRangeCloexec = 1U << 2;  // CLOSE_RANGE_CLOEXEC of linux/close_range.h
+
 std::vector<char*> Pointers(const std::vector<std::string>& texts) {
   std::vector<char*> out;
   for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
@@ -42,6 +44,8 @@ std::vector<char*> Pointers(const std::vector<std::string>& texts) {
   sigprocmask(SIG_SETMASK, &none, nullptr);
   const int null_fd = open("/dev/null", O_RDONLY);
   if (null_fd >= 0) dup2(null_fd, STDIN_FILENO);
+  // Whatever a library opened without the flag: a child that holds our listening socket keeps the port taken.
+  syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, kCloseRangeCloexec);
   execvpe(argv[0], argv, environment);
   const int why = errno;
   [[maybe_unused]] const ssize_t n = write(report_fd, &why, sizeof(why));

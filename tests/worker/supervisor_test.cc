@@ -87,6 +87,18 @@ TEST_P(Shards, NothingOutlivesAKilledSupervisorAndTheNextOneCleansUp) {
   EXPECT_THAT(next.Leftovers(), IsEmpty());
 }
 
+// A child that holds the supervisor's port keeps it taken after the supervisor is gone.
+TEST(Supervisor, TheGroupInheritsNoSocket) {
+  const auto dir = testing::MakeTempDir("supervisor");
+  SupervisedWorker worker(dir, LONGSHELF_TEST_FAKE_SHARD, Flags("serve", 1));
+  const auto view = worker.WaitServing(1, 1, seconds(20));
+  ASSERT_TRUE(view.has_value()) << worker.log();
+  const auto fds = std::filesystem::path("/proc") / std::to_string(view->ranks[0].id.pid) / "fd";
+  for (const auto& fd : std::filesystem::directory_iterator(fds)) {
+    EXPECT_THAT(std::filesystem::read_symlink(fd.path()).string(), Not(HasSubstr("socket:")));
+  }
+}
+
 TEST(Supervisor, ASecondTermEndsAShardThatDoesNotDrain) {
   const auto dir = testing::MakeTempDir("supervisor");
   SupervisedWorker worker(dir, LONGSHELF_TEST_FAKE_SHARD, Flags("stubborn", 2));

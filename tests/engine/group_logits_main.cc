@@ -1,0 +1,187 @@
+// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT. Runs the same requests through every fixture model
+// in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to OUTPUT.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "engine/comm/mpi_session.h"
+#include "engine/executor.h"
+#include "engine/model/model.h"
+#include "engine/shard_group.h"
+#include "testing/fixtures.h"
+
+namespace longshelf {
+namespace {
+
+using engine::StepPlan;
+using engine::StepResult;
+
+constexpr uint32_t kSlotsPerShard = 8;
+constexpr uint32_t kBlocksPerSequence = 3;
+constexpr uint32_t kBlocksPerShard = kSlotsPerShard * kBlocksPerSequence;
+constexpr int kSamples = 4;
+// Prompt lengths around the window, the compressors' groups and the block size.
+constexpr size_t kPromptTokens[] = {1, 70, 131, 300, 517};
+constexpr size_t kChunkTokens[] = {1, 64, 50, 129, 512};
+
+// One sequence on its home shard.
+struct Sequence {
+  engine::SlotId slot;
+  std::vector<uint32_t> blocks;
+  std::vector<uint32_t> prompt;
+  std::vector<uint32_t> next;  // tokens of the next step
+  size_t chunk = 0;
+  int64_t n_past = 0;
+  int n_sampled = 0;
+};
+
+std::vector<Sequence> MakeSequences(int n_shards, uint32_t vocab_size) {
+  std::vector<Sequence> sequences(std::size(kPromptTokens));
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    Sequence& sequence = sequences[s];
+    const auto shards = static_cast<size_t>(n_shards);
+    sequence.slot = {static_cast<uint16_t>(s % shards), static_cast<uint16_t>(s / shards)};
+    for (uint32_t b = 0; b < kBlocksPerSequence; ++b) {
+      sequence.blocks.push_back(static_cast<uint32_t>(s / shards) * kBlocksPerSequence + b);
+    }
+    for (size_t i = 0; i < kPromptTokens[s]; ++i) {
+      sequence.prompt.push_back(static_cast<uint32_t>((i * 7919 + s * 104729 + i * i) % vocab_size));
+    }
+    sequence.chunk = kChunkTokens[s];
+  }
+  return sequences;
+}
+
+// Rows of all sequences that still have something to do.
+StepPlan NextPlan(std::vector<Sequence>& sequences, std::vector<Sequence*>& in_plan) {
+  StepPlan plan;
+  in_plan.clear();
+  for (Sequence& sequence : sequences) {
+    const auto n_past = static_cast<size_t>(sequence.n_past);
+    if (n_past < sequence.prompt.size()) {
+      const size_t n = std::min(sequence.chunk, sequence.prompt.size() - n_past);
+      sequence.next.assign(sequence.prompt.begin() + sequence.n_past,
+                           sequence.prompt.begin() + sequence.n_past + static_cast<int64_t>(n));
+    } else if (sequence.n_sampled == kSamples) {
+      continue;
+    }
+    if (n_past == 0) {
+      StepPlan::OpenSlot open;
+      open.slot = sequence.slot;
+      open.sampling.temperature = 0.0;
+      plan.open_slots.push_back(open);
+    }
+    StepPlan::Row row;
+    row.slot = sequence.slot;
+    row.n_past = sequence.n_past;
+    row.tokens = sequence.next;
+    row.blocks = sequence.blocks;
+    row.sample = n_past + sequence.next.size() >= sequence.prompt.size();
+    row.return_logits = row.sample;
+    plan.rows.push_back(row);
+    in_plan.push_back(&sequence);
+  }
+  return plan;
+}
+
+StepPlan ExportPlan(const std::vector<Sequence>& sequences) {
+  StepPlan plan;
+  for (const Sequence& sequence : sequences) {
+    for (size_t b = 0; b * engine::kBlockTokens < static_cast<size_t>(sequence.n_past); ++b) {
+      const int64_t n =
+          std::min<int64_t>(sequence.n_past - static_cast<int64_t>(b) * engine::kBlockTokens, engine::kBlockTokens);
+      plan.export_blocks.push_back({sequence.slot.shard, sequence.blocks[b], n});
+    }
+    plan.export_states.push_back({sequence.slot, sequence.n_past});
+  }
+  return plan;
+}
+
+absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstream& out) {
+  std::vector<Sequence> sequences = MakeSequences(runner.shape().n_shards, vocab_size);
+  std::vector<Sequence*> in_plan;
+  uint64_t seq = 0;
+  for (StepPlan plan = NextPlan(sequences, in_plan); !plan.rows.empty(); plan = NextPlan(sequences, in_plan)) {
+    plan.seq = ++seq;
+    ASSIGN_OR_RETURN(const StepResult result, runner.Run(plan));
+    for (size_t i = 0; i < in_plan.size(); ++i) {
+      Sequence& sequence = *in_plan[i];
+      sequence.n_past += static_cast<int64_t>(plan.rows[i].tokens.size());
+      if (!plan.rows[i].sample) continue;
+      const engine::SampledToken& sampled = result.sampled[i];
+      out.write(reinterpret_cast<const char*>(sampled.logits.data()),
+                static_cast<std::streamsize>(sampled.logits.size() * sizeof(float)));
+      sequence.next = {sampled.token};
+      ++sequence.n_sampled;
+    }
+  }
+  StepPlan plan = ExportPlan(sequences);
+  plan.seq = ++seq;
+  ASSIGN_OR_RETURN(const StepResult result, runner.Run(plan));
+  out << result.Serialize();
+  return absl::OkStatus();
+}
+
+absl::Status RunModel(engine::MpiSession* session, const std::string& name, engine::Numerics numerics,
+                      std::ofstream& out) {
+  ASSIGN_OR_RETURN(auto weights, engine::LoadModelWeights(testing::ModelPath(name), nullptr));
+  const auto n_experts = static_cast<uint32_t>(weights->config.n_routed_experts);
+  const auto vocab_size = static_cast<uint32_t>(weights->config.vocab_size);
+  engine::LocalExpertTransport local;
+  std::unique_ptr<engine::MpiExpertTransport> remote;
+  if (session != nullptr) {
+    remote = std::make_unique<engine::MpiExpertTransport>(session->communicator(), n_experts, session->generation());
+  }
+  engine::ExpertTransport& transport = remote != nullptr ? static_cast<engine::ExpertTransport&>(*remote) : local;
+  engine::ModelOptions options;
+  options.numerics = numerics;
+  ASSIGN_OR_RETURN(auto model, engine::Model::Create(std::move(weights), options, transport));
+  ASSIGN_OR_RETURN(auto executor, engine::Executor::Create(engine::MakeSequenceModel(*model),
+                                                           {.n_slots = kSlotsPerShard, .n_blocks = kBlocksPerShard}));
+  if (session == nullptr) {
+    engine::LocalStepRunner runner(*executor);
+    return Drive(runner, vocab_size, out);
+  }
+  RETURN_IF_ERROR(engine::AgreeOnIdentity(
+      session->communicator(),
+      engine::GroupIdentity(*model, executor->shape(session->communicator().size()), /*n_context_max=*/1024)));
+  const engine::ShardGroup group = {session->communicator(), session->doorbell(), *remote, &session->watch(),
+                                    session->generation()};
+  if (session->communicator().rank() != 0) return engine::RunFollower(group, *executor);
+  engine::ShardGroupRunner runner(group, *executor);
+  RETURN_IF_ERROR(Drive(runner, vocab_size, out));
+  return runner.Shutdown();
+}
+
+absl::Status Run(const std::string& run_dir, const std::string& output) {
+  std::unique_ptr<engine::MpiSession> session;
+  if (const auto position = engine::ReadLaunchPosition(); position.has_value()) {
+    engine::MpiSessionOptions options;
+    options.run_dir = run_dir;
+    options.generation = 5;
+    options.n_shards = position->size;
+    ASSIGN_OR_RETURN(session, engine::MpiSession::Start(options));
+  }
+  std::ofstream out;
+  if (session == nullptr || session->communicator().rank() == 0) out.open(output, std::ios::binary);
+  for (const char* name : {"micro-flash", "micro-pro", "micro-odd", "demo"}) {
+    for (const engine::Numerics numerics : {engine::Numerics::kNative, engine::Numerics::kFp32}) {
+      RETURN_IF_ERROR(RunModel(session.get(), name, numerics, out));
+    }
+  }
+  return session == nullptr ? absl::OkStatus() : session->Finish(absl::Seconds(5));
+}
+
+}  // namespace
+}  // namespace longshelf
+
+int main(int argc, char** argv) {
+  if (argc != 3) return 64;
+  const absl::Status status = longshelf::Run(argv[1], argv[2]);
+  if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}

@@ -1,0 +1,39 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "mpi_launch.h"
+#include "testing/fixtures.h"
+
+namespace longshelf {
+namespace {
+
+std::string ReadAll(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// Everything the models of tests/fixtures and the demo model compute for five sequences, in native and fp32 numerics.
+std::string Compute(int n_shards) {
+  const auto dir = testing::MakeTempDir("logits");
+  const std::string output = (dir / "results").string();
+  std::vector<std::string> line = {LONGSHELF_TEST_SHARD, dir.string(), output};
+  if (n_shards > 1) line = testing::MpirunLine(n_shards, dir, {output});
+  testing::TestProcess group(line, dir / "output");
+  const testing::LaunchResult result = group.Wait(280);
+  EXPECT_EQ(result.exit_code, 0) << n_shards << " shards: " << result.output;
+  return ReadAll(output);
+}
+
+TEST(ShardGroupLogits, TwoThreeAndFourShardsGiveTheBitsOfOneForEveryFixtureModelInBothNumerics) {
+  const std::string one = Compute(1);
+  ASSERT_GT(one.size(), size_t{1} << 20);
+  // No EXPECT_EQ: a failure would print megabytes.
+  for (const int n_shards : {2, 3, 4}) EXPECT_TRUE(Compute(n_shards) == one) << n_shards << " shards differ from one";
+}
+
+}  // namespace
+}  // namespace longshelf
