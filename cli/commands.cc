@@ -7,6 +7,7 @@ std::vector<Command> Commands() {
       {"chat", "talk to a model", RunChat},
       {"render", "chat messages to the prompt and its token ids; completions to messages", RunRender},
       {"tokenize", "text to token ids and back", RunTokenize},
+      {"verify", "compare the engine with reference vectors", RunVerify},
   };
 }
 

@@ -13,5 +13,6 @@ std::vector<Command> Commands();
 int RunChat(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
+int RunVerify(int argc, const char* const* argv);
 
 }  // namespace longshelf::cli

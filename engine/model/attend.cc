@@ -7,31 +7,54 @@
 #include "float_formats.h"
 
 namespace longshelf::engine {
+namespace {
 
-void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
-                std::span<const float* const> keys, std::span<const float> sink, std::span<float> p, float* out) {
-  const bool native = numerics == Numerics::kNative;
-  const auto n_keys = static_cast<int64_t>(keys.size());
+// One head, by online softmax over the tiles. p: scratch of the largest tile.
+void AttendHead(const KernelTable& kernels, bool native, const float* q, int64_t width, const AttendKeyTiles& tiles,
+                float sink, std::span<float> p, float* out) {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
-  for (int64_t h = 0; h < n_heads; ++h) {
-    float max = -std::numeric_limits<float>::infinity();
-    for (size_t k = 0; k < keys.size(); ++k) {
-      p[k] = kernels.dot(q + h * width, keys[k], width) * scale;
-      max = std::max(max, p[k]);
+  float max = -std::numeric_limits<float>::infinity();
+  float sum = 0.0F;
+  std::fill(out, out + width, 0.0F);
+  const float* const* keys = tiles.keys.data();
+  for (const int64_t n : tiles.tile_sizes) {
+    const float previous_max = max;
+    for (int64_t k = 0; k < n; ++k) {
+      p[static_cast<size_t>(k)] = kernels.dot(q, keys[k], width) * scale;
+      max = std::max(max, p[static_cast<size_t>(k)]);
     }
-    float sum = 0.0F;
-    for (float& v : p) {
+    const float rescale = std::exp(previous_max - max);
+    float tile_sum = 0.0F;
+    for (float& v : p.first(static_cast<size_t>(n))) {
       v = std::exp(v - max);
-      sum += v;
+      tile_sum += v;
       if (native) v = RoundBf16(v);
     }
-    sum += std::exp(sink[static_cast<size_t>(h)] - max);
-    float* o = out + h * width;
-    kernels.weighted_sum(p.data(), keys.data(), n_keys, width, o);
-    for (int64_t c = 0; c < width; ++c) {
-      o[c] /= sum;
-      if (native) o[c] = RoundBf16(o[c]);
-    }
+    sum = sum * rescale + tile_sum;
+    kernels.weighted_sum(p.data(), keys, n, width, rescale, out);
+    keys += n;
+  }
+  sum += std::exp(sink - max);
+  for (int64_t c = 0; c < width; ++c) {
+    out[c] /= sum;
+    if (native) out[c] = RoundBf16(out[c]);
+  }
+}
+
+}  // namespace
+
+void AttendKeyTiles::CloseGroup() {
+  for (; n_closed_ < keys.size(); n_closed_ += static_cast<size_t>(tile_sizes.back())) {
+    tile_sizes.push_back(std::min(kAttendTile, static_cast<int64_t>(keys.size() - n_closed_)));
+  }
+}
+
+void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
+                const AttendKeyTiles& tiles, std::span<const float> sink, float* out) {
+  float p[kAttendTile];
+  for (int64_t h = 0; h < n_heads; ++h) {
+    AttendHead(kernels, numerics == Numerics::kNative, q + h * width, width, tiles, sink[static_cast<size_t>(h)], p,
+               out + h * width);
   }
 }
 

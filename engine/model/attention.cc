@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "attend.h"
@@ -9,6 +10,20 @@
 
 namespace longshelf::engine {
 namespace {
+
+// Per-head RMS without weight. The published code runs it on BF16 tensors, so every step of it rounds.
+void NormalizeQuery(const Ops& ops, float* head, int64_t width) {
+  if (!ops.native()) {
+    ops.RmsNormRow({}, head, width, head);
+    return;
+  }
+  double sum = 0.0;
+  for (int64_t c = 0; c < width; ++c) sum += static_cast<double>(ops.Round(head[c] * head[c]));
+  const float mean = ops.Round(static_cast<float>(sum / static_cast<double>(width)));
+  const float shifted = ops.Round(mean + static_cast<float>(ops.config().rms_norm_eps));
+  const float r = ops.Round(1.0F / std::sqrt(shifted));
+  for (int64_t c = 0; c < width; ++c) head[c] = ops.Round(head[c] * r);
+}
 
 // Chosen entries per row, padded with -1.
 void TapChosen(const Tapper& taps, const std::vector<std::vector<int32_t>>& chosen, int64_t topk) {
@@ -85,7 +100,7 @@ std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, cons
       rope_.Angles(rows.n_past + i, cos.data(), sin.data());
       for (int64_t h = 0; h < config.n_heads; ++h) {
         float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
-        ops.RmsNormRow({}, head, width, head);
+        NormalizeQuery(ops, head, width);
         ApplyRope(head + config.nope_dim(), rope_.n_pairs(), cos.data(), sin.data());
         ops.Round({head + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
       }
@@ -184,10 +199,11 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
   const ModelConfig& config = ops.config();
   const int64_t width = config.head_dim;
   const int64_t position = rows.n_past + i;
-  std::vector<const float*> keys;
+  AttendKeyTiles tiles;
   for (int64_t p = std::max<int64_t>(position - config.window + 1, 0); p <= position; ++p) {
-    keys.push_back(part.window.data() + (p - part.window_begin) * width);
+    tiles.keys.push_back(part.window.data() + (p - part.window_begin) * width);
   }
+  tiles.CloseGroup();
   std::vector<float> unpacked;
   if (chosen != nullptr) {
     const RecordFormat format = EntryFormat(config, ops.numerics());
@@ -196,15 +212,15 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
     float* entry = unpacked.data();
     for (const int32_t e : *chosen) {
       UnpackEntry(format, RecordAt(component, rows.blocks, e), entry);
-      keys.push_back(entry);
+      tiles.keys.push_back(entry);
       entry += width;
     }
   } else if (ratio_ == 128) {
-    for (int64_t e = 0; e < (position + 1) / ratio_; ++e) keys.push_back(part.entries.data() + e * width);
+    for (int64_t e = 0; e < (position + 1) / ratio_; ++e) tiles.keys.push_back(part.entries.data() + e * width);
   }
 
-  std::vector<float> p(keys.size());
-  AttendKeys(ops.kernels(), ops.numerics(), q, config.n_heads, width, keys, weights_.sink, p, out);
+  tiles.CloseGroup();
+  AttendKeys(ops.kernels(), ops.numerics(), q, config.n_heads, width, tiles, weights_.sink, out);
   std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
   std::vector<float> sin(cos.size());
   rope_.Angles(position, cos.data(), sin.data());

@@ -88,15 +88,15 @@ void Compressor::PoolWindow(const Source& source, int64_t entry, float* out) con
   for (int64_t c = 0; c < d_; ++c) {
     float max = g[0][c];
     for (int64_t i = 1; i < n; ++i) max = std::max(max, g[i][c]);
-    float weights[2 * 128];
-    float sum = 0.0F;
+    // In double: a chain of up to 128 roundings would show in the stored entry.
+    double sum = 0.0;
+    double value = 0.0;
     for (int64_t i = 0; i < n; ++i) {
-      weights[i] = std::exp(g[i][c] - max);
-      sum += weights[i];
+      const double weight = std::exp(static_cast<double>(g[i][c]) - static_cast<double>(max));
+      sum += weight;
+      value += weight * static_cast<double>(a[i][c]);
     }
-    float value = 0.0F;
-    for (int64_t i = 0; i < n; ++i) value += weights[i] / sum * a[i][c];
-    out[c] = value;
+    out[c] = static_cast<float>(value / sum);
   }
 }
 

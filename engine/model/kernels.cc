@@ -189,11 +189,13 @@ float Dot(const float* a, const float* b, int64_t n) {
   return Fold(acc);
 }
 
-void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float* out) {
+void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale, float* out) {
   constexpr int64_t kTile = 4 * kN;
+  const V scale = hn::Set(d, rescale);
   int64_t c = 0;
   for (; c + kTile <= width; c += kTile) {
-    V acc[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    V acc[4];
+    for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Mul(hn::LoadU(d, out + c + t * kN), scale);
     for (int64_t i = 0; i < n_rows; ++i) {
       const V pv = hn::Set(d, p[i]);
       for (int64_t t = 0; t < 4; ++t) acc[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), acc[t]);
@@ -201,7 +203,7 @@ void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64
     for (int64_t t = 0; t < 4; ++t) hn::StoreU(acc[t], d, out + c + t * kN);
   }
   for (; c < width; ++c) {
-    float acc = 0.0F;
+    float acc = out[c] * rescale;
     for (int64_t i = 0; i < n_rows; ++i) acc = __builtin_fmaf(p[i], rows[i][c], acc);
     out[c] = acc;
   }

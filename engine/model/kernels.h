@@ -28,8 +28,9 @@ struct KernelTable {
   void (*matmul)(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
                  int64_t y_stride);
   float (*dot)(const float* a, const float* b, int64_t n);
-  // out[c] = sum over i ascending of p[i] * rows[i][c], one fused chain per channel.
-  void (*weighted_sum)(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float* out);
+  // out[c] = out[c] * rescale + sum over i ascending of p[i] * rows[i][c], one fused chain per channel.
+  void (*weighted_sum)(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale,
+                       float* out);
   // acc[h * kLanes + j] = one fused chain over c ascending of q[h * width + c] * keys[c * kLanes + j].
   // keys: [width, kLanes], sixteen index keys side by side.
   void (*index_dots)(const float* q, int64_t n_heads, int64_t width, const float* keys, float* acc);

@@ -80,11 +80,16 @@ std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, 
   return y;
 }
 
-std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float* const> keys,
-                          std::span<const float> sink, std::string_view kernel_isa) {
+std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float> kv,
+                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernel_isa) {
+  AttendKeyTiles tiles;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (i % static_cast<size_t>(kAttendTile) == 0) tiles.CloseGroup();
+    if (slots[i] >= 0) tiles.keys.push_back(kv.data() + slots[i] * width);
+  }
+  tiles.CloseGroup();
   std::vector<float> out(static_cast<size_t>(n_heads * width));
-  std::vector<float> p(keys.size());
-  AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, q.data(), n_heads, width, keys, sink, p, out.data());
+  AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, q.data(), n_heads, width, tiles, sink, out.data());
   return out;
 }
 

@@ -41,9 +41,9 @@ void SplitSinkhorn(const ModelConfig& config, std::span<const float> mixes, std:
 // A native linear: input quantised when w is, output rounded to BF16. x [n, cols] -> [n, rows].
 std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, std::string_view kernel_isa);
 
-// One query row over chosen KV rows, native rounding, no RoPE. q [n_heads, width], keys: rows of [width] -> out
-// [n_heads, width].
-std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float* const> keys,
-                          std::span<const float> sink, std::string_view kernel_isa);
+// One query row over KV rows picked by slot, native rounding, no RoPE. q [n_heads, width]; slots name rows of kv
+// [*, width], -1 = masked; every 64 slots are one tile. Returns [n_heads, width].
+std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float> kv,
+                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernel_isa);
 
 }  // namespace longshelf::engine::primitives

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "absl/status/status.h"
+#include "engine/model/model.h"
+#include "engine/verify/verify.h"
+#include "report.h"
+#include "vectors.h"
+
+// One function per kind of vectors file. INVALID_ARGUMENT: the file does not fit the model.
+namespace longshelf::engine {
+
+absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOptions& options, Report& report,
+                          Dump& dump);
+absl::Status VerifyTaps(Model& model, const Vectors& vectors, Report& report, Dump& dump);
+absl::Status VerifyKernels(const Vectors& vectors, const std::string& kernel_isa, Report& report, Dump& dump);
+
+}  // namespace longshelf::engine

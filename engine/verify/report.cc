@@ -1,0 +1,42 @@
+#include "report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "absl/strings/str_format.h"
+
+namespace longshelf::engine {
+
+void Report::Check(std::string_view name, bool passed, std::string_view figures) {
+  ++n_checks_;
+  if (!passed) ++n_failed_;
+  out_ << (passed ? "PASS  " : "FAIL  ") << name << "  " << figures << std::endl;
+}
+
+void Report::Note(std::string_view name, std::string_view figures) {
+  out_ << "      " << name << "  " << figures << std::endl;
+}
+
+void Report::Summary() const {
+  out_ << (all_passed() ? "PASS" : "FAIL") << "  " << n_checks_ - n_failed_ << " of " << n_checks_ << " checks passed"
+       << std::endl;
+}
+
+std::string Figure(double value) { return absl::StrFormat("%.3g", value); }
+
+std::string Percent(double share) { return absl::StrFormat("%.2f %%", 100.0 * share); }
+
+double Quantile(std::vector<double> values, double share) {
+  if (values.empty()) return 0.0;
+  std::sort(values.begin(), values.end());
+  const double rank = std::ceil(share * static_cast<double>(values.size()));
+  const auto at = static_cast<size_t>(std::clamp(rank, 1.0, static_cast<double>(values.size()))) - 1;
+  return values[at];
+}
+
+double Mean(const std::vector<double>& values) {
+  return values.empty() ? 0.0 : std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+}  // namespace longshelf::engine
