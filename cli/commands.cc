@@ -4,6 +4,7 @@ namespace longshelf::cli {
 
 std::vector<Command> Commands() {
   return {
+      {"up", "start a cluster on this machine", RunUp},
       {"chat", "talk to a model", RunChat},
       {"render", "chat messages to the prompt and its token ids; completions to messages", RunRender},
       {"tokenize", "text to token ids and back", RunTokenize},

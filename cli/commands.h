@@ -13,6 +13,7 @@ std::vector<Command> Commands();
 int RunChat(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
+int RunUp(int argc, const char* const* argv);
 int RunVerify(int argc, const char* const* argv);
 
 }  // namespace longshelf::cli

@@ -1,0 +1,115 @@
+#include "cli/cluster_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace longshelf::cli {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ClusterPlan PlanOfTwo() {
+  ClusterOptions options;
+  options.model = "/models/demo/";
+  options.program_dir = "/bin";
+  options.shards = {1, 2};
+  options.kv_memory_bytes = 1 << 20;
+  options.store_memory_bytes = 2 << 20;
+  options.worker_flags = {"--extra=1"};
+  return PlanCluster(options, {.http = 80, .grpc = 81, .others = {1, 2, 3, 4, 5, 6, 7, 8, 9}});
+}
+
+TEST(PlanCluster, StartsTheStoreFirstAndTheRouterLast) {
+  std::vector<std::string> names;
+  for (const Member& member : PlanOfTwo().members) names.push_back(member.name);
+  EXPECT_THAT(names, ElementsAre("kvstore", "worker-1", "worker-2", "router"));
+}
+
+TEST(PlanCluster, TellsWorkersTheStoreAndTheRouterTheWorkers) {
+  const ClusterPlan plan = PlanOfTwo();
+  const auto& store = plan.members[0];
+  const auto& second = plan.members[2];
+  const auto& router = plan.members[3];
+  EXPECT_THAT(store.args, Contains("--listen=127.0.0.1:1"));
+  EXPECT_THAT(second.args, Contains("--kvstore=127.0.0.1:1"));
+  EXPECT_THAT(second.args, Contains("--shards=2"));
+  EXPECT_THAT(second.args, Contains("--listen=127.0.0.1:6"));
+  EXPECT_EQ(second.args.back(), "--extra=1");
+  EXPECT_THAT(router.args, Contains("--workers=127.0.0.1:3,127.0.0.1:6"));
+  EXPECT_THAT(router.args, Contains("--listen=127.0.0.1:80"));
+  EXPECT_EQ(plan.model_name, "demo");
+  EXPECT_EQ(plan.http_url, "http://127.0.0.1:80");
+}
+
+TEST(PlanCluster, GivesEveryListenerItsOwnLoopbackPort) {
+  std::set<std::string> seen;
+  size_t n_listeners = 0;
+  for (const Member& member : PlanOfTwo().members) {
+    for (const std::string& arg : member.args) {
+      if (arg.find("listen=") == std::string::npos) continue;
+      EXPECT_THAT(arg, HasSubstr("=127.0.0.1:"));
+      ++n_listeners;
+      seen.insert(arg.substr(arg.rfind(':')));
+    }
+  }
+  EXPECT_EQ(n_listeners, 2 + ClusterPlan::n_other_ports(2));
+  EXPECT_EQ(seen.size(), n_listeners);
+}
+
+TEST(ShardsOfWorkers, GivesTheSecondWorkerTwoShardsUnlessTold) {
+  EXPECT_THAT(*ShardsOfWorkers(0, {}), ElementsAre(1, 2));
+  EXPECT_THAT(*ShardsOfWorkers(1, {}), ElementsAre(1));
+  EXPECT_THAT(*ShardsOfWorkers(3, {}), ElementsAre(1, 2, 1));
+  EXPECT_THAT(*ShardsOfWorkers(3, {"2"}), ElementsAre(2, 2, 2));
+  EXPECT_THAT(*ShardsOfWorkers(0, {"2"}), ElementsAre(2, 2));
+  EXPECT_THAT(*ShardsOfWorkers(0, {"4", "1", "1"}), ElementsAre(4, 1, 1));
+}
+
+TEST(ShardsOfWorkers, RefusesWhatDoesNotFit) {
+  EXPECT_THAT(std::string(ShardsOfWorkers(3, {"1", "2"}).status().message()),
+              HasSubstr("shards names 2 workers, but workers is 3"));
+  for (const char* bad : {"0", "-1", "17", "x", ""}) EXPECT_FALSE(ShardsOfWorkers(0, {bad}).ok()) << bad;
+  EXPECT_FALSE(ShardsOfWorkers(17, {}).ok());
+}
+
+TEST(FindDemoModel, LooksAboveThePrograms) {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::path(::testing::TempDir()) / "find_demo_model";
+  fs::create_directories(root / "build/release/bin");
+  EXPECT_FALSE(FindDemoModel((root / "build/release/bin").string()).ok());
+  fs::create_directories(root / "models/demo");
+  std::ofstream(root / "models/demo/config.json") << "{}";
+  EXPECT_EQ(*FindDemoModel((root / "build/release/bin").string()), (root / "models/demo").string());
+  fs::remove_all(root);
+}
+
+TEST(ChoosePorts, ChoosesDifferentFreePorts) {
+  std::mt19937 random(7);
+  const ClusterPorts ports = *ChoosePorts(0, 0, false, 20, [&] { return random(); });
+  std::set<uint16_t> seen(ports.others.begin(), ports.others.end());
+  seen.insert({ports.http, ports.grpc});
+  EXPECT_EQ(seen.size(), 22u);
+}
+
+TEST(ChoosePorts, RefusesOrReplacesATakenPort) {
+  std::mt19937 random(8);
+  const auto next = [&] { return random(); };
+  const uint16_t port = ChoosePorts(0, 0, false, 0, next)->http;
+  EXPECT_EQ(ChoosePorts(port, 0, false, 0, next)->http, port);
+  // The same port twice: the second time it is held by the first.
+  EXPECT_EQ(ChoosePorts(port, port, false, 0, next).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(ChoosePorts(port, port, true, 0, next)->grpc, port);
+}
+
+}  // namespace
+}  // namespace longshelf::cli
