@@ -1,0 +1,135 @@
+#include "router/api_error.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::router {
+namespace {
+
+constexpr int kRetryAfterSeconds = 1;
+
+ApiError Unavailable(std::string_view code, std::string_view message) {
+  ApiError error;
+  error.http_status = 503;
+  error.type = "server_error";
+  error.code = std::string(code);
+  error.message = std::string(message);
+  error.retry_after_s = kRetryAfterSeconds;
+  return error;
+}
+
+absl::Status StatusWithCode(absl::StatusCode code, std::string_view message, std::string_view error_code) {
+  absl::Status status(code, absl::string_view(message.data(), message.size()));
+  status.SetPayload(kErrorCodePayload, absl::Cord(absl::string_view(error_code.data(), error_code.size())));
+  return status;
+}
+
+}  // namespace
+
+ApiError Unauthenticated() {
+  ApiError error;
+  error.http_status = 401;
+  error.type = "authentication_error";
+  error.code = "invalid_api_key";
+  error.message = "a valid API key is needed: send it as `Authorization: Bearer KEY`";
+  return error;
+}
+
+ApiError ModelNotFound(std::string_view model, std::string_view served) {
+  ApiError error;
+  error.http_status = 404;
+  error.code = "model_not_found";
+  error.param = "model";
+  error.message = absl::StrCat("model `", absl::string_view(model.data(), model.size()),
+                               "` is not served here; this server has `",
+                               absl::string_view(served.data(), served.size()), "`");
+  return error;
+}
+
+ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max) {
+  ApiError error;
+  error.code = "context_length_exceeded";
+  error.param = "messages";
+  error.message = absl::StrCat("the prompt has at least ", n_prompt_tokens_at_least, " tokens; the context holds ",
+                               n_context_max, " tokens of prompt and output: shorten the prompt");
+  return error;
+}
+
+ApiError Overloaded() {
+  return Unavailable("overloaded", "the server is at capacity: retry after the time in Retry-After");
+}
+ApiError NoWorkers() {
+  return Unavailable("no_workers", "no worker is ready to serve this model: retry after the time in Retry-After");
+}
+ApiError Draining() {
+  return Unavailable("draining", "this server is shutting down: retry, another one will answer");
+}
+
+absl::Status OverloadedStatus() {
+  return StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
+}
+absl::Status NoWorkersStatus() {
+  return StatusWithCode(absl::StatusCode::kUnavailable, "no worker is ready", "no_workers");
+}
+
+ApiError FromStatus(const absl::Status& status) {
+  if (const auto code = status.GetPayload(kErrorCodePayload)) {
+    return *code == "overloaded" ? Overloaded() : NoWorkers();
+  }
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kFailedPrecondition: {
+      ApiError error;
+      error.code = "refused_by_worker";
+      error.message = "the worker refused the request's tokens or sampling parameters";
+      return error;
+    }
+    case absl::StatusCode::kResourceExhausted:
+      return Overloaded();
+    case absl::StatusCode::kUnavailable:
+      return NoWorkers();
+    default: {
+      ApiError error;
+      error.http_status = 500;
+      error.type = "server_error";
+      error.code = "internal_error";
+      error.message = "the request failed inside the server; it is safe to retry";
+      return error;
+    }
+  }
+}
+
+std::string ErrorBody(const ApiError& error) {
+  const auto or_null = [](const std::string& s) { return s.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(s); };
+  const nlohmann::ordered_json body = {{"error",
+                                        {{"message", error.message},
+                                         {"type", error.type},
+                                         {"param", or_null(error.param)},
+                                         {"code", or_null(error.code)}}}};
+  return body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+absl::Status ToStatus(const ApiError& error) {
+  switch (error.http_status) {
+    case 400:
+      return absl::InvalidArgumentError(error.message);
+    case 401:
+      return absl::UnauthenticatedError(error.message);
+    case 404:
+      return absl::NotFoundError(error.message);
+    case 413:
+    case 429:
+      return absl::ResourceExhaustedError(error.message);
+    case 503:
+      return error.code == "overloaded" ? absl::ResourceExhaustedError(error.message)
+                                        : absl::UnavailableError(error.message);
+    default:
+      return absl::InternalError(error.message);
+  }
+}
+
+}  // namespace longshelf::router

@@ -1,0 +1,266 @@
+#include "router/api_json.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::router {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// JSON has no infinity; OpenAI writes this for "impossible".
+constexpr double kLowestLogprob = -9999.0;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+double Logprob(float logprob) { return std::isfinite(logprob) ? static_cast<double>(logprob) : kLowestLogprob; }
+
+std::string TokenText(const ServedModel& model, uint32_t token) {
+  const uint32_t ids[] = {token};
+  return model.tokenizer->Decode(ids);
+}
+
+Json TokenBytes(const ServedModel& model, uint32_t token) {
+  Json bytes = Json::array();
+  for (const char c : model.tokenizer->TokenBytes(token)) bytes.push_back(static_cast<unsigned char>(c));
+  return bytes;
+}
+
+Json ChatTokenLogprob(const ServedModel& model, const TokenLogprobs& entry) {
+  Json top = Json::array();
+  for (const TokenAlternative& alternative : entry.top) {
+    top.push_back({{"token", TokenText(model, alternative.token)},
+                   {"logprob", Logprob(alternative.logprob)},
+                   {"bytes", TokenBytes(model, alternative.token)}});
+  }
+  return {{"token", TokenText(model, entry.token)},
+          {"logprob", Logprob(entry.logprob)},
+          {"bytes", TokenBytes(model, entry.token)},
+          {"top_logprobs", std::move(top)}};
+}
+
+Json ChatLogprobs(const ServedModel& model, const AnswerHead& head, const std::vector<TokenLogprobs>& entries) {
+  Json content = Json::array();
+  Json reasoning = Json::array();
+  for (const TokenLogprobs& entry : entries) {
+    (entry.in_reasoning ? reasoning : content).push_back(ChatTokenLogprob(model, entry));
+  }
+  Json out = {{"content", std::move(content)}, {"refusal", nullptr}};
+  if (head.thinking) out["reasoning_content"] = std::move(reasoning);
+  return out;
+}
+
+size_t CountCodePoints(std::string_view text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& entries, size_t& offset) {
+  Json tokens = Json::array();
+  Json logprobs = Json::array();
+  Json tops = Json::array();
+  Json offsets = Json::array();
+  for (const TokenLogprobs& entry : entries) {
+    tokens.push_back(TokenText(model, entry.token));
+    logprobs.push_back(Logprob(entry.logprob));
+    Json top = Json::object();
+    for (const TokenAlternative& alternative : entry.top) {
+      top[TokenText(model, alternative.token)] = Logprob(alternative.logprob);
+    }
+    tops.push_back(std::move(top));
+    offsets.push_back(offset);
+    offset += CountCodePoints(model.tokenizer->TokenBytes(entry.token));
+  }
+  return {{"tokens", std::move(tokens)},
+          {"token_logprobs", std::move(logprobs)},
+          {"top_logprobs", std::move(tops)},
+          {"text_offset", std::move(offsets)}};
+}
+
+Json UsageJson(const Usage& usage) {
+  return {{"prompt_tokens", usage.n_prompt_tokens},
+          {"completion_tokens", usage.n_completion_tokens},
+          {"total_tokens", uint64_t{usage.n_prompt_tokens} + usage.n_completion_tokens},
+          {"prompt_cache_hit_tokens", usage.n_cached_tokens},
+          {"prompt_cache_miss_tokens", usage.n_prompt_tokens - usage.n_cached_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", usage.n_cached_tokens}}},
+          {"completion_tokens_details", {{"reasoning_tokens", usage.n_reasoning_tokens}}}};
+}
+
+Json Head(const AnswerHead& head, std::string_view object) {
+  return {{"id", head.id},
+          {"object", object},
+          {"created", head.created_unix_s},
+          {"model", head.model},
+          {"system_fingerprint", head.system_fingerprint}};
+}
+
+std::string_view ChunkObject(const AnswerHead& head) {
+  return head.api == Api::kChat ? "chat.completion.chunk" : "text_completion";
+}
+
+std::string SseEvent(const Json& json) { return absl::StrCat("data: ", Dump(json), "\n\n"); }
+
+Json ToolCallJson(const engine::ChatToolCall& call) {
+  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+}
+
+Json ModelObject(const ServedModel& model, uint32_t n_context_max) {
+  return {{"id", model.name},
+          {"object", "model"},
+          {"created", model.created_unix_s},
+          {"owned_by", "longshelf"},
+          {"context_length", n_context_max}};
+}
+
+// One choice of a chunk; `body` is {"delta": ...} or {"text": ...}.
+Json ChunkChoice(uint32_t choice, Json body, Json logprobs, Json finish_reason) {
+  Json out = {{"index", choice}};
+  out.update(body);
+  out["logprobs"] = std::move(logprobs);
+  out["finish_reason"] = std::move(finish_reason);
+  return out;
+}
+
+Json Chunk(const AnswerHead& head, bool include_usage, Json choice) {
+  Json out = Head(head, ChunkObject(head));
+  out["choices"] = Json::array({std::move(choice)});
+  if (include_usage) out["usage"] = nullptr;
+  return out;
+}
+
+}  // namespace
+
+StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
+                           std::string echo_text)
+    : model_(model),
+      head_(std::move(head)),
+      include_usage_(include_usage),
+      echo_text_(std::move(echo_text)),
+      n_tool_calls_(n_choices, 0),
+      text_offset_(n_choices, CountCodePoints(echo_text_)) {}
+
+std::string StreamAnswer::Opening() {
+  std::string out;
+  for (uint32_t i = 0; i < n_tool_calls_.size(); ++i) {
+    if (head_.api == Api::kChat) {
+      // Clients of thinking models look for the field in the first chunk.
+      Json delta = head_.thinking ? Json{{"role", "assistant"}, {"content", nullptr}, {"reasoning_content", ""}}
+                                  : Json{{"role", "assistant"}, {"content", ""}};
+      out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"delta", std::move(delta)}}, nullptr, nullptr)));
+    } else if (!echo_text_.empty()) {
+      out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"text", echo_text_}}, nullptr, nullptr)));
+    }
+  }
+  return out;
+}
+
+std::string StreamAnswer::Delta(uint32_t choice, const ChoiceDelta& delta) {
+  if (delta.empty()) return "";
+  if (head_.api != Api::kChat) {
+    Json logprobs = head_.logprobs ? TextLogprobs(model_, delta.logprobs, text_offset_[choice]) : Json();
+    return SseEvent(
+        Chunk(head_, include_usage_, ChunkChoice(choice, {{"text", delta.content}}, std::move(logprobs), nullptr)));
+  }
+  std::string out;
+  Json logprobs = delta.logprobs.empty() ? Json() : ChatLogprobs(model_, head_, delta.logprobs);
+  const auto emit = [&](Json body) {
+    out += SseEvent(Chunk(head_, include_usage_,
+                          ChunkChoice(choice, {{"delta", std::move(body)}}, std::exchange(logprobs, Json()), nullptr)));
+  };
+  if (!delta.reasoning.empty()) emit({{"reasoning_content", delta.reasoning}});
+  if (!delta.content.empty()) emit({{"content", delta.content}});
+  for (const engine::ChatToolCall& call : delta.tool_calls) {
+    const uint32_t index = n_tool_calls_[choice]++;
+    engine::ChatToolCall opening = call;
+    opening.arguments.clear();
+    Json head = {{"index", index}};
+    head.update(ToolCallJson(opening));
+    emit({{"tool_calls", Json::array({std::move(head)})}});
+    emit({{"tool_calls", Json::array({{{"index", index}, {"function", {{"arguments", call.arguments}}}}})}});
+  }
+  if (out.empty()) emit(Json::object());  // logprobs of text that is still held back
+  return out;
+}
+
+std::string StreamAnswer::Finished(uint32_t choice, std::string_view finish_reason) {
+  Json body = head_.api == Api::kChat ? Json{{"delta", Json::object()}} : Json{{"text", ""}};
+  return SseEvent(Chunk(head_, include_usage_, ChunkChoice(choice, std::move(body), nullptr, finish_reason)));
+}
+
+std::string StreamAnswer::Done(const Usage& usage) {
+  std::string out;
+  if (include_usage_) {
+    Json last = Head(head_, ChunkObject(head_));
+    last["choices"] = Json::array();
+    last["usage"] = UsageJson(usage);
+    out = SseEvent(last);
+  }
+  return out + "data: [DONE]\n\n";
+}
+
+std::string StreamAnswer::Error(const ApiError& error) {
+  return absl::StrCat("data: ", ErrorBody(error), "\n\ndata: [DONE]\n\n");
+}
+
+WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text)
+    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {}
+
+void WholeAnswer::Add(uint32_t choice, const ChoiceDelta& delta) {
+  Choice& c = choices_[choice];
+  c.reasoning += delta.reasoning;
+  c.content += delta.content;
+  c.tool_calls.insert(c.tool_calls.end(), delta.tool_calls.begin(), delta.tool_calls.end());
+  c.logprobs.insert(c.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+}
+
+void WholeAnswer::Finished(uint32_t choice, std::string_view finish_reason) {
+  choices_[choice].finish_reason = std::string(finish_reason);
+}
+
+std::string WholeAnswer::Body(const Usage& usage) const {
+  const bool chat = head_.api == Api::kChat;
+  Json out = Head(head_, chat ? "chat.completion" : "text_completion");
+  Json choices = Json::array();
+  for (uint32_t i = 0; i < choices_.size(); ++i) {
+    const Choice& c = choices_[i];
+    Json choice = {{"index", i}};
+    if (chat) {
+      Json message = {{"role", "assistant"}, {"content", c.content}};
+      if (head_.thinking) message["reasoning_content"] = c.reasoning;
+      if (!c.tool_calls.empty()) {
+        Json calls = Json::array();
+        for (size_t k = 0; k < c.tool_calls.size(); ++k) {
+          Json call = {{"index", k}};
+          call.update(ToolCallJson(c.tool_calls[k]));
+          calls.push_back(std::move(call));
+        }
+        message["tool_calls"] = std::move(calls);
+      }
+      choice["message"] = std::move(message);
+      choice["logprobs"] = head_.logprobs ? ChatLogprobs(model_, head_, c.logprobs) : Json();
+    } else {
+      size_t offset = CountCodePoints(echo_text_);
+      choice["text"] = echo_text_ + c.content;
+      choice["logprobs"] = head_.logprobs ? TextLogprobs(model_, c.logprobs, offset) : Json();
+    }
+    choice["finish_reason"] = c.finish_reason;
+    choices.push_back(std::move(choice));
+  }
+  out["choices"] = std::move(choices);
+  out["usage"] = UsageJson(usage);
+  return Dump(out);
+}
+
+std::string ModelJson(const ServedModel& model, uint32_t n_context_max) {
+  return Dump(ModelObject(model, n_context_max));
+}
+
+std::string ModelListJson(const ServedModel& model, uint32_t n_context_max) {
+  return Dump({{"object", "list"}, {"data", Json::array({ModelObject(model, n_context_max)})}});
+}
+
+}  // namespace longshelf::router

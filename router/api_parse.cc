@@ -1,0 +1,288 @@
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "chat_fields.h"
+#include "json_fields.h"
+#include "router/api_request.h"
+
+namespace longshelf::router {
+namespace {
+
+ApiError NotJson(std::string_view why) {
+  ApiError error;
+  error.code = "invalid_json";
+  error.message = absl::StrCat("the request body ", absl::string_view(why.data(), why.size()));
+  return error;
+}
+
+// Fields that would change the answer in a way this server cannot deliver: refused, not ignored.
+struct RefusedField {
+  std::string_view name;
+  Api api;
+  std::string_view why;
+};
+constexpr RefusedField kRefusedFields[] = {
+    {"suffix", Api::kCompletions, "is not supported: this model completes text, it does not fill it in"},
+    {"chat_template", Api::kBoth, "is not accepted: the chat encoding is compiled in"},
+    {"prompt_embeds", Api::kBoth, "is not accepted: send text or token ids"},
+    {"functions", Api::kChat, "is not supported: use tools"},
+    {"function_call", Api::kChat, "is not supported: use tools and tool_choice"},
+    {"audio", Api::kChat, "is not supported: this model writes text only"},
+};
+
+bool Applies(Api row, Api api) { return (static_cast<unsigned>(row) & static_cast<unsigned>(api)) != 0; }
+
+std::optional<ApiError> ReadFlag(const JsonObject& body, std::string_view name, bool& flag) {
+  const auto value = Member(body, name);
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto read = AsBool(*value);
+  if (!read) return InvalidField(name, "must be true or false");
+  flag = *read;
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadText(const JsonObject& body, std::string_view name, size_t max_bytes, std::string& text) {
+  const auto value = Member(body, name);
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto read = AsString(*value);
+  if (!read || read->size() > max_bytes) {
+    return InvalidField(name, absl::StrCat("must be a string of at most ", max_bytes, " bytes"));
+  }
+  text = std::string(*read);
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadTokenIds(const JsonArray& array, std::string_view name, size_t n_max, uint32_t vocab_size,
+                                     std::vector<uint32_t>& ids) {
+  for (const JsonValue& value : array) {
+    if (ids.size() >= n_max) return InvalidField(name, absl::StrCat("may hold at most ", n_max, " token ids"));
+    int64_t id = 0;
+    if (!value.is_int64() || value.get(id) != simdjson::SUCCESS || id < 0 || id >= int64_t{vocab_size}) {
+      return InvalidField(name, absl::StrCat("must hold token ids between 0 and ", vocab_size - 1));
+    }
+    ids.push_back(static_cast<uint32_t>(id));
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadStop(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  const auto add = [&](std::string_view text) -> std::optional<ApiError> {
+    if (text.empty() || text.size() > limits.sizes.stop_string_bytes) {
+      return InvalidField("stop", absl::StrCat("strings must have 1 to ", limits.sizes.stop_string_bytes, " bytes"));
+    }
+    if (request.stop.size() >= limits.sizes.stop_strings) {
+      return InvalidField("stop", absl::StrCat("may hold at most ", limits.sizes.stop_strings, " strings"));
+    }
+    request.stop.emplace_back(text);
+    return std::nullopt;
+  };
+  if (const auto stop = Member(body, "stop"); stop && !IsNull(*stop)) {
+    if (const auto text = AsString(*stop)) {
+      if (auto error = add(*text)) return error;
+    } else if (const auto array = AsArray(*stop)) {
+      for (const JsonValue& value : *array) {
+        const auto entry = AsString(value);
+        if (!entry) return InvalidField("stop", "must be a string or a list of strings");
+        if (auto error = add(*entry)) return error;
+      }
+    } else {
+      return InvalidField("stop", "must be a string or a list of strings");
+    }
+  }
+  if (const auto ids = Member(body, "stop_token_ids"); ids && !IsNull(*ids)) {
+    const auto array = AsArray(*ids);
+    if (!array) return InvalidField("stop_token_ids", "must be a list of token ids");
+    return ReadTokenIds(*array, "stop_token_ids", limits.sizes.stop_token_ids, limits.vocab_size,
+                        request.stop_token_ids);
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadPrompt(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  const auto field = Member(body, "prompt");
+  if (!field) return InvalidField("prompt", "is required: a string or a list of token ids");
+  JsonValue value = *field;
+  // A list of one prompt is that prompt.
+  for (int unwrapped = 0; unwrapped < 2; ++unwrapped) {
+    const auto array = AsArray(value);
+    if (!array || array->size() == 0) break;
+    const JsonValue first = array->at(0);
+    if (!first.is_string() && !first.is_array()) break;
+    if (array->size() > 1 || unwrapped == 1) return InvalidField("prompt", "may hold one prompt per request");
+    value = first;
+    if (value.is_string()) break;
+  }
+  if (const auto text = AsString(value)) {
+    request.prompt = std::string(*text);
+    return std::nullopt;
+  }
+  const auto array = AsArray(value);
+  if (!array) return InvalidField("prompt", "must be a string or a list of token ids");
+  std::vector<uint32_t> ids;
+  const auto n_max = static_cast<size_t>(LimitOf(NumericField::kMaxTokens).max);
+  if (auto error = ReadTokenIds(*array, "prompt", n_max, limits.vocab_size, ids)) return error;
+  request.prompt = std::move(ids);
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadUser(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
+  std::string user;  // accepted for compatibility; it isolates nothing
+  if (auto error = ReadText(body, "user", limits.user_bytes, user)) return error;
+  if (auto error = ReadText(body, "user_id", limits.user_id_bytes, request.user_id)) return error;
+  for (const char c : request.user_id) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_') {
+      return InvalidField("user_id", "may hold letters, digits, '-' and '_' only");
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadStreamFields(const JsonObject& body, ApiRequest& request) {
+  if (auto error = ReadFlag(body, "stream", request.stream)) return error;
+  const auto options = Member(body, "stream_options");
+  if (!options || IsNull(*options)) return std::nullopt;
+  const auto object = AsObject(*options);
+  if (!object) return InvalidField("stream_options", "must be an object");
+  if (!request.stream) return InvalidField("stream_options", "is for requests with `stream`: true only");
+  if (auto error = ReadFlag(*object, "include_usage", request.include_usage)) {
+    error->param = "stream_options.include_usage";
+    return error;
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadLogitBias(const JsonObject& body) {
+  const auto bias = Member(body, "logit_bias");
+  if (!bias || IsNull(*bias)) return std::nullopt;
+  const auto object = AsObject(*bias);
+  if (!object) return InvalidField("logit_bias", "must be an object");
+  if (object->size() > 0) return InvalidField("logit_bias", "is not supported: send it empty or not at all");
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadNumbers(const JsonObject& body, Api api, NumberFields& numbers) {
+  for (const NumericLimit& limit : NumericLimits()) {
+    if (!AppliesTo(limit, api)) continue;
+    if (const auto value = Member(body, limit.name)) {
+      if (auto error = numbers.Read(limit, *value)) return error;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ApplyNumbers(const NumberFields& numbers, ApiRequest& request) {
+  const auto integer = [&](NumericField field) -> std::optional<int64_t> {
+    if (!numbers[field]) return std::nullopt;
+    return numbers[field]->integer;
+  };
+  const auto real = [&](NumericField field, double& target) {
+    if (numbers[field]) target = numbers[field]->real;
+  };
+  if (const auto n = integer(NumericField::kMaxTokens)) request.max_tokens = static_cast<uint32_t>(*n);
+  if (const auto n = integer(NumericField::kMaxCompletionTokens)) request.max_tokens = static_cast<uint32_t>(*n);
+  if (const auto n = integer(NumericField::kN)) request.n = static_cast<uint32_t>(*n);
+  if (const auto n = integer(NumericField::kBestOf); n && *n != int64_t{request.n}) {
+    return InvalidField("best_of", "must equal n: only what is returned is generated");
+  }
+  Sampling& sampling = request.sampling;
+  real(NumericField::kTemperature, sampling.temperature);
+  real(NumericField::kTopP, sampling.top_p);
+  real(NumericField::kMinP, sampling.min_p);
+  real(NumericField::kPresencePenalty, sampling.presence_penalty);
+  real(NumericField::kFrequencyPenalty, sampling.frequency_penalty);
+  if (const auto k = integer(NumericField::kTopK)) sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(0, *k));
+  request.seed = integer(NumericField::kSeed);
+  if (const auto n = integer(NumericField::kTopLogprobs)) {
+    if (*n > 0 && !sampling.logprobs) return InvalidField("top_logprobs", "is for requests with `logprobs`: true only");
+    sampling.n_top_logprobs = static_cast<uint32_t>(*n);
+  }
+  if (const auto n = integer(NumericField::kLogprobs)) {
+    sampling.logprobs = true;
+    sampling.n_top_logprobs = static_cast<uint32_t>(*n);
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  const auto messages = Member(body, "messages");
+  if (!messages) return InvalidField("messages", "is required: a list of messages");
+  if (auto error = ReadMessages(*messages, limits.sizes, request)) return error;
+  if (auto error = ReadTools(Member(body, "tools"), Member(body, "tool_choice"), limits.sizes, request)) return error;
+  if (const auto format = Member(body, "response_format")) {
+    if (auto error = ReadResponseFormat(*format, request)) return error;
+  }
+  bool parallel = true;
+  if (auto error = ReadFlag(body, "parallel_tool_calls", parallel)) return error;
+  request.one_tool_call = !parallel;
+  if (auto error = ReadFlag(body, "logprobs", request.sampling.logprobs)) return error;
+  return ReadThinking(body, request);
+}
+
+std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  if (auto error = ReadFlag(body, "echo", request.echo)) return error;
+  if (request.echo) {
+    if (const auto logprobs = Member(body, "logprobs"); logprobs && !IsNull(*logprobs)) {
+      return InvalidField("echo", "cannot be combined with logprobs: there are none for prompt tokens");
+    }
+  }
+  return ReadPrompt(body, limits, request);
+}
+
+std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  std::set<std::string_view> seen;
+  for (const auto& [name, value] : body) {
+    if (!seen.insert(name).second) return InvalidField(name.substr(0, 64), "is given twice");
+    for (const RefusedField& refused : kRefusedFields) {
+      if (name == refused.name && Applies(refused.api, request.api) && !IsNull(value)) {
+        return InvalidField(name, refused.why);
+      }
+    }
+  }
+  if (auto error = ReadText(body, "model", limits.sizes.model_name_bytes, request.model)) return error;
+  NumberFields numbers;
+  if (auto error = ReadNumbers(body, request.api, numbers)) return error;
+  if (auto error = ReadStreamFields(body, request)) return error;
+  if (auto error = ReadStop(body, limits, request)) return error;
+  if (auto error = ReadUser(body, limits.sizes, request)) return error;
+  if (auto error = ReadLogitBias(body)) return error;
+  const bool chat = request.api == Api::kChat;
+  if (auto error = chat ? ReadChat(body, limits, request) : ReadCompletion(body, limits, request)) return error;
+  return ApplyNumbers(numbers, request);
+}
+
+}  // namespace
+
+std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits) {
+  simdjson::dom::parser parser(limits.sizes.body_bytes + simdjson::SIMDJSON_PADDING);
+  if (body.empty()) return NotJson("is empty: send a JSON object");
+  if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
+  simdjson::dom::element root;
+  const simdjson::padded_string padded(body);
+  if (const auto code = parser.parse(padded).get(root); code != simdjson::SUCCESS) {
+    if (code == simdjson::DEPTH_ERROR) {
+      return NotJson(absl::StrCat("nests deeper than ", limits.sizes.json_depth, " levels"));
+    }
+    if (code == simdjson::NUMBER_ERROR) return NotJson("holds a number that is malformed or out of range");
+    if (code == simdjson::UTF8_ERROR) return NotJson("is not valid UTF-8");
+    return NotJson("is not valid JSON");
+  }
+  const auto object = AsObject(root);
+  if (!object) return NotJson("must be a JSON object");
+  ApiRequest request;
+  request.api = api;
+  if (auto error = ReadBody(*object, limits, request)) return *std::move(error);
+  return request;
+}
+
+std::optional<ApiError> CheckNumber(NumericField field, double value) {
+  const NumericLimit& limit = LimitOf(field);
+  if (std::isfinite(value) && value >= static_cast<double>(limit.min) && value <= static_cast<double>(limit.max)) {
+    return std::nullopt;
+  }
+  return InvalidField(limit.name, RangeText(limit));
+}
+
+}  // namespace longshelf::router

@@ -1,0 +1,305 @@
+#include "chat_fields.h"
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "router/effort.h"
+
+namespace longshelf::router {
+namespace {
+
+using engine::ChatContentPart;
+using engine::ChatMessage;
+using engine::ChatToolCall;
+
+// `developer` is what newer OpenAI clients call the system role.
+constexpr std::array<std::string_view, 6> kRoles = {"system", "user", "assistant", "tool", "developer",
+                                                    "latest_reminder"};
+
+std::string Minified(const JsonValue& value) { return simdjson::minify(value); }
+
+std::optional<ApiError> ReadParts(const JsonArray& array, const std::string& where, const SizeLimits& limits,
+                                  std::vector<ChatContentPart>& parts) {
+  for (const JsonValue& value : array) {
+    const std::string here = absl::StrCat(where, "[", parts.size(), "]");
+    if (parts.size() >= limits.content_parts) {
+      return InvalidField(where, absl::StrCat("may hold at most ", limits.content_parts, " parts"));
+    }
+    const auto part = AsObject(value);
+    if (!part) return InvalidField(here, "must be an object with type and text");
+    const auto type_field = Member(*part, "type");
+    const auto type = type_field ? AsString(*type_field) : std::nullopt;
+    if (!type) return InvalidField(here + ".type", "must be a string");
+    if (*type != "text") {
+      return InvalidField(here + ".type", "must be text: this model reads no images, files or audio, and nothing is "
+                                          "ever fetched on behalf of a request");
+    }
+    const auto text_field = Member(*part, "text");
+    const auto text = text_field ? AsString(*text_field) : std::nullopt;
+    if (!text) return InvalidField(here + ".text", "must be a string");
+    parts.push_back({std::string(*type), std::string(*text)});
+  }
+  if (parts.empty()) return InvalidField(where, "must hold at least one part");
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadContent(const JsonValue& value, const std::string& where, const SizeLimits& limits,
+                                    ChatMessage& message) {
+  if (const auto text = AsString(value)) {
+    message.content = std::string(*text);
+    return std::nullopt;
+  }
+  const auto array = AsArray(value);
+  if (!array) return InvalidField(where, "must be a string or a list of text parts");
+  std::vector<ChatContentPart> parts;
+  if (auto error = ReadParts(*array, where, limits, parts)) return error;
+  if (message.role == "tool") {
+    message.parts = std::move(parts);
+    message.content_is_parts = true;
+    return std::nullopt;
+  }
+  std::string joined;  // as the encoding joins the blocks of one message
+  for (const ChatContentPart& part : parts) absl::StrAppend(&joined, joined.empty() ? "" : "\n\n", part.text);
+  message.content = std::move(joined);
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadToolCalls(const JsonValue& value, const std::string& where, const SizeLimits& limits,
+                                      ChatMessage& message) {
+  const auto array = AsArray(value);
+  if (!array) return InvalidField(where, "must be a list");
+  for (const JsonValue& entry : *array) {
+    const std::string here = absl::StrCat(where, "[", message.tool_calls.size(), "]");
+    if (message.tool_calls.size() >= limits.tool_calls) {
+      return InvalidField(where, absl::StrCat("may hold at most ", limits.tool_calls, " calls"));
+    }
+    const auto object = AsObject(entry);
+    if (!object) return InvalidField(here, "must be an object");
+    const auto function_field = Member(*object, "function");
+    const auto function = function_field ? AsObject(*function_field) : std::nullopt;
+    if (!function) return InvalidField(here + ".function", "must be an object with name and arguments");
+    ChatToolCall call;
+    const auto name_field = Member(*function, "name");
+    const auto name = name_field ? AsString(*name_field) : std::nullopt;
+    if (!name || name->empty() || name->size() > limits.tool_name_bytes) {
+      return InvalidField(here + ".function.name",
+                          absl::StrCat("must be a string of 1 to ", limits.tool_name_bytes, " bytes"));
+    }
+    call.name = std::string(*name);
+    const auto arguments = Member(*function, "arguments");
+    if (!arguments) return InvalidField(here + ".function.arguments", "must be a string of JSON");
+    const auto text = AsString(*arguments);
+    if (!text && !AsObject(*arguments)) return InvalidField(here + ".function.arguments", "must be a string of JSON");
+    call.arguments = text ? std::string(*text) : Minified(*arguments);
+    if (const auto id = Member(*object, "id")) {
+      if (const auto id_text = AsString(*id)) call.id = std::string(*id_text);
+    }
+    message.tool_calls.push_back(std::move(call));
+  }
+  return std::nullopt;
+}
+
+// Each is the OpenAI `function` object, dumped the way the model was trained to read it.
+std::optional<ApiError> ReadToolList(const JsonValue& value, const std::string& where, const SizeLimits& limits,
+                                     std::vector<std::string>& tools) {
+  const auto array = AsArray(value);
+  if (!array) return InvalidField(where, "must be a list");
+  for (const JsonValue& entry : *array) {
+    const std::string here = absl::StrCat(where, "[", tools.size(), "]");
+    if (tools.size() >= limits.tools) {
+      return InvalidField(where, absl::StrCat("may hold at most ", limits.tools, " tools"));
+    }
+    const auto object = AsObject(entry);
+    const auto type_field = object ? Member(*object, "type") : std::nullopt;
+    const auto type = type_field ? AsString(*type_field) : std::nullopt;
+    if (!object || !type || *type != "function") return InvalidField(here + ".type", "must be function");
+    const auto function_field = Member(*object, "function");
+    const auto function = function_field ? AsObject(*function_field) : std::nullopt;
+    if (!function) return InvalidField(here + ".function", "must be an object");
+    const auto name_field = Member(*function, "name");
+    const auto name = name_field ? AsString(*name_field) : std::nullopt;
+    if (!name || name->empty() || name->size() > limits.tool_name_bytes) {
+      return InvalidField(here + ".function.name",
+                          absl::StrCat("must be a string of 1 to ", limits.tool_name_bytes, " bytes"));
+    }
+    if (const auto parameters = Member(*function, "parameters"); parameters && !IsNull(*parameters)) {
+      if (!AsObject(*parameters)) return InvalidField(here + ".function.parameters", "must be a JSON schema object");
+    }
+    const std::string json = Minified(*function_field);
+    if (json.size() > limits.tool_schema_bytes) {
+      return InvalidField(here + ".function", absl::StrCat("may have at most ", limits.tool_schema_bytes, " bytes"));
+    }
+    auto dumped = engine::DumpJsonPythonStyle(json);
+    if (!dumped.ok()) return InvalidField(here + ".function", "is not usable JSON");
+    tools.push_back(*std::move(dumped));
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadOneMessage(const JsonValue& value, const std::string& where, const SizeLimits& limits,
+                                       ChatMessage& message) {
+  const auto object = AsObject(value);
+  if (!object) return InvalidField(where, "must be an object with role and content");
+  const auto role_field = Member(*object, "role");
+  const auto role = role_field ? AsString(*role_field) : std::nullopt;
+  if (!role || std::find(kRoles.begin(), kRoles.end(), *role) == kRoles.end()) {
+    return InvalidField(where + ".role", "must be one of system, user, assistant, tool, developer, latest_reminder");
+  }
+  message.role = *role == "developer" ? "system" : std::string(*role);
+  const auto content = Member(*object, "content");
+  if (content && !IsNull(*content)) {
+    if (auto error = ReadContent(*content, where + ".content", limits, message)) return error;
+  } else if (message.role == "assistant") {
+    message.content = "";
+  } else {
+    return InvalidField(where + ".content", "must be a string or a list of text parts");
+  }
+  for (const char* name : {"reasoning_content", "reasoning"}) {
+    const auto reasoning = Member(*object, name);
+    if (!reasoning || IsNull(*reasoning) || message.role != "assistant") continue;
+    const auto text = AsString(*reasoning);
+    if (!text) return InvalidField(absl::StrCat(where, ".", name), "must be a string");
+    message.reasoning_content = std::string(*text);
+    break;
+  }
+  if (const auto calls = Member(*object, "tool_calls"); calls && !IsNull(*calls) && message.role == "assistant") {
+    if (auto error = ReadToolCalls(*calls, where + ".tool_calls", limits, message)) return error;
+  }
+  if (message.role == "tool") {
+    const auto id_field = Member(*object, "tool_call_id");
+    const auto id = id_field ? AsString(*id_field) : std::nullopt;
+    if (!id) return InvalidField(where + ".tool_call_id", "must be a string");
+    message.tool_call_id = std::string(*id);
+  }
+  if (const auto tools = Member(*object, "tools"); tools && !IsNull(*tools) && message.role == "system") {
+    return ReadToolList(*tools, where + ".tools", limits, message.tools);
+  }
+  return std::nullopt;
+}
+
+ChatMessage& LeadingSystemMessage(ApiRequest& request) {
+  if (request.messages.front().role != "system") {
+    ChatMessage system;
+    system.role = "system";
+    system.content = "";
+    request.messages.insert(request.messages.begin(), std::move(system));
+  }
+  return request.messages.front();
+}
+
+}  // namespace
+
+std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& limits, ApiRequest& request) {
+  const auto array = AsArray(value);
+  if (!array) return InvalidField("messages", "must be a list");
+  bool prefix = false;
+  for (const JsonValue& entry : *array) {
+    const std::string where = absl::StrCat("messages[", request.messages.size(), "]");
+    if (request.messages.size() >= limits.messages) {
+      return InvalidField("messages", absl::StrCat("may hold at most ", limits.messages, " messages"));
+    }
+    ChatMessage message;
+    if (auto error = ReadOneMessage(entry, where, limits, message)) return error;
+    const auto flag = Member(*AsObject(entry), "prefix");
+    prefix = flag && AsBool(*flag).value_or(false);
+    if (prefix && message.role != "assistant") return InvalidField(where + ".prefix", "is for assistant messages only");
+    request.messages.push_back(std::move(message));
+  }
+  if (request.messages.empty()) return InvalidField("messages", "must hold at least one message");
+  ChatMessage& last = request.messages.back();
+  if (prefix) {
+    last.wo_eos = true;
+    request.continues_assistant = true;
+  } else if (last.role != "user" && last.role != "tool") {
+    return InvalidField("messages", "must end with a user or tool message, or with an assistant message that has "
+                                    "`prefix`: true");
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
+                                  const SizeLimits& limits, ApiRequest& request) {
+  std::vector<std::string> dumped;
+  if (tools && !IsNull(*tools)) {
+    if (auto error = ReadToolList(*tools, "tools", limits, dumped)) return error;
+  }
+  bool none = false;
+  if (tool_choice && !IsNull(*tool_choice)) {
+    const auto choice = AsString(*tool_choice);
+    if (!choice && !AsObject(*tool_choice)) return InvalidField("tool_choice", "must be none or auto");
+    if (!choice || (*choice != "none" && *choice != "auto")) {
+      return InvalidField("tool_choice", "can be none or auto here: this server cannot force the model to call a tool, "
+                                         "so required and named choices are refused instead of being ignored");
+    }
+    none = *choice == "none";
+  }
+  if (none) {
+    // What the model is not told of, it does not call.
+    for (ChatMessage& message : request.messages) message.tools.clear();
+  } else if (!dumped.empty()) {
+    ChatMessage& system = LeadingSystemMessage(request);
+    system.tools.insert(system.tools.end(), std::make_move_iterator(dumped.begin()),
+                        std::make_move_iterator(dumped.end()));
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request) {
+  if (IsNull(value)) return std::nullopt;
+  const auto object = AsObject(value);
+  const auto type_field = object ? Member(*object, "type") : std::nullopt;
+  const auto type = type_field ? AsString(*type_field) : std::nullopt;
+  if (!type) return InvalidField("response_format", "must be an object with type text or json_object");
+  if (*type == "text") return std::nullopt;
+  if (*type == "json_object") {
+    // Best effort, as the model's own service has it: the model is asked for an object, nothing forces it.
+    LeadingSystemMessage(request).response_format = R"({"type": "object"})";
+    return std::nullopt;
+  }
+  return InvalidField("response_format.type", "can be text or json_object here: a schema cannot be enforced, so it is "
+                                              "refused instead of being ignored");
+}
+
+std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request) {
+  std::optional<bool> enabled;
+  std::optional<JsonValue> effort = Member(body, "reasoning_effort");
+  if (const auto kwargs_field = Member(body, "chat_template_kwargs"); kwargs_field && !IsNull(*kwargs_field)) {
+    const auto kwargs = AsObject(*kwargs_field);
+    if (!kwargs) return InvalidField("chat_template_kwargs", "must be an object");
+    for (const auto& [name, value] : *kwargs) {
+      if (name == "thinking" || name == "enable_thinking") {
+        enabled = AsBool(value);
+        if (!enabled) return InvalidField("chat_template_kwargs." + std::string(name), "must be true or false");
+      } else if (name == "reasoning_effort") {
+        if (!effort) effort = value;
+      } else {
+        return InvalidField("chat_template_kwargs", "may hold thinking, enable_thinking and reasoning_effort only");
+      }
+    }
+  }
+  if (const auto thinking_field = Member(body, "thinking"); thinking_field && !IsNull(*thinking_field)) {
+    const auto thinking = AsObject(*thinking_field);
+    const auto type_field = thinking ? Member(*thinking, "type") : std::nullopt;
+    const auto type = type_field ? AsString(*type_field) : std::nullopt;
+    if (!type || (*type != "enabled" && *type != "disabled")) {
+      return InvalidField("thinking.type", "must be enabled or disabled");
+    }
+    enabled = *type == "enabled";
+  }
+  if (effort && !IsNull(*effort)) {
+    const auto text = AsString(*effort);
+    if (!text) return InvalidField("reasoning_effort", "must be a string");
+    if (*text == "none") {
+      if (!enabled) enabled = false;
+    } else if (!MapEffort(*text, engine::ChatDialect::kPreview).ok() || text->empty()) {
+      return InvalidField("reasoning_effort", "must be one of none, minimal, low, medium, high, xhigh, max, ultra");
+    } else {
+      request.reasoning_effort = std::string(*text);
+    }
+  }
+  request.thinking_mode = enabled.value_or(true) ? engine::ThinkingMode::kThinking : engine::ThinkingMode::kChat;
+  return std::nullopt;
+}
+
+}  // namespace longshelf::router

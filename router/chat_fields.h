@@ -1,0 +1,20 @@
+#pragma once
+
+#include <optional>
+
+#include "json_fields.h"
+#include "router/api_request.h"
+
+// The parts of a chat request that are not numbers: messages, tools, thinking.
+namespace longshelf::router {
+
+// Each fills its fields of `request`, or says what is wrong.
+std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& limits, ApiRequest& request);
+// REQUIRES: messages were read. `tool_choice` may be null.
+std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
+                                  const SizeLimits& limits, ApiRequest& request);
+std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request);
+// thinking, reasoning_effort and chat_template_kwargs together decide the mode.
+std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request);
+
+}  // namespace longshelf::router

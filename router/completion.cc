@@ -1,0 +1,158 @@
+#include "router/completion.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::router {
+namespace {
+
+// SplitMix64: choices of one request draw from unrelated streams.
+uint64_t Mix(uint64_t x) {
+  x += 0x9e3779b97f4a7c15U;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+// One choice. Ends its stream as soon as its output is complete.
+class Completion::Choice final : public StreamObserver {
+ public:
+  Choice(Completion& owner, uint32_t number, uint64_t id_seed)
+      : owner_(owner), number_(number), output_(owner.model_, owner.prepared_, id_seed) {}
+
+  absl::Status Start(uint64_t seed) {
+    const PreparedRequest& prepared = owner_.prepared_;
+    StreamSpec spec;
+    spec.request_id = absl::StrCat(owner_.request_id_, "-", number_);
+    spec.prompt = prepared.prompt;
+    spec.keys = prepared.keys;
+    spec.max_tokens = prepared.max_tokens;
+    spec.sampling = prepared.request.sampling;
+    spec.sampling.seed = seed;
+    spec.stop_token_ids = owner_.model_.stop_token_ids;
+    spec.stop_token_ids.insert(spec.stop_token_ids.end(), prepared.request.stop_token_ids.begin(),
+                               prepared.request.stop_token_ids.end());
+    spec.namespace_id = prepared.namespace_id;
+    spec.namespace_salt = prepared.namespace_salt;
+    auto stream = owner_.dispatcher_.Generate(std::move(spec), *this);
+    if (!stream.ok()) return stream.status();
+    stream_ = *std::move(stream);
+    return absl::OkStatus();
+  }
+
+  void OnStarted(const StreamStarted& started) override {
+    if (!owner_.ended_) owner_.OnChoiceStarted(started);
+  }
+  void OnToken(const OutputToken& token) override {
+    if (owner_.ended_) return;
+    const absl::Time now = owner_.clock_.Now();
+    if (last_token_at_ != absl::InfinitePast()) owner_.metrics_.InterTokenLatency(now - last_token_at_);
+    last_token_at_ = now;
+    owner_.OnToken();
+    const ChoiceDelta delta = output_.Push(token);
+    owner_.sink_.OnDelta(number_, delta);
+    if (output_.stopped()) End(FinishReason::kStop);
+  }
+  void OnFinished(FinishReason reason) override {
+    if (!owner_.ended_) End(reason);
+  }
+  void OnFailed(const absl::Status& status) override {
+    stream_.reset();
+    owner_.OnChoiceFailed(status);
+  }
+
+  void Pause() {
+    if (stream_) stream_->Pause();
+  }
+  void Resume() {
+    if (stream_) stream_->Resume();
+  }
+  const ChoiceOutput& output() const { return output_; }
+  uint32_t number() const { return number_; }
+
+ private:
+  void End(FinishReason reason) {
+    stream_.reset();
+    if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
+    owner_.OnChoiceEnded(*this, reason);
+  }
+
+  Completion& owner_;
+  const uint32_t number_;
+  ChoiceOutput output_;
+  std::unique_ptr<Stream> stream_;
+  absl::Time last_token_at_ = absl::InfinitePast();
+};
+
+Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
+                       PreparedRequest prepared, std::string request_id, uint64_t request_seed, CompletionSink& sink)
+    : dispatcher_(dispatcher),
+      model_(model),
+      clock_(clock),
+      metrics_(metrics),
+      prepared_(std::move(prepared)),
+      request_id_(std::move(request_id)),
+      seed_(prepared_.request.seed ? static_cast<uint64_t>(*prepared_.request.seed) : request_seed),
+      sink_(sink),
+      started_at_(clock.Now()) {}
+
+Completion::~Completion() = default;
+
+std::optional<ApiError> Completion::Start() {
+  n_open_ = prepared_.request.n;
+  for (uint32_t i = 0; i < prepared_.request.n; ++i) {
+    const uint64_t seed = i == 0 ? seed_ : Mix(seed_ ^ Mix(i));
+    choices_.push_back(std::make_unique<Choice>(*this, i, Mix(seed_ ^ Mix(std::hash<std::string>{}(request_id_) + i))));
+    if (const absl::Status status = choices_.back()->Start(seed); !status.ok()) {
+      choices_.clear();
+      return FromStatus(status);
+    }
+  }
+  return std::nullopt;
+}
+
+void Completion::Pause() {
+  for (const auto& choice : choices_) choice->Pause();
+}
+void Completion::Resume() {
+  for (const auto& choice : choices_) choice->Resume();
+}
+
+void Completion::OnChoiceStarted(const StreamStarted& started) {
+  n_cached_tokens_ = std::min(std::max(n_cached_tokens_, started.n_cached_local + started.n_cached_store),
+                              static_cast<uint32_t>(prepared_.prompt->size()));
+  if (!std::exchange(begun_, true)) sink_.OnBegun();
+}
+
+void Completion::OnToken() {
+  metrics_.OutputTokens(1);
+  if (!std::exchange(has_token_, true)) metrics_.TimeToFirstToken(clock_.Now() - started_at_);
+}
+
+void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
+  sink_.OnChoiceFinished(choice.number(), choice.output().FinishReasonName(reason));
+  if (--n_open_ > 0) return;
+  Usage usage;
+  usage.n_prompt_tokens = static_cast<uint32_t>(prepared_.prompt->size());
+  usage.n_cached_tokens = n_cached_tokens_;
+  for (const auto& each : choices_) {
+    usage.n_completion_tokens += each->output().n_tokens();
+    usage.n_reasoning_tokens += each->output().n_reasoning_tokens();
+  }
+  metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_cached_tokens);
+  ended_ = true;
+  sink_.OnDone(usage);
+}
+
+void Completion::OnChoiceFailed(const absl::Status& status) {
+  if (std::exchange(ended_, true)) return;
+  // The other choices must not report into an answer that has ended; this one is inside its own callback.
+  for (const auto& choice : choices_) choice->Pause();
+  sink_.OnError(FromStatus(status));
+}
+
+}  // namespace longshelf::router

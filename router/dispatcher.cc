@@ -1,0 +1,270 @@
+#include "router/dispatcher.h"
+
+#include <algorithm>
+
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "router/api_error.h"
+#include "stream_state.h"
+
+namespace longshelf::router {
+
+using internal::StreamState;
+
+namespace {
+
+constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
+
+bool IsWorkersFault(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kDataLoss:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+Stream::~Stream() { state_->Abandon(); }
+void Stream::Pause() { state_->Pause(); }
+void Stream::Resume() { state_->Resume(); }
+
+Dispatcher::Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetrics& metrics,
+                       std::vector<std::unique_ptr<WorkerLink>> links)
+    : config_(config), clock_(clock), metrics_(metrics) {
+  workers_.reserve(links.size());
+  for (auto& link : links) {
+    workers_.emplace_back();
+    workers_.back().link = std::move(link);
+  }
+}
+
+Dispatcher::~Dispatcher() {
+  // Calls must end before the links they were made through.
+  for (const StatePtr& stream : running_) stream->EndAttempt();
+}
+
+void Dispatcher::Start() {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    metrics_.WorkerUp(i, false);
+    workers_[i].link->Start(i, *this);
+  }
+}
+
+size_t Dispatcher::n_ready() const {
+  return static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(),
+                                           [](const Worker& w) { return w.ready && !w.load.draining; }));
+}
+
+absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
+  LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > 0);
+  if (queue_.size() >= config_.queue_capacity) return OverloadedStatus();
+  auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
+  ++n_streams_;
+  if (!queue_.empty() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
+  return std::make_unique<Stream>(std::move(state));
+}
+
+std::string Dispatcher::RefusalOf(const WorkerInfo& info) const {
+  if (!info.ready) return "it is not ready";
+  if (info.block_tokens == 0 || info.vocab_size == 0 || info.n_context_max == 0) return "its status is incomplete";
+  if (!model_) return "";
+  if (info.fingerprint != model_->fingerprint) return "its model fingerprint differs from the first worker's";
+  if (info.vocab_size != model_->vocab_size) return "its vocabulary differs from the first worker's";
+  if (info.block_tokens != model_->block_tokens) return "its block size differs from the first worker's";
+  return "";
+}
+
+void Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
+  // A model nobody serves any more and no stream depends on may be replaced by the next one.
+  if (model_ && n_streams_ == 0 &&
+      std::none_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.ready; })) {
+    model_.reset();
+  }
+  if (const std::string refusal = RefusalOf(info); !refusal.empty()) {
+    spdlog::warn("worker {} refused: {}", worker, refusal);
+    metrics_.WorkerRefused();
+    return OnWorkerDown(worker, absl::FailedPreconditionError(refusal));
+  }
+  if (!model_) model_ = info;
+  Worker& w = workers_[worker];
+  w.info = info;
+  w.ready = true;
+  w.load = {};
+  w.index.Clear();
+  metrics_.WorkerUp(worker, true);
+  spdlog::info("worker {} is up: model {}, context {}", worker, info.model_name, info.n_context_max);
+  PumpQueue();
+}
+
+void Dispatcher::OnWorkerUpdate(size_t worker, const WorkerUpdate& update) {
+  Worker& w = workers_[worker];
+  if (!w.ready) return;
+  if (update.snapshot) w.index.Clear();
+  for (const IndexedCheckpoint& checkpoint : update.gained) w.index.Add(checkpoint);
+  for (const BlockKey& key : update.lost) w.index.Remove(key);
+  w.load = update.load;
+  PumpQueue();
+}
+
+void Dispatcher::OnWorkerDown(size_t worker, const absl::Status& why) {
+  Worker& w = workers_[worker];
+  if (w.ready) spdlog::warn("worker {} is gone: {}", worker, absl::StatusCodeToString(why.code()));
+  w.ready = false;
+  w.index.Clear();
+  w.load = {};
+  metrics_.WorkerUp(worker, false);
+}
+
+bool Dispatcher::Place(StreamState& stream) {
+  if (!model_) return false;
+  if (stream.spec.keys.fingerprint != model_->fingerprint || stream.spec.keys.block_tokens != model_->block_tokens) {
+    stream.spec.keys =
+        MakePromptKeys(model_->fingerprint, stream.spec.namespace_salt, model_->block_tokens, *stream.spec.prompt);
+  }
+  std::vector<WorkerCandidate> candidates(workers_.size());
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const Worker& w = workers_[i];
+    WorkerCandidate& candidate = candidates[i];
+    candidate.usable = w.ready && !w.load.draining && !stream.tried.contains(i) &&
+                       stream.spec.prompt->size() < w.info.n_context_max;
+    if (!candidate.usable) continue;
+    candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
+    // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
+    candidate.n_tokens_queued = std::max(w.load.n_tokens_queued, w.n_tokens_queued);
+    candidate.n_streams = std::max(w.load.n_running + w.load.n_waiting, w.n_streams);
+    candidate.n_streams_max = std::max<uint32_t>(1, w.load.n_sequences_max);
+    candidate.last_pick = w.last_pick;
+  }
+  const auto pick = PickWorker(candidates, stream.spec.prompt->size());
+  if (!pick) return false;
+  Worker& w = workers_[pick->worker];
+  const uint64_t n_miss = stream.spec.prompt->size() - candidates[pick->worker].n_usable_prefix;
+  w.last_pick = ++n_picks_;
+  ++w.n_streams;
+  const uint64_t n_queued = stream.has_output() ? 0 : n_miss;
+  w.n_tokens_queued += n_queued;
+  metrics_.Picked(PickReasonName(pick->reason));
+  running_.insert(stream.shared_from_this());
+  const WorkerRequest request = stream.NextRequest();
+  stream.Attach(pick->worker, w.link->Generate(request, stream), n_queued);
+  return true;
+}
+
+void Dispatcher::Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before) {
+  const absl::Time now = clock_.Now();
+  stream->phase = StreamState::Phase::kQueued;
+  stream->deadline = now + timeout;
+  stream->not_before = now + not_before;
+  queue_.push_back(stream);
+  metrics_.QueueDepth(queue_.size());
+}
+
+void Dispatcher::PumpQueue() {
+  if (queue_.empty() || n_ready() == 0) return;
+  const absl::Time now = clock_.Now();
+  std::deque<StatePtr> waiting;
+  std::swap(waiting, queue_);
+  for (StatePtr& stream : waiting) {
+    if (stream->phase != StreamState::Phase::kQueued) continue;
+    if (now >= stream->not_before) {
+      stream->tried.clear();
+      if (Place(*stream)) continue;
+    }
+    queue_.push_back(std::move(stream));
+  }
+  metrics_.QueueDepth(queue_.size());
+}
+
+void Dispatcher::ExpireQueue(absl::Time now) {
+  std::vector<StatePtr> expired;
+  for (const StatePtr& stream : queue_) {
+    if (now >= stream->deadline) expired.push_back(stream);
+  }
+  const absl::Status why = n_ready() > 0 ? OverloadedStatus() : NoWorkersStatus();
+  for (const StatePtr& stream : expired) {
+    if (stream->phase == StreamState::Phase::kQueued) stream->Fail(why);
+  }
+}
+
+void Dispatcher::LeaveStalledWorkers(absl::Time now) {
+  std::vector<StatePtr> stalled;
+  for (const StatePtr& stream : running_) {
+    if (now - stream->last_event >= config_.stall_timeout) stalled.push_back(stream);
+  }
+  for (const StatePtr& stream : stalled) {
+    if (stream->phase == StreamState::Phase::kRunning && !stream->paused()) {
+      OnAttemptEnded(*stream, absl::UnavailableError("the worker is silent"));
+    }
+  }
+}
+
+void Dispatcher::Tick() {
+  const absl::Time now = clock_.Now();
+  PumpQueue();
+  ExpireQueue(now);
+  LeaveStalledWorkers(now);
+}
+
+bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
+  if (status.code() == absl::StatusCode::kResourceExhausted) return true;  // bounded by the queue's deadline
+  if (!IsWorkersFault(status.code())) return false;
+  if (stream.has_output()) return ++stream.n_resumes <= config_.n_resumes_max;
+  if (++stream.n_retries > config_.n_retries_max) return false;
+  if (stream.counted_as_retrying) return true;
+  const double budget =
+      std::max<double>(config_.n_retries_free, config_.retry_budget_ratio * static_cast<double>(n_streams_));
+  if (static_cast<double>(n_retrying_) >= budget) return false;
+  stream.counted_as_retrying = true;
+  ++n_retrying_;
+  return true;
+}
+
+void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status) {
+  const StatePtr self = stream.shared_from_this();
+  const size_t worker = stream.worker;
+  ReleaseWorker(stream);
+  if (stream.FinishIfComplete()) return;
+  if (!MayRetry(stream, status)) return stream.Fail(status);
+  if (status.code() != absl::StatusCode::kResourceExhausted) {
+    stream.has_output() ? metrics_.Resumed() : metrics_.Retried();
+  }
+  stream.tried.insert(worker);
+  stream.phase = StreamState::Phase::kQueued;
+  if (Place(stream)) return;
+  Enqueue(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout, kRetryDelay);
+}
+
+void Dispatcher::ReleaseWorker(StreamState& stream) {
+  if (stream.phase != StreamState::Phase::kRunning) return;
+  Worker& w = workers_[stream.worker];
+  --w.n_streams;
+  w.n_tokens_queued -= stream.n_tokens_queued;
+  stream.n_tokens_queued = 0;
+  stream.EndAttempt();
+  running_.erase(stream.shared_from_this());
+}
+
+void Dispatcher::Remove(StreamState& stream) {
+  const StatePtr self = stream.shared_from_this();
+  if (stream.phase == StreamState::Phase::kDone) return;
+  if (stream.phase == StreamState::Phase::kRunning) ReleaseWorker(stream);
+  if (stream.phase == StreamState::Phase::kQueued) {
+    std::erase(queue_, self);
+    metrics_.QueueDepth(queue_.size());
+  }
+  if (std::exchange(stream.counted_as_retrying, false)) --n_retrying_;
+  stream.phase = StreamState::Phase::kDone;
+  --n_streams_;
+}
+
+}  // namespace longshelf::router

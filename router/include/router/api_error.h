@@ -1,0 +1,50 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+
+namespace longshelf::router {
+
+// What a client is told. `message` names the field, the limit and what to do; it never holds a path, a host, a process
+// id or text of a prompt.
+struct ApiError {
+  int http_status = 400;
+  std::string type = "invalid_request_error";
+  std::string code;   // "" becomes null
+  std::string param;  // "" becomes null
+  std::string message;
+  int retry_after_s = 0;  // > 0: sent as Retry-After
+};
+
+inline ApiError InvalidField(std::string_view param, std::string_view why) {
+  ApiError error;
+  error.param = std::string(param);
+  error.message = std::string(param) + " " + std::string(why);
+  return error;
+}
+
+ApiError Unauthenticated();
+ApiError ModelNotFound(std::string_view model, std::string_view served);
+ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max);
+// We are full: try again.
+ApiError Overloaded();
+// Nothing that could serve the request is up.
+ApiError NoWorkers();
+ApiError Draining();
+// Of what the dispatcher or a worker reported. Messages of workers are not passed on unless the client caused them.
+ApiError FromStatus(const absl::Status& status);
+
+// The payload keys that the dispatcher puts on its own failures, so that FromStatus can tell them apart.
+inline constexpr char kErrorCodePayload[] = "longshelf/error-code";
+absl::Status OverloadedStatus();
+absl::Status NoWorkersStatus();
+
+// {"error":{"message","type","param","code"}}
+std::string ErrorBody(const ApiError& error);
+// For gRPC: the code that fits the HTTP status.
+absl::Status ToStatus(const ApiError& error);
+
+}  // namespace longshelf::router

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/tokenizer/chat.h"
+#include "router/api_error.h"
+#include "router/limits.h"
+#include "router/worker_link.h"
+
+namespace longshelf::router {
+
+// A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
+// everything behind them sees nothing else of what the client sent.
+struct ApiRequest {
+  Api api = Api::kChat;
+  std::string model;  // "" = the served one
+
+  // Chat.
+  std::vector<engine::ChatMessage> messages;
+  engine::ThinkingMode thinking_mode = engine::ThinkingMode::kThinking;
+  std::string reasoning_effort;          // as the client named it, "" = default
+  bool continues_assistant = false;      // the last message is an assistant prefix
+  bool one_tool_call = false;            // parallel_tool_calls: false
+
+  // Completions.
+  std::variant<std::string, std::vector<uint32_t>> prompt;
+  bool echo = false;
+
+  uint32_t n = 1;
+  std::optional<uint32_t> max_tokens;    // none: what the context has left
+  std::optional<int64_t> seed;           // none: random
+  Sampling sampling;                     // without its seed
+  std::vector<std::string> stop;
+  std::vector<uint32_t> stop_token_ids;
+  bool stream = false;
+  bool include_usage = false;
+  std::string user_id;
+};
+
+struct ParseLimits {
+  SizeLimits sizes;
+  uint32_t vocab_size = 0;  // token ids must be below
+};
+
+// A request body, or what to answer instead. Pure; any thread. Works in memory proportional to the body.
+std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits);
+
+// For requests that came over gRPC: the same table, applied to one number. Empty when it is allowed.
+std::optional<ApiError> CheckNumber(NumericField field, double value);
+
+}  // namespace longshelf::router

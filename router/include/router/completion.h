@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "common/clock.h"
+#include "router/api_error.h"
+#include "router/choice_output.h"
+#include "router/dispatcher.h"
+
+namespace longshelf::router {
+
+struct Usage {
+  uint32_t n_prompt_tokens = 0;
+  uint32_t n_completion_tokens = 0;
+  uint32_t n_cached_tokens = 0;
+  uint32_t n_reasoning_tokens = 0;
+};
+
+// Where an answer goes. Called on the router loop. May destroy the Completion inside OnDone and OnError only.
+class CompletionSink {
+ public:
+  virtual ~CompletionSink() = default;
+  // A worker has begun: errors from here on are rare, so an answer's head may be sent.
+  virtual void OnBegun() = 0;
+  virtual void OnDelta(uint32_t choice, const ChoiceDelta& delta) = 0;
+  virtual void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) = 0;
+  // Last call.
+  virtual void OnDone(const Usage& usage) = 0;
+  // Last call.
+  virtual void OnError(const ApiError& error) = 0;
+};
+
+// One request: n choices, each a stream of the dispatcher. Destroying it cancels them. Owner: the router loop.
+class Completion {
+ public:
+  // Everything referred to must outlive this. `request_seed` seeds sampling when the request names no seed.
+  Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
+             PreparedRequest prepared, std::string request_id, uint64_t request_seed, CompletionSink& sink);
+  ~Completion();
+  // An error is reported by the return value, never from inside this call.
+  std::optional<ApiError> Start();
+  // No more output is asked for until Resume(): the client does not keep up.
+  void Pause();
+  void Resume();
+  const PreparedRequest& prepared() const { return prepared_; }
+
+ private:
+  class Choice;
+  void OnChoiceStarted(const StreamStarted& started);
+  void OnChoiceEnded(Choice& choice, FinishReason reason);
+  void OnChoiceFailed(const absl::Status& status);
+  void OnToken();
+
+  Dispatcher& dispatcher_;
+  const ServedModel& model_;
+  Clock& clock_;
+  RouterMetrics& metrics_;
+  const PreparedRequest prepared_;
+  const std::string request_id_;
+  const uint64_t seed_;
+  CompletionSink& sink_;
+  std::vector<std::unique_ptr<Choice>> choices_;
+  uint32_t n_open_ = 0;
+  uint32_t n_cached_tokens_ = 0;
+  bool begun_ = false;
+  bool ended_ = false;
+  bool has_token_ = false;
+  absl::Time started_at_;
+};
+
+}  // namespace longshelf::router

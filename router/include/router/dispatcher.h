@@ -1,0 +1,141 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "router/metrics.h"
+#include "router/pick.h"
+#include "router/prefix_index.h"
+#include "router/worker_link.h"
+
+// The router's middle: which worker gets a stream, and what happens to the stream when that worker is lost.
+namespace longshelf::router {
+
+// One sequence to generate.
+struct StreamSpec {
+  std::string request_id;
+  std::shared_ptr<const std::vector<uint32_t>> prompt;
+  PromptKeys keys;  // may be of another fingerprint, or empty: recomputed when needed
+  uint32_t max_tokens = 0;
+  Sampling sampling;
+  std::vector<uint32_t> stop_token_ids;
+  std::string namespace_id;
+  std::string namespace_salt;
+};
+
+// Hears of one stream, on the router loop. May destroy the Stream inside any of these. Tokens come in order, each index
+// exactly once, whatever happened to the workers behind it.
+class StreamObserver {
+ public:
+  virtual ~StreamObserver() = default;
+  virtual void OnStarted(const StreamStarted& started) = 0;  // again after a retry, never after the first token
+  virtual void OnToken(const OutputToken& token) = 0;
+  virtual void OnFinished(FinishReason reason) = 0;
+  virtual void OnFailed(const absl::Status& status) = 0;
+};
+
+struct DispatcherConfig {
+  size_t queue_capacity = 1024;                       // streams waiting for a worker; one more is refused at once
+  absl::Duration queue_timeout = absl::Seconds(10);   // a new stream without a worker fails after this
+  absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
+  absl::Duration stall_timeout = absl::Minutes(10);   // a worker silent for this long is left
+  uint32_t n_retries_max = 3;                         // per stream, before its first token
+  uint32_t n_resumes_max = 8;                         // per stream, after it
+  // Retries in flight are at most this share of the streams in flight, but at least n_retries_free.
+  double retry_budget_ratio = 0.2;
+  uint32_t n_retries_free = 10;
+};
+
+class Dispatcher;
+namespace internal {
+class StreamState;
+}
+
+// Owner's handle; destroying it cancels the stream at once.
+class Stream {
+ public:
+  explicit Stream(std::shared_ptr<internal::StreamState> state) : state_(std::move(state)) {}
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  // No more events are asked of the worker until Resume().
+  void Pause();
+  void Resume();
+
+ private:
+  std::shared_ptr<internal::StreamState> state_;
+};
+
+// Owner: the router loop. It must outlive every Stream, and `links` every call made through it.
+class Dispatcher final : public WorkerLinkObserver {
+ public:
+  Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetrics& metrics,
+             std::vector<std::unique_ptr<WorkerLink>> links);
+  ~Dispatcher() override;
+
+  // Begins connecting to the workers.
+  void Start();
+  // RESOURCE_EXHAUSTED: the waiting line is full. `observer` must outlive the Stream.
+  absl::StatusOr<std::unique_ptr<Stream>> Generate(StreamSpec spec, StreamObserver& observer);
+  // Deadlines and second attempts; call at least every 100 ms.
+  void Tick();
+
+  // The model being served: what the first worker said. Empty until one was seen.
+  const std::optional<WorkerInfo>& model() const { return model_; }
+  size_t n_ready() const;
+  size_t n_streams() const { return n_streams_; }
+  size_t n_queued() const { return queue_.size(); }
+
+  void OnWorkerUp(size_t worker, const WorkerInfo& info) override;
+  void OnWorkerUpdate(size_t worker, const WorkerUpdate& update) override;
+  void OnWorkerDown(size_t worker, const absl::Status& why) override;
+
+ private:
+  friend class internal::StreamState;
+  friend class Stream;
+  using StatePtr = std::shared_ptr<internal::StreamState>;
+
+  struct Worker {
+    std::unique_ptr<WorkerLink> link;
+    bool ready = false;
+    WorkerInfo info;
+    WorkerLoad load;
+    PrefixIndex index;
+    uint32_t n_streams = 0;      // ours, running there
+    uint64_t n_tokens_queued = 0;  // ours, sent there and without a first token yet
+    uint64_t last_pick = 0;
+  };
+
+  std::string RefusalOf(const WorkerInfo& info) const;
+  bool Place(internal::StreamState& stream);
+  void Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before);
+  void PumpQueue();
+  void ExpireQueue(absl::Time now);
+  void LeaveStalledWorkers(absl::Time now);
+  void OnAttemptEnded(internal::StreamState& stream, const absl::Status& status);
+  bool MayRetry(internal::StreamState& stream, const absl::Status& status);
+  void Remove(internal::StreamState& stream);
+  void ReleaseWorker(internal::StreamState& stream);
+
+  const DispatcherConfig config_;
+  Clock& clock_;
+  RouterMetrics& metrics_;
+  std::vector<Worker> workers_;
+  std::optional<WorkerInfo> model_;
+  std::deque<StatePtr> queue_;
+  std::set<StatePtr> running_;
+  size_t n_streams_ = 0;
+  size_t n_retrying_ = 0;  // streams in their second or later attempt, without a first token
+  uint64_t n_picks_ = 0;
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "common/metrics.h"
+
+namespace longshelf::router {
+
+// Every number the router exports. Labels are bounded: routes and codes from our own tables, workers by their position
+// in --workers. Owner: the router loop (the underlying objects may be scraped from any thread).
+class RouterMetrics {
+ public:
+  // `metrics` must outlive this.
+  explicit RouterMetrics(Metrics& metrics);
+
+  void RequestFinished(std::string_view route, int http_status, absl::Duration elapsed);
+  void TimeToFirstToken(absl::Duration elapsed);
+  void InterTokenLatency(absl::Duration elapsed);
+  void PromptTokens(uint64_t n_tokens, uint64_t n_cached);
+  void OutputTokens(uint64_t n_tokens);
+
+  void Picked(std::string_view reason);
+  void Retried();     // before the first token
+  void Resumed();     // after it
+  void StaleEvent();  // dropped: an old epoch or a used index
+  void WorkerRefused();
+  void WorkerUp(size_t worker, bool up);
+  void QueueDepth(size_t n_streams);
+  void ConnectionsOpen(size_t n_connections);
+  void ConnectionRefused();
+  void SlowClientDropped();
+
+ private:
+  Metrics& metrics_;
+  std::map<std::pair<std::string, int>, prometheus::Counter*, std::less<>> requests_;
+  std::map<std::string, prometheus::Counter*, std::less<>> picks_;
+  std::map<size_t, prometheus::Gauge*> workers_up_;
+  prometheus::Histogram& request_seconds_;
+  prometheus::Histogram& first_token_seconds_;
+  prometheus::Histogram& inter_token_seconds_;
+  prometheus::Counter& prompt_tokens_;
+  prometheus::Counter& cached_tokens_;
+  prometheus::Counter& output_tokens_;
+  prometheus::Counter& retries_;
+  prometheus::Counter& resumes_;
+  prometheus::Counter& stale_events_;
+  prometheus::Counter& workers_refused_;
+  prometheus::Gauge& queue_depth_;
+  prometheus::Gauge& connections_;
+  prometheus::Counter& connections_refused_;
+  prometheus::Counter& slow_clients_;
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/tokenizer/chat.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "router/api_error.h"
+#include "router/api_request.h"
+#include "router/auth.h"
+#include "router/prefix_index.h"
+#include "router/worker_link.h"
+
+namespace longshelf::router {
+
+// What the router knows of the model: how to read and write its text. It never sees weights. Immutable; any thread.
+struct ServedModel {
+  std::string name;
+  engine::ChatDialect dialect = engine::ChatDialect::kPreview;
+  std::shared_ptr<const engine::Tokenizer> tokenizer;
+  uint32_t vocab_size = 0;      // of config.json: ids below it have an embedding
+  uint32_t n_context_max = 0;   // max_position_embeddings; a worker may serve less
+  std::vector<uint32_t> stop_token_ids;  // end of sequence
+  int64_t created_unix_s = 0;   // of config.json
+
+  // From tokenizer.json and config.json of a model directory. INVALID_ARGUMENT names the file and the key.
+  static absl::StatusOr<ServedModel> Load(const std::filesystem::path& dir, std::string name,
+                                          engine::ChatDialect dialect);
+};
+
+// A checked request as token ids, ready for a worker.
+struct PreparedRequest {
+  ApiRequest request;
+  std::shared_ptr<const std::vector<uint32_t>> prompt;
+  PromptKeys keys;
+  uint32_t max_tokens = 0;
+  std::string namespace_id;
+  std::string namespace_salt;
+  std::string echo_text;  // of the prompt, when the request asked for it
+};
+
+struct PrepareContext {
+  Tenant tenant;
+  std::string tenant_secret;
+  // Of the workers, when one was seen already.
+  std::optional<WorkerInfo> worker;
+};
+
+// Renders, tokenizes and hashes. Pure, and as slow as the prompt is long: never on the loop's thread.
+std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const PrepareContext& context,
+                                                ApiRequest request);
+
+}  // namespace longshelf::router

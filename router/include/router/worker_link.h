@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "router/prefix_index.h"
+
+// What the router needs of a worker, free of any RPC library. Everything here happens on the router loop: an
+// implementation brings its own threads' news there before it calls an observer.
+namespace longshelf::router {
+
+struct Sampling {
+  double temperature = 1;
+  double top_p = 1;
+  uint32_t top_k = 0;  // 0 = off
+  double min_p = 0;
+  uint64_t seed = 0;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
+  bool logprobs = false;
+  uint32_t n_top_logprobs = 0;
+};
+
+struct WorkerRequest {
+  std::string request_id;
+  uint32_t epoch = 0;
+  std::shared_ptr<const std::vector<uint32_t>> prompt;
+  std::vector<uint32_t> committed;  // output the client already has
+  uint32_t max_tokens = 0;          // counts committed
+  Sampling sampling;
+  std::vector<uint32_t> stop_token_ids;
+  std::string namespace_id;
+  std::string namespace_salt;
+};
+
+struct TokenAlternative {
+  uint32_t token = 0;
+  float logprob = 0;
+};
+struct OutputToken {
+  uint32_t index = 0;  // 0-based output index, committed tokens included
+  uint32_t token = 0;
+  float logprob = 0;
+  std::vector<TokenAlternative> top;
+};
+struct StreamStarted {
+  uint32_t n_prompt_tokens = 0;
+  uint32_t n_cached_local = 0;
+  uint32_t n_cached_store = 0;
+  std::string miss_reason;
+};
+struct PrefillProgress {
+  uint32_t n_done = 0;
+  uint32_t n_total = 0;
+};
+enum class FinishReason : uint8_t { kStop, kLength, kCancelled };
+struct WorkerFinished {
+  FinishReason reason = FinishReason::kStop;
+};
+struct WorkerEvent {
+  uint32_t epoch = 0;
+  std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body;
+};
+
+// One sequence on one worker. Destroying it cancels the sequence; no call reaches the observer after that.
+class WorkerCall {
+ public:
+  virtual ~WorkerCall() = default;
+  // Asks for one more event. At most one request may be outstanding: a slow reader slows the worker's stream.
+  virtual void RequestNext() = 0;
+};
+class WorkerCallObserver {
+ public:
+  virtual ~WorkerCallObserver() = default;
+  virtual void OnEvent(WorkerEvent event) = 0;
+  // The end of the call; OK only after a WorkerFinished.
+  virtual void OnClosed(const absl::Status& status) = 0;
+};
+
+// What a worker said about itself.
+struct WorkerInfo {
+  std::string id;
+  std::string model_name;
+  BlockKey fingerprint{};
+  uint32_t vocab_size = 0;
+  uint32_t block_tokens = 0;
+  uint32_t n_context_max = 0;
+  uint64_t generation = 0;
+  bool ready = false;
+};
+struct WorkerLoad {
+  uint32_t n_running = 0;
+  uint32_t n_waiting = 0;
+  uint64_t n_tokens_queued = 0;
+  uint32_t n_sequences_max = 0;
+  uint64_t n_steps = 0;
+  bool draining = false;
+};
+struct WorkerUpdate {
+  uint64_t generation = 0;
+  bool snapshot = false;
+  WorkerLoad load;
+  std::vector<IndexedCheckpoint> gained;
+  std::vector<BlockKey> lost;
+};
+
+class WorkerLinkObserver {
+ public:
+  virtual ~WorkerLinkObserver() = default;
+  virtual void OnWorkerUp(size_t worker, const WorkerInfo& info) = 0;
+  virtual void OnWorkerUpdate(size_t worker, const WorkerUpdate& update) = 0;
+  // Unreachable, or its watch stream ended. The link keeps trying on its own.
+  virtual void OnWorkerDown(size_t worker, const absl::Status& why) = 0;
+};
+
+class WorkerLink {
+ public:
+  virtual ~WorkerLink() = default;
+  // Begins connecting; `observer` outlives this and hears of it as worker number `worker`.
+  virtual void Start(size_t worker, WorkerLinkObserver& observer) = 0;
+  virtual std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) = 0;
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <simdjson.h>
+
+#include <array>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "router/api_error.h"
+#include "router/limits.h"
+
+// Reading one JSON object field by field. simdjson is included here and in the .cc files that parse, nowhere else.
+namespace longshelf::router {
+
+using JsonValue = simdjson::dom::element;
+using JsonObject = simdjson::dom::object;
+using JsonArray = simdjson::dom::array;
+
+// Numbers of one request, as the table's rows found them.
+class NumberFields {
+ public:
+  // Integer rows hold their exact value, the others what JSON said.
+  struct Number {
+    int64_t integer = 0;
+    double real = 0;
+  };
+  // Empty when the field is fine. A row that does not apply to this API is left alone by the caller.
+  std::optional<ApiError> Read(const NumericLimit& limit, const JsonValue& value);
+  const std::optional<Number>& operator[](NumericField field) const { return values_[static_cast<size_t>(field)]; }
+
+ private:
+  std::array<std::optional<Number>, static_cast<size_t>(NumericField::kCount)> values_;
+};
+
+// "must be a whole number between 1 and 16"
+std::string RangeText(const NumericLimit& limit);
+
+inline bool IsNull(const JsonValue& value) { return value.is_null(); }
+// Null where the type is another one.
+inline std::optional<std::string_view> AsString(const JsonValue& value) {
+  std::string_view text;
+  if (value.get(text) != simdjson::SUCCESS) return std::nullopt;
+  return text;
+}
+inline std::optional<bool> AsBool(const JsonValue& value) {
+  bool flag = false;
+  if (value.get(flag) != simdjson::SUCCESS) return std::nullopt;
+  return flag;
+}
+inline std::optional<JsonObject> AsObject(const JsonValue& value) {
+  JsonObject object;
+  if (value.get(object) != simdjson::SUCCESS) return std::nullopt;
+  return object;
+}
+inline std::optional<JsonArray> AsArray(const JsonValue& value) {
+  JsonArray array;
+  if (value.get(array) != simdjson::SUCCESS) return std::nullopt;
+  return array;
+}
+inline std::optional<JsonValue> Member(const JsonObject& object, std::string_view name) {
+  JsonValue value;
+  if (object.at_key(name).get(value) != simdjson::SUCCESS) return std::nullopt;
+  return value;
+}
+
+}  // namespace longshelf::router

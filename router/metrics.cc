@@ -1,0 +1,90 @@
+#include "router/metrics.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::router {
+namespace {
+
+constexpr char kRequests[] = "longshelf_router_requests_total";
+constexpr char kPicks[] = "longshelf_router_picks_total";
+constexpr char kWorkerUp[] = "longshelf_router_worker_up";
+
+std::string RequestsHelp() { return "Requests answered, by route and status."; }
+std::string PicksHelp() { return "Streams given to a worker, by why it was picked."; }
+
+}  // namespace
+
+RouterMetrics::RouterMetrics(Metrics& metrics)
+    : metrics_(metrics),
+      request_seconds_(metrics.AddHistogram("longshelf_router_request_duration_seconds",
+                                            "From the request's last byte to its answer's last byte.",
+                                            Metrics::SecondsBounds())),
+      first_token_seconds_(metrics.AddHistogram("longshelf_router_time_to_first_token_seconds",
+                                                "From the prompt being ready to its first output token.",
+                                                Metrics::SecondsBounds())),
+      inter_token_seconds_(metrics.AddHistogram("longshelf_router_inter_token_latency_seconds",
+                                                "Between two output tokens of one choice.", Metrics::SecondsBounds())),
+      prompt_tokens_(metrics.AddCounter("longshelf_router_prompt_tokens_total", "Prompt tokens of served requests.")),
+      cached_tokens_(metrics.AddCounter("longshelf_router_prompt_cached_tokens_total",
+                                        "Prompt tokens that were not computed again.")),
+      output_tokens_(metrics.AddCounter("longshelf_router_output_tokens_total", "Output tokens relayed.")),
+      retries_(metrics.AddCounter("longshelf_router_retries_total", "Second attempts before the first token.")),
+      resumes_(metrics.AddCounter("longshelf_router_resumes_total", "Begun streams moved to another worker.")),
+      stale_events_(metrics.AddCounter("longshelf_router_stale_events_total",
+                                       "Events dropped because of an old epoch or a used index.")),
+      workers_refused_(metrics.AddCounter("longshelf_router_workers_refused_total",
+                                          "Times a worker was refused because it is not ready or serves another model.")),
+      queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams waiting for a worker.")),
+      connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
+      connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",
+                                              "Connections closed at once because of a cap.")),
+      slow_clients_(metrics.AddCounter("longshelf_router_slow_clients_dropped_total",
+                                       "Streams cancelled because their client stopped reading.")) {
+  for (const char* reason : {"cold", "prefix", "load"}) {
+    picks_[reason] = &metrics.AddCounter(kPicks, PicksHelp(), {{"reason", reason}});
+  }
+}
+
+void RouterMetrics::RequestFinished(std::string_view route, int http_status, absl::Duration elapsed) {
+  prometheus::Counter*& counter = requests_[{std::string(route), http_status}];
+  if (counter == nullptr) {
+    counter = &metrics_.AddCounter(kRequests, RequestsHelp(),
+                                   {{"route", std::string(route)}, {"code", absl::StrCat(http_status)}});
+  }
+  counter->Increment();
+  request_seconds_.Observe(absl::ToDoubleSeconds(elapsed));
+}
+void RouterMetrics::TimeToFirstToken(absl::Duration elapsed) {
+  first_token_seconds_.Observe(absl::ToDoubleSeconds(elapsed));
+}
+void RouterMetrics::InterTokenLatency(absl::Duration elapsed) {
+  inter_token_seconds_.Observe(absl::ToDoubleSeconds(elapsed));
+}
+void RouterMetrics::PromptTokens(uint64_t n_tokens, uint64_t n_cached) {
+  prompt_tokens_.Increment(static_cast<double>(n_tokens));
+  cached_tokens_.Increment(static_cast<double>(n_cached));
+}
+void RouterMetrics::OutputTokens(uint64_t n_tokens) { output_tokens_.Increment(static_cast<double>(n_tokens)); }
+void RouterMetrics::Picked(std::string_view reason) {
+  if (const auto it = picks_.find(reason); it != picks_.end()) it->second->Increment();
+}
+void RouterMetrics::Retried() { retries_.Increment(); }
+void RouterMetrics::Resumed() { resumes_.Increment(); }
+void RouterMetrics::StaleEvent() { stale_events_.Increment(); }
+void RouterMetrics::WorkerRefused() { workers_refused_.Increment(); }
+void RouterMetrics::WorkerUp(size_t worker, bool up) {
+  prometheus::Gauge*& gauge = workers_up_[worker];
+  if (gauge == nullptr) {
+    gauge = &metrics_.AddGauge(kWorkerUp, "1 while the worker is connected and serves our model.",
+                               {{"worker", absl::StrCat(worker)}});
+  }
+  gauge->Set(up ? 1 : 0);
+}
+void RouterMetrics::QueueDepth(size_t n_streams) { queue_depth_.Set(static_cast<double>(n_streams)); }
+void RouterMetrics::ConnectionsOpen(size_t n_connections) { connections_.Set(static_cast<double>(n_connections)); }
+void RouterMetrics::ConnectionRefused() { connections_refused_.Increment(); }
+void RouterMetrics::SlowClientDropped() { slow_clients_.Increment(); }
+
+}  // namespace longshelf::router

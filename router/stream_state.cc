@@ -1,0 +1,125 @@
+#include "stream_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+
+namespace longshelf::router::internal {
+
+WorkerRequest StreamState::NextRequest() {
+  WorkerRequest request;
+  request.request_id = spec.request_id;
+  request.epoch = ++epoch_;
+  request.prompt = spec.prompt;
+  request.committed = committed_;
+  request.max_tokens = spec.max_tokens;
+  request.sampling = spec.sampling;
+  request.stop_token_ids = spec.stop_token_ids;
+  request.namespace_id = spec.namespace_id;
+  request.namespace_salt = spec.namespace_salt;
+  return request;
+}
+
+void StreamState::Attach(size_t worker_number, std::unique_ptr<WorkerCall> call, uint64_t n_tokens_to_prefill) {
+  phase = Phase::kRunning;
+  worker = worker_number;
+  n_tokens_queued = n_tokens_to_prefill;
+  last_event = dispatcher_.clock_.Now();
+  call_ = std::move(call);
+  outstanding_ = false;
+  RequestNext();
+}
+
+void StreamState::RequestNext() {
+  if (paused_ || outstanding_ || call_ == nullptr) return;
+  outstanding_ = true;
+  call_->RequestNext();
+}
+
+void StreamState::Resume() {
+  paused_ = false;
+  last_event = dispatcher_.clock_.Now();  // the silence was ours
+  RequestNext();
+}
+
+void StreamState::Abandon() {
+  observer_ = nullptr;
+  if (phase != Phase::kDone) dispatcher_.Remove(*this);
+}
+
+void StreamState::Fail(const absl::Status& status) {
+  dispatcher_.Remove(*this);
+  if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFailed(status);
+}
+
+void StreamState::Finish(FinishReason reason) {
+  dispatcher_.Remove(*this);
+  if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason);
+}
+
+bool StreamState::FinishIfComplete() {
+  if (committed_.empty()) return false;
+  const auto& stops = spec.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), committed_.back()) != stops.end()) {
+    Finish(FinishReason::kStop);
+    return true;
+  }
+  if (committed_.size() >= spec.max_tokens) {
+    Finish(FinishReason::kLength);
+    return true;
+  }
+  return false;
+}
+
+void StreamState::OnEvent(WorkerEvent event) {
+  const auto self = shared_from_this();  // an observer may drop the stream from inside a callback
+  outstanding_ = false;
+  if (phase != Phase::kRunning || observer_ == nullptr) return;
+  last_event = dispatcher_.clock_.Now();
+  if (event.epoch == epoch_) {
+    if (const auto* started = std::get_if<StreamStarted>(&event.body)) {
+      if (!has_output()) observer_->OnStarted(*started);
+    } else if (auto* token = std::get_if<OutputToken>(&event.body)) {
+      OnToken(std::move(*token));
+    } else if (const auto* finished = std::get_if<WorkerFinished>(&event.body)) {
+      if (finished->reason == FinishReason::kCancelled) {
+        // We did not ask for it: the worker is giving its sequences up.
+        dispatcher_.OnAttemptEnded(*this, absl::UnavailableError("the worker cancelled the sequence"));
+      } else {
+        Finish(finished->reason);
+      }
+      return;
+    }
+  } else {
+    dispatcher_.metrics_.StaleEvent();
+  }
+  if (phase == Phase::kRunning) RequestNext();
+}
+
+void StreamState::OnToken(OutputToken token) {
+  if (token.index < committed_.size()) {
+    dispatcher_.metrics_.StaleEvent();
+    return;
+  }
+  if (token.index > committed_.size()) {
+    dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped a token index"));
+    return;
+  }
+  if (committed_.empty()) {
+    dispatcher_.workers_[worker].n_tokens_queued -= n_tokens_queued;
+    n_tokens_queued = 0;
+    if (std::exchange(counted_as_retrying, false)) --dispatcher_.n_retrying_;
+  }
+  committed_.push_back(token.token);
+  observer_->OnToken(token);
+}
+
+void StreamState::OnClosed(const absl::Status& status) {
+  const auto self = shared_from_this();
+  if (phase != Phase::kRunning) return;
+  dispatcher_.OnAttemptEnded(*this, status.ok() ? absl::UnavailableError("the worker ended the call early") : status);
+}
+
+}  // namespace longshelf::router::internal
