@@ -1,0 +1,300 @@
+#include "router/http_api.h"
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "common/ids.h"
+#include "router/api_error.h"
+#include "router/api_json.h"
+
+namespace longshelf::router {
+namespace {
+
+using Kind = Route::Kind;
+
+constexpr std::array<Route, 11> kRoutes = {{
+    {"POST", "/v1/chat/completions", Kind::kChat, false},
+    {"POST", "/chat/completions", Kind::kChat, false},
+    {"POST", "/v1/completions", Kind::kCompletions, false},
+    {"POST", "/completions", Kind::kCompletions, false},
+    {"GET", "/v1/models", Kind::kModels, false},
+    {"GET", "/models", Kind::kModels, false},
+    {"GET", "/v1/models/", Kind::kModel, false, true},
+    {"GET", "/models/", Kind::kModel, false, true},
+    {"GET", "/livez", Kind::kLive, true},
+    {"GET", "/readyz", Kind::kReady, true},
+    {"GET", "/healthz", Kind::kReady, true},
+}};
+
+bool PathMatches(const Route& route, std::string_view path) {
+  return route.prefix ? path.starts_with(route.path) && path.size() > route.path.size() : path == route.path;
+}
+
+const Route* FindRoute(std::string_view method, std::string_view path) {
+  for (const Route& route : kRoutes) {
+    if (route.method == method && PathMatches(route, path)) return &route;
+  }
+  return nullptr;
+}
+
+HttpReply ErrorReply(const ApiError& error) {
+  HttpReply reply;
+  reply.status = error.http_status;
+  reply.body = ErrorBody(error);
+  if (error.retry_after_s > 0) reply.headers.emplace_back("Retry-After", absl::StrCat(error.retry_after_s));
+  if (error.http_status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return reply;
+}
+
+std::string RequestIdOf(const HttpRequest& request) {
+  return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
+}
+
+int64_t UnixSeconds(Clock& clock) { return absl::ToUnixSeconds(clock.WallNow()); }
+
+}  // namespace
+
+std::span<const Route> Routes() { return kRoutes; }
+
+// One generating request: from its body to the last byte of its answer.
+class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
+ public:
+  Call(HttpApi& api, const Route& route, std::string request_id, std::shared_ptr<HttpExchange> exchange)
+      : api_(api),
+        route_(route),
+        request_id_(std::move(request_id)),
+        exchange_(std::move(exchange)),
+        begun_at_(api.core_.clock().Now()),
+        last_write_at_(begun_at_) {
+    exchange_->SetObserver(this);
+  }
+  ~Call() override { exchange_->SetObserver(nullptr); }
+
+  void Start(const Tenant& tenant, std::string body) {
+    const Api kind = route_.kind == Kind::kChat ? Api::kChat : Api::kCompletions;
+    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body)] {
+      return ParseRequestBody(kind, body, limits);
+    };
+    running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this);
+  }
+
+  void Tick(absl::Time now) {
+    if (stream_ == nullptr) return;
+    if (!head_sent_ && now - begun_at_ >= api_.config_.head_delay_max) {
+      SendHead();
+      Write(": keep-alive\n\n");
+    } else if (head_sent_ && now - last_write_at_ >= api_.config_.keep_alive_interval) {
+      Write(": keep-alive\n\n");
+    }
+  }
+
+  void OnPrepared(const PreparedRequest& prepared) override {
+    const ApiRequest& request = prepared.request;
+    AnswerHead head;
+    head.api = request.api;
+    head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
+    head.created_unix_s = UnixSeconds(api_.core_.clock());
+    head.model = api_.core_.model().name;
+    head.system_fingerprint = "fp_longshelf";
+    head.thinking = request.api == Api::kChat && request.thinking_mode == engine::ThinkingMode::kThinking &&
+                    !request.continues_assistant;
+    head.logprobs = request.sampling.logprobs;
+    const ServedModel& model = api_.core_.model();
+    if (request.stream) {
+      stream_ = std::make_unique<StreamAnswer>(model, std::move(head), request.n, request.include_usage,
+                                               prepared.echo_text);
+    } else {
+      whole_ = std::make_unique<WholeAnswer>(model, std::move(head), request.n, prepared.echo_text);
+    }
+  }
+
+  void OnBegun() override {
+    if (stream_ == nullptr) return;
+    SendHead();
+    SendOpening();
+  }
+
+  void OnDelta(uint32_t choice, const ChoiceDelta& delta) override {
+    if (whole_) return whole_->Add(choice, delta);
+    SendHead();
+    SendOpening();
+    Write(stream_->Delta(choice, delta));
+    if (exchange_->unsent_bytes() > api_.config_.pause_above_bytes && !paused_) {
+      paused_ = true;
+      running_->Pause();
+    }
+  }
+
+  void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) override {
+    if (whole_) return whole_->Finished(choice, finish_reason);
+    Write(stream_->Finished(choice, finish_reason));
+  }
+
+  void OnDone(const Usage& usage) override {
+    if (whole_) {
+      HttpReply reply;
+      reply.body = whole_->Body(usage);
+      return EndWith(std::move(reply));
+    }
+    Write(stream_->Done(usage));
+    EndStream(200);
+  }
+
+  void OnError(const ApiError& error) override {
+    if (!head_sent_) return EndWith(ErrorReply(error));
+    Write(StreamAnswer::Error(error));
+    EndStream(error.http_status);
+  }
+
+  void OnClientGone() override {
+    constexpr int kClientClosedRequest = 499;
+    Count(kClientClosedRequest);
+    if (paused_) api_.core_.metrics().SlowClientDropped();
+    api_.Forget(*this);
+  }
+
+  void OnDrained() override {
+    if (!std::exchange(paused_, false)) return;
+    running_->Resume();
+  }
+
+ private:
+  HttpReply WithId(HttpReply reply) const {
+    reply.headers.emplace_back("x-request-id", request_id_);
+    return reply;
+  }
+
+  void SendHead() {
+    if (std::exchange(head_sent_, true)) return;
+    HttpReply head;
+    head.content_type = "text/event-stream; charset=utf-8";
+    head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+    exchange_->BeginStream(WithId(std::move(head)));
+  }
+
+  void SendOpening() {
+    if (!std::exchange(opening_sent_, true)) Write(stream_->Opening());
+  }
+
+  void Write(std::string_view data) {
+    if (data.empty()) return;
+    last_write_at_ = api_.core_.clock().Now();
+    exchange_->Write(data);
+  }
+
+  void Count(int status) {
+    api_.core_.metrics().RequestFinished(route_.path, status, api_.core_.clock().Now() - begun_at_);
+  }
+
+  void EndWith(HttpReply reply) {
+    Count(reply.status);
+    exchange_->SetObserver(nullptr);
+    exchange_->Reply(WithId(std::move(reply)));
+    api_.Forget(*this);
+  }
+
+  void EndStream(int status) {
+    Count(status);
+    exchange_->SetObserver(nullptr);
+    exchange_->End();
+    api_.Forget(*this);
+  }
+
+  HttpApi& api_;
+  const Route& route_;
+  const std::string request_id_;
+  const std::shared_ptr<HttpExchange> exchange_;
+  const absl::Time begun_at_;
+  absl::Time last_write_at_;
+  std::unique_ptr<StreamAnswer> stream_;
+  std::unique_ptr<WholeAnswer> whole_;
+  std::unique_ptr<RunningRequest> running_;
+  bool head_sent_ = false;
+  bool opening_sent_ = false;
+  bool paused_ = false;
+};
+
+HttpApi::HttpApi(HttpApiConfig config, const KeyRing& keys, RequestCore& core)
+    : config_(config), keys_(keys), core_(core) {}
+HttpApi::~HttpApi() = default;
+
+void HttpApi::Tick() {
+  const absl::Time now = core_.clock().Now();
+  for (const auto& [key, call] : calls_) call->Tick(now);
+}
+
+void HttpApi::Forget(Call& call) { calls_.erase(&call); }
+
+HttpReply HttpApi::TransportError(int status, const std::string& why) {
+  ApiError error;
+  error.http_status = status;
+  error.message = why;
+  core_.metrics().RequestFinished("none", status, absl::ZeroDuration());
+  return ErrorReply(error);
+}
+
+std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
+  const Route* route = FindRoute(request.method, request.path);
+  const auto refuse = [&](const ApiError& error) {
+    core_.metrics().RequestFinished(route != nullptr ? route->path : "none", error.http_status, absl::ZeroDuration());
+    HttpReply reply = ErrorReply(error);
+    reply.headers.emplace_back("x-request-id", RequestIdOf(request));
+    return reply;
+  };
+  // Deny by default: what needs no key is named in the table, and a path outside it needs one to be told so.
+  if (route == nullptr || !route->exempt) {
+    if (keys_.Authenticate(request.authorization, request.x_api_key) == nullptr) return refuse(Unauthenticated());
+  }
+  if (route != nullptr) return std::nullopt;
+  ApiError error;
+  const bool known = std::any_of(kRoutes.begin(), kRoutes.end(),
+                                 [&](const Route& row) { return PathMatches(row, request.path); });
+  error.http_status = known ? 405 : 404;
+  error.code = known ? "method_not_allowed" : "not_found";
+  error.message = known ? "this path does not take this method" : "there is nothing at this path";
+  return refuse(error);
+}
+
+void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
+  const Route* route = FindRoute(request.method, request.path);
+  const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
+  if (route->kind != Kind::kChat && route->kind != Kind::kCompletions) return ReplyToGet(*route, request, *exchange);
+  auto call = std::make_unique<Call>(*this, *route, RequestIdOf(request), std::move(exchange));
+  Call& started = *call;
+  calls_.emplace(&started, std::move(call));
+  started.Start(*tenant, std::move(request.body));
+}
+
+void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange) {
+  HttpReply reply;
+  switch (route.kind) {
+    case Kind::kModels:
+      reply.body = ModelListJson(core_.model(), core_.n_context_max());
+      break;
+    case Kind::kModel: {
+      const std::string_view name = std::string_view(request.path).substr(route.path.size());
+      if (name == core_.model().name) {
+        reply.body = ModelJson(core_.model(), core_.n_context_max());
+      } else {
+        reply = ErrorReply(ModelNotFound(name.substr(0, kSizeLimits.model_name_bytes), core_.model().name));
+      }
+      break;
+    }
+    case Kind::kLive:
+      reply.content_type = "text/plain";
+      reply.body = "ok\n";
+      break;
+    default:
+      reply.content_type = "text/plain";
+      reply.status = core_.ready() ? 200 : 503;
+      reply.body = core_.ready() ? "ok\n" : core_.draining() ? "draining\n" : "no worker is ready\n";
+      break;
+  }
+  core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());
+  reply.headers.emplace_back("x-request-id", RequestIdOf(request));
+  exchange.Reply(std::move(reply));
+}
+
+}  // namespace longshelf::router

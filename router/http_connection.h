@@ -1,0 +1,95 @@
+#pragma once
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "router/http_server.h"
+
+namespace longshelf::router {
+
+// What a connection needs of its server.
+class HttpConnectionOwner {
+ public:
+  virtual ~HttpConnectionOwner() = default;
+  virtual void OnConnectionClosed(class HttpConnection& connection) = 0;
+  virtual bool draining() const = 0;
+};
+
+// One client connection: reads a request, waits for its answer, and starts over. Everything happens on the loop; the
+// pending operations keep it alive. One read and one write are in flight at most.
+class HttpConnection final : public HttpExchange, public std::enable_shared_from_this<HttpConnection> {
+ public:
+  HttpConnection(boost::asio::ip::tcp::socket socket, const HttpServerConfig& config, HttpHandler& handler,
+                 HttpConnectionOwner& owner);
+  void Start() { AwaitRequest(); }
+  // Tells the observer and closes.
+  void Abort();
+  // Closes now if no request is being answered, else after the answer.
+  void CloseWhenIdle();
+  const boost::asio::ip::address& peer() const { return peer_; }
+
+  void SetObserver(HttpExchangeObserver* observer) override { observer_ = observer; }
+  void Reply(HttpReply reply) override;
+  void BeginStream(HttpReply head) override;
+  void Write(std::string_view data) override;
+  void End() override;
+  size_t unsent_bytes() const override { return pending_.size() + writing_.size() - written_; }
+
+ private:
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+  using ErrorCode = boost::system::error_code;
+
+  void AwaitRequest();
+  void ReadMoreHeader();
+  void OnHeaderBytes();
+  void OnHeaderComplete(size_t n_header_bytes);
+  void ReadBody();
+  void OnRequestComplete();
+  void Refuse(int status, const std::string& why);
+  void ReplyAndClose(HttpReply reply);
+  HttpRequest TakeRequest();
+  void WatchForClose();
+  void OnReadableWhileAnswering();
+
+  void Send(std::string_view bytes);
+  void WriteSome();
+  void OnAnswerSent();
+  void Linger();
+  void DiscardInput();
+  void Close();
+  void ArmTimer(absl::Duration timeout, void (HttpConnection::*on_timeout)());
+  std::string HeadOf(const HttpReply& reply, bool chunked, std::optional<size_t> length) const;
+
+  boost::asio::ip::tcp::socket socket_;
+  const HttpServerConfig& config_;
+  HttpHandler& handler_;
+  HttpConnectionOwner& owner_;
+  boost::asio::ip::address peer_;
+  boost::asio::steady_timer read_timer_;
+  boost::asio::steady_timer write_timer_;
+  std::vector<char> read_chunk_;
+  std::string received_;             // not yet consumed
+  std::optional<Parser> parser_;
+  HttpExchangeObserver* observer_ = nullptr;
+
+  std::string pending_;   // to be written after writing_
+  std::string writing_;   // owned by the write in flight
+  size_t written_ = 0;    // of writing_
+  bool write_in_flight_ = false;
+
+  bool answering_ = false;      // a request was handed over and its answer is not complete
+  bool answer_ended_ = false;   // nothing more will be written for it
+  bool chunked_ = false;
+  bool keep_alive_ = false;
+  bool http_1_0_ = false;
+  bool watching_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace longshelf::router

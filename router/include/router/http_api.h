@@ -1,0 +1,58 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "router/http_server.h"
+#include "router/request_core.h"
+
+namespace longshelf::router {
+
+// One row per (method, path) the public door knows. Authentication and the tests read the same table, so a new route
+// cannot forget it.
+struct Route {
+  enum class Kind : uint8_t { kChat, kCompletions, kModels, kModel, kLive, kReady };
+  std::string_view method;
+  std::string_view path;
+  Kind kind;
+  bool exempt;  // answered without a key
+  bool prefix = false;  // the path goes on after this
+};
+std::span<const Route> Routes();
+
+struct HttpApiConfig {
+  absl::Duration head_delay_max = absl::Milliseconds(500);     // a stream's headers are sent after this at the latest
+  absl::Duration keep_alive_interval = absl::Seconds(5);       // `: keep-alive` comments on silent streams
+  size_t pause_above_bytes = size_t{256} << 10;                // unsent: no more tokens are asked for
+};
+
+// The OpenAI and DeepSeek HTTP API over a RequestCore. Owner: the router loop.
+class HttpApi final : public HttpHandler {
+ public:
+  // `core` and `keys` must outlive this.
+  HttpApi(HttpApiConfig config, const KeyRing& keys, RequestCore& core);
+  ~HttpApi() override;
+
+  // Head and keep-alive deadlines; call at least every 100 ms.
+  void Tick();
+
+  std::optional<HttpReply> OnHeader(const HttpRequest& request) override;
+  void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
+  HttpReply TransportError(int status, const std::string& why) override;
+
+ private:
+  class Call;
+  friend class Call;
+  void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);
+  void Forget(Call& call);
+
+  const HttpApiConfig config_;
+  const KeyRing& keys_;
+  RequestCore& core_;
+  std::unordered_map<Call*, std::unique_ptr<Call>> calls_;
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,99 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "router/limits.h"
+#include "router/metrics.h"
+
+// The public HTTP/1.1 door: connections, limits, time-outs. What is behind a path is the handler's business.
+namespace longshelf::router {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;   // the target up to '?', byte for byte as sent
+  std::string authorization;
+  std::string x_api_key;
+  std::string x_request_id;
+  std::string body;
+};
+
+struct HttpReply {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;
+};
+
+class HttpExchangeObserver {
+ public:
+  virtual ~HttpExchangeObserver() = default;
+  // The client is gone or was dropped; nothing written from here on arrives.
+  virtual void OnClientGone() = 0;
+  // What was written has mostly been sent: unsent_bytes() is low again.
+  virtual void OnDrained() = 0;
+};
+
+// One request's way back to its client. Owner: the router loop.
+class HttpExchange {
+ public:
+  virtual ~HttpExchange() = default;
+  // Null to hear nothing any more. At most one.
+  virtual void SetObserver(HttpExchangeObserver* observer) = 0;
+  // Either one Reply, or BeginStream, any number of Write, and End.
+  virtual void Reply(HttpReply reply) = 0;
+  virtual void BeginStream(HttpReply head) = 0;
+  virtual void Write(std::string_view data) = 0;
+  virtual void End() = 0;
+  virtual size_t unsent_bytes() const = 0;
+};
+
+class HttpHandler {
+ public:
+  virtual ~HttpHandler() = default;
+  // The header is here, the body is not: an answer refuses the request without reading it.
+  virtual std::optional<HttpReply> OnHeader(const HttpRequest& request) = 0;
+  virtual void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) = 0;
+  // For requests that never became one: "400" and friends in the API's error shape.
+  virtual HttpReply TransportError(int status, const std::string& why) = 0;
+};
+
+struct HttpServerConfig {
+  std::string listen = "127.0.0.1:8080";  // an IP address and a port; port 0 takes a free one
+  size_t connections_max = 4096;
+  size_t connections_per_address_max = 2048;
+  size_t body_bytes_max = kSizeLimits.body_bytes;
+  absl::Duration header_timeout = absl::Seconds(10);
+  absl::Duration body_timeout = absl::Seconds(60);    // for the whole body
+  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests of a connection
+  absl::Duration write_timeout = absl::Seconds(30);   // without a byte taken, the client is dropped
+};
+
+// Accepts and serves on `loop`; all handler calls happen there.
+class HttpServer {
+ public:
+  // UNAVAILABLE: cannot listen. INVALID_ARGUMENT: not an address.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(HttpServerConfig config, boost::asio::io_context& loop,
+                                                           HttpHandler& handler, RouterMetrics& metrics);
+  class Impl;
+  explicit HttpServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+  ~HttpServer();
+
+  uint16_t port() const;
+  // No more new connections; open ones close after their current answer. Loop thread only.
+  void BeginDrain();
+  // Closes everything. Loop thread only.
+  void CloseAll();
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace longshelf::router

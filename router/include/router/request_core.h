@@ -1,0 +1,97 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <variant>
+
+#include "common/clock.h"
+#include "router/api_request.h"
+#include "router/auth.h"
+#include "router/completion.h"
+#include "router/dispatcher.h"
+#include "router/served_model.h"
+
+namespace longshelf::router {
+
+// What an edge hears of its request, on the router loop.
+class RequestSink : public CompletionSink {
+ public:
+  // The request is checked and tokenized; workers come next. Not called when OnError comes first.
+  virtual void OnPrepared(const PreparedRequest& prepared) = 0;
+};
+
+// A request on its way through; destroying it cancels everything it started. Owner: the router loop.
+class RunningRequest {
+ public:
+  struct State;
+  explicit RunningRequest(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  ~RunningRequest();
+  RunningRequest(const RunningRequest&) = delete;
+  RunningRequest& operator=(const RunningRequest&) = delete;
+  void Pause();
+  void Resume();
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+struct RequestCoreConfig {
+  std::string tenant_secret;
+  uint32_t n_prepare_threads = 2;
+  uint32_t n_preparing_max = 256;  // requests being parsed and tokenized; one more is refused
+};
+
+// What the HTTP and the gRPC edge share: from an unparsed request to the calls of a sink. Parsing, rendering and
+// tokenizing run on a small pool, everything else on the loop.
+class RequestCore {
+ public:
+  using Parse = std::function<std::variant<ApiRequest, ApiError>()>;
+
+  // Everything referred to must outlive this.
+  RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
+              Dispatcher& dispatcher, boost::asio::io_context& loop);
+  ~RequestCore();
+
+  // `parse` runs on the pool. The sink is never called from inside Run, and must outlive the handle.
+  std::unique_ptr<RunningRequest> Run(Parse parse, Tenant tenant, std::string request_id, RequestSink& sink);
+  // Runs `work` on the pool and `done` on the loop. False when the pool has enough to do.
+  bool RunOnPool(std::function<void()> work, std::function<void()> done);
+
+  // From now on Run answers 503.
+  void BeginDrain() { draining_ = true; }
+  bool draining() const { return draining_; }
+  size_t n_running() const { return n_running_; }
+  bool ready() const { return !draining_ && dispatcher_.n_ready() > 0; }
+
+  const ServedModel& model() const { return model_; }
+  // The context the workers serve, or the model's own while none is known.
+  uint32_t n_context_max() const;
+  ParseLimits parse_limits() const;
+  const std::string& tenant_secret() const { return config_.tenant_secret; }
+  PrepareContext prepare_context(Tenant tenant) const;
+  Clock& clock() { return clock_; }
+  RouterMetrics& metrics() { return metrics_; }
+
+ private:
+  friend struct RunningRequest::State;
+  void OnPrepared(const std::shared_ptr<RunningRequest::State>& state, std::variant<PreparedRequest, ApiError> result);
+
+  const RequestCoreConfig config_;
+  const ServedModel& model_;
+  Clock& clock_;
+  RouterMetrics& metrics_;
+  Dispatcher& dispatcher_;
+  boost::asio::io_context& loop_;
+  boost::asio::thread_pool pool_;
+  std::mt19937_64 seeds_;
+  size_t n_running_ = 0;
+  size_t n_preparing_ = 0;
+  bool draining_ = false;
+};
+
+}  // namespace longshelf::router

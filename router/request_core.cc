@@ -1,0 +1,115 @@
+#include "router/request_core.h"
+
+#include <boost/asio/post.hpp>
+#include <utility>
+
+namespace longshelf::router {
+namespace asio = boost::asio;
+
+struct RunningRequest::State {
+  State(RequestCore& owner, RequestSink& request_sink, std::string id)
+      : core(owner), sink(&request_sink), request_id(std::move(id)) {
+    ++core.n_running_;
+  }
+  ~State() { --core.n_running_; }
+
+  RequestCore& core;
+  RequestSink* sink;  // null once the handle is gone
+  const std::string request_id;
+  std::unique_ptr<Completion> completion;
+  bool paused = false;
+};
+
+RunningRequest::~RunningRequest() {
+  state_->sink = nullptr;
+  state_->completion.reset();
+}
+void RunningRequest::Pause() {
+  state_->paused = true;
+  if (state_->completion) state_->completion->Pause();
+}
+void RunningRequest::Resume() {
+  state_->paused = false;
+  if (state_->completion) state_->completion->Resume();
+}
+
+RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
+                         Dispatcher& dispatcher, asio::io_context& loop)
+    : config_(std::move(config)),
+      model_(model),
+      clock_(clock),
+      metrics_(metrics),
+      dispatcher_(dispatcher),
+      loop_(loop),
+      pool_(config_.n_prepare_threads),
+      seeds_(std::random_device{}()) {}
+
+RequestCore::~RequestCore() { pool_.join(); }
+
+uint32_t RequestCore::n_context_max() const {
+  const auto& worker = dispatcher_.model();
+  return worker ? std::min(worker->n_context_max, model_.n_context_max) : model_.n_context_max;
+}
+
+ParseLimits RequestCore::parse_limits() const { return ParseLimits{kSizeLimits, model_.vocab_size}; }
+
+PrepareContext RequestCore::prepare_context(Tenant tenant) const {
+  return PrepareContext{std::move(tenant), config_.tenant_secret, dispatcher_.model()};
+}
+
+bool RequestCore::RunOnPool(std::function<void()> work, std::function<void()> done) {
+  if (n_preparing_ >= config_.n_preparing_max) return false;
+  ++n_preparing_;
+  asio::post(pool_, [this, work = std::move(work), done = std::move(done)]() mutable {
+    work();
+    work = nullptr;
+    asio::post(loop_, [this, done = std::move(done)] {
+      --n_preparing_;
+      done();
+    });
+  });
+  return true;
+}
+
+std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std::string request_id,
+                                                 RequestSink& sink) {
+  auto state = std::make_shared<RunningRequest::State>(*this, sink, std::move(request_id));
+  const auto refuse = [&](ApiError error) {
+    asio::post(loop_, [state, error = std::move(error)] {
+      if (state->sink != nullptr) state->sink->OnError(error);
+    });
+  };
+  if (draining_) {
+    refuse(Draining());
+    return std::make_unique<RunningRequest>(std::move(state));
+  }
+  using Result = std::variant<PreparedRequest, ApiError>;
+  auto result = std::make_shared<Result>(ApiError{});
+  const bool accepted = RunOnPool(
+      [this, parse = std::move(parse), context = prepare_context(std::move(tenant)), result] {
+        std::variant<ApiRequest, ApiError> parsed = parse();
+        if (auto* error = std::get_if<ApiError>(&parsed)) {
+          *result = std::move(*error);
+        } else {
+          *result = Prepare(model_, context, std::move(std::get<ApiRequest>(parsed)));
+        }
+      },
+      [this, state, result] { OnPrepared(state, std::move(*result)); });
+  if (!accepted) refuse(Overloaded());
+  return std::make_unique<RunningRequest>(std::move(state));
+}
+
+void RequestCore::OnPrepared(const std::shared_ptr<RunningRequest::State>& state,
+                             std::variant<PreparedRequest, ApiError> result) {
+  if (state->sink == nullptr) return;
+  if (const auto* error = std::get_if<ApiError>(&result)) return state->sink->OnError(*error);
+  state->completion = std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_,
+                                                   std::move(std::get<PreparedRequest>(result)), state->request_id,
+                                                   seeds_(), *state->sink);
+  state->sink->OnPrepared(state->completion->prepared());
+  if (state->sink == nullptr) return;
+  if (const auto error = state->completion->Start()) return state->sink->OnError(*error);
+  if (state->paused) state->completion->Pause();
+}
+
+}  // namespace longshelf::router
