@@ -75,7 +75,6 @@ absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, St
 }
 
 std::string Dispatcher::RefusalOf(const WorkerInfo& info) const {
-  if (!info.ready) return "it is not ready";
   if (info.block_tokens == 0 || info.vocab_size == 0 || info.n_context_max == 0) return "its status is incomplete";
   if (!model_) return "";
   if (info.fingerprint != model_->fingerprint) return "its model fingerprint differs from the first worker's";
@@ -84,7 +83,7 @@ std::string Dispatcher::RefusalOf(const WorkerInfo& info) const {
   return "";
 }
 
-void Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
+bool Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
   // A model nobody serves any more and no stream depends on may be replaced by the next one.
   if (model_ && n_streams_ == 0 &&
       std::none_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.ready; })) {
@@ -93,7 +92,8 @@ void Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
   if (const std::string refusal = RefusalOf(info); !refusal.empty()) {
     spdlog::warn("worker {} refused: {}", worker, refusal);
     metrics_.WorkerRefused();
-    return OnWorkerDown(worker, absl::FailedPreconditionError(refusal));
+    OnWorkerDown(worker, absl::FailedPreconditionError(refusal));
+    return false;
   }
   if (!model_) model_ = info;
   Worker& w = workers_[worker];
@@ -104,6 +104,7 @@ void Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
   metrics_.WorkerUp(worker, true);
   spdlog::info("worker {} is up: model {}, context {}", worker, info.model_name, info.n_context_max);
   PumpQueue();
+  return true;
 }
 
 void Dispatcher::OnWorkerUpdate(size_t worker, const WorkerUpdate& update) {
@@ -176,7 +177,7 @@ void Dispatcher::PumpQueue() {
   std::swap(waiting, queue_);
   for (StatePtr& stream : waiting) {
     if (stream->phase != StreamState::Phase::kQueued) continue;
-    if (now >= stream->not_before) {
+    if (now >= stream->not_before && !stream->paused()) {
       stream->tried.clear();
       if (Place(*stream)) continue;
     }
@@ -216,8 +217,9 @@ void Dispatcher::Tick() {
 }
 
 bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
-  if (status.code() == absl::StatusCode::kResourceExhausted) return true;  // bounded by the queue's deadline
-  if (!IsWorkersFault(status.code())) return false;
+  const bool is_full = status.code() == absl::StatusCode::kResourceExhausted;
+  if (is_full && !stream.has_output()) return true;  // bounded by the queue's deadline
+  if (!is_full && !IsWorkersFault(status.code())) return false;
   if (stream.has_output()) return ++stream.n_resumes <= config_.n_resumes_max;
   if (++stream.n_retries > config_.n_retries_max) return false;
   if (stream.counted_as_retrying) return true;
@@ -240,7 +242,8 @@ void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status)
   }
   stream.tried.insert(worker);
   stream.phase = StreamState::Phase::kQueued;
-  if (Place(stream)) return;
+  // A stream whose client does not read needs no worker now.
+  if (!stream.paused() && Place(stream)) return;
   Enqueue(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout, kRetryDelay);
 }
 

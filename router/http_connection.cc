@@ -18,7 +18,6 @@ namespace {
 constexpr size_t kReadChunkBytes = size_t{16} << 10;
 constexpr size_t kLowWaterBytes = size_t{64} << 10;
 constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
-// Bodies arrive in pieces; the string they collect in grows as they do, never ahead of them.
 
 std::string_view ReasonPhrase(int status) {
   const auto phrase = http::obsolete_reason(static_cast<http::status>(status));
@@ -58,7 +57,6 @@ void HttpConnection::ArmTimer(absl::Duration timeout, void (HttpConnection::*on_
 // ---- Reading ----
 
 void HttpConnection::AwaitRequest() {
-  if (owner_.draining() && received_.empty()) return Close();
   parser_.emplace();
   parser_->body_limit(config_.body_bytes_max);
   parser_->header_limit(static_cast<uint32_t>(kSizeLimits.header_bytes));

@@ -55,7 +55,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
 
   void Accept() {
     acceptor_.async_accept([self = shared_from_this()](boost::system::error_code error, tcp::socket socket) {
-      if (error == asio::error::operation_aborted || self->draining_) return;
+      if (error == asio::error::operation_aborted || self->closed_) return;
       if (!error) {
         self->OnAccepted(std::move(socket));
         return self->Accept();
@@ -71,18 +71,20 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
 
   void BeginDrain() {
     draining_ = true;
-    boost::system::error_code ignored;
-    acceptor_.close(ignored);
     for (const auto& connection : Snapshot()) connection->CloseWhenIdle();
   }
 
   void CloseAll() {
-    BeginDrain();
+    draining_ = true;
+    closed_ = true;
+    boost::system::error_code ignored;
+    acceptor_.close(ignored);
     backoff_.cancel();
     for (const auto& connection : Snapshot()) connection->Abort();
   }
 
   uint16_t port() const { return port_; }
+  size_t n_connections() const { return connections_.size(); }
   bool draining() const override { return draining_; }
 
   void OnConnectionClosed(HttpConnection& connection) override {
@@ -118,6 +120,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   std::map<asio::ip::address, size_t> per_address_;
   uint16_t port_ = 0;
   bool draining_ = false;
+  bool closed_ = false;
 };
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerConfig config, asio::io_context& loop,
@@ -130,6 +133,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerConfig c
 
 HttpServer::~HttpServer() { impl_->CloseAll(); }
 uint16_t HttpServer::port() const { return impl_->port(); }
+size_t HttpServer::n_connections() const { return impl_->n_connections(); }
 void HttpServer::BeginDrain() { impl_->BeginDrain(); }
 void HttpServer::CloseAll() { impl_->CloseAll(); }
 

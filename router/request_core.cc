@@ -1,5 +1,6 @@
 #include "router/request_core.h"
 
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <utility>
 
@@ -60,7 +61,9 @@ PrepareContext RequestCore::prepare_context(Tenant tenant) const {
 bool RequestCore::RunOnPool(std::function<void()> work, std::function<void()> done) {
   if (n_preparing_ >= config_.n_preparing_max) return false;
   ++n_preparing_;
-  asio::post(pool_, [this, work = std::move(work), done = std::move(done)]() mutable {
+  // The guard keeps the loop running until the result is there.
+  asio::post(pool_, [this, guard = asio::make_work_guard(loop_), work = std::move(work),
+                     done = std::move(done)]() mutable {
     work();
     work = nullptr;
     asio::post(loop_, [this, done = std::move(done)] {

@@ -95,7 +95,7 @@ class Dispatcher final : public WorkerLinkObserver {
   size_t n_streams() const { return n_streams_; }
   size_t n_queued() const { return queue_.size(); }
 
-  void OnWorkerUp(size_t worker, const WorkerInfo& info) override;
+  bool OnWorkerUp(size_t worker, const WorkerInfo& info) override;
   void OnWorkerUpdate(size_t worker, const WorkerUpdate& update) override;
   void OnWorkerDown(size_t worker, const absl::Status& why) override;
 

@@ -87,7 +87,9 @@ class HttpServer {
   ~HttpServer();
 
   uint16_t port() const;
-  // No more new connections; open ones close after their current answer. Loop thread only.
+  size_t n_connections() const;  // loop thread only
+  // Idle connections close, others after their current answer. New ones are still accepted, so that probes and clients
+  // are told what happens; they close after one answer. Loop thread only.
   void BeginDrain();
   // Closes everything. Loop thread only.
   void CloseAll();

@@ -90,7 +90,6 @@ struct WorkerInfo {
   uint32_t block_tokens = 0;
   uint32_t n_context_max = 0;
   uint64_t generation = 0;
-  bool ready = false;
 };
 struct WorkerLoad {
   uint32_t n_running = 0;
@@ -111,7 +110,8 @@ struct WorkerUpdate {
 class WorkerLinkObserver {
  public:
   virtual ~WorkerLinkObserver() = default;
-  virtual void OnWorkerUp(size_t worker, const WorkerInfo& info) = 0;
+  // Connected and ready. False when it cannot be used: it serves something else.
+  virtual bool OnWorkerUp(size_t worker, const WorkerInfo& info) = 0;
   virtual void OnWorkerUpdate(size_t worker, const WorkerUpdate& update) = 0;
   // Unreachable, or its watch stream ended. The link keeps trying on its own.
   virtual void OnWorkerDown(size_t worker, const absl::Status& why) = 0;

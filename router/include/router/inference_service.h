@@ -1,0 +1,40 @@
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "router/auth.h"
+#include "router/request_core.h"
+
+namespace longshelf::router {
+
+// The public gRPC service (inference.proto), health v1 and reflection on one port, over the same RequestCore, limits
+// table and keys as the HTTP door.
+class InferenceServer {
+ public:
+  struct Options {
+    std::string listen;
+    bool reflection = true;
+  };
+  // UNAVAILABLE: cannot listen. Everything must outlive the server; all sinks run on `loop`.
+  static absl::StatusOr<std::unique_ptr<InferenceServer>> Start(const Options& options, const KeyRing& keys,
+                                                                RequestCore& core, boost::asio::io_context& loop);
+  class Impl;
+  explicit InferenceServer(std::unique_ptr<Impl> impl);
+  // The loop must still be running, or be run until it is idle afterwards.
+  ~InferenceServer();
+
+  int port() const;
+  // What the health service says, for the service and for "".
+  void SetServing(bool serving);
+  // Refuses new calls and cancels those still open after `grace`. Blocks that long at most; never on the loop's thread.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "router/router_config.h"
+#include "router/worker_link.h"
+
+namespace boost::asio {
+class io_context;
+}
+
+namespace longshelf::router {
+
+// A whole router: every part, wired, on its own loop thread.
+class RouterService {
+ public:
+  using MakeLinks = std::function<std::vector<std::unique_ptr<WorkerLink>>(boost::asio::io_context& loop)>;
+
+  // FAILED_PRECONDITION: a listen address that needs a flag (exit 78). INVALID_ARGUMENT: an option or a file is wrong
+  // (78). UNAVAILABLE: cannot listen (69). `clock` must outlive the service. Tests bring their own workers.
+  static absl::StatusOr<std::unique_ptr<RouterService>> Start(const RouterConfig& config, Clock& clock,
+                                                              const MakeLinks& make_links = nullptr);
+  class Impl;
+  explicit RouterService(std::unique_ptr<Impl> impl);
+  // Stops: open answers break off.
+  ~RouterService();
+
+  uint16_t http_port() const;
+  uint16_t grpc_port() const;  // 0 = no gRPC door
+  uint16_t admin_port() const;
+  // In the Prometheus text format.
+  std::string Metrics() const;
+  // Not ready from now on; `on_drained` is called once, on the loop's thread, when nothing is being answered any more.
+  void BeginDrain(std::function<void()> on_drained);
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// sysexits code of a failed Start.
+int ExitCodeOf(const absl::Status& status);
+
+}  // namespace longshelf::router

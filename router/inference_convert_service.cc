@@ -1,0 +1,155 @@
+#include "inference_convert_service.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "json_fields.h"
+
+namespace longshelf::router {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
+  if (options.has_max_tokens()) body["max_tokens"] = options.max_tokens();
+  if (options.has_temperature()) body["temperature"] = options.temperature();
+  if (options.has_top_p()) body["top_p"] = options.top_p();
+  if (options.has_top_k()) body["top_k"] = options.top_k();
+  if (options.has_min_p()) body["min_p"] = options.min_p();
+  // Any 64 bits are a seed.
+  if (options.has_seed()) body["seed"] = static_cast<int64_t>(options.seed());
+  if (options.has_presence_penalty()) body["presence_penalty"] = options.presence_penalty();
+  if (options.has_frequency_penalty()) body["frequency_penalty"] = options.frequency_penalty();
+  if (options.stop_size() > 0) body["stop"] = Json(options.stop().begin(), options.stop().end());
+  if (options.stop_token_ids_size() > 0) {
+    body["stop_token_ids"] = Json(options.stop_token_ids().begin(), options.stop_token_ids().end());
+  }
+  if (options.has_top_logprobs()) {
+    if (api == Api::kChat) body["logprobs"] = true;
+    body[api == Api::kChat ? "top_logprobs" : "logprobs"] = options.top_logprobs();
+  }
+}
+
+// A tool's schema is JSON text of the client: it must be one value of bounded depth before it becomes part of a body.
+std::optional<std::string> CheckedJson(const std::string& text, const ParseLimits& limits) {
+  constexpr size_t kDepthOfBody = 8;  // what the body nests around it
+  if (text.size() > limits.sizes.tool_schema_bytes) return std::nullopt;
+  simdjson::dom::parser parser;
+  if (parser.allocate(std::max<size_t>(text.size(), 1), limits.sizes.json_depth - kDepthOfBody) != simdjson::SUCCESS) {
+    return std::nullopt;
+  }
+  simdjson::dom::element root;
+  if (parser.parse(text).get(root) != simdjson::SUCCESS) return std::nullopt;
+  return simdjson::minify(root);
+}
+
+// {"type":"function","function":{...}} with the schema pasted in.
+std::variant<std::string, ApiError> ToolsJson(const v1::ChatRequest& request, const ParseLimits& limits) {
+  std::string out = "[";
+  for (int i = 0; i < request.tools_size(); ++i) {
+    const v1::Tool& tool = request.tools(i);
+    Json function = {{"name", tool.name()}};
+    if (!tool.description().empty()) function["description"] = tool.description();
+    std::string text = Dump(function);
+    if (!tool.parameters_json().empty()) {
+      const auto parameters = CheckedJson(tool.parameters_json(), limits);
+      if (!parameters) {
+        return InvalidField(absl::StrCat("tools[", i, "].parameters_json"),
+                            absl::StrCat("must be a JSON object of at most ", limits.sizes.tool_schema_bytes, " bytes"));
+      }
+      text.pop_back();
+      absl::StrAppend(&text, ",\"parameters\":", *parameters, "}");
+    }
+    absl::StrAppend(&out, i > 0 ? "," : "", "{\"type\":\"function\",\"function\":", text, "}");
+  }
+  return out + "]";
+}
+
+Json MessageJson(const v1::ChatMessage& message) {
+  Json out = {{"role", message.role()}, {"content", message.content()}};
+  if (!message.reasoning_content().empty()) out["reasoning_content"] = message.reasoning_content();
+  for (const v1::ToolCall& call : message.tool_calls()) {
+    out["tool_calls"].push_back({{"id", call.id()},
+                                 {"type", "function"},
+                                 {"function", {{"name", call.name()}, {"arguments", call.arguments_json()}}}});
+  }
+  if (message.role() == "tool") out["tool_call_id"] = message.tool_call_id();
+  return out;
+}
+
+}  // namespace
+
+std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request, const ParseLimits& limits) {
+  Json body = {{"model", request.model()}};
+  if (request.has_tokens()) {
+    body["prompt"] = Json(request.tokens().ids().begin(), request.tokens().ids().end());
+  } else {
+    body["prompt"] = request.text();
+  }
+  AddOptions(request.options(), Api::kCompletions, body);
+  return ParseRequestBody(Api::kCompletions, Dump(body), limits);
+}
+
+std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, const ParseLimits& limits) {
+  Json body = {{"model", request.model()}, {"messages", Json::array()}};
+  for (const v1::ChatMessage& message : request.messages()) body["messages"].push_back(MessageJson(message));
+  AddOptions(request.options(), Api::kChat, body);
+  if (request.has_thinking()) body["thinking"] = {{"type", request.thinking() ? "enabled" : "disabled"}};
+  if (!request.reasoning_effort().empty()) body["reasoning_effort"] = request.reasoning_effort();
+  std::string text = Dump(body);
+  if (request.tools_size() > 0) {
+    auto tools = ToolsJson(request, limits);
+    if (auto* error = std::get_if<ApiError>(&tools)) return std::move(*error);
+    text.pop_back();
+    absl::StrAppend(&text, ",\"tools\":", std::get<std::string>(tools), "}");
+  }
+  return ParseRequestBody(Api::kChat, text, limits);
+}
+
+std::variant<ApiRequest, ApiError> FromProto(const v1::CountTokensRequest& request, const ParseLimits& limits) {
+  if (request.has_chat()) return FromProto(request.chat(), limits);
+  v1::GenerateRequest generate;
+  generate.set_text(request.text());
+  return FromProto(generate, limits);
+}
+
+v1::Usage ToProto(const Usage& usage) {
+  v1::Usage out;
+  out.set_prompt_tokens(usage.n_prompt_tokens);
+  out.set_completion_tokens(usage.n_completion_tokens);
+  out.set_total_tokens(usage.n_prompt_tokens + usage.n_completion_tokens);
+  out.set_prompt_cache_hit_tokens(usage.n_cached_tokens);
+  out.set_prompt_cache_miss_tokens(usage.n_prompt_tokens - usage.n_cached_tokens);
+  out.set_reasoning_tokens(usage.n_reasoning_tokens);
+  return out;
+}
+
+void AddDelta(const ChoiceDelta& delta, v1::GenerateReply& reply) {
+  reply.mutable_text()->append(delta.content);
+  reply.mutable_tokens()->Add(delta.tokens.begin(), delta.tokens.end());
+  for (const TokenLogprobs& entry : delta.logprobs) {
+    v1::TokenLogprobInfo& info = *reply.add_logprobs();
+    info.set_token(entry.token);
+    info.set_logprob(entry.logprob);
+    for (const TokenAlternative& alternative : entry.top) {
+      v1::TokenLogprobInfo& top = *info.add_top();
+      top.set_token(alternative.token);
+      top.set_logprob(alternative.logprob);
+    }
+  }
+}
+
+void AddDelta(const ChoiceDelta& delta, v1::ChatReply& reply) {
+  reply.mutable_reasoning_content()->append(delta.reasoning);
+  reply.mutable_content()->append(delta.content);
+  for (const engine::ChatToolCall& call : delta.tool_calls) {
+    v1::ToolCall& out = *reply.add_tool_calls();
+    out.set_id(call.id);
+    out.set_name(call.name);
+    out.set_arguments_json(call.arguments);
+  }
+}
+
+}  // namespace longshelf::router

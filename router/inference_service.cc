@@ -1,0 +1,290 @@
+#include "router/inference_service.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <deque>
+#include <future>
+
+#include "common/ids.h"
+#include "inference_convert_service.h"
+#include "longshelf/v1/inference.grpc.pb.h"
+#include "proto/channel_settings.h"
+#include "proto/grpc_status.h"
+
+namespace longshelf::router {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr size_t kPauseAboveReplies = 256;
+constexpr size_t kResumeBelowReplies = 64;
+
+// What the calls of the service share.
+struct Shared {
+  const KeyRing& keys;
+  RequestCore& core;
+  asio::io_context& loop;
+};
+
+std::string Metadata(const grpc::CallbackServerContext& context, const char* name) {
+  const auto& metadata = context.client_metadata();
+  const auto it = metadata.find(name);
+  return it == metadata.end() ? "" : std::string(it->second.data(), it->second.size());
+}
+
+// Null: the caller has no valid key.
+const Tenant* Authenticate(const Shared& shared, const grpc::CallbackServerContext& context) {
+  return shared.keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key"));
+}
+
+grpc::Status Refusal(const ApiError& error) { return proto::ToGrpc(ToStatus(error)); }
+
+template <typename Reply>
+class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { this->Finish(status); }
+  void OnDone() override { self_.reset(); }
+  static RefusedStream* Make(const grpc::Status& status) {
+    auto stream = std::make_unique<RefusedStream>(status);
+    RefusedStream* raw = stream.get();
+    raw->self_ = std::move(stream);
+    return raw;
+  }
+
+ private:
+  std::unique_ptr<RefusedStream> self_;
+};
+
+// One streamed answer. gRPC's callbacks only post; everything else happens on the loop, one write in flight.
+template <typename Request, typename Reply>
+class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public RequestSink {
+ public:
+  AnswerStream(Shared& shared, Tenant tenant, Request request)
+      : shared_(shared), work_(shared.loop.get_executor()), tenant_(std::move(tenant)), request_(std::move(request)) {}
+
+  static AnswerStream* Start(Shared& shared, Tenant tenant, Request request) {
+    auto stream = std::make_shared<AnswerStream>(shared, std::move(tenant), std::move(request));
+    stream->self_ = stream;
+    asio::post(shared.loop, [stream] { stream->Run(); });
+    return stream.get();
+  }
+
+  void OnWriteDone(bool ok) override {
+    asio::post(shared_.loop, [self = self_, ok] { self->OnWritten(ok); });
+  }
+  void OnCancel() override {
+    asio::post(shared_.loop, [self = self_] { self->End(grpc::Status::CANCELLED, /*now=*/true); });
+  }
+  void OnDone() override {
+    asio::post(shared_.loop, [self = std::exchange(self_, nullptr)] { self->running_.reset(); });
+  }
+
+  void OnPrepared(const PreparedRequest&) override {}
+  void OnBegun() override {}
+  void OnDelta(uint32_t, const ChoiceDelta& delta) override {
+    Reply reply;
+    AddDelta(delta, reply);
+    if (reply.ByteSizeLong() == 0) return;
+    // What waits is merged by nobody: it is bounded by pausing the tokens behind it.
+    queue_.push_back(std::move(reply));
+    if (queue_.size() >= kPauseAboveReplies && !std::exchange(paused_, true)) running_->Pause();
+    WriteNext();
+  }
+  void OnChoiceFinished(uint32_t, std::string_view finish_reason) override { finish_reason_ = finish_reason; }
+  void OnDone(const Usage& usage) override {
+    Reply last;
+    last.set_finish_reason(finish_reason_);
+    *last.mutable_usage() = ToProto(usage);
+    queue_.push_back(std::move(last));
+    End(grpc::Status::OK, /*now=*/false);
+  }
+  void OnError(const ApiError& error) override { End(Refusal(error), /*now=*/false); }
+
+ private:
+  void Run() {
+    if (ended_) return;
+    auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
+      return FromProto(request, limits);
+    };
+    running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this);
+  }
+  void WriteNext() {
+    if (writing_ || finished_) return;
+    if (queue_.empty()) {
+      if (ended_) FinishCall();
+      return;
+    }
+    writing_ = true;
+    current_ = std::move(queue_.front());
+    queue_.pop_front();
+    this->StartWrite(&current_);
+  }
+  void OnWritten(bool ok) {
+    writing_ = false;
+    if (!ok) return End(grpc::Status::CANCELLED, /*now=*/true);
+    if (paused_ && queue_.size() <= kResumeBelowReplies) {
+      paused_ = false;
+      if (running_) running_->Resume();
+    }
+    WriteNext();
+  }
+  // Called from inside the sink's last call, or when the client is gone.
+  void End(const grpc::Status& status, bool now) {
+    running_.reset();
+    if (now) queue_.clear();
+    if (!std::exchange(ended_, true)) status_ = status;
+    WriteNext();
+  }
+  void FinishCall() {
+    finished_ = true;
+    this->Finish(status_);
+  }
+
+  Shared& shared_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_;  // our last news finds the loop running
+  const Tenant tenant_;
+  Request request_;
+  std::shared_ptr<AnswerStream> self_;  // until gRPC is done
+  std::unique_ptr<RunningRequest> running_;
+  std::deque<Reply> queue_;
+  Reply current_;
+  grpc::Status status_;
+  std::string finish_reason_;
+  bool writing_ = false;
+  bool paused_ = false;
+  bool ended_ = false;
+  bool finished_ = false;
+};
+
+class Service final : public v1::Inference::CallbackService {
+ public:
+  Service(const KeyRing& keys, RequestCore& core, asio::io_context& loop) : shared_{keys, core, loop} {}
+
+  grpc::ServerWriteReactor<v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
+                                                        const v1::GenerateRequest* request) override {
+    return Answer<v1::GenerateRequest, v1::GenerateReply>(*context, *request);
+  }
+  grpc::ServerWriteReactor<v1::ChatReply>* Chat(grpc::CallbackServerContext* context,
+                                                const v1::ChatRequest* request) override {
+    return Answer<v1::ChatRequest, v1::ChatReply>(*context, *request);
+  }
+
+  grpc::ServerUnaryReactor* CountTokens(grpc::CallbackServerContext* context, const v1::CountTokensRequest* request,
+                                        v1::CountTokensReply* reply) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    const Tenant* tenant = Authenticate(shared_, *context);
+    if (tenant == nullptr) {
+      reactor->Finish(Refusal(Unauthenticated()));
+      return reactor;
+    }
+    asio::post(shared_.loop, [this, reactor, request, reply, tenant = *tenant] { Count(reactor, *request, *reply, tenant); });
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+                                       v1::ListModelsReply* reply) override {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    if (Authenticate(shared_, *context) == nullptr) {
+      reactor->Finish(Refusal(Unauthenticated()));
+      return reactor;
+    }
+    asio::post(shared_.loop, [this, reactor, reply] {
+      v1::Model& model = *reply->add_models();
+      model.set_id(shared_.core.model().name);
+      model.set_context_length(shared_.core.n_context_max());
+      model.set_vocab_size(shared_.core.model().vocab_size);
+      reactor->Finish(grpc::Status::OK);
+    });
+    return reactor;
+  }
+
+ private:
+  template <typename Request, typename Reply>
+  grpc::ServerWriteReactor<Reply>* Answer(const grpc::CallbackServerContext& context, const Request& request) {
+    const Tenant* tenant = Authenticate(shared_, context);
+    if (tenant == nullptr) return RefusedStream<Reply>::Make(Refusal(Unauthenticated()));
+    return AnswerStream<Request, Reply>::Start(shared_, *tenant, request);
+  }
+
+  void Count(grpc::ServerUnaryReactor* reactor, const v1::CountTokensRequest& request, v1::CountTokensReply& reply,
+             const Tenant& tenant) {
+    auto status = std::make_shared<grpc::Status>();
+    RequestCore& core = shared_.core;
+    const bool accepted = core.RunOnPool(
+        [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
+          auto parsed = FromProto(request, limits);
+          const auto* parse_error = std::get_if<ApiError>(&parsed);
+          std::variant<PreparedRequest, ApiError> prepared =
+              parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
+                                     : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
+          if (const auto* error = std::get_if<ApiError>(&prepared)) {
+            *status = Refusal(*error);
+          } else {
+            reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).prompt->size()));
+          }
+        },
+        [reactor, status] { reactor->Finish(*status); });
+    if (!accepted) reactor->Finish(Refusal(Overloaded()));
+  }
+
+  Shared shared_;
+};
+
+}  // namespace
+
+class InferenceServer::Impl {
+ public:
+  Impl(const KeyRing& keys, RequestCore& core, asio::io_context& loop) : service_(keys, core, loop) {}
+
+  absl::Status Listen(const Options& options) {
+    grpc::EnableDefaultHealthCheckService(true);
+    if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    proto::ApplyInternalServerSettings(builder);
+    builder.SetMaxReceiveMessageSize(static_cast<int>(kSizeLimits.body_bytes));
+    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) return absl::UnavailableError("cannot listen on " + options.listen);
+    SetServing(false);
+    return absl::OkStatus();
+  }
+
+  void SetServing(bool serving) {
+    if (auto* health = server_->GetHealthCheckService()) {
+      health->SetServingStatus("", serving);
+      health->SetServingStatus("longshelf.v1.Inference", serving);
+    }
+  }
+  void Shutdown(absl::Duration grace) {
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
+  }
+  int port() const { return port_; }
+
+ private:
+  Service service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+absl::StatusOr<std::unique_ptr<InferenceServer>> InferenceServer::Start(const Options& options, const KeyRing& keys,
+                                                                        RequestCore& core, asio::io_context& loop) {
+  auto impl = std::make_unique<Impl>(keys, core, loop);
+  if (const absl::Status status = impl->Listen(options); !status.ok()) return status;
+  return std::make_unique<InferenceServer>(std::move(impl));
+}
+
+InferenceServer::InferenceServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+InferenceServer::~InferenceServer() = default;
+int InferenceServer::port() const { return impl_->port(); }
+void InferenceServer::SetServing(bool serving) { impl_->SetServing(serving); }
+void InferenceServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
+
+}  // namespace longshelf::router

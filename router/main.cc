@@ -1,0 +1,23 @@
+#include <cstdio>
+
+#include "common/shutdown.h"
+#include "router/router_config.h"
+#include "router/router_service.h"
+
+int main(int argc, char** argv) {
+  longshelf::ShutdownSignals signals;
+  longshelf::router::RouterConfig config;
+  longshelf::ConfigSpec spec = longshelf::router::RouterOptions(&config);
+  if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
+
+  const longshelf::Logging logging(config.log, "longshelf-router");
+  longshelf::SystemClock clock;
+  const auto service = longshelf::router::RouterService::Start(config, clock);
+  if (!service.ok()) {
+    std::fprintf(stderr, "longshelf-router: %s\n", std::string(service.status().message()).c_str());
+    return longshelf::router::ExitCodeOf(service.status());
+  }
+  longshelf::RunUntilStopped(
+      signals, [&] { (*service)->BeginDrain([&] { signals.Wake(); }); }, config.drain_timeout);
+  return 0;
+}

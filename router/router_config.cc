@@ -1,0 +1,66 @@
+#include "router/router_config.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace longshelf::router {
+namespace {
+
+absl::Status CheckWorkers(const std::vector<std::string>& workers) {
+  for (const std::string& worker : workers) {
+    const size_t colon = worker.rfind(':');
+    int port = 0;
+    if (colon == std::string::npos || colon == 0 || !absl::SimpleAtoi(worker.substr(colon + 1), &port) || port < 1 ||
+        port > 65535) {
+      return absl::InvalidArgumentError(absl::StrCat("workers: `", worker, "` is not HOST:PORT"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ConfigSpec RouterOptions(RouterConfig* config) {
+  ConfigSpec spec("longshelf-router", "The public edge of a longshelf cluster: HTTP and gRPC in, workers behind.");
+  spec.Group("Model");
+  spec.Add(&config->model_dir, "model", "directory with tokenizer.json and config.json");
+  spec.Add(&config->model_name, "model-name", "name clients ask for; the directory's name if empty");
+  spec.AddChoice(&config->chat_dialect, "chat-dialect", "checkpoint revision whose effort texts are used",
+                 {"preview", "0731"});
+  spec.Group("Workers");
+  spec.Add(&config->workers, "workers", "HOST:PORT of every worker");
+  spec.AddSecretFile(&config->internal_token, "internal-token-file", "file with the token shared with the workers");
+  spec.Add(&config->queue_max, "queue-max", "requests that may wait for a worker", {1, 1'000'000});
+  spec.Add(&config->queue_timeout, "queue-timeout", "a request that found no worker for this long is refused");
+  spec.Add(&config->resume_timeout, "resume-timeout", "a begun answer without a worker for this long fails");
+  spec.Add(&config->stall_timeout, "stall-timeout", "a worker silent for this long on a request is left");
+  spec.Group("Clients");
+  spec.Add(&config->listen, "listen", "IP address and port for HTTP");
+  spec.Add(&config->grpc_listen, "grpc-listen", "IP address and port for gRPC; empty for none");
+  spec.Add(&config->grpc_reflection, "grpc-reflection", "serve gRPC reflection");
+  spec.Add(&config->insecure_public, "insecure-public",
+           "listen beyond loopback although there are no API keys, or for gRPC");
+  spec.Add(&config->api_keys_file, "api-keys", "file of NAME:KEY lines; with it every request needs a key");
+  spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
+                     "file with the secret that tenants' cache keys are salted with; the same on every router");
+  spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
+  spec.Add(&config->connections_max, "connections-max", "open HTTP connections", {1, 1'000'000});
+  spec.Add(&config->connections_per_address_max, "connections-per-address-max", "open HTTP connections of one address",
+           {1, 1'000'000});
+  spec.Add(&config->keep_alive_interval, "keep-alive-interval", "silence on a stream before a comment is sent",
+           {absl::Milliseconds(100), absl::Seconds(10)});
+  spec.Add(&config->n_prepare_threads, "prepare-threads", "threads that parse, render and tokenize", {1, 64});
+  spec.Group("Process");
+  spec.Add(&config->drain_timeout, "drain-timeout", "after SIGTERM, answers may take this long to finish");
+  AddAdminOptions(spec, &config->admin);
+  spec.Add(&config->admin.insecure_internal, "insecure-internal",
+           "let the admin port listen beyond loopback without a token");
+  AddLogOptions(spec, &config->log);
+  spec.Require("model");
+  spec.Require("workers");
+  spec.Check([config] { return CheckWorkers(config->workers); });
+  return spec;
+}
+
+}  // namespace longshelf::router

@@ -1,0 +1,222 @@
+#include "router/router_service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "proto/internal_auth.h"
+#include "router/auth.h"
+#include "router/dispatcher.h"
+#include "router/http_api.h"
+#include "router/http_server.h"
+#include "router/inference_service.h"
+#include "router/metrics.h"
+#include "router/request_core.h"
+#include "router/served_model.h"
+#include "router/worker_client.h"
+
+namespace longshelf::router {
+namespace asio = boost::asio;
+
+namespace {
+
+constexpr std::chrono::milliseconds kTick{50};
+constexpr absl::Duration kLoopIsAliveWithin = absl::Seconds(5);
+constexpr absl::Duration kGrpcGrace = absl::Milliseconds(200);
+
+absl::Status CheckPublicAddress(const std::string& address, const char* option, bool is_safe, bool insecure_public) {
+  if (address.empty() || is_safe || insecure_public || proto::IsLoopback(address)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("--", option, " ", address, " is not a loopback address: give --api-keys FILE (HTTP), or "
+                   "--insecure-public if this network may do everything"));
+}
+
+DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
+  DispatcherConfig out;
+  out.queue_capacity = config.queue_max;
+  out.queue_timeout = config.queue_timeout;
+  out.resume_timeout = config.resume_timeout;
+  out.stall_timeout = config.stall_timeout;
+  return out;
+}
+
+HttpServerConfig HttpServerConfigOf(const RouterConfig& config) {
+  HttpServerConfig out;
+  out.listen = config.listen;
+  out.connections_max = config.connections_max;
+  out.connections_per_address_max = config.connections_per_address_max;
+  out.body_bytes_max = config.body_bytes_max;
+  return out;
+}
+
+}  // namespace
+
+class RouterService::Impl {
+ public:
+  Impl(const RouterConfig& config, Clock& clock, KeyRing keys, ServedModel model)
+      : config_(config),
+        clock_(clock),
+        keys_(std::move(keys)),
+        model_(std::move(model)),
+        metrics_registry_("longshelf-router"),
+        metrics_(metrics_registry_),
+        guard_(loop_.get_executor()),
+        tick_timer_(loop_) {}
+
+  ~Impl() { Stop(); }
+
+  absl::Status Start(const MakeLinks& make_links) {
+    dispatcher_ = std::make_unique<Dispatcher>(DispatcherConfigOf(config_), clock_, metrics_,
+                                               make_links ? make_links(loop_) : DefaultLinks());
+    core_ = std::make_unique<RequestCore>(
+        RequestCoreConfig{.tenant_secret = config_.tenant_secret, .n_prepare_threads = config_.n_prepare_threads},
+        model_, clock_, metrics_, *dispatcher_, loop_);
+    HttpApiConfig api;
+    api.keep_alive_interval = config_.keep_alive_interval;
+    api_ = std::make_unique<HttpApi>(api, keys_, *core_);
+    ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_), loop_, *api_, metrics_));
+    if (!config_.grpc_listen.empty()) {
+      ASSIGN_OR_RETURN(inference_, InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection}, keys_, *core_,
+                                                          loop_));
+    }
+    AdminCallbacks callbacks;
+    callbacks.live = [this] { return IsAlive(); };
+    callbacks.ready = [this] { return ReadinessNow(); };
+    callbacks.metrics = [this] { return metrics_registry_.Serialize(); };
+    ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, std::move(callbacks)));
+    http_port_ = http_->port();
+    asio::post(loop_, [this] {
+      dispatcher_->Start();
+      Tick();
+    });
+    thread_ = std::thread([this] { loop_.run(); });
+    return absl::OkStatus();
+  }
+
+  void BeginDrain(std::function<void()> on_drained) {
+    asio::post(loop_, [this, on_drained = std::move(on_drained)]() mutable {
+      spdlog::info("draining: {} requests are being answered", core_->n_running());
+      on_drained_ = std::move(on_drained);
+      draining_ = true;
+      core_->BeginDrain();
+      http_->BeginDrain();
+    });
+  }
+
+  uint16_t http_port() const { return http_port_; }
+  uint16_t grpc_port() const { return inference_ ? static_cast<uint16_t>(inference_->port()) : 0; }
+  uint16_t admin_port() const { return admin_->port(); }
+  std::string MetricsText() const { return metrics_registry_.Serialize(); }
+
+ private:
+  std::vector<std::unique_ptr<WorkerLink>> DefaultLinks() {
+    WorkerClientConfig client;
+    client.token = config_.internal_token;
+    std::vector<std::unique_ptr<WorkerLink>> links;
+    for (const std::string& address : config_.workers) links.push_back(MakeWorkerClient(client, address, loop_));
+    return links;
+  }
+
+  void Tick() {
+    last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
+    dispatcher_->Tick();
+    api_->Tick();
+    n_workers_ready_ = dispatcher_->n_ready();
+    const bool serving = core_->ready();
+    if (inference_ && serving_ != serving) inference_->SetServing(serving);
+    serving_ = serving;
+    if (on_drained_ && core_->n_running() == 0 && http_->n_connections() == 0) std::exchange(on_drained_, nullptr)();
+    tick_timer_.expires_after(kTick);
+    tick_timer_.async_wait([this](boost::system::error_code error) {
+      if (!error && !stopping_) Tick();
+    });
+  }
+
+  bool IsAlive() const { return clock_.Now() - absl::FromUnixNanos(last_tick_ns_) < kLoopIsAliveWithin; }
+  Readiness ReadinessNow() const {
+    if (draining_) return {false, "draining"};
+    const size_t n = n_workers_ready_;
+    return {n > 0, absl::StrCat(n, " of ", config_.workers.size(), " workers ready")};
+  }
+
+  // Everything that was started tells the loop of its end; the loop ends when the last one did.
+  void Stop() {
+    admin_.reset();
+    if (!thread_.joinable()) return;
+    asio::post(loop_, [this] { http_->CloseAll(); });
+    if (inference_) inference_->Shutdown(kGrpcGrace);
+    asio::post(loop_, [this] {
+      stopping_ = true;
+      tick_timer_.cancel();
+      dispatcher_.reset();
+      guard_.reset();
+    });
+    thread_.join();
+  }
+
+  const RouterConfig config_;
+  Clock& clock_;
+  const KeyRing keys_;
+  const ServedModel model_;
+  longshelf::Metrics metrics_registry_;
+  RouterMetrics metrics_;
+  asio::io_context loop_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> guard_;
+  asio::steady_timer tick_timer_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<RequestCore> core_;
+  std::unique_ptr<HttpApi> api_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<InferenceServer> inference_;
+  std::unique_ptr<AdminServer> admin_;
+  std::function<void()> on_drained_;
+  bool serving_ = false;
+  bool stopping_ = false;
+  uint16_t http_port_ = 0;
+  // Read by the admin server's thread.
+  std::atomic<int64_t> last_tick_ns_{0};
+  std::atomic<size_t> n_workers_ready_{0};
+  std::atomic<bool> draining_{false};
+  std::thread thread_;
+};
+
+absl::StatusOr<std::unique_ptr<RouterService>> RouterService::Start(const RouterConfig& config, Clock& clock,
+                                                                    const MakeLinks& make_links) {
+  const bool has_keys = !config.api_keys_file.empty();
+  RETURN_IF_ERROR(CheckPublicAddress(config.listen, "listen", has_keys, config.insecure_public));
+  RETURN_IF_ERROR(CheckPublicAddress(config.grpc_listen, "grpc-listen", false, config.insecure_public));
+  KeyRing keys = KeyRing::Anonymous();
+  if (has_keys) {
+    ASSIGN_OR_RETURN(keys, KeyRing::Load(config.api_keys_file));
+  }
+  const auto dialect = config.chat_dialect == "0731" ? engine::ChatDialect::k0731 : engine::ChatDialect::kPreview;
+  ASSIGN_OR_RETURN(ServedModel model, ServedModel::Load(config.model_dir, config.model_name, dialect));
+  auto impl = std::make_unique<Impl>(config, clock, std::move(keys), std::move(model));
+  RETURN_IF_ERROR(impl->Start(make_links));
+  spdlog::info("router serves on http port {}, grpc port {}, admin port {}", impl->http_port(), impl->grpc_port(),
+               impl->admin_port());
+  return std::make_unique<RouterService>(std::move(impl));
+}
+
+RouterService::RouterService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+RouterService::~RouterService() = default;
+uint16_t RouterService::http_port() const { return impl_->http_port(); }
+uint16_t RouterService::grpc_port() const { return impl_->grpc_port(); }
+uint16_t RouterService::admin_port() const { return impl_->admin_port(); }
+std::string RouterService::Metrics() const { return impl_->MetricsText(); }
+void RouterService::BeginDrain(std::function<void()> on_drained) { impl_->BeginDrain(std::move(on_drained)); }
+
+int ExitCodeOf(const absl::Status& status) {
+  return status.code() == absl::StatusCode::kUnavailable ? kExitUnavailable : kExitConfig;
+}
+
+}  // namespace longshelf::router

@@ -1,0 +1,265 @@
+#include "router/worker_client.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+
+#include <algorithm>
+#include <boost/asio/steady_timer.hpp>
+#include <chrono>
+#include <cstring>
+#include <random>
+
+#include "longshelf/v1/worker.grpc.pb.h"
+#include "proto/channel_settings.h"
+#include "proto/internal_auth.h"
+#include "stream_reader_client.h"
+
+namespace longshelf::router {
+namespace {
+
+namespace asio = boost::asio;
+using GenerateReader = StreamReader<v1::WorkerGenerateEvent>;
+using WatchReader = StreamReader<v1::WatchEvent>;
+
+std::chrono::system_clock::time_point DeadlineIn(absl::Duration timeout) {
+  return std::chrono::system_clock::now() +
+         std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(timeout));
+}
+
+bool ToKey(const std::string& bytes, BlockKey& key) {
+  if (bytes.size() != key.size()) return false;
+  std::memcpy(key.data(), bytes.data(), key.size());
+  return true;
+}
+
+v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
+  v1::WorkerGenerateRequest out;
+  out.set_request_id(request.request_id);
+  out.set_epoch(request.epoch);
+  out.mutable_prompt_tokens()->Add(request.prompt->begin(), request.prompt->end());
+  out.mutable_committed_tokens()->Add(request.committed.begin(), request.committed.end());
+  out.set_max_tokens(request.max_tokens);
+  v1::SamplingParams& sampling = *out.mutable_sampling();
+  sampling.set_temperature(request.sampling.temperature);
+  sampling.set_top_p(request.sampling.top_p);
+  sampling.set_top_k(request.sampling.top_k);
+  sampling.set_min_p(request.sampling.min_p);
+  sampling.set_seed(request.sampling.seed);
+  sampling.set_presence_penalty(request.sampling.presence_penalty);
+  sampling.set_frequency_penalty(request.sampling.frequency_penalty);
+  sampling.set_logprobs(request.sampling.logprobs);
+  sampling.set_n_top_logprobs(request.sampling.n_top_logprobs);
+  out.mutable_stop_token_ids()->Add(request.stop_token_ids.begin(), request.stop_token_ids.end());
+  out.set_namespace_id(request.namespace_id);
+  out.set_namespace_salt(request.namespace_salt);
+  return out;
+}
+
+OutputToken FromProto(const v1::Token& token) {
+  OutputToken out{token.index(), token.token(), token.logprob(), {}};
+  for (const v1::TokenLogprob& top : token.top()) out.top.push_back({top.token(), top.logprob()});
+  return out;
+}
+
+// An event of a kind this router does not know counts as progress.
+WorkerEvent FromProto(const v1::WorkerGenerateEvent& event) {
+  WorkerEvent out;
+  out.epoch = event.epoch();
+  switch (event.event_case()) {
+    case v1::WorkerGenerateEvent::kStarted:
+      out.body = StreamStarted{event.started().n_prompt_tokens(), event.started().n_cached_local(),
+                               event.started().n_cached_store(), event.started().miss_reason()};
+      break;
+    case v1::WorkerGenerateEvent::kToken:
+      out.body = FromProto(event.token());
+      break;
+    case v1::WorkerGenerateEvent::kFinished: {
+      const auto reason = event.finished().reason();
+      out.body = WorkerFinished{reason == v1::Finished::REASON_STOP     ? FinishReason::kStop
+                                : reason == v1::Finished::REASON_LENGTH ? FinishReason::kLength
+                                                                        : FinishReason::kCancelled};
+      break;
+    }
+    default:
+      out.body = PrefillProgress{event.progress().n_done(), event.progress().n_total()};
+      break;
+  }
+  return out;
+}
+
+WorkerUpdate FromProto(const v1::WatchEvent& event) {
+  WorkerUpdate update;
+  update.generation = event.generation();
+  update.snapshot = event.snapshot();
+  const v1::WorkerLoad& load = event.load();
+  update.load = {load.n_running(),       load.n_waiting(), load.n_tokens_queued(),
+                 load.n_sequences_max(), load.n_steps(),   load.draining()};
+  update.gained.reserve(static_cast<size_t>(event.gained_size()));
+  for (const v1::IndexedCheckpoint& gained : event.gained()) {
+    IndexedCheckpoint checkpoint;
+    checkpoint.depth_tokens = gained.depth_tokens();
+    if (ToKey(gained.key(), checkpoint.key) && ToKey(gained.parent(), checkpoint.parent)) {
+      update.gained.push_back(checkpoint);
+    }
+  }
+  for (const std::string& bytes : event.lost()) {
+    BlockKey key;
+    if (ToKey(bytes, key)) update.lost.push_back(key);
+  }
+  return update;
+}
+
+class GrpcWorkerCall final : public WorkerCall {
+ public:
+  explicit GrpcWorkerCall(std::shared_ptr<GenerateReader> reader) : reader_(std::move(reader)) {}
+  ~GrpcWorkerCall() override { reader_->Detach(); }
+  void RequestNext() override { reader_->RequestNext(); }
+
+ private:
+  std::shared_ptr<GenerateReader> reader_;
+};
+
+// Status, then Watch until it breaks, then again. The state lives on the loop.
+class GrpcWorkerLink final : public WorkerLink {
+ public:
+  GrpcWorkerLink(const WorkerClientConfig& config, std::shared_ptr<grpc::Channel> channel, asio::io_context& loop)
+      : config_(config),
+        stub_(v1::Worker::NewStub(channel)),
+        loop_(loop),
+        retry_timer_(loop),
+        jitter_(std::random_device{}()),
+        backoff_(config.backoff_min) {}
+
+  ~GrpcWorkerLink() override {
+    *alive_ = false;
+    if (status_call_) status_call_->context.TryCancel();
+    if (watch_) watch_->Detach();
+  }
+
+  void Start(size_t worker, WorkerLinkObserver& observer) override {
+    worker_ = worker;
+    observer_ = &observer;
+    AskStatus();
+  }
+
+  std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) override {
+    const v1::WorkerGenerateRequest message = ToProto(request);
+    GenerateReader::Callbacks callbacks{
+        [&observer](const v1::WorkerGenerateEvent& event) { observer.OnEvent(FromProto(event)); },
+        [&observer](const absl::Status& status) { observer.OnClosed(status); }};
+    auto reader = GenerateReader::Begin(loop_, std::move(callbacks),
+                                        [&](grpc::ClientContext& context, GenerateReader* reactor) {
+                                          Prepare(context, config_.call_timeout);
+                                          stub_->async()->Generate(&context, &message, reactor);
+                                        });
+    return std::make_unique<GrpcWorkerCall>(std::move(reader));
+  }
+
+ private:
+  struct StatusCall {
+    explicit StatusCall(asio::io_context& loop) : work(loop.get_executor()) {}
+    asio::executor_work_guard<asio::io_context::executor_type> work;
+    grpc::ClientContext context;
+    v1::WorkerStatusRequest request;
+    v1::WorkerStatusReply reply;
+  };
+
+  void Prepare(grpc::ClientContext& context, absl::Duration timeout) const {
+    context.set_deadline(DeadlineIn(timeout));
+    proto::AddToken(context, config_.token);
+  }
+
+  void AskStatus() {
+    auto call = std::make_shared<StatusCall>(loop_);
+    status_call_ = call;
+    Prepare(call->context, config_.status_timeout);
+    stub_->async()->Status(&call->context, &call->request, &call->reply,
+                           [this, call, alive = alive_, &loop = loop_](const grpc::Status& status) {
+                             asio::post(loop, [this, call, alive, status = proto::FromGrpc(status)] {
+                               if (*alive) OnStatus(*call, status);
+                             });
+                           });
+  }
+
+  void OnStatus(const StatusCall& call, const absl::Status& status) {
+    status_call_ = nullptr;
+    if (!status.ok()) return RetryLater(status);
+    const v1::WorkerStatusReply& reply = call.reply;
+    if (!reply.ready()) return RetryLater(absl::UnavailableError("the worker is loading"));
+    WorkerInfo info{reply.worker_id(), reply.model_name(), {}, reply.vocab_size(), reply.block_tokens(),
+                    reply.n_context_max(), reply.generation()};
+    if (!ToKey(reply.fingerprint(), info.fingerprint)) {
+      return RetryLater(absl::FailedPreconditionError("the worker's fingerprint is not 32 bytes"));
+    }
+    generation_ = info.generation;
+    if (!observer_->OnWorkerUp(worker_, info)) {
+      backoff_ = config_.backoff_max;
+      return RetryLater(absl::FailedPreconditionError("refused"));
+    }
+    up_ = true;
+    Watch();
+  }
+
+  void Watch() {
+    WatchReader::Callbacks callbacks{[this](const v1::WatchEvent& event) { OnWatchEvent(event); },
+                                     [this](const absl::Status& status) { RetryLater(status); }};
+    const v1::WatchRequest request;
+    watch_ = WatchReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, WatchReader* reactor) {
+      Prepare(context, config_.call_timeout);
+      stub_->async()->Watch(&context, &request, reactor);
+    });
+    watch_->RequestNext();
+  }
+
+  void OnWatchEvent(const v1::WatchEvent& event) {
+    if (event.generation() != generation_) return RetryLater(absl::AbortedError("the worker's engine restarted"));
+    backoff_ = config_.backoff_min;
+    observer_->OnWorkerUpdate(worker_, FromProto(event));
+    if (watch_) watch_->RequestNext();
+  }
+
+  void RetryLater(const absl::Status& why) {
+    if (watch_) std::exchange(watch_, nullptr)->Detach();
+    if (std::exchange(up_, false)) observer_->OnWorkerDown(worker_, why);
+    std::uniform_real_distribution<double> jitter(0.8, 1.2);
+    retry_timer_.expires_after(absl::ToChronoNanoseconds(backoff_ * jitter(jitter_)));
+    backoff_ = std::min(backoff_ * 2, config_.backoff_max);
+    retry_timer_.async_wait([this, alive = alive_](boost::system::error_code error) {
+      if (!error && *alive) AskStatus();
+    });
+  }
+
+  const WorkerClientConfig config_;
+  std::unique_ptr<v1::Worker::Stub> stub_;
+  asio::io_context& loop_;
+  asio::steady_timer retry_timer_;
+  std::mt19937_64 jitter_;
+  absl::Duration backoff_;
+  size_t worker_ = 0;
+  WorkerLinkObserver* observer_ = nullptr;
+  std::shared_ptr<StatusCall> status_call_;
+  std::shared_ptr<WatchReader> watch_;
+  uint64_t generation_ = 0;
+  bool up_ = false;
+  // Read on the loop only, by what was posted there before this was destroyed.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace
+
+std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, std::shared_ptr<grpc::Channel> channel,
+                                             asio::io_context& loop) {
+  return std::make_unique<GrpcWorkerLink>(config, std::move(channel), loop);
+}
+
+std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, const std::string& address,
+                                             asio::io_context& loop) {
+  grpc::ChannelArguments args = proto::InternalChannelArguments();
+  // The channel's own reconnect pauses must not be longer than ours.
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
+  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_max)));
+  return MakeWorkerClient(config, grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args), loop);
+}
+
+}  // namespace longshelf::router
