@@ -12,6 +12,13 @@ using Json = nlohmann::ordered_json;
 
 std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
+template <typename Repeated>
+Json ListOf(const Repeated& values) {
+  Json out = Json::array();
+  for (const auto& value : values) out.push_back(value);
+  return out;
+}
+
 void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   if (options.has_max_tokens()) body["max_tokens"] = options.max_tokens();
   if (options.has_temperature()) body["temperature"] = options.temperature();
@@ -22,10 +29,8 @@ void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   if (options.has_seed()) body["seed"] = static_cast<int64_t>(options.seed());
   if (options.has_presence_penalty()) body["presence_penalty"] = options.presence_penalty();
   if (options.has_frequency_penalty()) body["frequency_penalty"] = options.frequency_penalty();
-  if (options.stop_size() > 0) body["stop"] = Json(options.stop().begin(), options.stop().end());
-  if (options.stop_token_ids_size() > 0) {
-    body["stop_token_ids"] = Json(options.stop_token_ids().begin(), options.stop_token_ids().end());
-  }
+  if (options.stop_size() > 0) body["stop"] = ListOf(options.stop());
+  if (options.stop_token_ids_size() > 0) body["stop_token_ids"] = ListOf(options.stop_token_ids());
   if (options.has_top_logprobs()) {
     if (api == Api::kChat) body["logprobs"] = true;
     body[api == Api::kChat ? "top_logprobs" : "logprobs"] = options.top_logprobs();
@@ -84,7 +89,7 @@ Json MessageJson(const v1::ChatMessage& message) {
 std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request, const ParseLimits& limits) {
   Json body = {{"model", request.model()}};
   if (request.has_tokens()) {
-    body["prompt"] = Json(request.tokens().ids().begin(), request.tokens().ids().end());
+    body["prompt"] = ListOf(request.tokens().ids());
   } else {
     body["prompt"] = request.text();
   }

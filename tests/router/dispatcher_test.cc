@@ -1,0 +1,394 @@
+#include "router/dispatcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <vector>
+
+#include "router/api_error.h"
+
+namespace longshelf::router {
+namespace {
+
+using ::testing::ElementsAre;
+
+class FakeLink;
+
+// A call that the test drives by hand.
+class FakeCall final : public WorkerCall {
+ public:
+  FakeCall(FakeLink& link, WorkerRequest request, WorkerCallObserver& observer)
+      : link_(link), request(std::move(request)), observer_(observer) {}
+  ~FakeCall() override;
+  void RequestNext() override { ++n_requested; }
+
+  void Send(std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
+    SendAs(request.epoch, std::move(body));
+  }
+  void SendAs(uint32_t epoch, std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
+    observer_.OnEvent(WorkerEvent{epoch, std::move(body)});
+  }
+  void Close(const absl::Status& status) { observer_.OnClosed(status); }
+
+ private:
+  FakeLink& link_;
+
+ public:
+  WorkerRequest request;
+  int n_requested = 0;
+
+ private:
+  WorkerCallObserver& observer_;
+};
+
+class FakeLink final : public WorkerLink {
+ public:
+  void Start(size_t, WorkerLinkObserver&) override {}
+  std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) override {
+    auto call = std::make_unique<FakeCall>(*this, request, observer);
+    calls.push_back(call.get());
+    return call;
+  }
+  FakeCall& last() { return *calls.back(); }
+  std::vector<FakeCall*> calls;  // open ones
+  int n_cancelled = 0;
+};
+
+FakeCall::~FakeCall() {
+  std::erase(link_.calls, this);
+  ++link_.n_cancelled;
+}
+
+struct Recorder final : StreamObserver {
+  void OnStarted(const StreamStarted& s) override { started.push_back(s); }
+  void OnToken(const OutputToken& token) override {
+    tokens.push_back(token.token);
+    if (drop_at && tokens.size() == drop_at) stream.reset();
+  }
+  void OnFinished(FinishReason r) override { finished = r; }
+  void OnFailed(const absl::Status& s) override { failed = s; }
+  std::unique_ptr<Stream> stream;
+  std::vector<StreamStarted> started;
+  std::vector<uint32_t> tokens;
+  std::optional<FinishReason> finished;
+  std::optional<absl::Status> failed;
+  size_t drop_at = 0;
+};
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  void Make(size_t n_workers, DispatcherConfig config = {}) {
+    std::vector<std::unique_ptr<WorkerLink>> owned;
+    for (size_t i = 0; i < n_workers; ++i) {
+      auto link = std::make_unique<FakeLink>();
+      links_.push_back(link.get());
+      owned.push_back(std::move(link));
+    }
+    dispatcher_ = std::make_unique<Dispatcher>(config, clock_, metrics_, std::move(owned));
+  }
+  static WorkerInfo Info(uint8_t fingerprint = 1) {
+    WorkerInfo info;
+    info.fingerprint[0] = fingerprint;
+    info.vocab_size = 1000;
+    info.block_tokens = 256;
+    info.n_context_max = 4096;
+    return info;
+  }
+  void AllUp() {
+    for (size_t i = 0; i < links_.size(); ++i) ASSERT_TRUE(dispatcher_->OnWorkerUp(i, Info()));
+  }
+  absl::Status Begin(Recorder& recorder, uint32_t max_tokens = 100) {
+    StreamSpec spec;
+    spec.request_id = "r";
+    spec.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>(300, 7));
+    spec.max_tokens = max_tokens;
+    spec.stop_token_ids = {1};
+    auto stream = dispatcher_->Generate(std::move(spec), recorder);
+    if (!stream.ok()) return stream.status();
+    recorder.stream = *std::move(stream);
+    return absl::OkStatus();
+  }
+  static OutputToken Token(uint32_t index, uint32_t token) { return {index, token, -0.5f, {}}; }
+
+  ManualClock clock_;
+  Metrics registry_{"router_test"};
+  RouterMetrics metrics_{registry_};
+  std::vector<FakeLink*> links_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+};
+
+TEST_F(DispatcherTest, RelaysAStreamOneEventAtATime) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  FakeCall& call = links_[0]->last();
+  EXPECT_EQ(call.n_requested, 1);
+  call.Send(StreamStarted{300, 256, 0, ""});
+  EXPECT_EQ(call.n_requested, 2);
+  call.Send(Token(0, 10));
+  call.Send(Token(1, 11));
+  call.Send(WorkerFinished{FinishReason::kLength});
+  EXPECT_THAT(r.tokens, ElementsAre(10, 11));
+  EXPECT_EQ(r.finished, FinishReason::kLength);
+  EXPECT_EQ(dispatcher_->n_streams(), 0u);
+  EXPECT_TRUE(links_[0]->calls.empty());
+}
+
+TEST_F(DispatcherTest, RetriesOnAnotherWorkerBeforeTheFirstToken) {
+  Make(2);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  links_[0]->last().Close(absl::UnavailableError("gone"));
+  ASSERT_EQ(links_[1]->calls.size(), 1u);
+  EXPECT_GT(links_[1]->last().request.epoch, 1u);
+  links_[1]->last().Send(Token(0, 10));
+  links_[1]->last().Send(WorkerFinished{});
+  EXPECT_THAT(r.tokens, ElementsAre(10));
+  EXPECT_EQ(r.finished, FinishReason::kStop);
+}
+
+TEST_F(DispatcherTest, ResumesAfterTheCommittedTokensUnderAHigherEpoch) {
+  Make(2);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  FakeCall& first = links_[0]->last();
+  first.Send(Token(0, 10));
+  first.Send(Token(1, 11));
+  const uint32_t old_epoch = first.request.epoch;
+  first.Close(absl::UnavailableError("killed"));
+  ASSERT_EQ(links_[1]->calls.size(), 1u);
+  FakeCall& second = links_[1]->last();
+  EXPECT_THAT(second.request.committed, ElementsAre(10, 11));
+  EXPECT_GT(second.request.epoch, old_epoch);
+  EXPECT_EQ(second.request.max_tokens, 100u);
+  second.SendAs(old_epoch, Token(2, 99));  // a zombie
+  second.Send(Token(1, 98));               // a used index
+  second.Send(Token(2, 12));
+  second.Send(WorkerFinished{});
+  EXPECT_THAT(r.tokens, ElementsAre(10, 11, 12));
+  EXPECT_EQ(r.finished, FinishReason::kStop);
+  EXPECT_FALSE(r.failed.has_value());
+}
+
+TEST_F(DispatcherTest, ASkippedIndexIsTheWorkersFaultAndCostsNoToken) {
+  Make(2);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  links_[0]->last().Send(Token(0, 10));
+  links_[0]->last().Send(Token(2, 12));
+  ASSERT_EQ(links_[1]->calls.size(), 1u);
+  links_[1]->last().Send(Token(1, 11));
+  EXPECT_THAT(r.tokens, ElementsAre(10, 11));
+}
+
+TEST_F(DispatcherTest, FinishesByItselfWhenTheWorkerDiedAfterTheLastToken) {
+  Make(1);
+  AllUp();
+  Recorder stop;
+  ASSERT_TRUE(Begin(stop).ok());
+  links_[0]->last().Send(Token(0, 1));
+  links_[0]->last().Close(absl::UnavailableError("killed"));
+  EXPECT_EQ(stop.finished, FinishReason::kStop);
+  Recorder length;
+  ASSERT_TRUE(Begin(length, /*max_tokens=*/1).ok());
+  links_[0]->last().Send(Token(0, 10));
+  links_[0]->last().Close(absl::UnavailableError("killed"));
+  EXPECT_EQ(length.finished, FinishReason::kLength);
+}
+
+TEST_F(DispatcherTest, ClientsFaultsAreNotRetried) {
+  Make(2);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  links_[0]->last().Close(absl::InvalidArgumentError("bad"));
+  ASSERT_TRUE(r.failed.has_value());
+  EXPECT_TRUE(links_[1]->calls.empty());
+  EXPECT_EQ(FromStatus(*r.failed).http_status, 400);
+}
+
+TEST_F(DispatcherTest, RetriesBeforeTheFirstTokenAreBounded) {
+  DispatcherConfig config;
+  config.n_retries_max = 2;
+  Make(1, config);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  int n_attempts = 1;
+  for (int i = 0; i < 10 && !r.failed; ++i) {
+    if (!links_[0]->calls.empty()) links_[0]->last().Close(absl::UnavailableError("again"));
+    clock_.Advance(absl::Milliseconds(200));
+    dispatcher_->Tick();
+    if (!links_[0]->calls.empty()) ++n_attempts;
+  }
+  ASSERT_TRUE(r.failed.has_value());
+  EXPECT_EQ(n_attempts, 3);
+}
+
+TEST_F(DispatcherTest, ABusyWorkerIsTriedAgainUntilTheQueueTimesOut) {
+  DispatcherConfig config;
+  config.queue_timeout = absl::Seconds(2);
+  Make(1, config);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  for (int i = 0; i < 40 && !r.failed; ++i) {
+    if (!links_[0]->calls.empty()) links_[0]->last().Close(absl::ResourceExhaustedError("full"));
+    clock_.Advance(absl::Milliseconds(50));
+    dispatcher_->Tick();
+  }
+  // Every refusal starts the wait anew, so it is the wait between two tries that must not end in an early failure.
+  EXPECT_FALSE(r.failed.has_value());
+  links_[0]->last().Send(Token(0, 10));
+  EXPECT_THAT(r.tokens, ElementsAre(10));
+}
+
+TEST_F(DispatcherTest, WithoutWorkersStreamsWaitAndThenFailTyped) {
+  DispatcherConfig config;
+  config.queue_capacity = 2;
+  config.queue_timeout = absl::Seconds(3);
+  Make(1, config);
+  Recorder a, b, c;
+  ASSERT_TRUE(Begin(a).ok());
+  ASSERT_TRUE(Begin(b).ok());
+  const absl::Status refused = Begin(c);
+  EXPECT_EQ(FromStatus(refused).code, "overloaded");
+  EXPECT_EQ(FromStatus(refused).http_status, 503);
+  b.stream.reset();  // a client that leaves makes room
+  EXPECT_EQ(dispatcher_->n_queued(), 1u);
+  clock_.Advance(absl::Seconds(4));
+  dispatcher_->Tick();
+  ASSERT_TRUE(a.failed.has_value());
+  EXPECT_EQ(FromStatus(*a.failed).code, "no_workers");
+  EXPECT_GT(FromStatus(*a.failed).retry_after_s, 0);
+  EXPECT_EQ(dispatcher_->n_streams(), 0u);
+}
+
+TEST_F(DispatcherTest, AWaitingStreamStartsWhenAWorkerComesUp) {
+  Make(1);
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  EXPECT_TRUE(links_[0]->calls.empty());
+  AllUp();
+  EXPECT_EQ(links_[0]->calls.size(), 1u);
+  EXPECT_EQ(dispatcher_->n_queued(), 0u);
+}
+
+TEST_F(DispatcherTest, ABegunStreamWaitsForTheOnlyWorkerToComeBack) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  links_[0]->last().Send(Token(0, 10));
+  dispatcher_->OnWorkerDown(0, absl::UnavailableError("killed"));
+  links_[0]->last().Close(absl::UnavailableError("killed"));
+  clock_.Advance(absl::Seconds(8));
+  dispatcher_->Tick();
+  EXPECT_FALSE(r.failed.has_value());
+  AllUp();
+  dispatcher_->Tick();
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  EXPECT_THAT(links_[0]->last().request.committed, ElementsAre(10));
+}
+
+TEST_F(DispatcherTest, RefusesAWorkerThatServesSomethingElse) {
+  Make(2);
+  EXPECT_TRUE(dispatcher_->OnWorkerUp(0, Info(1)));
+  EXPECT_FALSE(dispatcher_->OnWorkerUp(1, Info(2)));
+  WorkerInfo other = Info(1);
+  other.vocab_size = 999;
+  EXPECT_FALSE(dispatcher_->OnWorkerUp(1, other));
+  EXPECT_EQ(dispatcher_->n_ready(), 1u);
+  // When the old model is gone for good, the new one takes over.
+  dispatcher_->OnWorkerDown(0, absl::UnavailableError("replaced"));
+  EXPECT_TRUE(dispatcher_->OnWorkerUp(1, Info(2)));
+}
+
+TEST_F(DispatcherTest, ADrainingWorkerGetsNothingNew) {
+  Make(2);
+  AllUp();
+  WorkerUpdate update;
+  update.load.draining = true;
+  dispatcher_->OnWorkerUpdate(0, update);
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  EXPECT_EQ(links_[1]->calls.size(), 1u);
+  EXPECT_EQ(dispatcher_->n_ready(), 1u);
+}
+
+TEST_F(DispatcherTest, DroppingAStreamCancelsItsCallAtOnceEvenFromInsideACallback) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  r.stream.reset();
+  EXPECT_EQ(links_[0]->n_cancelled, 1);
+  Recorder inside;
+  inside.drop_at = 1;
+  ASSERT_TRUE(Begin(inside).ok());
+  links_[0]->last().Send(Token(0, 10));
+  EXPECT_EQ(links_[0]->n_cancelled, 2);
+  EXPECT_EQ(dispatcher_->n_streams(), 0u);
+}
+
+TEST_F(DispatcherTest, APausedStreamAsksForNothing) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  r.stream->Pause();
+  FakeCall& call = links_[0]->last();
+  call.Send(Token(0, 10));
+  EXPECT_EQ(call.n_requested, 1);
+  r.stream->Resume();
+  EXPECT_EQ(call.n_requested, 2);
+}
+
+TEST_F(DispatcherTest, LeavesAWorkerThatIsSilentForTooLong) {
+  DispatcherConfig config;
+  config.stall_timeout = absl::Seconds(5);
+  Make(2, config);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  clock_.Advance(absl::Seconds(4));
+  links_[0]->last().Send(PrefillProgress{1, 2});
+  clock_.Advance(absl::Seconds(4));
+  dispatcher_->Tick();
+  EXPECT_TRUE(links_[1]->calls.empty());
+  clock_.Advance(absl::Seconds(2));
+  dispatcher_->Tick();
+  EXPECT_EQ(links_[1]->calls.size(), 1u);
+}
+
+TEST_F(DispatcherTest, StreamsSpreadEvenBeforeTheWorkersReportTheirLoad) {
+  Make(4);
+  AllUp();
+  std::vector<std::unique_ptr<Recorder>> recorders;
+  for (int i = 0; i < 40; ++i) {
+    recorders.push_back(std::make_unique<Recorder>());
+    ASSERT_TRUE(Begin(*recorders.back()).ok());
+  }
+  for (const FakeLink* link : links_) EXPECT_EQ(link->calls.size(), 10u);
+}
+
+TEST_F(DispatcherTest, TheSamePromptGoesWhereItsPrefixIs) {
+  Make(2);
+  AllUp();
+  const std::vector<uint32_t> prompt(300, 7);
+  const PromptKeys keys = MakePromptKeys(Info().fingerprint, "", 256, prompt);
+  WorkerUpdate update;
+  update.gained.push_back({keys.chain[1], keys.chain[1], 256});
+  dispatcher_->OnWorkerUpdate(1, update);
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  EXPECT_EQ(links_[1]->calls.size(), 1u);
+}
+
+}  // namespace
+}  // namespace longshelf::router
