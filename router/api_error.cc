@@ -43,9 +43,9 @@ ApiError ModelNotFound(std::string_view model, std::string_view served) {
   error.http_status = 404;
   error.code = "model_not_found";
   error.param = "model";
-  error.message = absl::StrCat("model `", absl::string_view(model.data(), model.size()),
-                               "` is not served here; this server has `",
-                               absl::string_view(served.data(), served.size()), "`");
+  error.message =
+      absl::StrCat("model `", absl::string_view(model.data(), model.size()), "` is not served here; this server has `",
+                   absl::string_view(served.data(), served.size()), "`");
   return error;
 }
 
@@ -64,9 +64,7 @@ ApiError Overloaded() {
 ApiError NoWorkers() {
   return Unavailable("no_workers", "no worker is ready to serve this model: retry after the time in Retry-After");
 }
-ApiError Draining() {
-  return Unavailable("draining", "this server is shutting down: retry, another one will answer");
-}
+ApiError Draining() { return Unavailable("draining", "this server is shutting down: retry, another one will answer"); }
 
 absl::Status OverloadedStatus() {
   return StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
@@ -104,7 +102,9 @@ ApiError FromStatus(const absl::Status& status) {
 }
 
 std::string ErrorBody(const ApiError& error) {
-  const auto or_null = [](const std::string& s) { return s.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(s); };
+  const auto or_null = [](const std::string& s) {
+    return s.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(s);
+  };
   const nlohmann::ordered_json body = {{"error",
                                         {{"message", error.message},
                                          {"type", error.type},

@@ -14,8 +14,8 @@ using engine::ChatMessage;
 using engine::ChatToolCall;
 
 // `developer` is what newer OpenAI clients call the system role.
-constexpr std::array<std::string_view, 6> kRoles = {"system", "user", "assistant", "tool", "developer",
-                                                    "latest_reminder"};
+constexpr std::array<std::string_view, 6> kRoles = {"system", "user",      "assistant",
+                                                    "tool",   "developer", "latest_reminder"};
 
 std::string Minified(const JsonValue& value) { return simdjson::minify(value); }
 
@@ -32,8 +32,9 @@ std::optional<ApiError> ReadParts(const JsonArray& array, const std::string& whe
     const auto type = type_field ? AsString(*type_field) : std::nullopt;
     if (!type) return InvalidField(here + ".type", "must be a string");
     if (*type != "text") {
-      return InvalidField(here + ".type", "must be text: this model reads no images, files or audio, and nothing is "
-                                          "ever fetched on behalf of a request");
+      return InvalidField(here + ".type",
+                          "must be text: this model reads no images, files or audio, and nothing is "
+                          "ever fetched on behalf of a request");
     }
     const auto text_field = Member(*part, "text");
     const auto text = text_field ? AsString(*text_field) : std::nullopt;
@@ -212,8 +213,9 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
     last.wo_eos = true;
     request.continues_assistant = true;
   } else if (last.role != "user" && last.role != "tool") {
-    return InvalidField("messages", "must end with a user or tool message, or with an assistant message that has "
-                                    "`prefix`: true");
+    return InvalidField("messages",
+                        "must end with a user or tool message, or with an assistant message that has "
+                        "`prefix`: true");
   }
   return std::nullopt;
 }
@@ -229,8 +231,9 @@ std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const s
     const auto choice = AsString(*tool_choice);
     if (!choice && !AsObject(*tool_choice)) return InvalidField("tool_choice", "must be none or auto");
     if (!choice || (*choice != "none" && *choice != "auto")) {
-      return InvalidField("tool_choice", "can be none or auto here: this server cannot force the model to call a tool, "
-                                         "so required and named choices are refused instead of being ignored");
+      return InvalidField("tool_choice",
+                          "can be none or auto here: this server cannot force the model to call a tool, "
+                          "so required and named choices are refused instead of being ignored");
     }
     none = *choice == "none";
   }
@@ -257,8 +260,9 @@ std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& r
     LeadingSystemMessage(request).response_format = R"({"type": "object"})";
     return std::nullopt;
   }
-  return InvalidField("response_format.type", "can be text or json_object here: a schema cannot be enforced, so it is "
-                                              "refused instead of being ignored");
+  return InvalidField("response_format.type",
+                      "can be text or json_object here: a schema cannot be enforced, so it is "
+                      "refused instead of being ignored");
 }
 
 std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request) {

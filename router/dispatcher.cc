@@ -1,8 +1,8 @@
 #include "router/dispatcher.h"
 
-#include <algorithm>
-
 #include <spdlog/spdlog.h>
+
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -61,8 +61,8 @@ void Dispatcher::Start() {
 }
 
 size_t Dispatcher::n_ready() const {
-  return static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(),
-                                           [](const Worker& w) { return w.ready && !w.load.draining; }));
+  return static_cast<size_t>(
+      std::count_if(workers_.begin(), workers_.end(), [](const Worker& w) { return w.ready && !w.load.draining; }));
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
@@ -136,8 +136,8 @@ bool Dispatcher::Place(StreamState& stream) {
   for (size_t i = 0; i < workers_.size(); ++i) {
     const Worker& w = workers_[i];
     WorkerCandidate& candidate = candidates[i];
-    candidate.usable = w.ready && !w.load.draining && !stream.tried.contains(i) &&
-                       stream.spec.prompt->size() < w.info.n_context_max;
+    candidate.usable =
+        w.ready && !w.load.draining && !stream.tried.contains(i) && stream.spec.prompt->size() < w.info.n_context_max;
     if (!candidate.usable) continue;
     candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
     // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
@@ -164,7 +164,8 @@ bool Dispatcher::Place(StreamState& stream) {
 void Dispatcher::Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before) {
   const absl::Time now = clock_.Now();
   stream->phase = StreamState::Phase::kQueued;
-  stream->deadline = now + timeout;
+  stream->waiting_since = std::min(stream->waiting_since, now);
+  stream->deadline = stream->waiting_since + timeout;
   stream->not_before = now + not_before;
   queue_.push_back(stream);
   metrics_.QueueDepth(queue_.size());

@@ -103,8 +103,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     head.logprobs = request.sampling.logprobs;
     const ServedModel& model = api_.core_.model();
     if (request.stream) {
-      stream_ = std::make_unique<StreamAnswer>(model, std::move(head), request.n, request.include_usage,
-                                               prepared.echo_text);
+      stream_ =
+          std::make_unique<StreamAnswer>(model, std::move(head), request.n, request.include_usage, prepared.echo_text);
     } else {
       whole_ = std::make_unique<WholeAnswer>(model, std::move(head), request.n, prepared.echo_text);
     }
@@ -249,8 +249,8 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   }
   if (route != nullptr) return std::nullopt;
   ApiError error;
-  const bool known = std::any_of(kRoutes.begin(), kRoutes.end(),
-                                 [&](const Route& row) { return PathMatches(row, request.path); });
+  const bool known =
+      std::any_of(kRoutes.begin(), kRoutes.end(), [&](const Route& row) { return PathMatches(row, request.path); });
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
   error.message = known ? "this path does not take this method" : "there is nothing at this path";

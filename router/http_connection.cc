@@ -188,9 +188,10 @@ void HttpConnection::OnReadableWhileAnswering() {
 // ---- Answering ----
 
 std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::optional<size_t> length) const {
-  std::string head = absl::StrCat("HTTP/1.1 ", reply.status, " ", absl::string_view(ReasonPhrase(reply.status).data(),
-                                                                                   ReasonPhrase(reply.status).size()),
-                                  "\r\nServer: longshelf\r\nContent-Type: ", reply.content_type, "\r\n");
+  std::string head =
+      absl::StrCat("HTTP/1.1 ", reply.status, " ",
+                   absl::string_view(ReasonPhrase(reply.status).data(), ReasonPhrase(reply.status).size()),
+                   "\r\nServer: longshelf\r\nContent-Type: ", reply.content_type, "\r\n");
   for (const auto& [name, value] : reply.headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
   if (chunked) absl::StrAppend(&head, "Transfer-Encoding: chunked\r\n");
   if (length) absl::StrAppend(&head, "Content-Length: ", *length, "\r\n");
@@ -198,9 +199,7 @@ std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::op
   return head;
 }
 
-void HttpConnection::Refuse(int status, const std::string& why) {
-  ReplyAndClose(handler_.TransportError(status, why));
-}
+void HttpConnection::Refuse(int status, const std::string& why) { ReplyAndClose(handler_.TransportError(status, why)); }
 
 void HttpConnection::ReplyAndClose(HttpReply reply) {
   keep_alive_ = false;

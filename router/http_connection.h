@@ -74,17 +74,17 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   boost::asio::steady_timer read_timer_;
   boost::asio::steady_timer write_timer_;
   std::vector<char> read_chunk_;
-  std::string received_;             // not yet consumed
+  std::string received_;  // not yet consumed
   std::optional<Parser> parser_;
   HttpExchangeObserver* observer_ = nullptr;
 
-  std::string pending_;   // to be written after writing_
-  std::string writing_;   // owned by the write in flight
-  size_t written_ = 0;    // of writing_
+  std::string pending_;  // to be written after writing_
+  std::string writing_;  // owned by the write in flight
+  size_t written_ = 0;   // of writing_
   bool write_in_flight_ = false;
 
-  bool answering_ = false;      // a request was handed over and its answer is not complete
-  bool answer_ended_ = false;   // nothing more will be written for it
+  bool answering_ = false;     // a request was handed over and its answer is not complete
+  bool answer_ended_ = false;  // nothing more will be written for it
   bool chunked_ = false;
   bool keep_alive_ = false;
   bool http_1_0_ = false;

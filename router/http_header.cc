@@ -14,7 +14,8 @@ constexpr std::string_view kEnd = "\r\n\r\n";
 absl::string_view View(std::string_view s) { return {s.data(), s.size()}; }
 
 bool IsTokenChar(char c) {
-  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+         std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
 }
 
 bool IsControl(char c) {

@@ -61,8 +61,9 @@ std::variant<std::string, ApiError> ToolsJson(const v1::ChatRequest& request, co
     if (!tool.parameters_json().empty()) {
       const auto parameters = CheckedJson(tool.parameters_json(), limits);
       if (!parameters) {
-        return InvalidField(absl::StrCat("tools[", i, "].parameters_json"),
-                            absl::StrCat("must be a JSON object of at most ", limits.sizes.tool_schema_bytes, " bytes"));
+        return InvalidField(
+            absl::StrCat("tools[", i, "].parameters_json"),
+            absl::StrCat("must be a JSON object of at most ", limits.sizes.tool_schema_bytes, " bytes"));
       }
       text.pop_back();
       absl::StrAppend(&text, ",\"parameters\":", *parameters, "}");

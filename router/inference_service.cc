@@ -183,7 +183,8 @@ class Service final : public v1::Inference::CallbackService {
       reactor->Finish(Refusal(Unauthenticated()));
       return reactor;
     }
-    asio::post(shared_.loop, [this, reactor, request, reply, tenant = *tenant] { Count(reactor, *request, *reply, tenant); });
+    asio::post(shared_.loop,
+               [this, reactor, request, reply, tenant = *tenant] { Count(reactor, *request, *reply, tenant); });
     return reactor;
   }
 
@@ -263,8 +264,9 @@ class InferenceServer::Impl {
     }
   }
   void Shutdown(absl::Duration grace) {
-    server_->Shutdown(std::chrono::system_clock::now() +
-                      std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
+    server_->Shutdown(
+        std::chrono::system_clock::now() +
+        std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
   }
   int port() const { return port_; }
 

@@ -34,8 +34,9 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       resumes_(metrics.AddCounter("longshelf_router_resumes_total", "Begun streams moved to another worker.")),
       stale_events_(metrics.AddCounter("longshelf_router_stale_events_total",
                                        "Events dropped because of an old epoch or a used index.")),
-      workers_refused_(metrics.AddCounter("longshelf_router_workers_refused_total",
-                                          "Times a worker was refused because it is not ready or serves another model.")),
+      workers_refused_(
+          metrics.AddCounter("longshelf_router_workers_refused_total",
+                             "Times a worker was refused because it is not ready or serves another model.")),
       queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams waiting for a worker.")),
       connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
       connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",

@@ -62,15 +62,15 @@ bool RequestCore::RunOnPool(std::function<void()> work, std::function<void()> do
   if (n_preparing_ >= config_.n_preparing_max) return false;
   ++n_preparing_;
   // The guard keeps the loop running until the result is there.
-  asio::post(pool_, [this, guard = asio::make_work_guard(loop_), work = std::move(work),
-                     done = std::move(done)]() mutable {
-    work();
-    work = nullptr;
-    asio::post(loop_, [this, done = std::move(done)] {
-      --n_preparing_;
-      done();
-    });
-  });
+  asio::post(pool_,
+             [this, guard = asio::make_work_guard(loop_), work = std::move(work), done = std::move(done)]() mutable {
+               work();
+               work = nullptr;
+               asio::post(loop_, [this, done = std::move(done)] {
+                 --n_preparing_;
+                 done();
+               });
+             });
   return true;
 }
 
@@ -106,9 +106,9 @@ void RequestCore::OnPrepared(const std::shared_ptr<RunningRequest::State>& state
                              std::variant<PreparedRequest, ApiError> result) {
   if (state->sink == nullptr) return;
   if (const auto* error = std::get_if<ApiError>(&result)) return state->sink->OnError(*error);
-  state->completion = std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_,
-                                                   std::move(std::get<PreparedRequest>(result)), state->request_id,
-                                                   seeds_(), *state->sink);
+  state->completion =
+      std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_, std::move(std::get<PreparedRequest>(result)),
+                                   state->request_id, seeds_(), *state->sink);
   state->sink->OnPrepared(state->completion->prepared());
   if (state->sink == nullptr) return;
   if (const auto error = state->completion->Start()) return state->sink->OnError(*error);

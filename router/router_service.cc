@@ -35,9 +35,9 @@ constexpr absl::Duration kGrpcGrace = absl::Milliseconds(200);
 
 absl::Status CheckPublicAddress(const std::string& address, const char* option, bool is_safe, bool insecure_public) {
   if (address.empty() || is_safe || insecure_public || proto::IsLoopback(address)) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("--", option, " ", address, " is not a loopback address: give --api-keys FILE (HTTP), or "
-                   "--insecure-public if this network may do everything"));
+  return absl::FailedPreconditionError(absl::StrCat("--", option, " ", address,
+                                                    " is not a loopback address: give --api-keys FILE (HTTP), or "
+                                                    "--insecure-public if this network may do everything"));
 }
 
 DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
@@ -85,8 +85,8 @@ class RouterService::Impl {
     api_ = std::make_unique<HttpApi>(api, keys_, *core_);
     ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_), loop_, *api_, metrics_));
     if (!config_.grpc_listen.empty()) {
-      ASSIGN_OR_RETURN(inference_, InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection}, keys_, *core_,
-                                                          loop_));
+      ASSIGN_OR_RETURN(inference_,
+                       InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection}, keys_, *core_, loop_));
     }
     AdminCallbacks callbacks;
     callbacks.live = [this] { return IsAlive(); };

@@ -140,8 +140,8 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   const auto salt = kvstore::NamespaceSalt(context.tenant_secret, prepared.namespace_id);
   prepared.namespace_salt.assign(salt.begin(), salt.end());
   if (context.worker) {
-    prepared.keys = MakePromptKeys(context.worker->fingerprint, prepared.namespace_salt, context.worker->block_tokens,
-                                   *prompt);
+    prepared.keys =
+        MakePromptKeys(context.worker->fingerprint, prepared.namespace_salt, context.worker->block_tokens, *prompt);
   }
   if (request.echo) {
     const auto* text = std::get_if<std::string>(&request.prompt);

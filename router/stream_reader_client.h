@@ -29,9 +29,8 @@ class StreamReader final : public grpc::ClientReadReactor<Message> {
   StreamReader(boost::asio::io_context& loop, Callbacks callbacks)
       : loop_(loop), work_(loop.get_executor()), callbacks_(std::move(callbacks)) {}
   // `begin` starts the call: stub->async()->Method(&context, &request, reactor).
-  static std::shared_ptr<StreamReader> Begin(
-      boost::asio::io_context& loop, Callbacks callbacks,
-      const std::function<void(grpc::ClientContext&, StreamReader*)>& begin) {
+  static std::shared_ptr<StreamReader> Begin(boost::asio::io_context& loop, Callbacks callbacks,
+                                             const std::function<void(grpc::ClientContext&, StreamReader*)>& begin) {
     auto reader = std::make_shared<StreamReader>(loop, std::move(callbacks));
     reader->self_ = reader;
     begin(reader->context_, reader.get());

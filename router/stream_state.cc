@@ -79,6 +79,7 @@ void StreamState::OnEvent(WorkerEvent event) {
   if (phase != Phase::kRunning || observer_ == nullptr) return;
   last_event = dispatcher_.clock_.Now();
   if (event.epoch == epoch_) {
+    waiting_since = absl::InfiniteFuture();
     if (const auto* started = std::get_if<StreamStarted>(&event.body)) {
       if (!has_output()) observer_->OnStarted(*started);
     } else if (auto* token = std::get_if<OutputToken>(&event.body)) {

@@ -37,15 +37,16 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
 
   StreamSpec spec;
   Phase phase = Phase::kQueued;
-  size_t worker = 0;                  // REQUIRES: phase == kRunning
-  uint64_t n_tokens_queued = 0;       // what this stream adds to its worker's Worker::n_tokens_queued
-  std::set<size_t> tried;             // workers that failed since the stream last waited
+  size_t worker = 0;             // REQUIRES: phase == kRunning
+  uint64_t n_tokens_queued = 0;  // what this stream adds to its worker's Worker::n_tokens_queued
+  std::set<size_t> tried;        // workers that failed since the stream last waited
   uint32_t n_retries = 0;
   uint32_t n_resumes = 0;
   bool counted_as_retrying = false;
-  absl::Time deadline;                // while queued
-  absl::Time not_before;              // while queued
-  absl::Time last_event;              // while running
+  absl::Time deadline;                                // while queued
+  absl::Time waiting_since = absl::InfiniteFuture();  // without any worker's event; infinite = it has one
+  absl::Time not_before;                              // while queued
+  absl::Time last_event;                              // while running
 
  private:
   void OnToken(OutputToken token);

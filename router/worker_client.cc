@@ -147,11 +147,11 @@ class GrpcWorkerLink final : public WorkerLink {
     GenerateReader::Callbacks callbacks{
         [&observer](const v1::WorkerGenerateEvent& event) { observer.OnEvent(FromProto(event)); },
         [&observer](const absl::Status& status) { observer.OnClosed(status); }};
-    auto reader = GenerateReader::Begin(loop_, std::move(callbacks),
-                                        [&](grpc::ClientContext& context, GenerateReader* reactor) {
-                                          Prepare(context, config_.call_timeout);
-                                          stub_->async()->Generate(&context, &message, reactor);
-                                        });
+    auto reader =
+        GenerateReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, GenerateReader* reactor) {
+          Prepare(context, config_.call_timeout);
+          stub_->async()->Generate(&context, &message, reactor);
+        });
     return std::make_unique<GrpcWorkerCall>(std::move(reader));
   }
 
@@ -186,7 +186,7 @@ class GrpcWorkerLink final : public WorkerLink {
     if (!status.ok()) return RetryLater(status);
     const v1::WorkerStatusReply& reply = call.reply;
     if (!reply.ready()) return RetryLater(absl::UnavailableError("the worker is loading"));
-    WorkerInfo info{reply.worker_id(), reply.model_name(), {}, reply.vocab_size(), reply.block_tokens(),
+    WorkerInfo info{reply.worker_id(),     reply.model_name(), {}, reply.vocab_size(), reply.block_tokens(),
                     reply.n_context_max(), reply.generation()};
     if (!ToKey(reply.fingerprint(), info.fingerprint)) {
       return RetryLater(absl::FailedPreconditionError("the worker's fingerprint is not 32 bytes"));

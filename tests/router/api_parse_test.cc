@@ -77,8 +77,8 @@ TEST_P(EveryNumericField, AcceptsBothEndsAndNothingBeyond) {
     EXPECT_FALSE(error_of(absl::StrCat(limit.min)).has_value()) << limit.name;
     EXPECT_FALSE(error_of(absl::StrCat(limit.max)).has_value()) << limit.name;
     if (is_any_64_bits) continue;
-    for (const std::string& value : {absl::StrCat(limit.min - 1), absl::StrCat(limit.max + 1),
-                                     absl::StrCat(limit.max, ".5")}) {
+    for (const std::string& value :
+         {absl::StrCat(limit.min - 1), absl::StrCat(limit.max + 1), absl::StrCat(limit.max, ".5")}) {
       const auto error = error_of(value);
       ASSERT_TRUE(error.has_value()) << limit.name << " = " << value;
       if (limit.field == NumericField::kBestOf) continue;  // n, the same value, is refused first
@@ -89,7 +89,7 @@ TEST_P(EveryNumericField, AcceptsBothEndsAndNothingBeyond) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Limits, EveryNumericField, ::testing::ValuesIn(NumericLimits().begin(), NumericLimits().end()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& row) { return std::string(row.param.name); });
 
 TEST(ParseRequestBody, RefusesWhatIsNotAnObjectOfBoundedDepth) {
   for (const char* body : {"", "[]", "1", "null", "\"x\"", "{", "{]", "{\"a\":}", "\xff", "{\"messages\":}"}) {
@@ -159,10 +159,10 @@ TEST(ParseRequestBody, ReadsPromptsInEveryForm) {
   const std::vector<uint32_t> ids = {5, 6};
   EXPECT_EQ(std::get<1>(RequestOf(Api::kCompletions, R"({"prompt":[5,6]})").prompt), ids);
   EXPECT_EQ(std::get<1>(RequestOf(Api::kCompletions, R"({"prompt":[[5,6]]})").prompt), ids);
-  for (const char* body : {R"({})", R"({"prompt":7})", R"({"prompt":null})", R"({"prompt":["a","b"]})",
-                           R"({"prompt":[[1],[2]]})", R"({"prompt":[[[1]]]})", R"({"prompt":[4224]})",
-                           R"({"prompt":[-1]})", R"({"prompt":[1.5]})", R"({"prompt":[1,"a"]})",
-                           R"({"prompt":[99999999999]})"}) {
+  for (const char* body :
+       {R"({})", R"({"prompt":7})", R"({"prompt":null})", R"({"prompt":["a","b"]})", R"({"prompt":[[1],[2]]})",
+        R"({"prompt":[[[1]]]})", R"({"prompt":[4224]})", R"({"prompt":[-1]})", R"({"prompt":[1.5]})",
+        R"({"prompt":[1,"a"]})", R"({"prompt":[99999999999]})"}) {
     const auto error = ErrorOf(Api::kCompletions, body);
     ASSERT_TRUE(error.has_value()) << body;
     EXPECT_EQ(error->param, "prompt") << body;
@@ -208,9 +208,9 @@ TEST(ParseRequestBody, AcceptsAnAgentsHistory) {
   ASSERT_EQ(request.messages.size(), 4u);
   EXPECT_EQ(request.messages[0].role, "system");
   EXPECT_EQ(request.messages[0].content, "Be brief.\n\nReally.");
-  EXPECT_EQ(request.messages[0].tools,
-            std::vector<std::string>{
-                R"({"name": "get_weather", "description": "d", "parameters": {"type": "object"}})"});
+  EXPECT_EQ(
+      request.messages[0].tools,
+      std::vector<std::string>{R"({"name": "get_weather", "description": "d", "parameters": {"type": "object"}})"});
   EXPECT_EQ(request.messages[2].tool_calls.at(0).arguments, R"({"city":"Oslo"})");
   EXPECT_EQ(request.messages[2].reasoning_content, "I need the tool.");
   EXPECT_TRUE(request.messages[3].content_is_parts);

@@ -13,9 +13,8 @@ class ChoiceOutputTest : public ::testing::Test {
   static void SetUpTestSuite() {
     auto model = ServedModel::Load(testing::ModelPath("demo"), "", engine::ChatDialect::kPreview);
     ASSERT_TRUE(model.ok()) << model.status();
-    model_ = new ServedModel(*std::move(model));
+    model_ = *std::move(model);
   }
-  static void TearDownTestSuite() { delete model_; }
 
   static PreparedRequest Chat(engine::ThinkingMode mode = engine::ThinkingMode::kThinking) {
     PreparedRequest prepared;
@@ -57,9 +56,9 @@ class ChoiceOutputTest : public ::testing::Test {
     return whole;
   }
 
-  static ServedModel* model_;
+  static std::optional<ServedModel> model_;
 };
-ServedModel* ChoiceOutputTest::model_ = nullptr;
+std::optional<ServedModel> ChoiceOutputTest::model_;
 
 constexpr char kEos[] = "<｜end▁of▁sentence｜>";
 constexpr char kToolCall[] =

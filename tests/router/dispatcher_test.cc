@@ -18,8 +18,8 @@ class FakeLink;
 // A call that the test drives by hand.
 class FakeCall final : public WorkerCall {
  public:
-  FakeCall(FakeLink& link, WorkerRequest request, WorkerCallObserver& observer)
-      : link_(link), request(std::move(request)), observer_(observer) {}
+  FakeCall(FakeLink& link, const WorkerRequest& sent, WorkerCallObserver& observer)
+      : link_(link), request(sent), observer_(observer) {}
   ~FakeCall() override;
   void RequestNext() override { ++n_requested; }
 
@@ -235,17 +235,27 @@ TEST_F(DispatcherTest, ABusyWorkerIsTriedAgainUntilTheQueueTimesOut) {
   config.queue_timeout = absl::Seconds(2);
   Make(1, config);
   AllUp();
-  Recorder r;
-  ASSERT_TRUE(Begin(r).ok());
-  for (int i = 0; i < 40 && !r.failed; ++i) {
+  Recorder served;
+  Recorder refused;
+  ASSERT_TRUE(Begin(served).ok());
+  links_[0]->last().Close(absl::ResourceExhaustedError("full"));
+  EXPECT_TRUE(links_[0]->calls.empty()) << "not at once again";
+  clock_.Advance(absl::Seconds(1));
+  dispatcher_->Tick();
+  links_[0]->last().Send(Token(0, 10));
+  EXPECT_THAT(served.tokens, ElementsAre(10));
+  served.stream.reset();
+
+  ASSERT_TRUE(Begin(refused).ok());
+  const absl::Time begun = clock_.Now();
+  for (int i = 0; i < 100 && !refused.failed; ++i) {
     if (!links_[0]->calls.empty()) links_[0]->last().Close(absl::ResourceExhaustedError("full"));
     clock_.Advance(absl::Milliseconds(50));
     dispatcher_->Tick();
   }
-  // Every refusal starts the wait anew, so it is the wait between two tries that must not end in an early failure.
-  EXPECT_FALSE(r.failed.has_value());
-  links_[0]->last().Send(Token(0, 10));
-  EXPECT_THAT(r.tokens, ElementsAre(10));
+  ASSERT_TRUE(refused.failed.has_value());
+  EXPECT_EQ(FromStatus(*refused.failed).code, "overloaded");
+  EXPECT_LE(clock_.Now() - begun, absl::Seconds(3));
 }
 
 TEST_F(DispatcherTest, WithoutWorkersStreamsWaitAndThenFailTyped) {

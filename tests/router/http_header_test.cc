@@ -15,8 +15,8 @@ TEST(ScanHeader, FindsTheEndHoweverTheBytesArrive) {
 }
 
 TEST(ScanHeader, RefusesBareLineEndsAndNul) {
-  for (const char* head : {"GET / HTTP/1.1\nHost: x\n\n", "\nGET", "GET / HTTP/1.1\r\nHost: x\n\r\n",
-                           "GET / HTTP/1.1\rHost: x\r\n\r\n"}) {
+  for (const char* head :
+       {"GET / HTTP/1.1\nHost: x\n\n", "\nGET", "GET / HTTP/1.1\r\nHost: x\n\r\n", "GET / HTTP/1.1\rHost: x\r\n\r\n"}) {
     EXPECT_EQ(ScanHeader(head).state, HeaderScan::kMalformed) << head;
   }
   EXPECT_EQ(ScanHeader(std::string("GET /\0", 6)).state, HeaderScan::kMalformed);
@@ -33,12 +33,24 @@ TEST(CheckHeader, RefusesWhatTwoReadersCouldReadDifferently) {
   for (const char* lines : {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
                             "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
                             "Content-Length: 5\r\nContent-Length: 6\r\n",
-                            "Content-Length: 5\r\ncontent-length: 5\r\n", "Content-Length: 5, 5\r\n",
-                            "Content-Length: +5\r\n", "Content-Length: 0x5\r\n", "Content-Length:\r\n",
-                            "Transfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding: xchunked\r\n",
-                            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "Host: y\r\n",
-                            "X: a\r\n b\r\n", "X: a\r\n\tb\r\n", "Content-Length : 5\r\n", " X: y\r\n", "X y\r\n",
-                            ": y\r\n", "X: a\x01" "b\r\n", "X(y): a\r\n"}) {
+                            "Content-Length: 5\r\ncontent-length: 5\r\n",
+                            "Content-Length: 5, 5\r\n",
+                            "Content-Length: +5\r\n",
+                            "Content-Length: 0x5\r\n",
+                            "Content-Length:\r\n",
+                            "Transfer-Encoding: gzip, chunked\r\n",
+                            "Transfer-Encoding: xchunked\r\n",
+                            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+                            "Host: y\r\n",
+                            "X: a\r\n b\r\n",
+                            "X: a\r\n\tb\r\n",
+                            "Content-Length : 5\r\n",
+                            " X: y\r\n",
+                            "X y\r\n",
+                            ": y\r\n",
+                            "X: a\x01"
+                            "b\r\n",
+                            "X(y): a\r\n"}) {
     EXPECT_NE(CheckHeader(start + lines + "\r\n"), "") << lines;
   }
   EXPECT_NE(CheckHeader("GET / HTTP/1.1\r\n\r\n"), "") << "no Host";

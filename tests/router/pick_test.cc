@@ -50,11 +50,13 @@ TEST(PickWorker, ALongPrefixIsWorthSomeLoad) {
   EXPECT_EQ(PickWorker(workers, 32000)->worker, 0u);
 }
 
-TEST(PickWorker, AFullWorkerLosesEvenALongPrefix) {
+TEST(PickWorker, AFullWorkerLosesAPrefixThatIsCheaperThanTheWait) {
   auto workers = Idle(2);
-  workers[0].n_usable_prefix = 8000;
+  workers[0].n_usable_prefix = 4000;
   workers[0].n_streams = 16;
-  EXPECT_EQ(PickWorker(workers, 8200)->worker, 1u);
+  EXPECT_EQ(PickWorker(workers, 4500)->worker, 1u);
+  workers[0].n_streams = 15;
+  EXPECT_EQ(PickWorker(workers, 4500)->worker, 0u);
 }
 
 TEST(PickWorker, EqualWorkersTakeTurns) {

@@ -15,11 +15,11 @@ namespace longshelf::router {
 // What all parts of one answer repeat.
 struct AnswerHead {
   Api api = Api::kChat;
-  std::string id;           // "chatcmpl-..." or "cmpl-..."
+  std::string id;  // "chatcmpl-..." or "cmpl-..."
   int64_t created_unix_s = 0;
   std::string model;
   std::string system_fingerprint;
-  bool thinking = false;    // chat: reasoning comes first
+  bool thinking = false;  // chat: reasoning comes first
   bool logprobs = false;
 };
 

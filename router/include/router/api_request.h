@@ -23,18 +23,18 @@ struct ApiRequest {
   // Chat.
   std::vector<engine::ChatMessage> messages;
   engine::ThinkingMode thinking_mode = engine::ThinkingMode::kThinking;
-  std::string reasoning_effort;          // as the client named it, "" = default
-  bool continues_assistant = false;      // the last message is an assistant prefix
-  bool one_tool_call = false;            // parallel_tool_calls: false
+  std::string reasoning_effort;      // as the client named it, "" = default
+  bool continues_assistant = false;  // the last message is an assistant prefix
+  bool one_tool_call = false;        // parallel_tool_calls: false
 
   // Completions.
   std::variant<std::string, std::vector<uint32_t>> prompt;
   bool echo = false;
 
   uint32_t n = 1;
-  std::optional<uint32_t> max_tokens;    // none: what the context has left
-  std::optional<int64_t> seed;           // none: random
-  Sampling sampling;                     // without its seed
+  std::optional<uint32_t> max_tokens;  // none: what the context has left
+  std::optional<int64_t> seed;         // none: random
+  Sampling sampling;                   // without its seed
   std::vector<std::string> stop;
   std::vector<uint32_t> stop_token_ids;
   bool stream = false;

@@ -55,7 +55,7 @@ class ChoiceOutput {
   const std::vector<uint32_t> stop_token_ids_;
   const uint64_t id_seed_;
   engine::StreamDecoder decoder_;
-  std::optional<engine::StopMatcher> matcher_;     // with stop strings
+  std::optional<engine::StopMatcher> matcher_;      // with stop strings
   std::optional<engine::CompletionParser> parser_;  // chat only
   bool stopped_ = false;
   bool finished_ = false;

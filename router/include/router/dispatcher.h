@@ -110,7 +110,7 @@ class Dispatcher final : public WorkerLinkObserver {
     WorkerInfo info;
     WorkerLoad load;
     PrefixIndex index;
-    uint32_t n_streams = 0;      // ours, running there
+    uint32_t n_streams = 0;        // ours, running there
     uint64_t n_tokens_queued = 0;  // ours, sent there and without a first token yet
     uint64_t last_pick = 0;
   };

@@ -18,15 +18,15 @@ struct Route {
   std::string_view method;
   std::string_view path;
   Kind kind;
-  bool exempt;  // answered without a key
+  bool exempt;          // answered without a key
   bool prefix = false;  // the path goes on after this
 };
 std::span<const Route> Routes();
 
 struct HttpApiConfig {
-  absl::Duration head_delay_max = absl::Milliseconds(500);     // a stream's headers are sent after this at the latest
-  absl::Duration keep_alive_interval = absl::Seconds(5);       // `: keep-alive` comments on silent streams
-  size_t pause_above_bytes = size_t{256} << 10;                // unsent: no more tokens are asked for
+  absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this at the latest
+  absl::Duration keep_alive_interval = absl::Seconds(5);    // `: keep-alive` comments on silent streams
+  size_t pause_above_bytes = size_t{256} << 10;             // unsent: no more tokens are asked for
 };
 
 // The OpenAI and DeepSeek HTTP API over a RequestCore. Owner: the router loop.

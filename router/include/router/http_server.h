@@ -18,7 +18,7 @@ namespace longshelf::router {
 
 struct HttpRequest {
   std::string method;
-  std::string path;   // the target up to '?', byte for byte as sent
+  std::string path;  // the target up to '?', byte for byte as sent
   std::string authorization;
   std::string x_api_key;
   std::string x_request_id;
@@ -71,9 +71,9 @@ struct HttpServerConfig {
   size_t connections_per_address_max = 2048;
   size_t body_bytes_max = kSizeLimits.body_bytes;
   absl::Duration header_timeout = absl::Seconds(10);
-  absl::Duration body_timeout = absl::Seconds(60);    // for the whole body
-  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests of a connection
-  absl::Duration write_timeout = absl::Seconds(30);   // without a byte taken, the client is dropped
+  absl::Duration body_timeout = absl::Seconds(60);   // for the whole body
+  absl::Duration idle_timeout = absl::Seconds(75);   // between two requests of a connection
+  absl::Duration write_timeout = absl::Seconds(30);  // without a byte taken, the client is dropped
 };
 
 // Accepts and serves on `loop`; all handler calls happen there.

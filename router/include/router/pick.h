@@ -9,12 +9,12 @@ namespace longshelf::router {
 
 // One worker as seen when a prompt arrives.
 struct WorkerCandidate {
-  bool usable = false;            // connected, right model, not draining, not tried in vain for this request
-  uint32_t n_usable_prefix = 0;   // prompt tokens it can skip
-  uint64_t n_tokens_queued = 0;   // prompt tokens it was given and has not prefilled yet
-  uint32_t n_streams = 0;         // running or waiting there
-  uint32_t n_streams_max = 1;     // that run at once
-  uint64_t last_pick = 0;         // sequence number of the last pick; 0 = never
+  bool usable = false;           // connected, right model, not draining, not tried in vain for this request
+  uint32_t n_usable_prefix = 0;  // prompt tokens it can skip
+  uint64_t n_tokens_queued = 0;  // prompt tokens it was given and has not prefilled yet
+  uint32_t n_streams = 0;        // running or waiting there
+  uint32_t n_streams_max = 1;    // that run at once
+  uint64_t last_pick = 0;        // sequence number of the last pick; 0 = never
 };
 
 enum class PickReason : uint8_t {

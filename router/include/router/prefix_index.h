@@ -43,8 +43,9 @@ class PrefixIndex {
   void Remove(const BlockKey& key);
   size_t size() const { return by_key_.size(); }
 
-  // The most tokens of the prompt that the worker can skip. Always less than the prompt: its last token must be computed
-  // to have logits. A checkpoint between two block boundaries counts only if hashing the prompt's own tail gives its key.
+  // The most tokens of the prompt that the worker can skip. Always less than the prompt: its last token must be
+  // computed to have logits. A checkpoint between two block boundaries counts only if hashing the prompt's own tail
+  // gives its key.
   uint32_t UsablePrefix(const PromptKeys& keys, std::span<const uint32_t> tokens) const;
 
  private:

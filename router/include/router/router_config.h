@@ -13,10 +13,10 @@ namespace longshelf::router {
 
 // Everything longshelf-router can be told.
 struct RouterConfig {
-  std::string model_dir;                      // tokenizer.json and config.json; no weights are read
-  std::string model_name;                     // "" = the directory's name
+  std::string model_dir;   // tokenizer.json and config.json; no weights are read
+  std::string model_name;  // "" = the directory's name
   std::string chat_dialect = "preview";
-  std::vector<std::string> workers;           // host:port
+  std::vector<std::string> workers;  // host:port
 
   std::string listen = "127.0.0.1:8080";
   std::string grpc_listen = "127.0.0.1:8081";  // "" = no gRPC door

@@ -23,10 +23,10 @@ struct ServedModel {
   std::string name;
   engine::ChatDialect dialect = engine::ChatDialect::kPreview;
   std::shared_ptr<const engine::Tokenizer> tokenizer;
-  uint32_t vocab_size = 0;      // of config.json: ids below it have an embedding
-  uint32_t n_context_max = 0;   // max_position_embeddings; a worker may serve less
+  uint32_t vocab_size = 0;               // of config.json: ids below it have an embedding
+  uint32_t n_context_max = 0;            // max_position_embeddings; a worker may serve less
   std::vector<uint32_t> stop_token_ids;  // end of sequence
-  int64_t created_unix_s = 0;   // of config.json
+  int64_t created_unix_s = 0;            // of config.json
 
   // From tokenizer.json and config.json of a model directory. INVALID_ARGUMENT names the file and the key.
   static absl::StatusOr<ServedModel> Load(const std::filesystem::path& dir, std::string name,
