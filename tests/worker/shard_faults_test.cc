@@ -1,0 +1,195 @@
+// longshelf-worker with the real longshelf-shard and the demo model: same tokens on any number of shards, and what
+// clients see when a process of the group dies while a step runs.
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "longshelf/v1/worker.grpc.pb.h"
+#include "proto/channel_settings.h"
+#include "supervised.h"
+#include "testing/fixtures.h"
+
+namespace longshelf::worker {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using Steady = std::chrono::steady_clock;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::SupervisedWorker;
+
+constexpr seconds kStart(60);
+constexpr uint32_t kVocab = 4000;
+
+std::vector<std::string> Flags(int n_shards) {
+  return {"--model=" + testing::ModelPath("demo").string(),
+          "--shards=" + std::to_string(n_shards),
+          "--listen=127.0.0.1:0",
+          "--kv-memory=32MiB",
+          "--restart-delay-min=50ms",
+          "--step-deadline=3s",
+          "--drain-timeout=1s"};
+}
+
+// Where a generation serves, as its log line says; the line is written behind the event.
+std::string Address(const SupervisedWorker& worker, int generation) {
+  const std::string before = " on port ";
+  const auto deadline = Steady::now() + seconds(10);
+  while (Steady::now() < deadline) {
+    const std::string log = worker.log();
+    size_t at = 0;
+    for (int i = 0; i < generation && at != std::string::npos; ++i) at = log.find(before, at + 1);
+    if (at != std::string::npos) {
+      const size_t begin = at + before.size();
+      return "127.0.0.1:" + log.substr(begin, log.find(':', begin) - begin);
+    }
+    std::this_thread::yield();
+  }
+  return "";
+}
+
+struct Outcome {
+  std::vector<uint32_t> tokens;
+  grpc::Status status;
+  bool finished = false;
+};
+
+// One Generate call whose beginning can be waited for.
+class Stream {
+ public:
+  Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens) {
+    grpc::ChannelArguments args = proto::InternalChannelArguments();
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    stub_ = v1::Worker::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args));
+    context_.set_wait_for_ready(true);
+    context_.set_deadline(std::chrono::system_clock::now() + seconds(120));
+    v1::WorkerGenerateRequest request;
+    request.set_request_id("r");
+    request.set_max_tokens(max_tokens);
+    for (size_t i = 0; i < n_prompt; ++i) {
+      request.add_prompt_tokens(static_cast<uint32_t>((i * 7919 + i * i) % kVocab));
+    }
+    reader_ = stub_->Generate(&context_, request);
+  }
+  // Something of the prompt has been computed.
+  bool WaitBegun() {
+    v1::WorkerGenerateEvent event;
+    while (reader_->Read(&event)) {
+      if (event.has_progress() || event.has_token()) return true;
+    }
+    return false;
+  }
+  Outcome Finish() {
+    Outcome outcome;
+    v1::WorkerGenerateEvent event;
+    while (reader_->Read(&event)) {
+      if (event.has_token()) outcome.tokens.push_back(event.token().token());
+      if (event.has_finished()) outcome.finished = true;
+    }
+    outcome.status = reader_->Finish();
+    return outcome;
+  }
+
+ private:
+  std::unique_ptr<v1::Worker::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::WorkerGenerateEvent>> reader_;
+};
+
+Outcome Generate(const std::string& address) { return Stream(address, 300, 40).Finish(); }
+
+std::vector<engine::ProcessId> GroupOf(const SupervisedWorker& worker) {
+  std::vector<engine::ProcessId> all = testing::ProcessTree(worker.pid());
+  std::erase_if(all, [&](const engine::ProcessId& id) { return id.pid == worker.pid(); });
+  return all;
+}
+
+TEST(RealShards, OneTwoAndThreeShardsGenerateTheSameTokens) {
+  std::vector<uint32_t> expected;
+  for (const int n_shards : {1, 2, 3}) {
+    const auto dir = testing::MakeTempDir("shards");
+    SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(n_shards));
+    ASSERT_TRUE(worker.WaitServing(1, n_shards, kStart).has_value()) << worker.log();
+    const Outcome outcome = Generate(Address(worker, 1));
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << worker.log();
+    ASSERT_TRUE(outcome.finished);
+    ASSERT_FALSE(outcome.tokens.empty());
+    if (n_shards == 1) expected = outcome.tokens;
+    EXPECT_EQ(outcome.tokens, expected) << n_shards << " shards";
+    worker.Signal(SIGTERM);
+    EXPECT_EQ(worker.WaitExit(seconds(15)), 0) << worker.log();
+    EXPECT_THAT(worker.Leftovers(), IsEmpty());
+  }
+}
+
+// victim: index into the process tree below the supervisor: mpirun, rank 0, rank 1.
+class Fault : public ::testing::TestWithParam<size_t> {};
+INSTANTIATE_TEST_SUITE_P(MpirunLeaderFollower, Fault, ::testing::Values(0, 1, 2));
+
+TEST_P(Fault, AKillInTheMiddleOfAStepEndsTheStreamAndTheGroupAndTheNextOneGivesTheSameTokens) {
+  const auto dir = testing::MakeTempDir("shards");
+  SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
+  ASSERT_TRUE(worker.WaitServing(1, 2, kStart).has_value()) << worker.log();
+  const std::string address = Address(worker, 1);
+  const Outcome expected = Generate(address);
+  ASSERT_TRUE(expected.status.ok()) << expected.status.error_message();
+
+  Stream stream(address, 20'000, 10);
+  ASSERT_TRUE(stream.WaitBegun());
+  const std::vector<engine::ProcessId> group = GroupOf(worker);
+  ASSERT_EQ(group.size(), 3U);
+  const auto start = Steady::now();
+  kill(group[GetParam()].pid, SIGKILL);
+  const Outcome cut = stream.Finish();
+  EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::UNAVAILABLE) << cut.status.error_message();
+  const auto gone = testing::TimeUntilGone(group, seconds(10));
+  ASSERT_TRUE(gone.has_value()) << worker.log();
+  EXPECT_LE(Steady::now() - start, milliseconds(2000));
+
+  ASSERT_TRUE(worker.WaitServing(2, 2, kStart).has_value()) << worker.log();
+  const Outcome again = Generate(Address(worker, 2));
+  ASSERT_TRUE(again.status.ok()) << again.status.error_message() << worker.log();
+  EXPECT_EQ(again.tokens, expected.tokens);
+  worker.Signal(SIGTERM);
+  EXPECT_EQ(worker.WaitExit(seconds(15)), 0) << worker.log();
+  EXPECT_THAT(worker.Leftovers(), IsEmpty());
+}
+
+TEST(RealShards, AStoppedShardIsNoticedByTheStepDeadlineAndReplaced) {
+  const auto dir = testing::MakeTempDir("shards");
+  SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
+  const auto view = worker.WaitServing(1, 2, kStart);
+  ASSERT_TRUE(view.has_value()) << worker.log();
+  Stream stream(Address(worker, 1), 20'000, 10);
+  ASSERT_TRUE(stream.WaitBegun());
+  const std::vector<engine::ProcessId> group = GroupOf(worker);
+  kill(view->ranks[1].id.pid, SIGSTOP);
+  EXPECT_EQ(stream.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value()) << worker.log();
+  EXPECT_TRUE(worker.WaitServing(2, 2, kStart).has_value()) << worker.log();
+  EXPECT_THAT(worker.log(), HasSubstr("made no progress"));
+}
+
+TEST(RealShards, TermUnderLoadExitsZeroWithinFifteenSeconds) {
+  const auto dir = testing::MakeTempDir("shards");
+  SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
+  ASSERT_TRUE(worker.WaitServing(1, 2, kStart).has_value()) << worker.log();
+  Stream stream(Address(worker, 1), 30'000, 10);
+  ASSERT_TRUE(stream.WaitBegun());
+  worker.Signal(SIGTERM);
+  std::thread reading([&stream] { stream.Finish(); });
+  EXPECT_EQ(worker.WaitExit(seconds(15)), 0) << worker.log();
+  reading.join();
+  EXPECT_THAT(worker.Leftovers(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace longshelf::worker
