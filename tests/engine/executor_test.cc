@@ -1,0 +1,217 @@
+#include "engine/executor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "engine_requests.h"
+#include "fake_model.h"
+
+namespace longshelf::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::unique_ptr<Executor> MakeExecutor(uint32_t n_slots = 3, uint32_t n_blocks = 4) {
+  auto executor = Executor::Create(std::make_unique<FakeModel>(), {.n_slots = n_slots, .n_blocks = n_blocks});
+  EXPECT_TRUE(executor.ok()) << executor.status();
+  return *std::move(executor);
+}
+
+StepPlan::OpenSlot Open(uint16_t shard, uint16_t slot) {
+  return {.slot = {shard, slot}, .sampling = {.temperature = 0.0}, .prior_output = {}};
+}
+
+StepPlan::Row Row(uint16_t shard, uint16_t slot, std::vector<uint32_t> tokens, std::vector<uint32_t> blocks) {
+  return {.slot = {shard, slot}, .n_past = 0, .tokens = std::move(tokens), .blocks = std::move(blocks), .sample = true};
+}
+
+uint32_t Greedy(const std::vector<uint32_t>& tokens) { return FakeModel::Continue(tokens, 1, 5000)[0]; }
+
+TEST(Executor, ReturnsOnlyWhatIsLocal) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0), Open(1, 0), Open(1, 2)};
+  plan.rows = {Row(1, 0, {5, 6}, {1}), Row(0, 0, {7}, {1}), Row(1, 2, {8, 9}, {3})};
+  plan.export_states = {{{0, 0}, 1}, {{1, 2}, 2}};
+  const auto result = executor->Execute(plan, 1);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->sampled.size(), 2U);
+  EXPECT_EQ(result->sampled[0].token, Greedy({5, 6}));
+  EXPECT_EQ(result->sampled[1].token, Greedy({8, 9}));
+  EXPECT_EQ(result->states.size(), 1U);
+}
+
+TEST(Executor, AFreshBlockShowsNothingOfItsFormerOwner) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.rows = {Row(0, 0, Prompt(200, 1), {2})};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  plan.rows = {Row(0, 0, {5}, {2})};  // the fake model aborts when it can read past the end
+  plan.export_blocks = {{0, 2, kBlockTokens}};
+  const auto result = executor->Execute(plan, 0);
+  ASSERT_TRUE(result.ok());
+  const auto& bytes = result->blocks[0];
+  EXPECT_TRUE(
+      std::all_of(bytes.begin() + FakeModel::kRecordBytes, bytes.end(), [](std::byte b) { return b == std::byte{0}; }));
+}
+
+TEST(Executor, ExportedTailsAreClearedPastTheirEnd) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.rows = {Row(0, 0, Prompt(100, 1), {0})};
+  plan.export_blocks = {{0, 0, 40}};
+  const auto result = executor->Execute(plan, 0);
+  ASSERT_TRUE(result.ok());
+  const auto& bytes = result->blocks[0];
+  EXPECT_NE(bytes[40 * FakeModel::kRecordBytes - 1] | bytes[40 * FakeModel::kRecordBytes - 2], std::byte{0});
+  EXPECT_TRUE(std::all_of(bytes.begin() + 40 * FakeModel::kRecordBytes, bytes.end(),
+                          [](std::byte b) { return b == std::byte{0}; }));
+}
+
+TEST(Executor, CopiesBlocksBeforeRows) {
+  auto executor = MakeExecutor();
+  const auto prompt = Prompt(10, 1);
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.rows = {Row(0, 0, prompt, {0})};
+  plan.export_states = {{{0, 0}, 10}};
+  auto first = executor->Execute(plan, 0);
+  ASSERT_TRUE(first.ok());
+  StepPlan fork;
+  fork.open_slots = {Open(0, 1)};
+  fork.copy_blocks = {{0, 0, 1}};
+  fork.import_states = {{{0, 1}, 10, first->states[0]}};
+  fork.rows = {Row(0, 1, {44}, {1}), Row(0, 0, {33}, {0})};
+  fork.rows[0].n_past = fork.rows[1].n_past = 10;
+  const auto second = executor->Execute(fork, 0);
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->sampled[0].token, Greedy(Join(prompt, {44})));
+  EXPECT_EQ(second->sampled[1].token, Greedy(Join(prompt, {33})));
+}
+
+TEST(Executor, AStateThatDoesNotFitFailsOnlyItsSlot) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0), Open(0, 1)};
+  plan.import_states = {{{0, 0}, 5, {}}};
+  plan.rows = {Row(0, 0, {5}, {0}), Row(0, 1, {6}, {1})};
+  plan.rows[0].n_past = 5;
+  const auto result = executor->Execute(plan, 0);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->failures.size(), 1U);
+  EXPECT_EQ(result->failures[0].slot, (SlotId{0, 0}));
+  EXPECT_EQ(result->sampled[0], SampledToken());
+  EXPECT_EQ(result->sampled[1].token, Greedy({6}));
+}
+
+TEST(Executor, PenaltiesSpanRestartsThroughPriorOutput) {
+  const std::vector<uint32_t> prompt = Prompt(10, 1);
+  const uint32_t favourite = Greedy(prompt);
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.open_slots[0].sampling.presence_penalty = 100.0;
+  plan.open_slots[0].prior_output = {favourite};
+  plan.rows = {Row(0, 0, prompt, {0})};
+  const auto result = executor->Execute(plan, 0);
+  ASSERT_TRUE(result.ok());
+  EXPECT_NE(result->sampled[0].token, favourite);
+}
+
+TEST(Executor, MovesBytesWithoutRunningTheModelWhenThereAreNoRows) {
+  auto model = std::make_unique<FakeModel>();
+  const FakeModel* watched = model.get();
+  auto executor = Executor::Create(std::move(model), {.n_slots = 1, .n_blocks = 1});
+  ASSERT_TRUE(executor.ok());
+  StepPlan plan;
+  plan.export_blocks = {{0, 0, 0}};
+  EXPECT_TRUE((*executor)->Execute(plan, 0).ok());
+  EXPECT_EQ(watched->n_forwards, 0);
+  plan.open_slots = {Open(1, 0)};
+  plan.rows = {Row(1, 0, {5}, {0})};  // another shard's: the experts of this one may be needed
+  EXPECT_TRUE((*executor)->Execute(plan, 0).ok());
+  EXPECT_EQ(watched->n_forwards, 1);
+}
+
+TEST(Executor, RefusesPlansThatDoNotFit) {
+  const std::vector<std::pair<std::string, std::function<void(StepPlan&)>>> cases = {
+      {"slot", [](StepPlan& p) { p.open_slots[0].slot.slot = 3; }},
+      {"slot", [](StepPlan& p) { p.rows[0].slot.slot = 9; }},
+      {"not open", [](StepPlan& p) { p.rows[0].slot.slot = 2; }},
+      {"block", [](StepPlan& p) { p.rows[0].blocks = {4}; }},
+      {"cover too little", [](StepPlan& p) { p.rows[0].blocks = {}; }},
+      {"cover too little", [](StepPlan& p) { p.rows[0].n_past = 256; }},
+      {"without tokens", [](StepPlan& p) { p.rows[0].n_past = -1; }},
+      {"without tokens", [](StepPlan& p) { p.rows[0].tokens = {}; }},
+      {"token", [](StepPlan& p) { p.rows[0].tokens = {FakeModel::kVocab}; }},
+      {"imported block",
+       [](StepPlan& p) {
+         p.import_blocks = {{0, 0, std::vector<std::byte>(3)}};
+       }},
+      {"block",
+       [](StepPlan& p) {
+         p.copy_blocks = {{0, 0, 77}};
+       }},
+      {"block",
+       [](StepPlan& p) {
+         p.copy_blocks = {{0, 77, 0}};
+       }},
+      {"block",
+       [](StepPlan& p) {
+         p.export_blocks = {{0, 77, 1}};
+       }},
+      {"exported block",
+       [](StepPlan& p) {
+         p.export_blocks = {{0, 0, 257}};
+       }},
+      {"slot",
+       [](StepPlan& p) {
+         p.export_states = {{{0, 77}, 1}};
+       }},
+      {"slot",
+       [](StepPlan& p) {
+         p.import_states = {{{0, 77}, 1, {}}};
+       }},
+  };
+  for (const auto& [why, spoil] : cases) {
+    auto executor = MakeExecutor();
+    StepPlan plan;
+    plan.open_slots = {Open(0, 0)};
+    plan.rows = {Row(0, 0, {5}, {0})};
+    spoil(plan);
+    const auto result = executor->Execute(plan, 0);
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal) << why;
+    EXPECT_THAT(std::string(result.status().message()), HasSubstr(why));
+  }
+}
+
+TEST(Executor, SaysWhichOptionIsOutOfRange) {
+  EXPECT_EQ(Executor::Create(std::make_unique<FakeModel>(), {.n_slots = 0, .n_blocks = 4}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Executor::Create(std::make_unique<FakeModel>(), {.n_slots = 70000, .n_blocks = 4}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Executor::Create(std::make_unique<FakeModel>(), {.n_slots = 1, .n_blocks = 0}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Executor, KeepsItsArenaOutOfCoreDumps) {
+  const auto count = [] {
+    std::ifstream smaps("/proc/self/smaps");
+    int n = 0;
+    for (std::string line; std::getline(smaps, line);) {
+      n += line.starts_with("VmFlags:") && line.find(" dd") != std::string::npos;
+    }
+    return n;
+  };
+  const int before = count();
+  const auto executor = MakeExecutor(100, 1000);
+  EXPECT_GT(count(), before);
+}
+
+}  // namespace
+}  // namespace longshelf::engine
