@@ -98,10 +98,19 @@ void CompletionParser::Run(bool at_end, std::vector<Event>& events) {
     Leftover(held_.size(), events);
   }
   if (at_end) begin_ = held_.size();
-  if (begin_ == 0) return;
+  if (begin_ > 0) DropDone();
+}
+
+// Moves what is held to the front of held_. Once per Push at most, and a call moves only when it begins.
+void CompletionParser::DropDone() {
   work_ += held_.size() - begin_;
   held_.erase(0, begin_);
   scan_ -= std::min(scan_, begin_);
+  if (InCall()) {
+    head_ = {head_.begin - begin_, head_.end - begin_};
+    for (Range& parameter : parameters_) parameter = {parameter.begin - begin_, parameter.end - begin_};
+    after_parameter_ -= std::min(after_parameter_, begin_);
+  }
   begin_ = 0;
 }
 
@@ -216,6 +225,7 @@ void CompletionParser::OnBlockMarker(const Marker& marker, std::vector<Event>& e
   }
   begin_ = marker.end;
   skip_bracket_ = true;
+  after_block_ = true;
   state_ = State::kBetweenCalls;
   if (marker.kind == Kind::kCallBegin) BeginCall(marker);
   if (marker.kind == Kind::kBlockEnd) state_ = State::kContent;
@@ -255,10 +265,9 @@ void CompletionParser::EndCall(size_t end, std::vector<Event>& events) {
   }
   Emit(stray_, events);
   events.push_back(std::move(event));
-  after_block_ = true;
 }
 
-bool CompletionParser::BuildCall(ChatToolCall& call) const {
+bool CompletionParser::BuildCall(ChatToolCall& call) {
   constexpr std::string_view kName = "name=\"";
   std::string_view head = TrimBlanks(Slice(head_));
   if (!head.starts_with(kName)) return false;
@@ -269,6 +278,9 @@ bool CompletionParser::BuildCall(ChatToolCall& call) const {
     const size_t quote = head.find('"');
     if (quote == std::string_view::npos) return false;
     call.name = head.substr(0, quote);
+    head.remove_prefix(quote + 1);
+    if (head.starts_with('>')) head.remove_prefix(1);
+    stray_.insert(0, TrimBlanks(head));
   }
   internal::ArgumentsBuilder arguments;
   for (const Range& range : parameters_) {

@@ -8,11 +8,31 @@ namespace longshelf::engine::internal {
 namespace {
 
 constexpr std::string_view kName = "name=\"";
+constexpr std::string_view kString = " string=\"";
 constexpr std::string_view kStringTrue = "\" string=\"true\">";
 constexpr std::string_view kStringFalse = "\" string=\"false\">";
 
 bool IsJson(std::string_view text) {
   return JsonText::Parse(text, {.bytes_max = 64u << 20, .depth_max = 512, .values_max = 1u << 20}).ok();
+}
+
+// N">V and N" string="S">V, where S is a word that says nothing we know.
+bool SplitLoosely(std::string_view text, std::string_view& name, std::string_view& value) {
+  const size_t quote = text.find('"');
+  if (quote == std::string_view::npos) return false;
+  name = text.substr(0, quote);
+  value = text.substr(quote + 1);
+  if (value.starts_with(kString)) {
+    value.remove_prefix(kString.size());
+    const size_t word =
+        std::min(value.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"), value.size());
+    value.remove_prefix(word);
+    if (!value.starts_with('"')) return false;
+    value.remove_prefix(1);
+  }
+  if (!value.starts_with('>')) return false;
+  value.remove_prefix(1);
+  return true;
 }
 
 }  // namespace
@@ -43,11 +63,8 @@ bool ArgumentsBuilder::AddLenient(std::string_view parameter) {
   if (as_json != std::string_view::npos) {
     name = parameter.substr(0, as_json);
     value = parameter.substr(as_json + kStringFalse.size());
-  } else {
-    const size_t attributes_end = parameter.find("\">");
-    if (attributes_end == std::string_view::npos) return false;
-    name = parameter.substr(0, parameter.find('"'));
-    value = parameter.substr(attributes_end + 2);
+  } else if (!SplitLoosely(parameter, name, value)) {
+    return false;
   }
   Add(name, !IsJson(value), value);
   return true;

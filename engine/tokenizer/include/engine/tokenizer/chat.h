@@ -117,13 +117,14 @@ class CompletionParser {
   bool InCall() const { return state_ >= State::kCallHead; }
   std::string_view Slice(Range range) const;
   void Run(bool at_end, std::vector<Event>& events);
+  void DropDone();
   bool FindMarker(bool at_end, Marker& marker);
   void OnTextMarker(const Marker& marker, std::vector<Event>& events);
   void OnBlockMarker(const Marker& marker, std::vector<Event>& events);
   void BeginCall(const Marker& marker);
   void ClosePart(size_t end);
   void EndCall(size_t end, std::vector<Event>& events);
-  bool BuildCall(ChatToolCall& call) const;
+  bool BuildCall(ChatToolCall& call);
   void Emit(std::string_view text, std::vector<Event>& events);
   void EmitUpTo(size_t end, size_t newlines_kept_back, std::vector<Event>& events);
   void Leftover(size_t end, std::vector<Event>& events);
