@@ -4,9 +4,6 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
-#include <fstream>
-#include <iterator>
-
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -61,21 +58,6 @@ grpc::Status SharedToken::Check(const grpc::ServerContextBase& context) const {
     if (absl::ConsumePrefix(&text, "Bearer ") && Matches({text.data(), text.size()})) return grpc::Status::OK;
   }
   return {grpc::StatusCode::UNAUTHENTICATED, "the call needs the shared token of this endpoint"};
-}
-
-absl::StatusOr<std::string> ReadTokenFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat("token file ", path, " cannot be read"));
-  std::string text;
-  text.reserve(kMaxTokenChars + 2);
-  char c = 0;
-  while (text.size() <= kMaxTokenChars + 1 && file.get(c)) text.push_back(c);
-  const std::string token(absl::StripAsciiWhitespace(text));
-  const auto checked = SharedToken::FromString(token);
-  if (!checked.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("token file ", path, ": ", checked.status().message()));
-  }
-  return token;
 }
 
 void AddToken(grpc::ClientContext& context, std::string_view token) {

@@ -2,20 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <string>
 
 #include "proto/grpc_status.h"
-#include "testing/fixtures.h"
 
 namespace longshelf::proto {
 namespace {
-
-std::string WriteFile(std::string_view name, std::string_view content) {
-  const std::string path = testing::MakeTempDir(name) / "token";
-  std::ofstream(path, std::ios::binary) << content;
-  return path;
-}
 
 TEST(SharedToken, MatchesOnlyItself) {
   const auto token = SharedToken::FromString("0123456789abcdef");
@@ -32,16 +24,6 @@ TEST(SharedToken, RefusesShortLongAndUnprintableTokens) {
   EXPECT_FALSE(SharedToken::FromString(std::string(4097, 'x')).ok());
   EXPECT_FALSE(SharedToken::FromString("0123456789 abcdef").ok());
   EXPECT_FALSE(SharedToken::FromString("0123456789abcde\n").ok());
-}
-
-TEST(TokenFile, StripsWhiteSpaceAndRefusesBlankFiles) {
-  const auto token = ReadTokenFile(WriteFile("ok", "  0123456789abcdef\n"));
-  ASSERT_TRUE(token.ok()) << token.status();
-  EXPECT_EQ(*token, "0123456789abcdef");
-  EXPECT_FALSE(ReadTokenFile(WriteFile("empty", "")).ok());
-  EXPECT_FALSE(ReadTokenFile(WriteFile("blank", " \n\t ")).ok());
-  EXPECT_FALSE(ReadTokenFile(WriteFile("huge", std::string(1 << 20, 'x'))).ok());
-  EXPECT_FALSE(ReadTokenFile("/does/not/exist").ok());
 }
 
 TEST(ListenAddress, OnlyLoopbackIsOpenWithoutAToken) {

@@ -17,9 +17,6 @@
 
 namespace longshelf::proto {
 
-// Exit code of a listener that refuses to start (sysexits EX_CONFIG).
-inline constexpr int kExitRefusedToListen = 78;
-
 // Metadata key that carries "Bearer <token>".
 inline constexpr char kAuthorizationKey[] = "authorization";
 
@@ -37,10 +34,6 @@ class SharedToken {
  private:
   std::array<uint8_t, 32> sha256_{};
 };
-
-// The token of a --token-file: its content without surrounding white space. An empty or blank file is an error, never
-// "no token".
-absl::StatusOr<std::string> ReadTokenFile(const std::string& path);
 
 // Adds the token to a call; nothing when `token` is empty.
 void AddToken(grpc::ClientContext& context, std::string_view token);
