@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
@@ -221,10 +222,17 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
 }
 
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir) {
-  ASSIGN_OR_RETURN(const std::string text, ReadBeneath(model_dir, "config.json", kMaxConfigBytes));
+  std::filesystem::path dir = model_dir;
+  std::string name = "config.json";
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(model_dir, ignored)) {
+    name = model_dir.filename().string();
+    dir = model_dir.has_parent_path() ? model_dir.parent_path() : ".";
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadBeneath(dir, name, kMaxConfigBytes));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
   if (!config.ok()) {
-    return Annotate(config.status(), (model_dir / "config.json").string());
+    return Annotate(config.status(), (dir / name).string());
   }
   return config;
 }

@@ -47,36 +47,56 @@ std::vector<std::string> UnusedTensors(const CheckpointTensors& checkpoint, cons
   return unused;
 }
 
-}  // namespace
+struct OpenedWeights {
+  std::shared_ptr<CheckpointStorage> storage;
+  std::unique_ptr<ModelWeights> weights;
+  std::vector<UsedTensor> used;
+};
 
-absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
-    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress) {
+absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir) {
+  OpenedWeights opened;
   ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(model_dir));
-  auto storage = std::make_shared<CheckpointStorage>();
-  ASSIGN_OR_RETURN(storage->checkpoint, OpenCheckpoint(model_dir, config));
-  if (!HasMtpModule(storage->checkpoint)) {
+  opened.storage = std::make_shared<CheckpointStorage>();
+  CheckpointTensors& checkpoint = opened.storage->checkpoint;
+  ASSIGN_OR_RETURN(checkpoint, OpenCheckpoint(model_dir, config));
+  if (!HasMtpModule(checkpoint)) {
     config.n_mtp_layers = 0;
     config.compress_ratios.resize(static_cast<size_t>(config.n_layers));
   }
-  absl::StatusOr<BuiltWeights> built = BuildWeights(config, *storage, storage->owned);
+  absl::StatusOr<BuiltWeights> built = BuildWeights(config, *opened.storage, opened.storage->owned);
   if (!built.ok()) {
     return Annotate(built.status(), model_dir.string());
   }
-  for (const auto& file : storage->checkpoint.files) {
+  opened.weights = std::move(built->weights);
+  opened.used = std::move(built->used);
+  opened.weights->unused_tensors = UnusedTensors(checkpoint, opened.used);
+  opened.weights->storage = opened.storage;
+  return opened;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<const ModelWeights>> OpenModelWeights(const std::filesystem::path& model_dir) {
+  ASSIGN_OR_RETURN(OpenedWeights opened, OpenWeights(model_dir));
+  return std::unique_ptr<const ModelWeights>(std::move(opened.weights));
+}
+
+absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
+    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress) {
+  ASSIGN_OR_RETURN(OpenedWeights opened, OpenWeights(model_dir));
+  for (const auto& file : opened.storage->checkpoint.files) {
     file->AdviseSequential();
   }
-  std::unique_ptr<ModelWeights> weights = std::move(built->weights);
-  weights->unused_tensors = UnusedTensors(storage->checkpoint, built->used);
-  absl::StatusOr<std::array<uint8_t, 32>> digest = ScanTensors(config, std::move(built->used), progress);
+  const ModelConfig& config = opened.weights->config;
+  absl::StatusOr<std::array<uint8_t, 32>> digest = ScanTensors(config, std::move(opened.used), progress);
   if (!digest.ok()) {
     return Annotate(digest.status(), model_dir.string());
   }
-  for (const auto& file : storage->checkpoint.files) {
+  for (const auto& file : opened.storage->checkpoint.files) {
     file->AdviseNormal();
   }
-  weights->digest = *digest;
-  weights->storage = std::move(storage);
-  return std::unique_ptr<const ModelWeights>(std::move(weights));
+  opened.weights->digest = *digest;
+  return std::unique_ptr<const ModelWeights>(std::move(opened.weights));
 }
 
 }  // namespace longshelf::engine

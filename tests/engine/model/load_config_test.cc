@@ -94,6 +94,8 @@ TEST(ModelConfig, ReadsTheOfficialFlashAndProConfigs) {
   const auto pro = LoadModelConfig(testing::FixturePath("configs/pro"));
   ASSERT_TRUE(flash.ok()) << flash.status();
   ASSERT_TRUE(pro.ok()) << pro.status();
+  EXPECT_EQ(Values(*flash), Values(FlashConfig()));
+  EXPECT_EQ(Values(*pro), Values(ProConfig()));
   const auto count = [](const ModelConfig& config, int ratio) {
     return std::count(config.compress_ratios.begin(), config.compress_ratios.begin() + config.n_layers, ratio);
   };

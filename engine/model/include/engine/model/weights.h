@@ -128,6 +128,10 @@ struct LoadProgress {
 absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
     const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
 
+// The same checks of names, dtypes and shapes without reading the large tensors: no search for NaN, no digest (zeros).
+// For tools that look at a checkpoint without serving it.
+absl::StatusOr<std::unique_ptr<const ModelWeights>> OpenModelWeights(const std::filesystem::path& model_dir);
+
 // Random weights of any config, held in memory in the stored formats: for benchmarks. Same seed, same weights; the
 // digest is of config and seed only. RESOURCE_EXHAUSTED: they would not fit the machine's memory.
 absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const ModelConfig& config, uint64_t seed);
