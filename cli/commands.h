@@ -11,6 +11,8 @@ std::vector<Command> Commands();
 
 // One per NAME_command.cc.
 int RunChat(int argc, const char* const* argv);
+int RunModelInfo(int argc, const char* const* argv);
+int RunPlan(int argc, const char* const* argv);
 int RunRender(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
 int RunUp(int argc, const char* const* argv);

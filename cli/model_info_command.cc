@@ -11,9 +11,10 @@ int RunModelInfo(int argc, const char* const* argv) {
   std::string model;
   bool digest = false;
   bool json = false;
-  ConfigSpec spec("longshelf model info",
-                  "Shapes, attention schedule, parameters and KV bytes of a checkpoint directory (config.json is enough),\n"
-                  "and whether its tensors fit its config.");
+  ConfigSpec spec(
+      "longshelf model info",
+      "Shapes, attention schedule, parameters and KV bytes of a checkpoint directory (config.json is enough),\n"
+      "and whether its tensors fit its config.");
   spec.set_unknown_env(ConfigSpec::UnknownEnv::kIgnore);
   spec.AddPositional(&model, "DIR", "checkpoint directory, or a config.json", /*required=*/true);
   spec.Add(&digest, "digest", "read every tensor: refuse NaN, print the digest of the weights");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -26,10 +27,12 @@ std::string Hex(const std::array<uint8_t, 32>& digest) {
 }
 
 void ShowProgress(const engine::LoadProgress& progress) {
-  const double share =
-      progress.bytes_total == 0 ? 1.0 : static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total);
+  const double share = progress.bytes_total == 0
+                           ? 1.0
+                           : static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total);
   fmt::print(stderr, "\rreading weights: {:3.0f} % of {}{}", share * 100.0,
-             BytesText(static_cast<double>(progress.bytes_total)), progress.bytes_done == progress.bytes_total ? "\n" : "");
+             BytesText(static_cast<double>(progress.bytes_total)),
+             progress.bytes_done == progress.bytes_total ? "\n" : "");
 }
 
 std::vector<int64_t> LayersWithRatio(const ModelConfig& config, int ratio) {
@@ -118,8 +121,8 @@ std::string CheckpointText(const ModelConfig& config, const CheckpointSummary& c
     out += fmt::format("  not used: {}{}\n", checkpoint.unused_tensors.size(),
                        checkpoint.unused_tensors.size() >= 1000 ? " or more" : "");
     for (size_t i = 0; i < std::min(kShownUnused, checkpoint.unused_tensors.size()); ++i) {
-      out += fmt::format("    {}\n",
-                         std::string(absl::Utf8SafeCEscape(absl::string_view(checkpoint.unused_tensors[i]))));
+      out +=
+          fmt::format("    {}\n", std::string(absl::Utf8SafeCEscape(absl::string_view(checkpoint.unused_tensors[i]))));
     }
   }
   if (!checkpoint.digest.empty()) out += fmt::format("  digest {}\n", checkpoint.digest);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -57,6 +58,8 @@ double FlopsRatio(const CostModel& model, int64_t n_tokens) {
   return model.Fp8EquivalentFlops(n_tokens) / CostModel::OfV32().Fp8EquivalentFlops(n_tokens);
 }
 
+std::string GigaText(double flops) { return fmt::format("{:.4g}", flops / 1e9); }
+
 // Names of every part of any of the models, in order of first appearance.
 std::vector<std::string> PartNames(const std::vector<CostModel>& models) {
   std::vector<std::string> names;
@@ -106,14 +109,13 @@ class PlanTableBuilder {
     for (const std::string& name : PartNames(models_)) {
       Row("  " + name, [&](const CostModel& m) {
         for (const engine::FlopsPart& part : m.Flops(n)) {
-          if (part.name == name) return fmt::format("{:.2f}", part.flops / 1e9);
+          if (part.name == name) return GigaText(part.flops);
         }
         return std::string("-");
       });
     }
-    Row("  total", [&](const CostModel& m) { return fmt::format("{:.2f}", m.TotalFlops(n) / 1e9); });
-    Row("  in FP8 equivalents",
-        [&](const CostModel& m) { return fmt::format("{:.2f}", m.Fp8EquivalentFlops(n) / 1e9); });
+    Row("  total", [&](const CostModel& m) { return GigaText(m.TotalFlops(n)); });
+    Row("  in FP8 equivalents", [&](const CostModel& m) { return GigaText(m.Fp8EquivalentFlops(n)); });
     Row("  of V3.2", [&](const CostModel& m) { return PercentText(FlopsRatio(m, n)); });
   }
 

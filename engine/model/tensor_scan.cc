@@ -23,6 +23,7 @@ using Digest = std::array<uint8_t, 32>;
 // Small enough to be in the second-level cache for both readers of it.
 constexpr size_t kPieceBytes = 1 << 18;
 constexpr unsigned kMaxThreads = 8;
+constexpr uint64_t kReports = 200;  // about as many calls of `progress` as are worth showing
 
 class Sha256 {
  public:
@@ -151,8 +152,9 @@ absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTe
   const auto scan = [&](bool reports) {
     for (size_t i = next.fetch_add(1); i < used.size(); i = next.fetch_add(1)) {
       results[i] = ScanTensor(used[i], bytes_done);
-      if (reports && progress) {
-        report.bytes_done = bytes_done.load(std::memory_order_relaxed);
+      const uint64_t done = bytes_done.load(std::memory_order_relaxed);
+      if (reports && progress && done - report.bytes_done >= report.bytes_total / kReports) {
+        report.bytes_done = done;
         progress(report);
       }
     }
