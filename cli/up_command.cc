@@ -131,7 +131,7 @@ void Announce(const ClusterPlan& plan, const UpConfig& config, const std::string
   std::cout << "  logs     " << log_dir << "\n\n"
             << "curl -s " << plan.http_url
             << "/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\": \"" << plan.model_name
-            << R"(", "messages": [{"role": "user", "content": "What is longshelf?"}]}')"
+            << R"(", "messages": [{"role": "user", "content": "What is longshelf?"}], "temperature": 0}')"
             << "\n"
             << config.cluster.program_dir << "/longshelf chat --url " << plan.http_url << "\n\nCtrl-C stops it."
             << std::endl;
