@@ -128,8 +128,10 @@ void KvBridge::PutBatch(const OffloadBatch& batch) {
     for (size_t i = begin; i < end; ++i) items.push_back(MakeItem(batch.objects[i], batch.namespace_id));
     const auto outcomes = store_.PutMany(items, options_.put_timeout);
     absl::Status call;
+    bool answered = false;  // a store that took or refused one object is up, however busy it is for the others
     for (size_t i = 0; i < outcomes.size(); ++i) {
       if (outcomes[i].ok()) {
+        answered = true;
         const bool existed = outcomes[i]->existed;
         metrics_.OffloadDone(existed ? "existed" : "stored", items[i].payload.size());
         if (existed && outcomes[i]->digest != kvstore::DigestOf(items[i].payload)) metrics_.DigestConflict();
@@ -137,9 +139,10 @@ void KvBridge::PutBatch(const OffloadBatch& batch) {
       }
       const bool refused = absl::IsResourceExhausted(outcomes[i].status());
       metrics_.OffloadDone(refused ? "refused" : "failed", items[i].payload.size());
+      answered = answered || refused;
       if (!refused) call = outcomes[i].status();
     }
-    ReportCall(call);
+    ReportCall(answered ? absl::OkStatus() : call);
   }
 }
 
@@ -196,10 +199,12 @@ void KvBridge::ParkNow(const ParkCommand& command, const std::vector<ParkedObjec
   outcome.n_objects = static_cast<uint32_t>(objects.size());
   absl::Status status =
       outcome.n_tokens > 0 ? absl::OkStatus() : absl::NotFoundError("no checkpoint at or before the given tokens");
+  std::vector<kvstore::ObjectKey> created;
   for (size_t begin = 0; status.ok() && begin < items.size(); begin += kItemsPerPut) {
     const size_t n = std::min(kItemsPerPut, items.size() - begin);
-    status = PutParked(std::span<const kvstore::PutItem>(items).subspan(begin, n), deadline);
+    status = PutParked(std::span<const kvstore::PutItem>(items).subspan(begin, n), deadline, created);
   }
+  if (!status.ok()) DropCreated(created);
   metrics_.ParkDone(status.ok() ? "ok" : "failed");
   if (status.ok()) {
     done(outcome);
@@ -208,7 +213,17 @@ void KvBridge::ParkNow(const ParkCommand& command, const std::vector<ParkedObjec
   }
 }
 
-absl::Status KvBridge::PutParked(std::span<const kvstore::PutItem> items, absl::Time deadline) {
+// Half a park is of no use, and its retention would keep others out of the parked share.
+void KvBridge::DropCreated(std::span<const kvstore::ObjectKey> created) {
+  for (size_t begin = 0; begin < created.size(); begin += kvstore::kMaxKeysPerCall) {
+    const auto part = created.subspan(begin, std::min(kvstore::kMaxKeysPerCall, created.size() - begin));
+    const auto dropped = store_.Drop(part, options_.lookup_timeout);
+    if (!dropped.ok()) return ReportCall(dropped.status());
+  }
+}
+
+absl::Status KvBridge::PutParked(std::span<const kvstore::PutItem> items, absl::Time deadline,
+                                 std::vector<kvstore::ObjectKey>& created) {
   std::vector<kvstore::PutItem> left(items.begin(), items.end());
   // UNAVAILABLE for an object says that the store has no memory right now; what is left is offered again.
   while (!left.empty()) {
@@ -219,18 +234,24 @@ absl::Status KvBridge::PutParked(std::span<const kvstore::PutItem> items, absl::
     const auto outcomes = store_.PutMany(left, std::min(time_left, options_.put_timeout));
     std::vector<kvstore::PutItem> retry;
     absl::Status transient;
+    absl::Status refused;
     for (size_t i = 0; i < outcomes.size(); ++i) {
       if (outcomes[i].ok()) {
+        if (!outcomes[i]->existed) created.push_back(left[i].head.key);
         if (outcomes[i]->existed && outcomes[i]->digest != kvstore::DigestOf(left[i].payload))
           metrics_.DigestConflict();
         continue;
       }
       if (!absl::IsUnavailable(outcomes[i].status())) {
-        ReportCall(outcomes[i].status());
-        return outcomes[i].status();
+        refused = outcomes[i].status();
+        continue;
       }
       transient = outcomes[i].status();
       retry.push_back(left[i]);
+    }
+    if (!refused.ok()) {
+      ReportCall(refused);
+      return refused;
     }
     // No progress at all is a store that is gone, not one that is busy.
     if (retry.size() == left.size()) {

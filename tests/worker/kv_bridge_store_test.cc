@@ -196,13 +196,19 @@ TEST_F(BridgeAndStoreTest, ABitFlippedInTheStoreIsNeverRestoredWhicheverObjectIt
   EXPECT_NE(b_->Restore(Next(tokens), salt_).restored, nullptr);
 }
 
-TEST_F(BridgeAndStoreTest, AParkThatDoesNotFitIsRefusedAndSaysSo) {
+TEST_F(BridgeAndStoreTest, AParkThatDoesNotFitIsRefusedAndLeavesRoomForOneThatDoes) {
   Start(16 << 20);
   const auto tokens = Tokens(5000);
   a_->held = ObjectsOf(tokens);
   EXPECT_EQ(a_->Park(tokens, salt_).status().code(), absl::StatusCode::kResourceExhausted);
-  const auto stats = store_->Stats(clock_.WallNow());
-  EXPECT_LE(stats.parked_bytes, stats.parked_limit_bytes);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+
+  const auto small = Tokens(600);
+  a_->held = ObjectsOf(small);
+  EXPECT_TRUE(a_->Park(small, salt_).ok());
+  a_->held = ObjectsOf(tokens);
+  EXPECT_FALSE(a_->Park(tokens, salt_).ok());
+  EXPECT_NE(b_->Restore(Next(small), salt_).restored, nullptr) << "what was parked before stays parked";
 }
 
 TEST_F(BridgeAndStoreTest, AStoreThatDiesIsAMissAndItsSuccessorIsUsed) {

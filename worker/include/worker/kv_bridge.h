@@ -84,7 +84,10 @@ class KvBridge final : public PrefixSource {
 
   void ParkNow(const ParkCommand& command, const std::vector<engine::ParkedObject>& objects,
                const std::function<void(absl::StatusOr<ParkOutcome>)>& done);
-  absl::Status PutParked(std::span<const kvstore::PutItem> items, absl::Time deadline);
+  // Appends what was not in the store before to `created`, also when it fails.
+  absl::Status PutParked(std::span<const kvstore::PutItem> items, absl::Time deadline,
+                         std::vector<kvstore::ObjectKey>& created);
+  void DropCreated(std::span<const kvstore::ObjectKey> created);
   kvstore::PutItem MakeItem(const engine::ParkedObject& object, std::string_view namespace_id) const;
 
   void OffloadLoop();
