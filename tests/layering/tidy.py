@@ -209,24 +209,29 @@ class Tidy:
             self.add(path, limit + 1, "size", f"{n_lines} lines, at most {limit}")
         # clang-format leaves namespaces unindented, so a function at namespace scope ends with a brace in column 0.
         start = None
-        for i, line in enumerate(code.split("\n"), 1):
+        lines = code.split("\n")
+        for i, line in enumerate(lines, 1):
             if start is None and re.match(r"[A-Za-z_:~\[<*& ]", line) and not line.startswith(" "):
                 start = None if line.rstrip().endswith((";", "}")) else (i, line)
             elif line.startswith("}") and start is not None:
                 scope = re.match(r"(inline )?(namespace|class|struct|enum|union|extern|template <.*> (class|struct))\b",
                                  start[1])
-                if not scope and line.rstrip() == "}" and i - start[0] + 1 > FUNCTION_LINES_MAX:
-                    self.add(path, start[0], "size",
-                             f"a function of {i - start[0] + 1} lines, at most {FUNCTION_LINES_MAX}")
+                n_lines = self.logic_lines(lines[start[0] - 1:i])
+                if not scope and line.rstrip() == "}" and n_lines > FUNCTION_LINES_MAX:
+                    self.add(path, start[0], "size", f"a function of {n_lines} lines, at most {FUNCTION_LINES_MAX}")
                 start = None
             elif start is not None and (line == "" or (line.rstrip().endswith(";") and not line.startswith(" "))):
-                if not self.open_brace(code, start[0], i):
+                if not self.open_brace(lines[start[0] - 1:i]):
                     start = None
 
     @staticmethod
-    def open_brace(code, first, last):
-        lines = code.split("\n")[first - 1:last]
+    def open_brace(lines):
         return sum(line.count("{") - line.count("}") for line in lines) > 0
+
+    @staticmethod
+    def logic_lines(lines):
+        """Without the rows of a table."""
+        return sum(1 for line in lines if not re.match(r"\s+\{.*\},?$", line))
 
     def check_listed(self):
         """Every .cc is named by the CMakeLists.txt of its directory or of one above, and that one is reached."""

@@ -106,6 +106,7 @@ class TidyTest(unittest.TestCase):
         self.expect(appended("engine/engine.cc", "int F(int a,\n      int b) {\n" + body + "}\n"),
                     ("engine/engine.cc", "size"))
         self.expect(appended("engine/engine.cc", "int F() {\n" + body[:-10] + "}\n"))
+        self.expect(appended("engine/engine.cc", "T Table() {\n  return {\n" + "    {1, {2}},\n" * 90 + "  };\n}\n"))
         self.expect(appended("engine/engine.cc", "namespace a {\n\n" + "int F();\n" * 90 + "\n}\n"))
         self.expect(appended("engine/engine.cc", "class A {\n" + "  int F();\n" * 90 + "};\n"))
 
