@@ -1,0 +1,143 @@
+"""A local longshelf cluster for tests: the real binaries on free loopback ports, stopped whatever happens."""
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+READY_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 15
+
+
+def free_ports(n):
+    """n ports that were free a moment ago; all held open until each is known."""
+    sockets = [socket.socket() for _ in range(n)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def environment():
+    return {k: v for k, v in os.environ.items() if not k.startswith("LONGSHELF_")}
+
+
+class Process:
+    def __init__(self, name, args, log_dir):
+        self.name = name
+        self.args = args
+        self.log_path = os.path.join(log_dir, name + ".log")
+        self.start()
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            self.popen = subprocess.Popen(self.args, stdout=log, stderr=log, env=environment(), start_new_session=True)
+
+    def alive(self):
+        return self.popen.poll() is None
+
+    def stop(self):
+        if not self.alive():
+            return self.popen.returncode
+        self.popen.terminate()
+        try:
+            return self.popen.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill(self):
+        """SIGKILL to the process and to everything it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+class Cluster:
+    """One router, n_workers workers of `shards` processes each, and one KV store node."""
+
+    def __init__(self, bin_dir, model, n_workers=1, shards=1, kvstore=True, router_flags=(), worker_flags=()):
+        self.bin_dir = bin_dir
+        self.dir = tempfile.TemporaryDirectory(prefix="longshelf-cluster-")
+        self.processes = []
+        atexit.register(self.stop)
+        ports = free_ports(5 + 2 * n_workers)
+        self.http_port, self.grpc_port, router_admin, kv_port, kv_admin = ports[:5]
+        self.router_admin = router_admin
+        worker_ports = ports[5:5 + n_workers]
+        admin_ports = ports[5 + n_workers:]
+        common = ["--log-format=json"]
+        store = []
+        if kvstore:
+            self.kvstore = self._start("kvstore", "longshelf-kvstore",
+                                       [f"--listen=127.0.0.1:{kv_port}", f"--admin-listen=127.0.0.1:{kv_admin}"] + common)
+            store = [f"--kvstore=127.0.0.1:{kv_port}"]
+        self.workers = []
+        for i in range(n_workers):
+            self.workers.append(self._start(
+                f"worker{i}", "longshelf-worker",
+                [f"--model={model}", f"--listen=127.0.0.1:{worker_ports[i]}", f"--shards={shards}",
+                 f"--admin-listen=127.0.0.1:{admin_ports[i]}", f"--worker-id=w{i}"] + store + common + list(worker_flags)))
+        self.router = self._start(
+            "router", "longshelf-router",
+            [f"--model={model}", "--workers=" + ",".join(f"127.0.0.1:{p}" for p in worker_ports),
+             f"--listen=127.0.0.1:{self.http_port}", f"--grpc-listen=127.0.0.1:{self.grpc_port}",
+             f"--admin-listen=127.0.0.1:{router_admin}"] + common + list(router_flags))
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.wait_ready(n_workers)
+
+    def _start(self, name, binary, args):
+        process = Process(name, [os.path.join(self.bin_dir, binary)] + args, self.dir.name)
+        self.processes.append(process)
+        return process
+
+    def metric(self, prefix):
+        """Sum of the router's samples whose name and labels start with `prefix`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.router_admin}/metrics", timeout=5) as reply:
+            lines = reply.read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
+
+    def wait_ready(self, n_workers):
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for process in self.processes:
+                if not process.alive():
+                    self.fail(f"{process.name} exited with {process.popen.returncode}")
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                if self.metric("longshelf_router_worker_up{") >= n_workers:
+                    return
+            time.sleep(0.05)
+        self.fail(f"not ready within {READY_TIMEOUT_S} s")
+
+    def fail(self, why):
+        for process in self.processes:
+            with open(process.log_path, errors="replace") as log:
+                sys.stderr.write(f"---- {process.name}\n" + "".join(log.readlines()[-20:]))
+        self.stop()
+        raise RuntimeError(why)
+
+    def stop(self):
+        """Exit codes by name, in the order of the way a request takes."""
+        codes = {}
+        for process in reversed(self.processes):
+            codes[process.name] = process.stop()
+        self.processes = []
+        atexit.unregister(self.stop)
+        self.dir.cleanup()
+        return codes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.stop()

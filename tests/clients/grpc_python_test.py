@@ -1,0 +1,90 @@
+"""grpcio with nothing but reflection: the service's own description makes the messages. LONGSHELF_GRPC, LONGSHELF_KEY,
+LONGSHELF_MODEL."""
+
+import os
+
+import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+channel = grpc.insecure_channel(os.environ["LONGSHELF_GRPC"])
+database = ProtoReflectionDescriptorDatabase(channel)
+services = database.get_services()
+assert "longshelf.v1.Inference" in services and "grpc.health.v1.Health" in services, services
+pool = DescriptorPool(database)
+service = pool.FindServiceByName("longshelf.v1.Inference")
+key = [("authorization", "Bearer " + os.environ["LONGSHELF_KEY"])]
+
+
+def message(name, /, **fields):
+    return GetMessageClass(pool.FindMessageTypeByName("longshelf.v1." + name))(**fields)
+
+
+def call(method_name, request, metadata=key):
+    method = service.methods_by_name[method_name]
+    reply = GetMessageClass(method.output_type)
+    kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+    rpc = kind(f"/longshelf.v1.Inference/{method_name}", request_serializer=lambda m: m.SerializeToString(),
+               response_deserializer=reply.FromString)
+    return rpc(request, metadata=metadata, timeout=60)
+
+
+health = health_pb2_grpc.HealthStub(channel)
+for name in ("", "longshelf.v1.Inference"):
+    assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status == 1
+
+models = call("ListModels", message("ListModelsRequest"))
+assert [m.id for m in models.models] == [os.environ["LONGSHELF_MODEL"]] and models.models[0].context_length > 0
+
+options = message("GenerationOptions", temperature=0, max_tokens=60)
+chat = message("ChatRequest", options=options,
+               messages=[message("ChatMessage", role="user", content="What is the capital of Finland?")])
+replies = list(call("Chat", chat))
+content = "".join(r.content for r in replies)
+assert content and "".join(r.reasoning_content for r in replies), replies
+assert replies[-1].finish_reason == "stop" and replies[-1].usage.completion_tokens > 0
+assert not any(r.HasField("usage") for r in replies[:-1])
+
+counted = call("CountTokens", message("CountTokensRequest", chat=chat)).n_tokens
+assert counted == replies[-1].usage.prompt_tokens, (counted, replies[-1].usage)
+assert call("CountTokens", message("CountTokensRequest", text="one two three")).n_tokens > 0
+
+chat.thinking = False
+assert not any(r.reasoning_content for r in call("Chat", chat))
+
+weather = message("ChatRequest", options=message("GenerationOptions", temperature=0, max_tokens=120),
+                  messages=[message("ChatMessage", role="user", content="What is the weather in Oslo?")],
+                  tools=[message("Tool", name="get_weather", description="Get the weather in a city.", parameters_json=
+                                 '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}')])
+replies = list(call("Chat", weather))
+assert replies[-1].finish_reason == "tool_calls"
+assert [c.name for r in replies for c in r.tool_calls] == ["get_weather"]
+
+generated = list(call("Generate", message("GenerateRequest", tokens=message("TokenIds", ids=[10, 11, 12]),
+                                          options=message("GenerationOptions", temperature=0, max_tokens=4,
+                                                          top_logprobs=2))))
+assert sum(len(r.tokens) for r in generated) == 4 and generated[-1].finish_reason in ("length", "stop")
+assert all(len(p.top) == 2 for r in generated for p in r.logprobs)
+
+for request, metadata, code in (
+        (message("GenerateRequest", text="x", options=message("GenerationOptions", temperature=9)), key,
+         grpc.StatusCode.INVALID_ARGUMENT),
+        (message("GenerateRequest", text=""), key, grpc.StatusCode.INVALID_ARGUMENT),
+        (message("GenerateRequest", text="x", model="other"), key, grpc.StatusCode.NOT_FOUND),
+        (message("GenerateRequest", text="x"), [], grpc.StatusCode.UNAUTHENTICATED),
+        (message("GenerateRequest", text="x"), [("authorization", "Bearer no")], grpc.StatusCode.UNAUTHENTICATED)):
+    try:
+        list(call("Generate", request, metadata))
+        raise SystemExit(f"{code} expected")
+    except grpc.RpcError as error:
+        assert error.code() == code, error
+for method, request in (("ListModels", message("ListModelsRequest")),
+                        ("CountTokens", message("CountTokensRequest", text="x"))):
+    try:
+        call(method, request, [])
+        raise SystemExit("UNAUTHENTICATED expected")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+print("grpcio", grpc.__version__, "is content")

@@ -1,0 +1,96 @@
+"""The `openai` package from PyPI against a running cluster: LONGSHELF_URL, LONGSHELF_KEY, LONGSHELF_MODEL."""
+
+import json
+import os
+
+import openai
+
+client = openai.OpenAI(base_url=os.environ["LONGSHELF_URL"] + "/v1", api_key=os.environ["LONGSHELF_KEY"], max_retries=0)
+model = os.environ["LONGSHELF_MODEL"]
+messages = [{"role": "user", "content": "What is the capital of Finland?"}]
+
+assert [m.id for m in client.models.list()] == [model]
+assert client.models.retrieve(model).object == "model"
+
+# Chat, in one piece.
+whole = client.chat.completions.create(model=model, messages=messages, temperature=0)
+text = whole.choices[0].message.content
+assert text and whole.choices[0].finish_reason == "stop"
+reasoning = whole.choices[0].message.reasoning_content
+assert reasoning and "</think>" not in text + reasoning
+assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
+assert 0 < whole.usage.completion_tokens_details.reasoning_tokens < whole.usage.completion_tokens
+
+# The same, streamed.
+content, thoughts, usage = "", "", None
+for chunk in client.chat.completions.create(model=model, messages=messages, temperature=0, stream=True,
+                                            stream_options={"include_usage": True}):
+    usage = chunk.usage or usage
+    for choice in chunk.choices:
+        content += choice.delta.content or ""
+        thoughts += getattr(choice.delta, "reasoning_content", None) or ""
+assert (content, thoughts) == (text, reasoning)
+assert usage.completion_tokens == whole.usage.completion_tokens
+
+# Without thinking, several choices, logprobs.
+plain = client.chat.completions.create(model=model, messages=messages, temperature=0, n=2, logprobs=True, top_logprobs=3,
+                                       extra_body={"thinking": {"type": "disabled"}})
+assert len(plain.choices) == 2 and plain.choices[0].message.content == plain.choices[1].message.content
+logprobs = plain.choices[0].logprobs.content
+assert "".join(t.token for t in logprobs) == plain.choices[0].message.content
+assert all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in logprobs)
+assert all(t.token == t.top_logprobs[0].token for t in logprobs), "temperature 0 takes the most likely token"
+
+# Stop strings and lengths.
+stopped = client.chat.completions.create(model=model, messages=messages, temperature=0, stop=[text[4:9]],
+                                         extra_body={"thinking": {"type": "disabled"}})
+assert text[4:9] not in stopped.choices[0].message.content and stopped.choices[0].finish_reason == "stop"
+short = client.chat.completions.create(model=model, messages=messages, temperature=0, max_completion_tokens=3)
+assert short.choices[0].finish_reason == "length" and short.usage.completion_tokens == 3
+
+# A tools round trip, with what the SDK itself sends back.
+tools = [{"type": "function", "function": {
+    "name": "get_weather", "description": "Get the weather in a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]
+conversation = [{"role": "user", "content": "What is the weather in Oslo?"}]
+call_turn = client.chat.completions.create(model=model, messages=conversation, tools=tools, temperature=0)
+assert call_turn.choices[0].finish_reason == "tool_calls", call_turn
+calls = call_turn.choices[0].message.tool_calls
+assert calls[0].function.name == "get_weather" and "city" in json.loads(calls[0].function.arguments)
+conversation.append(call_turn.choices[0].message.model_dump(exclude_none=True))
+conversation += [{"role": "tool", "tool_call_id": c.id, "content": json.dumps({"weather": "rain"})} for c in calls]
+answer = client.chat.completions.create(model=model, messages=conversation, tools=tools, temperature=0, max_tokens=200)
+assert answer.choices[0].finish_reason in ("stop", "tool_calls", "length")
+assert answer.usage.prompt_tokens > call_turn.usage.prompt_tokens
+streamed_name, streamed_arguments = "", ""
+for chunk in client.chat.completions.create(model=model, messages=conversation[:1], tools=tools, temperature=0,
+                                            stream=True):
+    for choice in chunk.choices:
+        for delta in choice.delta.tool_calls or []:
+            if delta.index == 0:
+                streamed_name += delta.function.name or ""
+                streamed_arguments += delta.function.arguments or ""
+assert (streamed_name, streamed_arguments) == (calls[0].function.name, calls[0].function.arguments)
+
+# Plain completions, on text and on token ids.
+completion = client.completions.create(model=model, prompt="The capital of", max_tokens=5, temperature=0, logprobs=2)
+assert len(completion.choices[0].logprobs.tokens) == 5
+assert client.completions.create(model=model, prompt=[10, 11, 12], max_tokens=2).usage.prompt_tokens == 3
+echoed = client.completions.create(model=model, prompt="The capital of", max_tokens=1, temperature=0, echo=True)
+assert echoed.choices[0].text.startswith("The capital of")
+
+# Errors arrive as the SDK's own types.
+for kind, call in (
+        (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, n=17)),
+        (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=[])),
+        (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, tools=tools,
+                                                                        tool_choice="required")),
+        (openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-4o", messages=messages)),
+        (openai.AuthenticationError, lambda: openai.OpenAI(base_url=str(client.base_url), api_key="no",
+                                                           max_retries=0).models.list())):
+    try:
+        call()
+        raise SystemExit(f"{kind.__name__} expected")
+    except kind as error:
+        assert error.body["message"] and error.request_id, error
+print("openai", openai.__version__, "is content")
