@@ -60,7 +60,7 @@ void FillIndexKey(Random& random, const ModelConfig& config, Numerics numerics, 
 
 SyntheticSequence::SyntheticSequence(const ModelConfig& config, const KvLayout& layout, int64_t n_past, int64_t n_room,
                                      uint64_t seed)
-    : n_past_(n_past), state_(new std::byte[layout.state_bytes()]) {
+    : n_past_(n_past), state_(std::make_unique<std::byte[]>(layout.state_bytes())) {
   Random random(seed);
   const int64_t n_blocks = (n_past + n_room + engine::kBlockTokens - 1) / engine::kBlockTokens;
   for (int64_t b = 0; b < n_blocks; ++b) {
