@@ -256,6 +256,10 @@ TEST(Engine, FailsOnlyTheSequenceWhoseLogitsAreNotNumbers) {
   EXPECT_THAT(std::string(bad_sink->failed->message()), HasSubstr("not a number"));
   ExpectOutput(*good_sink, good, 10);
   EXPECT_EQ(harness.load.n_blocks_free, 16U);
+  // The prompt's end, where it failed, left nothing behind.
+  const auto n_at_300 = std::count_if(harness.known.begin(), harness.known.end(),
+                                      [](const auto& entry) { return entry.second.n_tokens == 300; });
+  EXPECT_EQ(n_at_300, 1);
 }
 
 TEST(Engine, TellsEverySequenceWhenAStepFails) {

@@ -10,6 +10,7 @@
 #include "engine_harness.h"
 #include "engine_requests.h"
 #include "fake_model.h"
+#include "prefix_chain.h"
 
 namespace longshelf::engine {
 namespace {
@@ -237,6 +238,23 @@ TEST(PrefixReuse, EvictsLeastRecentlyUsedBlocksAndSaysSo) {
   EXPECT_LT(runs.started(evicted).n_cached_local, 768U);
   EXPECT_GT(runs.started(evicted).n_cached_local, 0U) << "the root end of a chain must be the last to go";
   EXPECT_EQ(runs.started(evicted).miss_reason, "evicted");
+}
+
+TEST(PrefixReuse, ACheckpointGoesWithTheBlocksBeforeIt) {
+  const auto prompt = Prompt(1000, 2);
+  OneByOne runs(NoEos(), 1, /*n_blocks=*/4);
+  runs.Add(Prompt(1000, 1), 3);
+  runs.Add(prompt, 3);  // takes every block of the first
+  runs.Run();
+  PrefixChain chain(kHasher, "");
+  const auto whole = Join(prompt, Expected(prompt, 3));
+  chain.Extend(whole, 1000);
+  std::vector<PrefixKey> keys;
+  for (const auto& [key, checkpoint] : runs.harness().known) {
+    EXPECT_EQ(key, chain.KeyAt(whole, checkpoint.n_tokens)) << checkpoint.n_tokens;
+    keys.push_back(key);
+  }
+  EXPECT_EQ(keys.size(), 5U);  // 256, 512, 768, 1000 and the output's end
 }
 
 TEST(PrefixReuse, CheckpointsStayWithinTheirBudget) {
