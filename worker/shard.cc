@@ -241,19 +241,8 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
 }
 
 absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids) {
-  LeaderContext context{config_, signals_, clock_, metrics_, load_state_};
-  LeaderModel model;
-  const engine::Model& m = *model_;
-  model.fingerprint = m.fingerprint();
-  model.kernel_isa = std::string(m.kernel_isa());
-  model.numerics = config_.numerics;
-  model.vocab_size = static_cast<uint32_t>(m.config().vocab_size);
-  model.eos_token_id = m.config().eos_token_id;
-  model.n_context_max = n_context_max_;
-  model.block_bytes = m.layout().block_bytes();
-  model.state_export_bytes = [&m](int64_t n_tokens) { return m.layout().StateExportBytes(n_tokens); };
-  model.shard_pids = std::move(shard_pids);
-  return RunLeader(context, model, runner);
+  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_};
+  return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner);
 }
 
 int ExitCodeOf(const absl::Status& status) {

@@ -1,0 +1,120 @@
+#include "real_worker.h"
+
+#include <grpcpp/create_channel.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <random>
+#include <utility>
+
+#include "proto/channel_settings.h"
+#include "testing/fixtures.h"
+
+namespace longshelf::worker {
+
+RealStore::RealStore(uint64_t capacity_bytes) {
+  store_ = std::move(kvstore::Store::Create({capacity_bytes, 0.9})).value();
+  server_ = std::move(kvstore::Server::Start({}, *store_, clock_, metrics_)).value();
+}
+
+std::shared_ptr<const engine::ModelWeights> WeightsOf(const std::string& model) {
+  static std::map<std::string, std::shared_ptr<const engine::ModelWeights>> loaded;
+  auto& weights = loaded[model];
+  if (weights == nullptr) weights = std::move(engine::LoadModelWeights(testing::ModelPath(model), nullptr)).value();
+  return weights;
+}
+
+std::vector<uint32_t> RandomTokens(const engine::ModelConfig& config, size_t n, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<uint32_t> out(n);
+  // Small ids are the special tokens.
+  for (uint32_t& token : out) token = 3 + random() % static_cast<uint32_t>(config.vocab_size - 3);
+  return out;
+}
+
+RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, const std::string& store_address,
+                       const std::function<void(ShardConfig&)>& change) {
+  config_.model = "test";
+  config_.allow_logits = true;
+  config_.n_sequences_max = 16;
+  config_.kv_memory_bytes = uint64_t{64} << 20;
+  config_.checkpoint_memory_bytes = uint64_t{64} << 20;
+  config_.step_token_budget = 256;
+  if (!store_address.empty()) config_.kvstores = {store_address};
+  if (change) change(config_);
+  model_ = std::move(engine::Model::Create(std::move(weights), engine::ModelOptions{}, transport_)).value();
+  const auto n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
+  executor_ =
+      std::move(engine::Executor::Create(engine::MakeSequenceModel(*model_), {config_.n_sequences_max, n_blocks}))
+          .value();
+  runner_ = std::make_unique<engine::LocalStepRunner>(*executor_);
+  const int64_t n_context_max = std::min<int64_t>(8192, int64_t{n_blocks} * engine::kBlockTokens);
+  node_ = std::move(WorkerNode::Create(config_, DescribeModel(*model_, n_context_max), {}, clock_, metrics_, *runner_))
+              .value();
+  engine_thread_ = std::thread([this] { EXPECT_TRUE(node_->RunEngine().ok()); });
+  grpc::ChannelArguments args = proto::InternalChannelArguments();
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  stub_ = v1::Worker::NewStub(grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(node_->server().port()),
+                                                        grpc::InsecureChannelCredentials(), args));
+}
+
+RealWorker::~RealWorker() {
+  node_->StopEngine();
+  engine_thread_.join();
+  node_.reset();
+}
+
+Generated RealWorker::Generate(const Ask& ask) {
+  v1::WorkerGenerateRequest request;
+  request.set_epoch(1);
+  request.mutable_prompt_tokens()->Add(ask.prompt.begin(), ask.prompt.end());
+  request.mutable_committed_tokens()->Add(ask.committed.begin(), ask.committed.end());
+  request.set_max_tokens(ask.max_tokens);
+  request.set_namespace_id("tenant");
+  request.set_namespace_salt(ask.salt);
+  request.set_return_logits(true);
+  request.set_no_cache_read(ask.no_cache_read);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
+  const auto reader = stub_->Generate(&context, request);
+  Generated out;
+  v1::WorkerGenerateEvent event;
+  while (reader->Read(&event)) {
+    if (event.has_started()) out.started = event.started();
+    if (event.has_finished()) out.finished = event.finished();
+    if (!event.has_token()) continue;
+    EXPECT_EQ(event.token().index(), ask.committed.size() + out.tokens.size());
+    out.tokens.push_back(event.token().token());
+    out.logits.push_back(event.token().logits());
+    EXPECT_EQ(event.token().logits().size(), static_cast<size_t>(model_->config().vocab_size) * sizeof(float));
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return out;
+}
+
+absl::StatusOr<v1::ParkReply> RealWorker::Park(const std::vector<uint32_t>& tokens, const std::string& salt) {
+  v1::ParkRequest request;
+  request.mutable_tokens()->Add(tokens.begin(), tokens.end());
+  request.set_namespace_id("tenant");
+  request.set_namespace_salt(salt);
+  request.set_retain_until_unix_ms(static_cast<uint64_t>(absl::ToUnixMillis(clock_.WallNow() + absl::Hours(1))));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  v1::ParkReply reply;
+  const grpc::Status status = stub_->Park(&context, request, &reply);
+  if (!status.ok()) return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  return reply;
+}
+
+bool RealWorker::WaitUntilOffloaded() const {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (metrics().find("longshelf_worker_offload_queue_bytes 0\n") != std::string::npos) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "engine/executor.h"
+#include "engine/model/model.h"
+#include "kvstore/server.h"
+#include "kvstore/store.h"
+#include "longshelf/v1/worker.grpc.pb.h"
+#include "worker/node_service.h"
+
+namespace longshelf::worker {
+
+// A KV store node in this process, on a free port.
+class RealStore {
+ public:
+  explicit RealStore(uint64_t capacity_bytes = uint64_t{512} << 20);
+  std::string address() const { return "127.0.0.1:" + std::to_string(server_->port()); }
+  kvstore::Store& store() { return *store_; }
+  // Stops answering.
+  void Kill() { server_.reset(); }
+
+ private:
+  SystemClock clock_;
+  Metrics metrics_{"store"};
+  std::unique_ptr<kvstore::Store> store_;
+  std::unique_ptr<kvstore::Server> server_;
+};
+
+// What one Generate call gave.
+struct Generated {
+  v1::Started started;
+  std::vector<uint32_t> tokens;
+  std::vector<std::string> logits;  // raw bytes, one per token
+  v1::Finished finished;
+};
+
+struct Ask {
+  std::vector<uint32_t> prompt = {};
+  std::vector<uint32_t> committed = {};
+  uint32_t max_tokens = 4;
+  bool no_cache_read = false;
+  std::string salt = std::string(32, 's');
+};
+
+// A whole worker in this process: real model, real engine on a thread of its own, real gRPC on a free port.
+class RealWorker {
+ public:
+  // `store` may be empty.
+  RealWorker(std::shared_ptr<const engine::ModelWeights> weights, const std::string& store_address,
+             const std::function<void(ShardConfig&)>& change = nullptr);
+  ~RealWorker();
+  RealWorker(const RealWorker&) = delete;
+  RealWorker& operator=(const RealWorker&) = delete;
+
+  // Greedy, with the logits of every token.
+  Generated Generate(const Ask& ask);
+  absl::StatusOr<v1::ParkReply> Park(const std::vector<uint32_t>& tokens,
+                                     const std::string& salt = std::string(32, 's'));
+  v1::Worker::Stub& stub() { return *stub_; }
+  WorkerNode& node() { return *node_; }
+  std::string metrics() const { return metrics_.Serialize(); }
+  const engine::Model& model() const { return *model_; }
+  std::array<uint8_t, 32> fingerprint() const { return model_->fingerprint(); }
+  // Everything offered so far has been put, and the queue of the bridge is empty.
+  bool WaitUntilOffloaded() const;
+
+ private:
+  SystemClock clock_;
+  Metrics metrics_{"worker"};
+  engine::LocalExpertTransport transport_;
+  ShardConfig config_;
+  std::unique_ptr<engine::Model> model_;
+  std::unique_ptr<engine::Executor> executor_;
+  std::unique_ptr<engine::LocalStepRunner> runner_;
+  std::unique_ptr<WorkerNode> node_;
+  std::thread engine_thread_;
+  std::unique_ptr<v1::Worker::Stub> stub_;
+};
+
+// Of a fixture model; mapped once per process.
+std::shared_ptr<const engine::ModelWeights> WeightsOf(const std::string& model);
+
+// Pseudo-random tokens of the model's vocabulary.
+std::vector<uint32_t> RandomTokens(const engine::ModelConfig& config, size_t n, uint32_t seed);
+
+}  // namespace longshelf::worker

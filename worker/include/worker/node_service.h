@@ -1,0 +1,96 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "common/mailbox.h"
+#include "common/metrics.h"
+#include "engine/engine.h"
+#include "engine/model/model.h"
+#include "worker/kv_bridge.h"
+#include "worker/prefix_hasher.h"
+#include "worker/shard_config.h"
+#include "worker/worker_service.h"
+
+namespace longshelf::worker {
+
+// What a worker says of its loaded model, and must know of it to exchange KV.
+struct NodeModel {
+  std::array<uint8_t, 32> fingerprint{};
+  std::string kernel_isa;
+  std::string numerics;
+  uint32_t vocab_size = 0;
+  uint32_t eos_token_id = 0;
+  int64_t n_context_max = 0;
+  uint64_t block_bytes = 0;
+  std::function<uint64_t(int64_t n_tokens)> state_export_bytes;
+};
+// `model` must outlive what is returned.
+NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max);
+
+// One worker put together: engine, KV bridge and gRPC edge around a step runner. Created and run on the engine thread;
+// the rest may be called from anywhere.
+class WorkerNode {
+ public:
+  // Listens at once, with health NOT_SERVING. FAILED_PRECONDITION: the listen rule forbids config.listen.
+  // INVALID_ARGUMENT: a token or a store address that cannot be one. UNAVAILABLE: cannot listen.
+  static absl::StatusOr<std::unique_ptr<WorkerNode>> Create(const ShardConfig& config, const NodeModel& model,
+                                                            std::vector<int64_t> shard_pids, Clock& clock,
+                                                            Metrics& metrics, engine::StepRunner& runner);
+  // Use Create.
+  WorkerNode(WorkerServiceOptions options, const NodeModel& model, const ShardConfig& config,
+             std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics, engine::StepRunner& runner);
+  // Shuts down. REQUIRES: RunEngine is not running.
+  ~WorkerNode();
+  WorkerNode(const WorkerNode&) = delete;
+  WorkerNode& operator=(const WorkerNode&) = delete;
+
+  // The engine's loop; serving while it runs. OK after StopEngine, otherwise why a step failed.
+  absl::Status RunEngine();
+  // RunEngine returns soon; running sequences are cancelled.
+  void StopEngine() { inbox_.Close(); }
+
+  // Nothing new is admitted and health says NOT_SERVING. `on_drained` as WorkerService::Drain's.
+  void Drain(std::function<void()> on_drained);
+  // Ends the RPC edge and flushes what is still to be put.
+  void Shutdown(absl::Duration grace);
+
+  WorkerServer& server() { return *server_; }
+  size_t n_streams() const { return service_.n_streams(); }
+  engine::Load load() const { return hub_.load(); }
+
+ private:
+  // What the engine says goes to the watchers, the metrics and the KV store. Engine thread.
+  class Observer final : public engine::EngineObserver {
+   public:
+    explicit Observer(WorkerNode& node) : node_(node) {}
+    void OnLoad(const engine::Load& load) override;
+    void OnCheckpointsChanged(std::vector<engine::CachedCheckpoint> gained,
+                              std::vector<engine::PrefixKey> lost) override;
+    void OnCacheObjects(std::string_view namespace_id, std::vector<engine::ParkedObject> objects) override;
+
+   private:
+    WorkerNode& node_;
+  };
+
+  Mailbox<engine::EngineMessage> inbox_;
+  WatchHub hub_;
+  WorkerMetrics metrics_;
+  MeteredStepRunner runner_;
+  const KvPrefixHasher hasher_;
+  Observer observer_;
+  engine::Engine engine_;
+  const std::unique_ptr<kvstore::Client> store_;  // null: no KV store
+  std::unique_ptr<KvBridge> bridge_;              // null: no KV store
+  WorkerService service_;
+  std::unique_ptr<WorkerServer> server_;
+};
+
+}  // namespace longshelf::worker

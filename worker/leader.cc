@@ -1,0 +1,76 @@
+#include "leader.h"
+
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include "common/status.h"
+#include "engine/comm/run_dir.h"
+#include "worker/node_service.h"
+
+namespace longshelf::worker {
+namespace {
+
+// Waits for the signal that ends this worker, beside the engine thread.
+class ControlThread {
+ public:
+  // All must outlive it.
+  ControlThread(const LeaderContext& context, WorkerNode& node)
+      : context_(context), node_(node), thread_([this] { Loop(); }) {}
+  // The engine has ended, by a signal or by itself.
+  ~ControlThread() {
+    engine_ended_.store(true);
+    context_.signals.Wake();
+    thread_.join();
+  }
+  ControlThread(const ControlThread&) = delete;
+  ControlThread& operator=(const ControlThread&) = delete;
+
+ private:
+  void Loop() {
+    const auto end = RunUntilStopped(
+        context_.signals, [this] { BeginDrain(); }, context_.config.drain_timeout);
+    if (end != ShutdownSignals::Event::kWake) {
+      spdlog::warn("{}; {} stream(s) are cut off",
+                   end == ShutdownSignals::Event::kTimeout ? "drain timeout" : "second signal", node_.n_streams());
+    }
+    node_.StopEngine();
+  }
+
+  void BeginDrain() {
+    context_.load_state.Set(LoadState::Phase::kDraining);
+    if (engine_ended_.load()) {
+      context_.signals.Wake();
+      return;
+    }
+    spdlog::info("draining; {} stream(s) are open", node_.n_streams());
+    node_.Drain([&signals = context_.signals] { signals.Wake(); });
+  }
+
+  const LeaderContext& context_;
+  WorkerNode& node_;
+  std::atomic<bool> engine_ended_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::Status RunLeader(const LeaderContext& context, const engine::Model& model, int64_t n_context_max,
+                       std::vector<int64_t> shard_pids, engine::StepRunner& runner) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> node,
+                   WorkerNode::Create(context.config, DescribeModel(model, n_context_max), std::move(shard_pids),
+                                      context.clock, context.metrics, runner));
+  absl::Status ended;
+  {
+    const ControlThread control(context, *node);
+    context.load_state.Set(LoadState::Phase::kServing);
+    if (!context.config.run_dir.empty()) ended = engine::WriteReady(context.config.run_dir);
+    if (ended.ok()) ended = node->RunEngine();
+  }
+  node->Shutdown(absl::Seconds(1));
+  return ended;
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,161 @@
+#include "worker/node_service.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/build_info.h"
+#include "common/ids.h"
+#include "common/status.h"
+
+namespace longshelf::worker {
+namespace {
+
+absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config) {
+  if (config.kvstores.empty()) return nullptr;
+  if (config.kvstores.size() > 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kvstore names ", config.kvstores.size(), " nodes; this version uses one"));
+  }
+  return kvstore::MakeClient({config.kvstores.front(), config.token});
+}
+
+std::string ModelName(const ShardConfig& config) {
+  if (!config.model_name.empty()) return config.model_name;
+  const std::filesystem::path path = std::filesystem::path(config.model).lexically_normal();
+  return (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+}
+
+WorkerServiceOptions ServiceOptions(const ShardConfig& config, const NodeModel& model,
+                                    std::vector<int64_t> shard_pids) {
+  WorkerServiceOptions options;
+  options.worker_id = config.worker_id.empty() ? absl::StrCat("worker-", RandomId().substr(0, 8)) : config.worker_id;
+  options.model_name = ModelName(config);
+  options.fingerprint = model.fingerprint;
+  options.vocab_size = model.vocab_size;
+  options.n_context_max = model.n_context_max;
+  options.n_shards = static_cast<uint32_t>(config.n_shards);
+  options.generation = config.generation;
+  options.kernel_isa = model.kernel_isa;
+  options.numerics = model.numerics;
+  options.version = GetBuildInfo().version;
+  options.shard_pids = std::move(shard_pids);
+  options.n_sequences_max = config.n_sequences_max * options.n_shards;
+  options.allow_logits = config.allow_logits;
+  options.n_streams_max = options.n_sequences_max + config.n_waiting_max;
+  return options;
+}
+
+engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& model) {
+  engine::EngineConfig out;
+  out.n_context_max = model.n_context_max;
+  out.step_token_budget = config.step_token_budget;
+  out.n_sequences_max = config.n_sequences_max * static_cast<uint32_t>(config.n_shards);
+  out.n_waiting_max = config.n_waiting_max;
+  out.checkpoint_interval_tokens = config.checkpoint_interval_tokens;
+  out.checkpoint_memory_bytes = config.checkpoint_memory_bytes;
+  out.eos_token_id = model.eos_token_id;
+  out.vocab_size = model.vocab_size;
+  out.export_cache_objects = !config.kvstores.empty();
+  return out;
+}
+
+KvBridgeOptions BridgeOptions(const NodeModel& model) {
+  KvBridgeOptions options;
+  options.fingerprint = model.fingerprint;
+  options.block_bytes = model.block_bytes;
+  options.state_bytes = model.state_export_bytes;
+  return options;
+}
+
+}  // namespace
+
+NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
+  NodeModel out;
+  out.fingerprint = model.fingerprint();
+  out.kernel_isa = std::string(model.kernel_isa());
+  out.numerics = std::string(engine::NumericsName(model.numerics()));
+  out.vocab_size = static_cast<uint32_t>(model.config().vocab_size);
+  out.eos_token_id = model.config().eos_token_id;
+  out.n_context_max = n_context_max;
+  out.block_bytes = model.layout().block_bytes();
+  out.state_export_bytes = [&model](int64_t n_tokens) { return model.layout().StateExportBytes(n_tokens); };
+  return out;
+}
+
+void WorkerNode::Observer::OnLoad(const engine::Load& load) {
+  node_.hub_.OnLoad(load);
+  node_.metrics_.SetLoad(load);
+}
+
+void WorkerNode::Observer::OnCheckpointsChanged(std::vector<engine::CachedCheckpoint> gained,
+                                                std::vector<engine::PrefixKey> lost) {
+  node_.hub_.OnCheckpointsChanged(gained, lost);
+}
+
+void WorkerNode::Observer::OnCacheObjects(std::string_view namespace_id, std::vector<engine::ParkedObject> objects) {
+  if (node_.bridge_ != nullptr) node_.bridge_->Offload(namespace_id, std::move(objects));
+}
+
+absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,
+                                                               std::vector<int64_t> shard_pids, Clock& clock,
+                                                               Metrics& metrics, engine::StepRunner& runner) {
+  RETURN_IF_ERROR(proto::CheckListenAddress(config.listen, !config.token.empty(), config.insecure_internal));
+  if (!proto::IsLoopback(config.listen) && config.token.empty()) {
+    spdlog::warn("--insecure-internal: {} accepts anybody who can reach it", config.listen);
+  }
+  WorkerServiceOptions options = ServiceOptions(config, model, std::move(shard_pids));
+  if (!config.token.empty()) {
+    ASSIGN_OR_RETURN(options.token, proto::SharedToken::FromString(config.token));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config));
+  const std::string who = options.worker_id;
+  const std::string what = options.model_name;
+  auto node = std::make_unique<WorkerNode>(std::move(options), model, config, std::move(store), clock, metrics, runner);
+  ASSIGN_OR_RETURN(node->server_, WorkerServer::Start(config.listen, node->service_));
+  spdlog::info("worker {} has {} on port {}: context {}, {} sequence(s), {} shard(s), {} kernels", who, what,
+               node->server_->port(), model.n_context_max, config.n_sequences_max, config.n_shards, model.kernel_isa);
+  return node;
+}
+
+WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, const ShardConfig& config,
+                       std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics,
+                       engine::StepRunner& runner)
+    : inbox_(2 * options.n_streams_max + 64),
+      metrics_(metrics),
+      runner_(clock, metrics_, runner),
+      hasher_(model.fingerprint),
+      observer_(*this),
+      engine_(EngineConfigOf(config, model), clock, runner_, hasher_, inbox_, observer_),
+      store_(std::move(store)),
+      bridge_(store_ == nullptr ? nullptr
+                                : std::make_unique<KvBridge>(BridgeOptions(model), clock, *store_, inbox_, metrics_)),
+      service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {}
+
+WorkerNode::~WorkerNode() { Shutdown(absl::ZeroDuration()); }
+
+absl::Status WorkerNode::RunEngine() {
+  server_->SetServing(true);
+  const absl::Status ended = engine_.Run();
+  server_->SetServing(false);
+  // Whoever still posts is told at once.
+  inbox_.Close();
+  return ended;
+}
+
+void WorkerNode::Drain(std::function<void()> on_drained) {
+  server_->SetServing(false);
+  service_.Drain(std::move(on_drained));
+}
+
+void WorkerNode::Shutdown(absl::Duration grace) {
+  inbox_.Close();
+  if (server_ != nullptr) server_->Shutdown(grace);
+  server_.reset();
+  bridge_.reset();
+}
+
+}  // namespace longshelf::worker
