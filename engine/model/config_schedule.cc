@@ -55,6 +55,10 @@ absl::StatusOr<std::optional<std::vector<int64_t>>> RatiosFromLayerTypes(const C
   return ratios;
 }
 
+absl::Status TooShort(std::string_view key, size_t n_entries, size_t n_layers) {
+  return absl::InvalidArgumentError(Cat(key, ": has ", n_entries, " entries for num_hidden_layers ", n_layers));
+}
+
 absl::Status ReadRatios(const ConfigReader& reader, ModelConfig& config) {
   const auto n_layers = static_cast<size_t>(config.n_layers);
   const size_t max_items = n_layers + kMaxSpareRatios;
@@ -65,9 +69,11 @@ absl::Status ReadRatios(const ConfigReader& reader, ModelConfig& config) {
     return absl::InvalidArgumentError("compress_ratios: missing (and no layer_types)");
   }
   const std::vector<int64_t>& ratios = listed.has_value() ? *listed : *typed;
-  if (ratios.size() < n_layers || (typed.has_value() && typed->size() < n_layers)) {
-    return absl::InvalidArgumentError(Cat(listed.has_value() ? "compress_ratios" : "layer_types", ": has ",
-                                          ratios.size(), " entries for num_hidden_layers ", n_layers));
+  if (ratios.size() < n_layers) {
+    return TooShort(listed.has_value() ? "compress_ratios" : "layer_types", ratios.size(), n_layers);
+  }
+  if (typed.has_value() && typed->size() < n_layers) {
+    return TooShort("layer_types", typed->size(), n_layers);
   }
   for (size_t i = 0; i < ratios.size(); ++i) {
     if (ratios[i] != 0 && ratios[i] != 4 && ratios[i] != 128) {
@@ -108,8 +114,7 @@ absl::Status ReadHashLayers(const ConfigReader& reader, ModelConfig& config) {
   std::optional<int64_t> n_typed;
   if (types.has_value()) {
     if (types->size() < static_cast<size_t>(config.n_layers)) {
-      return absl::InvalidArgumentError(
-          Cat("mlp_layer_types: has ", types->size(), " entries for num_hidden_layers ", config.n_layers));
+      return TooShort("mlp_layer_types", types->size(), static_cast<size_t>(config.n_layers));
     }
     n_typed = 0;
     for (size_t i = 0; i < types->size(); ++i) {
