@@ -2,10 +2,13 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/checkpoint.h"
@@ -189,6 +192,39 @@ TEST(SafetensorsFile, ReadsEmptyTensorsAndTensorsInAnyOrder) {
   EXPECT_EQ((*file)->Find("scalar")->bytes.size(), 1U);
   EXPECT_TRUE((*file)->Find("empty")->bytes.empty());
   EXPECT_EQ((*file)->Find("absent"), nullptr);
+}
+
+// Whatever the header says, views stay inside the file. Mostly for the sanitizers.
+TEST(SafetensorsFile, WithRandomDamageIsRefusedOrStaysInsideTheFile) {
+  const std::string good = Two(kF4, R"({"dtype":"F8_E8M0","shape":[3,5],"data_offsets":[16,31]})", 31);
+  std::mt19937_64 random(20260422);
+  const std::filesystem::path path = testing::MakeTempDir("damage") / "model.safetensors";
+  constexpr std::string_view kLikely = "0123456789[]{},:\"-.eE \\u\xff";
+  int n_opened = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string bytes = good;
+    for (uint64_t n = 1 + random() % 3; n > 0; --n) {
+      bytes[random() % (bytes.size() - 31)] =
+          random() % 2 == 0 ? kLikely[random() % kLikely.size()] : static_cast<char>(random());
+    }
+    if (random() % 4 == 0) {
+      bytes.resize(random() % bytes.size());
+    }
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    const auto file = SafetensorsFile::Open(path);
+    if (!file.ok()) {
+      EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
+      continue;
+    }
+    ++n_opened;
+    size_t n_bytes = 0;
+    for (const auto& [name, view] : (*file)->tensors()) {
+      n_bytes += view.bytes.size();
+      EXPECT_EQ(static_cast<size_t>(std::count(view.bytes.begin(), view.bytes.end(), 1)), view.bytes.size());
+    }
+    EXPECT_EQ(n_bytes, 31U);
+  }
+  EXPECT_GT(n_opened, 0);
 }
 
 TEST(WriteSafetensors, GivesWhatOpenReadsBackAlignedAndWithoutHoles) {
