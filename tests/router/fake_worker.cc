@@ -1,0 +1,215 @@
+#include "fake_worker.h"
+
+#include <grpcpp/server_builder.h>
+
+#include <chrono>
+#include <string>
+
+namespace longshelf::router::testing {
+namespace {
+
+constexpr std::chrono::seconds kPatience{10};
+
+}  // namespace
+
+// Sends the script; owned by gRPC until OnDone.
+class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateEvent> {
+ public:
+  GenerateStream(FakeWorker& worker, Script script, const v1::WorkerGenerateRequest& request)
+      : worker_(worker),
+        script_(std::move(script)),
+        epoch_(request.epoch()),
+        next_(static_cast<uint32_t>(request.committed_tokens_size())),
+        max_tokens_(request.max_tokens()),
+        n_prompt_(static_cast<uint32_t>(request.prompt_tokens_size())) {}
+
+  static GenerateStream* Start(std::unique_ptr<GenerateStream> stream) {
+    GenerateStream* raw = stream.get();
+    raw->self_ = std::move(stream);
+    return raw;
+  }
+
+  void Next() {
+    std::lock_guard lock(mutex_);
+    if (finished_) return;
+    event_.Clear();
+    event_.set_epoch(epoch_);
+    if (!started_) {
+      started_ = true;
+      event_.mutable_started()->set_n_prompt_tokens(n_prompt_);
+      event_.mutable_started()->set_n_cached_local(script_.n_cached);
+      return StartWrite(&event_);
+    }
+    if (script_.fails_at == next_) return FinishOnce({grpc::StatusCode::UNAVAILABLE, "played dead"});
+    if (ended_) return FinishOnce(grpc::Status::OK);
+    if (next_ == script_.tokens.size() || next_ == max_tokens_) {
+      ended_ = true;
+      event_.mutable_finished()->set_reason(next_ == script_.tokens.size() ? v1::Finished::REASON_STOP
+                                                                           : v1::Finished::REASON_LENGTH);
+      return StartWrite(&event_);
+    }
+    v1::Token& token = *event_.mutable_token();
+    token.set_index(next_);
+    token.set_token(script_.tokens[next_++]);
+    token.set_logprob(-0.25f);
+    {
+      std::lock_guard count(worker_.mutex_);
+      ++worker_.n_tokens_sent_;
+    }
+    StartWrite(&event_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (ok) return Next();
+    std::lock_guard lock(mutex_);
+    FinishOnce(grpc::Status::CANCELLED);
+  }
+  void OnCancel() override {
+    {
+      std::lock_guard count(worker_.mutex_);
+      ++worker_.n_cancelled_;
+      worker_.held_.erase(this);
+      worker_.changed_.notify_all();
+    }
+    std::lock_guard lock(mutex_);
+    FinishOnce(grpc::Status::CANCELLED);
+  }
+  void OnDone() override { self_.reset(); }
+
+ private:
+  void FinishOnce(const grpc::Status& status) {
+    if (!std::exchange(finished_, true)) Finish(status);
+  }
+
+  FakeWorker& worker_;
+  const Script script_;
+  const uint32_t epoch_;
+  uint32_t next_;
+  const uint32_t max_tokens_;
+  const uint32_t n_prompt_;
+  std::mutex mutex_;  // writes end and calls are cancelled on different threads
+  v1::WorkerGenerateEvent event_;
+  std::unique_ptr<GenerateStream> self_;
+  bool started_ = false;
+  bool ended_ = false;
+  bool finished_ = false;
+};
+
+// One snapshot, then silence until cancelled.
+class FakeWorker::WatchStream final : public grpc::ServerWriteReactor<v1::WatchEvent> {
+ public:
+  explicit WatchStream(FakeWorker& worker) : worker_(worker) {
+    event_.set_snapshot(true);
+    event_.set_generation(1);
+    event_.mutable_load()->set_n_sequences_max(16);
+    StartWrite(&event_);
+  }
+  static WatchStream* Start(FakeWorker& worker) {
+    auto stream = std::make_unique<WatchStream>(worker);
+    WatchStream* raw = stream.get();
+    raw->self_ = std::move(stream);
+    std::lock_guard lock(worker.mutex_);
+    worker.watches_.insert(raw);
+    return raw;
+  }
+  void OnCancel() override { Finish(grpc::Status::CANCELLED); }
+  void OnDone() override {
+    {
+      std::lock_guard lock(worker_.mutex_);
+      worker_.watches_.erase(this);
+    }
+    self_.reset();
+  }
+
+ private:
+  FakeWorker& worker_;
+  v1::WatchEvent event_;
+  std::unique_ptr<WatchStream> self_;
+};
+
+FakeWorker::FakeWorker(Script script, uint8_t fingerprint, uint32_t n_context_max)
+    : fingerprint_(fingerprint), n_context_max_(n_context_max), script_(std::move(script)) {
+  grpc::ServerBuilder builder;
+  builder.RegisterService(this);
+  server_ = builder.BuildAndStart();
+}
+
+FakeWorker::~FakeWorker() { server_->Shutdown(std::chrono::system_clock::now()); }
+
+std::shared_ptr<grpc::Channel> FakeWorker::Channel() { return server_->InProcessChannel({}); }
+
+void FakeWorker::SetScript(Script script) {
+  std::lock_guard lock(mutex_);
+  script_ = std::move(script);
+}
+
+void FakeWorker::Release() {
+  std::set<GenerateStream*> held;
+  {
+    std::lock_guard lock(mutex_);
+    held.swap(held_);
+    script_.held = false;
+  }
+  for (GenerateStream* stream : held) stream->Next();
+}
+
+bool FakeWorker::AwaitCalls(size_t n) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return requests_.size() >= n; });
+}
+bool FakeWorker::AwaitCancelled(size_t n) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return n_cancelled_ >= n; });
+}
+size_t FakeWorker::n_tokens_sent() const {
+  std::lock_guard lock(mutex_);
+  return n_tokens_sent_;
+}
+std::vector<v1::WorkerGenerateRequest> FakeWorker::requests() const {
+  std::lock_guard lock(mutex_);
+  return requests_;
+}
+
+grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::CallbackServerContext*,
+                                                                        const v1::WorkerGenerateRequest* request) {
+  Script script;
+  {
+    std::lock_guard lock(mutex_);
+    requests_.push_back(*request);
+    script = script_;
+  }
+  GenerateStream* stream = GenerateStream::Start(std::make_unique<GenerateStream>(*this, script, *request));
+  if (script.full) {
+    stream->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "full"});
+  } else if (script.held) {
+    std::lock_guard lock(mutex_);
+    held_.insert(stream);
+  } else {
+    stream->Next();
+  }
+  changed_.notify_all();
+  return stream;
+}
+
+grpc::ServerWriteReactor<v1::WatchEvent>* FakeWorker::Watch(grpc::CallbackServerContext*, const v1::WatchRequest*) {
+  return WatchStream::Start(*this);
+}
+
+grpc::ServerUnaryReactor* FakeWorker::Status(grpc::CallbackServerContext* context, const v1::WorkerStatusRequest*,
+                                             v1::WorkerStatusReply* reply) {
+  reply->set_worker_id("fake");
+  reply->set_model_name("demo");
+  std::string fingerprint(32, '\0');
+  fingerprint[0] = static_cast<char>(fingerprint_);
+  reply->set_fingerprint(fingerprint);
+  reply->set_vocab_size(4224);
+  reply->set_block_tokens(256);
+  reply->set_n_context_max(n_context_max_);
+  reply->set_generation(1);
+  reply->set_ready(true);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace longshelf::router::testing

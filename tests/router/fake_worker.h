@@ -1,0 +1,67 @@
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "longshelf/v1/worker.grpc.pb.h"
+
+namespace longshelf::router::testing {
+
+// What a fake worker answers. Every worker with the same tokens plays the same model.
+struct Script {
+  std::vector<uint32_t> tokens = {};      // the output, whatever the prompt
+  std::optional<uint32_t> fails_at = {};  // the call breaks instead of sending this index
+  bool held = false;                      // nothing is sent before Release()
+  bool full = false;                      // RESOURCE_EXHAUSTED
+  uint32_t n_cached = 0;
+};
+
+// worker.proto over a script, served by real gRPC inside this process.
+class FakeWorker final : public v1::Worker::CallbackService {
+ public:
+  explicit FakeWorker(Script script, uint8_t fingerprint = 1, uint32_t n_context_max = 8192);
+  ~FakeWorker() override;
+  std::shared_ptr<grpc::Channel> Channel();
+
+  void SetScript(Script script);
+  // Lets held streams go on.
+  void Release();
+  // Blocks until so many Generate calls came, were cancelled; false after ten seconds.
+  bool AwaitCalls(size_t n);
+  bool AwaitCancelled(size_t n);
+  size_t n_tokens_sent() const;
+  std::vector<v1::WorkerGenerateRequest> requests() const;
+
+  grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* Generate(grpc::CallbackServerContext* context,
+                                                              const v1::WorkerGenerateRequest* request) override;
+  grpc::ServerWriteReactor<v1::WatchEvent>* Watch(grpc::CallbackServerContext* context,
+                                                  const v1::WatchRequest* request) override;
+  grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::WorkerStatusRequest* request,
+                                   v1::WorkerStatusReply* reply) override;
+
+ private:
+  class GenerateStream;
+  class WatchStream;
+
+  const uint8_t fingerprint_;
+  const uint32_t n_context_max_;
+  // Guards what the test and gRPC's threads share; a message would not let the test look at it.
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Script script_;
+  std::vector<v1::WorkerGenerateRequest> requests_;
+  std::set<GenerateStream*> held_;
+  std::set<WatchStream*> watches_;
+  size_t n_cancelled_ = 0;
+  size_t n_tokens_sent_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace longshelf::router::testing

@@ -1,0 +1,132 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "router/limits.h"
+#include "router_harness.h"
+
+namespace longshelf::router::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class HttpDoor : public ::testing::Test {
+ protected:
+  // Sends raw bytes; the first line of the answer and whether the connection ended after it.
+  std::string StatusLineThenClose(const std::string& bytes) {
+    TestClient client(router_.service->http_port());
+    client.Send(bytes);
+    const std::string all = client.ReadUntil("no such marker: read to the end");
+    return all.substr(0, all.find("\r\n"));
+  }
+  RouterHarness router_;
+};
+
+TEST_F(HttpDoor, RefusesAmbiguousRequestsAndCloses) {
+  const std::string start = "POST /v1/completions HTTP/1.1\r\nHost: x\r\n";
+  const std::string smuggled = "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n";
+  for (const std::string& bytes : {
+           start + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
+           start + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + smuggled,
+           start + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcde" + smuggled,
+           start + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde" + smuggled,
+           start + "Transfer-Encoding: gzip\r\n\r\n",
+           start + "Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
+           start + "Transfer-Encoding: chunked\r\n\r\n-1\r\nabc\r\n0\r\n\r\n",
+           start + "Transfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n0\r\n\r\n",
+           start + "Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc\r\n0\r\n\r\n",
+           start + "X: a\r\n folded\r\nContent-Length: 0\r\n\r\n",
+           start + "X : a\r\n\r\n",
+           std::string("POST /v1/completions HTTP/1.1\nHost: x\nContent-Length: 0\n\n"),
+           start + "Content-Length: 5\n\r\nabcde",
+           std::string("GET /livez HTTP/1.1\r\n\r\n"),
+           std::string("GET /livez\r\n\r\n"),
+           std::string("GET /livez HTTP/9.9\r\nHost: x\r\n\r\n"),
+           std::string("\x16\x03\x01\x02\x00\x01\x00\n", 8),
+       }) {
+    EXPECT_THAT(StatusLineThenClose(bytes), StartsWith("HTTP/1.1 400")) << bytes;
+  }
+}
+
+TEST_F(HttpDoor, BoundsHeadersAndBodies) {
+  EXPECT_THAT(StatusLineThenClose("GET /livez HTTP/1.1\r\nHost: x\r\nX: " + std::string(20000, 'a') + "\r\n\r\n"),
+              StartsWith("HTTP/1.1 431"));
+  EXPECT_THAT(StatusLineThenClose(absl::StrCat("POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ",
+                                               kSizeLimits.body_bytes + 1, "\r\n\r\n{")),
+              StartsWith("HTTP/1.1 413"));
+  std::string chunked = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  const std::string megabyte(size_t{1} << 20, ' ');
+  for (int i = 0; i < 17; ++i) absl::StrAppend(&chunked, "100000\r\n", megabyte, "\r\n");
+  EXPECT_THAT(StatusLineThenClose(chunked), StartsWith("HTTP/1.1 413"));
+}
+
+TEST_F(HttpDoor, TakesABodyInVeryManySmallChunks) {
+  std::string bytes = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (int i = 0; i < 300000; ++i) bytes += "1\r\n \r\n";
+  for (const char c : std::string(R"({"prompt":"x","max_tokens":1})"))
+    absl::StrAppend(&bytes, "1\r\n", std::string(1, c), "\r\n");
+  bytes += "0\r\n\r\n";
+  TestClient client(router_.service->http_port());
+  client.Send(bytes);
+  EXPECT_EQ(client.Read().result_int(), 200u);
+}
+
+TEST_F(HttpDoor, KeepsConnectionsOpenAndAnswersPipelinedRequestsInOrder) {
+  TestClient client(router_.service->http_port());
+  client.Send(RequestText("GET", "/v1/models") + RequestText("POST", "/v1/chat/completions", ChatBody()) +
+              RequestText("GET", "/livez"));
+  EXPECT_THAT(client.Read().body(), HasSubstr("\"object\":\"list\""));
+  EXPECT_THAT(client.Read().body(), HasSubstr("chat.completion"));
+  EXPECT_EQ(client.Read().body(), "ok\n");
+  client.Send(RequestText("GET", "/nothing"));
+  EXPECT_EQ(client.Read().result_int(), 404u);
+  client.Send(RequestText("GET", "/livez", "", {{"Connection", "close"}}));
+  EXPECT_EQ(client.Read().result_int(), 200u);
+  EXPECT_TRUE(client.IsClosed());
+}
+
+TEST_F(HttpDoor, ServesHttp10ByClosing) {
+  TestClient client(router_.service->http_port());
+  const std::string body = ChatBody(R"("stream":true)");
+  client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.0\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  const std::string all = client.ReadUntil("no such marker");
+  EXPECT_THAT(all, HasSubstr("Connection: close"));
+  EXPECT_THAT(all, ::testing::EndsWith("data: [DONE]\n\n"));
+}
+
+TEST_F(HttpDoor, EchoesAUsableRequestIdAndReplacesOthers) {
+  EXPECT_EQ(router_.Do("GET", "/livez", "", {{"x-request-id", "abc-1"}})["x-request-id"], "abc-1");
+  EXPECT_NE(router_.Do("GET", "/livez", "", {{"x-request-id", "a b<script>"}})["x-request-id"], "a b<script>");
+}
+
+TEST(HttpDoorCaps, ConnectionsBeyondTheCapAreClosedAtOnce) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.connections_max = 2;
+  RouterHarness router(1, config);
+  TestClient first(router.service->http_port());
+  first.Send(RequestText("GET", "/livez"));
+  EXPECT_EQ(first.Read().result_int(), 200u);
+  TestClient second(router.service->http_port());
+  second.Send(RequestText("GET", "/livez"));
+  EXPECT_EQ(second.Read().result_int(), 200u);
+  TestClient third(router.service->http_port());
+  EXPECT_TRUE(third.IsClosed());
+  first.Send(RequestText("GET", "/livez"));
+  EXPECT_EQ(first.Read().result_int(), 200u);
+}
+
+TEST(RouterService, RefusesToListenBeyondLoopbackWithoutKeys) {
+  SystemClock clock;
+  for (const bool grpc : {false, true}) {
+    RouterConfig config = RouterHarness::DefaultConfig();
+    (grpc ? config.grpc_listen : config.listen) = "0.0.0.0:0";
+    const auto refused = RouterService::Start(config, clock);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(ExitCodeOf(refused.status()), 78);
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("--insecure-public"));
+  }
+}
+
+}  // namespace
+}  // namespace longshelf::router::testing

@@ -1,0 +1,110 @@
+#include "router/inference_service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "longshelf/v1/inference.grpc.pb.h"
+#include "router_harness.h"
+
+namespace longshelf::router::testing {
+namespace {
+
+class InferenceService : public ::testing::Test {
+ protected:
+  std::unique_ptr<v1::Inference::Stub> Stub(RouterHarness& router) {
+    return v1::Inference::NewStub(grpc::CreateChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                      grpc::InsecureChannelCredentials()));
+  }
+};
+
+TEST_F(InferenceService, ChatsWithReasoningContentAndUsage) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::ChatRequest request;
+  v1::ChatMessage& message = *request.add_messages();
+  message.set_role("user");
+  message.set_content("hi");
+  grpc::ClientContext context;
+  const auto reader = stub->Chat(&context, request);
+  std::string reasoning, content;
+  v1::ChatReply reply;
+  while (reader->Read(&reply)) {
+    reasoning += reply.reasoning_content();
+    content += reply.content();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(reasoning, RouterHarness::kReasoning);
+  EXPECT_EQ(content, RouterHarness::kContent);
+  EXPECT_EQ(reply.finish_reason(), "stop");
+  EXPECT_EQ(reply.usage().completion_tokens(), RouterHarness::AnswerTokens().size());
+}
+
+TEST_F(InferenceService, GeneratesAndResumesOnAnotherWorker) {
+  Script dying{RouterHarness::AnswerTokens()};
+  dying.fails_at = 4;
+  RouterHarness router(2, RouterHarness::DefaultConfig(), dying);
+  router.workers[1]->SetScript({RouterHarness::AnswerTokens()});
+  const auto stub = Stub(router);
+  for (int i = 0; i < 2; ++i) {
+    v1::GenerateRequest request;
+    request.set_text("hi");
+    grpc::ClientContext context;
+    const auto reader = stub->Generate(&context, request);
+    std::vector<uint32_t> tokens;
+    v1::GenerateReply reply;
+    while (reader->Read(&reply)) tokens.insert(tokens.end(), reply.tokens().begin(), reply.tokens().end());
+    EXPECT_TRUE(reader->Finish().ok());
+    EXPECT_EQ(tokens, RouterHarness::AnswerTokens());
+  }
+}
+
+TEST_F(InferenceService, JudgesFieldsByTheSameTable) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_options()->set_temperature(3);
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateReply reply;
+  EXPECT_FALSE(reader->Read(&reply));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("temperature"));
+}
+
+TEST_F(InferenceService, ACancelledCallCancelsItsSequence) {
+  Script held{RouterHarness::AnswerTokens()};
+  held.held = true;
+  RouterHarness router(1, RouterHarness::DefaultConfig(), held);
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  ASSERT_TRUE(router.workers[0]->AwaitCalls(1));
+  context.TryCancel();
+  EXPECT_TRUE(router.workers[0]->AwaitCancelled(1));
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(InferenceService, CountsTokensWithoutGenerating) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::CountTokensRequest request;
+  request.set_text("one two three");
+  v1::CountTokensReply reply;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub->CountTokens(&context, request, &reply).ok());
+  EXPECT_GT(reply.n_tokens(), 0u);
+  EXPECT_TRUE(router.workers[0]->requests().empty());
+}
+
+}  // namespace
+}  // namespace longshelf::router::testing

@@ -1,0 +1,133 @@
+#include "router_harness.h"
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/read.hpp>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "router/worker_client.h"
+#include "testing/fixtures.h"
+
+namespace longshelf::router::testing {
+namespace http = boost::beast::http;
+using boost::asio::ip::tcp;
+
+TestClient::TestClient(uint16_t port) : socket_(context_) {
+  socket_.connect(tcp::endpoint(boost::asio::ip::address_v4::loopback(), port));
+  // A test that would hang fails instead.
+  const timeval patience{20, 0};
+  setsockopt(socket_.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+}
+
+void TestClient::Send(std::string_view bytes) {
+  boost::system::error_code ignored;  // a server may refuse before it has read everything
+  boost::asio::write(socket_, boost::asio::buffer(bytes.data(), bytes.size()), ignored);
+}
+
+Reply TestClient::Read() {
+  http::response_parser<http::string_body> parser;
+  parser.body_limit(boost::none);
+  boost::system::error_code error;
+  http::read(socket_, buffer_, parser, error);
+  EXPECT_TRUE(!error || error == http::error::end_of_stream) << error.message();
+  return parser.release();
+}
+
+std::string TestClient::ReadUntil(std::string_view marker) {
+  char chunk[4096];
+  boost::system::error_code error;
+  while (raw_.find(marker) == std::string::npos && !error) {
+    const size_t n = socket_.read_some(boost::asio::buffer(chunk), error);
+    raw_.append(chunk, n);
+  }
+  return raw_;
+}
+
+bool TestClient::IsClosed() {
+  char byte = 0;
+  boost::system::error_code error;
+  socket_.read_some(boost::asio::buffer(&byte, 1), error);
+  return error == boost::asio::error::eof || error == boost::asio::error::connection_reset;
+}
+
+void TestClient::Close() { socket_.close(); }
+
+std::string RequestText(const std::string& method, const std::string& path, const std::string& body,
+                        const Headers& headers) {
+  std::string text = absl::StrCat(method, " ", path, " HTTP/1.1\r\nHost: localhost\r\n");
+  for (const auto& [name, value] : headers) absl::StrAppend(&text, name, ": ", value, "\r\n");
+  if (!body.empty() || method == "POST") absl::StrAppend(&text, "Content-Length: ", body.size(), "\r\n");
+  return absl::StrCat(text, "\r\n", body);
+}
+
+std::vector<uint32_t> RouterHarness::AnswerTokens() {
+  static const std::vector<uint32_t> tokens = [] {
+    const auto tokenizer = engine::Tokenizer::Load(longshelf::testing::ModelPath("demo"));
+    return (*tokenizer)->Encode(absl::StrCat(kReasoning, "</think>", kContent, "<｜end▁of▁sentence｜>")).value();
+  }();
+  return tokens;
+}
+
+RouterConfig RouterHarness::DefaultConfig() {
+  RouterConfig config;
+  config.model_dir = longshelf::testing::ModelPath("demo").string();
+  config.listen = "127.0.0.1:0";
+  config.grpc_listen = "127.0.0.1:0";
+  config.admin.listen = "127.0.0.1:0";
+  config.workers = {"fake"};
+  return config;
+}
+
+RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script script) {
+  for (size_t i = 0; i < n_workers; ++i) workers.push_back(std::make_unique<FakeWorker>(script));
+  auto started = RouterService::Start(config, clock, [this](boost::asio::io_context& loop) {
+    std::vector<std::unique_ptr<WorkerLink>> links;
+    for (const auto& worker : workers) links.push_back(MakeWorkerClient({}, worker->Channel(), loop));
+    return links;
+  });
+  EXPECT_TRUE(started.ok()) << started.status();
+  service = *std::move(started);
+}
+
+Reply RouterHarness::Do(const std::string& method, const std::string& path, const std::string& body,
+                        const Headers& headers) {
+  TestClient client(service->http_port());
+  client.Send(RequestText(method, path, body, headers));
+  return client.Read();
+}
+
+std::string ChatBody(const std::string& extra) {
+  return absl::StrCat(R"({"messages":[{"role":"user","content":"hi"}])", extra.empty() ? "" : ",", extra, "}");
+}
+
+Reply RouterHarness::Chat(const std::string& extra, const Headers& headers) {
+  return Do("POST", "/v1/chat/completions", ChatBody(extra), headers);
+}
+
+StreamedText ParseStream(const std::string& body) {
+  StreamedText text;
+  for (const absl::string_view line : absl::StrSplit(body, '\n')) {
+    if (line == "data: [DONE]") text.done = true;
+    if (line.substr(0, 6) != "data: " || text.done) continue;
+    const auto json = nlohmann::json::parse(line.substr(6), nullptr, false);
+    if (json.contains("error")) ++text.n_errors;
+    if (!json.contains("choices") || json["choices"].empty()) continue;
+    const auto& choice = json["choices"][0];
+    const auto take = [&](const char* name, std::string& out) {
+      if (choice["delta"].contains(name) && choice["delta"][name].is_string()) {
+        out += choice["delta"][name].get<std::string>();
+      }
+    };
+    take("reasoning_content", text.reasoning);
+    take("content", text.content);
+    if (choice["finish_reason"].is_string()) text.finish_reason = choice["finish_reason"].get<std::string>();
+  }
+  return text;
+}
+
+}  // namespace longshelf::router::testing

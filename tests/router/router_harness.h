@@ -1,0 +1,81 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/message.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/clock.h"
+#include "fake_worker.h"
+#include "router/router_service.h"
+
+namespace longshelf::router::testing {
+
+using Reply = boost::beast::http::response<boost::beast::http::string_body>;
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+// One client connection, blocking.
+class TestClient {
+ public:
+  explicit TestClient(uint16_t port);
+  void Send(std::string_view bytes);
+  // A whole answer, chunked or not. EXPECTs that one comes.
+  Reply Read();
+  // Bytes as they come, until `marker` is among them or the connection ends; all that was read so far.
+  std::string ReadUntil(std::string_view marker);
+  // True when the server closed the connection.
+  bool IsClosed();
+  void Close();
+
+ private:
+  boost::asio::io_context context_;
+  boost::asio::ip::tcp::socket socket_;
+  boost::beast::flat_buffer buffer_;
+  std::string raw_;
+};
+
+std::string RequestText(const std::string& method, const std::string& path, const std::string& body = "",
+                        const Headers& headers = {});
+
+// A whole router on free ports, over fake workers.
+class RouterHarness {
+ public:
+  // "I think so.</think>The answer is 42, café ☕ and more.<end>"
+  static std::vector<uint32_t> AnswerTokens();
+  static constexpr char kReasoning[] = "I think so.";
+  static constexpr char kContent[] = "The answer is 42, café ☕ and more.";
+  static RouterConfig DefaultConfig();
+
+  explicit RouterHarness(size_t n_workers = 1, RouterConfig config = DefaultConfig(), Script script = {AnswerTokens()});
+
+  Reply Do(const std::string& method, const std::string& path, const std::string& body = "",
+           const Headers& headers = {});
+  Reply Chat(const std::string& extra = "", const Headers& headers = {});
+  std::string Metrics() const { return service->Metrics(); }
+
+  std::vector<std::unique_ptr<FakeWorker>> workers;
+  SystemClock clock;
+  std::unique_ptr<RouterService> service;
+};
+
+// {"messages":[...], extra}
+std::string ChatBody(const std::string& extra = "");
+
+// The concatenated deltas of a streamed chat answer.
+struct StreamedText {
+  std::string reasoning;
+  std::string content;
+  std::string finish_reason;
+  bool done = false;
+  size_t n_errors = 0;
+};
+StreamedText ParseStream(const std::string& body);
+
+}  // namespace longshelf::router::testing
