@@ -1,7 +1,9 @@
 // How fast a store node gives and takes blocks, next to what the machine and gRPC can do at all, in one run.
-// CSV on standard output: step, median GB/s of the rounds, ratio to memcpy, ratio to raw gRPC.
+// CSV on standard output: step, median GB/s of the rounds, ratio to memcpy, ratio to raw gRPC, and CPU seconds per GB
+// (client and server together), which stay comparable on a machine that does other things meanwhile.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -141,17 +143,31 @@ struct Step {
   std::function<void()> prepare;
   std::function<void()> run;
   std::vector<double> gb_per_s = {};
+  std::vector<double> cpu_s_per_gb = {};
 };
+
+double CpuSeconds() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 
 void Measure(std::vector<Step>& steps, int n_rounds, uint64_t n_bytes) {
   // Rounds go over all steps, so that a slow minute of the machine hits every step alike.
   for (int round = 0; round <= n_rounds; ++round) {
     for (Step& step : steps) {
       if (step.prepare) step.prepare();
+      const double cpu_before = CpuSeconds();
       const auto begun = std::chrono::steady_clock::now();
       step.run();
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-      if (round > 0) step.gb_per_s.push_back(static_cast<double>(n_bytes) / 1e9 / took.count());
+      if (round == 0) continue;  // warms up
+      const double gb = static_cast<double>(n_bytes) / 1e9;
+      step.gb_per_s.push_back(gb / took.count());
+      step.cpu_s_per_gb.push_back((CpuSeconds() - cpu_before) / gb);
     }
   }
 }
@@ -235,10 +251,11 @@ void Run(const BenchConfig& config) {
   Measure(steps, config.n_rounds, n_bytes);
   const double memcpy_rate = Median(steps[0].gb_per_s);
   const double grpc_rate = Median(steps[2].gb_per_s);
-  std::printf("step,gb_per_s,of_memcpy,of_raw_grpc\n");
+  std::printf("step,gb_per_s,of_memcpy,of_raw_grpc,cpu_s_per_gb\n");
   for (const Step& step : steps) {
     const double rate = Median(step.gb_per_s);
-    std::printf("%s,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / memcpy_rate, rate / grpc_rate);
+    std::printf("%s,%.3f,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / memcpy_rate, rate / grpc_rate,
+                Median(step.cpu_s_per_gb));
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "get_client.h"
 #include "kvstore/client.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "proto/channel_settings.h"
@@ -30,104 +31,6 @@ absl::Status CheckCount(size_t n) {
   if (n <= kMaxKeysPerCall) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(n, " objects in one call, at most ", kMaxKeysPerCall));
 }
-
-absl::Status FromError(const v1::ObjectError& error) {
-  const auto code = static_cast<absl::StatusCode>(error.code());
-  return absl::Status(code == absl::StatusCode::kOk ? absl::StatusCode::kUnknown : code, error.message());
-}
-
-// Receives the frames of one Get call in order and hands over each object once it is whole and verified.
-class GetReceiver {
- public:
-  GetReceiver(const Fingerprint& fingerprint, std::span<const GetItem> items, const Client::OnObject& on_object)
-      : fingerprint_(fingerprint), items_(items), on_object_(on_object) {}
-
-  // An error ends the call: the server does not speak the protocol.
-  absl::Status OnFrame(const v1::GetFrame& frame) {
-    if (frame.index() != next_ || next_ >= items_.size()) {
-      return absl::InternalError(absl::StrCat("frame of object ", frame.index(), " instead of ", next_));
-    }
-    switch (frame.frame_case()) {
-      case v1::GetFrame::kHead:
-        return OnHead(frame.head());
-      case v1::GetFrame::kData:
-        return OnData(frame.data());
-      case v1::GetFrame::kError:
-        Deliver(FromError(frame.error()));
-        return absl::OkStatus();
-      case v1::GetFrame::FRAME_NOT_SET:
-        break;
-    }
-    return absl::InternalError("empty frame");
-  }
-
-  // The rest gets `status`.
-  void Fail(const absl::Status& status) {
-    while (next_ < items_.size()) Deliver(status);
-  }
-
-  bool complete() const { return next_ == items_.size(); }
-
- private:
-  absl::Status OnHead(const v1::ObjectHead& wire) {
-    if (in_object_) return absl::InternalError("a second head");
-    in_object_ = true;
-    failure_ = absl::OkStatus();
-    n_received_ = 0;
-    const GetItem& item = items_[next_];
-    absl::StatusOr<ObjectHead> head = HeadFromWire(wire);
-    if (!head.ok() || head->key != item.key || head->fingerprint != fingerprint_) {
-      failure_ = absl::DataLossError("the store sent another object than was asked for");
-      return absl::OkStatus();
-    }
-    if (head->payload_bytes != item.expected_bytes || head->payload_bytes > kMaxPayloadBytes) {
-      failure_ = absl::FailedPreconditionError(
-          absl::StrCat("payload_bytes: ", head->payload_bytes, ", expected ", item.expected_bytes));
-      return absl::OkStatus();
-    }
-    object_.head = *std::move(head);
-    object_.payload.resize(object_.head.payload_bytes);
-    return absl::OkStatus();
-  }
-
-  absl::Status OnData(const v1::GetData& data) {
-    if (!in_object_) return absl::InternalError("data without a head");
-    if (failure_.ok()) {
-      const size_t left = object_.payload.size() - n_received_;
-      if (data.offset() != n_received_ || data.payload().size() > left) {
-        failure_ = absl::DataLossError("bytes out of order or beyond the announced size");
-      } else {
-        std::memcpy(object_.payload.data() + n_received_, data.payload().data(), data.payload().size());
-        n_received_ += data.payload().size();
-      }
-    }
-    if (!data.last()) return absl::OkStatus();
-    if (failure_.ok() && (n_received_ != object_.payload.size() || DigestOf(object_.payload) != object_.head.digest)) {
-      failure_ = absl::DataLossError("the received bytes do not match their digest");
-    }
-    if (failure_.ok()) {
-      Deliver(std::move(object_));
-    } else {
-      Deliver(failure_);
-    }
-    return absl::OkStatus();
-  }
-
-  void Deliver(absl::StatusOr<FetchedObject> object) {
-    in_object_ = false;
-    object_ = {};
-    on_object_(next_++, std::move(object));
-  }
-
-  const Fingerprint& fingerprint_;
-  const std::span<const GetItem> items_;
-  const Client::OnObject& on_object_;
-  size_t next_ = 0;
-  bool in_object_ = false;
-  absl::Status failure_;
-  FetchedObject object_;
-  size_t n_received_ = 0;
-};
 
 // One PutMany: opens up to a window of objects, sends what gets credit, collects the answers.
 class PutSender {
@@ -246,7 +149,8 @@ class GrpcClient final : public Client {
     args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
     args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    stub_ = v1::KvStore::NewStub(grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), args));
+    channel_ = grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), args);
+    stub_ = v1::KvStore::NewStub(channel_);
   }
 
   absl::StatusOr<LookupResult> Lookup(const LookupQuery& query, absl::Duration timeout) override {
@@ -336,8 +240,11 @@ class GrpcClient final : public Client {
     for (const GetItem& item : items) request.add_keys(KeyToWire(item.key));
     grpc::ClientContext context;
     Prepare(context, timeout);
-    const auto reader = stub_->Get(&context, request);
-    v1::GetFrame frame;
+    // What the generated Get does, with frames left as they came.
+    const grpc::internal::RpcMethod method("/longshelf.v1.KvStore/Get", grpc::internal::RpcMethod::SERVER_STREAMING);
+    const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
+        grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(channel_.get(), method, &context, request));
+    grpc::ByteBuffer frame;
     absl::Status broken;
     while (broken.ok() && reader->Read(&frame)) {
       broken = receiver.OnFrame(frame);
@@ -375,6 +282,7 @@ class GrpcClient final : public Client {
   }
 
   const std::string token_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::KvStore::Stub> stub_;
 };
 
