@@ -159,9 +159,12 @@ void Engine::Impl::Handle(ProbePrefix message) {
 
 void Engine::Impl::Handle(DrainRequest) {
   draining = true;
-  while (!scheduler.waiting().empty()) {
-    const std::unique_ptr<Sequence> sequence = scheduler.Remove(scheduler.waiting().front()->id);
-    sequence->Emit(Failed{absl::UnavailableError("this worker is draining; try another one")});
+  std::vector<uint64_t> sent_away;
+  for (const auto& sequence : scheduler.waiting()) {
+    if (!sequence->started) sent_away.push_back(sequence->id);  // a preempted one is a running one to its client
+  }
+  for (const uint64_t id : sent_away) {
+    scheduler.Remove(id)->Emit(Failed{absl::UnavailableError("this worker is draining; try another one")});
   }
 }
 
@@ -189,6 +192,7 @@ absl::StatusOr<StepResult> Engine::Impl::RunPlan(StepPlan& plan) {
 
 absl::Status Engine::Impl::Step() {
   StepWork work;
+  scheduler.MakeRoom();
   scheduler.Admit(work.plan);
   builder.Fill(work);
   exports.AddExports(work);

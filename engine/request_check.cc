@@ -81,6 +81,7 @@ absl::Status CheckEngineConfig(const EngineConfig& config, const GroupShape& sha
   RETURN_IF_ERROR(check("step_token_budget", config.step_token_budget, 1, kTokensMax));
   RETURN_IF_ERROR(check("n_sequences_max", config.n_sequences_max, 1, kTokensMax));
   RETURN_IF_ERROR(check("n_waiting_max", config.n_waiting_max, 1, kTokensMax));
+  RETURN_IF_ERROR(check("admission_headroom_tokens", config.admission_headroom_tokens, 0, kTokensMax));
   RETURN_IF_ERROR(check("vocab_size", config.vocab_size, 1, kTokensMax));
   RETURN_IF_ERROR(check("n_shards", shape.n_shards, 1, 1 << 15));
   RETURN_IF_ERROR(check("n_slots_per_shard", shape.n_slots_per_shard, 1, 1 << 16));

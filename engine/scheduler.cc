@@ -7,6 +7,27 @@
 #include "request_check.h"
 
 namespace longshelf::engine {
+namespace {
+
+// Puts `sequence` where its arrival belongs.
+template <typename List>
+void InsertByArrival(List& list, std::unique_ptr<Sequence> sequence) {
+  const auto later = [](uint64_t arrival, const std::unique_ptr<Sequence>& other) { return arrival < other->arrival; };
+  const auto at = std::upper_bound(list.begin(), list.end(), sequence->arrival, later);
+  list.insert(at, std::move(sequence));
+}
+
+template <typename List>
+std::unique_ptr<Sequence> TakeFrom(List& list, const Sequence& sequence) {
+  const auto is_it = [&](const std::unique_ptr<Sequence>& other) { return other.get() == &sequence; };
+  const auto it = std::find_if(list.begin(), list.end(), is_it);
+  if (it == list.end()) return nullptr;
+  std::unique_ptr<Sequence> out = std::move(*it);
+  list.erase(it);
+  return out;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const EngineConfig& config, const GroupShape& shape, PrefixCache& cache)
     : config_(config),
@@ -22,6 +43,7 @@ Scheduler::Scheduler(const EngineConfig& config, const GroupShape& shape, Prefix
 void Scheduler::Enqueue(std::unique_ptr<Sequence> sequence) {
   LONGSHELF_CHECK(!is_queue_full() && !Knows(sequence->id));
   by_id_.emplace(sequence->id, sequence.get());
+  sequence->arrival = n_arrived_++;
   waiting_.push_back(std::move(sequence));
   nothing_changed_ = false;
 }
@@ -44,10 +66,8 @@ void Scheduler::Admit(StepPlan& plan) {
       continue;
     }
     for (size_t i = 0; i < n_blocked; ++i) ++waiting_[i]->n_bypassed;
-    const auto it = waiting_.begin() + static_cast<std::ptrdiff_t>(n_blocked);
-    running_.push_back(std::move(*it));
-    waiting_.erase(it);
-    Place(*running_.back(), *std::move(home), plan);
+    InsertByArrival(running_, TakeFrom(waiting_, sequence));
+    Place(sequence, *std::move(home), plan);
   }
 }
 
@@ -77,7 +97,7 @@ std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int
     home.n_blocks_local = std::min(home.match.n_blocks, home.n_tokens_reused / kBlockTokens);
   }
   const BlockPool& pool = cache_.pool(shard);
-  int64_t n_needed = sequence.n_blocks_max() - home.n_blocks_local;
+  int64_t n_needed = BlocksAtAdmission(sequence) - home.n_blocks_local;
   for (int64_t i = 0; i < home.n_blocks_local; ++i) {
     // Held from now on, so no longer there to be handed out.
     if (!pool.is_held(*pool.Find(sequence.chain.keys()[static_cast<size_t>(i)]))) ++n_needed;
@@ -103,7 +123,7 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
     pool.Hold(sequence.blocks.back());
   }
   sequence.n_published = home.n_blocks_local;
-  sequence.n_promised = static_cast<uint32_t>(sequence.n_blocks_max() - home.n_blocks_local);
+  sequence.n_promised = static_cast<uint32_t>(BlocksAtAdmission(sequence) - home.n_blocks_local);
   pool.Promise(sequence.n_promised);
 
   sequence.n_past = home.n_tokens_reused;
@@ -131,7 +151,49 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
     }
   }
   sequence.restored.reset();
-  sequence.Emit(std::move(started));
+  if (!std::exchange(sequence.started, true)) sequence.Emit(std::move(started));
+}
+
+int64_t Scheduler::BlocksAtAdmission(const Sequence& sequence) const {
+  return std::min(sequence.n_blocks_max(), BlocksFor(sequence.n_given + config_.admission_headroom_tokens));
+}
+
+void Scheduler::MakeRoom() {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    const int shard = sequence.slot.shard;
+    BlockPool& pool = cache_.pool(shard);
+    const int64_t n_has = static_cast<int64_t>(sequence.blocks.size()) + sequence.n_promised;
+    const auto n_lacking = static_cast<uint32_t>(std::max<int64_t>(0, BlocksFor(sequence.n_tokens()) - n_has));
+    bool is_running = true;
+    while (is_running && pool.n_available() - pool.n_promised() < n_lacking) {
+      const auto last = std::find_if(running_.rbegin(), running_.rend(), [&](const std::unique_ptr<Sequence>& other) {
+        return other->slot.shard == shard;
+      });
+      is_running = last->get() != &sequence;
+      Preempt(**last);  // never before place i
+    }
+    if (!is_running) {
+      --i;
+      continue;
+    }
+    pool.Promise(n_lacking);
+    sequence.n_promised += n_lacking;
+  }
+}
+
+void Scheduler::Preempt(Sequence& sequence) {
+  std::unique_ptr<Sequence> stopped = StopRunning(sequence);
+  stopped->n_given = stopped->n_tokens();
+  stopped->chain.Extend(stopped->tokens, stopped->n_given);
+  stopped->n_past = 0;
+  stopped->n_published = 0;
+  stopped->publishes = true;
+  stopped->common_prefix = 0;
+  stopped->block_imports.clear();
+  stopped->resume_from.reset();
+  stopped->restored_from_store = false;
+  InsertByArrival(waiting_, std::move(stopped));
 }
 
 // Turns RestoredPrefix into imports; their blocks are not allocated yet.
@@ -197,16 +259,13 @@ std::unique_ptr<Sequence> Scheduler::Remove(uint64_t id) {
   LONGSHELF_CHECK(sequence != nullptr);
   by_id_.erase(id);
   nothing_changed_ = false;
-  const auto is_it = [&](const std::unique_ptr<Sequence>& other) { return other.get() == sequence; };
-  if (const auto it = std::find_if(waiting_.begin(), waiting_.end(), is_it); it != waiting_.end()) {
-    std::unique_ptr<Sequence> out = std::move(*it);
-    waiting_.erase(it);
-    return out;
-  }
-  const auto it = std::find_if(running_.begin(), running_.end(), is_it);
-  LONGSHELF_CHECK(it != running_.end());
-  std::unique_ptr<Sequence> out = std::move(*it);
-  running_.erase(it);
+  if (std::unique_ptr<Sequence> waiting = TakeFrom(waiting_, *sequence); waiting != nullptr) return waiting;
+  return StopRunning(*sequence);
+}
+
+std::unique_ptr<Sequence> Scheduler::StopRunning(Sequence& sequence) {
+  std::unique_ptr<Sequence> out = TakeFrom(running_, sequence);
+  LONGSHELF_CHECK(out != nullptr);
   const auto shard = static_cast<size_t>(out->slot.shard);
   BlockPool& pool = cache_.pool(out->slot.shard);
   pool.Unpromise(std::exchange(out->n_promised, 0));
@@ -215,6 +274,7 @@ std::unique_ptr<Sequence> Scheduler::Remove(uint64_t id) {
   out->blocks.clear();
   free_slots_[shard].insert(out->slot.slot);
   --n_running_[shard];
+  nothing_changed_ = false;
   return out;
 }
 
@@ -242,7 +302,7 @@ void Scheduler::CheckInvariants() const {
   for (const auto& sequence : running_) {
     n_promised[sequence->slot.shard] += sequence->n_promised;
     ++n_home[sequence->slot.shard];
-    LONGSHELF_CHECK(static_cast<int64_t>(sequence->blocks.size() + sequence->n_promised) == sequence->n_blocks_max());
+    LONGSHELF_CHECK(static_cast<int64_t>(sequence->blocks.size() + sequence->n_promised) <= sequence->n_blocks_max());
     for (const uint32_t block : sequence->blocks) LONGSHELF_CHECK(cache_.pool(sequence->slot.shard).is_held(block));
   }
   for (size_t shard = 0; shard < n_home.size(); ++shard) {

@@ -16,11 +16,15 @@ namespace longshelf::engine {
 
 // Which sequences run, where, and with which slot and blocks.
 //
-// Admission. A sequence is admitted when a shard has a free slot and can promise every block it may ever need (prompt
-// plus max_tokens, within the context), so a running sequence never waits for memory and never has to be preempted:
-// there is nothing to deadlock on. A request that could never fit was refused when it came. Requests are admitted in
-// order of arrival; one that has to wait for blocks may be passed by at most kBypassesMax later ones that fit, so it
-// gets its turn.
+// Admission. A request that could never fit was refused when it came. A sequence is admitted when a shard has a free
+// slot and can promise the blocks of everything given plus admission_headroom_tokens of output (or all it may ever
+// need, when that is less). Sequences run in order of arrival; one that has to wait for blocks may be passed by at most
+// kBypassesMax later ones that fit, so it gets its turn.
+//
+// Growth. A sequence that needs a block beyond its promise gets one if the shard has one. Otherwise the latest arrival
+// on that shard is preempted: it loses slot and blocks, goes back to its place in the queue, and is computed again
+// later, mostly from what the cache still holds; same bits, so nobody can tell. The earliest arrival on a shard is
+// never preempted and fits alone, so it always ends: there is nothing to deadlock on and nothing starves.
 //
 // Home shard. The cheapest, counting the prompt tokens left to compute after reuse plus kTokensPerRunning for each
 // sequence at home there; ties go to the lowest shard.
@@ -40,16 +44,18 @@ class Scheduler {
   // Null when unknown.
   Sequence* Find(uint64_t id) const;
 
+  // Lets every running sequence process all its tokens, preempting where blocks are short. Before Admit().
+  void MakeRoom();
   // Admits what fits: gives slots, holds reused blocks, adds open_slots to the plan, emits Started.
   void Admit(StepPlan& plan);
-  // Makes `sequence` hold the blocks for its first n_tokens. REQUIRES: within its promise.
+  // Makes `sequence` hold the blocks for its first n_tokens. REQUIRES: within its promise, as after MakeRoom().
   void GrowTo(Sequence& sequence, int64_t n_tokens);
   // Puts its new full blocks into the cache; `fresh` (may be null) receives those that were not there, by number.
   void Publish(Sequence& sequence, std::vector<int64_t>* fresh);
   // Takes it out, running or waiting: its slot, blocks and promises are free again.
   std::unique_ptr<Sequence> Remove(uint64_t id);
 
-  // In order of admission.
+  // Both in order of arrival.
   const std::vector<std::unique_ptr<Sequence>>& running() const { return running_; }
   const std::deque<std::unique_ptr<Sequence>>& waiting() const { return waiting_; }
   Load CurrentLoad() const;
@@ -69,6 +75,11 @@ class Scheduler {
   std::optional<Home> ChooseHome(const Sequence& sequence) const;
   std::optional<Home> TryShard(const Sequence& sequence, int shard) const;
   void Place(Sequence& sequence, Home home, StepPlan& plan);
+  void Preempt(Sequence& sequence);
+  // Takes a running sequence out of running_ and frees what it has.
+  std::unique_ptr<Sequence> StopRunning(Sequence& sequence);
+  // Blocks it is promised at first.
+  int64_t BlocksAtAdmission(const Sequence& sequence) const;
   void TakeRestored(Sequence& sequence, const Home& home);
   std::string MissReason(const Sequence& sequence, const Home& home) const;
 
@@ -80,6 +91,7 @@ class Scheduler {
   std::unordered_map<uint64_t, Sequence*> by_id_;
   std::vector<std::set<uint16_t>> free_slots_;  // per shard
   std::vector<uint32_t> n_running_;             // per shard
+  uint64_t n_arrived_ = 0;
   // Nothing was enqueued or freed since the last Admit: trying again would end the same.
   bool nothing_changed_ = false;
 };

@@ -17,7 +17,8 @@ namespace longshelf::engine {
 
 constexpr int64_t BlocksFor(int64_t n_tokens) { return (n_tokens + kBlockTokens - 1) / kBlockTokens; }
 
-// A request inside the engine. Waiting: no slot, no blocks. Running: both, and its worst case in blocks promised.
+// A request inside the engine. Waiting: no slot, no blocks. Running: both. A running one that is preempted waits again,
+// with what it has sampled so far as part of what is given.
 struct Sequence {
   uint64_t id = 0;
   SamplingParams sampling;
@@ -31,9 +32,13 @@ struct Sequence {
 
   std::vector<uint32_t> tokens;  // prompt, committed, then sampled ones
   int64_t n_prompt = 0;
-  int64_t n_given = 0;       // prompt and committed: what prefill covers
+  int64_t n_given = 0;       // prompt and committed (and output before a preemption): what prefill covers
   int64_t n_tokens_max = 0;  // ends with kLength when tokens.size() is this
   PrefixChain chain;
+
+  uint64_t arrival = 0;  // place in the order of requests
+  bool started = false;  // was running before: Started is out
+  bool has_sampled = false;
 
   // While waiting.
   uint32_t n_bypassed = 0;  // later requests admitted before this one

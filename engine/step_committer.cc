@@ -51,9 +51,13 @@ void StepCommitter::EmitTokens(StepWork& work, StepResult& result, std::vector<E
     Sequence& sequence = *work.rows[i].sequence;
     sequence.n_past = work.rows[i].n_end;
     if (sequence.n_past < sequence.n_tokens()) {
-      sequence.Emit(PrefillProgress{static_cast<uint32_t>(sequence.n_past), static_cast<uint32_t>(sequence.n_given)});
+      // After a preemption the client is reading output already.
+      if (!sequence.has_sampled) {
+        sequence.Emit(PrefillProgress{static_cast<uint32_t>(sequence.n_past), static_cast<uint32_t>(sequence.n_given)});
+      }
       continue;
     }
+    sequence.has_sampled = true;
     const uint32_t token = result.sampled[i].token;
     const uint32_t index = sequence.n_output();
     sequence.tokens.push_back(token);

@@ -498,6 +498,62 @@ TEST(Engine, AdmitsOnlyWhatItsWorstCaseAllows) {
   EXPECT_EQ(harness.load.n_blocks_free, 10U);
 }
 
+TEST(Engine, RunsMoreThanTheWorstCaseAllowsAndPreemptsWhenOutputsAreLong) {
+  auto group = MakeFakeGroup(1, 16, 12);
+  EngineConfig config = SmallConfig();
+  config.eos_token_id = 5000;
+  config.admission_headroom_tokens = 100;
+  Harness harness(config, *group, kHasher);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  size_t n_rows_max = 0;
+  harness.Then([&] {
+    // Each may grow to 6 blocks, so the worst case allows two; each starts with two.
+    for (uint64_t i = 0; i < 6; ++i) sinks.push_back(harness.Submit(Request(Prompt(200, i), 1300)));
+  });
+  size_t n_opened = 0;
+  group->on_plan = [&](const StepPlan& plan) {
+    n_rows_max = std::max(n_rows_max, plan.rows.size());
+    n_opened += plan.open_slots.size();
+  };
+  ASSERT_TRUE(harness.Run().ok());
+  for (uint64_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(sinks[i]->tokens(), FakeModel::Continue(Prompt(200, i), 1300, 5000)) << i;
+    for (const PrefillProgress& p : sinks[i]->progress) EXPECT_EQ(p.n_total, 200U) << "nobody waits for this prefill";
+  }
+  EXPECT_EQ(n_rows_max, 6U);
+  EXPECT_GT(n_opened, 6U);
+  EXPECT_EQ(harness.load.n_blocks_free, 12U);
+}
+
+TEST(Engine, APreemptedSequenceKeepsItsSamplerAndSurvivesDraining) {
+  const auto request = [](uint64_t seed) {
+    SequenceRequest out = Request(Prompt(200, seed), 400);
+    out.sampling = {.temperature = 1.2, .seed = seed, .presence_penalty = 0.5, .frequency_penalty = 0.3};
+    return out;
+  };
+  EngineConfig config = SmallConfig();
+  config.eos_token_id = 5000;
+  config.admission_headroom_tokens = 0;
+  std::vector<std::vector<uint32_t>> outputs[2];
+  for (const uint32_t n_blocks : {64, 4}) {
+    auto group = MakeFakeGroup(1, 16, n_blocks);
+    Harness harness(config, *group, kHasher);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    harness.Then([&] {
+      for (uint64_t i = 0; i < 3; ++i) sinks.push_back(harness.Submit(request(i)));
+    });
+    group->on_plan = [&](const StepPlan&) {
+      if (group->plans.size() == 150) harness.Drain();
+    };
+    ASSERT_TRUE(harness.Run().ok());
+    for (const auto& sink : sinks) {
+      EXPECT_TRUE(sink->finished.has_value());
+      outputs[n_blocks == 64 ? 0 : 1].push_back(sink->tokens());
+    }
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
+}
+
 TEST(Engine, CountsOnlyComputedTokensWhenThePromptIsShared) {
   auto group = MakeFakeGroup(1, 16, 64);
   Harness harness(SmallConfig(), *group, kHasher);
