@@ -57,7 +57,7 @@ ShutdownSignals::Event ShutdownSignals::Wait(absl::Duration timeout) {
     if (ReadWhole(wake_fd_, &wakes, sizeof wakes)) return Event::kWake;
     const absl::Duration left = deadline - clock.Now();
     if (left <= absl::ZeroDuration()) return Event::kTimeout;
-    const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 1 << 30);
+    const int64_t ms = std::min<int64_t>(absl::ToInt64Milliseconds(left), 1 << 30) + 1;
     epoll_event event;
     const int n = epoll_wait(epoll_fd_, &event, 1, timeout == absl::InfiniteDuration() ? -1 : static_cast<int>(ms));
     LONGSHELF_CHECK(n >= 0 || errno == EINTR);
