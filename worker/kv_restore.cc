@@ -102,7 +102,8 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
     metrics_.RestoreFailed(ReasonOf(found.status()));
     return {nullptr, ReasonOf(found.status()), nullptr};
   }
-  if (found->n_present == 0 && found->checkpoints.empty()) return {nullptr, "cold", nullptr};
+  // The engine knows better whether it ever saw these tokens.
+  if (found->n_present == 0 && found->checkpoints.empty()) return {};
 
   const int64_t n_local = ProbeLocal(request);
   if (n_local >= chain.n_usable) return {};

@@ -73,6 +73,12 @@ KvBridgeOptions BridgeOptions(const NodeModel& model) {
 
 }  // namespace
 
+absl::Status CheckEdgeConfig(const ShardConfig& config) {
+  RETURN_IF_ERROR(proto::CheckListenAddress(config.listen, !config.token.empty(), config.insecure_internal));
+  if (!config.token.empty()) RETURN_IF_ERROR(proto::SharedToken::FromString(config.token).status());
+  return ConnectStore(config).status();  // does not connect yet
+}
+
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
   NodeModel out;
   out.fingerprint = model.fingerprint();
@@ -103,7 +109,7 @@ void WorkerNode::Observer::OnCacheObjects(std::string_view namespace_id, std::ve
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,
                                                                std::vector<int64_t> shard_pids, Clock& clock,
                                                                Metrics& metrics, engine::StepRunner& runner) {
-  RETURN_IF_ERROR(proto::CheckListenAddress(config.listen, !config.token.empty(), config.insecure_internal));
+  RETURN_IF_ERROR(CheckEdgeConfig(config));
   if (!proto::IsLoopback(config.listen) && config.token.empty()) {
     spdlog::warn("--insecure-internal: {} accepts anybody who can reach it", config.listen);
   }

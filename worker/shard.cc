@@ -21,6 +21,7 @@
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
+#include "worker/node_service.h"
 
 namespace longshelf::worker {
 namespace {
@@ -108,6 +109,7 @@ absl::Status Shard::Run() {
   RETURN_IF_ERROR(JoinGroup());
   const Logging logging(config_.log, absl::StrCat("longshelf-shard", rank_ > 0 ? absl::StrCat("-", rank_) : ""));
   const absl::Status status = [this]() -> absl::Status {
+    RETURN_IF_ERROR(CheckEdgeConfig(config_));
     if (rank_ == 0) RETURN_IF_ERROR(StartAdmin());
     RETURN_IF_ERROR(Load());
     if (session_ == nullptr) {

@@ -226,6 +226,17 @@ TEST_F(GenerateServiceTest, CancelsAClientThatDoesNotReadAndLeavesTheOthersAlone
   EXPECT_THAT(metrics_.Serialize(), HasSubstr("longshelf_worker_streams_total{result=\"slow_client\"} 1"));
 }
 
+TEST_F(GenerateServiceTest, ALongSilenceDoesNotEndAHealthyStream) {
+  Serve(Options());
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, GoodRequest());
+  const auto submit = Take<engine::Submit>();
+  // Keepalive pings go on meanwhile; a server with gRPC's own limits would have hung up after four seconds.
+  EXPECT_TRUE(inbox_.Drain(std::chrono::seconds(7)).empty()) << "nothing was cancelled";
+  submit.request.sink->OnEvent(engine::Finished{engine::FinishReason::kStop, 0});
+  EXPECT_TRUE(End(*reader).ok());
+}
+
 TEST_F(GenerateServiceTest, PassesOnWhyTheEngineFailedASequence) {
   Serve(Options());
   grpc::ClientContext context;

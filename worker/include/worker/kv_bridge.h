@@ -33,7 +33,7 @@ struct KvBridgeOptions {
   size_t n_parks_queued_max = 16;
 
   absl::Duration probe_timeout = absl::Seconds(5);  // the engine answers between two steps
-  absl::Duration lookup_timeout = absl::Milliseconds(500);
+  absl::Duration lookup_timeout = absl::Seconds(1);
   // A fetch that takes longer than this is given up and computed instead.
   absl::Duration fetch_timeout = absl::Seconds(2);
   absl::Duration fetch_timeout_per_block = absl::Milliseconds(15);

@@ -35,12 +35,15 @@ struct NodeModel {
 // `model` must outlive what is returned.
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max);
 
+// What can be known to be wrong before a model is loaded. FAILED_PRECONDITION: the listen rule forbids config.listen.
+// INVALID_ARGUMENT: a token or a store address that cannot be one.
+absl::Status CheckEdgeConfig(const ShardConfig& config);
+
 // One worker put together: engine, KV bridge and gRPC edge around a step runner. Created and run on the engine thread;
 // the rest may be called from anywhere.
 class WorkerNode {
  public:
-  // Listens at once, with health NOT_SERVING. FAILED_PRECONDITION: the listen rule forbids config.listen.
-  // INVALID_ARGUMENT: a token or a store address that cannot be one. UNAVAILABLE: cannot listen.
+  // Listens at once, with health NOT_SERVING. As CheckEdgeConfig, and UNAVAILABLE: cannot listen.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Create(const ShardConfig& config, const NodeModel& model,
                                                             std::vector<int64_t> shard_pids, Clock& clock,
                                                             Metrics& metrics, engine::StepRunner& runner);

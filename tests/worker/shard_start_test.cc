@@ -1,0 +1,109 @@
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "memory_check.h"
+#include "testing/fixtures.h"
+
+extern char** environ;
+
+namespace longshelf::worker {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Ended {
+  int exit_code = -1;
+  std::string log;
+};
+
+// Runs longshelf-shard on a fixture model until it ends by itself.
+Ended RunShard(const std::map<std::string, std::string>& changed) {
+  const std::filesystem::path log = testing::MakeTempDir("shard") / "log";
+  std::map<std::string, std::string> options = {{"--model", testing::ModelPath("micro-odd").string()},
+                                                {"--listen", "127.0.0.1:0"},
+                                                {"--admin-listen", "127.0.0.1:0"}};
+  for (const auto& [name, value] : changed) options[name] = value;
+  std::vector<std::string> args = {LONGSHELF_TEST_SHARD};
+  for (const auto& [name, value] : options) args.push_back(name + "=" + value);
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 2, log.c_str(), O_WRONLY | O_CREAT, 0600);
+  pid_t pid = 0;
+  const int spawned = posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  EXPECT_EQ(spawned, 0);
+  int status = 0;
+  Ended out;
+  if (spawned == 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status)) out.exit_code = WEXITSTATUS(status);
+  std::ostringstream text;
+  text << std::ifstream(log).rdbuf();
+  out.log = text.str();
+  return out;
+}
+
+TEST(ShardStart, RefusesToListenOnTheNetworkWithoutAToken) {
+  const Ended ended = RunShard({{"--listen", "0.0.0.0:0"}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("--token-file"));
+  EXPECT_THAT(ended.log, HasSubstr("--insecure-internal"));
+}
+
+TEST(ShardStart, RefusesABlankToken) {
+  const std::filesystem::path file = testing::MakeTempDir("token") / "token";
+  std::ofstream(file) << " \n\t\n";
+  const Ended ended = RunShard({{"--token-file", file.string()}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("token-file"));
+}
+
+TEST(ShardStart, RefusesMoreKvThanThereIsMemoryBeforeLoadingAnything) {
+  const Ended ended = RunShard({{"--kv-memory", "8TiB"}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("are available"));
+  EXPECT_THAT(ended.log, HasSubstr("--kv-memory"));
+  EXPECT_THAT(ended.log, Not(HasSubstr("loading weights")));
+}
+
+TEST(ShardStart, RefusesAContextThatItsKvMemoryCannotHold) {
+  const Ended ended = RunShard({{"--kv-memory", "1MiB"}, {"--context", "1000000"}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("--context is 1000000"));
+}
+
+TEST(ShardStart, NamesAMissingModel) {
+  const Ended ended = RunShard({{"--model", "/nonexistent"}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("/nonexistent"));
+}
+
+TEST(CheckMemory, CountsWeightsOncePerMachineAndTheRestPerShard) {
+  MemoryNeed need;
+  need.weights = 1000;
+  need.kv_blocks = 300;
+  need.states = 20;
+  need.checkpoints = 1;
+  EXPECT_TRUE(CheckMemory(need, 1, 1321).ok());
+  EXPECT_FALSE(CheckMemory(need, 1, 1320).ok());
+  EXPECT_TRUE(CheckMemory(need, 2, 1642).ok());
+  const absl::Status refused = CheckMemory(need, 2, 1641);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1642 bytes of memory and 1641 are available"));
+}
+
+TEST(CheckMemory, SeesTheMemoryOfThisMachine) { EXPECT_GT(AvailableMemoryBytes(), uint64_t{1} << 20); }
+
+}  // namespace
+}  // namespace longshelf::worker
