@@ -1,13 +1,15 @@
-#include <unistd.h>
-
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <fstream>
+#include <limits>
 #include <map>
 
 #include "absl/status/status.h"
 #include "common/status.h"
 #include "dtype.h"
+#include "engine/model/plan.h"
 #include "engine/model/weights.h"
 #include "tensor_scan.h"
 #include "text.h"
@@ -105,16 +107,35 @@ void FillTensor(const TensorSpec& spec, uint64_t key, std::span<uint8_t> out) {
   }
 }
 
+// What can be had without pushing other programs out: MemAvailable, or less when a memory cgroup says so. Zero when
+// neither can be read.
+uint64_t AvailableMemoryBytes() {
+  uint64_t available = 0;
+  std::ifstream meminfo("/proc/meminfo");
+  for (std::string key; meminfo >> key; meminfo.ignore(std::numeric_limits<std::streamsize>::max(), '\n')) {
+    if (key == "MemAvailable:" && meminfo >> available) {
+      available *= 1024;
+      break;
+    }
+  }
+  uint64_t limit = 0;
+  uint64_t used = 0;
+  std::ifstream max("/sys/fs/cgroup/memory.max");  // "max" when there is no limit
+  std::ifstream current("/sys/fs/cgroup/memory.current");
+  if (max >> limit && current >> used) {
+    available = std::min(available, limit > used ? limit - used : 0);
+  }
+  return available;
+}
+
 struct RandomStorage final : TensorSource {
-  RandomStorage(uint64_t seed_in, uint64_t budget_in) : seed(seed_in), budget(budget_in) {}
+  explicit RandomStorage(uint64_t seed_in) : seed(seed_in) {}
 
   absl::StatusOr<const TensorView*> Get(const TensorSpec& spec) override {
     const std::optional<uint64_t> n_bytes = TensorBytes(spec.dtype, spec.shape);
-    if (!n_bytes.has_value() || *n_bytes > budget) {
-      return absl::ResourceExhaustedError(
-          Cat("tensor ", spec.name, ": random weights of this config do not fit the machine's memory"));
+    if (!n_bytes.has_value()) {
+      return absl::ResourceExhaustedError(Cat("tensor ", spec.name, ": size overflows 64 bits"));
     }
-    budget -= *n_bytes;
     uint8_t* data = owned.Allocate(*n_bytes);
     FillTensor(spec, HashName(spec.name, seed), {data, *n_bytes});
     TensorView& view = views[spec.name];
@@ -123,7 +144,6 @@ struct RandomStorage final : TensorSource {
   }
 
   uint64_t seed;
-  uint64_t budget;
   OwnedBuffers owned;
   std::map<std::string, TensorView> views;
 };
@@ -131,8 +151,16 @@ struct RandomStorage final : TensorSource {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const ModelConfig& config, uint64_t seed) {
-  const auto memory = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  auto storage = std::make_shared<RandomStorage>(seed, memory / 10 * 9);
+  // All of it is asked for before any of it is generated. Within the bounds of a ModelConfig the sum cannot overflow.
+  const ParameterTable parameters = CountParameters(config);
+  const auto needed = static_cast<uint64_t>(parameters.main.stored_bytes + parameters.mtp.stored_bytes);
+  const uint64_t available = AvailableMemoryBytes();
+  if (needed > available / 10 * 9) {
+    return absl::ResourceExhaustedError(Cat("random weights of this config need ", needed >> 20,
+                                            " MiB of memory, this machine has ", available >> 20,
+                                            " MiB available; take a config with fewer layers or experts"));
+  }
+  auto storage = std::make_shared<RandomStorage>(seed);
   ASSIGN_OR_RETURN(BuiltWeights built, BuildWeights(config, *storage, storage->owned));
   TensorView seed_view = {Dtype::kU64, {1}, {reinterpret_cast<const uint8_t*>(&seed), sizeof(seed)}};
   ASSIGN_OR_RETURN(built.weights->digest, ScanTensors(config, {{"random seed", &seed_view}}, nullptr));

@@ -51,5 +51,13 @@ TEST(RandomWeights, AreEqualForEqualSeedsAndHoldTheShapesOfTheConfig) {
   EXPECT_EQ((*a)->mtp.size(), 1U);
 }
 
+TEST(RandomWeights, LargerThanMemoryAreRefusedBeforeAnyIsGenerated) {
+  ModelConfig config = ProConfig();
+  config.n_routed_experts = 4096;  // 8 TiB
+  const auto weights = MakeRandomModelWeights(config, 7);
+  EXPECT_EQ(weights.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(weights.status().message()), ::testing::HasSubstr("MiB available"));
+}
+
 }  // namespace
 }  // namespace longshelf::engine
