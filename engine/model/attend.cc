@@ -14,7 +14,7 @@ void AttendHead(const KernelTable& kernels, bool native, const float* q, int64_t
                 float sink, std::span<float> p, float* out) {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   float max = -std::numeric_limits<float>::infinity();
-  float sum = 0.0F;
+  double sum = 0.0;
   std::fill(out, out + width, 0.0F);
   const float* const* keys = tiles.keys.data();
   for (const int64_t n : tiles.tile_sizes) {
@@ -24,19 +24,20 @@ void AttendHead(const KernelTable& kernels, bool native, const float* q, int64_t
       max = std::max(max, p[static_cast<size_t>(k)]);
     }
     const float rescale = std::exp(previous_max - max);
-    float tile_sum = 0.0F;
+    double tile_sum = 0.0;
     for (float& v : p.first(static_cast<size_t>(n))) {
       v = std::exp(v - max);
-      tile_sum += v;
+      tile_sum += static_cast<double>(v);
       if (native) v = RoundBf16(v);
     }
-    sum = sum * rescale + tile_sum;
+    sum = sum * static_cast<double>(rescale) + tile_sum;
     kernels.weighted_sum(p.data(), keys, n, width, rescale, out);
     keys += n;
   }
-  sum += std::exp(sink - max);
+  sum += std::exp(static_cast<double>(sink) - static_cast<double>(max));
+  const auto denominator = static_cast<float>(sum);
   for (int64_t c = 0; c < width; ++c) {
-    out[c] /= sum;
+    out[c] /= denominator;
     if (native) out[c] = RoundBf16(out[c]);
   }
 }

@@ -1,8 +1,9 @@
 #include "compressor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
+
+#include "exp.h"
 
 namespace longshelf::engine {
 
@@ -88,15 +89,23 @@ void Compressor::PoolWindow(const Source& source, int64_t entry, float* out) con
   for (int64_t c = 0; c < d_; ++c) {
     float max = g[0][c];
     for (int64_t i = 1; i < n; ++i) max = std::max(max, g[i][c]);
-    // In double: a chain of up to 128 roundings would show in the stored entry.
-    double sum = 0.0;
-    double value = 0.0;
+    float weights[2 * 128];
+    float sum = 0.0F;
     for (int64_t i = 0; i < n; ++i) {
-      const double weight = std::exp(static_cast<double>(g[i][c]) - static_cast<double>(max));
-      sum += weight;
-      value += weight * static_cast<double>(a[i][c]);
+      weights[i] = ExpFp32(g[i][c] - max);
+      sum += weights[i];
     }
-    out[c] = static_cast<float>(value / sum);
+    // Sums of 16, then their sum: a chain of 128 roundings would show in the stored entry.
+    float value = 0.0F;
+    float part = 0.0F;
+    for (int64_t i = 0; i < n; ++i) {
+      part += weights[i] / sum * a[i][c];
+      if (i % 16 == 15) {
+        value += part;
+        part = 0.0F;
+      }
+    }
+    out[c] = value + part;
   }
 }
 

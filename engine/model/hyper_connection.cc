@@ -1,12 +1,11 @@
 #include "hyper_connection.h"
 
 #include <algorithm>
-#include <cmath>
+
+#include "exp.h"
 
 namespace longshelf::engine {
 namespace {
-
-float Sigmoid(float x) { return 1.0F / (1.0F + std::exp(-x)); }
 
 // mixes [n, n_out] = (fn . flat) / rms(flat), over all hc * D values of a token.
 std::vector<float> Mixes(Ops& ops, const HyperConnection& site, const float* streams, int64_t n) {
@@ -14,11 +13,8 @@ std::vector<float> Mixes(Ops& ops, const HyperConnection& site, const float* str
   const int64_t n_out = site.fn.rows;
   std::vector<float> mixes(static_cast<size_t>(n * n_out));
   ops.MatMul(site.fn, streams, n, mixes.data());
-  const auto eps = static_cast<float>(ops.config().rms_norm_eps);
   ops.pool().Run(n, [&](int64_t i, int) {
-    const float* flat = streams + i * width;
-    const float mean = ops.kernels().dot(flat, flat, width) / static_cast<float>(width);
-    const float r = 1.0F / std::sqrt(mean + eps);
+    const float r = ops.InverseRms(streams + i * width, width);
     for (int64_t j = 0; j < n_out; ++j) mixes[static_cast<size_t>(i * n_out + j)] *= r;
   });
   return mixes;
@@ -53,7 +49,7 @@ void SplitSinkhorn(const ModelConfig& config, const float* mixes, const float* s
     const float max = *std::max_element(row, row + hc);
     float sum = 0.0F;
     for (int64_t k = 0; k < hc; ++k) {
-      row[k] = std::exp(row[k] - max);
+      row[k] = ExpFp32(row[k] - max);
       sum += row[k];
     }
     for (int64_t k = 0; k < hc; ++k) row[k] = row[k] / sum + eps;

@@ -22,6 +22,8 @@ constexpr D d;
 constexpr DI di;
 constexpr int64_t kN = static_cast<int64_t>(hn::MaxLanes(D()));
 constexpr int64_t kParts = kLanes / kN;
+// Rows per chain of a weighted sum.
+constexpr int64_t kSumRows = 16;
 
 // Folds 16 chains: j with j+8, then +4, +2, +1.
 HWY_INLINE float Fold(const V* parts) {
@@ -124,46 +126,46 @@ void DecodeRow(const Matrix& m, int64_t row, float* out) {
       __builtin_memcpy(out, m.data + row * m.cols * 4, static_cast<size_t>(m.cols) * 4);
       break;
   }
-  for (int64_t c = m.cols; c < RoundUpToLanes(m.cols); ++c) out[c] = 0.0F;
 }
 
-// An MR x NR tile of dot products; every one of them is the same chain whatever MR and NR are.
-template <int MR, int NR>
-HWY_INLINE void MatMulTile(const float* x, int64_t x_stride, const float* w, int64_t k, float* y, int64_t y_stride) {
-  V acc[MR][NR][kParts];
+// MR rows of x against kLanes weight rows.
+template <int MR>
+HWY_INLINE void MatMulTile(const float* x, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
+                           int64_t y_stride) {
+  V acc[MR][kParts];
   for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) {
-      for (int64_t p = 0; p < kParts; ++p) acc[i][j][p] = hn::Zero(d);
-    }
+    for (int64_t p = 0; p < kParts; ++p) acc[i][p] = hn::Zero(d);
   }
-  for (int64_t c = 0; c < k; c += kLanes) {
-    for (int64_t p = 0; p < kParts; ++p) {
-      V wv[NR];
-      for (int j = 0; j < NR; ++j) wv[j] = hn::LoadU(d, w + j * k + c + p * kN);
-      for (int i = 0; i < MR; ++i) {
-        const V xv = hn::LoadU(d, x + i * x_stride + c + p * kN);
-        for (int j = 0; j < NR; ++j) acc[i][j][p] = hn::MulAdd(xv, wv[j], acc[i][j][p]);
+  for (int64_t begin = 0; begin < k;) {
+    const int64_t end = begin + NextSumBlock(k - begin);
+    V chain[MR][kParts];
+    for (int i = 0; i < MR; ++i) {
+      for (int64_t p = 0; p < kParts; ++p) chain[i][p] = hn::Zero(d);
+    }
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t p = 0; p < kParts; ++p) {
+        const V wv = hn::LoadU(d, w + c * kLanes + p * kN);
+        for (int i = 0; i < MR; ++i) chain[i][p] = hn::MulAdd(hn::Set(d, x[i * x_stride + c]), wv, chain[i][p]);
       }
     }
+    for (int i = 0; i < MR; ++i) {
+      for (int64_t p = 0; p < kParts; ++p) acc[i][p] = hn::Add(acc[i][p], chain[i][p]);
+    }
+    begin = end;
   }
+  alignas(64) float lanes[kLanes];
   for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) y[i * y_stride + j] = Fold(acc[i][j]);
+    for (int64_t p = 0; p < kParts; ++p) hn::Store(acc[i][p], d, lanes + p * kN);
+    for (int64_t j = 0; j < n; ++j) y[i * y_stride + j] = lanes[j];
   }
-}
-
-template <int MR>
-void MatMulRows(const float* x, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y, int64_t y_stride) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4) MatMulTile<MR, 4>(x, x_stride, w + j * k, k, y + j, y_stride);
-  for (; j < n; ++j) MatMulTile<MR, 1>(x, x_stride, w + j * k, k, y + j, y_stride);
 }
 
 void MatMul(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
             int64_t y_stride) {
-  constexpr int kRows = kParts == 1 ? 4 : 1;  // AVX2 has half the registers and needs two per chain
+  constexpr int kRows = kParts == 1 ? 8 : 4;
   int64_t i = 0;
-  for (; i + kRows <= m; i += kRows) MatMulRows<kRows>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
-  for (; i < m; ++i) MatMulRows<1>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
+  for (; i + kRows <= m; i += kRows) MatMulTile<kRows>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
+  for (; i < m; ++i) MatMulTile<1>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
 }
 
 float Dot(const float* a, const float* b, int64_t n) {
@@ -189,6 +191,49 @@ float Dot(const float* a, const float* b, int64_t n) {
   return Fold(acc);
 }
 
+// One set of 32 accumulators: 4 groups of 8 lanes.
+constexpr int64_t kSquareLanes = 8;
+constexpr int64_t kSquareWidth = 4 * kSquareLanes;
+
+float SumSquares(const float* x, int64_t n) {
+  constexpr int64_t kVectors = kSquareWidth / kN;
+  constexpr int kLevels = 4;
+  V acc[kLevels][kVectors];
+  for (int level = 0; level < kLevels; ++level) {
+    for (int64_t v = 0; v < kVectors; ++v) acc[level][v] = hn::Zero(d);
+  }
+  const int64_t n_rows = n / kSquareWidth;
+  for (int64_t row = 0; row < n_rows; ++row) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const V value = hn::LoadU(d, x + row * kSquareWidth + v * kN);
+      acc[0][v] = hn::Add(acc[0][v], hn::Mul(value, value));
+    }
+    int64_t done = row + 1;
+    for (int level = 1; level < kLevels && done % 16 == 0; ++level, done /= 16) {
+      for (int64_t v = 0; v < kVectors; ++v) {
+        acc[level][v] = hn::Add(acc[level][v], acc[level - 1][v]);
+        acc[level - 1][v] = hn::Zero(d);
+      }
+    }
+  }
+  alignas(64) float lanes[kSquareWidth];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    for (int level = 1; level < kLevels; ++level) acc[0][v] = hn::Add(acc[0][v], acc[level][v]);
+    hn::Store(acc[0][v], d, lanes + v * kN);
+  }
+  int64_t i = n_rows * kSquareWidth;
+  for (; i + kSquareLanes <= n; i += kSquareLanes) {
+    for (int64_t j = 0; j < kSquareLanes; ++j) lanes[j] = lanes[j] + x[i + j] * x[i + j];
+  }
+  for (int64_t group = 1; group < 4; ++group) {
+    for (int64_t j = 0; j < kSquareLanes; ++j) lanes[j] = lanes[j] + lanes[group * kSquareLanes + j];
+  }
+  float sum = 0.0F;
+  for (; i < n; ++i) sum = sum + x[i] * x[i];
+  for (int64_t j = 0; j < kSquareLanes; ++j) sum = sum + lanes[j];
+  return sum;
+}
+
 void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale, float* out) {
   constexpr int64_t kTile = 4 * kN;
   const V scale = hn::Set(d, rescale);
@@ -196,15 +241,23 @@ void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64
   for (; c + kTile <= width; c += kTile) {
     V acc[4];
     for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Mul(hn::LoadU(d, out + c + t * kN), scale);
-    for (int64_t i = 0; i < n_rows; ++i) {
-      const V pv = hn::Set(d, p[i]);
-      for (int64_t t = 0; t < 4; ++t) acc[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), acc[t]);
+    for (int64_t begin = 0; begin < n_rows; begin += kSumRows) {
+      V chain[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+      for (int64_t i = begin; i < begin + kSumRows && i < n_rows; ++i) {
+        const V pv = hn::Set(d, p[i]);
+        for (int64_t t = 0; t < 4; ++t) chain[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), chain[t]);
+      }
+      for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Add(acc[t], chain[t]);
     }
     for (int64_t t = 0; t < 4; ++t) hn::StoreU(acc[t], d, out + c + t * kN);
   }
   for (; c < width; ++c) {
     float acc = out[c] * rescale;
-    for (int64_t i = 0; i < n_rows; ++i) acc = __builtin_fmaf(p[i], rows[i][c], acc);
+    for (int64_t begin = 0; begin < n_rows; begin += kSumRows) {
+      float chain = 0.0F;
+      for (int64_t i = begin; i < begin + kSumRows && i < n_rows; ++i) chain = __builtin_fmaf(p[i], rows[i][c], chain);
+      acc += chain;
+    }
     out[c] = acc;
   }
 }
@@ -234,7 +287,7 @@ void IndexDots(const float* q, int64_t n_heads, int64_t width, const float* keys
 }
 
 KernelTable MakeTable() {
-  return {kParts == 1 ? "avx512" : "avx2", &DecodeRow, &MatMul, &Dot, &WeightedSum, &IndexDots};
+  return {kParts == 1 ? "avx512" : "avx2", &DecodeRow, &MatMul, &Dot, &SumSquares, &WeightedSum, &IndexDots};
 }
 
 }  // namespace HWY_NAMESPACE

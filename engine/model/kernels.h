@@ -10,25 +10,42 @@
 
 // The vector kernels, one table per instruction set, chosen once at start.
 //
-// Bits are defined without reference to a vector width: a dot product is 16 interleaved chains of fused multiply-adds
-// (chain j takes elements j, j+16, ..., in order) folded by a fixed tree (j with j+8, +4, +2, +1). Every instruction
-// set computes exactly that, for every tile shape, so results depend neither on the machine nor on the rows computed
-// together.
+// Bits are defined without reference to a vector width, a tile or a thread: every sum below is a fixed set of chains of
+// fused multiply-adds in a fixed order. Every instruction set computes exactly that, so results depend neither on the
+// machine nor on the rows computed together.
 namespace longshelf::engine {
 
 inline constexpr int64_t kLanes = 16;
 
 constexpr int64_t RoundUpToLanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+// Most columns of one chain of a matrix product: keeps long sums accurate.
+inline constexpr int64_t kSumBlock = 384;
+
+// Columns of the next chain when `rest` columns are left: full blocks, and the last two even. The usual blocking of a
+// single precision product, so that sums in plain fp32 round as they do elsewhere.
+constexpr int64_t NextSumBlock(int64_t rest) {
+  if (rest >= 2 * kSumBlock) return kSumBlock;
+  return rest > kSumBlock ? RoundUpToLanes((rest + 1) / 2) : rest;
+}
+
 struct KernelTable {
   const char* isa;
-  // out: [cols] fp32 values of row `row`; out[cols, RoundUpToLanes(cols)) is zeroed.
+  // out: [cols] fp32 values of row `row`; needs room for RoundUpToLanes(cols).
   void (*decode_row)(const Matrix& m, int64_t row, float* out);
-  // y[i * y_stride + j] = dot(x row i, w row j). x: [m, x_stride], w: [n, k]; k is a multiple of kLanes.
+  // y[i * y_stride + j] = sum over blocks of columns (NextSumBlock), in order, of one chain over c ascending of
+  // x[i * x_stride + c] * w[c * kLanes + j], for j < n <= kLanes. x: [m, k]; w: [k, kLanes], kLanes weight rows side by
+  // side (spare ones zero).
   void (*matmul)(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
                  int64_t y_stride);
+  // kLanes interleaved chains (chain j takes elements j, j + kLanes, ...) folded by a fixed tree (+8, +4, +2, +1).
   float (*dot)(const float* a, const float* b, int64_t n);
-  // out[c] = out[c] * rescale + sum over i ascending of p[i] * rows[i][c], one fused chain per channel.
+  // Sum of x[i]^2: each square rounded, added to accumulator i % 32; accumulators are emptied into a second set after
+  // every 16 additions (and those into a third after every 256, into a fourth after every 4096), which keeps the error
+  // of long rows small; the 32 are folded 8 lanes at a time, then lane by lane.
+  float (*sum_squares)(const float* x, int64_t n);
+  // out[c] = out[c] * rescale + sum of p[i] * rows[i][c]: per channel, one fused chain for every 16 rows, the chains
+  // added in order.
   void (*weighted_sum)(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale,
                        float* out);
   // acc[h * kLanes + j] = one fused chain over c ascending of q[h * width + c] * keys[c * kLanes + j].

@@ -4,14 +4,13 @@
 #include <cmath>
 #include <numeric>
 
+#include "exp.h"
 #include "expert_rows.h"
 
 namespace longshelf::engine {
 namespace {
 
 float SqrtSoftplus(float x) { return std::sqrt(std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x)))); }
-
-float Silu(float x) { return x / (1.0F + std::exp(-x)); }
 
 // h = silu(min(a, limit)) * clamp(b, -limit, limit) * weight, rounded; limit 0 = no clamp.
 void SwiGlu(const Ops& ops, float* a, const float* b, int64_t n, float limit, float weight) {
@@ -119,9 +118,7 @@ void Moe::Route(Ops& ops, const float* x, std::span<const uint32_t> tokens, int6
 void Moe::RunExperts(Ops& ops, const std::vector<DispatchedRow>& rows, std::byte* results) const {
   const ModelConfig& config = ops.config();
   const int64_t width = config.hidden_size;
-  const int64_t padded_width = RoundUpToLanes(width);
   const int64_t inner = config.moe_intermediate_size;
-  const int64_t padded_inner = RoundUpToLanes(inner);
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const ExpertRowFormat result_format = ResultRowFormat(ops);
   const size_t result_bytes = ExpertRowBytes(result_format, width);
@@ -136,23 +133,23 @@ void Moe::RunExperts(Ops& ops, const std::vector<DispatchedRow>& rows, std::byte
     const size_t begin = begins[static_cast<size_t>(group)];
     const auto m = static_cast<int64_t>(begins[static_cast<size_t>(group) + 1] - begin);
     const ExpertWeights& expert = weights_.experts[rows[begin].expert];
-    std::vector<float> x(static_cast<size_t>(m * padded_width));
+    std::vector<float> x(static_cast<size_t>(m * width));
     for (int64_t i = 0; i < m; ++i) {
-      DecodeExpertRow(row_format, rows[begin + static_cast<size_t>(i)].row, width, x.data() + i * padded_width);
+      DecodeExpertRow(row_format, rows[begin + static_cast<size_t>(i)].row, width, x.data() + i * width);
     }
-    std::vector<float> a(static_cast<size_t>(m * padded_inner));
-    std::vector<float> b(static_cast<size_t>(m * padded_inner));
-    ops.MatMulSerial(expert.w1, 0, inner, x.data(), m, a.data(), padded_inner, thread);
-    ops.MatMulSerial(expert.w3, 0, inner, x.data(), m, b.data(), padded_inner, thread);
+    std::vector<float> a(static_cast<size_t>(m * inner));
+    std::vector<float> b(static_cast<size_t>(m * inner));
+    ops.MatMulSerial(expert.w1, 0, inner, x.data(), m, width, a.data(), inner, thread);
+    ops.MatMulSerial(expert.w3, 0, inner, x.data(), m, width, b.data(), inner, thread);
     ops.Round(a);
     ops.Round(b);
     for (int64_t i = 0; i < m; ++i) {
-      float* h = a.data() + i * padded_inner;
-      SwiGlu(ops, h, b.data() + i * padded_inner, inner, limit, rows[begin + static_cast<size_t>(i)].weight);
+      float* h = a.data() + i * inner;
+      SwiGlu(ops, h, b.data() + i * inner, inner, limit, rows[begin + static_cast<size_t>(i)].weight);
       ops.QuantizeInput(expert.w2, h, 1, inner);
     }
     std::vector<float> out(static_cast<size_t>(m * width));
-    ops.MatMulSerial(expert.w2, 0, width, a.data(), m, out.data(), width, thread);
+    ops.MatMulSerial(expert.w2, 0, width, a.data(), m, inner, out.data(), width, thread);
     for (int64_t i = 0; i < m; ++i) {
       EncodeExpertRow(result_format, out.data() + i * width, width,
                       results + (begin + static_cast<size_t>(i)) * result_bytes);

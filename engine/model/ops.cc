@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "activation_quant.h"
 #include "float_formats.h"
@@ -10,8 +9,8 @@
 namespace longshelf::engine {
 namespace {
 
-// Weight rows decoded at once: small enough to stay in L1/L2 beside the activations.
-constexpr int64_t kTileRows = 32;
+// Weight rows per work item.
+constexpr int64_t kTileRows = 2 * kLanes;
 constexpr int64_t kLinearQuantBlock = 128;
 
 }  // namespace
@@ -32,15 +31,22 @@ void Ops::Round(std::span<float> x) const {
   for (float& v : x) v = RoundBf16(v);
 }
 
-void Ops::MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, const float* x, int64_t n, float* y,
-                       int64_t y_stride, int thread) {
-  const int64_t k = RoundUpToLanes(w.cols);
-  std::vector<float>& tile = scratch(thread);
-  tile.resize(static_cast<size_t>(std::max<int64_t>(kTileRows * k, static_cast<int64_t>(tile.size()))));
-  for (int64_t begin = row_begin; begin < row_end; begin += kTileRows) {
-    const int64_t n_rows = std::min(kTileRows, row_end - begin);
-    for (int64_t r = 0; r < n_rows; ++r) kernels_.decode_row(w, begin + r, tile.data() + r * k);
-    kernels_.matmul(x, n, k, tile.data(), n_rows, k, y + (begin - row_begin), y_stride);
+void Ops::MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, const float* x, int64_t n, int64_t x_stride,
+                       float* y, int64_t y_stride, int thread) {
+  const int64_t row_width = RoundUpToLanes(w.cols);
+  const auto need = static_cast<size_t>((kLanes + 1) * row_width);
+  std::vector<float>& memory = scratch(thread);
+  if (memory.size() < need) memory.resize(need);
+  float* row = memory.data();
+  float* tile = row + row_width;  // [cols, kLanes]
+  for (int64_t begin = row_begin; begin < row_end; begin += kLanes) {
+    const int64_t n_rows = std::min(kLanes, row_end - begin);
+    if (n_rows < kLanes) std::fill_n(tile, w.cols * kLanes, 0.0F);
+    for (int64_t r = 0; r < n_rows; ++r) {
+      kernels_.decode_row(w, begin + r, row);
+      for (int64_t c = 0; c < w.cols; ++c) tile[c * kLanes + r] = row[c];
+    }
+    kernels_.matmul(x, n, x_stride, tile, n_rows, w.cols, y + (begin - row_begin), y_stride);
   }
 }
 
@@ -48,19 +54,11 @@ void Ops::MatMul(const Matrix& w, const float* x, int64_t n, float* y) { MatMulR
 
 void Ops::MatMulRows(const Matrix& w, int64_t row_begin, int64_t n_rows, const float* x, int64_t n, float* y) {
   if (n == 0) return;
-  const int64_t k = RoundUpToLanes(w.cols);
-  if (k != w.cols) {
-    padded_.assign(static_cast<size_t>(n * k), 0.0F);
-    for (int64_t i = 0; i < n; ++i) {
-      std::memcpy(padded_.data() + i * k, x + i * w.cols, static_cast<size_t>(w.cols) * sizeof(float));
-    }
-    x = padded_.data();
-  }
   const int64_t n_tiles = (n_rows + kTileRows - 1) / kTileRows;
   pool_.Run(n_tiles, [&](int64_t tile, int thread) {
     const int64_t begin = tile * kTileRows;
     const int64_t end = std::min(begin + kTileRows, n_rows);
-    MatMulSerial(w, row_begin + begin, row_begin + end, x, n, y + begin, n_rows, thread);
+    MatMulSerial(w, row_begin + begin, row_begin + end, x, n, w.cols, y + begin, n_rows, thread);
   });
 }
 
@@ -79,9 +77,13 @@ void Ops::Linear(const Matrix& w, const float* x, int64_t n, float* y) {
   Round({y, static_cast<size_t>(n * w.rows)});
 }
 
+float Ops::InverseRms(const float* x, int64_t width) const {
+  const float mean = kernels_.sum_squares(x, width) / static_cast<float>(width);
+  return 1.0F / std::sqrt(mean + static_cast<float>(config_.rms_norm_eps));
+}
+
 void Ops::RmsNormRow(std::span<const float> weight, const float* x, int64_t width, float* out) const {
-  const float mean = kernels_.dot(x, x, width) / static_cast<float>(width);
-  const float r = 1.0F / std::sqrt(mean + static_cast<float>(config_.rms_norm_eps));
+  const float r = InverseRms(x, width);
   if (weight.empty()) {
     for (int64_t i = 0; i < width; ++i) out[i] = Round(x[i] * r);
   } else {

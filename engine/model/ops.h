@@ -32,13 +32,15 @@ class Ops {
   // y = x (rows [row_begin, row_begin + n_rows) of w)^T: y [n, n_rows].
   void MatMulRows(const Matrix& w, int64_t row_begin, int64_t n_rows, const float* x, int64_t n, float* y);
   // The same inside one thread, for work that is already parallel. `thread` names the scratch.
-  void MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, const float* x, int64_t n, float* y,
-                    int64_t y_stride, int thread);
+  void MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, const float* x, int64_t n, int64_t x_stride,
+                    float* y, int64_t y_stride, int thread);
   // The model's linear: in native numerics a quantised weight quantises its input (Q8, 128 channels); output rounded.
   void Linear(const Matrix& w, const float* x, int64_t n, float* y);
   // Input quantisation of a linear with weight `w`, in place; nothing in fp32 or for unquantised weights.
   void QuantizeInput(const Matrix& w, float* x, int64_t n, int64_t width) const;
 
+  // (mean(x^2) + rms_norm_eps)^(-1/2)
+  float InverseRms(const float* x, int64_t width) const;
   // out = RMS_w(x) rounded, row by row. weight may be empty (RMS_1). In place allowed.
   void RmsNorm(std::span<const float> weight, const float* x, int64_t n, int64_t width, float* out);
   void RmsNormRow(std::span<const float> weight, const float* x, int64_t width, float* out) const;
@@ -52,7 +54,6 @@ class Ops {
   ThreadPool pool_;
   std::vector<std::vector<float>> scratch_;  // decoded weight rows, per thread
   std::vector<float> quantized_;
-  std::vector<float> padded_;
 };
 
 bool IsQuantized(const Matrix& w);
