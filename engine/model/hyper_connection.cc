@@ -52,7 +52,8 @@ void SplitSinkhorn(const ModelConfig& config, const float* mixes, const float* s
       row[k] = ExpFp32(row[k] - max);
       sum += row[k];
     }
-    for (int64_t k = 0; k < hc; ++k) row[k] = row[k] / sum + eps;
+    const float inverse = 1.0F / sum;
+    for (int64_t k = 0; k < hc; ++k) row[k] = row[k] * inverse + eps;
   }
   const auto normalize = [&](int64_t stride, int64_t step) {
     for (int64_t line = 0; line < hc; ++line) {
