@@ -9,37 +9,51 @@
 namespace longshelf::engine {
 namespace {
 
-// One head, by online softmax over the tiles. p: scratch of the largest tile.
-void AttendHead(const KernelTable& kernels, bool native, const float* q, int64_t width, const AttendKeyTiles& tiles,
-                float sink, std::span<float> p, float* out) {
+// Sum of a tile's n <= kAttendTile probabilities: 32 accumulators folded in fours of eight lanes, then lane by lane.
+float SumTile(const float* p, int64_t n) {
+  float lanes[32] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i % 32] += p[i];
+  float sum = 0.0F;
+  for (int64_t j = 0; j < 8; ++j) sum += ((lanes[j] + lanes[8 + j]) + lanes[16 + j]) + lanes[24 + j];
+  return sum;
+}
+
+// scores: [n_heads, kAttendTile] of n <= kAttendTile keys, scaled.
+void ScoreTile(const KernelTable& kernels, const float* q, int64_t n_heads, int64_t width, const float* const* keys,
+               int64_t n, std::vector<float>& transposed, float* scores) {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+  transposed.assign(static_cast<size_t>(width * kLanes), 0.0F);
+  for (int64_t begin = 0; begin < n; begin += kLanes) {
+    const int64_t n_keys = std::min(kLanes, n - begin);
+    for (int64_t k = 0; k < n_keys; ++k) {
+      const float* key = keys[begin + k];
+      for (int64_t c = 0; c < width; ++c) transposed[static_cast<size_t>(c * kLanes + k)] = key[c];
+    }
+    kernels.matmul(q, n_heads, width, transposed.data(), n_keys, width, scores + begin, kAttendTile);
+  }
+  for (int64_t h = 0; h < n_heads; ++h) {
+    for (int64_t k = 0; k < n; ++k) scores[h * kAttendTile + k] *= scale;
+  }
+}
+
+// The running softmax of one head.
+struct HeadState {
   float max = -std::numeric_limits<float>::infinity();
-  double sum = 0.0;
-  std::fill(out, out + width, 0.0F);
-  const float* const* keys = tiles.keys.data();
-  for (const int64_t n : tiles.tile_sizes) {
-    const float previous_max = max;
-    for (int64_t k = 0; k < n; ++k) {
-      p[static_cast<size_t>(k)] = kernels.dot(q, keys[k], width) * scale;
-      max = std::max(max, p[static_cast<size_t>(k)]);
-    }
-    const float rescale = std::exp(previous_max - max);
-    double tile_sum = 0.0;
-    for (float& v : p.first(static_cast<size_t>(n))) {
-      v = std::exp(v - max);
-      tile_sum += static_cast<double>(v);
-      if (native) v = RoundBf16(v);
-    }
-    sum = sum * static_cast<double>(rescale) + tile_sum;
-    kernels.weighted_sum(p.data(), keys, n, width, rescale, out);
-    keys += n;
+  float sum = 0.0F;
+};
+
+// Adds one tile to a head: p holds its n scores and is overwritten by their probabilities.
+void AddTile(const KernelTable& kernels, bool native, float* p, const float* const* keys, int64_t n, int64_t width,
+             HeadState& head, float* out) {
+  const float previous_max = head.max;
+  head.max = std::max(head.max, *std::max_element(p, p + n));
+  const float rescale = std::exp(previous_max - head.max);
+  for (int64_t k = 0; k < n; ++k) p[k] = std::exp(p[k] - head.max);
+  head.sum = head.sum * rescale + SumTile(p, n);
+  if (native) {
+    for (int64_t k = 0; k < n; ++k) p[k] = RoundBf16(p[k]);
   }
-  sum += std::exp(static_cast<double>(sink) - static_cast<double>(max));
-  const auto denominator = static_cast<float>(sum);
-  for (int64_t c = 0; c < width; ++c) {
-    out[c] /= denominator;
-    if (native) out[c] = RoundBf16(out[c]);
-  }
+  kernels.weighted_sum(p, keys, n, width, rescale, out);
 }
 
 }  // namespace
@@ -52,10 +66,27 @@ void AttendKeyTiles::CloseGroup() {
 
 void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
                 const AttendKeyTiles& tiles, std::span<const float> sink, float* out) {
-  float p[kAttendTile];
+  const bool native = numerics == Numerics::kNative;
+  std::vector<float> transposed;
+  std::vector<float> scores(static_cast<size_t>(n_heads * kAttendTile));
+  std::vector<HeadState> heads(static_cast<size_t>(n_heads));
+  std::fill(out, out + n_heads * width, 0.0F);
+  const float* const* keys = tiles.keys.data();
+  for (const int64_t n : tiles.tile_sizes) {
+    ScoreTile(kernels, q, n_heads, width, keys, n, transposed, scores.data());
+    for (int64_t h = 0; h < n_heads; ++h) {
+      AddTile(kernels, native, scores.data() + h * kAttendTile, keys, n, width, heads[static_cast<size_t>(h)],
+              out + h * width);
+    }
+    keys += n;
+  }
   for (int64_t h = 0; h < n_heads; ++h) {
-    AttendHead(kernels, numerics == Numerics::kNative, q + h * width, width, tiles, sink[static_cast<size_t>(h)], p,
-               out + h * width);
+    const auto at = static_cast<size_t>(h);
+    const float denominator = heads[at].sum + std::exp(sink[at] - heads[at].max);
+    for (int64_t c = h * width; c < (h + 1) * width; ++c) {
+      out[c] /= denominator;
+      if (native) out[c] = RoundBf16(out[c]);
+    }
   }
 }
 

@@ -22,18 +22,6 @@ constexpr D d;
 constexpr DI di;
 constexpr int64_t kN = static_cast<int64_t>(hn::MaxLanes(D()));
 constexpr int64_t kParts = kLanes / kN;
-// Rows per chain of a weighted sum.
-constexpr int64_t kSumRows = 16;
-
-// Folds 16 chains: j with j+8, then +4, +2, +1.
-HWY_INLINE float Fold(const V* parts) {
-  alignas(64) float lanes[kLanes];
-  for (int64_t p = 0; p < kParts; ++p) hn::Store(parts[p], d, lanes + p * kN);
-  for (int64_t width = 8; width >= 1; width /= 2) {
-    for (int64_t j = 0; j < width; ++j) lanes[j] = lanes[j] + lanes[j + width];
-  }
-  return lanes[0];
-}
 
 HWY_INLINE V DecodeE4m3(hn::Vec<DI> code) {
   const auto exponent = hn::And(hn::ShiftRight<3>(code), hn::Set(di, 15));
@@ -168,29 +156,6 @@ void MatMul(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t
   for (; i < m; ++i) MatMulTile<1>(x + i * x_stride, x_stride, w, n, k, y + i * y_stride, y_stride);
 }
 
-float Dot(const float* a, const float* b, int64_t n) {
-  V acc[kParts];
-  for (int64_t p = 0; p < kParts; ++p) acc[p] = hn::Zero(d);
-  int64_t c = 0;
-  for (; c + kLanes <= n; c += kLanes) {
-    for (int64_t p = 0; p < kParts; ++p) {
-      acc[p] = hn::MulAdd(hn::LoadU(d, a + c + p * kN), hn::LoadU(d, b + c + p * kN), acc[p]);
-    }
-  }
-  if (c < n) {
-    alignas(64) float ta[kLanes] = {};
-    alignas(64) float tb[kLanes] = {};
-    for (int64_t j = 0; c + j < n; ++j) {
-      ta[j] = a[c + j];
-      tb[j] = b[c + j];
-    }
-    for (int64_t p = 0; p < kParts; ++p) {
-      acc[p] = hn::MulAdd(hn::Load(d, ta + p * kN), hn::Load(d, tb + p * kN), acc[p]);
-    }
-  }
-  return Fold(acc);
-}
-
 // One set of 32 accumulators: 4 groups of 8 lanes.
 constexpr int64_t kSquareLanes = 8;
 constexpr int64_t kSquareWidth = 4 * kSquareLanes;
@@ -241,23 +206,18 @@ void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64
   for (; c + kTile <= width; c += kTile) {
     V acc[4];
     for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Mul(hn::LoadU(d, out + c + t * kN), scale);
-    for (int64_t begin = 0; begin < n_rows; begin += kSumRows) {
-      V chain[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
-      for (int64_t i = begin; i < begin + kSumRows && i < n_rows; ++i) {
-        const V pv = hn::Set(d, p[i]);
-        for (int64_t t = 0; t < 4; ++t) chain[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), chain[t]);
-      }
-      for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Add(acc[t], chain[t]);
+    V chain[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
+    for (int64_t i = 0; i < n_rows; ++i) {
+      const V pv = hn::Set(d, p[i]);
+      for (int64_t t = 0; t < 4; ++t) chain[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), chain[t]);
     }
+    for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Add(acc[t], chain[t]);
     for (int64_t t = 0; t < 4; ++t) hn::StoreU(acc[t], d, out + c + t * kN);
   }
   for (; c < width; ++c) {
-    float acc = out[c] * rescale;
-    for (int64_t begin = 0; begin < n_rows; begin += kSumRows) {
-      float chain = 0.0F;
-      for (int64_t i = begin; i < begin + kSumRows && i < n_rows; ++i) chain = __builtin_fmaf(p[i], rows[i][c], chain);
-      acc += chain;
-    }
+    float chain = 0.0F;
+    for (int64_t i = 0; i < n_rows; ++i) chain = __builtin_fmaf(p[i], rows[i][c], chain);
+    const float acc = out[c] * rescale + chain;
     out[c] = acc;
   }
 }
@@ -287,7 +247,7 @@ void IndexDots(const float* q, int64_t n_heads, int64_t width, const float* keys
 }
 
 KernelTable MakeTable() {
-  return {kParts == 1 ? "avx512" : "avx2", &DecodeRow, &MatMul, &Dot, &SumSquares, &WeightedSum, &IndexDots};
+  return {kParts == 1 ? "avx512" : "avx2", &DecodeRow, &MatMul, &SumSquares, &WeightedSum, &IndexDots};
 }
 
 }  // namespace HWY_NAMESPACE

@@ -38,14 +38,11 @@ struct KernelTable {
   // side (spare ones zero).
   void (*matmul)(const float* x, int64_t m, int64_t x_stride, const float* w, int64_t n, int64_t k, float* y,
                  int64_t y_stride);
-  // kLanes interleaved chains (chain j takes elements j, j + kLanes, ...) folded by a fixed tree (+8, +4, +2, +1).
-  float (*dot)(const float* a, const float* b, int64_t n);
   // Sum of x[i]^2: each square rounded, added to accumulator i % 32; accumulators are emptied into a second set after
   // every 16 additions (and those into a third after every 256, into a fourth after every 4096), which keeps the error
   // of long rows small; the 32 are folded 8 lanes at a time, then lane by lane.
   float (*sum_squares)(const float* x, int64_t n);
-  // out[c] = out[c] * rescale + sum of p[i] * rows[i][c]: per channel, one fused chain for every 16 rows, the chains
-  // added in order.
+  // out[c] = out[c] * rescale + one chain over i ascending of p[i] * rows[i][c].
   void (*weighted_sum)(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale,
                        float* out);
   // acc[h * kLanes + j] = one fused chain over c ascending of q[h * width + c] * keys[c * kLanes + j].
