@@ -47,6 +47,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   if (state->grpc_server == nullptr || state->port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
   }
+  // "" is answered by default, the service by its name only from here on.
+  state->grpc_server->GetHealthCheckService()->SetServingStatus(v1::KvStore::service_full_name(), true);
   return std::make_unique<Server>(std::move(state));
 }
 

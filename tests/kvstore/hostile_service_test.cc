@@ -7,6 +7,7 @@
 #include <limits>
 #include <thread>
 
+#include "grpc_health.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "proto/channel_settings.h"
 #include "service_fixture.h"
@@ -72,6 +73,8 @@ class HostileTest : public ServiceFixture {
   std::unique_ptr<v1::KvStore::Stub> NewStub() {
     grpc::ChannelArguments args = proto::InternalChannelArguments();
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    // A client whose window does not grow: what is measured is what the server holds.
+    args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     return v1::KvStore::NewStub(grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), args));
   }
 
@@ -361,8 +364,9 @@ TEST_F(HostileTest, ReadersThatStopReadingCostBoundedMemoryAndDoNotStopOthers) {
     ASSERT_TRUE(calls.back()->Read(&frame));  // the head, and nothing after it
   }
   EXPECT_EQ(*Get(object), object.payload) << "a healthy reader is served meanwhile";
-  // Both ends of forty streams, their windows and frames, live in this process; forty payloads would be 1.9 GB.
-  EXPECT_LT(ResidentBytes() - before, uint64_t{kSlow} * (6 << 20) + (2 * (48 << 20)));
+  // Both ends of the streams live in this process: two frames and a small window each, beside one payload and its
+  // copy for the healthy reader. Forty payloads would be 1.9 GB.
+  EXPECT_LT(ResidentBytes() - before, uint64_t{kSlow} * (2 << 20) + (2 * (48 << 20)));
   for (auto& context : contexts) context->TryCancel();
   calls.clear();
   const ObjectKey keys[] = {object.head.key};
@@ -392,6 +396,39 @@ TEST_F(HostileTest, AFloodOfPutsFromManyStreamsStaysWithinTheLimit) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_GT(Stats().n_evicted, 0u);
   EXPECT_TRUE(Eventually([this] { return Stats().n_reservations == 0; }));
+}
+
+TEST_F(HostileTest, HealthAndReflectionAnswerWithoutTheTokenAndNothingElseDoes) {
+  Begin(16 << 20, {.token = "0123456789abcdef"});
+  const auto channel = grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+  EXPECT_EQ(worker::CheckHealth(channel, ""), worker::HealthAnswer::kServing);
+  EXPECT_EQ(worker::CheckHealth(channel, "longshelf.v1.KvStore"), worker::HealthAnswer::kServing);
+
+  // ServerReflectionRequest{list_services: ""}.
+  const std::string list_services = {7 << 3 | 2, 0};
+  const grpc::Slice slice(list_services);
+  grpc::ClientContext context;
+  SetDeadline(context);
+  using Raw = grpc::ByteBuffer;
+  const grpc::internal::RpcMethod method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                                         grpc::internal::RpcMethod::BIDI_STREAMING);
+  const std::unique_ptr<grpc::ClientReaderWriter<Raw, Raw>> call(
+      grpc::internal::ClientReaderWriterFactory<Raw, Raw>::Create(channel.get(), method, &context));
+  ASSERT_TRUE(call->Write(Raw(&slice, 1)));
+  Raw answer;
+  ASSERT_TRUE(call->Read(&answer));
+  grpc::Slice listed;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&listed).ok());
+  const std::string text(reinterpret_cast<const char*>(listed.begin()), listed.size());
+  EXPECT_NE(text.find("longshelf.v1.KvStore"), std::string::npos);
+  call->WritesDone();
+  while (call->Read(&answer)) {
+  }
+  EXPECT_TRUE(call->Finish().ok());
+
+  EXPECT_EQ(Play({}).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  server_->SetNotServing();
+  EXPECT_EQ(worker::CheckHealth(channel, "longshelf.v1.KvStore"), worker::HealthAnswer::kNotServing);
 }
 
 }  // namespace
