@@ -103,6 +103,7 @@ Logging::Logging(const LogConfig& config, std::string program, std::shared_ptr<s
                                                        spdlog::async_overflow_policy::overrun_oldest);
   logger->set_formatter(std::make_unique<LineFormatter>(config.format == "json", program));
   logger->set_level(spdlog::level::from_str(config.level));
+  logger_ = logger;
   spdlog::set_default_logger(std::move(logger));
 }
 

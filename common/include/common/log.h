@@ -30,6 +30,10 @@ class Logging {
   ~Logging();  // writes what is queued
   Logging(const Logging&) = delete;
   Logging& operator=(const Logging&) = delete;
+
+ private:
+  // Held past spdlog's own references, so that the sink ends here, after the writing thread has.
+  std::shared_ptr<spdlog::logger> logger_;
 };
 
 }  // namespace longshelf
