@@ -1,0 +1,178 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "engine/comm/expert_transport.h"
+#include "engine/model/model.h"
+#include "testing/fixtures.h"
+
+// The promise of architecture.md section 3, on the model alone: a row's bits depend on its own sequence only.
+namespace longshelf::engine {
+namespace {
+
+class Sequence {
+ public:
+  Sequence(const KvLayout& layout, std::vector<uint32_t> tokens)
+      : tokens_(std::move(tokens)), state_(layout.state_bytes()) {
+    const size_t n_blocks = (tokens_.size() + kBlockTokens - 1) / kBlockTokens;
+    storage_.resize(n_blocks * layout.block_bytes());
+    for (size_t i = 0; i < n_blocks; ++i) blocks_.push_back(storage_.data() + i * layout.block_bytes());
+    layout.ResetState(state_.data());
+  }
+  SequenceChunk Next(int64_t n) {
+    n = std::min(n, static_cast<int64_t>(tokens_.size()) - n_past_);
+    SequenceChunk chunk{n_past_, std::span(tokens_).subspan(static_cast<size_t>(n_past_), static_cast<size_t>(n)),
+                        blocks_, state_.data(), WantLogits::kAll};
+    n_past_ += n;
+    return chunk;
+  }
+  bool done() const { return n_past_ == static_cast<int64_t>(tokens_.size()); }
+  const std::vector<std::byte>& storage() const { return storage_; }
+  const std::byte* state() const { return state_.data(); }
+
+ private:
+  std::vector<uint32_t> tokens_;
+  std::vector<std::byte> state_;
+  std::vector<std::byte> storage_;
+  std::vector<std::byte*> blocks_;
+  int64_t n_past_ = 0;
+};
+
+std::vector<uint32_t> RandomTokens(uint32_t vocab, size_t n, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<uint32_t> tokens(n);
+  for (uint32_t& t : tokens) t = static_cast<uint32_t>(random() % vocab);
+  return tokens;
+}
+
+class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Numerics>> {
+ protected:
+  std::unique_ptr<Model> Load(int n_threads, const std::string& isa = "") {
+    auto weights = LoadModelWeights(testing::ModelPath(std::get<0>(GetParam())), nullptr);
+    EXPECT_TRUE(weights.ok()) << weights.status();
+    ModelOptions options;
+    options.numerics = std::get<1>(GetParam());
+    options.n_threads = n_threads;
+    options.kernel_isa = isa;
+    auto model = Model::Create(std::shared_ptr<const ModelWeights>(std::move(*weights)), options, transport_);
+    EXPECT_TRUE(model.ok()) << model.status();
+    return std::move(*model);
+  }
+
+  // All logits of `tokens`, processed `chunk` at a time.
+  static std::vector<float> Run(Model& model, Sequence& sequence, int64_t chunk) {
+    std::vector<float> logits;
+    while (!sequence.done()) {
+      const auto out = model.Forward({{sequence.Next(chunk)}});
+      EXPECT_TRUE(out.ok()) << out.status();
+      logits.insert(logits.end(), out->logits.begin(), out->logits.end());
+    }
+    return logits;
+  }
+
+  static bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  }
+
+  LocalExpertTransport transport_;
+};
+
+TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
+  constexpr size_t kTokens = 400;
+  const std::unique_ptr<Model> model = Load(1);
+  const auto tokens = RandomTokens(static_cast<uint32_t>(model->config().vocab_size), kTokens, 7);
+  Sequence whole(model->layout(), tokens);
+  const std::vector<float> expected = Run(*model, whole, kTokens);
+  for (const int64_t chunk : {1, 3, 7, 64, 127, 128, 129, 256}) {
+    Sequence sequence(model->layout(), tokens);
+    EXPECT_TRUE(SameBits(Run(*model, sequence, chunk), expected)) << "chunk " << chunk;
+    EXPECT_EQ(sequence.storage(), whole.storage()) << "blocks, chunk " << chunk;
+    const size_t n_state = model->layout().StateExportBytes(kTokens);
+    std::vector<std::byte> a(n_state);
+    std::vector<std::byte> b(n_state);
+    model->layout().ExportState(sequence.state(), kTokens, a);
+    model->layout().ExportState(whole.state(), kTokens, b);
+    EXPECT_EQ(a, b) << "state, chunk " << chunk;
+  }
+  for (const std::string& isa : AvailableKernelIsas()) {
+    const std::unique_ptr<Model> other = Load(2, isa);
+    Sequence sequence(other->layout(), tokens);
+    EXPECT_TRUE(SameBits(Run(*other, sequence, 129), expected)) << isa << ", 2 threads";
+  }
+}
+
+TEST_P(ForwardTest, SameBitsAloneAndBesideFifteenOthers) {
+  const std::unique_ptr<Model> model = Load(2);
+  const auto vocab = static_cast<uint32_t>(model->config().vocab_size);
+  const auto tokens = RandomTokens(vocab, 200, 11);
+  Sequence alone(model->layout(), tokens);
+  const std::vector<float> expected = Run(*model, alone, 50);
+
+  Sequence among(model->layout(), tokens);
+  std::vector<std::unique_ptr<Sequence>> others;
+  for (uint64_t i = 0; i < 15; ++i) {
+    others.push_back(std::make_unique<Sequence>(model->layout(), RandomTokens(vocab, 140 + 10 * i, 100 + i)));
+  }
+  std::vector<float> logits;
+  while (!among.done()) {
+    ForwardBatch batch;
+    for (size_t i = 0; i < 8; ++i) {
+      if (!others[i]->done()) batch.chunks.push_back(others[i]->Next(static_cast<int64_t>(i) + 1));
+    }
+    size_t before = 0;
+    for (const SequenceChunk& chunk : batch.chunks) before += chunk.tokens.size();
+    const SequenceChunk own = among.Next(50);
+    batch.chunks.push_back(own);
+    for (size_t i = 8; i < others.size(); ++i) {
+      if (!others[i]->done()) batch.chunks.push_back(others[i]->Next(17));
+    }
+    const auto out = model->Forward(batch);
+    ASSERT_TRUE(out.ok()) << out.status();
+    const auto first = out->logits.begin() + static_cast<int64_t>(before * vocab);
+    logits.insert(logits.end(), first, first + static_cast<int64_t>(own.tokens.size() * vocab));
+  }
+  EXPECT_TRUE(SameBits(logits, expected));
+}
+
+TEST_P(ForwardTest, ContinuesWithTheSameBitsFromAnExportedState) {
+  const std::unique_ptr<Model> model = Load(1);
+  const auto tokens = RandomTokens(static_cast<uint32_t>(model->config().vocab_size), 300, 13);
+  Sequence straight(model->layout(), tokens);
+  const std::vector<float> expected = Run(*model, straight, 300);
+  for (const int64_t cut : {1, 3, 4, 5, 127, 128, 129, 255, 256, 257, 299}) {
+    Sequence first(model->layout(), tokens);
+    ASSERT_TRUE(model->Forward({{first.Next(cut)}}).ok());
+    std::vector<std::byte> state(model->layout().StateExportBytes(cut));
+    model->layout().ExportState(first.state(), cut, state);
+
+    std::vector<std::byte> slot(model->layout().state_bytes());
+    ASSERT_TRUE(model->layout().ImportState(state, cut, slot.data()).ok());
+    std::vector<std::byte> storage = first.storage();
+    std::vector<std::byte*> blocks;
+    for (size_t at = 0; at < storage.size(); at += model->layout().block_bytes()) blocks.push_back(storage.data() + at);
+    const SequenceChunk rest{cut, std::span(tokens).subspan(static_cast<size_t>(cut)), blocks, slot.data(),
+                             WantLogits::kAll};
+    const auto out = model->Forward({{rest}});
+    ASSERT_TRUE(out.ok()) << out.status();
+    const auto vocab = static_cast<size_t>(model->config().vocab_size);
+    const std::vector<float> tail(expected.begin() + static_cast<int64_t>(static_cast<size_t>(cut) * vocab),
+                                  expected.end());
+    EXPECT_TRUE(SameBits(out->logits, tail)) << "cut at " << cut;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ForwardTest,
+                         ::testing::Combine(::testing::Values("micro-flash", "micro-pro", "micro-odd", "demo"),
+                                            ::testing::Values(Numerics::kNative, Numerics::kFp32)),
+                         [](const auto& param) {
+                           std::string name = std::get<0>(param.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name + (std::get<1>(param.param) == Numerics::kNative ? "_native" : "_fp32");
+                         });
+
+}  // namespace
+}  // namespace longshelf::engine
