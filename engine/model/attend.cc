@@ -18,22 +18,25 @@ float SumTile(const float* p, int64_t n) {
   return sum;
 }
 
-// scores: [n_heads, kAttendTile] of n <= kAttendTile keys, scaled.
-void ScoreTile(const KernelTable& kernels, const float* q, int64_t n_heads, int64_t width, const float* const* keys,
-               int64_t n, std::vector<float>& transposed, float* scores) {
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
-  transposed.assign(static_cast<size_t>(width * kLanes), 0.0F);
-  for (int64_t begin = 0; begin < n; begin += kLanes) {
-    const int64_t n_keys = std::min(kLanes, n - begin);
-    for (int64_t k = 0; k < n_keys; ++k) {
-      const float* key = keys[begin + k];
-      for (int64_t c = 0; c < width; ++c) transposed[static_cast<size_t>(c * kLanes + k)] = key[c];
-    }
-    kernels.matmul(q, n_heads, width, transposed.data(), n_keys, width, scores + begin, kAttendTile);
-  }
+// q [n_heads, width] with kLanes heads side by side: [ceil(n_heads / kLanes), width, kLanes], spare lanes zero.
+std::vector<float> TransposeHeads(const float* q, int64_t n_heads, int64_t width) {
+  std::vector<float> out(static_cast<size_t>((n_heads + kLanes - 1) / kLanes * width * kLanes));
   for (int64_t h = 0; h < n_heads; ++h) {
-    for (int64_t k = 0; k < n; ++k) scores[h * kAttendTile + k] *= scale;
+    float* lane = out.data() + h / kLanes * width * kLanes + h % kLanes;
+    for (int64_t c = 0; c < width; ++c) lane[c * kLanes] = q[h * width + c];
   }
+  return out;
+}
+
+// scores: [tile.n, n_heads], scaled.
+void ScoreTile(const KernelTable& kernels, const std::vector<float>& transposed_q, int64_t n_heads, int64_t width,
+               const KeyTile& tile, float* scores) {
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+  for (int64_t h = 0; h < n_heads; h += kLanes) {
+    kernels.matmul(tile.rows, tile.n, width, transposed_q.data() + h * width, std::min(kLanes, n_heads - h), width,
+                   scores + h, n_heads);
+  }
+  for (int64_t i = 0; i < tile.n * n_heads; ++i) scores[i] *= scale;
 }
 
 // The running softmax of one head.
@@ -42,43 +45,42 @@ struct HeadState {
   float sum = 0.0F;
 };
 
-// Adds one tile to a head: p holds its n scores and is overwritten by their probabilities.
-void AddTile(const KernelTable& kernels, bool native, float* p, const float* const* keys, int64_t n, int64_t width,
-             HeadState& head, float* out) {
+// Adds one tile to a head whose n scores are p.
+void AddTile(const KernelTable& kernels, bool native, float* p, const KeyTile& tile, int64_t width, HeadState& head,
+             float* out) {
   const float previous_max = head.max;
-  head.max = std::max(head.max, *std::max_element(p, p + n));
+  head.max = std::max(head.max, *std::max_element(p, p + tile.n));
   const float rescale = std::exp(previous_max - head.max);
-  for (int64_t k = 0; k < n; ++k) p[k] = std::exp(p[k] - head.max);
-  head.sum = head.sum * rescale + SumTile(p, n);
+  for (int64_t k = 0; k < tile.n; ++k) p[k] = std::exp(p[k] - head.max);
+  head.sum = head.sum * rescale + SumTile(p, tile.n);
   if (native) {
-    for (int64_t k = 0; k < n; ++k) p[k] = RoundBf16(p[k]);
+    for (int64_t k = 0; k < tile.n; ++k) p[k] = RoundBf16(p[k]);
   }
-  kernels.weighted_sum(p, keys, n, width, rescale, out);
+  kernels.weighted_sum(p, tile.rows, tile.n, width, rescale, out);
 }
 
 }  // namespace
 
-void AttendKeyTiles::CloseGroup() {
-  for (; n_closed_ < keys.size(); n_closed_ += static_cast<size_t>(tile_sizes.back())) {
-    tile_sizes.push_back(std::min(kAttendTile, static_cast<int64_t>(keys.size() - n_closed_)));
+void AppendTiles(const float* rows, int64_t n, int64_t width, std::vector<KeyTile>& tiles) {
+  for (int64_t begin = 0; begin < n; begin += kAttendTile) {
+    tiles.push_back({rows + begin * width, std::min(kAttendTile, n - begin)});
   }
 }
 
 void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
-                const AttendKeyTiles& tiles, std::span<const float> sink, float* out) {
+                std::span<const KeyTile> tiles, std::span<const float> sink, float* out) {
   const bool native = numerics == Numerics::kNative;
-  std::vector<float> transposed;
+  const std::vector<float> transposed_q = TransposeHeads(q, n_heads, width);
   std::vector<float> scores(static_cast<size_t>(n_heads * kAttendTile));
   std::vector<HeadState> heads(static_cast<size_t>(n_heads));
   std::fill(out, out + n_heads * width, 0.0F);
-  const float* const* keys = tiles.keys.data();
-  for (const int64_t n : tiles.tile_sizes) {
-    ScoreTile(kernels, q, n_heads, width, keys, n, transposed, scores.data());
+  for (const KeyTile& tile : tiles) {
+    ScoreTile(kernels, transposed_q, n_heads, width, tile, scores.data());
     for (int64_t h = 0; h < n_heads; ++h) {
-      AddTile(kernels, native, scores.data() + h * kAttendTile, keys, n, width, heads[static_cast<size_t>(h)],
-              out + h * width);
+      float p[kAttendTile];
+      for (int64_t k = 0; k < tile.n; ++k) p[k] = scores[static_cast<size_t>(k * n_heads + h)];
+      AddTile(kernels, native, p, tile, width, heads[static_cast<size_t>(h)], out + h * width);
     }
-    keys += n;
   }
   for (int64_t h = 0; h < n_heads; ++h) {
     const auto at = static_cast<size_t>(h);

@@ -199,11 +199,10 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
   const ModelConfig& config = ops.config();
   const int64_t width = config.head_dim;
   const int64_t position = rows.n_past + i;
-  AttendKeyTiles tiles;
-  for (int64_t p = std::max<int64_t>(position - config.window + 1, 0); p <= position; ++p) {
-    tiles.keys.push_back(part.window.data() + (p - part.window_begin) * width);
-  }
-  tiles.CloseGroup();
+  std::vector<KeyTile> tiles;
+  const int64_t window_begin = std::max<int64_t>(position - config.window + 1, 0);
+  AppendTiles(part.window.data() + (window_begin - part.window_begin) * width, position + 1 - window_begin, width,
+              tiles);
   std::vector<float> unpacked;
   if (chosen != nullptr) {
     const RecordFormat format = EntryFormat(config, ops.numerics());
@@ -212,14 +211,12 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
     float* entry = unpacked.data();
     for (const int32_t e : *chosen) {
       UnpackEntry(format, RecordAt(component, rows.blocks, e), entry);
-      tiles.keys.push_back(entry);
       entry += width;
     }
+    AppendTiles(unpacked.data(), static_cast<int64_t>(chosen->size()), width, tiles);
   } else if (ratio_ == 128) {
-    for (int64_t e = 0; e < (position + 1) / ratio_; ++e) tiles.keys.push_back(part.entries.data() + e * width);
+    AppendTiles(part.entries.data(), (position + 1) / ratio_, width, tiles);
   }
-
-  tiles.CloseGroup();
   AttendKeys(ops.kernels(), ops.numerics(), q, config.n_heads, width, tiles, weights_.sink, out);
   std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
   std::vector<float> sin(cos.size());

@@ -20,14 +20,20 @@ std::vector<float> Mixes(Ops& ops, const HyperConnection& site, const float* str
   return mixes;
 }
 
-void WeightedStreams(const Ops& ops, const float* weights, const float* streams, float* out) {
+// out[c] = sum over j ascending of weights[j] * streams[j][c], unrounded.
+void MixStreams(const Ops& ops, const float* weights, int64_t weight_stride, const float* streams, float* out) {
   const int64_t width = ops.config().hidden_size;
-  const int64_t hc = ops.config().hc_mult;
-  for (int64_t c = 0; c < width; ++c) {
-    float sum = 0.0F;
-    for (int64_t j = 0; j < hc; ++j) sum += weights[j] * streams[j * width + c];
-    out[c] = ops.Round(sum);
+  std::fill(out, out + width, 0.0F);
+  for (int64_t j = 0; j < ops.config().hc_mult; ++j) {
+    const float w = weights[j * weight_stride];
+    const float* stream = streams + j * width;
+    for (int64_t c = 0; c < width; ++c) out[c] += w * stream[c];
   }
+}
+
+void WeightedStreams(const Ops& ops, const float* weights, const float* streams, float* out) {
+  MixStreams(ops, weights, 1, streams, out);
+  ops.Round({out, static_cast<size_t>(ops.config().hidden_size)});
 }
 
 }  // namespace
@@ -91,15 +97,13 @@ void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, float
     const float* post = mix.post.data() + i * hc;
     const float* comb = mix.comb.data() + i * hc * hc;
     float* x = streams + i * hc * width;
-    std::vector<float> in(static_cast<size_t>(hc));
-    for (int64_t c = 0; c < width; ++c) {
-      for (int64_t j = 0; j < hc; ++j) in[static_cast<size_t>(j)] = x[j * width + c];
-      for (int64_t k = 0; k < hc; ++k) {
-        float sum = 0.0F;
-        for (int64_t j = 0; j < hc; ++j) sum += comb[j * hc + k] * in[static_cast<size_t>(j)];
-        x[k * width + c] = ops.Round(post[k] * z[i * width + c] + sum);
-      }
+    std::vector<float> mixed(static_cast<size_t>(hc * width));
+    for (int64_t k = 0; k < hc; ++k) MixStreams(ops, comb + k, hc, x, mixed.data() + k * width);
+    for (int64_t k = 0; k < hc; ++k) {
+      const float* row = mixed.data() + k * width;
+      for (int64_t c = 0; c < width; ++c) x[k * width + c] = post[k] * z[i * width + c] + row[c];
     }
+    ops.Round({x, static_cast<size_t>(hc * width)});
   });
 }
 

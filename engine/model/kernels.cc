@@ -199,7 +199,7 @@ float SumSquares(const float* x, int64_t n) {
   return sum;
 }
 
-void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale, float* out) {
+void WeightedSum(const float* p, const float* rows, int64_t n_rows, int64_t width, float rescale, float* out) {
   constexpr int64_t kTile = 4 * kN;
   const V scale = hn::Set(d, rescale);
   int64_t c = 0;
@@ -209,14 +209,14 @@ void WeightedSum(const float* p, const float* const* rows, int64_t n_rows, int64
     V chain[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};
     for (int64_t i = 0; i < n_rows; ++i) {
       const V pv = hn::Set(d, p[i]);
-      for (int64_t t = 0; t < 4; ++t) chain[t] = hn::MulAdd(pv, hn::LoadU(d, rows[i] + c + t * kN), chain[t]);
+      for (int64_t t = 0; t < 4; ++t) chain[t] = hn::MulAdd(pv, hn::LoadU(d, rows + i * width + c + t * kN), chain[t]);
     }
     for (int64_t t = 0; t < 4; ++t) acc[t] = hn::Add(acc[t], chain[t]);
     for (int64_t t = 0; t < 4; ++t) hn::StoreU(acc[t], d, out + c + t * kN);
   }
   for (; c < width; ++c) {
     float chain = 0.0F;
-    for (int64_t i = 0; i < n_rows; ++i) chain = __builtin_fmaf(p[i], rows[i][c], chain);
+    for (int64_t i = 0; i < n_rows; ++i) chain = __builtin_fmaf(p[i], rows[i * width + c], chain);
     const float acc = out[c] * rescale + chain;
     out[c] = acc;
   }

@@ -42,9 +42,8 @@ struct KernelTable {
   // every 16 additions (and those into a third after every 256, into a fourth after every 4096), which keeps the error
   // of long rows small; the 32 are folded 8 lanes at a time, then lane by lane.
   float (*sum_squares)(const float* x, int64_t n);
-  // out[c] = out[c] * rescale + one chain over i ascending of p[i] * rows[i][c].
-  void (*weighted_sum)(const float* p, const float* const* rows, int64_t n_rows, int64_t width, float rescale,
-                       float* out);
+  // out[c] = out[c] * rescale + one chain over i ascending of p[i] * rows[i * width + c].
+  void (*weighted_sum)(const float* p, const float* rows, int64_t n_rows, int64_t width, float rescale, float* out);
   // acc[h * kLanes + j] = one fused chain over c ascending of q[h * width + c] * keys[c * kLanes + j].
   // keys: [width, kLanes], sixteen index keys side by side.
   void (*index_dots)(const float* q, int64_t n_heads, int64_t width, const float* keys, float* acc);

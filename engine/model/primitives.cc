@@ -82,12 +82,21 @@ std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, 
 
 std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float> kv,
                           std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernel_isa) {
-  AttendKeyTiles tiles;
+  std::vector<float> rows;
+  std::vector<int64_t> tile_sizes;
   for (size_t i = 0; i < slots.size(); ++i) {
-    if (i % static_cast<size_t>(kAttendTile) == 0) tiles.CloseGroup();
-    if (slots[i] >= 0) tiles.keys.push_back(kv.data() + slots[i] * width);
+    if (i % static_cast<size_t>(kAttendTile) == 0) tile_sizes.push_back(0);
+    if (slots[i] < 0) continue;
+    const float* row = kv.data() + slots[i] * width;
+    rows.insert(rows.end(), row, row + width);
+    ++tile_sizes.back();
   }
-  tiles.CloseGroup();
+  std::vector<KeyTile> tiles;
+  const float* row = rows.data();
+  for (const int64_t n : tile_sizes) {
+    AppendTiles(row, n, width, tiles);
+    row += n * width;
+  }
   std::vector<float> out(static_cast<size_t>(n_heads * width));
   AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, q.data(), n_heads, width, tiles, sink, out.data());
   return out;
