@@ -13,9 +13,14 @@ class LoadState {
  public:
   enum class Phase : uint8_t { kStarting, kLoading, kPreparing, kServing, kDraining, kFailed };
 
-  void Set(Phase phase) { phase_.store(phase); }
+  void Set(Phase phase) {
+    phase_.store(phase);
+    if (phase == Phase::kServing) has_served_.store(true);
+  }
   void SetPercent(int percent) { percent_.store(percent); }
 
+  // Start-up is over: what fails from then on is the engine or its group.
+  bool has_served() const { return has_served_.load(); }
   bool live() const { return phase_.load() != Phase::kFailed; }
   Readiness Read() const {
     switch (phase_.load()) {
@@ -38,6 +43,7 @@ class LoadState {
  private:
   std::atomic<Phase> phase_{Phase::kStarting};
   std::atomic<int> percent_{0};
+  std::atomic<bool> has_served_{false};
 };
 
 }  // namespace longshelf::worker

@@ -2,9 +2,11 @@
 
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "common/build_info.h"
@@ -147,8 +149,14 @@ absl::Status WorkerNode::RunEngine() {
   server_->SetServing(true);
   const absl::Status ended = engine_.Run();
   server_->SetServing(false);
-  // Whoever still posts is told at once.
+  // Whoever still posts is told at once; who posted after the engine's last look at its inbox is told here. A message
+  // that is dropped answers for itself, except a Submit.
   inbox_.Close();
+  for (engine::EngineMessage& message : inbox_.Drain(std::chrono::milliseconds(0))) {
+    if (auto* submit = std::get_if<engine::Submit>(&message)) {
+      submit->request.sink->OnEvent(engine::Failed{absl::UnavailableError("this worker's engine has ended")});
+    }
+  }
   return ended;
 }
 

@@ -78,7 +78,7 @@ class Shard {
 
   absl::Status Run();
   int rank() const { return rank_; }
-  LoadState& load_state() { return load_state_; }
+  bool has_served() const { return load_state_.has_served(); }
 
  private:
   absl::Status JoinGroup();
@@ -120,6 +120,7 @@ absl::Status Shard::Run() {
                                    &session_->watch(), config_.generation};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
+    if (rank_ > 0) load_state_.Set(LoadState::Phase::kServing);
     RETURN_IF_ERROR(rank_ == 0 ? LeadGroup(group) : engine::RunFollower(group, *executor_));
     return session_->Finish(kGroupExitDeadline);
   }();
@@ -270,7 +271,7 @@ int RunShard(const ShardConfig& config, ShutdownSignals& signals) {
   const absl::Status status = shard.Run();
   if (status.ok()) return 0;
   if (!config.run_dir.empty()) engine::WriteRankError(config.run_dir, shard.rank(), status.ToString());
-  return ExitCodeOf(status);
+  return shard.has_served() && absl::IsUnavailable(status) ? engine::kGroupBrokenExitCode : ExitCodeOf(status);
 }
 
 }  // namespace longshelf::worker

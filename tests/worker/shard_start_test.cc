@@ -1,8 +1,11 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -87,6 +90,23 @@ TEST(ShardStart, NamesAMissingModel) {
   const Ended ended = RunShard({{"--model", "/nonexistent"}});
   EXPECT_EQ(ended.exit_code, 78);
   EXPECT_THAT(ended.log, HasSubstr("/nonexistent"));
+}
+
+TEST(ShardStart, SaysWhenItsPortIsTaken) {
+  const int taken = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(bind(taken, generic, length), 0);
+  ASSERT_EQ(listen(taken, 1), 0);
+  ASSERT_EQ(getsockname(taken, generic, &length), 0);
+  const std::string listen_address = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  const Ended ended = RunShard({{"--listen", listen_address}});
+  close(taken);
+  EXPECT_EQ(ended.exit_code, 69);
+  EXPECT_THAT(ended.log, HasSubstr("cannot listen on " + listen_address));
 }
 
 TEST(CheckMemory, CountsWeightsOncePerMachineAndTheRestPerShard) {
