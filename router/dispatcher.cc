@@ -171,6 +171,12 @@ void Dispatcher::Enqueue(const StatePtr& stream, absl::Duration timeout, absl::D
   metrics_.QueueDepth(queue_.size());
 }
 
+// Its client reads again: from here on it waits for a worker, not for its client.
+void Dispatcher::OnResumedInQueue(StreamState& stream) {
+  stream.waiting_since = clock_.Now();
+  stream.deadline = stream.waiting_since + config_.resume_timeout;
+}
+
 void Dispatcher::PumpQueue() {
   if (queue_.empty() || n_ready() == 0) return;
   const absl::Time now = clock_.Now();
@@ -190,7 +196,7 @@ void Dispatcher::PumpQueue() {
 void Dispatcher::ExpireQueue(absl::Time now) {
   std::vector<StatePtr> expired;
   for (const StatePtr& stream : queue_) {
-    if (now >= stream->deadline) expired.push_back(stream);
+    if (now >= stream->deadline && !stream->paused()) expired.push_back(stream);
   }
   const absl::Status why = n_ready() > 0 ? OverloadedStatus() : NoWorkersStatus();
   for (const StatePtr& stream : expired) {

@@ -41,6 +41,7 @@ void StreamState::RequestNext() {
 void StreamState::Resume() {
   paused_ = false;
   last_event = dispatcher_.clock_.Now();  // the silence was ours
+  if (phase == Phase::kQueued) dispatcher_.OnResumedInQueue(*this);
   RequestNext();
 }
 

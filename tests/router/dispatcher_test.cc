@@ -359,6 +359,25 @@ TEST_F(DispatcherTest, APausedStreamAsksForNothing) {
   EXPECT_EQ(call.n_requested, 2);
 }
 
+// A worker gives a stream up whose events nobody reads. That is no reason to fail it: it goes on once its client reads.
+TEST_F(DispatcherTest, APausedStreamNeedsNoWorkerAndDoesNotExpire) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  links_[0]->last().Send(Token(0, 10));
+  r.stream->Pause();
+  links_[0]->last().Close(absl::ResourceExhaustedError("slow reader"));
+  clock_.Advance(absl::Minutes(5));
+  dispatcher_->Tick();
+  EXPECT_TRUE(links_[0]->calls.empty());
+  EXPECT_FALSE(r.failed.has_value());
+  r.stream->Resume();
+  dispatcher_->Tick();
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  EXPECT_THAT(links_[0]->last().request.committed, ElementsAre(10));
+}
+
 TEST_F(DispatcherTest, LeavesAWorkerThatIsSilentForTooLong) {
   DispatcherConfig config;
   config.stall_timeout = absl::Seconds(5);

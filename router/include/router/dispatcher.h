@@ -118,6 +118,7 @@ class Dispatcher final : public WorkerLinkObserver {
   std::string RefusalOf(const WorkerInfo& info) const;
   bool Place(internal::StreamState& stream);
   void Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before);
+  void OnResumedInQueue(internal::StreamState& stream);
   void PumpQueue();
   void ExpireQueue(absl::Time now);
   void LeaveStalledWorkers(absl::Time now);

@@ -18,7 +18,7 @@ struct WorkerClientConfig {
   absl::Duration status_timeout = absl::Seconds(2);
   absl::Duration call_timeout = absl::Hours(24);  // of one Generate or Watch; both are renewed by their owners
   absl::Duration backoff_min = absl::Milliseconds(100);
-  absl::Duration backoff_max = absl::Seconds(2);
+  absl::Duration backoff_max = absl::Seconds(1);
 };
 
 // A worker over gRPC. `loop` outlives it and everything it started; see WorkerLink for the threads.
