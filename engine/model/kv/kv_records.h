@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "engine/model/config.h"
+#include "engine/model/kv_layout.h"
 
 // The packed rows of KV blocks and windows (kv_layout.h describes the bytes). Packing quantises; unpacking is exact.
 namespace longshelf::engine {
@@ -27,5 +29,11 @@ void PackEntry(const RecordFormat& format, const float* values, std::byte* recor
 void UnpackEntry(const RecordFormat& format, const std::byte* record, float* values);
 void PackIndexKey(const RecordFormat& format, const float* values, std::byte* record);
 void UnpackIndexKey(const RecordFormat& format, const std::byte* record, float* values);
+
+// Record `row` of a component, wherever its block lies.
+inline std::byte* RecordAt(const KvComponent& component, std::span<std::byte* const> blocks, int64_t row) {
+  return blocks[static_cast<size_t>(row / component.rows)] + component.offset +
+         static_cast<size_t>(row % component.rows * component.row_bytes);
+}
 
 }  // namespace longshelf::engine

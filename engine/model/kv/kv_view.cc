@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "compressor.h"
 #include "kv_records.h"
 
 namespace longshelf::engine {

@@ -21,12 +21,6 @@ struct SequenceRows {
   int64_t n_total() const { return n_past + n_rows; }
 };
 
-// Record `row` of a component, wherever its block lies.
-inline std::byte* RecordAt(const KvComponent& component, std::span<std::byte* const> blocks, int64_t row) {
-  return blocks[static_cast<size_t>(row / component.rows)] + component.offset +
-         static_cast<size_t>(row % component.rows * component.row_bytes);
-}
-
 // The pooled entries that became complete with this chunk (spec section 4), before norm, RoPE and quantisation.
 struct PooledEntries {
   int64_t first = 0;  // index of the first new entry
