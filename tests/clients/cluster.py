@@ -56,6 +56,23 @@ class Process:
             self.kill()
             return None
 
+    def descendants(self, name):
+        """Process ids called `name` below this process."""
+        parents, names = {}, {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+                before, _, after = file.read().rpartition(")")
+                names[int(pid)] = before.partition("(")[2]
+                parents[int(pid)] = int(after.split()[1])
+        found = []
+        for pid, own_name in names.items():
+            ancestor = pid
+            while ancestor in parents and ancestor != self.popen.pid:
+                ancestor = parents[ancestor]
+            if ancestor == self.popen.pid and own_name == name[:15]:
+                found.append(pid)
+        return sorted(found)
+
     def kill(self):
         """SIGKILL to the process and to everything it started."""
         with contextlib.suppress(ProcessLookupError):
