@@ -8,8 +8,11 @@
 #include <random>
 #include <utility>
 
+#include "engine/comm/mpi_expert_transport.h"
+#include "engine/shard_group.h"
 #include "proto/channel_settings.h"
 #include "testing/fixtures.h"
+#include "thread_group.h"
 
 namespace longshelf::worker {
 
@@ -34,7 +37,8 @@ std::vector<uint32_t> RandomTokens(const engine::ModelConfig& config, size_t n, 
 }
 
 RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, const std::string& store_address,
-                       const std::function<void(ShardConfig&)>& change) {
+                       const std::function<void(ShardConfig&)>& change)
+    : weights_(std::move(weights)) {
   config_.model = "test";
   config_.allow_logits = true;
   config_.n_sequences_max = 16;
@@ -43,16 +47,13 @@ RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, cons
   config_.step_token_budget = 256;
   if (!store_address.empty()) config_.kvstores = {store_address};
   if (change) change(config_);
-  model_ = std::move(engine::Model::Create(std::move(weights), engine::ModelOptions{}, transport_)).value();
-  const auto n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
-  executor_ =
-      std::move(engine::Executor::Create(engine::MakeSequenceModel(*model_), {config_.n_sequences_max, n_blocks}))
-          .value();
-  runner_ = std::make_unique<engine::LocalStepRunner>(*executor_);
-  const int64_t n_context_max = std::min<int64_t>(8192, int64_t{n_blocks} * engine::kBlockTokens);
-  node_ = std::move(WorkerNode::Create(config_, DescribeModel(*model_, n_context_max), {}, clock_, metrics_, *runner_))
-              .value();
-  engine_thread_ = std::thread([this] { EXPECT_TRUE(node_->RunEngine().ok()); });
+  thread_ = std::thread([this] {
+    const std::string run_dir = testing::MakeTempDir("worker").string();
+    const auto leader_bell = std::move(engine::Doorbell::Create(run_dir, config_.generation)).value();
+    testing::ThreadGroup group(config_.n_shards);
+    group.Run([&](engine::Communicator& communicator) { RunShard(communicator, *leader_bell, run_dir); });
+  });
+  serving_.get_future().wait();
   grpc::ChannelArguments args = proto::InternalChannelArguments();
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   stub_ = v1::Worker::NewStub(grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(node_->server().port()),
@@ -61,8 +62,45 @@ RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, cons
 
 RealWorker::~RealWorker() {
   node_->StopEngine();
-  engine_thread_.join();
-  node_.reset();
+  thread_.join();
+}
+
+void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& leader_bell,
+                          const std::string& run_dir) {
+  engine::LocalExpertTransport own_transport;
+  engine::MpiExpertTransport group_transport(communicator, static_cast<uint32_t>(weights_->config.n_routed_experts),
+                                             config_.generation);
+  engine::ExpertTransport* transport = &own_transport;
+  if (communicator.size() > 1) transport = &group_transport;
+  const auto model = std::move(engine::Model::Create(weights_, engine::ModelOptions{}, *transport)).value();
+  const auto n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model->layout().block_bytes());
+  const auto executor =
+      std::move(engine::Executor::Create(engine::MakeSequenceModel(*model), {config_.n_sequences_max, n_blocks}))
+          .value();
+  if (communicator.size() == 1) {
+    engine::LocalStepRunner runner(*executor);
+    Serve(*model, runner, n_blocks);
+  } else if (communicator.rank() == 0) {
+    engine::ShardGroupRunner runner({communicator, leader_bell, group_transport, nullptr, config_.generation},
+                                    *executor);
+    Serve(*model, runner, n_blocks);
+    EXPECT_TRUE(runner.Shutdown().ok());
+  } else {
+    const auto bell = std::move(engine::Doorbell::Open(run_dir, config_.generation)).value();
+    const absl::Status ended =
+        engine::RunFollower({communicator, *bell, group_transport, nullptr, config_.generation}, *executor);
+    EXPECT_TRUE(ended.ok()) << ended;
+  }
+}
+
+void RealWorker::Serve(const engine::Model& model, engine::StepRunner& runner, uint32_t n_blocks) {
+  const int64_t n_context_max = std::min<int64_t>(8192, int64_t{n_blocks} * engine::kBlockTokens);
+  node_ =
+      std::move(WorkerNode::Create(config_, DescribeModel(model, n_context_max), {}, clock_, metrics_, runner)).value();
+  fingerprint_ = model.fingerprint();
+  serving_.set_value();
+  EXPECT_TRUE(node_->RunEngine().ok());
+  node_->Shutdown(absl::ZeroDuration());
 }
 
 Generated RealWorker::Generate(const Ask& ask) {
@@ -87,7 +125,7 @@ Generated RealWorker::Generate(const Ask& ask) {
     EXPECT_EQ(event.token().index(), ask.committed.size() + out.tokens.size());
     out.tokens.push_back(event.token().token());
     out.logits.push_back(event.token().logits());
-    EXPECT_EQ(event.token().logits().size(), static_cast<size_t>(model_->config().vocab_size) * sizeof(float));
+    EXPECT_EQ(event.token().logits().size(), static_cast<size_t>(weights_->config.vocab_size) * sizeof(float));
   }
   const grpc::Status status = reader->Finish();
   EXPECT_TRUE(status.ok()) << status.error_message();

@@ -1,7 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <future>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -9,6 +10,8 @@
 #include "absl/status/statusor.h"
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "engine/comm/communicator.h"
+#include "engine/comm/doorbell.h"
 #include "engine/executor.h"
 #include "engine/model/model.h"
 #include "kvstore/server.h"
@@ -50,7 +53,8 @@ struct Ask {
   std::string salt = std::string(32, 's');
 };
 
-// A whole worker in this process: real model, real engine on a thread of its own, real gRPC on a free port.
+// A whole worker in this process: real model, real engine on a thread of its own, real gRPC on a free port. With
+// config.n_shards > 1 its shards are threads.
 class RealWorker {
  public:
   // `store` may be empty.
@@ -67,21 +71,23 @@ class RealWorker {
   v1::Worker::Stub& stub() { return *stub_; }
   WorkerNode& node() { return *node_; }
   std::string metrics() const { return metrics_.Serialize(); }
-  const engine::Model& model() const { return *model_; }
-  std::array<uint8_t, 32> fingerprint() const { return model_->fingerprint(); }
+  std::array<uint8_t, 32> fingerprint() const { return fingerprint_; }
   // Everything offered so far has been put, and the queue of the bridge is empty.
   bool WaitUntilOffloaded() const;
 
  private:
+  // One shard, on its thread; rank 0 serves until the engine is stopped.
+  void RunShard(engine::Communicator& communicator, engine::Doorbell& leader_bell, const std::string& run_dir);
+  void Serve(const engine::Model& model, engine::StepRunner& runner, uint32_t n_blocks);
+
+  const std::shared_ptr<const engine::ModelWeights> weights_;
   SystemClock clock_;
   Metrics metrics_{"worker"};
-  engine::LocalExpertTransport transport_;
   ShardConfig config_;
-  std::unique_ptr<engine::Model> model_;
-  std::unique_ptr<engine::Executor> executor_;
-  std::unique_ptr<engine::LocalStepRunner> runner_;
+  std::array<uint8_t, 32> fingerprint_{};
   std::unique_ptr<WorkerNode> node_;
-  std::thread engine_thread_;
+  std::promise<void> serving_;
+  std::thread thread_;
   std::unique_ptr<v1::Worker::Stub> stub_;
 };
 

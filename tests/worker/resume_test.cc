@@ -68,6 +68,28 @@ TEST_P(ResumeTest, AParkedSequenceGoesOnElsewhereAsIfItHadNeverMoved) {
   }
 }
 
+TEST_P(ResumeTest, ItGoesOnOnAGroupOfAnotherNumberOfShards) {
+  RealStore store;
+  RealWorker one(weights_, store.address());
+  RealWorker two(weights_, store.address(), [](ShardConfig& config) { config.n_shards = 2; });
+  ASSERT_EQ(one.fingerprint(), two.fingerprint());
+  RealWorker* from = &one;
+  RealWorker* to = &two;
+  uint32_t seed = 50;
+  for (const size_t n : {5, 257, 600}) {
+    SCOPED_TRACE(n);
+    const auto prompt = Prompt(n, ++seed);
+    const Generated first = from->Generate({.prompt = prompt, .max_tokens = 2});
+    ASSERT_TRUE(from->Park(prompt).ok());
+    const Generated whole =
+        from->Generate({.prompt = prompt, .max_tokens = 6, .no_cache_read = true, .salt = std::string(32, 'r')});
+    const Generated again = to->Generate({.prompt = prompt, .committed = {first.tokens[0]}, .max_tokens = 6});
+    EXPECT_EQ(again.started.n_cached_store(), n);
+    ExpectSame(again, whole, 1);
+    std::swap(from, to);
+  }
+}
+
 TEST_P(ResumeTest, AnAnswerThatIsParkedInTheMiddleGoesOnElsewhere) {
   RealStore store;
   RealWorker a(weights_, store.address());
