@@ -82,7 +82,7 @@ class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Nume
 };
 
 TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
-  constexpr size_t kTokens = 400;
+  constexpr size_t kTokens = 300;
   const std::unique_ptr<Model> model = Load(1);
   const auto tokens = RandomTokens(static_cast<uint32_t>(model->config().vocab_size), kTokens, 7);
   Sequence whole(model->layout(), tokens);
