@@ -26,10 +26,17 @@ std::vector<int32_t> AllOf(int64_t n) {
   return all;
 }
 
-std::vector<int32_t> TopK(const float* scores, int64_t n, int64_t k) {
+// The k largest of n scores, ascending by entry. Equal scores: the lower entry in native numerics. In fp32, where a
+// query that matches nothing scores exactly zero everywhere, what a partial heap sort leaves, as PyTorch's topk does.
+std::vector<int32_t> TopK(Numerics numerics, const float* scores, int64_t n, int64_t k) {
   std::vector<int32_t> order = AllOf(n);
-  std::nth_element(order.begin(), order.begin() + k, order.end(),
-                   [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  if (numerics == Numerics::kFp32) {
+    std::partial_sort(order.begin(), order.begin() + k, order.end(),
+                      [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  } else {
+    std::nth_element(order.begin(), order.begin() + k, order.end(),
+                     [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  }
   order.resize(static_cast<size_t>(k));
   std::sort(order.begin(), order.end());
   return order;
@@ -170,7 +177,7 @@ void Indexer::Score(Ops& ops, const SequenceRows& rows, int64_t first_row, int64
     }
   }
   for (int64_t i = first_scored; i < n_rows; ++i) {
-    chosen_at(i) = TopK(scores.data() + (i - first_scored) * n_padded, visible(i), topk);
+    chosen_at(i) = TopK(ops.numerics(), scores.data() + (i - first_scored) * n_padded, visible(i), topk);
   }
 }
 

@@ -10,7 +10,7 @@
 namespace longshelf::engine {
 namespace {
 
-float SqrtSoftplus(float x) { return std::sqrt(std::max(x, 0.0F) + std::log1p(std::exp(-std::fabs(x)))); }
+float SqrtSoftplus(float x) { return std::sqrt(x > 20.0F ? x : std::log1p(ExpFp32(x))); }
 
 // h = silu(min(a, limit)) * clamp(b, -limit, limit) * weight, rounded; limit 0 = no clamp.
 void SwiGlu(const Ops& ops, float* a, const float* b, int64_t n, float limit, float weight) {
@@ -21,7 +21,7 @@ void SwiGlu(const Ops& ops, float* a, const float* b, int64_t n, float limit, fl
   }
 }
 
-// The top_k largest of s + bias, ties to the lower id, ascending by id.
+// The top_k largest of s + bias, largest first, ties to the lower id.
 std::vector<uint32_t> SelectExperts(const float* s, std::span<const float> bias, int64_t n_experts, int64_t top_k) {
   std::vector<float> biased(s, s + n_experts);
   for (size_t e = 0; e < bias.size(); ++e) biased[e] += bias[e];
@@ -30,8 +30,16 @@ std::vector<uint32_t> SelectExperts(const float* s, std::span<const float> bias,
   std::partial_sort(order.begin(), order.begin() + top_k, order.end(),
                     [&](uint32_t a, uint32_t b) { return biased[a] != biased[b] ? biased[a] > biased[b] : a < b; });
   order.resize(static_cast<size_t>(top_k));
-  std::sort(order.begin(), order.end());
   return order;
+}
+
+// Sum of the chosen scores in order of choice: four interleaved chains over whole fours, the rest on the first chain,
+// then the chains in order.
+float SumOfChosen(const float* s, const std::vector<uint32_t>& chosen) {
+  float chains[4] = {};
+  const size_t n_fours = chosen.size() / 4 * 4;
+  for (size_t i = 0; i < chosen.size(); ++i) chains[i < n_fours ? i % 4 : 0] += s[chosen[i]];
+  return ((chains[0] + chains[1]) + chains[2]) + chains[3];
 }
 
 }  // namespace
@@ -92,12 +100,11 @@ void Moe::Route(Ops& ops, const float* x, std::span<const uint32_t> tokens, int6
     if (hash_routed_) {
       const int64_t* ids = weights_.tid2eid.data() + static_cast<int64_t>(tokens[static_cast<size_t>(i)]) * top_k;
       selected.assign(ids, ids + top_k);
-      std::sort(selected.begin(), selected.end());
     } else {
       selected = SelectExperts(s, weights_.bias, n_experts, top_k);
     }
-    float sum = 0.0F;
-    for (const uint32_t e : selected) sum += s[e];
+    const float sum = SumOfChosen(s, selected);
+    std::sort(selected.begin(), selected.end());
     for (int64_t k = 0; k < top_k; ++k) {
       const uint32_t e = selected[static_cast<size_t>(k)];
       assignments[static_cast<size_t>(i * top_k + k)] = {static_cast<uint32_t>(i), e,
