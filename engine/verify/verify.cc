@@ -1,5 +1,7 @@
 #include "engine/verify/verify.h"
 
+#include <sstream>
+
 #include "absl/strings/str_cat.h"
 #include "checks.h"
 #include "common/status.h"
@@ -15,6 +17,93 @@ absl::StatusOr<Numerics> ChooseNumerics(const VerifyOptions& options, const Vect
       "the vectors file does not say its numerics (metadata \"numerics\": m0 or m1); give --numerics native or fp32");
 }
 
+struct Attempt {
+  bool passed = false;
+  Dump dump;
+};
+
+// One run of the model against a logits or taps file.
+absl::StatusOr<Attempt> RunModel(const VerifyOptions& options, const ModelOptions& model_options,
+                                 const std::shared_ptr<const ModelWeights>& weights, const Vectors& vectors,
+                                 Vectors::Kind kind, std::ostream& out) {
+  LocalExpertTransport transport;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Create(weights, model_options, transport));
+  out << "numerics " << NumericsName(model_options.numerics) << ", kernels " << model->kernel_isa() << ", "
+      << options.n_threads << (options.n_threads == 1 ? " thread" : " threads");
+  if (model_options.reference_call->lane_scores) out << "; attention scores in sixteen chains";
+  if (model_options.reference_call->n_threads == 2) out << "; long sums in halves, as PyTorch adds on two threads";
+  if (model_options.reference_call->heap_ties) out << "; equal index scores as PyTorch's topk leaves them";
+  out << std::endl;
+  Attempt attempt;
+  Report report(out);
+  RETURN_IF_ERROR(kind == Vectors::Kind::kTaps ? VerifyTaps(*model, vectors, report, attempt.dump)
+                                               : VerifyLogits(*model, vectors, options, report, attempt.dump));
+  report.Summary();
+  attempt.passed = report.all_passed();
+  return attempt;
+}
+
+// Ways the reference may have been run, likeliest first. A vectors file does not say which, and it matters: one
+// rounding that flips in a compressed entry, or one entry chosen otherwise, is seen by every later position.
+std::vector<ReferenceCall> PossibleCalls(const ModelConfig& config, Numerics numerics, int64_t n_tokens) {
+  if (numerics == Numerics::kNative) {
+    return {{n_tokens, 1, false, false},
+            {n_tokens, 1, true, false},
+            {n_tokens, 2, false, false},
+            {n_tokens, 2, true, false}};
+  }
+  constexpr int64_t kFewOfMany = 64;  // PyTorch's topk sorts by a heap from this many entries for one chosen
+  const bool long_file = n_tokens / 4 >= kFewOfMany * config.index_topk;
+  return {{n_tokens, 1, false, long_file}, {n_tokens, 1, false, !long_file}};
+}
+
+// Passes when the file agrees with the model run in one of the possible ways; reports that run, or the likeliest.
+absl::StatusOr<Attempt> VerifyModel(const VerifyOptions& options, const Vectors& vectors, Vectors::Kind kind,
+                                    std::ostream& out) {
+  ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, vectors));
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelWeights> weights, LoadModelWeights(options.model_dir, nullptr));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, ReadTokens(vectors, weights->config));
+  ModelOptions model_options;
+  model_options.numerics = numerics;
+  model_options.n_threads = options.n_threads;
+  model_options.run_mtp = weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits");
+  model_options.kernel_isa = options.kernel_isa;
+  std::optional<Attempt> likeliest;
+  std::string likeliest_text;
+  for (const ReferenceCall& call : PossibleCalls(weights->config, numerics, static_cast<int64_t>(tokens.size()))) {
+    model_options.reference_call = call;
+    std::ostringstream text;
+    ASSIGN_OR_RETURN(Attempt attempt, RunModel(options, model_options, weights, vectors, kind, text));
+    if (attempt.passed) {
+      out << text.str();
+      return attempt;
+    }
+    if (!likeliest.has_value()) {
+      likeliest = std::move(attempt);
+      likeliest_text = text.str();
+    }
+  }
+  out << likeliest_text;
+  return *std::move(likeliest);
+}
+
+// Every kernel this machine can run is held to the same file.
+absl::StatusOr<Attempt> VerifyAllKernels(const VerifyOptions& options, const Vectors& vectors, std::ostream& out) {
+  std::vector<std::string> isas = {options.kernel_isa};
+  if (options.kernel_isa.empty()) isas = AvailableKernelIsas();
+  Attempt attempt;
+  Report report(out);
+  for (const std::string& isa : isas) {
+    out << "kernels " << isa << std::endl;
+    Dump of_isa;
+    RETURN_IF_ERROR(VerifyKernels(vectors, isa, report, of_isa));
+    if (&isa == &isas.front()) attempt.dump = std::move(of_isa);
+  }
+  report.Summary();
+  attempt.passed = report.all_passed();
+  return attempt;
+}
+
 }  // namespace
 
 absl::StatusOr<bool> Verify(const VerifyOptions& options, std::ostream& out) {
@@ -22,39 +111,13 @@ absl::StatusOr<bool> Verify(const VerifyOptions& options, std::ostream& out) {
   if (!opened.ok()) return Annotate(opened.status(), options.vectors.string());
   const Vectors& vectors = *opened;
   ASSIGN_OR_RETURN(const Vectors::Kind kind, vectors.DetectKind());
-  Report report(out);
-  Dump dump;
-  if (kind == Vectors::Kind::kKernels) {
-    // Every kernel this machine can run is held to the same file.
-    std::vector<std::string> isas = {options.kernel_isa};
-    if (options.kernel_isa.empty()) isas = AvailableKernelIsas();
-    for (const std::string& isa : isas) {
-      out << "kernels " << isa << std::endl;
-      Dump of_isa;
-      RETURN_IF_ERROR(VerifyKernels(vectors, isa, report, of_isa));
-      if (&isa == &isas.front()) dump = std::move(of_isa);
-    }
-  } else {
-    ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, vectors));
-    ASSIGN_OR_RETURN(std::shared_ptr<const ModelWeights> weights, LoadModelWeights(options.model_dir, nullptr));
-    LocalExpertTransport transport;
-    ModelOptions model_options;
-    model_options.numerics = numerics;
-    model_options.n_threads = options.n_threads;
-    model_options.run_mtp = weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits");
-    model_options.kernel_isa = options.kernel_isa;
-    ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Create(weights, model_options, transport));
-    out << "numerics " << NumericsName(numerics) << ", kernels " << model->kernel_isa() << ", " << options.n_threads
-        << (options.n_threads == 1 ? " thread" : " threads") << std::endl;
-    RETURN_IF_ERROR(kind == Vectors::Kind::kTaps ? VerifyTaps(*model, vectors, report, dump)
-                                                 : VerifyLogits(*model, vectors, options, report, dump));
-  }
-  report.Summary();
+  ASSIGN_OR_RETURN(const Attempt attempt, kind == Vectors::Kind::kKernels ? VerifyAllKernels(options, vectors, out)
+                                                                          : VerifyModel(options, vectors, kind, out));
   if (options.dump.has_value()) {
     const auto& metadata = vectors.file().metadata();
-    RETURN_IF_ERROR(dump.Write(*options.dump, {metadata.begin(), metadata.end()}));
+    RETURN_IF_ERROR(attempt.dump.Write(*options.dump, {metadata.begin(), metadata.end()}));
   }
-  return report.all_passed();
+  return attempt.passed;
 }
 
 }  // namespace longshelf::engine

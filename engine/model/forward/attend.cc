@@ -28,15 +28,20 @@ std::vector<float> TransposeHeads(const float* q, int64_t n_heads, int64_t width
   return out;
 }
 
-// scores: [tile.n, n_heads], scaled.
+// scores: [tile.n, n_heads], unscaled.
 void ScoreTile(const KernelTable& kernels, const std::vector<float>& transposed_q, int64_t n_heads, int64_t width,
                const KeyTile& tile, float* scores) {
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   for (int64_t h = 0; h < n_heads; h += kLanes) {
     kernels.matmul(tile.rows, tile.n, width, transposed_q.data() + h * width, std::min(kLanes, n_heads - h), width,
                    scores + h, n_heads);
   }
-  for (int64_t i = 0; i < tile.n * n_heads; ++i) scores[i] *= scale;
+}
+
+void LaneScoreTile(const float* q, int64_t n_heads, int64_t width, const KeyTile& tile, float* scores) {
+  for (int64_t k = 0; k < tile.n; ++k) {
+    for (int64_t h = 0; h < n_heads; ++h)
+      scores[k * n_heads + h] = LaneDot(q + h * width, tile.rows + k * width, width);
+  }
 }
 
 // The running softmax of one head.
@@ -67,15 +72,21 @@ void AppendTiles(const float* rows, int64_t n, int64_t width, std::vector<KeyTil
   }
 }
 
-void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
-                std::span<const KeyTile> tiles, std::span<const float> sink, float* out) {
+void AttendKeys(const KernelTable& kernels, Numerics numerics, bool lane_scores, const float* q, int64_t n_heads,
+                int64_t width, std::span<const KeyTile> tiles, std::span<const float> sink, float* out) {
   const bool native = numerics == Numerics::kNative;
   const std::vector<float> transposed_q = TransposeHeads(q, n_heads, width);
   std::vector<float> scores(static_cast<size_t>(n_heads * kAttendTile));
   std::vector<HeadState> heads(static_cast<size_t>(n_heads));
   std::fill(out, out + n_heads * width, 0.0F);
   for (const KeyTile& tile : tiles) {
-    ScoreTile(kernels, transposed_q, n_heads, width, tile, scores.data());
+    if (lane_scores) {
+      LaneScoreTile(q, n_heads, width, tile, scores.data());
+    } else {
+      ScoreTile(kernels, transposed_q, n_heads, width, tile, scores.data());
+    }
+    const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+    for (int64_t i = 0; i < tile.n * n_heads; ++i) scores[static_cast<size_t>(i)] *= scale;
     for (int64_t h = 0; h < n_heads; ++h) {
       float p[kAttendTile];
       for (int64_t k = 0; k < tile.n; ++k) p[k] = scores[static_cast<size_t>(k * n_heads + h)];

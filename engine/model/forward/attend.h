@@ -23,7 +23,8 @@ void AppendTiles(const float* rows, int64_t n, int64_t width, std::vector<KeyTil
 // One query over its keys, which are also its values: softmax with a per-head sink in the denominator (spec section 3).
 // q, out: [n_heads, width]. The tiles, in order, define the bits: the running maximum, the rounding of the
 // probabilities and the order of sums all follow them. out is rounded in native numerics.
-void AttendKeys(const KernelTable& kernels, Numerics numerics, const float* q, int64_t n_heads, int64_t width,
-                std::span<const KeyTile> tiles, std::span<const float> sink, float* out);
+// lane_scores: score in the order of LaneDot (ReferenceCall).
+void AttendKeys(const KernelTable& kernels, Numerics numerics, bool lane_scores, const float* q, int64_t n_heads,
+                int64_t width, std::span<const KeyTile> tiles, std::span<const float> sink, float* out);
 
 }  // namespace longshelf::engine

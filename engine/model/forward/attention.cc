@@ -12,7 +12,7 @@ namespace longshelf::engine {
 namespace {
 
 // Per-head RMS without weight. The published code runs it on BF16 tensors, so every step of it rounds.
-void NormalizeQuery(const Ops& ops, float* head, int64_t width) {
+void NormalizeQuery(const Ops& ops, bool rounds_twice, float* head, int64_t width) {
   if (!ops.native()) {
     ops.RmsNormRow({}, head, width, head);
     return;
@@ -21,7 +21,8 @@ void NormalizeQuery(const Ops& ops, float* head, int64_t width) {
   for (int64_t c = 0; c < width; ++c) sum += static_cast<double>(ops.Round(head[c] * head[c]));
   const float mean = ops.Round(static_cast<float>(sum / static_cast<double>(width)));
   const float shifted = ops.Round(mean + static_cast<float>(ops.config().rms_norm_eps));
-  const float r = ops.Round(1.0F / std::sqrt(shifted));
+  const float root = std::sqrt(shifted);
+  const float r = ops.Round(1.0F / (rounds_twice ? ops.Round(root) : root));
   for (int64_t c = 0; c < width; ++c) head[c] = ops.Round(head[c] * r);
 }
 
@@ -100,7 +101,7 @@ std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, cons
       rope_.Angles(rows.n_past + i, cos.data(), sin.data());
       for (int64_t h = 0; h < config.n_heads; ++h) {
         float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
-        NormalizeQuery(ops, head, width);
+        NormalizeQuery(ops, ops.RoundsRsqrtTwice(rows.n_past + i, h), head, width);
         ApplyRope(head + config.nope_dim(), rope_.n_pairs(), cos.data(), sin.data());
         ops.Round({head + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
       }
@@ -217,7 +218,8 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
   } else if (ratio_ == 128) {
     AppendTiles(part.entries.data(), (position + 1) / ratio_, width, tiles);
   }
-  AttendKeys(ops.kernels(), ops.numerics(), q, config.n_heads, width, tiles, weights_.sink, out);
+  const bool lane_scores = ops.reference_call().has_value() && ops.reference_call()->lane_scores;
+  AttendKeys(ops.kernels(), ops.numerics(), lane_scores, q, config.n_heads, width, tiles, weights_.sink, out);
   std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
   std::vector<float> sin(cos.size());
   rope_.Angles(position, cos.data(), sin.data());

@@ -26,17 +26,21 @@ std::vector<int32_t> AllOf(int64_t n) {
   return all;
 }
 
-// The k largest of n scores, ascending by entry. Equal scores: the lower entry in native numerics. In fp32, where a
-// query that matches nothing scores exactly zero everywhere, what a partial heap sort leaves, as PyTorch's topk does.
-std::vector<int32_t> TopK(Numerics numerics, const float* scores, int64_t n, int64_t k) {
+// The k largest of n scores, ascending by entry; equal scores: the lower entry.
+std::vector<int32_t> TopK(const float* scores, int64_t n, int64_t k) {
   std::vector<int32_t> order = AllOf(n);
-  if (numerics == Numerics::kFp32) {
-    std::partial_sort(order.begin(), order.begin() + k, order.end(),
-                      [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
-  } else {
-    std::nth_element(order.begin(), order.begin() + k, order.end(),
-                     [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
-  }
+  std::nth_element(order.begin(), order.begin() + k, order.end(),
+                   [&](int32_t a, int32_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+  order.resize(static_cast<size_t>(k));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+// The same choice with equal scores as a partial heap sort leaves them, which is PyTorch's topk of few among many.
+std::vector<int32_t> HeapTopK(const float* scores, int64_t n, int64_t k) {
+  std::vector<int32_t> order = AllOf(n);
+  std::partial_sort(order.begin(), order.begin() + k, order.end(),
+                    [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
   order.resize(static_cast<size_t>(k));
   std::sort(order.begin(), order.end());
   return order;
@@ -134,6 +138,7 @@ void Indexer::Score(Ops& ops, const SequenceRows& rows, int64_t first_row, int64
   const int64_t n_heads = config.index_n_heads;
   const int64_t width = config.index_head_dim;
   const int64_t topk = config.index_topk;
+  const bool heap_ties = ops.reference_call().has_value() && ops.reference_call()->heap_ties;
   const auto visible = [&](int64_t i) { return (rows.n_past + first_row + i + 1) / 4; };
   const auto chosen_at = [&](int64_t i) -> std::vector<int32_t>& {
     return chosen[static_cast<size_t>(rows.row_begin + first_row + i)];
@@ -177,7 +182,8 @@ void Indexer::Score(Ops& ops, const SequenceRows& rows, int64_t first_row, int64
     }
   }
   for (int64_t i = first_scored; i < n_rows; ++i) {
-    chosen_at(i) = TopK(ops.numerics(), scores.data() + (i - first_scored) * n_padded, visible(i), topk);
+    const float* row_scores = scores.data() + (i - first_scored) * n_padded;
+    chosen_at(i) = heap_ties ? HeapTopK(row_scores, visible(i), topk) : TopK(row_scores, visible(i), topk);
   }
 }
 

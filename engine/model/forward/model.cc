@@ -50,7 +50,7 @@ struct Model::Impl {
         transport(expert_transport),
         sliding_rope(RopeTable::Sliding(config)),
         compressed_rope(RopeTable::Compressed(config)),
-        ops(config, options.numerics, kernels, options.n_threads) {}
+        ops(config, options.numerics, kernels, options.n_threads, options.reference_call) {}
 
   int64_t stream_width() const { return config.hc_mult * config.hidden_size; }
 

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/model/config.h"
+#include "engine/model/reference_call.h"
 #include "engine/model/weights.h"
 #include "kernels.h"
 #include "thread_pool.h"
@@ -15,7 +17,8 @@ namespace longshelf::engine {
 // arrays; in native numerics they hold BF16 values wherever the published inference stores BF16.
 class Ops {
  public:
-  Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads);
+  Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads,
+      std::optional<ReferenceCall> reference_call = std::nullopt);
 
   const ModelConfig& config() const { return config_; }
   bool native() const { return numerics_ == Numerics::kNative; }
@@ -45,16 +48,29 @@ class Ops {
   void RmsNorm(std::span<const float> weight, const float* x, int64_t n, int64_t width, float* out);
   void RmsNormRow(std::span<const float> weight, const float* x, int64_t width, float* out) const;
 
+  // See ModelOptions::reference_call.
+  const std::optional<ReferenceCall>& reference_call() const { return reference_call_; }
+  // Whether the reference call, if there is one, rounded twice in the rsqrt of this query head (ReferenceCall).
+  bool RoundsRsqrtTwice(int64_t position, int64_t head) const;
+
   std::vector<float>& scratch(int thread) { return scratch_[static_cast<size_t>(thread)]; }
 
  private:
+  void MatMulHalves(const float* x, int64_t n, int64_t x_stride, const float* tile, int64_t n_rows, int64_t cols,
+                    float* y, int64_t y_stride) const;
+
   const ModelConfig& config_;
   const Numerics numerics_;
   const KernelTable& kernels_;
+  const std::optional<ReferenceCall> reference_call_;
   ThreadPool pool_;
   std::vector<std::vector<float>> scratch_;  // decoded weight rows, per thread
   std::vector<float> quantized_;
 };
+
+// a . b over n (a multiple of kLanes) as sixteen interleaved chains, folded in fours: how the reference's library
+// multiplies small matrices (ReferenceCall).
+float LaneDot(const float* a, const float* b, int64_t n);
 
 bool IsQuantized(const Matrix& w);
 

@@ -98,7 +98,7 @@ std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t wid
     row += n * width;
   }
   std::vector<float> out(static_cast<size_t>(n_heads * width));
-  AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, q.data(), n_heads, width, tiles, sink, out.data());
+  AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, false, q.data(), n_heads, width, tiles, sink, out.data());
   return out;
 }
 

@@ -62,7 +62,10 @@ INSTANTIATE_TEST_SUITE_P(
                       std::pair("micro-flash", "micro-flash.m1.taps"), std::pair("micro-pro", "micro-pro.m0.3"),
                       std::pair("micro-pro", "micro-pro.m0.129"), std::pair("micro-odd", "micro-odd.m0.3"),
                       std::pair("micro-odd", "micro-odd.m0.129"), std::pair("micro-odd", "micro-odd.m1.taps"),
-                      std::pair("demo", "demo.m0.3"), std::pair("demo", "kernels")));
+                      std::pair("micro-flash", "micro-flash.m1.3"), std::pair("micro-pro", "micro-pro.m1.3"),
+                      std::pair("micro-odd", "micro-odd.m1.3"), std::pair("demo", "demo.m1.3"),
+                      std::pair("demo", "demo.m0.3"), std::pair("demo", "demo.m1.200"),
+                      std::pair("demo", "kernels")));
 
 TEST(Verify, HoldsEveryKernelOfThisMachineToTheSameTaps) {
   ASSERT_FALSE(AvailableKernelIsas().empty());
@@ -75,14 +78,17 @@ TEST(Verify, HoldsEveryKernelOfThisMachineToTheSameTaps) {
 }
 
 TEST(Verify, FailsOnOneWrongRow) {
-  VerifyOptions options = Options("micro-flash", "micro-flash.m0.3");
-  const std::vector<uint8_t> wrong = {0, 0, 0x20, 0x41};  // 10.0
-  options.vectors = CopyWith(options.vectors, "logits", 512 * 4 + 40, wrong);
-  std::ostringstream out;
-  const auto passed = Verify(options, out);
-  ASSERT_TRUE(passed.ok()) << passed.status();
-  EXPECT_FALSE(*passed) << out.str();
-  EXPECT_THAT(out.str(), HasSubstr("FAIL"));
+  for (const char* vectors : {"micro-flash.m0.3", "micro-flash.m1.3"}) {
+    SCOPED_TRACE(vectors);
+    VerifyOptions options = Options("micro-flash", vectors);
+    const std::vector<uint8_t> wrong = {0, 0, 0x20, 0x41};  // 10.0
+    options.vectors = CopyWith(options.vectors, "logits", 512 * 4 + 40, wrong);
+    std::ostringstream out;
+    const auto passed = Verify(options, out);
+    ASSERT_TRUE(passed.ok()) << passed.status();
+    EXPECT_FALSE(*passed) << out.str();
+    EXPECT_THAT(out.str(), HasSubstr("FAIL"));
+  }
 }
 
 TEST(Verify, FailsOnACheckpointWithOneFlippedScale) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/comm/expert_transport.h"
 #include "engine/model/kv_layout.h"
+#include "engine/model/reference_call.h"
 #include "engine/model/weights.h"
 
 namespace longshelf::engine {
@@ -54,6 +56,8 @@ struct ModelOptions {
   int n_threads = 1;
   bool run_mtp = false;
   std::string kernel_isa;  // one of AvailableKernelIsas(); empty = the best one
+  // Compute as this call of the reference did where its results depend on the call.
+  std::optional<ReferenceCall> reference_call;
 };
 
 // Vector kernels this machine can run, best first: "avx512", "avx2". All of them give the same bits. Empty when the
@@ -77,7 +81,7 @@ class Model {
   Numerics numerics() const;
   // Name of the vector kernels in use, e.g. "avx512".
   std::string_view kernel_isa() const;
-  // SHA-256 of weights digest, layout, numerics and kernel ISA: equal fingerprints promise equal bits.
+  // SHA-256 of weights digest, layout and numerics: equal fingerprints promise equal bits.
   std::array<uint8_t, 32> fingerprint() const;
 
   // Appends every chunk's KV to its blocks and state, and returns the logits asked for. An empty batch still takes
