@@ -16,7 +16,7 @@ constexpr int64_t kLinearQuantBlock = 128;
 // from which a call's products are no longer small.
 constexpr int64_t kRsqrtValues = 32;
 constexpr int64_t kShortestHalved = 2 * kSumBlock;
-constexpr int64_t kSmallCall = 8;
+constexpr int64_t kSmallCall = 16;
 
 }  // namespace
 
