@@ -46,15 +46,20 @@ absl::StatusOr<Attempt> RunModel(const VerifyOptions& options, const ModelOption
 // Ways the reference may have been run, likeliest first. A vectors file does not say which, and it matters: one
 // rounding that flips in a compressed entry, or one entry chosen otherwise, is seen by every later position.
 std::vector<ReferenceCall> PossibleCalls(const ModelConfig& config, Numerics numerics, int64_t n_tokens) {
-  if (numerics == Numerics::kNative) {
-    return {{n_tokens, 1, false, false},
-            {n_tokens, 1, true, false},
-            {n_tokens, 2, false, false},
-            {n_tokens, 2, true, false}};
+  if (numerics == Numerics::kFp32) {
+    constexpr int64_t kFewOfMany = 64;  // PyTorch's topk sorts by a heap from this many entries for one chosen
+    const bool long_file = n_tokens / 4 >= kFewOfMany * config.index_topk;
+    return {{.n_tokens = n_tokens, .heap_ties = long_file}, {.n_tokens = n_tokens, .heap_ties = !long_file}};
   }
-  constexpr int64_t kFewOfMany = 64;  // PyTorch's topk sorts by a heap from this many entries for one chosen
-  const bool long_file = n_tokens / 4 >= kFewOfMany * config.index_topk;
-  return {{n_tokens, 1, false, long_file}, {n_tokens, 1, false, !long_file}};
+  std::vector<ReferenceCall> calls;
+  for (const int n_threads : {1, 2}) {
+    calls.push_back({.n_tokens = n_tokens, .n_threads = n_threads});
+    // Sixteen chains need whole sixteens.
+    if (config.head_dim % 16 == 0) {
+      calls.push_back({.n_tokens = n_tokens, .n_threads = n_threads, .lane_scores = true});
+    }
+  }
+  return calls;
 }
 
 // Passes when the file agrees with the model run in one of the possible ways; reports that run, or the likeliest.

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "float_formats.h"
+#include "reference_order.h"
 
 namespace longshelf::engine {
 namespace {

@@ -7,6 +7,7 @@
 #include "attend.h"
 #include "indexer.h"
 #include "kv_records.h"
+#include "reference_order.h"
 
 namespace longshelf::engine {
 namespace {
@@ -94,6 +95,7 @@ std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, cons
   std::vector<float> q(static_cast<size_t>(n * row_width));
   ops.Linear(weights_.wq_b, qr, n, q.data());
   taps.Tap("attn.wq_b", q, row_width);
+  const std::optional<ReferenceCall>& call = ops.reference_call();
   for (const SequenceRows& rows : parts) {
     ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
       std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
@@ -101,7 +103,8 @@ std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, cons
       rope_.Angles(rows.n_past + i, cos.data(), sin.data());
       for (int64_t h = 0; h < config.n_heads; ++h) {
         float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
-        NormalizeQuery(ops, ops.RoundsRsqrtTwice(rows.n_past + i, h), head, width);
+        const bool rounds_twice = call.has_value() && RoundsRsqrtTwice(*call, config.n_heads, rows.n_past + i, h);
+        NormalizeQuery(ops, rounds_twice, head, width);
         ApplyRope(head + config.nope_dim(), rope_.n_pairs(), cos.data(), sin.data());
         ops.Round({head + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
       }

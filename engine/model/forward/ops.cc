@@ -5,6 +5,7 @@
 
 #include "activation_quant.h"
 #include "float_formats.h"
+#include "reference_order.h"
 
 namespace longshelf::engine {
 namespace {
@@ -12,25 +13,10 @@ namespace {
 // Weight rows per work item.
 constexpr int64_t kTileRows = 2 * kLanes;
 constexpr int64_t kLinearQuantBlock = 128;
-// Of ReferenceCall: values of one vector rsqrt; columns up to which a product is the same whole and in halves; tokens
-// from which a call's products are no longer small.
-constexpr int64_t kRsqrtValues = 32;
-constexpr int64_t kShortestHalved = 2 * kSumBlock;
-constexpr int64_t kSmallCall = 16;
 
 }  // namespace
 
 bool IsQuantized(const Matrix& w) { return w.format == Matrix::Format::kFp8 || w.format == Matrix::Format::kFp4; }
-
-float LaneDot(const float* a, const float* b, int64_t n) {
-  float lanes[kLanes] = {};
-  for (int64_t c = 0; c < n; c += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) lanes[j] = std::fma(a[c + j], b[c + j], lanes[j]);
-  }
-  float fours[4];
-  for (int j = 0; j < 4; ++j) fours[j] = ((lanes[j] + lanes[j + 4]) + lanes[j + 8]) + lanes[j + 12];
-  return (fours[0] + fours[1]) + (fours[2] + fours[3]);
-}
 
 Ops::Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads,
          std::optional<ReferenceCall> reference_call)
@@ -55,7 +41,7 @@ void Ops::MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, cons
   std::vector<float>& memory = scratch(thread);
   if (memory.size() < need) memory.resize(need);
   float* row = memory.data();
-  if (reference_call_.has_value() && reference_call_->n_tokens < kSmallCall && w.cols % kLanes == 0) {
+  if (reference_call_.has_value() && HasSmallProducts(*reference_call_) && w.cols % kLanes == 0) {
     for (int64_t r = row_begin; r < row_end; ++r) {
       kernels_.decode_row(w, r, row);
       for (int64_t i = 0; i < n; ++i) y[i * y_stride + r - row_begin] = LaneDot(x + i * x_stride, row, w.cols);
@@ -71,44 +57,12 @@ void Ops::MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, cons
       for (int64_t c = 0; c < w.cols; ++c) tile[c * kLanes + r] = row[c];
     }
     float* out = y + (begin - row_begin);
-    if (reference_call_.has_value() && reference_call_->n_threads == 2 && w.cols > kShortestHalved) {
-      MatMulHalves(x, n, x_stride, tile, n_rows, w.cols, out, y_stride);
+    if (reference_call_.has_value() && AddsInHalves(*reference_call_, w.cols)) {
+      MatMulInHalves(kernels_, x, n, x_stride, tile, n_rows, w.cols, out, y_stride);
     } else {
       kernels_.matmul(x, n, x_stride, tile, n_rows, w.cols, out, y_stride);
     }
   }
-}
-
-// The sum of each half of the columns, then their sum.
-void Ops::MatMulHalves(const float* x, int64_t n, int64_t x_stride, const float* tile, int64_t n_rows, int64_t cols,
-                       float* y, int64_t y_stride) const {
-  std::vector<float> block(static_cast<size_t>(n * kLanes));
-  std::vector<float> halves[2];
-  const bool even = cols / 2 <= 2 * kSumBlock;  // two blocks of one width; more blocks are full ones and a rest
-  for (int64_t half = 0; half < 2; ++half) {
-    std::vector<float>& sum = halves[half];
-    sum.assign(static_cast<size_t>(n * kLanes), 0.0F);
-    const int64_t end = half == 0 ? cols / 2 : cols;
-    for (int64_t c = half * (cols / 2); c < end;) {
-      const int64_t rest = end - c;
-      const int64_t width = even ? NextSumBlock(rest) : std::min(kSumBlock, rest);
-      kernels_.matmul(x + c, n, x_stride, tile + c * kLanes, n_rows, width, block.data(), kLanes);
-      for (size_t i = 0; i < sum.size(); ++i) sum[i] += block[i];
-      c += width;
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    for (int64_t r = 0; r < n_rows; ++r) {
-      const auto at = static_cast<size_t>(i * kLanes + r);
-      y[i * y_stride + r] = halves[0][at] + halves[1][at];
-    }
-  }
-}
-
-bool Ops::RoundsRsqrtTwice(int64_t position, int64_t head) const {
-  if (!reference_call_.has_value() || !native()) return false;
-  const int64_t n_whole = reference_call_->n_tokens * config_.n_heads / kRsqrtValues * kRsqrtValues;
-  return position * config_.n_heads + head >= n_whole;
 }
 
 void Ops::MatMul(const Matrix& w, const float* x, int64_t n, float* y) { MatMulRows(w, 0, w.rows, x, n, y); }

@@ -50,15 +50,10 @@ class Ops {
 
   // See ModelOptions::reference_call.
   const std::optional<ReferenceCall>& reference_call() const { return reference_call_; }
-  // Whether the reference call, if there is one, rounded twice in the rsqrt of this query head (ReferenceCall).
-  bool RoundsRsqrtTwice(int64_t position, int64_t head) const;
 
   std::vector<float>& scratch(int thread) { return scratch_[static_cast<size_t>(thread)]; }
 
  private:
-  void MatMulHalves(const float* x, int64_t n, int64_t x_stride, const float* tile, int64_t n_rows, int64_t cols,
-                    float* y, int64_t y_stride) const;
-
   const ModelConfig& config_;
   const Numerics numerics_;
   const KernelTable& kernels_;
@@ -67,10 +62,6 @@ class Ops {
   std::vector<std::vector<float>> scratch_;  // decoded weight rows, per thread
   std::vector<float> quantized_;
 };
-
-// a . b over n (a multiple of kLanes) as sixteen interleaved chains, folded in fours: how the reference's library
-// multiplies small matrices (ReferenceCall).
-float LaneDot(const float* a, const float* b, int64_t n);
 
 bool IsQuantized(const Matrix& w);
 
