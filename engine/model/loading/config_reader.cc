@@ -20,44 +20,17 @@ bool ConfigReader::IsNull(std::string_view key) const {
   return it != fields_.end() && it->second.is_null();
 }
 
-absl::StatusOr<int64_t> ConfigReader::Int(const Keys& keys, int64_t min, int64_t max,
-                                          std::optional<int64_t> fallback) const {
-  std::optional<int64_t> found;
+template <typename T>
+absl::StatusOr<T> ConfigReader::Number(const Keys& keys, T min, T max, std::optional<T> fallback,
+                                       std::string_view kind) const {
+  std::optional<T> found;
   for (const std::string_view key : keys) {
     if (!Has(key)) {
       continue;
     }
-    int64_t value = 0;
-    if (fields_.at(key).get_int64().get(value) != simdjson::SUCCESS) {
-      return absl::InvalidArgumentError(Cat(Name(key), ": must be an integer from ", min, " to ", max));
-    }
-    if (value < min || value > max) {
-      return absl::InvalidArgumentError(Cat(Name(key), ": is ", value, ", must be from ", min, " to ", max));
-    }
-    if (found.has_value() && *found != value) {
-      return absl::InvalidArgumentError(Cat(Name(key), ": is ", value, ", but ", Name(keys.front()), " is ", *found));
-    }
-    found = value;
-  }
-  if (!found.has_value()) {
-    found = fallback;
-  }
-  if (!found.has_value()) {
-    return absl::InvalidArgumentError(Cat(Name(keys.front()), ": missing"));
-  }
-  return *found;
-}
-
-absl::StatusOr<double> ConfigReader::Double(const Keys& keys, double min, double max,
-                                            std::optional<double> fallback) const {
-  std::optional<double> found;
-  for (const std::string_view key : keys) {
-    if (!Has(key)) {
-      continue;
-    }
-    double value = 0;
-    if (fields_.at(key).get_double().get(value) != simdjson::SUCCESS) {
-      return absl::InvalidArgumentError(Cat(Name(key), ": must be a number from ", min, " to ", max));
+    T value = 0;
+    if (fields_.at(key).get<T>().get(value) != simdjson::SUCCESS) {
+      return absl::InvalidArgumentError(Cat(Name(key), ": must be ", kind, " from ", min, " to ", max));
     }
     if (!(value >= min && value <= max)) {
       return absl::InvalidArgumentError(Cat(Name(key), ": is ", value, ", must be from ", min, " to ", max));
@@ -74,6 +47,16 @@ absl::StatusOr<double> ConfigReader::Double(const Keys& keys, double min, double
     return absl::InvalidArgumentError(Cat(Name(keys.front()), ": missing"));
   }
   return *found;
+}
+
+absl::StatusOr<int64_t> ConfigReader::Int(const Keys& keys, int64_t min, int64_t max,
+                                          std::optional<int64_t> fallback) const {
+  return Number<int64_t>(keys, min, max, fallback, "an integer");
+}
+
+absl::StatusOr<double> ConfigReader::Double(const Keys& keys, double min, double max,
+                                            std::optional<double> fallback) const {
+  return Number<double>(keys, min, max, fallback, "a number");
 }
 
 absl::StatusOr<int64_t> ConfigReader::FirstInt(std::string_view key, int64_t min, int64_t max, int64_t fallback) const {

@@ -42,6 +42,9 @@ class ConfigReader {
   std::string Name(std::string_view key) const { return prefix_ + std::string(key); }
 
  private:
+  template <typename T>
+  absl::StatusOr<T> Number(const Keys& keys, T min, T max, std::optional<T> fallback, std::string_view kind) const;
+
   JsonFields fields_;
   std::string prefix_;  // "rope_scaling." for messages
 };
