@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "checks.h"
 #include "common/status.h"
-#include "sequence.h"
+#include "engine/model/sequence_memory.h"
 
 namespace longshelf::engine {
 namespace {

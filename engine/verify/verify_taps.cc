@@ -7,7 +7,7 @@
 #include "checks.h"
 #include "common/status.h"
 #include "engine/model/kv_view.h"
-#include "sequence.h"
+#include "engine/model/sequence_memory.h"
 
 namespace longshelf::engine {
 namespace {

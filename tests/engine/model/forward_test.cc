@@ -8,37 +8,31 @@
 
 #include "engine/comm/expert_transport.h"
 #include "engine/model/model.h"
+#include "engine/model/sequence_memory.h"
 #include "testing/fixtures.h"
 
-// The promise of architecture.md section 3, on the model alone: a row's bits depend on its own sequence only.
+// The promise that the same request gives the same bits, on the model alone: a row depends on its own sequence only.
 namespace longshelf::engine {
 namespace {
 
+// A prompt on its way through the model.
 class Sequence {
  public:
   Sequence(const KvLayout& layout, std::vector<uint32_t> tokens)
-      : tokens_(std::move(tokens)), state_(layout.state_bytes()) {
-    const size_t n_blocks = (tokens_.size() + kBlockTokens - 1) / kBlockTokens;
-    storage_.resize(n_blocks * layout.block_bytes());
-    for (size_t i = 0; i < n_blocks; ++i) blocks_.push_back(storage_.data() + i * layout.block_bytes());
-    layout.ResetState(state_.data());
-  }
+      : tokens_(std::move(tokens)), memory_(layout, static_cast<int64_t>(tokens_.size())) {}
   SequenceChunk Next(int64_t n) {
     n = std::min(n, static_cast<int64_t>(tokens_.size()) - n_past_);
-    SequenceChunk chunk{n_past_, std::span(tokens_).subspan(static_cast<size_t>(n_past_), static_cast<size_t>(n)),
-                        blocks_, state_.data(), WantLogits::kAll};
+    const auto next = std::span(tokens_).subspan(static_cast<size_t>(n_past_), static_cast<size_t>(n));
+    const SequenceChunk chunk = memory_.Chunk(n_past_, next, WantLogits::kAll);
     n_past_ += n;
     return chunk;
   }
   bool done() const { return n_past_ == static_cast<int64_t>(tokens_.size()); }
-  const std::vector<std::byte>& storage() const { return storage_; }
-  const std::byte* state() const { return state_.data(); }
+  const SequenceMemory& memory() const { return memory_; }
 
  private:
   std::vector<uint32_t> tokens_;
-  std::vector<std::byte> state_;
-  std::vector<std::byte> storage_;
-  std::vector<std::byte*> blocks_;
+  SequenceMemory memory_;
   int64_t n_past_ = 0;
 };
 
@@ -90,12 +84,12 @@ TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
   for (const int64_t chunk : {1, 3, 7, 64, 127, 128, 129, 256}) {
     Sequence sequence(model->layout(), tokens);
     EXPECT_TRUE(SameBits(Run(*model, sequence, chunk), expected)) << "chunk " << chunk;
-    EXPECT_EQ(sequence.storage(), whole.storage()) << "blocks, chunk " << chunk;
+    EXPECT_EQ(sequence.memory().storage(), whole.memory().storage()) << "blocks, chunk " << chunk;
     const size_t n_state = model->layout().StateExportBytes(kTokens);
     std::vector<std::byte> a(n_state);
     std::vector<std::byte> b(n_state);
-    model->layout().ExportState(sequence.state(), kTokens, a);
-    model->layout().ExportState(whole.state(), kTokens, b);
+    model->layout().ExportState(sequence.memory().state(), kTokens, a);
+    model->layout().ExportState(whole.memory().state(), kTokens, b);
     EXPECT_EQ(a, b) << "state, chunk " << chunk;
   }
   for (const std::string& isa : AvailableKernelIsas()) {
@@ -147,16 +141,15 @@ TEST_P(ForwardTest, ContinuesWithTheSameBitsFromAnExportedState) {
     Sequence first(model->layout(), tokens);
     ASSERT_TRUE(model->Forward({{first.Next(cut)}}).ok());
     std::vector<std::byte> state(model->layout().StateExportBytes(cut));
-    model->layout().ExportState(first.state(), cut, state);
+    model->layout().ExportState(first.memory().state(), cut, state);
 
-    std::vector<std::byte> slot(model->layout().state_bytes());
-    ASSERT_TRUE(model->layout().ImportState(state, cut, slot.data()).ok());
-    std::vector<std::byte> storage = first.storage();
-    std::vector<std::byte*> blocks;
-    for (size_t at = 0; at < storage.size(); at += model->layout().block_bytes()) blocks.push_back(storage.data() + at);
-    const SequenceChunk rest{cut, std::span(tokens).subspan(static_cast<size_t>(cut)), blocks, slot.data(),
-                             WantLogits::kAll};
-    const auto out = model->Forward({{rest}});
+    SequenceMemory resumed(model->layout(), 300);
+    ASSERT_TRUE(model->layout().ImportState(state, cut, resumed.state()).ok());
+    for (size_t i = 0; i < resumed.blocks().size(); ++i) {
+      std::memcpy(resumed.blocks()[i], first.memory().blocks()[i], model->layout().block_bytes());
+    }
+    const auto rest = std::span(tokens).subspan(static_cast<size_t>(cut));
+    const auto out = model->Forward({{resumed.Chunk(cut, rest, WantLogits::kAll)}});
     ASSERT_TRUE(out.ok()) << out.status();
     const auto vocab = static_cast<size_t>(model->config().vocab_size);
     const std::vector<float> tail(expected.begin() + static_cast<int64_t>(static_cast<size_t>(cut) * vocab),
