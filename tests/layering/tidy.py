@@ -26,7 +26,6 @@ SIZE_EXEMPT = {}
 
 # path -> rules that it may break, with the reason.
 EXEMPT = {
-    "tests/engine/comm/test_shard_main.cc": {"sleep"},  # a program of several ranks that measures idle processor time
     "tests/layering/tidy_test.py": {"banned"},  # plants violations
     "tests/layering/tidy.py": {"banned"},  # names them
 }

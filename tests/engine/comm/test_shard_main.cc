@@ -1,8 +1,11 @@
 // One shard of the tests that need real MPI: test_shard RUN_DIR SCENARIO. Says what went wrong and exits 1.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -56,50 +59,93 @@ double CpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
-// The followers sleep for three seconds between two steps.
-std::string Idle(MpiSession& session) {
+// How shards that have come as far as a scenario wants say so to the one that waits for them: a pipe in the run
+// directory. Everyone opens it before the group forms, so nothing said is lost.
+class Readiness {
+ public:
+  explicit Readiness(const std::string& run_dir) {
+    const std::string path = run_dir + "/readiness";
+    if (mkfifo(path.c_str(), 0600) == 0 || errno == EEXIST) fd_ = open(path.c_str(), O_RDWR | O_CLOEXEC);
+  }
+  ~Readiness() { close(fd_); }
+  Readiness(const Readiness&) = delete;
+  Readiness& operator=(const Readiness&) = delete;
+
+  bool ok() const { return fd_ >= 0; }
+  bool Say() { return write(fd_, "r", 1) == 1; }
+  bool Await(int n) {
+    char byte = 0;
+    while (n > 0 && read(fd_, &byte, 1) == 1) --n;
+    return n == 0;
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+struct Shard {
+  MpiSession& session;
+  Readiness& readiness;
+
+  int rank() const { return session.communicator().rank(); }
+  int size() const { return session.communicator().size(); }
+  bool is_last() const { return rank() == size() - 1; }
+  void AwaitBell() {
+    while (!session.doorbell().Wait(absl::Seconds(1))) {
+    }
+  }
+};
+
+// The followers are at the bell for three seconds between two steps.
+std::string Idle(Shard shard) {
   constexpr int kIdleSeconds = 3;
-  Communicator& communicator = session.communicator();
+  Communicator& communicator = shard.session.communicator();
+  const bool leads = shard.rank() == 0;
   std::string plan = "plan";
   const auto step = [&]() -> bool {
-    if (communicator.rank() == 0) session.doorbell().Ring();
-    if (communicator.rank() != 0) {
-      while (!session.doorbell().Wait(absl::Seconds(1))) {
-      }
-    }
+    if (leads) shard.session.doorbell().Ring();
+    if (!leads) shard.AwaitBell();
     return communicator.Broadcast(plan).ok();
   };
   if (!step()) return "first step";
   const double before = CpuSeconds();
-  if (communicator.rank() == 0) sleep(kIdleSeconds);
-  if (communicator.rank() == 0) session.doorbell().Ring();
-  while (communicator.rank() != 0 && !session.doorbell().Wait(absl::Seconds(1))) {
+  if (!leads) {
+    for (int s = 0; s < kIdleSeconds; ++s) {
+      if (shard.session.doorbell().Wait(absl::Seconds(1))) return "rung between the steps";
+    }
   }
+  const bool told = leads ? shard.readiness.Await(shard.size() - 1) : shard.readiness.Say();
   const double used = CpuSeconds() - before;
-  if (!communicator.Broadcast(plan).ok()) return "second step";
-  std::printf("rank %d used %.4f s of processor in %d s idle\n", communicator.rank(), used, kIdleSeconds);
+  if (!told) return "no word of the others";
+  if (!step()) return "second step";
+  std::printf("rank %d used %.4f s of processor in %d s idle\n", shard.rank(), used, kIdleSeconds);
   return used < 0.02 * kIdleSeconds ? "" : absl::StrCat("idle shard used ", used, " s of processor");
 }
 
-// One rank dies as told while the others wait for it: in MPI, or asleep at the bell.
-std::string Die(MpiSession& session, const std::function<void()>& how, bool idle) {
-  if (session.communicator().rank() == session.communicator().size() - 1) {
-    usleep(300'000);
-    how();
-  }
-  while (idle && session.communicator().rank() != 0 && !session.doorbell().Wait(absl::Seconds(1))) {
-  }
-  while (idle) pause();
-  return std::string(session.communicator().Barrier().message());
+// A follower that has found the bell silent once says so and goes on waiting.
+void SayAtTheBell(Shard shard) {
+  if (!shard.session.doorbell().Wait(absl::Milliseconds(20))) shard.readiness.Say();
+  shard.AwaitBell();
 }
 
-std::string DieAsLeader(MpiSession& session) {
-  if (session.communicator().rank() == 0) {
-    usleep(300'000);
-    raise(SIGKILL);
-  }
-  while (!session.doorbell().Wait(absl::Seconds(1))) {
-  }
+// One rank dies as told once the others wait for it in MPI.
+std::string Die(Shard shard, void (*how)()) {
+  if (shard.is_last() && shard.readiness.Await(shard.size() - 1)) how();
+  shard.readiness.Say();
+  return std::string(shard.session.communicator().Barrier().message());
+}
+
+// One follower is killed while its leader waits for work and the other follower is asleep at the bell.
+std::string KillIdle(Shard shard) {
+  if (shard.is_last() && shard.readiness.Await(shard.size() - 1)) raise(SIGKILL);
+  if (shard.rank() != 0) SayAtTheBell(shard);
+  shard.readiness.Say();
+  while (true) pause();
+}
+
+std::string KillLeader(Shard shard) {
+  if (shard.rank() == 0 && shard.readiness.Await(shard.size() - 1)) raise(SIGKILL);
+  SayAtTheBell(shard);
   return "rung by a dead leader";
 }
 
@@ -123,33 +169,27 @@ int Run(const std::string& run_dir, const std::string& scenario) {
   options.generation = 9;
   options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
   options.progress_deadline = absl::Seconds(1);
+  Readiness readiness(run_dir);
+  if (!readiness.ok()) {
+    std::perror("cannot open the readiness pipe");
+    return 1;
+  }
   auto session = MpiSession::Start(options);
   if (!session.ok()) {
     std::fprintf(stderr, "%s\n", std::string(session.status().message()).c_str());
     return 1;
   }
   MpiSession& s = **session;
+  const Shard shard{s, readiness};
   const std::map<std::string, std::function<std::string()>> scenarios = {
       {"transport", [&] { return Transport(s); }},
       {"collectives", [&] { return Collectives(s); }},
       {"hello", [&] { return Hello(s); }},
-      {"idle", [&] { return Idle(s); }},
-      {"kill",
-       [&] {
-         return Die(
-             s, [] { raise(SIGKILL); }, false);
-       }},
-      {"exit",
-       [&] {
-         return Die(
-             s, [] { _exit(0); }, false);
-       }},
-      {"kill-idle",
-       [&] {
-         return Die(
-             s, [] { raise(SIGKILL); }, true);
-       }},
-      {"kill-leader", [&] { return DieAsLeader(s); }},
+      {"idle", [&] { return Idle(shard); }},
+      {"kill", [&] { return Die(shard, [] { raise(SIGKILL); }); }},
+      {"exit", [&] { return Die(shard, [] { _exit(0); }); }},
+      {"kill-idle", [&] { return KillIdle(shard); }},
+      {"kill-leader", [&] { return KillLeader(shard); }},
       {"hang", [&] { return Hang(s); }},
       {"hang-at-end", [&] { return HangAtTheEnd(s); }},
   };
