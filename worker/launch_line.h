@@ -27,8 +27,8 @@ struct LaunchInput {
   std::vector<std::string> environment;  // inherited
 };
 
-// The shard itself for one shard, mpirun for more (expert-parallel.md section 2.1). What an outer MPI job left in the
-// environment is taken out, so that a worker can itself be started by mpirun or Slurm.
+// The shard itself for one shard, mpirun for more. What an outer MPI job left in the environment is taken out, so that
+// a worker can itself be started by mpirun or Slurm.
 CommandLine MakeLaunchLine(const LaunchInput& input);
 
 }  // namespace longshelf::worker

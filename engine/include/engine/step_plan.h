@@ -32,8 +32,8 @@ struct SlotId {
   bool operator==(const SlotId&) const = default;
 };
 
-// What every shard is told before a step (expert-parallel.md section 2.1). Decided by the leader only; a pure value,
-// serialised to a fixed little-endian form.
+// What every shard is told before a step. Decided by the leader only; a pure value, serialised to a fixed little-endian
+// form.
 struct StepPlan {
   enum class Opcode : uint8_t { kStep, kIdle, kShutdown };
 

@@ -23,7 +23,7 @@ KvLayout::KvLayout(const ModelConfig& config, Numerics numerics)
   const int64_t n_all = config.n_layers + config.n_mtp_layers;
   entries_of_layer_.assign(static_cast<size_t>(n_all), -1);
   index_keys_of_layer_.assign(static_cast<size_t>(n_all), -1);
-  // Component-major: every layer's CSA entries, then index keys, then HCA entries (kv.md section 3.3).
+  // Component-major: every layer's CSA entries, then index keys, then HCA entries.
   const auto add = [&](KvComponent::Kind kind, int ratio, std::vector<int>& of_layer) {
     for (int64_t layer = 0; layer < n_all; ++layer) {
       if (config.ratio(layer) != ratio) continue;

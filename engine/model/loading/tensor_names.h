@@ -5,9 +5,9 @@
 
 namespace longshelf::engine {
 
-// The official name of a stored tensor: V3-style synonyms and the names transformers converts to (spec sections 10 and
-// 10.1) become the official ones; anything else is returned as it is. Stacked experts become
-// "layers.3.ffn.experts.gate_up_proj.weight", ".gate_up_proj.scale", ".down_proj.weight", ".down_proj.scale".
+// The official name of a stored tensor: V3-style synonyms and the names transformers converts to become the official
+// ones; anything else is returned as it is. Stacked experts become "layers.3.ffn.experts.gate_up_proj.weight",
+// ".gate_up_proj.scale", ".down_proj.weight", ".down_proj.scale".
 std::string CanonicalTensorName(std::string_view stored);
 
 // Copies of the main model's embedding and head below "mtp.", which the reference drops too.

@@ -7,7 +7,7 @@
 namespace longshelf::engine {
 namespace {
 
-// Walks the tensor table of spec section 10.
+// Asks for every tensor that the config implies, by its official name.
 class WeightsBuilder {
  public:
   WeightsBuilder(const ModelConfig& config, TensorSource& source, OwnedBuffers& owned)

@@ -7,7 +7,7 @@
 
 namespace longshelf::kvstore {
 
-// 32 bytes of SHA-256: names a token prefix under a model fingerprint and a namespace (kv.md section 3.2).
+// 32 bytes of SHA-256: names a token prefix under a model fingerprint and a namespace.
 using BlockKey = std::array<uint8_t, 32>;
 
 // h_-1 = SHA256("dsv4kv/1" | fingerprint | u64le(salt length) | namespace_salt)

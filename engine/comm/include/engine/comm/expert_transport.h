@@ -23,8 +23,9 @@ struct DispatchedRow {
   const std::byte* row = nullptr;  // row_bytes, valid until the next Dispatch
 };
 
-// Expert all-to-all (expert-parallel.md sections 2.2 to 2.4). Rows are opaque bytes. Collective: every shard calls
-// Dispatch then Combine once per MoE layer, also with nothing to send. One thread (the engine's).
+// Expert all-to-all: rows go to the shards that hold their experts, and results come back. Rows are opaque bytes.
+// Collective: every shard calls Dispatch then Combine once per MoE layer, also with nothing to send. One thread (the
+// engine's).
 class ExpertTransport {
  public:
   virtual ~ExpertTransport() = default;

@@ -10,10 +10,10 @@
 
 namespace longshelf::engine {
 
-// The baseline transport (expert-parallel.md section 2): headers with counts by one fixed exchange, then one exchange
-// of rows for dispatch and one for combine. A token's row travels once per destination shard with its {expert, weight}
-// list; a shard's own rows are never copied on dispatch. Every header is checked against this shard's own generation,
-// step and layer count, so a shard that fell out of step is noticed at the next layer and not in the output.
+// The transport over MPI: headers with counts by one fixed exchange, then one exchange of rows for dispatch and one for
+// combine. A token's row travels once per destination shard with its {expert, weight} list; a shard's own rows are
+// never copied on dispatch. Every header is checked against this shard's own generation, step and layer count, so a
+// shard that fell out of step is noticed at the next layer and not in the output.
 class MpiExpertTransport final : public ExpertTransport {
  public:
   // Experts are spread evenly and contiguously (FirstExpertOf). `communicator` must outlive this.

@@ -10,13 +10,14 @@
 
 namespace longshelf::engine {
 
-// Which roundings happen between operations (spec section 0.1). kNative is M1, the published inference numerics;
-// kFp32 is M0, plain fp32, for comparison with other implementations.
+// Which roundings happen between operations (docs/numerics.md). kNative: those of the published inference; kFp32: none,
+// plain fp32, for comparison with other implementations.
 enum class Numerics { kNative, kFp32 };
 
 std::string_view NumericsName(Numerics numerics);  // "native" | "fp32"
 
-// config.json of a DeepSeek-V4 checkpoint. Field comments name the key; aliases of spec section 1.3 are accepted.
+// config.json of a DeepSeek-V4 checkpoint. Field comments name the key; other spellings are accepted too
+// (docs/checkpoints.md).
 struct ModelConfig {
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;    // D
@@ -40,7 +41,7 @@ struct ModelConfig {
   int64_t moe_intermediate_size = 0;  // I
   double routed_scaling_factor = 1.0;
   double swiglu_limit = 0.0;        // 0 = no clamp
-  bool clamp_shared_expert = true;  // spec section 13, item 1
+  bool clamp_shared_expert = true;  // as the current published code does; its first release did not
   int64_t hc_mult = 4;
   int64_t hc_sinkhorn_iters = 20;
   double hc_eps = 1e-6;

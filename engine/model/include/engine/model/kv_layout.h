@@ -14,7 +14,7 @@ namespace longshelf::engine {
 // Tokens per KV block: two of lcm(4, 128).
 inline constexpr int64_t kBlockTokens = 256;
 
-// One row of the component table: where a layer's records live inside a block (architecture.md section 2).
+// One row of the component table: where a layer's records live inside a block.
 struct KvComponent {
   enum class Kind : uint8_t { kEntries, kIndexKeys };
   Kind kind;
@@ -46,8 +46,8 @@ class KvLayout {
   // Stable text of the table, hashed into the KV fingerprint.
   std::string Describe() const;
 
-  // State slot offsets. Window: `window` rows, ring by position % window. Carry rows are fp32 pairs (a, g), g with ape
-  // added; see spec sections 4 and 11.1.
+  // State slot offsets. Window: `window` rows, ring by position % window. Carry: what a compressor keeps of a group
+  // that is not complete yet, fp32 pairs of value a and gate g, g with ape added.
   struct CarryOffsets {
     size_t rows = 0;      // current rows a: [ratio, coff*d] then g: [ratio, coff*d]; row = position % ratio
     size_t previous = 0;  // ratio 4: previous half a: [4, d] then g: [4, d]

@@ -36,9 +36,9 @@ struct ForwardBatch {
 struct ForwardOutput {
   int64_t n_rows = 0;         // rows of logits, in chunk order
   std::vector<float> logits;  // [n_rows, vocab_size]
-  // Only with ModelOptions::run_mtp: the MTP layer's logits (spec section 8.1) of the slots this step completed, in
-  // chunk order. Slot t joins position t with token t+1, so a chunk completes slots [n_past - 1, n_past + n - 1).
-  // [n_mtp_rows, vocab_size], for chunks that want kAll.
+  // Only with ModelOptions::run_mtp: the MTP layer's logits of the slots this step completed, in chunk order. Slot t
+  // joins position t with token t+1, so a chunk completes slots [n_past - 1, n_past + n - 1). [n_mtp_rows, vocab_size],
+  // for chunks that want kAll.
   int64_t n_mtp_rows = 0;
   std::vector<float> mtp_logits;
 };
@@ -66,7 +66,7 @@ std::vector<std::string> AvailableKernelIsas();
 
 // The forward pass. Owned and called by one engine thread; its thread pool forks and joins inside a call.
 // Row-pure: a row's bits depend on its own sequence only, never on the batch, the chunking, n_threads or the number of
-// expert shards (architecture.md section 3).
+// expert shards (docs/numerics.md).
 class Model {
  public:
   // `transport` must outlive the model; every shard of the group calls Forward the same number of times.

@@ -16,7 +16,7 @@
 namespace longshelf::engine {
 
 // A weight matrix as it is stored: [rows = out features, cols = in features], row-major, not copied.
-// Decode (spec section 9), exact in fp32:
+// Decode, exact in fp32:
 //   kFp8:  e4m3(data[i*cols + j]) * 2^(scale[(i/128)*scale_cols + j/128] - 127)
 //   kFp4:  e2m1(nibble j of row i; low nibble = even column) * 2^(scale[i*scale_cols + j/32] - 127)
 //   kBf16: data is little-endian BF16; kF32: data is F32. No scale.
@@ -30,14 +30,14 @@ struct Matrix {
   int64_t scale_cols = 0;
 };
 
-// Hyper-connection site (spec section 2.2), fp32.
+// Parameters of one hyper-connection site or head, fp32.
 struct HyperConnection {
   Matrix fn;                 // F32 [n_out, hc_mult * D]; n_out = (2 + hc_mult) * hc_mult for sites, hc_mult for heads
   std::vector<float> base;   // [n_out]
   std::vector<float> scale;  // [3], or [1] for heads
 };
 
-// Spec section 4. coff = 2 when ratio is 4, else 1.
+// Pools `ratio` tokens into one entry of width d. coff = 2 when ratio is 4, else 1.
 struct CompressorWeights {
   Matrix wkv;               // BF16 [coff * d, D]
   Matrix wgate;             // BF16 [coff * d, D]
@@ -88,7 +88,7 @@ struct LayerWeights {
   MoeWeights moe;
 };
 
-// Spec section 8.1.
+// The multi-token-prediction layer: joins the hidden state at a position with the embedding of the next token.
 struct MtpWeights {
   LayerWeights layer;
   Matrix e_proj;             // FP8 [D, D]
@@ -122,9 +122,10 @@ struct LoadProgress {
 };
 
 // Maps and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
-// its official name or a synonym of spec section 10. Names what is wrong. Calls `progress` (may be null) as bytes are
-// digested. A checkpoint without any MTP tensor (or with DSpark's draft module in its place) loads with n_mtp_layers 0.
-// NaN in a weight or scale is refused. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
+// its official name or an accepted synonym (docs/checkpoints.md). Names what is wrong. Calls `progress` (may be null)
+// as bytes are digested. A checkpoint without any MTP tensor (or with DSpark's draft module in its place) loads with
+// n_mtp_layers 0. NaN in a weight or scale is refused. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is
+// missing.
 absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
     const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
 

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 
-// The V4 chat encoding (spec section 12), as code: no templates. Pure functions; any thread.
+// The chat encoding published with DeepSeek-V4, as code: no templates. Pure functions; any thread.
 namespace longshelf::engine {
 
 struct ChatToolCall {

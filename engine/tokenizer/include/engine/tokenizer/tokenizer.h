@@ -14,8 +14,8 @@
 
 namespace longshelf::engine {
 
-// Byte-level BPE of tokenizer.json with the V4 pre-tokenizer (spec section 12.4). Immutable after loading; any number
-// of threads may use one. No call here is slower than linear in its input up to a logarithm.
+// Byte-level BPE of tokenizer.json with the V4 pre-tokenizer. Immutable after loading; any number of threads may use
+// one. No call here is slower than linear in its input up to a logarithm.
 class Tokenizer {
  public:
   // INVALID_ARGUMENT: names the file, the key and the reason. The pre-tokenizer is compiled in: a tokenizer.json that
