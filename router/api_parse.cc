@@ -216,9 +216,16 @@ std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limi
   }
   bool parallel = true;
   if (auto error = ReadFlag(body, "parallel_tool_calls", parallel)) return error;
-  request.one_tool_call = !parallel;
+  request.one_tool_call = request.one_tool_call || !parallel;
   if (auto error = ReadFlag(body, "logprobs", request.sampling.logprobs)) return error;
-  return ReadThinking(body, request);
+  if (auto error = ReadThinking(body, request)) return error;
+  // A call is opened right behind the prompt, where a model that thinks still has to write its reasoning.
+  if (request.forced_call && request.thinking_mode == engine::ThinkingMode::kThinking) {
+    return InvalidField("tool_choice",
+                        "can be required or a named tool only with thinking disabled: send "
+                        R"("thinking": {"type": "disabled"}, or none or auto)");
+  }
+  return std::nullopt;
 }
 
 std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {

@@ -179,6 +179,56 @@ std::optional<ApiError> ReadOneMessage(const JsonValue& value, const std::string
   return std::nullopt;
 }
 
+// A tool of the request by that name; any tool when it is empty.
+bool HasTool(const ApiRequest& request, std::string_view name) {
+  simdjson::dom::parser parser;
+  const auto is_it = [&](const std::string& tool) {
+    JsonValue function;
+    std::string_view tool_name;
+    return name.empty() || (parser.parse(tool).get(function) == simdjson::SUCCESS &&
+                            function["name"].get(tool_name) == simdjson::SUCCESS && tool_name == name);
+  };
+  return std::any_of(request.messages.begin(), request.messages.end(), [&](const ChatMessage& message) {
+    return std::any_of(message.tools.begin(), message.tools.end(), is_it);
+  });
+}
+
+// none, auto, required, or {"type":"function","function":{"name":...}}.
+std::optional<ApiError> ReadToolChoice(const JsonValue& value, bool& none, ApiRequest& request) {
+  const auto bad = [] {
+    return InvalidField("tool_choice",
+                        R"(must be none, auto, required or {"type":"function","function":{"name":"..."}})");
+  };
+  if (const auto choice = AsString(value)) {
+    if (*choice != "none" && *choice != "auto" && *choice != "required") return bad();
+    none = *choice == "none";
+    if (*choice == "required") request.forced_call = "";
+    return std::nullopt;
+  }
+  const auto object = AsObject(value);
+  const auto type_field = object ? Member(*object, "type") : std::nullopt;
+  const auto type = type_field ? AsString(*type_field) : std::nullopt;
+  if (!type || *type != "function") return bad();
+  const auto function_field = Member(*object, "function");
+  const auto function = function_field ? AsObject(*function_field) : std::nullopt;
+  const auto name_field = function ? Member(*function, "name") : std::nullopt;
+  const auto name = name_field ? AsString(*name_field) : std::nullopt;
+  if (!name || name->empty()) return InvalidField("tool_choice.function.name", "must be the name of one of the tools");
+  request.forced_call = std::string(*name);
+  request.one_tool_call = true;  // a second call could be of another tool
+  return std::nullopt;
+}
+
+std::optional<ApiError> CheckForcedCall(const ApiRequest& request) {
+  if (!HasTool(request, "")) {
+    return InvalidField("tool_choice", "can demand a call only where there are tools: send `tools`, or none or auto");
+  }
+  if (!HasTool(request, *request.forced_call)) {
+    return InvalidField("tool_choice.function.name", "must be the name of one of the tools");
+  }
+  return std::nullopt;
+}
+
 ChatMessage& LeadingSystemMessage(ApiRequest& request) {
   if (request.messages.front().role != "system") {
     ChatMessage system;
@@ -228,14 +278,7 @@ std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const s
   }
   bool none = false;
   if (tool_choice && !IsNull(*tool_choice)) {
-    const auto choice = AsString(*tool_choice);
-    if (!choice && !AsObject(*tool_choice)) return InvalidField("tool_choice", "must be none or auto");
-    if (!choice || (*choice != "none" && *choice != "auto")) {
-      return InvalidField("tool_choice",
-                          "can be none or auto here: this server cannot force the model to call a tool, "
-                          "so required and named choices are refused instead of being ignored");
-    }
-    none = *choice == "none";
+    if (auto error = ReadToolChoice(*tool_choice, none, request)) return error;
   }
   if (none) {
     // What the model is not told of, it does not call.
@@ -245,7 +288,7 @@ std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const s
     system.tools.insert(system.tools.end(), std::make_move_iterator(dumped.begin()),
                         std::make_move_iterator(dumped.end()));
   }
-  return std::nullopt;
+  return request.forced_call ? CheckForcedCall(request) : std::nullopt;
 }
 
 std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request) {

@@ -81,13 +81,12 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
 
   void Tick(absl::Time now) {
-    if (stream_ == nullptr) return;
-    if (!head_sent_ && now - begun_at_ >= api_.config_.head_delay_max) {
-      SendHead();
-      Write(": keep-alive\n\n");
-    } else if (head_sent_ && now - last_write_at_ >= api_.config_.keep_alive_interval) {
-      Write(": keep-alive\n\n");
-    }
+    if (stream_ == nullptr && whole_ == nullptr) return;
+    const bool owes_head = stream_ != nullptr && !head_sent_;
+    if (now - last_write_at_ < (owes_head ? api_.config_.head_delay_max : api_.config_.keep_alive_interval)) return;
+    SendHead();
+    // JSON may have blank lines in front.
+    Write(stream_ ? ": keep-alive\n\n" : "\n");
   }
 
   void OnPrepared(const PreparedRequest& prepared) override {
@@ -136,7 +135,9 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     if (whole_) {
       HttpReply reply;
       reply.body = whole_->Body(usage);
-      return EndWith(std::move(reply));
+      if (!head_sent_) return EndWith(std::move(reply));
+      Write(reply.body);
+      return EndStream(200);
     }
     Write(stream_->Done(usage));
     EndStream(200);
@@ -144,7 +145,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
 
   void OnError(const ApiError& error) override {
     if (!head_sent_) return EndWith(ErrorReply(error));
-    Write(StreamAnswer::Error(error));
+    // The status is spent: only the body can tell.
+    Write(whole_ ? ErrorBody(error) : StreamAnswer::Error(error));
     EndStream(error.http_status);
   }
 
@@ -169,7 +171,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   void SendHead() {
     if (std::exchange(head_sent_, true)) return;
     HttpReply head;
-    head.content_type = "text/event-stream; charset=utf-8";
+    if (stream_) head.content_type = "text/event-stream; charset=utf-8";
     head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
     exchange_->BeginStream(WithId(std::move(head)));
   }
@@ -198,7 +200,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   void EndStream(int status) {
     Count(status);
     exchange_->SetObserver(nullptr);
-    exchange_->End();
+    const bool began_as_good = whole_ != nullptr && status != 200;
+    began_as_good ? exchange_->EndAndClose() : exchange_->End();
     api_.Forget(*this);
   }
 

@@ -236,6 +236,11 @@ void HttpConnection::End() {
   Send(chunked_ ? "0\r\n\r\n" : "");
 }
 
+void HttpConnection::EndAndClose() {
+  keep_alive_ = false;
+  End();
+}
+
 void HttpConnection::Send(std::string_view bytes) {
   if (closed_) return;
   pending_ += bytes;

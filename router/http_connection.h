@@ -39,6 +39,7 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   void BeginStream(HttpReply head) override;
   void Write(std::string_view data) override;
   void End() override;
+  void EndAndClose() override;
   size_t unsent_bytes() const override { return pending_.size() + writing_.size() - written_; }
 
  private:

@@ -104,6 +104,10 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, con
   AddOptions(request.options(), Api::kChat, body);
   if (request.has_thinking()) body["thinking"] = {{"type", request.thinking() ? "enabled" : "disabled"}};
   if (!request.reasoning_effort().empty()) body["reasoning_effort"] = request.reasoning_effort();
+  if (request.has_tool_choice_mode()) body["tool_choice"] = request.tool_choice_mode();
+  if (request.has_tool_choice_name()) {
+    body["tool_choice"] = {{"type", "function"}, {"function", {{"name", request.tool_choice_name()}}}};
+  }
   std::string text = Dump(body);
   if (request.tools_size() > 0) {
     auto tools = ToolsJson(request, limits);

@@ -48,7 +48,8 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->connections_max, "connections-max", "open HTTP connections", {1, 1'000'000});
   spec.Add(&config->connections_per_address_max, "connections-per-address-max", "open HTTP connections of one address",
            {1, 1'000'000});
-  spec.Add(&config->keep_alive_interval, "keep-alive-interval", "silence on a stream before a comment is sent",
+  spec.Add(&config->keep_alive_interval, "keep-alive-interval",
+           "silence before a stream gets a comment and another answer a blank line",
            {absl::Milliseconds(100), absl::Seconds(10)});
   spec.Add(&config->n_prepare_threads, "prepare-threads", "threads that parse, render and tokenize", {1, 64});
   spec.Group("Process");

@@ -67,10 +67,11 @@ absl::StatusOr<std::string> RenderPrompt(const ServedModel& model, const ApiRequ
 }
 
 std::variant<std::vector<uint32_t>, ApiError> PromptTokens(const ServedModel& model, const ApiRequest& request,
-                                                           size_t n_context_max) {
+                                                           const std::string& forced_text, size_t n_context_max) {
   if (request.api == Api::kChat) {
     auto text = RenderPrompt(model, request);
     if (!text.ok()) return PromptError(text.status(), "messages", n_context_max);
+    *text += forced_text;
     auto tokens = model.tokenizer->Encode(*text, n_context_max);
     if (!tokens.ok()) return PromptError(tokens.status(), "messages", n_context_max);
     return *std::move(tokens);
@@ -123,7 +124,9 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   if (!request.model.empty() && request.model != model.name) return ModelNotFound(request.model, model.name);
   const size_t n_context =
       context.worker ? std::min(context.worker->n_context_max, model.n_context_max) : model.n_context_max;
-  auto tokens = PromptTokens(model, request, n_context);
+  PreparedRequest prepared;
+  if (request.forced_call) prepared.forced_text = engine::ToolCallOpening(*request.forced_call);
+  auto tokens = PromptTokens(model, request, prepared.forced_text, n_context);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   auto prompt = std::make_shared<const std::vector<uint32_t>>(std::move(std::get<std::vector<uint32_t>>(tokens)));
   const std::string_view param = request.api == Api::kChat ? "messages" : "prompt";
@@ -133,7 +136,6 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
     error.param = std::string(param);
     return error;
   }
-  PreparedRequest prepared;
   const auto n_left = static_cast<uint32_t>(n_context - prompt->size());
   prepared.max_tokens = std::min(request.max_tokens.value_or(n_left), n_left);
   prepared.namespace_id = NamespaceId(context.tenant, request.user_id);

@@ -64,7 +64,8 @@ key = "sk-client-test"
 with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
     keys.write(f"tester:{key}\n")
     keys.flush()
-    with Cluster(bin_dir, model, router_flags=[f"--api-keys={keys.name}", "--model-name=demo"]) as cluster:
+    with Cluster(bin_dir, model, router_flags=[f"--api-keys={keys.name}", "--model-name=demo",
+                                                   "--keep-alive-interval=100ms"]) as cluster:
         result = subprocess.run(command, timeout=300, env={
             **environment(), "LONGSHELF_URL": cluster.url, "LONGSHELF_GRPC": f"127.0.0.1:{cluster.grpc_port}",
             "LONGSHELF_KEY": key, "LONGSHELF_MODEL": "demo"})

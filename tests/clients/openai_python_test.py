@@ -72,6 +72,44 @@ for chunk in client.chat.completions.create(model=model, messages=conversation[:
                 streamed_arguments += delta.function.arguments or ""
 assert (streamed_name, streamed_arguments) == (calls[0].function.name, calls[0].function.arguments)
 
+# Calls that are demanded, of any tool and of a certain one, whole and streamed.
+tools += [{"type": "function", "function": {
+    "name": "add", "description": "Add two numbers.",
+    "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                   "required": ["a", "b"]}}}]
+off = {"thinking": {"type": "disabled"}}
+prompt_tokens = {}
+for name, choice in ((None, "required"), ("get_weather", {"type": "function", "function": {"name": "get_weather"}}),
+                     ("add", {"type": "function", "function": {"name": "add"}})):
+    asked = dict(model=model, messages=conversation[:1], tools=tools, tool_choice=choice, temperature=0, max_tokens=200,
+                 extra_body=off)
+    demanded = client.chat.completions.create(**asked)
+    assert demanded.choices[0].finish_reason == "tool_calls", demanded
+    calls = demanded.choices[0].message.tool_calls
+    assert not demanded.choices[0].message.content, demanded
+    assert all(c.function.name in ("get_weather", "add") for c in calls), demanded
+    assert all(isinstance(json.loads(c.function.arguments), dict) for c in calls), demanded
+    if name:
+        assert [c.function.name for c in calls] == [name], demanded
+    prompt_tokens[name] = demanded.usage.prompt_tokens
+    streamed, reason = [], None
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        for choice in chunk.choices:
+            reason = choice.finish_reason or reason
+            for delta in choice.delta.tool_calls or []:
+                streamed += [["", ""]] if delta.index == len(streamed) else []
+                streamed[delta.index][0] += delta.function.name or ""
+                streamed[delta.index][1] += delta.function.arguments or ""
+    assert reason == "tool_calls" and streamed == [[c.function.name, c.function.arguments] for c in calls], streamed
+free = client.chat.completions.create(model=model, messages=conversation[:1], tools=tools, temperature=0, max_tokens=1,
+                                      extra_body=off)
+assert free.usage.prompt_tokens < prompt_tokens[None] < prompt_tokens["add"], "what opens the call is part of the prompt"
+
+# An answer in one piece that takes long is preceded by blank lines, which no JSON parser minds.
+slow = client.chat.completions.with_raw_response.create(model=model, messages=messages, n=16, temperature=1)
+assert slow.text.startswith("\n") and "content-length" not in slow.headers, slow.text
+assert len(slow.parse().choices) == 16
+
 # Plain completions, on text and on token ids.
 completion = client.completions.create(model=model, prompt="The capital of", max_tokens=5, temperature=0, logprobs=2)
 assert len(completion.choices[0].logprobs.tokens) == 5
@@ -84,6 +122,11 @@ for kind, call in (
         (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, n=17)),
         (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=[])),
         (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, tools=tools,
+                                                                        tool_choice="required")),  # and thinking
+        (openai.BadRequestError, lambda: client.chat.completions.create(
+            model=model, messages=messages, tools=tools, extra_body=off,
+            tool_choice={"type": "function", "function": {"name": "other"}})),
+        (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, extra_body=off,
                                                                         tool_choice="required")),
         (openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-4o", messages=messages)),
         (openai.AuthenticationError, lambda: openai.OpenAI(base_url=str(client.base_url), api_key="no",

@@ -116,8 +116,6 @@ TEST(ParseRequestBody, RefusesFieldsItCannotHonour) {
         std::tuple(Api::kChat, R"("prompt_embeds":"AA==")", "prompt_embeds"),
         std::tuple(Api::kChat, R"("functions":[])", "functions"),
         std::tuple(Api::kChat, R"("logit_bias":{"5":1})", "logit_bias"),
-        std::tuple(Api::kChat, R"("tool_choice":"required")", "tool_choice"),
-        std::tuple(Api::kChat, R"("tool_choice":{"type":"function","function":{"name":"f"}})", "tool_choice"),
         std::tuple(Api::kChat, R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format.type"),
         std::tuple(Api::kCompletions, R"("echo":true,"logprobs":1)", "echo"),
         std::tuple(Api::kCompletions, R"("n":2,"best_of":3)", "best_of"),
@@ -225,6 +223,58 @@ TEST(ParseRequestBody, ToolsGetASystemMessageOfTheirOwnAndNoneRemovesThem) {
   EXPECT_EQ(with.messages[0].tools.size(), 1u);
   const ApiRequest without = RequestOf(Api::kChat, Chat(tools + R"(,"tool_choice":"none")"));
   EXPECT_EQ(without.messages.size(), 1u);
+}
+
+TEST(ParseRequestBody, ACallOfAnyOrOfANamedToolCanBeDemandedWithoutThinking) {
+  const std::string tools =
+      R"("thinking":{"type":"disabled"},"tools":[{"type":"function","function":{"name":"f"}},
+         {"type":"function","function":{"name":"g"}}],"tool_choice":)";
+  const ApiRequest any = RequestOf(Api::kChat, Chat(tools + "\"required\""));
+  EXPECT_EQ(any.forced_call, "");
+  EXPECT_FALSE(any.one_tool_call);
+  const ApiRequest named = RequestOf(Api::kChat, Chat(tools + R"({"type":"function","function":{"name":"g"}})"));
+  EXPECT_EQ(named.forced_call, "g");
+  EXPECT_TRUE(named.one_tool_call);
+  for (const char* choice : {"\"auto\"", "\"none\"", "null"}) {
+    EXPECT_FALSE(RequestOf(Api::kChat, Chat(tools + choice)).forced_call.has_value()) << choice;
+  }
+  // Tools of a system message count like those of the request.
+  const ApiRequest own = RequestOf(Api::kChat, R"({"messages":[{"role":"user","content":"x"},
+    {"role":"system","content":"y","tools":[{"type":"function","function":{"name":"h"}}]},
+    {"role":"user","content":"z"}],"reasoning_effort":"none",
+    "tool_choice":{"type":"function","function":{"name":"h"}}})");
+  EXPECT_EQ(own.forced_call, "h");
+}
+
+TEST(ParseRequestBody, RefusesToolChoicesThatCannotBe) {
+  const std::string off = R"("thinking":{"type":"disabled"},)";
+  const std::string tools = R"("tools":[{"type":"function","function":{"name":"f","x":"\"name\": \"g\""}}],)";
+  const std::string f = R"({"type":"function","function":{"name":"f"}})";
+  const std::string g = R"({"type":"function","function":{"name":"g"}})";
+  const std::string name = "tool_choice.function.name";
+  for (const auto& [fields, choice, param, says] : std::initializer_list<std::array<std::string, 4>>{
+           {tools, "\"required\"", "tool_choice", "thinking disabled"},
+           {tools, f, "tool_choice", "thinking disabled"},
+           {tools + R"("thinking":{"type":"enabled"},"reasoning_effort":"none",)", f, "tool_choice", "thinking"},
+           {off, "\"required\"", "tool_choice", "tools"},
+           {off + R"("tools":[],)", "\"required\"", "tool_choice", "tools"},
+           {off, f, "tool_choice", "tools"},
+           {off + tools, g, name, "name of one of the tools"},
+           {off + tools, R"({"type":"function","function":{"name":""}})", name, "name"},
+           {off + tools, R"({"type":"function","function":{"name":7}})", name, "name"},
+           {off + tools, R"({"type":"function","function":{}})", name, "name"},
+           {off + tools, R"({"type":"function"})", name, "name"},
+           {off + tools, R"({"type":"custom","custom":{"name":"f"}})", "tool_choice", "must be"},
+           {off + tools, R"({"function":{"name":"f"}})", "tool_choice", "must be"},
+           {off + tools, "\"f\"", "tool_choice", "must be"},
+           {off + tools, "true", "tool_choice", "must be"},
+           {off + tools, "[]", "tool_choice", "must be"}}) {
+    const auto error = ErrorOf(Api::kChat, Chat(absl::StrCat(fields, "\"tool_choice\":", choice)));
+    ASSERT_TRUE(error.has_value()) << fields << choice;
+    EXPECT_EQ(error->http_status, 400);
+    EXPECT_EQ(error->param, param) << fields << choice;
+    EXPECT_THAT(error->message, HasSubstr(says)) << fields << choice;
+  }
 }
 
 TEST(ParseRequestBody, AssistantPrefixContinuesTheMessage) {

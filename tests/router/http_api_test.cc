@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "engine/tokenizer/chat.h"
 #include "router_harness.h"
 #include "testing/fixtures.h"
 
@@ -34,6 +35,7 @@ TEST(HttpApi, AnswersAChatInOnePieceWithUsage) {
   const Reply reply = router.Chat();
   ExpectAnswer(reply);
   EXPECT_FALSE(reply["x-request-id"].empty());
+  EXPECT_FALSE(reply["Content-Length"].empty()) << "an answer in time is sent in one piece";
   const Json json = Parsed(reply);
   EXPECT_EQ(json["object"], "chat.completion");
   EXPECT_EQ(json["choices"][0]["finish_reason"], "stop");
@@ -118,6 +120,48 @@ TEST(HttpApi, PassesSamplingAndLimitsOn) {
   EXPECT_EQ(requests[0].max_tokens(), 3u);
   EXPECT_EQ(requests[0].stop_token_ids_size(), 2);
   EXPECT_EQ(requests[0].namespace_salt().size(), 32u);
+}
+
+TEST(HttpApi, OpensTheCallThatWasDemanded) {
+  const std::string arguments =
+      "<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
+      "</｜DSML｜tool_calls><｜end▁of▁sentence｜>";
+  struct Case {
+    std::string choice;
+    std::string opened;
+    std::string sampled;
+  };
+  RouterHarness router;
+  for (const Case& c : {Case{R"({"type":"function","function":{"name":"get_weather"}})",
+                             engine::ToolCallOpening("get_weather"), arguments},
+                        Case{R"("required")", engine::ToolCallOpening(""), "get_weather\">\n" + arguments}}) {
+    const std::vector<uint32_t> sampled = RouterHarness::Tokens(c.sampled);
+    const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + c.opened);
+    router.workers[0]->SetScript({sampled});
+    const std::string extra = absl::StrCat(
+        R"("thinking":{"type":"disabled"},"tools":[{"type":"function","function":{"name":"get_weather"}}],)",
+        R"("tool_choice":)", c.choice);
+    const Json json = Parsed(router.Chat(extra));
+    const Json choice = json["choices"][0];
+    EXPECT_EQ(choice["finish_reason"], "tool_calls") << json;
+    EXPECT_EQ(choice["message"]["content"], "");
+    ASSERT_EQ(choice["message"]["tool_calls"].size(), 1u) << json;
+    const Json function = choice["message"]["tool_calls"][0]["function"];
+    EXPECT_EQ(function["name"], "get_weather");
+    EXPECT_EQ(Json::parse(function["arguments"].get<std::string>()), Json({{"city", "Oslo"}}));
+    const auto prompt = router.workers[0]->requests().back().prompt_tokens();
+    ASSERT_GT(prompt.size(), static_cast<int>(opened.size()));
+    EXPECT_TRUE(std::equal(opened.rbegin(), opened.rend(), prompt.rbegin())) << "the prompt ends with the opening";
+    EXPECT_EQ(json["usage"]["prompt_tokens"], prompt.size());
+    // A named call ends the answer with its own end; the rest of the block need not be sampled.
+    EXPECT_LE(json["usage"]["completion_tokens"].get<size_t>(), sampled.size());
+    const StreamedText streamed = ParseStream(router.Chat(extra + R"(,"stream":true)").body());
+    EXPECT_EQ(streamed.tool_name, "get_weather");
+    EXPECT_EQ(streamed.tool_arguments, function["arguments"].get<std::string>());
+    EXPECT_EQ(streamed.content, "");
+    EXPECT_EQ(streamed.finish_reason, "tool_calls");
+    EXPECT_TRUE(streamed.done);
+  }
 }
 
 TEST(HttpApi, CompletesTextAndTokens) {
@@ -275,6 +319,47 @@ TEST(HttpApi, ASilentStreamHasHeadersSoonAndCommentsAfterwards) {
   ASSERT_TRUE(router.workers[0]->AwaitCalls(1));
   router.workers[0]->Release();
   EXPECT_THAT(client.ReadUntil("data: [DONE]"), HasSubstr("data: [DONE]"));
+}
+
+TEST(HttpApi, AnAnswerInOnePieceThatTakesLongHasBlankLinesInFront) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.keep_alive_interval = absl::Milliseconds(100);
+  Script held{RouterHarness::AnswerTokens()};
+  held.held = true;
+  RouterHarness router(1, config, held);
+  TestClient raw(router.service->http_port());
+  TestClient client(router.service->http_port());
+  const std::string request = RequestText("POST", "/v1/chat/completions", ChatBody());
+  client.Send(request);
+  raw.Send(request);
+  const std::string head = raw.ReadUntil("1\r\n\n\r\n1\r\n\n\r\n");
+  EXPECT_THAT(head, HasSubstr("200 OK"));
+  EXPECT_THAT(head, HasSubstr("Content-Type: application/json\r\n"));
+  EXPECT_THAT(head, HasSubstr("x-request-id: "));
+  ASSERT_TRUE(router.workers[0]->AwaitCalls(2));
+  router.workers[0]->Release();
+  const Reply reply = client.Read();
+  EXPECT_TRUE(reply.body().starts_with("\n")) << reply.body();
+  ExpectAnswer(reply);
+  EXPECT_THAT(raw.ReadUntil("}\r\n0\r\n\r\n"), HasSubstr(R"("finish_reason":"stop")"));
+  // The connection goes on.
+  client.Send(request);
+  ExpectAnswer(client.Read());
+}
+
+TEST(HttpApi, AnErrorBehindBlankLinesIsToldInTheBodyAndClosesTheConnection) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.keep_alive_interval = absl::Milliseconds(100);
+  config.queue_timeout = absl::Milliseconds(400);
+  RouterHarness router(0, config);
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/chat/completions", ChatBody()));
+  const Reply reply = client.Read();
+  EXPECT_EQ(reply.result_int(), 200u);
+  EXPECT_TRUE(reply.body().starts_with("\n")) << reply.body();
+  EXPECT_EQ(Parsed(reply)["error"]["code"], "no_workers");
+  EXPECT_TRUE(client.IsClosed());
+  EXPECT_THAT(router.Metrics(), HasSubstr("code=\"503\""));
 }
 
 TEST(HttpApi, AClientThatLeavesCancelsItsSequence) {

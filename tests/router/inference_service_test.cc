@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "engine/tokenizer/chat.h"
 #include "longshelf/v1/inference.grpc.pb.h"
 #include "router_harness.h"
 
@@ -40,6 +41,39 @@ TEST_F(InferenceService, ChatsWithReasoningContentAndUsage) {
   EXPECT_EQ(content, RouterHarness::kContent);
   EXPECT_EQ(reply.finish_reason(), "stop");
   EXPECT_EQ(reply.usage().completion_tokens(), RouterHarness::AnswerTokens().size());
+}
+
+TEST_F(InferenceService, OpensTheCallThatWasDemanded) {
+  RouterHarness router(
+      1, RouterHarness::DefaultConfig(),
+      {RouterHarness::Tokens("<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n"
+                             "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>")});
+  const auto stub = Stub(router);
+  v1::ChatRequest request;
+  v1::ChatMessage& message = *request.add_messages();
+  message.set_role("user");
+  message.set_content("Weather?");
+  request.add_tools()->set_name("get_weather");
+  request.set_tool_choice_name("get_weather");
+  const auto ask = [&](std::vector<v1::ToolCall>& calls) {
+    grpc::ClientContext context;
+    const auto reader = stub->Chat(&context, request);
+    v1::ChatReply reply;
+    while (reader->Read(&reply)) calls.insert(calls.end(), reply.tool_calls().begin(), reply.tool_calls().end());
+    return reader->Finish();
+  };
+  std::vector<v1::ToolCall> calls;
+  EXPECT_EQ(ask(calls).error_code(), grpc::StatusCode::INVALID_ARGUMENT) << "thinking is on";
+  request.set_thinking(false);
+  EXPECT_TRUE(ask(calls).ok());
+  ASSERT_EQ(calls.size(), 1u);
+  EXPECT_EQ(calls[0].name(), "get_weather");
+  EXPECT_EQ(calls[0].arguments_json(), R"({"city": "Oslo"})");
+  request.set_tool_choice_mode("required");
+  EXPECT_TRUE(ask(calls).ok());
+  const auto prompt = router.workers[0]->requests().back().prompt_tokens();
+  const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + engine::ToolCallOpening(""));
+  EXPECT_TRUE(std::equal(opened.rbegin(), opened.rend(), prompt.rbegin()));
 }
 
 TEST_F(InferenceService, GeneratesAndResumesOnAnotherWorker) {

@@ -65,12 +65,13 @@ std::string RequestText(const std::string& method, const std::string& path, cons
   return absl::StrCat(text, "\r\n", body);
 }
 
+std::vector<uint32_t> RouterHarness::Tokens(const std::string& text) {
+  static const auto tokenizer = engine::Tokenizer::Load(longshelf::testing::ModelPath("demo"));
+  return (*tokenizer)->Encode(text).value();
+}
+
 std::vector<uint32_t> RouterHarness::AnswerTokens() {
-  static const std::vector<uint32_t> tokens = [] {
-    const auto tokenizer = engine::Tokenizer::Load(longshelf::testing::ModelPath("demo"));
-    return (*tokenizer)->Encode(absl::StrCat(kReasoning, "</think>", kContent, "<｜end▁of▁sentence｜>")).value();
-  }();
-  return tokens;
+  return Tokens(absl::StrCat(kReasoning, "</think>", kContent, "<｜end▁of▁sentence｜>"));
 }
 
 RouterConfig RouterHarness::DefaultConfig() {
@@ -125,6 +126,10 @@ StreamedText ParseStream(const std::string& body) {
     };
     take("reasoning_content", text.reasoning);
     take("content", text.content);
+    for (const auto& call : choice["delta"].value("tool_calls", nlohmann::json::array())) {
+      text.tool_name += call["function"].value("name", "");
+      text.tool_arguments += call["function"].value("arguments", "");
+    }
     if (choice["finish_reason"].is_string()) text.finish_reason = choice["finish_reason"].get<std::string>();
   }
   return text;

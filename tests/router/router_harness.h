@@ -49,6 +49,7 @@ class RouterHarness {
  public:
   // "I think so.</think>The answer is 42, café ☕ and more.<end>"
   static std::vector<uint32_t> AnswerTokens();
+  static std::vector<uint32_t> Tokens(const std::string& text);
   static constexpr char kReasoning[] = "I think so.";
   static constexpr char kContent[] = "The answer is 42, café ☕ and more.";
   static RouterConfig DefaultConfig();
@@ -72,6 +73,8 @@ std::string ChatBody(const std::string& extra = "");
 struct StreamedText {
   std::string reasoning;
   std::string content;
+  std::string tool_name;
+  std::string tool_arguments;
   std::string finish_reason;
   bool done = false;
   size_t n_errors = 0;

@@ -25,7 +25,9 @@ struct ApiRequest {
   engine::ThinkingMode thinking_mode = engine::ThinkingMode::kThinking;
   std::string reasoning_effort;      // as the client named it, "" = default
   bool continues_assistant = false;  // the last message is an assistant prefix
-  bool one_tool_call = false;        // parallel_tool_calls: false
+  bool one_tool_call = false;        // parallel_tool_calls: false, or a call of one tool is forced
+  // The call of a tool is opened for the model: of this one, or with "" of one that it names. Chat mode only.
+  std::optional<std::string> forced_call;
 
   // Completions.
   std::variant<std::string, std::vector<uint32_t>> prompt;

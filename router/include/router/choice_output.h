@@ -54,6 +54,7 @@ class ChoiceOutput {
   const bool logprobs_;
   const std::vector<uint32_t> stop_token_ids_;
   const uint64_t id_seed_;
+  std::string forced_text_;  // not yet given to the parser
   engine::StreamDecoder decoder_;
   std::optional<engine::StopMatcher> matcher_;      // with stop strings
   std::optional<engine::CompletionParser> parser_;  // chat only

@@ -25,7 +25,7 @@ std::span<const Route> Routes();
 
 struct HttpApiConfig {
   absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this at the latest
-  absl::Duration keep_alive_interval = absl::Seconds(5);    // `: keep-alive` comments on silent streams
+  absl::Duration keep_alive_interval = absl::Seconds(5);    // silence, then a comment on streams, a blank line else
   size_t pause_above_bytes = size_t{256} << 10;             // unsent: no more tokens are asked for
 };
 

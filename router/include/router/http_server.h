@@ -47,11 +47,13 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
   // Null to hear nothing any more. At most one.
   virtual void SetObserver(HttpExchangeObserver* observer) = 0;
-  // Either one Reply, or BeginStream, any number of Write, and End.
+  // Either one Reply, or BeginStream, any number of Write, and End or EndAndClose.
   virtual void Reply(HttpReply reply) = 0;
   virtual void BeginStream(HttpReply head) = 0;
   virtual void Write(std::string_view data) = 0;
   virtual void End() = 0;
+  // What was written is still sent; the connection takes no further request.
+  virtual void EndAndClose() = 0;
   virtual size_t unsent_bytes() const = 0;
 };
 

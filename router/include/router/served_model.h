@@ -41,7 +41,8 @@ struct PreparedRequest {
   uint32_t max_tokens = 0;
   std::string namespace_id;
   std::string namespace_salt;
-  std::string echo_text;  // of the prompt, when the request asked for it
+  std::string echo_text;    // of the prompt, when the request asked for it
+  std::string forced_text;  // how the answer begins without being sampled: the end of the prompt
 };
 
 struct PrepareContext {
