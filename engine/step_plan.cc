@@ -22,6 +22,8 @@ constexpr size_t kRowBytes = 4 + 8 + 8 + 8 + 2;
 constexpr size_t kExportBlockBytes = 2 + 4 + 8;
 constexpr size_t kExportStateBytes = 4 + 8;
 constexpr size_t kSampledBytes = 4 + 4 + 8 + 8;
+constexpr size_t kTopBytes = 4 + 4;
+constexpr size_t kBytesBytes = 8;
 constexpr size_t kFailureBytes = 4 + 4 + 8;
 
 std::string Seal(WireWriter& w) {
@@ -41,138 +43,103 @@ absl::StatusOr<std::string_view> Unseal(std::string_view bytes, absl::string_vie
   return body;
 }
 
-void PutSlot(WireWriter& w, const SlotId& slot) {
-  w.Value(slot.shard);
-  w.Value(slot.slot);
+// The forms below are written by a WireWriter, which takes the values as const, and read by a WireReader.
+
+template <typename Wire, typename Slot>
+void SlotForm(Wire& wire, Slot& slot, absl::string_view field) {
+  wire.Value(slot.shard, field);
+  wire.Value(slot.slot, field);
 }
 
-void GetSlot(WireReader& r, SlotId& slot, absl::string_view field) {
-  r.Value(slot.shard, field);
-  r.Value(slot.slot, field);
+template <typename Wire, typename Sampling>
+void SamplingForm(Wire& wire, Sampling& p) {
+  wire.Value(p.temperature, "sampling.temperature");
+  wire.Value(p.top_p, "sampling.top_p");
+  wire.Value(p.top_k, "sampling.top_k");
+  wire.Value(p.min_p, "sampling.min_p");
+  wire.Value(p.seed, "sampling.seed");
+  wire.Value(p.presence_penalty, "sampling.presence_penalty");
+  wire.Value(p.frequency_penalty, "sampling.frequency_penalty");
+  wire.Flag(p.logprobs, "sampling.logprobs");
+  wire.Value(p.n_top_logprobs, "sampling.n_top_logprobs");
 }
 
-void PutSampling(WireWriter& w, const SamplingParams& p) {
-  w.Value(p.temperature);
-  w.Value(p.top_p);
-  w.Value(p.top_k);
-  w.Value(p.min_p);
-  w.Value(p.seed);
-  w.Value(p.presence_penalty);
-  w.Value(p.frequency_penalty);
-  w.Flag(p.logprobs);
-  w.Value(p.n_top_logprobs);
+template <typename Wire, typename Plan>
+void MovesForm(Wire& wire, Plan& plan) {
+  wire.List(plan.open_slots, kOpenSlotBytes, "open_slots", [&wire](auto& open) {
+    SlotForm(wire, open.slot, "open_slots.slot");
+    SamplingForm(wire, open.sampling);
+    wire.Array(open.prior_output, "open_slots.prior_output");
+  });
+  wire.List(plan.import_blocks, kImportBlockBytes, "import_blocks", [&wire](auto& import) {
+    wire.Value(import.shard, "import_blocks.shard");
+    wire.Value(import.block, "import_blocks.block");
+    wire.Array(import.bytes, "import_blocks.bytes");
+  });
+  wire.List(plan.copy_blocks, kCopyBlockBytes, "copy_blocks", [&wire](auto& copy) {
+    wire.Value(copy.shard, "copy_blocks.shard");
+    wire.Value(copy.from, "copy_blocks.from");
+    wire.Value(copy.to, "copy_blocks.to");
+  });
+  wire.List(plan.import_states, kImportStateBytes, "import_states", [&wire](auto& import) {
+    SlotForm(wire, import.slot, "import_states.slot");
+    wire.Value(import.n_tokens, "import_states.n_tokens");
+    wire.Array(import.bytes, "import_states.bytes");
+  });
 }
 
-void GetSampling(WireReader& r, SamplingParams& p) {
-  r.Value(p.temperature, "sampling.temperature");
-  r.Value(p.top_p, "sampling.top_p");
-  r.Value(p.top_k, "sampling.top_k");
-  r.Value(p.min_p, "sampling.min_p");
-  r.Value(p.seed, "sampling.seed");
-  r.Value(p.presence_penalty, "sampling.presence_penalty");
-  r.Value(p.frequency_penalty, "sampling.frequency_penalty");
-  r.Flag(p.logprobs, "sampling.logprobs");
-  r.Value(p.n_top_logprobs, "sampling.n_top_logprobs");
+template <typename Wire, typename Plan>
+void RowsAndExportsForm(Wire& wire, Plan& plan) {
+  wire.List(plan.rows, kRowBytes, "rows", [&wire](auto& row) {
+    SlotForm(wire, row.slot, "rows.slot");
+    wire.Value(row.n_past, "rows.n_past");
+    wire.Array(row.tokens, "rows.tokens");
+    wire.Array(row.blocks, "rows.blocks");
+    wire.Flag(row.sample, "rows.sample");
+    wire.Flag(row.return_logits, "rows.return_logits");
+  });
+  wire.List(plan.export_blocks, kExportBlockBytes, "export_blocks", [&wire](auto& ex) {
+    wire.Value(ex.shard, "export_blocks.shard");
+    wire.Value(ex.block, "export_blocks.block");
+    wire.Value(ex.n_tokens_in_block, "export_blocks.n_tokens_in_block");
+  });
+  wire.List(plan.export_states, kExportStateBytes, "export_states", [&wire](auto& ex) {
+    SlotForm(wire, ex.slot, "export_states.slot");
+    wire.Value(ex.n_tokens, "export_states.n_tokens");
+  });
 }
 
-void PutMoves(WireWriter& w, const StepPlan& plan) {
-  w.Count(plan.open_slots.size());
-  for (const auto& open : plan.open_slots) {
-    PutSlot(w, open.slot);
-    PutSampling(w, open.sampling);
-    w.Array(open.prior_output);
-  }
-  w.Count(plan.import_blocks.size());
-  for (const auto& import : plan.import_blocks) {
-    w.Value(import.shard);
-    w.Value(import.block);
-    w.Array(import.bytes);
-  }
-  w.Count(plan.copy_blocks.size());
-  for (const auto& copy : plan.copy_blocks) {
-    w.Value(copy.shard);
-    w.Value(copy.from);
-    w.Value(copy.to);
-  }
-  w.Count(plan.import_states.size());
-  for (const auto& import : plan.import_states) {
-    PutSlot(w, import.slot);
-    w.Value(import.n_tokens);
-    w.Array(import.bytes);
-  }
+void StatusForm(WireWriter& w, const absl::Status& status) {
+  w.Value<int32_t>(status.raw_code());
+  w.Text(std::string_view(status.message().data(), status.message().size()), "failures.message");
 }
 
-void GetMoves(WireReader& r, StepPlan& plan) {
-  plan.open_slots.resize(r.Count(kOpenSlotBytes, "open_slots"));
-  for (auto& open : plan.open_slots) {
-    GetSlot(r, open.slot, "open_slots.slot");
-    GetSampling(r, open.sampling);
-    r.Array(open.prior_output, "open_slots.prior_output");
-  }
-  plan.import_blocks.resize(r.Count(kImportBlockBytes, "import_blocks"));
-  for (auto& import : plan.import_blocks) {
-    r.Value(import.shard, "import_blocks.shard");
-    r.Value(import.block, "import_blocks.block");
-    r.Array(import.bytes, "import_blocks.bytes");
-  }
-  plan.copy_blocks.resize(r.Count(kCopyBlockBytes, "copy_blocks"));
-  for (auto& copy : plan.copy_blocks) {
-    r.Value(copy.shard, "copy_blocks.shard");
-    r.Value(copy.from, "copy_blocks.from");
-    r.Value(copy.to, "copy_blocks.to");
-  }
-  plan.import_states.resize(r.Count(kImportStateBytes, "import_states"));
-  for (auto& import : plan.import_states) {
-    GetSlot(r, import.slot, "import_states.slot");
-    r.Value(import.n_tokens, "import_states.n_tokens");
-    r.Array(import.bytes, "import_states.bytes");
-  }
+void StatusForm(WireReader& r, absl::Status& status) {
+  int32_t code = 0;
+  std::string message;
+  r.Value(code, "failures.code");
+  if (r.ok() && (code < 1 || code > 16)) r.Fail("failures.code", "is not an error");
+  r.Text(message, "failures.message");
+  status = absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
-void PutRowsAndExports(WireWriter& w, const StepPlan& plan) {
-  w.Count(plan.rows.size());
-  for (const auto& row : plan.rows) {
-    PutSlot(w, row.slot);
-    w.Value(row.n_past);
-    w.Array(row.tokens);
-    w.Array(row.blocks);
-    w.Flag(row.sample);
-    w.Flag(row.return_logits);
-  }
-  w.Count(plan.export_blocks.size());
-  for (const auto& ex : plan.export_blocks) {
-    w.Value(ex.shard);
-    w.Value(ex.block);
-    w.Value(ex.n_tokens_in_block);
-  }
-  w.Count(plan.export_states.size());
-  for (const auto& ex : plan.export_states) {
-    PutSlot(w, ex.slot);
-    w.Value(ex.n_tokens);
-  }
-}
-
-void GetRowsAndExports(WireReader& r, StepPlan& plan) {
-  plan.rows.resize(r.Count(kRowBytes, "rows"));
-  for (auto& row : plan.rows) {
-    GetSlot(r, row.slot, "rows.slot");
-    r.Value(row.n_past, "rows.n_past");
-    r.Array(row.tokens, "rows.tokens");
-    r.Array(row.blocks, "rows.blocks");
-    r.Flag(row.sample, "rows.sample");
-    r.Flag(row.return_logits, "rows.return_logits");
-  }
-  plan.export_blocks.resize(r.Count(kExportBlockBytes, "export_blocks"));
-  for (auto& ex : plan.export_blocks) {
-    r.Value(ex.shard, "export_blocks.shard");
-    r.Value(ex.block, "export_blocks.block");
-    r.Value(ex.n_tokens_in_block, "export_blocks.n_tokens_in_block");
-  }
-  plan.export_states.resize(r.Count(kExportStateBytes, "export_states"));
-  for (auto& ex : plan.export_states) {
-    GetSlot(r, ex.slot, "export_states.slot");
-    r.Value(ex.n_tokens, "export_states.n_tokens");
-  }
+template <typename Wire, typename Result>
+void ResultForm(Wire& wire, Result& result) {
+  wire.List(result.sampled, kSampledBytes, "sampled", [&wire](auto& sampled) {
+    wire.Value(sampled.token, "sampled.token");
+    wire.Value(sampled.logprob, "sampled.logprob");
+    wire.List(sampled.top, kTopBytes, "sampled.top", [&wire](auto& top) {
+      wire.Value(top.token, "sampled.top.token");
+      wire.Value(top.logprob, "sampled.top.logprob");
+    });
+    wire.Array(sampled.logits, "sampled.logits");
+  });
+  wire.List(result.blocks, kBytesBytes, "blocks", [&wire](auto& block) { wire.Array(block, "blocks.bytes"); });
+  wire.List(result.states, kBytesBytes, "states", [&wire](auto& state) { wire.Array(state, "states.bytes"); });
+  wire.List(result.failures, kFailureBytes, "failures", [&wire](auto& failure) {
+    SlotForm(wire, failure.slot, "failures.slot");
+    StatusForm(wire, failure.status);
+  });
 }
 
 // What dominates the size; the rest grows on its own.
@@ -192,8 +159,8 @@ std::string StepPlan::Serialize() const {
   w.Value(static_cast<uint8_t>(opcode));
   w.Value(generation);
   w.Value(seq);
-  PutMoves(w, *this);
-  PutRowsAndExports(w, *this);
+  MovesForm(w, *this);
+  RowsAndExportsForm(w, *this);
   return Seal(w);
 }
 
@@ -210,8 +177,8 @@ absl::StatusOr<StepPlan> StepPlan::Parse(std::string_view bytes) {
   plan.opcode = static_cast<Opcode>(opcode);
   r.Value(plan.generation, "generation");
   r.Value(plan.seq, "seq");
-  GetMoves(r, plan);
-  GetRowsAndExports(r, plan);
+  MovesForm(r, plan);
+  RowsAndExportsForm(r, plan);
   if (absl::Status status = r.Finish(); !status.ok()) return Annotate(status, "step plan");
   return plan;
 }
@@ -219,27 +186,7 @@ absl::StatusOr<StepPlan> StepPlan::Parse(std::string_view bytes) {
 std::string StepResult::Serialize() const {
   WireWriter w;
   w.Value(kResultMagic);
-  w.Count(sampled.size());
-  for (const SampledToken& s : sampled) {
-    w.Value(s.token);
-    w.Value(s.logprob);
-    w.Count(s.top.size());
-    for (const TokenLogprob& top : s.top) {
-      w.Value(top.token);
-      w.Value(top.logprob);
-    }
-    w.Array(s.logits);
-  }
-  w.Count(blocks.size());
-  for (const auto& block : blocks) w.Array(block);
-  w.Count(states.size());
-  for (const auto& state : states) w.Array(state);
-  w.Count(failures.size());
-  for (const SlotFailure& failure : failures) {
-    PutSlot(w, failure.slot);
-    w.Value<int32_t>(failure.status.raw_code());
-    w.Text(std::string_view(failure.status.message().data(), failure.status.message().size()));
-  }
+  ResultForm(w, *this);
   return Seal(w);
 }
 
@@ -250,31 +197,7 @@ absl::StatusOr<StepResult> StepResult::Parse(std::string_view bytes) {
   uint32_t magic = 0;
   r.Value(magic, "magic");
   if (magic != kResultMagic) r.Fail("magic", "is not a step result of this version");
-  result.sampled.resize(r.Count(kSampledBytes, "sampled"));
-  for (SampledToken& s : result.sampled) {
-    r.Value(s.token, "sampled.token");
-    r.Value(s.logprob, "sampled.logprob");
-    s.top.resize(r.Count(sizeof(uint32_t) + sizeof(float), "sampled.top"));
-    for (TokenLogprob& top : s.top) {
-      r.Value(top.token, "sampled.top.token");
-      r.Value(top.logprob, "sampled.top.logprob");
-    }
-    r.Array(s.logits, "sampled.logits");
-  }
-  result.blocks.resize(r.Count(sizeof(uint64_t), "blocks"));
-  for (auto& block : result.blocks) r.Array(block, "blocks.bytes");
-  result.states.resize(r.Count(sizeof(uint64_t), "states"));
-  for (auto& state : result.states) r.Array(state, "states.bytes");
-  result.failures.resize(r.Count(kFailureBytes, "failures"));
-  for (SlotFailure& failure : result.failures) {
-    GetSlot(r, failure.slot, "failures.slot");
-    int32_t code = 0;
-    std::string message;
-    r.Value(code, "failures.code");
-    if (r.ok() && (code < 1 || code > 16)) r.Fail("failures.code", "is not an error");
-    r.Text(message, "failures.message");
-    failure.status = absl::Status(static_cast<absl::StatusCode>(code), message);
-  }
+  ResultForm(r, result);
   if (absl::Status status = r.Finish(); !status.ok()) return Annotate(status, "step result");
   return result;
 }

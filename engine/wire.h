@@ -17,34 +17,41 @@ namespace longshelf::engine {
 
 static_assert(std::endian::native == std::endian::little, "plans and results travel in little-endian form");
 
-// Appends fixed-width values.
+// Appends fixed-width values. Every function that WireReader has too takes the same arguments here, so that one
+// template over either describes a form for both; what only reading needs is ignored.
 class WireWriter {
  public:
   template <typename T>
-  void Value(T value) {
+  void Value(T value, absl::string_view /*field*/ = {}) {
     static_assert(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>);
     char bytes[sizeof value];
     std::memcpy(bytes, &value, sizeof value);
     out_.append(bytes, sizeof value);
   }
-  void Flag(bool value) { Value<uint8_t>(value ? 1 : 0); }
-  void Count(size_t n) { Value<uint64_t>(n); }
+  void Flag(bool value, absl::string_view /*field*/) { Value<uint8_t>(value ? 1 : 0); }
   template <typename T>
-  void Array(const std::vector<T>& values) {
+  void Array(const std::vector<T>& values, absl::string_view /*field*/) {
     Count(values.size());
     if (values.empty()) return;
     const size_t at = out_.size();
     out_.resize(at + values.size() * sizeof(T));
     std::memcpy(out_.data() + at, values.data(), values.size() * sizeof(T));
   }
-  void Text(std::string_view text) {
+  void Text(std::string_view text, absl::string_view /*field*/) {
     Count(text.size());
     out_.append(text);
+  }
+  template <typename T, typename Each>
+  void List(const std::vector<T>& items, size_t /*min_bytes_each*/, absl::string_view /*field*/, Each each) {
+    Count(items.size());
+    for (const T& item : items) each(item);
   }
   void Reserve(size_t n) { out_.reserve(n); }
   std::string& out() { return out_; }
 
  private:
+  void Count(size_t n) { Value<uint64_t>(n); }
+
   std::string out_;
 };
 
@@ -68,16 +75,6 @@ class WireReader {
     if (byte > 1) Fail(field, "is neither 0 nor 1");
     value = byte == 1;
   }
-  // A count of elements that take at least `min_bytes_each`.
-  size_t Count(size_t min_bytes_each, absl::string_view field) {
-    uint64_t n = 0;
-    Value(n, field);
-    if (n > bytes_.size() / min_bytes_each) {
-      Fail(field, "counts more than the bytes that are left");
-      return 0;
-    }
-    return n;
-  }
   template <typename T>
   void Array(std::vector<T>& values, absl::string_view field) {
     const size_t n = Count(sizeof(T), field);
@@ -91,6 +88,12 @@ class WireReader {
     text.assign(bytes_.substr(0, n));
     bytes_.remove_prefix(n);
   }
+  // Items take at least `min_bytes_each`; `each` reads one.
+  template <typename T, typename Each>
+  void List(std::vector<T>& items, size_t min_bytes_each, absl::string_view field, Each each) {
+    items.resize(Count(min_bytes_each, field));
+    for (T& item : items) each(item);
+  }
   void Fail(absl::string_view field, absl::string_view why) {
     if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat(field, " ", why));
     bytes_ = {};
@@ -103,6 +106,16 @@ class WireReader {
   }
 
  private:
+  // A count of elements that take at least `min_bytes_each`.
+  size_t Count(size_t min_bytes_each, absl::string_view field) {
+    uint64_t n = 0;
+    Value(n, field);
+    if (n > bytes_.size() / min_bytes_each) {
+      Fail(field, "counts more than the bytes that are left");
+      return 0;
+    }
+    return n;
+  }
   bool Need(size_t n, absl::string_view field) {
     if (bytes_.size() >= n) return true;
     Fail(field, "is cut off");
