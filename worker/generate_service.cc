@@ -95,6 +95,13 @@ void GenerateStream::MarkEndedLocked(std::string_view result) {
   core_.metrics.StreamEnded(result);
 }
 
+void GenerateStream::LosePeerLocked() {
+  peer_gone_ = true;
+  cancel_wanted_ = true;
+  buffer_.clear();
+  MarkEndedLocked("cancelled");
+}
+
 void GenerateStream::TimeTokenLocked() {
   const absl::Time now = core_.clock.Now();
   if (last_token_at_.has_value()) {
@@ -195,12 +202,7 @@ void GenerateStream::OnWriteDone(bool ok) {
   {
     std::lock_guard lock(mutex_);
     write_in_flight_ = false;
-    if (!ok) {
-      peer_gone_ = true;
-      cancel_wanted_ = true;
-      buffer_.clear();
-      MarkEndedLocked("cancelled");
-    }
+    if (!ok) LosePeerLocked();
     action = NextLocked();
   }
   Do(action);
@@ -211,10 +213,7 @@ void GenerateStream::OnCancel() {
   Action action;
   {
     std::lock_guard lock(mutex_);
-    peer_gone_ = true;
-    cancel_wanted_ = true;
-    buffer_.clear();
-    MarkEndedLocked("cancelled");
+    LosePeerLocked();
     action = NextLocked();
   }
   Do(action);

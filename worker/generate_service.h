@@ -48,6 +48,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   Action NextLocked();
   void Do(const Action& action);
   void MarkEndedLocked(std::string_view result);
+  void LosePeerLocked();  // nothing more can be delivered
   void TimeTokenLocked();
 
   ServiceCore& core_;

@@ -1,8 +1,6 @@
 // What clients do that ours does not: broken streams, malformed frames, readers that stop reading.
 #include <grpcpp/grpcpp.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <functional>
 #include <limits>
 #include <thread>
@@ -10,6 +8,7 @@
 #include "grpc_health.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "proto/channel_settings.h"
+#include "resident_bytes.h"
 #include "service_fixture.h"
 
 namespace longshelf::kvstore {
@@ -18,14 +17,6 @@ namespace {
 constexpr uint64_t kRoot = 1 << 20;
 
 std::string Bytes(const BlockKey& hash) { return {reinterpret_cast<const char*>(hash.data()), hash.size()}; }
-
-uint64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  uint64_t n_total = 0;
-  uint64_t n_resident = 0;
-  statm >> n_total >> n_resident;
-  return n_resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 v1::PutFrame OpenFrame(uint32_t id, const ObjectHead& head) {
   v1::PutFrame frame;

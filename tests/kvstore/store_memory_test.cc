@@ -1,23 +1,14 @@
 // The byte limit is a limit of the process, not of a counter.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <functional>
 
 #include "kvstore/store.h"
 #include "objects.h"
+#include "resident_bytes.h"
 
 namespace longshelf::kvstore {
 namespace {
-
-uint64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  uint64_t n_total = 0;
-  uint64_t n_resident = 0;
-  statm >> n_total >> n_resident;
-  return n_resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-}
 
 // Floods a store with four times its capacity and returns how much the process grew at most.
 uint64_t GrowthUnderFlood(uint64_t capacity, size_t payload_bytes) {
