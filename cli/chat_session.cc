@@ -116,7 +116,7 @@ std::string ErrorMessage(const std::string& body) {
   const Json json = ParseJson(body);
   if (json.is_object() && json.contains("error")) {
     const Json& error = json["error"];
-    const std::string message = error.is_string() ? error.get<std::string>() : TextOf(error, "message");
+    std::string message = error.is_string() ? error.get<std::string>() : TextOf(error, "message");
     if (!message.empty()) return message;
   }
   return body.substr(0, 200);

@@ -89,7 +89,7 @@ absl::Status ShardGroupRunner::Shutdown() {
   if (shut_down_) return absl::OkStatus();
   StepPlan plan;
   plan.opcode = StepPlan::Opcode::kShutdown;
-  const absl::Status status = Announce(plan);
+  absl::Status status = Announce(plan);
   shut_down_ = true;
   return status;
 }

@@ -58,6 +58,7 @@ std::string MakeHeader(std::span<const TensorToWrite* const> order,
   std::vector<std::string> members;
   if (!metadata.empty()) {
     std::vector<std::string> pairs;
+    pairs.reserve(metadata.size());
     for (const auto& [key, value] : metadata) {
       pairs.push_back(Cat(JsonString(key), ":", JsonString(value)));
     }
