@@ -317,14 +317,9 @@ JsonText::Members JsonText::Value::AsMembers() const {
     std::string key = Value(text_, i).AsString();
     const Value value(text_, i + 1);
     i = value.node().next;
-    size_t place = out.size();
-    if (few) {
-      place = static_cast<size_t>(
-          std::find_if(out.begin(), out.end(), [&key](const auto& member) { return member.first == key; }) -
-          out.begin());
-    } else {
-      place = places.try_emplace(key, out.size()).first->second;
-    }
+    const auto has_key = [&key](const auto& member) { return member.first == key; };
+    const size_t place = few ? static_cast<size_t>(std::find_if(out.begin(), out.end(), has_key) - out.begin())
+                             : places.try_emplace(key, out.size()).first->second;
     if (place == out.size()) {
       out.emplace_back(std::move(key), value);
     } else {
