@@ -95,7 +95,7 @@ Json Head(const AnswerHead& head, std::string_view object) {
           {"object", object},
           {"created", head.created_unix_s},
           {"model", head.model},
-          {"system_fingerprint", head.system_fingerprint}};
+          {"system_fingerprint", head.system_fingerprint.empty() ? Json() : Json(head.system_fingerprint)}};
 }
 
 std::string_view ChunkObject(const AnswerHead& head) {

@@ -81,7 +81,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
 
   void Tick(absl::Time now) {
-    if (stream_ == nullptr && whole_ == nullptr) return;
+    // Until a worker has begun, an answer in one piece can still have the status of its error.
+    if (stream_ == nullptr && !(whole_ && begun_)) return;
     const bool owes_head = stream_ != nullptr && !head_sent_;
     if (now - last_write_at_ < (owes_head ? api_.config_.head_delay_max : api_.config_.keep_alive_interval)) return;
     SendHead();
@@ -96,7 +97,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
     head.created_unix_s = UnixSeconds(api_.core_.clock());
     head.model = api_.core_.model().name;
-    head.system_fingerprint = "fp_longshelf";
+    head.system_fingerprint = prepared.system_fingerprint;
     head.thinking = request.api == Api::kChat && request.thinking_mode == engine::ThinkingMode::kThinking &&
                     !request.continues_assistant;
     head.logprobs = request.sampling.logprobs;
@@ -110,6 +111,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
 
   void OnBegun() override {
+    begun_ = true;
     if (stream_ == nullptr) return;
     SendHead();
     SendOpening();
@@ -214,6 +216,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   std::unique_ptr<StreamAnswer> stream_;
   std::unique_ptr<WholeAnswer> whole_;
   std::unique_ptr<RunningRequest> running_;
+  bool begun_ = false;  // by a worker
   bool head_sent_ = false;
   bool opening_sent_ = false;
   bool paused_ = false;

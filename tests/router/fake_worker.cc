@@ -60,6 +60,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   }
 
   void OnWriteDone(bool ok) override {
+    if (ok && IsHeld()) return;
     if (ok) return Next();
     std::lock_guard lock(mutex_);
     FinishOnce(grpc::Status::CANCELLED);
@@ -77,6 +78,12 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   void OnDone() override { self_.reset(); }
 
  private:
+  bool IsHeld() {
+    std::lock_guard lock(worker_.mutex_);
+    if (!script_.begins_held || !worker_.script_.held) return false;
+    worker_.held_.insert(this);
+    return true;
+  }
   void FinishOnce(const grpc::Status& status) {
     if (!std::exchange(finished_, true)) Finish(status);
   }
@@ -181,7 +188,7 @@ grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::Ca
   GenerateStream* stream = GenerateStream::Start(std::make_unique<GenerateStream>(*this, script, *request));
   if (script.full) {
     stream->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "full"});
-  } else if (script.held) {
+  } else if (script.held && !script.begins_held) {
     std::lock_guard lock(mutex_);
     held_.insert(stream);
   } else {

@@ -19,6 +19,7 @@ struct Script {
   std::vector<uint32_t> tokens = {};      // the output, whatever the prompt
   std::optional<uint32_t> fails_at = {};  // the call breaks instead of sending this index
   bool held = false;                      // nothing is sent before Release()
+  bool begins_held = false;               // with held: the call is begun, and then nothing is sent
   bool full = false;                      // RESOURCE_EXHAUSTED
   uint32_t n_cached = 0;
 };

@@ -26,6 +26,7 @@ void ExpectAnswer(const Reply& reply) {
   const Json json = Parsed(reply);
   EXPECT_EQ(json["choices"][0]["message"]["content"], RouterHarness::kContent);
   EXPECT_EQ(json["choices"][0]["message"]["reasoning_content"], RouterHarness::kReasoning);
+  EXPECT_EQ(json["system_fingerprint"], "fp_010000000000");  // of the workers' model fingerprint
 }
 
 TEST(HttpApi, AnswersAChatInOnePieceWithUsage) {
@@ -326,6 +327,7 @@ TEST(HttpApi, AnAnswerInOnePieceThatTakesLongHasBlankLinesInFront) {
   config.keep_alive_interval = absl::Milliseconds(100);
   Script held{RouterHarness::AnswerTokens()};
   held.held = true;
+  held.begins_held = true;
   RouterHarness router(1, config, held);
   TestClient raw(router.service->http_port());
   TestClient client(router.service->http_port());
@@ -351,15 +353,28 @@ TEST(HttpApi, AnErrorBehindBlankLinesIsToldInTheBodyAndClosesTheConnection) {
   RouterConfig config = RouterHarness::DefaultConfig();
   config.keep_alive_interval = absl::Milliseconds(100);
   config.queue_timeout = absl::Milliseconds(400);
-  RouterHarness router(0, config);
+  Script breaks{RouterHarness::AnswerTokens()};
+  breaks.held = true;
+  breaks.begins_held = true;
+  breaks.fails_at = 0;
+  RouterHarness router(1, config, breaks);
   TestClient client(router.service->http_port());
   client.Send(RequestText("POST", "/v1/chat/completions", ChatBody()));
-  const Reply reply = client.Read();
-  EXPECT_EQ(reply.result_int(), 200u);
-  EXPECT_TRUE(reply.body().starts_with("\n")) << reply.body();
-  EXPECT_EQ(Parsed(reply)["error"]["code"], "no_workers");
+  EXPECT_THAT(client.ReadUntil("1\r\n\n\r\n"), HasSubstr("200 OK"));
+  router.workers[0]->Release();
+  EXPECT_THAT(client.ReadUntil("0\r\n\r\n"), HasSubstr(R"("error":)"));
   EXPECT_TRUE(client.IsClosed());
   EXPECT_THAT(router.Metrics(), HasSubstr("code=\"503\""));
+}
+
+TEST(HttpApi, AnAnswerInOnePieceThatNoWorkerBeginsKeepsItsStatus) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.keep_alive_interval = absl::Milliseconds(100);
+  config.queue_timeout = absl::Milliseconds(400);
+  RouterHarness router(0, config);
+  const Reply reply = router.Chat();
+  EXPECT_EQ(reply.result_int(), 503u);
+  EXPECT_EQ(Parsed(reply)["error"]["code"], "no_workers");
 }
 
 TEST(HttpApi, AClientThatLeavesCancelsItsSequence) {

@@ -64,8 +64,7 @@ INSTANTIATE_TEST_SUITE_P(
                       std::pair("micro-odd", "micro-odd.m0.129"), std::pair("micro-odd", "micro-odd.m1.taps"),
                       std::pair("micro-flash", "micro-flash.m1.3"), std::pair("micro-pro", "micro-pro.m1.3"),
                       std::pair("micro-odd", "micro-odd.m1.3"), std::pair("demo", "demo.m1.3"),
-                      std::pair("demo", "demo.m0.3"), std::pair("demo", "demo.m1.200"),
-                      std::pair("demo", "kernels")));
+                      std::pair("demo", "demo.m0.3"), std::pair("demo", "demo.m1.200"), std::pair("demo", "kernels")));
 
 TEST(Verify, HoldsEveryKernelOfThisMachineToTheSameTaps) {
   ASSERT_FALSE(AvailableKernelIsas().empty());

@@ -5,8 +5,8 @@
 namespace longshelf::engine {
 
 // How PyTorch on a CPU was called when it ran the published inference for a file of vectors: once, on n_tokens tokens.
-// A few of its results depend on that call and on nothing the model defines. Only `verify` asks for them; what is served
-// depends on none.
+// A few of its results depend on that call and on nothing the model defines. Only `verify` asks for them; what is
+// served depends on none.
 struct ReferenceCall {
   // Its BF16 rsqrt works on 32 values at a time with one rounding, and rounds twice (root, then reciprocal) for the
   // values left over: the last query heads of the call, or all heads of a short one. Native numerics.
