@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-// Activation quantisation of the published inference (spec section 9, "Activation fake-quant"). All in fp32; the
-// results are exact in BF16.
+// Activation quantisation (kernel.py of the published inference: act_quant, fp4_act_quant). All in fp32; the results
+// are exact in BF16.
 namespace longshelf::engine {
 
 // One group of n <= block channels. codes may alias nothing; returns the UE8M0 scale code.

@@ -20,7 +20,8 @@ struct KeyTile {
 // Cuts n adjacent keys into tiles and appends them.
 void AppendTiles(const float* rows, int64_t n, int64_t width, std::vector<KeyTile>& tiles);
 
-// One query over its keys, which are also its values: softmax with a per-head sink in the denominator (spec section 3).
+// One query over its keys, which are also its values: softmax with a per-head sink in the denominator
+// (kernel.py: sparse_attn).
 // q, out: [n_heads, width]. The tiles, in order, define the bits: the running maximum, the rounding of the
 // probabilities and the order of sums all follow them. out is rounded in native numerics.
 // lane_scores: score in the order of LaneDot (ReferenceCall).

@@ -245,7 +245,7 @@ void Attention::Project(Ops& ops, const std::vector<float>& o, int64_t n, float*
       std::memcpy(group.data() + i * group_width, o.data() + i * n_groups * group_width + g * group_width,
                   static_cast<size_t>(group_width) * sizeof(float));
     }
-    // Never quantised on its input, whatever its stored form (spec section 0.1).
+    // Never quantised on its input, whatever its stored form, as in the published inference.
     std::vector<float> part(static_cast<size_t>(n * config.o_lora_rank));
     ops.MatMulRows(weights_.wo_a, g * config.o_lora_rank, config.o_lora_rank, group.data(), n, part.data());
     for (int64_t i = 0; i < n; ++i) {

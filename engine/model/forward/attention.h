@@ -10,7 +10,8 @@
 
 namespace longshelf::engine {
 
-// Attention of one layer (spec section 3): window, compressed entries, sink, grouped output projection.
+// Attention of one layer: window, compressed entries, sink, grouped output projection (model.py of the published
+// inference: Attention).
 class Attention {
  public:
   Attention(const AttentionWeights& weights, const KvLayout& layout, int64_t layer, int ratio, const RopeTable& rope)

@@ -21,7 +21,7 @@ struct SequenceRows {
   int64_t n_total() const { return n_past + n_rows; }
 };
 
-// The pooled entries that became complete with this chunk (spec section 4), before norm, RoPE and quantisation.
+// The pooled entries that became complete with this chunk, before norm, RoPE and quantisation (model.py: Compressor).
 struct PooledEntries {
   int64_t first = 0;  // index of the first new entry
   int64_t count = 0;

@@ -6,8 +6,8 @@
 #include "engine/model/config.h"
 #include "ops.h"
 
-// Wire form of expert rows (expert-parallel.md section 2.3). Dispatch: FP8 [D] | UE8M0 [D/128] when the experts
-// quantise their input, else BF16 or F32 [D]. Result: BF16 [D] in native numerics, F32 [D] in fp32.
+// Wire form of expert rows. Dispatch: FP8 [D] | UE8M0 [D/128] when the experts quantise their input, else BF16 or F32
+// [D]. Result: BF16 [D] in native numerics, F32 [D] in fp32.
 namespace longshelf::engine {
 
 enum class ExpertRowFormat : uint8_t { kFp8, kBf16, kF32 };

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-// Scalar conversions of the stored formats (spec section 9). Exact, except where a name says Round or Encode.
+// Scalar conversions of the stored formats. Exact, except where a name says Round or Encode.
 namespace longshelf::engine {
 
 inline float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }

@@ -5,7 +5,8 @@
 
 #include "ops.h"
 
-// Manifold-constrained hyper-connections (spec section 2). Streams: [n, hc_mult, D].
+// Manifold-constrained hyper-connections (model.py: Block.hc_pre, hc_post; kernel.py: hc_split_sinkhorn). Streams:
+// [n, hc_mult, D].
 namespace longshelf::engine {
 
 // mixes [(2 + hc) * hc] -> pre [hc], post [hc], comb [hc, hc] by Sinkhorn, in the kernel's order (columns last).
@@ -22,7 +23,7 @@ struct HyperMix {
 void HyperCollapse(Ops& ops, const HyperConnection& site, const float* streams, int64_t n, float* y, HyperMix& mix);
 // X'[k] = post_k z + sum_j comb[j][k] X[j], in place.
 void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, float* streams);
-// The final collapse (section 2.4): h [n, D].
+// The final collapse, before the norm and the head: h [n, D].
 void HyperHead(Ops& ops, const HyperConnection& head, const float* streams, int64_t n, float* h);
 
 }  // namespace longshelf::engine

@@ -11,7 +11,8 @@
 
 namespace longshelf::engine {
 
-// The lightning indexer of a CSA layer (spec section 5): which compressed entries each query attends to.
+// The lightning indexer of a CSA layer: which compressed entries each query attends to (model.py:
+// Indexer).
 class Indexer {
  public:
   Indexer(const IndexerWeights& weights, const KvLayout& layout, int64_t layer, const RopeTable& rope)

@@ -11,7 +11,7 @@
 
 namespace longshelf::engine {
 
-// Mixture of experts of one layer (spec section 7; expert-parallel.md section 2.4 for the order of sums). Routing and
+// Mixture of experts of one layer (model.py: Gate, Expert, MoE; docs/numerics.md has the order of sums). Routing and
 // input quantisation happen once, here, at the token's home shard.
 class Moe {
  public:

@@ -7,8 +7,8 @@
 
 namespace longshelf::engine {
 
-// Rotary embedding of one layer kind (spec section 3.1). Frequencies in fp32 exactly as the reference computes them;
-// angle = fp32(position) * fp32(frequency), rounded; cos and sin of that angle in double, rounded once.
+// Rotary embedding of one layer kind. Frequencies in fp32 exactly as model.py: precompute_freqs_cis; angle =
+// fp32(position) * fp32(frequency), rounded; cos and sin of that angle in double, rounded once.
 class RopeTable {
  public:
   // Sliding layers and MTP: rope_theta, no scaling.
