@@ -1,3 +1,6 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <iostream>
 
 #include "commands.h"
@@ -5,6 +8,27 @@
 #include "engine/verify/verify.h"
 
 namespace longshelf::cli {
+namespace {
+
+// One line on a terminal, rewritten per percent and wiped at the end of a stage.
+class ProgressLine {
+ public:
+  void Show(std::string_view stage, double share) {
+    const auto percent = static_cast<int>(share * 100.0);
+    if (percent == shown_) return;
+    shown_ = percent;
+    if (percent < 100) {
+      fmt::print(stderr, "\r{} {} % ", stage, percent);
+    } else {
+      fmt::print(stderr, "\r\033[K");
+    }
+  }
+
+ private:
+  int shown_ = 100;
+};
+
+}  // namespace
 
 int RunVerify(int argc, const char* const* argv) {
   engine::VerifyOptions options;
@@ -31,6 +55,10 @@ int RunVerify(int argc, const char* const* argv) {
   if (numerics == "native") options.numerics = engine::Numerics::kNative;
   if (numerics == "fp32") options.numerics = engine::Numerics::kFp32;
   if (!dump.empty()) options.dump = dump;
+  ProgressLine line;
+  if (isatty(STDERR_FILENO) != 0) {
+    options.progress = [&](std::string_view stage, double share) { line.Show(stage, share); };
+  }
   const absl::StatusOr<bool> passed = engine::Verify(options, std::cout);
   if (!passed.ok()) {
     std::cerr << "longshelf verify: " << passed.status().message() << "\n";

@@ -66,7 +66,14 @@ std::vector<ReferenceCall> PossibleCalls(const ModelConfig& config, Numerics num
 absl::StatusOr<Attempt> VerifyModel(const VerifyOptions& options, const Vectors& vectors, Vectors::Kind kind,
                                     std::ostream& out) {
   ASSIGN_OR_RETURN(const Numerics numerics, ChooseNumerics(options, vectors));
-  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelWeights> weights, LoadModelWeights(options.model_dir, nullptr));
+  const auto loaded = [&](const LoadProgress& p) {
+    if (options.progress) {
+      options.progress("reading weights", p.bytes_total == 0
+                                              ? 1.0
+                                              : static_cast<double>(p.bytes_done) / static_cast<double>(p.bytes_total));
+    }
+  };
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelWeights> weights, LoadModelWeights(options.model_dir, loaded));
   ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, ReadTokens(vectors, weights->config));
   ModelOptions model_options;
   model_options.numerics = numerics;

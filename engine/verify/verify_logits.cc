@@ -95,7 +95,8 @@ struct Computed {
 
 // Runs the whole sequence in chunks and keeps the rows at `positions` (ascending order not required).
 absl::StatusOr<Computed> RunSequence(Model& model, const std::vector<uint32_t>& tokens,
-                                     const std::vector<int64_t>& positions, bool with_mtp, int64_t chunk_tokens) {
+                                     const std::vector<int64_t>& positions, bool with_mtp,
+                                     const VerifyOptions& options) {
   const auto n = static_cast<int64_t>(tokens.size());
   const auto vocab = static_cast<size_t>(model.config().vocab_size);
   // Row of the outputs per position, -1 = not asked for.
@@ -112,8 +113,8 @@ absl::StatusOr<Computed> RunSequence(Model& model, const std::vector<uint32_t>& 
   out.logits.resize(positions.size() * vocab);
   out.mtp_logits.resize(static_cast<size_t>(n_mtp) * vocab);
   SequenceMemory memory(model.layout(), n);
-  for (int64_t begin = 0; begin < n; begin += chunk_tokens) {
-    const int64_t end = std::min(begin + chunk_tokens, n);
+  for (int64_t begin = 0; begin < n; begin += options.chunk_tokens) {
+    const int64_t end = std::min(begin + options.chunk_tokens, n);
     const bool wanted =
         with_mtp || std::any_of(row_of.begin() + begin, row_of.begin() + end, [](int64_t r) { return r >= 0; });
     ForwardBatch batch;
@@ -127,6 +128,7 @@ absl::StatusOr<Computed> RunSequence(Model& model, const std::vector<uint32_t>& 
         std::copy_n(output.logits.data() + static_cast<size_t>(i) * vocab, vocab,
                     out.logits.data() + static_cast<size_t>(row) * vocab);
     }
+    if (options.progress) options.progress("computing", static_cast<double>(end) / static_cast<double>(n));
     const int64_t first_slot = std::max<int64_t>(begin - 1, 0);
     for (int64_t i = 0; i < output.n_mtp_rows; ++i) {
       const int64_t row = mtp_row_of[static_cast<size_t>(first_slot + i)];
@@ -164,7 +166,7 @@ absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOpti
     }
     ASSIGN_OR_RETURN(mtp_reference, vectors.Floats("mtp_logits", {n_mtp, config.vocab_size}));
   }
-  ASSIGN_OR_RETURN(const Computed ours, RunSequence(model, tokens, positions, with_mtp, options.chunk_tokens));
+  ASSIGN_OR_RETURN(const Computed ours, RunSequence(model, tokens, positions, with_mtp, options));
   dump.AddIntegers("tokens", {tokens.begin(), tokens.end()}, {static_cast<int64_t>(tokens.size())});
   dump.AddIntegers("positions", positions, {n_positions});
   dump.AddFloats("logits", ours.logits, {n_positions, config.vocab_size});

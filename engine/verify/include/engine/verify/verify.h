@@ -1,9 +1,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <ostream>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "engine/model/config.h"
@@ -18,6 +20,8 @@ struct VerifyOptions {
   int n_threads = 1;
   int64_t chunk_tokens = 512;
   std::string kernel_isa;  // empty: the best of this machine
+  // Called while weights are read and while a sequence is computed, with the share done (0 to 1). May be null.
+  std::function<void(std::string_view stage, double share)> progress;
 };
 
 // Compares the engine with a vectors file (logits, taps or kernels, told apart by their tensors) and prints one line
