@@ -97,7 +97,6 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
     head.created_unix_s = UnixSeconds(api_.core_.clock());
     head.model = api_.core_.model().name;
-    head.system_fingerprint = prepared.system_fingerprint;
     head.thinking = request.api == Api::kChat && request.thinking_mode == engine::ThinkingMode::kThinking &&
                     !request.continues_assistant;
     head.logprobs = request.sampling.logprobs;
@@ -112,7 +111,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
 
   void OnBegun() override {
     begun_ = true;
-    if (stream_ == nullptr) return;
+    if (whole_) return whole_->AnsweredBy(api_.core_.system_fingerprint());
+    stream_->AnsweredBy(api_.core_.system_fingerprint());
     SendHead();
     SendOpening();
   }

@@ -4,6 +4,9 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
 namespace longshelf::router {
 namespace asio = boost::asio;
 
@@ -46,6 +49,14 @@ RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clo
       seeds_(std::random_device{}()) {}
 
 RequestCore::~RequestCore() { pool_.join(); }
+
+std::string RequestCore::system_fingerprint() const {
+  constexpr size_t kBytes = 6;  // twelve digits tell models apart
+  const auto& worker = dispatcher_.model();
+  if (!worker) return "";
+  const absl::string_view bytes(reinterpret_cast<const char*>(worker->fingerprint.data()), kBytes);
+  return absl::StrCat("fp_", absl::BytesToHexString(bytes));
+}
 
 uint32_t RequestCore::n_context_max() const {
   const auto& worker = dispatcher_.model();

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "json_fields.h"
 #include "kvstore/keys.h"
@@ -13,12 +12,6 @@ namespace longshelf::router {
 namespace {
 
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
-
-// Changes with weights, layout or numerics; twelve digits tell models apart.
-std::string SystemFingerprint(const BlockKey& fingerprint) {
-  const std::string_view bytes(reinterpret_cast<const char*>(fingerprint.data()), 6);
-  return absl::StrCat("fp_", absl::BytesToHexString(absl::string_view(bytes.data(), bytes.size())));
-}
 
 absl::StatusOr<int64_t> PositiveInteger(const JsonObject& config, std::string_view key, int64_t max) {
   const auto value = Member(config, key);
@@ -149,7 +142,6 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   const auto salt = kvstore::NamespaceSalt(context.tenant_secret, prepared.namespace_id);
   prepared.namespace_salt.assign(salt.begin(), salt.end());
   if (context.worker) {
-    prepared.system_fingerprint = SystemFingerprint(context.worker->fingerprint);
     prepared.keys =
         MakePromptKeys(context.worker->fingerprint, prepared.namespace_salt, context.worker->block_tokens, *prompt);
   }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "router/choice_output.h"
@@ -18,8 +19,8 @@ struct AnswerHead {
   std::string id;  // "chatcmpl-..." or "cmpl-..."
   int64_t created_unix_s = 0;
   std::string model;
-  std::string system_fingerprint;
-  bool thinking = false;  // chat: reasoning comes first
+  std::string system_fingerprint;  // known once a worker has begun; null in the answer until then
+  bool thinking = false;           // chat: reasoning comes first
   bool logprobs = false;
 };
 
@@ -29,6 +30,7 @@ class StreamAnswer {
   // `model` must outlive this.
   StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
                std::string echo_text);
+  void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
   // The first event of every choice.
   std::string Opening();
   std::string Delta(uint32_t choice, const ChoiceDelta& delta);
@@ -40,7 +42,7 @@ class StreamAnswer {
 
  private:
   const ServedModel& model_;
-  const AnswerHead head_;
+  AnswerHead head_;
   const bool include_usage_;
   const std::string echo_text_;
   std::vector<uint32_t> n_tool_calls_;  // per choice
@@ -51,6 +53,7 @@ class StreamAnswer {
 class WholeAnswer {
  public:
   WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text);
+  void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
   void Add(uint32_t choice, const ChoiceDelta& delta);
   void Finished(uint32_t choice, std::string_view finish_reason);
   std::string Body(const Usage& usage) const;
@@ -64,7 +67,7 @@ class WholeAnswer {
     std::string finish_reason;
   };
   const ServedModel& model_;
-  const AnswerHead head_;
+  AnswerHead head_;
   const std::string echo_text_;
   std::vector<Choice> choices_;
 };

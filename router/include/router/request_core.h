@@ -69,6 +69,8 @@ class RequestCore {
   bool ready() const { return !draining_ && dispatcher_.n_ready() > 0; }
 
   const ServedModel& model() const { return model_; }
+  // Names the workers' model: changes with weights, layout or numerics. "" while no worker is known.
+  std::string system_fingerprint() const;
   // The context the workers serve, or the model's own while none is known.
   uint32_t n_context_max() const;
   ParseLimits parse_limits() const;

@@ -39,7 +39,6 @@ struct PreparedRequest {
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   PromptKeys keys;
   uint32_t max_tokens = 0;
-  std::string system_fingerprint;  // of the model that answers; "" when no worker was seen yet
   std::string namespace_id;
   std::string namespace_salt;
   std::string echo_text;    // of the prompt, when the request asked for it
