@@ -40,8 +40,8 @@ void ScoreTile(const KernelTable& kernels, const std::vector<float>& transposed_
 
 void LaneScoreTile(const float* q, int64_t n_heads, int64_t width, const KeyTile& tile, float* scores) {
   for (int64_t k = 0; k < tile.n; ++k) {
-    for (int64_t h = 0; h < n_heads; ++h)
-      scores[k * n_heads + h] = LaneDot(q + h * width, tile.rows + k * width, width);
+    const float* key = tile.rows + k * width;
+    for (int64_t h = 0; h < n_heads; ++h) scores[k * n_heads + h] = LaneDot(q + h * width, key, width);
   }
 }
 
@@ -77,6 +77,7 @@ void AttendKeys(const KernelTable& kernels, Numerics numerics, bool lane_scores,
                 int64_t width, std::span<const KeyTile> tiles, std::span<const float> sink, float* out) {
   const bool native = numerics == Numerics::kNative;
   const std::vector<float> transposed_q = TransposeHeads(q, n_heads, width);
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   std::vector<float> scores(static_cast<size_t>(n_heads * kAttendTile));
   std::vector<HeadState> heads(static_cast<size_t>(n_heads));
   std::fill(out, out + n_heads * width, 0.0F);
@@ -86,7 +87,6 @@ void AttendKeys(const KernelTable& kernels, Numerics numerics, bool lane_scores,
     } else {
       ScoreTile(kernels, transposed_q, n_heads, width, tile, scores.data());
     }
-    const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
     for (int64_t i = 0; i < tile.n * n_heads; ++i) scores[static_cast<size_t>(i)] *= scale;
     for (int64_t h = 0; h < n_heads; ++h) {
       float p[kAttendTile];

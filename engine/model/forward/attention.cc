@@ -98,14 +98,12 @@ std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, cons
   const std::optional<ReferenceCall>& call = ops.reference_call();
   for (const SequenceRows& rows : parts) {
     ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-      std::vector<float> sin(cos.size());
-      rope_.Angles(rows.n_past + i, cos.data(), sin.data());
+      const Rotation rotation = rope_.At(rows.n_past + i);
       for (int64_t h = 0; h < config.n_heads; ++h) {
         float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
         const bool rounds_twice = call.has_value() && RoundsRsqrtTwice(*call, config.n_heads, rows.n_past + i, h);
         NormalizeQuery(ops, rounds_twice, head, width);
-        ApplyRope(head + config.nope_dim(), rope_.n_pairs(), cos.data(), sin.data());
+        rotation.Apply(head + config.nope_dim());
         ops.Round({head + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
       }
     });
@@ -124,11 +122,9 @@ std::vector<float> Attention::WindowRows(Ops& ops, const float* x, int64_t n, co
   taps.Tap("attn.kv_norm", kv, width);
   for (const SequenceRows& rows : parts) {
     ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-      std::vector<float> sin(cos.size());
-      rope_.Angles(rows.n_past + i, cos.data(), sin.data());
+      const Rotation rotation = rope_.At(rows.n_past + i);
       float* rotated = kv.data() + (rows.row_begin + i) * width + config.nope_dim();
-      ApplyRope(rotated, rope_.n_pairs(), cos.data(), sin.data());
+      rotation.Apply(rotated);
       ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
     });
   }
@@ -145,10 +141,8 @@ void Attention::AppendEntries(Ops& ops, const Compressor& compressor, const Sequ
   ops.pool().Run(pooled.count, [&](int64_t i, int) {
     float* entry = pooled.values.data() + i * width;
     ops.RmsNormRow(weights_.compressor->norm, entry, width, entry);
-    std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-    std::vector<float> sin(cos.size());
-    rope_.Angles((pooled.first + i) * ratio_, cos.data(), sin.data());
-    ApplyRope(entry + config.nope_dim(), rope_.n_pairs(), cos.data(), sin.data());
+    const Rotation rotation = rope_.At((pooled.first + i) * ratio_);
+    rotation.Apply(entry + config.nope_dim());
     ops.Round({entry + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
     std::byte* record = RecordAt(component, rows.blocks, pooled.first + i);
     PackEntry(format, entry, record);
@@ -223,12 +217,10 @@ void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part
   }
   const bool lane_scores = ops.reference_call().has_value() && ops.reference_call()->lane_scores;
   AttendKeys(ops.kernels(), ops.numerics(), lane_scores, q, config.n_heads, width, tiles, weights_.sink, out);
-  std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-  std::vector<float> sin(cos.size());
-  rope_.Angles(position, cos.data(), sin.data());
+  const Rotation rotation = rope_.At(position);
   for (int64_t h = 0; h < config.n_heads; ++h) {
     float* rotated = out + h * width + config.nope_dim();
-    ApplyInverseRope(rotated, rope_.n_pairs(), cos.data(), sin.data());
+    rotation.ApplyInverse(rotated);
     ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
   }
 }

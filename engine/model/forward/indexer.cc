@@ -93,13 +93,11 @@ std::vector<float> Indexer::Queries(Ops& ops, const float* qr, int64_t n, const 
   taps.Tap("attn.indexer.wq_b", q, row_width);
   for (const SequenceRows& rows : parts) {
     ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-      std::vector<float> sin(cos.size());
-      rope_.Angles(rows.n_past + i, cos.data(), sin.data());
+      const Rotation rotation = rope_.At(rows.n_past + i);
       for (int64_t h = 0; h < config.index_n_heads; ++h) {
         float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
         float* rotated = head + width - config.rope_dim;
-        ApplyRope(rotated, rope_.n_pairs(), cos.data(), sin.data());
+        rotation.Apply(rotated);
         ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
         RotateAndQuantize(ops, head, width, true);
       }
@@ -118,11 +116,9 @@ void Indexer::AppendKeys(Ops& ops, const Compressor& compressor, const SequenceR
   ops.pool().Run(pooled.count, [&](int64_t i, int) {
     float* key = pooled.values.data() + i * width;
     ops.RmsNormRow(weights_.compressor.norm, key, width, key);
-    std::vector<float> cos(static_cast<size_t>(rope_.n_pairs()));
-    std::vector<float> sin(cos.size());
-    rope_.Angles((pooled.first + i) * 4, cos.data(), sin.data());
+    const Rotation rotation = rope_.At((pooled.first + i) * 4);
     float* rotated = key + width - config.rope_dim;
-    ApplyRope(rotated, rope_.n_pairs(), cos.data(), sin.data());
+    rotation.Apply(rotated);
     ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
     RotateAndQuantize(ops, key, width, false);
     std::byte* record = RecordAt(component, rows.blocks, pooled.first + i);

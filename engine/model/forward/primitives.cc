@@ -1,5 +1,7 @@
 #include "engine/model/primitives.h"
 
+#include <algorithm>
+
 #include "activation_quant.h"
 #include "attend.h"
 #include "common/check.h"
@@ -64,7 +66,9 @@ std::vector<float> Hadamard(std::span<const float> x) {
 void RopeAngles(const ModelConfig& config, bool compressed, int64_t position, std::span<float> cos,
                 std::span<float> sin) {
   const RopeTable table = compressed ? RopeTable::Compressed(config) : RopeTable::Sliding(config);
-  table.Angles(position, cos.data(), sin.data());
+  const Rotation rotation = table.At(position);
+  std::copy(rotation.cos.begin(), rotation.cos.end(), cos.begin());
+  std::copy(rotation.sin.begin(), rotation.sin.end(), sin.begin());
 }
 
 void SplitSinkhorn(const ModelConfig& config, std::span<const float> mixes, std::span<const float> scale,

@@ -47,16 +47,20 @@ RopeTable RopeTable::Compressed(const ModelConfig& config) {
   return table;
 }
 
-void RopeTable::Angles(int64_t position, float* cos, float* sin) const {
-  for (size_t i = 0; i < frequencies_.size(); ++i) {
-    const float angle = static_cast<float>(position) * frequencies_[i];
-    cos[i] = static_cast<float>(std::cos(static_cast<double>(angle)));
-    sin[i] = static_cast<float>(std::sin(static_cast<double>(angle)));
+Rotation RopeTable::At(int64_t position) const {
+  Rotation rotation;
+  rotation.cos.reserve(frequencies_.size());
+  rotation.sin.reserve(frequencies_.size());
+  for (const float frequency : frequencies_) {
+    const float angle = static_cast<float>(position) * frequency;
+    rotation.cos.push_back(static_cast<float>(std::cos(static_cast<double>(angle))));
+    rotation.sin.push_back(static_cast<float>(std::sin(static_cast<double>(angle))));
   }
+  return rotation;
 }
 
-void ApplyRope(float* u, int64_t n_pairs, const float* cos, const float* sin) {
-  for (int64_t i = 0; i < n_pairs; ++i) {
+void Rotation::Apply(float* u) const {
+  for (size_t i = 0; i < cos.size(); ++i) {
     const float a = u[2 * i];
     const float b = u[2 * i + 1];
     u[2 * i] = a * cos[i] - b * sin[i];
@@ -64,8 +68,8 @@ void ApplyRope(float* u, int64_t n_pairs, const float* cos, const float* sin) {
   }
 }
 
-void ApplyInverseRope(float* u, int64_t n_pairs, const float* cos, const float* sin) {
-  for (int64_t i = 0; i < n_pairs; ++i) {
+void Rotation::ApplyInverse(float* u) const {
+  for (size_t i = 0; i < cos.size(); ++i) {
     const float a = u[2 * i];
     const float b = u[2 * i + 1];
     u[2 * i] = a * cos[i] + b * sin[i];
