@@ -158,7 +158,7 @@ class EngineBench {
     const double median = Median(m.seconds);
     const double cpu_median = Median(m.cpu_seconds);
     csv_ << absl::StrFormat("%s,%s,%s,%d,%s,%d,%d,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%.3f\n", settings_.config,
-                            std::string(model_.kernel_isa()), settings_.numerics, settings_.n_threads, m.phase,
+                            std::string(model_.kernels()), settings_.numerics, settings_.n_threads, m.phase,
                             m.context, m.batch, m.n_tokens, median, m.seconds.front(), m.seconds.back(),
                             static_cast<double>(m.n_tokens) / median, cpu_median,
                             static_cast<double>(m.n_tokens) / cpu_median)
@@ -184,7 +184,7 @@ absl::Status RunEngineBench(const EngineBenchSettings& settings, std::ostream& c
   engine::ModelOptions options;
   options.numerics = settings.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
   options.n_threads = settings.n_threads;
-  options.kernel_isa = settings.isa;
+  options.kernels = settings.isa;
   engine::LocalExpertTransport transport;
   ASSIGN_OR_RETURN(const std::unique_ptr<engine::Model> model, engine::Model::Create(weights, options, transport));
   EngineBench bench(settings, *model, csv);

@@ -23,7 +23,7 @@ std::vector<IdentityField> GroupIdentity(const Model& model, const GroupShape& s
           {"weights digest", Hex(model.weights().digest)},
           {"fingerprint of weights, layout, numerics and kernels", Hex(model.fingerprint())},
           {"numerics", model.layout().numerics() == Numerics::kNative ? "native" : "fp32"},
-          {"kernel isa", std::string(model.kernel_isa())},
+          {"kernel isa", std::string(model.kernels())},
           {"block layout", model.layout().Describe()},
           {"slots per shard", std::to_string(shape.n_slots_per_shard)},
           {"KV blocks per shard", std::to_string(shape.n_blocks_per_shard)},

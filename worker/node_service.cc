@@ -84,7 +84,7 @@ absl::Status CheckEdgeConfig(const ShardConfig& config) {
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
   NodeModel out;
   out.fingerprint = model.fingerprint();
-  out.kernel_isa = std::string(model.kernel_isa());
+  out.kernel_isa = std::string(model.kernels());
   out.numerics = std::string(engine::NumericsName(model.numerics()));
   out.vocab_size = static_cast<uint32_t>(model.config().vocab_size);
   out.eos_token_id = model.config().eos_token_id;

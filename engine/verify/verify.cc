@@ -28,11 +28,8 @@ absl::StatusOr<Attempt> RunModel(const VerifyOptions& options, const ModelOption
                                  Vectors::Kind kind, std::ostream& out) {
   LocalExpertTransport transport;
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Create(weights, model_options, transport));
-  out << "numerics " << NumericsName(model_options.numerics) << ", kernels " << model->kernel_isa() << ", "
+  out << "numerics " << NumericsName(model_options.numerics) << ", kernels " << model->kernels() << ", "
       << options.n_threads << (options.n_threads == 1 ? " thread" : " threads");
-  if (model_options.reference_call->lane_scores) out << "; attention scores in sixteen chains";
-  if (model_options.reference_call->n_threads == 2) out << "; long sums in halves, as PyTorch adds on two threads";
-  if (model_options.reference_call->heap_ties) out << "; equal index scores as PyTorch's topk leaves them";
   out << std::endl;
   Attempt attempt;
   Report report(out);
@@ -41,25 +38,6 @@ absl::StatusOr<Attempt> RunModel(const VerifyOptions& options, const ModelOption
   report.Summary();
   attempt.passed = report.all_passed();
   return attempt;
-}
-
-// Ways the reference may have been run, likeliest first. A vectors file does not say which, and it matters: one
-// rounding that flips in a compressed entry, or one entry chosen otherwise, is seen by every later position.
-std::vector<ReferenceCall> PossibleCalls(const ModelConfig& config, Numerics numerics, int64_t n_tokens) {
-  if (numerics == Numerics::kFp32) {
-    constexpr int64_t kFewOfMany = 64;  // PyTorch's topk sorts by a heap from this many entries for one chosen
-    const bool long_file = n_tokens / 4 >= kFewOfMany * config.index_topk;
-    return {{.n_tokens = n_tokens, .heap_ties = long_file}, {.n_tokens = n_tokens, .heap_ties = !long_file}};
-  }
-  std::vector<ReferenceCall> calls;
-  for (const int n_threads : {1, 2}) {
-    calls.push_back({.n_tokens = n_tokens, .n_threads = n_threads});
-    // Sixteen chains need whole sixteens.
-    if (config.head_dim % 16 == 0) {
-      calls.push_back({.n_tokens = n_tokens, .n_threads = n_threads, .lane_scores = true});
-    }
-  }
-  return calls;
 }
 
 // Passes when the file agrees with the model run in one of the possible ways; reports that run, or the likeliest.
@@ -79,30 +57,14 @@ absl::StatusOr<Attempt> VerifyModel(const VerifyOptions& options, const Vectors&
   model_options.numerics = numerics;
   model_options.n_threads = options.n_threads;
   model_options.run_mtp = weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits");
-  model_options.kernel_isa = options.kernel_isa;
-  std::optional<Attempt> likeliest;
-  std::string likeliest_text;
-  for (const ReferenceCall& call : PossibleCalls(weights->config, numerics, static_cast<int64_t>(tokens.size()))) {
-    model_options.reference_call = call;
-    std::ostringstream text;
-    ASSIGN_OR_RETURN(Attempt attempt, RunModel(options, model_options, weights, vectors, kind, text));
-    if (attempt.passed) {
-      out << text.str();
-      return attempt;
-    }
-    if (!likeliest.has_value()) {
-      likeliest = std::move(attempt);
-      likeliest_text = text.str();
-    }
-  }
-  out << likeliest_text;
-  return *std::move(likeliest);
+  model_options.kernels = options.kernel_isa;
+  return RunModel(options, model_options, weights, vectors, kind, out);
 }
 
 // Every kernel this machine can run is held to the same file.
 absl::StatusOr<Attempt> VerifyAllKernels(const VerifyOptions& options, const Vectors& vectors, std::ostream& out) {
   std::vector<std::string> isas = {options.kernel_isa};
-  if (options.kernel_isa.empty()) isas = AvailableKernelIsas();
+  if (options.kernel_isa.empty()) isas = AvailableKernels();
   Attempt attempt;
   Report report(out);
   for (const std::string& isa : isas) {

@@ -1,105 +1,208 @@
-#include "attend.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "float_formats.h"
-#include "reference_order.h"
+#include "attention.h"
+#include "kv_records.h"
 
+// The softmax over window and entries, tile by tile. Tiles are cut at multiples of kTileKeys: of the position for the
+// window, of the entry's index for entries that are all seen, of the place in the ascending list for chosen ones. Order
+// of a query's tiles: window, then entries. So its bits depend on its position alone.
 namespace longshelf::engine {
 namespace {
 
-// Sum of a tile's n <= kAttendTile probabilities: 32 accumulators folded in fours of eight lanes, then lane by lane.
-float SumTile(const float* p, int64_t n) {
-  float lanes[32] = {};
-  for (int64_t i = 0; i < n; ++i) lanes[i % 32] += p[i];
-  float sum = 0.0F;
-  for (int64_t j = 0; j < 8; ++j) sum += ((lanes[j] + lanes[8 + j]) + lanes[16 + j]) + lanes[24 + j];
-  return sum;
-}
+// Query heads that share a decoded tile: enough to hide what decoding it costs.
+constexpr int64_t kGroupHeads = 256;
+constexpr int64_t kMaxGroupRows = 16;
 
-// q [n_heads, width] with kLanes heads side by side: [ceil(n_heads / kLanes), width, kLanes], spare lanes zero.
-std::vector<float> TransposeHeads(const float* q, int64_t n_heads, int64_t width) {
-  std::vector<float> out(static_cast<size_t>((n_heads + kLanes - 1) / kLanes * width * kLanes));
-  for (int64_t h = 0; h < n_heads; ++h) {
-    float* lane = out.data() + h / kLanes * width * kLanes + h % kLanes;
-    for (int64_t c = 0; c < width; ++c) lane[c * kLanes] = q[h * width + c];
-  }
-  return out;
-}
-
-// scores: [tile.n, n_heads], unscaled.
-void ScoreTile(const KernelTable& kernels, const std::vector<float>& transposed_q, int64_t n_heads, int64_t width,
-               const KeyTile& tile, float* scores) {
-  for (int64_t h = 0; h < n_heads; h += kLanes) {
-    kernels.matmul(tile.rows, tile.n, width, transposed_q.data() + h * width, std::min(kLanes, n_heads - h), width,
-                   scores + h, n_heads);
-  }
-}
-
-void LaneScoreTile(const float* q, int64_t n_heads, int64_t width, const KeyTile& tile, float* scores) {
-  for (int64_t k = 0; k < tile.n; ++k) {
-    const float* key = tile.rows + k * width;
-    for (int64_t h = 0; h < n_heads; ++h) scores[k * n_heads + h] = LaneDot(q + h * width, key, width);
-  }
-}
-
-// The running softmax of one head.
-struct HeadState {
-  float max = -std::numeric_limits<float>::infinity();
-  float sum = 0.0F;
-};
-
-// Adds one tile to a head whose n scores are p.
-void AddTile(const KernelTable& kernels, bool native, float* p, const KeyTile& tile, int64_t width, HeadState& head,
-             float* out) {
-  const float previous_max = head.max;
-  head.max = std::max(head.max, *std::max_element(p, p + tile.n));
-  const float rescale = std::exp(previous_max - head.max);
-  for (int64_t k = 0; k < tile.n; ++k) p[k] = std::exp(p[k] - head.max);
-  head.sum = head.sum * rescale + SumTile(p, tile.n);
-  if (native) {
-    for (int64_t k = 0; k < tile.n; ++k) p[k] = RoundBf16(p[k]);
-  }
-  kernels.weighted_sum(p, tile.rows, tile.n, width, rescale, out);
+int64_t GroupRows(const ModelConfig& config) {
+  return std::clamp<int64_t>(kGroupHeads / config.n_heads, 1, kMaxGroupRows);
 }
 
 }  // namespace
 
-void AppendTiles(const float* rows, int64_t n, int64_t width, std::vector<KeyTile>& tiles) {
-  for (int64_t begin = 0; begin < n; begin += kAttendTile) {
-    tiles.push_back({rows + begin * width, std::min(kAttendTile, n - begin)});
+// Scratch of a work item.
+struct Attention::Item {
+  std::byte* tile;       // one decoded key tile
+  float* sums;           // [group rows, heads, width]
+  SoftmaxState* states;  // [group rows, heads]
+  float* work;           // [heads, kTileKeys]
+
+  Item(const ModelConfig& config, const Group& group, std::byte* scratch) {
+    const int64_t width = RoundUpToStep(config.head_dim);
+    tile = scratch;
+    sums = reinterpret_cast<float*>(tile + KeyTileBytes(config.head_dim));
+    work = sums + group.n * group.n_heads * width;
+    states = reinterpret_cast<SoftmaxState*>(work + group.n_heads * kTileKeys);
+    std::fill_n(sums, group.n * group.n_heads * width, 0.0F);
+    std::fill_n(states, group.n * group.n_heads, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
+  }
+};
+
+int64_t AttentionScratchBytes(const ModelConfig& config) {
+  const int64_t width = RoundUpToStep(config.head_dim);
+  const int64_t heads = GroupRows(config) * config.n_heads;
+  return KeyTileBytes(config.head_dim) + 4 * (heads * width + config.n_heads * kTileKeys) +
+         heads * static_cast<int64_t>(sizeof(SoftmaxState));
+}
+
+void Attention::Attend(Ops& ops, std::span<const SequenceRows> parts) {
+  const ModelConfig& config = ops.config();
+  const int64_t group_width = config.n_heads * config.head_dim / config.o_groups;
+  int64_t n = 0;
+  for (const SequenceRows& rows : parts) n += rows.n_rows;
+  o_rows_ = ops.TakeRows(n * config.o_groups, group_width);
+  const int64_t group_rows = GroupRows(config);
+  int64_t n_groups = 0;
+  for (const SequenceRows& rows : parts) n_groups += (rows.n_rows + group_rows - 1) / group_rows;
+  // Few groups: their heads are split, by whole output groups, as each of these is one operand.
+  const int64_t n_splits = std::clamp<int64_t>(2 * ops.pool().n_threads() / n_groups, 1, config.o_groups);
+  const int64_t split_groups = (config.o_groups + n_splits - 1) / n_splits;
+  const int64_t heads_per_group = config.n_heads / config.o_groups;
+  auto* groups = ops.memory().Take<Group>(n_groups * n_splits);
+  int64_t n_items = 0;
+  for (const SequenceRows& rows : parts) {
+    for (int64_t i = 0; i < rows.n_rows; i += group_rows) {
+      for (int64_t g = 0; g < config.o_groups; g += split_groups) {
+        groups[n_items++] = {&rows, i, std::min(group_rows, rows.n_rows - i), g * heads_per_group,
+                             std::min(split_groups, config.o_groups - g) * heads_per_group};
+      }
+    }
+  }
+  ops.pool().Run(n_items, [&](int64_t item, int thread) { AttendGroup(ops, groups[item], thread); });
+}
+
+void Attention::AttendGroup(Ops& ops, const Group& group, int thread) const {
+  Item item(ops.config(), group, ops.scratch(thread));
+  AttendWindow(ops, group, item);
+  if (ratio_ == 128) {
+    AttendEntries(ops, group, item);
+  } else if (ratio_ == 4) {
+    const int64_t last = group.rows->n_past + group.first + group.n - 1;
+    if (chosen_.All(last)) {
+      AttendEntries(ops, group, item);
+    } else {
+      for (int64_t i = 0; i < group.n; ++i) AttendChosen(ops, group, i, item);
+    }
+  }
+  FinishHeads(ops, group, item);
+}
+
+void Attention::AttendTile(const Ops& ops, const Group& group, int64_t i, int64_t begin, int64_t end,
+                           Item& item) const {
+  if (begin >= end) return;
+  const ModelConfig& config = ops.config();
+  const int64_t width = config.head_dim;
+  const int64_t row = group.rows->row_begin + group.first + i;
+  AttendJob job;
+  job.q = q_rows_.row(row * config.n_heads + group.first_head);
+  job.q_stride = q_rows_.stride;
+  job.form = q_rows_.form;
+  job.n_heads = group.n_heads;
+  job.width = width;
+  job.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+  job.round = ops.native();
+  job.tile = item.tile;
+  job.begin = begin;
+  job.end = end;
+  job.states = item.states + i * group.n_heads;
+  job.sums = item.sums + i * group.n_heads * RoundUpToStep(width);
+  job.work = item.work;
+  ops.kernels().attend(job);
+}
+
+void Attention::AttendWindow(Ops& ops, const Group& group, Item& item) const {
+  const ModelConfig& config = ops.config();
+  const SequenceRows& rows = *group.rows;
+  const int64_t row_bytes = layout_.entry_bytes();
+  const KeyRecords format{ops.native(), config.head_dim, config.rope_dim};
+  const std::byte* ring = rows.state + layout_.WindowOffset(layer_);
+  const int64_t first_query = rows.n_past + group.first;
+  const int64_t last_query = first_query + group.n - 1;
+  const int64_t first_key = std::max<int64_t>(first_query - config.window + 1, 0);
+  for (int64_t tile = first_key / kTileKeys * kTileKeys; tile <= last_query; tile += kTileKeys) {
+    const std::byte* records[kTileKeys];
+    const int64_t n_keys = std::min(kTileKeys, last_query + 1 - tile);
+    for (int64_t k = 0; k < n_keys; ++k) {
+      const int64_t position = tile + k;
+      records[k] = nullptr;
+      if (position >= rows.n_past) {
+        records[k] = records_ + (rows.row_begin + position - rows.n_past) * row_bytes;
+      } else if (position >= first_key) {
+        records[k] = ring + position % config.window * row_bytes;
+      }
+    }
+    ops.kernels().load_keys(format, records, n_keys, q_rows_.form, item.tile);
+    for (int64_t i = 0; i < group.n; ++i) {
+      const int64_t query = first_query + i;
+      const int64_t begin = std::max<int64_t>(query - config.window + 1 - tile, 0);
+      AttendTile(ops, group, i, begin, std::min(kTileKeys, query + 1 - tile), item);
+    }
   }
 }
 
-void AttendKeys(const KernelTable& kernels, Numerics numerics, bool lane_scores, const float* q, int64_t n_heads,
-                int64_t width, std::span<const KeyTile> tiles, std::span<const float> sink, float* out) {
-  const bool native = numerics == Numerics::kNative;
-  const std::vector<float> transposed_q = TransposeHeads(q, n_heads, width);
-  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
-  std::vector<float> scores(static_cast<size_t>(n_heads * kAttendTile));
-  std::vector<HeadState> heads(static_cast<size_t>(n_heads));
-  std::fill(out, out + n_heads * width, 0.0F);
-  for (const KeyTile& tile : tiles) {
-    if (lane_scores) {
-      LaneScoreTile(q, n_heads, width, tile, scores.data());
-    } else {
-      ScoreTile(kernels, transposed_q, n_heads, width, tile, scores.data());
-    }
-    for (int64_t i = 0; i < tile.n * n_heads; ++i) scores[static_cast<size_t>(i)] *= scale;
-    for (int64_t h = 0; h < n_heads; ++h) {
-      float p[kAttendTile];
-      for (int64_t k = 0; k < tile.n; ++k) p[k] = scores[static_cast<size_t>(k * n_heads + h)];
-      AddTile(kernels, native, p, tile, width, heads[static_cast<size_t>(h)], out + h * width);
+// Every entry that a query sees, tiles shared by the group.
+void Attention::AttendEntries(Ops& ops, const Group& group, Item& item) const {
+  const ModelConfig& config = ops.config();
+  const SequenceRows& rows = *group.rows;
+  const KeyRecords format{ops.native(), config.head_dim, config.rope_dim};
+  const KvComponent& component = *layout_.Entries(layer_);
+  const int64_t first_query = rows.n_past + group.first;
+  const int64_t n_entries = (first_query + group.n) / ratio_;
+  for (int64_t tile = 0; tile < n_entries; tile += kTileKeys) {
+    const std::byte* records[kTileKeys];
+    const int64_t n_keys = std::min(kTileKeys, n_entries - tile);
+    for (int64_t k = 0; k < n_keys; ++k) records[k] = RecordAt(component, rows.blocks, tile + k);
+    ops.kernels().load_keys(format, records, n_keys, q_rows_.form, item.tile);
+    for (int64_t i = 0; i < group.n; ++i) {
+      AttendTile(ops, group, i, 0, std::min(kTileKeys, (first_query + i + 1) / ratio_ - tile), item);
     }
   }
-  for (int64_t h = 0; h < n_heads; ++h) {
-    const auto at = static_cast<size_t>(h);
-    const float denominator = heads[at].sum + std::exp(sink[at] - heads[at].max);
-    for (int64_t c = h * width; c < (h + 1) * width; ++c) {
-      out[c] /= denominator;
-      if (native) out[c] = RoundBf16(out[c]);
+}
+
+// What the indexer chose for one query.
+void Attention::AttendChosen(Ops& ops, const Group& group, int64_t i, Item& item) const {
+  const ModelConfig& config = ops.config();
+  const SequenceRows& rows = *group.rows;
+  const KeyRecords format{ops.native(), config.head_dim, config.rope_dim};
+  const KvComponent& component = *layout_.Entries(layer_);
+  const int64_t position = rows.n_past + group.first + i;
+  const bool all = chosen_.All(position);
+  const int64_t n_entries = all ? ChosenEntries::Visible(position) : chosen_.topk;
+  const int32_t* chosen = chosen_.row(rows.row_begin + group.first + i);
+  for (int64_t tile = 0; tile < n_entries; tile += kTileKeys) {
+    const std::byte* records[kTileKeys];
+    const int64_t n_keys = std::min(kTileKeys, n_entries - tile);
+    for (int64_t k = 0; k < n_keys; ++k) {
+      records[k] = RecordAt(component, rows.blocks, all ? tile + k : chosen[tile + k]);
+    }
+    ops.kernels().load_keys(format, records, n_keys, q_rows_.form, item.tile);
+    AttendTile(ops, group, i, 0, n_keys, item);
+  }
+}
+
+// Sink, division, inverse RoPE, rounding; the heads of an output group become one operand.
+void Attention::FinishHeads(const Ops& ops, const Group& group, Item& item) const {
+  const ModelConfig& config = ops.config();
+  const int64_t width = config.head_dim;
+  const int64_t heads_per_group = config.n_heads / config.o_groups;
+  const int64_t group_width = heads_per_group * width;
+  // The queries are used up by now: their memory takes the outputs.
+  for (int64_t i = 0; i < group.n; ++i) {
+    const int64_t row = group.rows->row_begin + group.first + i;
+    const Rotation rotation = rotations_.at(row);
+    for (int64_t h = 0; h < group.n_heads; ++h) {
+      const int64_t head = group.first_head + h;
+      float* o = q_ + (row * config.n_heads + head) * width;
+      const int64_t at = i * group.n_heads + h;
+      ops.kernels().finish_head(item.sums + at * RoundUpToStep(width), item.states[at],
+                                weights_.sink[static_cast<size_t>(head)], width, q_rows_.form, o);
+      ops.Round(o, width);
+      ops.kernels().rotate(o + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, true, ops.native());
+    }
+    for (int64_t g = group.first_head / heads_per_group; g < (group.first_head + group.n_heads) / heads_per_group;
+         ++g) {
+      ops.Pack(q_ + row * config.n_heads * width + g * group_width, group_width, o_rows_, row * config.o_groups + g);
     }
   }
 }

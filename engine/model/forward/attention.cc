@@ -1,252 +1,242 @@
 #include "attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
-#include "attend.h"
-#include "indexer.h"
+#include "formats.h"
 #include "kv_records.h"
-#include "reference_order.h"
 
 namespace longshelf::engine {
 namespace {
 
+// Products of one fork at most: queries, window rows, two compressors, index weights.
+constexpr size_t kMaxJobs = 8;
+
+// Products of one fork of the output projection.
+constexpr int64_t kForkedGroups = 16;
+
 // Per-head RMS without weight. The published code runs it on BF16 tensors, so every step of it rounds.
-void NormalizeQuery(const Ops& ops, bool rounds_twice, float* head, int64_t width) {
-  if (!ops.native()) {
-    ops.RmsNormRow({}, head, width, head);
-    return;
-  }
-  double sum = 0.0;
-  for (int64_t c = 0; c < width; ++c) sum += static_cast<double>(ops.Round(head[c] * head[c]));
-  const float mean = ops.Round(static_cast<float>(sum / static_cast<double>(width)));
-  const float shifted = ops.Round(mean + static_cast<float>(ops.config().rms_norm_eps));
-  const float root = std::sqrt(shifted);
-  const float r = ops.Round(1.0F / (rounds_twice ? ops.Round(root) : root));
-  for (int64_t c = 0; c < width; ++c) head[c] = ops.Round(head[c] * r);
+void NormalizeQuery(const Ops& ops, float* head, int64_t width) {
+  if (!ops.native()) return ops.RmsNormRow({}, head, width, head);
+  const float mean = RoundBf16(ops.kernels().sum_rounded_squares(head, width) / static_cast<float>(width));
+  const float shifted = RoundBf16(mean + static_cast<float>(ops.config().rms_norm_eps));
+  ops.kernels().scale_row(head, nullptr, RoundBf16(1.0F / std::sqrt(shifted)), width, true, head);
 }
 
 // Chosen entries per row, padded with -1.
-void TapChosen(const Tapper& taps, const std::vector<std::vector<int32_t>>& chosen, int64_t topk) {
+void TapChosen(const Tapper& taps, const ChosenEntries& chosen, std::span<const SequenceRows> parts, int64_t n) {
   if (!taps.active()) return;
-  std::vector<float> padded(chosen.size() * static_cast<size_t>(topk), -1.0F);
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    std::copy(chosen[i].begin(), chosen[i].end(), padded.begin() + static_cast<int64_t>(i) * topk);
+  std::vector<float> padded(static_cast<size_t>(n * chosen.topk), -1.0F);
+  for (const SequenceRows& rows : parts) {
+    for (int64_t i = 0; i < rows.n_rows; ++i) {
+      const int64_t row = rows.row_begin + i;
+      const bool all = chosen.All(rows.n_past + i);
+      const int64_t count = all ? ChosenEntries::Visible(rows.n_past + i) : chosen.topk;
+      for (int64_t k = 0; k < count; ++k) {
+        padded[static_cast<size_t>(row * chosen.topk + k)] = static_cast<float>(all ? k : chosen.row(row)[k]);
+      }
+    }
   }
-  taps.Tap("attn.indexer", padded, topk);
+  taps.Tap("attn.indexer", padded, chosen.topk);
 }
 
 }  // namespace
 
-// What one sequence's queries read, unpacked once per chunk. Row pointers are in fixed order: window by position, then
-// compressed entries by index.
-struct Attention::PartKv {
-  int64_t window_begin = 0;        // position of window row 0
-  std::vector<float> window;       // [n_history + n_rows, head_dim]
-  std::vector<std::byte> records;  // [n_rows, entry_bytes]: the chunk's own rows, packed
-  std::vector<float> entries;      // ratio 128: every visible entry, [n, head_dim]
-};
+Attention::Attention(const AttentionWeights& weights, const KvLayout& layout, int64_t layer, int ratio,
+                     const RopeTable& rope, const StepRotations& rotations)
+    : weights_(weights), layout_(layout), layer_(layer), ratio_(ratio), rope_(rope), rotations_(rotations) {
+  if (ratio_ != 0) compressor_.emplace(*weights_.compressor, ratio_, weights_.wkv.rows);
+  if (ratio_ == 4) indexer_.emplace(*weights_.indexer, layout_, layer_, rope_);
+}
 
-void Attention::Run(Ops& ops, const float* x, int64_t n, const std::vector<SequenceRows>& parts, float* z,
-                    const Tapper& taps) const {
+void Attention::Run(Ops& ops, const SublayerInput& input, std::span<const SequenceRows> parts, float* z,
+                    const Tapper& taps) {
+  Project(ops, input, parts, taps);
+  if (ratio_ != 0) AppendEntries(ops, parts);
+  TapEntries(ops, parts, taps);
+  Queries(ops, input.n, parts, taps);
+  if (ratio_ == 4) {
+    chosen_ = indexer_->Choose(ops, parts, input.n);
+    TapChosen(taps, chosen_, parts, input.n);
+  }
+  Attend(ops, parts);
+  for (const SequenceRows& rows : parts) SaveWindow(rows);
+  ProjectOutput(ops, input.n, z);
+}
+
+// Everything that reads the layer's input, then what is done to each row of it.
+void Attention::Project(Ops& ops, const SublayerInput& input, std::span<const SequenceRows> parts,
+                        const Tapper& taps) {
   const ModelConfig& config = ops.config();
-  const int64_t head_width = config.n_heads * config.head_dim;
-  std::vector<float> qr(static_cast<size_t>(n * config.q_lora_rank));
-  ops.Linear(weights_.wq_a, x, n, qr.data());
-  taps.Tap("attn.wq_a", qr, config.q_lora_rank);
-  ops.RmsNorm(weights_.q_norm, qr.data(), n, config.q_lora_rank, qr.data());
-  taps.Tap("attn.q_norm", qr, config.q_lora_rank);
-  const std::vector<float> q = Queries(ops, qr.data(), n, parts, taps);
-  const std::vector<float> kv = WindowRows(ops, x, n, parts, taps);
-
-  std::vector<std::vector<int32_t>> chosen;
-  if (ratio_ != 0) {
-    Compressor compressor(*weights_.compressor, ratio_, config.head_dim);
-    compressor.Project(ops, x, n);
-    std::vector<float> tapped;
-    for (const SequenceRows& rows : parts) AppendEntries(ops, compressor, rows, taps.active() ? &tapped : nullptr);
-    taps.Tap("attn.compressor", tapped, config.head_dim);
-    if (ratio_ == 4) {
-      Indexer indexer(*weights_.indexer, layout_, layer_, rope_);
-      indexer.Run(ops, x, qr.data(), n, parts, chosen, taps);
-      TapChosen(taps, chosen, config.index_topk);
+  const int64_t n = input.n;
+  qr_ = ops.memory().Take<float>(n * config.q_lora_rank);
+  qr_rows_ = ops.TakeRows(n, config.q_lora_rank);
+  kv_ = ops.memory().Take<float>(n * config.head_dim);
+  records_ = ops.memory().Take<std::byte>(n * layout_.entry_bytes());
+  std::array<DotJob, kMaxJobs> jobs;
+  size_t n_jobs = 0;
+  jobs[n_jobs++] = ops.Dot(weights_.wq_a, input.For(weights_.wq_a), n, qr_, true);
+  jobs[n_jobs++] = ops.Dot(weights_.wkv, input.For(weights_.wkv), n, kv_, true);
+  if (compressor_) {
+    compressor_->Project(ops, input, &jobs[n_jobs]);
+    n_jobs += Compressor::kProjections;
+  }
+  if (indexer_) {
+    indexer_->Project(ops, input, &jobs[n_jobs]);
+    n_jobs += Indexer::kProjections;
+  }
+  ops.Run({jobs.data(), n_jobs});
+  taps.Tap("attn.wq_a", {qr_, static_cast<size_t>(n * config.q_lora_rank)}, config.q_lora_rank);
+  taps.Tap("attn.wkv", {kv_, static_cast<size_t>(n * config.head_dim)}, config.head_dim);
+  if (indexer_) indexer_->TapWeights(taps, ops.config(), n);
+  if (taps.active()) {
+    std::vector<float> normed(kv_, kv_ + n * config.head_dim);
+    for (int64_t i = 0; i < n; ++i) {
+      float* row = normed.data() + i * config.head_dim;
+      ops.RmsNormRow(weights_.kv_norm, row, config.head_dim, row);
     }
+    taps.Tap("attn.kv_norm", normed, config.head_dim);
   }
-
-  std::vector<float> o(static_cast<size_t>(n * head_width));
   for (const SequenceRows& rows : parts) {
-    const PartKv part = LoadPart(ops, rows, kv.data());
-    ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      const auto row = static_cast<size_t>(rows.row_begin + i);
-      AttendRow(ops, rows, part, i, chosen.empty() ? nullptr : &chosen[row],
-                q.data() + static_cast<int64_t>(row) * head_width, o.data() + static_cast<int64_t>(row) * head_width);
-    });
-    SaveWindow(rows, part);
+    ops.pool().Run(rows.n_rows, [&](int64_t i, int thread) { FinishRow(ops, rows, i, thread); });
   }
-  Project(ops, o, n, z);
+  taps.Tap("attn.q_norm", {qr_, static_cast<size_t>(n * config.q_lora_rank)}, config.q_lora_rank);
 }
 
-std::vector<float> Attention::Queries(Ops& ops, const float* qr, int64_t n, const std::vector<SequenceRows>& parts,
-                                      const Tapper& taps) const {
+void Attention::FinishRow(Ops& ops, const SequenceRows& rows, int64_t i, int thread) {
   const ModelConfig& config = ops.config();
-  const int64_t width = config.head_dim;
-  const int64_t row_width = config.n_heads * width;
-  std::vector<float> q(static_cast<size_t>(n * row_width));
-  ops.Linear(weights_.wq_b, qr, n, q.data());
-  taps.Tap("attn.wq_b", q, row_width);
-  const std::optional<ReferenceCall>& call = ops.reference_call();
-  for (const SequenceRows& rows : parts) {
-    ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      const Rotation rotation = rope_.At(rows.n_past + i);
-      for (int64_t h = 0; h < config.n_heads; ++h) {
-        float* head = q.data() + (rows.row_begin + i) * row_width + h * width;
-        const bool rounds_twice = call.has_value() && RoundsRsqrtTwice(*call, config.n_heads, rows.n_past + i, h);
-        NormalizeQuery(ops, rounds_twice, head, width);
-        rotation.Apply(head + config.nope_dim());
-        ops.Round({head + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
-      }
-    });
-  }
-  return q;
+  const int64_t row = rows.row_begin + i;
+  float* qr = qr_ + row * config.q_lora_rank;
+  ops.RmsNormRow(weights_.q_norm, qr, config.q_lora_rank, qr);
+  auto* quantized = reinterpret_cast<float*>(ops.scratch(thread));
+  std::copy_n(qr, config.q_lora_rank, quantized);
+  ops.QuantizeInput(weights_.wq_b, quantized);
+  ops.Pack(quantized, config.q_lora_rank, qr_rows_, row);
+
+  float* kv = kv_ + row * config.head_dim;
+  const Rotation rotation = rotations_.at(row);
+  ops.RmsNormRow(weights_.kv_norm, kv, config.head_dim, kv);
+  ops.kernels().rotate(kv + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, false, ops.native());
+  PackEntry(ops.kernels(), EntryFormat(config, ops.numerics()), kv, records_ + row * layout_.entry_bytes());
+  if (compressor_) compressor_->AddPosition(ops, row, rows.n_past + i);
+  if (indexer_) indexer_->FinishProjection(ops, row, rows.n_past + i);
 }
 
-std::vector<float> Attention::WindowRows(Ops& ops, const float* x, int64_t n, const std::vector<SequenceRows>& parts,
-                                         const Tapper& taps) const {
+void Attention::AppendEntries(Ops& ops, std::span<const SequenceRows> parts) {
   const ModelConfig& config = ops.config();
-  const int64_t width = config.head_dim;
-  std::vector<float> kv(static_cast<size_t>(n * width));
-  ops.Linear(weights_.wkv, x, n, kv.data());
-  taps.Tap("attn.wkv", kv, width);
-  ops.RmsNorm(weights_.kv_norm, kv.data(), n, width, kv.data());
-  taps.Tap("attn.kv_norm", kv, width);
-  for (const SequenceRows& rows : parts) {
-    ops.pool().Run(rows.n_rows, [&](int64_t i, int) {
-      const Rotation rotation = rope_.At(rows.n_past + i);
-      float* rotated = kv.data() + (rows.row_begin + i) * width + config.nope_dim();
-      rotation.Apply(rotated);
-      ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
-    });
-  }
-  return kv;
-}
-
-void Attention::AppendEntries(Ops& ops, const Compressor& compressor, const SequenceRows& rows,
-                              std::vector<float>* tapped) const {
-  const ModelConfig& config = ops.config();
-  const int64_t width = config.head_dim;
-  const RecordFormat format = EntryFormat(config, ops.numerics());
-  PooledEntries pooled = compressor.Pool(ops, rows, layout_.EntryCarry(layer_));
   const KvComponent& component = *layout_.Entries(layer_);
-  ops.pool().Run(pooled.count, [&](int64_t i, int) {
-    float* entry = pooled.values.data() + i * width;
-    ops.RmsNormRow(weights_.compressor->norm, entry, width, entry);
-    const Rotation rotation = rope_.At((pooled.first + i) * ratio_);
-    rotation.Apply(entry + config.nope_dim());
-    ops.Round({entry + config.nope_dim(), static_cast<size_t>(config.rope_dim)});
-    std::byte* record = RecordAt(component, rows.blocks, pooled.first + i);
-    PackEntry(format, entry, record);
-    UnpackEntry(format, record, entry);
-  });
-  if (tapped != nullptr) tapped->insert(tapped->end(), pooled.values.begin(), pooled.values.end());
+  for (const SequenceRows& rows : parts) {
+    const int64_t first = compressor_->FirstEntry(rows);
+    const int64_t count = compressor_->CountEntries(rows);
+    ops.pool().Run(count * (indexer_ ? 2 : 1), [&](int64_t item, int thread) {
+      const int64_t e = first + item % count;
+      if (item >= count) return indexer_->AppendKey(ops, rows, e, thread);
+      auto* entry = reinterpret_cast<float*>(ops.scratch(thread));
+      float* cos = entry + RoundUpToStep(config.head_dim);
+      float* sin = cos + rope_.n_pairs();
+      compressor_->Pool(ops, rows, layout_.EntryCarry(layer_), e, entry);
+      ops.RmsNormRow(weights_.compressor->norm, entry, config.head_dim, entry);
+      rope_.Angles(e * ratio_, cos, sin);
+      ops.kernels().rotate(entry + config.nope_dim(), cos, sin, rope_.n_pairs(), false, ops.native());
+      PackEntry(ops.kernels(), EntryFormat(config, ops.numerics()), entry, RecordAt(component, rows.blocks, e));
+    });
+    compressor_->SaveCarry(rows, layout_.EntryCarry(layer_));
+    if (indexer_) indexer_->SaveCarry(rows);
+  }
 }
 
-Attention::PartKv Attention::LoadPart(Ops& ops, const SequenceRows& rows, const float* kv) const {
+void Attention::TapEntries(Ops& ops, std::span<const SequenceRows> parts, const Tapper& taps) const {
+  if (!taps.active() || !compressor_) return;
   const ModelConfig& config = ops.config();
-  const int64_t width = config.head_dim;
-  const RecordFormat format = EntryFormat(config, ops.numerics());
-  const int64_t n_history = std::min(rows.n_past, config.window - 1);
-  PartKv part;
-  part.window_begin = rows.n_past - n_history;
-  part.window.resize(static_cast<size_t>((n_history + rows.n_rows) * width));
-  part.records.resize(static_cast<size_t>(rows.n_rows * format.row_bytes));
-  const std::byte* ring = rows.state + layout_.WindowOffset(layer_);
-  ops.pool().Run(n_history + rows.n_rows, [&](int64_t i, int) {
-    float* out = part.window.data() + i * width;
-    if (i < n_history) {
-      UnpackEntry(format, ring + (part.window_begin + i) % config.window * format.row_bytes, out);
-      return;
+  std::vector<float> entries;
+  std::vector<float> entry(static_cast<size_t>(config.head_dim));
+  for (const SequenceRows& rows : parts) {
+    for (int64_t e = 0; e < compressor_->CountEntries(rows); ++e) {
+      UnpackEntry(EntryFormat(config, ops.numerics()),
+                  RecordAt(*layout_.Entries(layer_), rows.blocks, compressor_->FirstEntry(rows) + e), entry.data());
+      entries.insert(entries.end(), entry.begin(), entry.end());
     }
-    std::byte* record = part.records.data() + (i - n_history) * format.row_bytes;
-    PackEntry(format, kv + (rows.row_begin + i - n_history) * width, record);
-    UnpackEntry(format, record, out);
-  });
-  if (ratio_ == 128) {
-    const int64_t n_entries = rows.n_total() / ratio_;
-    const KvComponent& component = *layout_.Entries(layer_);
-    part.entries.resize(static_cast<size_t>(n_entries * width));
-    ops.pool().Run(n_entries, [&](int64_t i, int) {
-      UnpackEntry(format, RecordAt(component, rows.blocks, i), part.entries.data() + i * width);
+  }
+  taps.Tap("attn.compressor", entries, config.head_dim);
+  if (indexer_) indexer_->TapKeys(taps, parts, ops);
+}
+
+void Attention::Queries(Ops& ops, int64_t n, std::span<const SequenceRows> parts, const Tapper& taps) {
+  const ModelConfig& config = ops.config();
+  const int64_t row_width = config.n_heads * config.head_dim;
+  q_ = ops.memory().Take<float>(n * row_width);
+  q_rows_ = ops.TakeRows(n * config.n_heads, config.head_dim);
+  std::array<DotJob, 2> jobs = {ops.Dot(weights_.wq_b, qr_rows_, n, q_, true)};
+  if (indexer_) jobs[1] = indexer_->ProjectQueries(ops, qr_rows_, n);
+  ops.Run({jobs.data(), indexer_ ? size_t{2} : size_t{1}});
+  taps.Tap("attn.wq_b", {q_, static_cast<size_t>(n * row_width)}, row_width);
+  if (indexer_) indexer_->TapQueries(taps, ops.config(), n);
+  // Heads of a row together, or apart when there are few rows.
+  const int64_t n_parts = std::clamp<int64_t>(2 * ops.pool().n_threads() / n, 1, config.n_heads);
+  const int64_t n_heads = (config.n_heads + n_parts - 1) / n_parts;
+  const int64_t n_items = indexer_ ? n_parts + 1 : n_parts;
+  for (const SequenceRows& rows : parts) {
+    ops.pool().Run(rows.n_rows * n_items, [&](int64_t item, int) {
+      const int64_t row = rows.row_begin + item / n_items;
+      const int64_t part = item % n_items;
+      if (part == n_parts) return indexer_->FinishQuery(ops, row, rotations_.at(row));
+      const int64_t first = part * n_heads;
+      FinishQueryHeads(ops, row, first, std::min(n_heads, config.n_heads - first));
     });
   }
-  return part;
 }
 
-void Attention::SaveWindow(const SequenceRows& rows, const PartKv& part) const {
+void Attention::FinishQueryHeads(const Ops& ops, int64_t row, int64_t first_head, int64_t n_heads) const {
+  const ModelConfig& config = ops.config();
+  const Rotation rotation = rotations_.at(row);
+  for (int64_t h = row * config.n_heads + first_head; h < row * config.n_heads + first_head + n_heads; ++h) {
+    float* head = q_ + h * config.head_dim;
+    NormalizeQuery(ops, head, config.head_dim);
+    ops.kernels().rotate(head + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, false,
+                         ops.native());
+    ops.Pack(head, config.head_dim, q_rows_, h);
+  }
+}
+
+void Attention::SaveWindow(const SequenceRows& rows) const {
   const int64_t row_bytes = layout_.entry_bytes();
   const int64_t window = layout_.window();
   std::byte* ring = rows.state + layout_.WindowOffset(layer_);
   for (int64_t i = std::max<int64_t>(rows.n_rows - window, 0); i < rows.n_rows; ++i) {
-    std::memcpy(ring + (rows.n_past + i) % window * row_bytes, part.records.data() + i * row_bytes,
+    std::memcpy(ring + (rows.n_past + i) % window * row_bytes, records_ + (rows.row_begin + i) * row_bytes,
                 static_cast<size_t>(row_bytes));
   }
 }
 
-void Attention::AttendRow(Ops& ops, const SequenceRows& rows, const PartKv& part, int64_t i,
-                          const std::vector<int32_t>* chosen, const float* q, float* out) const {
-  const ModelConfig& config = ops.config();
-  const int64_t width = config.head_dim;
-  const int64_t position = rows.n_past + i;
-  std::vector<KeyTile> tiles;
-  const int64_t window_begin = std::max<int64_t>(position - config.window + 1, 0);
-  AppendTiles(part.window.data() + (window_begin - part.window_begin) * width, position + 1 - window_begin, width,
-              tiles);
-  std::vector<float> unpacked;
-  if (chosen != nullptr) {
-    const RecordFormat format = EntryFormat(config, ops.numerics());
-    const KvComponent& component = *layout_.Entries(layer_);
-    unpacked.resize(chosen->size() * static_cast<size_t>(width));
-    float* entry = unpacked.data();
-    for (const int32_t e : *chosen) {
-      UnpackEntry(format, RecordAt(component, rows.blocks, e), entry);
-      entry += width;
-    }
-    AppendTiles(unpacked.data(), static_cast<int64_t>(chosen->size()), width, tiles);
-  } else if (ratio_ == 128) {
-    AppendTiles(part.entries.data(), (position + 1) / ratio_, width, tiles);
-  }
-  const bool lane_scores = ops.reference_call().has_value() && ops.reference_call()->lane_scores;
-  AttendKeys(ops.kernels(), ops.numerics(), lane_scores, q, config.n_heads, width, tiles, weights_.sink, out);
-  const Rotation rotation = rope_.At(position);
-  for (int64_t h = 0; h < config.n_heads; ++h) {
-    float* rotated = out + h * width + config.nope_dim();
-    rotation.ApplyInverse(rotated);
-    ops.Round({rotated, static_cast<size_t>(config.rope_dim)});
-  }
-}
-
-void Attention::Project(Ops& ops, const std::vector<float>& o, int64_t n, float* z) const {
+void Attention::ProjectOutput(Ops& ops, int64_t n, float* z) {
   const ModelConfig& config = ops.config();
   const int64_t n_groups = config.o_groups;
-  const int64_t group_width = config.n_heads * config.head_dim / n_groups;
   const int64_t u_width = n_groups * config.o_lora_rank;
-  std::vector<float> u(static_cast<size_t>(n * u_width));
-  std::vector<float> group(static_cast<size_t>(n * group_width));
-  for (int64_t g = 0; g < n_groups; ++g) {
-    for (int64_t i = 0; i < n; ++i) {
-      std::memcpy(group.data() + i * group_width, o.data() + i * n_groups * group_width + g * group_width,
-                  static_cast<size_t>(group_width) * sizeof(float));
+  float* u = ops.memory().Take<float>(n * u_width);
+  // Never quantised on its input, whatever its stored form, as in the published inference.
+  for (int64_t begin = 0; begin < n_groups; begin += kForkedGroups) {
+    std::array<DotJob, kForkedGroups> jobs;
+    const int64_t end = std::min(begin + kForkedGroups, n_groups);
+    for (int64_t g = begin; g < end; ++g) {
+      OperandRows rows = o_rows_;
+      rows.data = o_rows_.row(g);
+      rows.stride = n_groups * o_rows_.stride;
+      jobs[static_cast<size_t>(g - begin)] =
+          ops.DotPart(weights_.wo_a, g * config.o_lora_rank, config.o_lora_rank, rows, n, u + g * config.o_lora_rank,
+                      u_width, true);
     }
-    // Never quantised on its input, whatever its stored form, as in the published inference.
-    std::vector<float> part(static_cast<size_t>(n * config.o_lora_rank));
-    ops.MatMulRows(weights_.wo_a, g * config.o_lora_rank, config.o_lora_rank, group.data(), n, part.data());
-    for (int64_t i = 0; i < n; ++i) {
-      std::memcpy(u.data() + i * u_width + g * config.o_lora_rank, part.data() + i * config.o_lora_rank,
-                  static_cast<size_t>(config.o_lora_rank) * sizeof(float));
-    }
+    ops.Run({jobs.data(), static_cast<size_t>(end - begin)});
   }
-  ops.Round(u);
-  ops.Linear(weights_.wo_b, u.data(), n, z);
+  const OperandRows u_rows = ops.TakeRows(n, u_width);
+  ops.pool().Run(n, [&](int64_t i, int) {
+    ops.QuantizeInput(weights_.wo_b, u + i * u_width);
+    ops.Pack(u + i * u_width, u_width, u_rows, i);
+  });
+  const DotJob job = ops.Dot(weights_.wo_b, u_rows, n, z, true);
+  ops.Run({&job, 1});
 }
 
 }  // namespace longshelf::engine

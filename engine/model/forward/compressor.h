@@ -3,9 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "engine/model/kv_layout.h"
+#include "hyper_connection.h"
 #include "ops.h"
 
 namespace longshelf::engine {
@@ -21,33 +21,38 @@ struct SequenceRows {
   int64_t n_total() const { return n_past + n_rows; }
 };
 
-// The pooled entries that became complete with this chunk, before norm, RoPE and quantisation (model.py: Compressor).
-struct PooledEntries {
-  int64_t first = 0;  // index of the first new entry
-  int64_t count = 0;
-  std::vector<float> values;  // [count, d], rounded
-};
-
-// Projects x (fp32 compute, no quantisation) and pools every window completed by `rows`, carrying unfinished windows in
-// the state slot. Each entry depends on its own window's inputs only, so chunking cannot change it.
+// Pools windows of `ratio` positions into entries (model.py: Compressor), for one step: projections of all rows of the
+// batch, then every window that a sequence completed, then its carry. An entry depends on its own window's inputs only,
+// so chunking cannot change it.
 class Compressor {
  public:
   Compressor(const CompressorWeights& weights, int ratio, int64_t d) : weights_(weights), ratio_(ratio), d_(d) {}
 
-  // a, g: [n, coff * d] for all rows of the batch.
-  void Project(Ops& ops, const float* x, int64_t n);
-  PooledEntries Pool(Ops& ops, const SequenceRows& rows, KvLayout::CarryOffsets carry) const;
+  // The two products that make a and g: [n, coff * d], fp32 compute, no quantisation, no rounding.
+  void Project(Ops& ops, const SublayerInput& input, DotJob* jobs);
+  static constexpr int kProjections = 2;
+  // g carries the position embedding from here on, also in saved state.
+  void AddPosition(const Ops& ops, int64_t row, int64_t position);
+
+  // Windows that `rows` completed: entries [first, first + count).
+  int64_t FirstEntry(const SequenceRows& rows) const { return rows.n_past / ratio_; }
+  int64_t CountEntries(const SequenceRows& rows) const { return rows.n_total() / ratio_ - FirstEntry(rows); }
+  // out: [d], rounded; before norm, RoPE and quantisation.
+  void Pool(const Ops& ops, const SequenceRows& rows, KvLayout::CarryOffsets carry, int64_t entry, float* out) const;
+  // After every entry was pooled.
+  void SaveCarry(const SequenceRows& rows, KvLayout::CarryOffsets carry) const;
 
  private:
-  struct Source;
-  void PoolWindow(const Source& source, int64_t entry, float* out) const;
-  void SaveCarry(const Source& source, const SequenceRows& rows, KvLayout::CarryOffsets carry) const;
+  int64_t width() const { return weights_.wkv.rows; }
+  // The (a, g) row of a position: this step's, or the carry's.
+  const float* A(const SequenceRows& rows, const float* carry_rows, int64_t position) const;
+  const float* G(const SequenceRows& rows, const float* carry_rows, int64_t position) const;
 
   const CompressorWeights& weights_;
-  const int ratio_;
+  const int64_t ratio_;
   const int64_t d_;
-  std::vector<float> a_;
-  std::vector<float> g_;
+  float* a_ = nullptr;
+  float* g_ = nullptr;
 };
 
 }  // namespace longshelf::engine

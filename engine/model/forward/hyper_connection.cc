@@ -2,38 +2,29 @@
 
 #include <algorithm>
 
-#include "exp.h"
+#include "elementary.h"
 
 namespace longshelf::engine {
 namespace {
 
-// mixes [n, n_out] = (fn . flat) / rms(flat), over all hc * D values of a token.
-std::vector<float> Mixes(Ops& ops, const HyperConnection& site, const float* streams, int64_t n) {
+// The largest hc_mult that config.json may name.
+constexpr int64_t kMaxStreams = 16;
+
+// mixes [n, n_out] = fn . flat, over all hc * D values of a token.
+float* Mixes(Ops& ops, const HyperConnection& site, const float* streams, int64_t n) {
   const int64_t width = site.fn.cols;
-  const int64_t n_out = site.fn.rows;
-  std::vector<float> mixes(static_cast<size_t>(n * n_out));
-  ops.MatMul(site.fn, streams, n, mixes.data());
-  ops.pool().Run(n, [&](int64_t i, int) {
-    const float r = ops.InverseRms(streams + i * width, width);
-    for (int64_t j = 0; j < n_out; ++j) mixes[static_cast<size_t>(i * n_out + j)] *= r;
-  });
+  float* mixes = ops.memory().Take<float>(n * site.fn.rows);
+  const Workspace::Scope scope(ops.memory());
+  const OperandRows rows = ops.TakeRows(n, width, Operand::kSplit);
+  ops.pool().Run(n, [&](int64_t i, int) { ops.Pack(streams + i * width, width, rows, i); });
+  const DotJob job = ops.Dot(site.fn, rows, n, mixes, false);
+  ops.Run({&job, 1});
   return mixes;
 }
 
-// out[c] = sum over j ascending of weights[j] * streams[j][c], unrounded.
-void MixStreams(const Ops& ops, const float* weights, int64_t weight_stride, const float* streams, float* out) {
-  const int64_t width = ops.config().hidden_size;
-  std::fill(out, out + width, 0.0F);
-  for (int64_t j = 0; j < ops.config().hc_mult; ++j) {
-    const float w = weights[j * weight_stride];
-    const float* stream = streams + j * width;
-    for (int64_t c = 0; c < width; ++c) out[c] += w * stream[c];
-  }
-}
-
 void WeightedStreams(const Ops& ops, const float* weights, const float* streams, float* out) {
-  MixStreams(ops, weights, 1, streams, out);
-  ops.Round({out, static_cast<size_t>(ops.config().hidden_size)});
+  const int64_t width = ops.config().hidden_size;
+  ops.kernels().mix_rows(weights, 1, streams, width, ops.config().hc_mult, nullptr, 0.0F, width, ops.native(), out);
 }
 
 }  // namespace
@@ -76,50 +67,70 @@ void SplitSinkhorn(const ModelConfig& config, const float* mixes, const float* s
   }
 }
 
-void HyperCollapse(Ops& ops, const HyperConnection& site, const float* streams, int64_t n, float* y, HyperMix& mix) {
+SublayerInput HyperCollapse(Ops& ops, const HyperConnection& site, std::span<const float> norm, const float* streams,
+                            int64_t n, HyperMix* mix) {
   const int64_t hc = ops.config().hc_mult;
   const int64_t width = ops.config().hidden_size;
-  const std::vector<float> mixes = Mixes(ops, site, streams, n);
-  mix.post.resize(static_cast<size_t>(n * hc));
-  mix.comb.resize(static_cast<size_t>(n * hc * hc));
-  ops.pool().Run(n, [&](int64_t i, int) {
-    std::vector<float> pre(static_cast<size_t>(hc));
-    SplitSinkhorn(ops.config(), mixes.data() + i * site.fn.rows, site.scale.data(), site.base.data(), pre.data(),
-                  mix.post.data() + i * hc, mix.comb.data() + i * hc * hc);
-    WeightedStreams(ops, pre.data(), streams + i * hc * width, y + i * width);
+  const int64_t n_mixes = site.fn.rows;
+  mix->post = ops.memory().Take<float>(n * hc);
+  mix->comb = ops.memory().Take<float>(n * hc * hc);
+  float* x = ops.memory().Take<float>(n * width);
+  SublayerInput input{n, x, ops.TakeRows(n, width), {}};
+  input.quantized = ops.native() ? ops.TakeRows(n, width) : input.plain;
+  float* mixes = Mixes(ops, site, streams, n);
+  ops.pool().Run(n, [&](int64_t i, int thread) {
+    const float* own = streams + i * hc * width;
+    float* m = mixes + i * n_mixes;
+    const float r = ops.InverseRms(own, hc * width);
+    for (int64_t j = 0; j < n_mixes; ++j) m[j] *= r;
+    float pre[kMaxStreams];
+    SplitSinkhorn(ops.config(), m, site.scale.data(), site.base.data(), pre, mix->post + i * hc,
+                  mix->comb + i * hc * hc);
+    float* row = x + i * width;
+    WeightedStreams(ops, pre, own, row);
+    ops.RmsNormRow(norm, row, width, row);
+    ops.Pack(row, width, input.plain, i);
+    if (!ops.native()) return;
+    auto* quantized = reinterpret_cast<float*>(ops.scratch(thread));
+    std::copy_n(row, width, quantized);
+    ops.kernels().quantize_row(quantized, width, kLinearQuantBlock);
+    ops.Pack(quantized, width, input.quantized, i);
   });
+  return input;
 }
 
-void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, float* streams) {
+void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, const float* streams, float* out) {
   const int64_t hc = ops.config().hc_mult;
   const int64_t width = ops.config().hidden_size;
   ops.pool().Run(n, [&](int64_t i, int) {
-    const float* post = mix.post.data() + i * hc;
-    const float* comb = mix.comb.data() + i * hc * hc;
-    float* x = streams + i * hc * width;
-    std::vector<float> mixed(static_cast<size_t>(hc * width));
-    for (int64_t k = 0; k < hc; ++k) MixStreams(ops, comb + k, hc, x, mixed.data() + k * width);
     for (int64_t k = 0; k < hc; ++k) {
-      const float* row = mixed.data() + k * width;
-      for (int64_t c = 0; c < width; ++c) x[k * width + c] = post[k] * z[i * width + c] + row[c];
+      ops.kernels().mix_rows(mix.comb + i * hc * hc + k, hc, streams + i * hc * width, width, hc, z + i * width,
+                             mix.post[i * hc + k], width, ops.native(), out + (i * hc + k) * width);
     }
-    ops.Round({x, static_cast<size_t>(hc * width)});
   });
 }
 
-void HyperHead(Ops& ops, const HyperConnection& head, const float* streams, int64_t n, float* h) {
+OperandRows HyperHead(Ops& ops, const HyperConnection& head, std::span<const float> norm, const float* streams,
+                      int64_t n) {
   const int64_t hc = ops.config().hc_mult;
   const int64_t width = ops.config().hidden_size;
-  const std::vector<float> mixes = Mixes(ops, head, streams, n);
+  const OperandRows rows = ops.TakeRows(n, width);
+  const float* mixes = Mixes(ops, head, streams, n);
   const auto eps = static_cast<float>(ops.config().hc_eps);
-  ops.pool().Run(n, [&](int64_t i, int) {
-    std::vector<float> weights(static_cast<size_t>(hc));
+  ops.pool().Run(n, [&](int64_t i, int thread) {
+    const float* own = streams + i * hc * width;
+    const float r = ops.InverseRms(own, hc * width);
+    float weights[kMaxStreams];
     for (int64_t j = 0; j < hc; ++j) {
       const auto at = static_cast<size_t>(j);
-      weights[at] = Sigmoid(mixes[static_cast<size_t>(i * hc + j)] * head.scale[0] + head.base[at]) + eps;
+      weights[j] = Sigmoid(mixes[i * hc + j] * r * head.scale[0] + head.base[at]) + eps;
     }
-    WeightedStreams(ops, weights.data(), streams + i * hc * width, h + i * width);
+    auto* h = reinterpret_cast<float*>(ops.scratch(thread));
+    WeightedStreams(ops, weights, own, h);
+    ops.RmsNormRow(norm, h, width, h);
+    ops.Pack(h, width, rows, i);
   });
+  return rows;
 }
 
 }  // namespace longshelf::engine

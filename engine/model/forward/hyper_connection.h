@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "ops.h"
 
@@ -13,17 +13,29 @@ namespace longshelf::engine {
 void SplitSinkhorn(const ModelConfig& config, const float* mixes, const float* scale, const float* base, float* pre,
                    float* post, float* comb);
 
-// Per-row coefficients of one site, kept from Collapse to Expand.
-struct HyperMix {
-  std::vector<float> post;  // [n, hc]
-  std::vector<float> comb;  // [n, hc, hc]
+// What a sublayer reads: n rows of D, normed.
+struct SublayerInput {
+  int64_t n = 0;
+  const float* x = nullptr;  // [n, D]
+  OperandRows plain;
+  OperandRows quantized;  // Q8; the same as plain in fp32 numerics
+
+  const OperandRows& For(const Matrix& w) const { return IsQuantized(w) ? quantized : plain; }
 };
 
-// y [n, D] = sum_j pre_j X[j]: the sublayer's input.
-void HyperCollapse(Ops& ops, const HyperConnection& site, const float* streams, int64_t n, float* y, HyperMix& mix);
-// X'[k] = post_k z + sum_j comb[j][k] X[j], in place.
-void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, float* streams);
-// The final collapse, before the norm and the head: h [n, D].
-void HyperHead(Ops& ops, const HyperConnection& head, const float* streams, int64_t n, float* h);
+// Per-row coefficients of one site, kept from Collapse to Expand.
+struct HyperMix {
+  float* post = nullptr;  // [n, hc]
+  float* comb = nullptr;  // [n, hc, hc]
+};
+
+// y = sum_j pre_j X[j], then its norm: the sublayer's input.
+SublayerInput HyperCollapse(Ops& ops, const HyperConnection& site, std::span<const float> norm, const float* streams,
+                            int64_t n, HyperMix* mix);
+// out[k] = post_k z + sum_j comb[j][k] X[j].
+void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, const float* streams, float* out);
+// The final collapse and norm, before the head: rows of D.
+OperandRows HyperHead(Ops& ops, const HyperConnection& head, std::span<const float> norm, const float* streams,
+                      int64_t n);
 
 }  // namespace longshelf::engine

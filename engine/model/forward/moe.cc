@@ -1,116 +1,137 @@
 #include "moe.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <numeric>
 
-#include "exp.h"
-#include "expert_rows.h"
+#include "elementary.h"
 
 namespace longshelf::engine {
 namespace {
 
-float SqrtSoftplus(float x) { return std::sqrt(x > 20.0F ? x : std::log1p(ExpFp32(x))); }
+// Inner columns, and output columns, of one work item: whole groups of the input quantisation of w2.
+constexpr int64_t kItemColumns = kLinearQuantBlock;
+// Rows of an expert that an item takes at a time.
+constexpr int64_t kItemRows = 64;
+// More experts per token are refused with the configuration.
+constexpr size_t kMaxPerToken = 64;
 
-// h = silu(min(a, limit)) * clamp(b, -limit, limit) * weight, rounded; limit 0 = no clamp.
-void SwiGlu(const Ops& ops, float* a, const float* b, int64_t n, float limit, float weight) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float gate = limit > 0.0F ? std::min(a[i], limit) : a[i];
-    const float up = limit > 0.0F ? std::clamp(b[i], -limit, limit) : b[i];
-    a[i] = ops.Round(weight * (Silu(gate) * up));
-  }
-}
-
-// The top_k largest of s + bias, largest first, ties to the lower id.
-std::vector<uint32_t> SelectExperts(const float* s, std::span<const float> bias, int64_t n_experts, int64_t top_k) {
-  std::vector<float> biased(s, s + n_experts);
-  for (size_t e = 0; e < bias.size(); ++e) biased[e] += bias[e];
-  std::vector<uint32_t> order(static_cast<size_t>(n_experts));
-  std::iota(order.begin(), order.end(), 0U);
-  std::partial_sort(order.begin(), order.begin() + top_k, order.end(),
-                    [&](uint32_t a, uint32_t b) { return biased[a] != biased[b] ? biased[a] > biased[b] : a < b; });
-  order.resize(static_cast<size_t>(top_k));
-  return order;
-}
-
-// Sum of the chosen scores in order of choice: four interleaved chains over whole fours, the rest on the first chain,
-// then the chains in order.
-float SumOfChosen(const float* s, const std::vector<uint32_t>& chosen) {
-  float chains[4] = {};
-  const size_t n_fours = chosen.size() / 4 * 4;
-  for (size_t i = 0; i < chosen.size(); ++i) chains[i < n_fours ? i % 4 : 0] += s[chosen[i]];
-  return ((chains[0] + chains[1]) + chains[2]) + chains[3];
-}
+int64_t CountItems(int64_t columns) { return (columns + kItemColumns - 1) / kItemColumns; }
 
 }  // namespace
 
-absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, const float* x, std::span<const uint32_t> tokens, int64_t n,
-                      float* y, const Tapper& taps) const {
-  const int64_t width = ops.config().hidden_size;
-  std::vector<ExpertAssignment> assignments;
-  Route(ops, x, tokens, n, assignments, taps);
+int64_t ExpertScratchBytes(const ModelConfig& config) {
+  return 4 * std::max(2 * kItemRows * kItemColumns, config.hidden_size);
+}
+
+absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exchange, const SublayerInput& input,
+                      std::span<const uint32_t> tokens, float* y, const Tapper& taps) {
+  const ModelConfig& config = ops.config();
+  const int64_t n = input.n;
+  const int64_t width = config.hidden_size;
+  const int64_t top_k = config.n_experts_per_token;
+  const ExpertWeights& shared = weights_.shared;
+  const int64_t inner = shared.w1.rows;
+  scores_ = ops.memory().Take<float>(n * config.n_routed_experts);
+  shared_a_ = ops.memory().Take<float>(n * inner);
+  shared_b_ = ops.memory().Take<float>(n * inner);
+  shared_hidden_ = ops.TakeRows(n, inner);
+  const std::array<DotJob, 3> first = {ops.Dot(weights_.gate, input.plain, n, scores_, false),
+                                       ops.Dot(shared.w1, input.For(shared.w1), n, shared_a_, true),
+                                       ops.Dot(shared.w3, input.For(shared.w3), n, shared_b_, true)};
+  ops.Run(first);
 
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const size_t row_bytes = ExpertRowBytes(row_format, width);
-  std::vector<std::byte> rows(static_cast<size_t>(n) * row_bytes);
+  auto* rows = ops.memory().Take<std::byte>(n * static_cast<int64_t>(row_bytes));
+  exchange.assignments.resize(static_cast<size_t>(n * top_k));
+  const float shared_limit = config.clamp_shared_expert ? static_cast<float>(config.swiglu_limit) : 0.0F;
   ops.pool().Run(n, [&](int64_t i, int) {
-    EncodeExpertRow(row_format, x + i * width, width, rows.data() + static_cast<size_t>(i) * row_bytes);
+    Route(ops, tokens, i, exchange.assignments.data() + i * top_k);
+    EncodeExpertRow(ops.kernels(), row_format, input.x + i * width, width, rows + i * static_cast<int64_t>(row_bytes));
+    float* hidden = shared_a_ + i * inner;
+    ops.kernels().swiglu(hidden, shared_b_ + i * inner, inner, shared_limit, 1.0F, ops.native());
+    ops.QuantizeInput(shared.w2, hidden);
+    ops.Pack(hidden, inner, shared_hidden_, i);
   });
-  std::vector<DispatchedRow> received;
-  if (absl::Status s = transport.Dispatch(rows, row_bytes, assignments, received); !s.ok()) return s;
+  TapRouting(taps, exchange.assignments, top_k);
+  if (absl::Status s = transport.Dispatch({rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments,
+                                          exchange.received);
+      !s.ok()) {
+    return s;
+  }
 
+  const auto n_received = static_cast<int64_t>(exchange.received.size());
+  auto* groups = ops.memory().Take<Group>(n_received);
+  int64_t n_groups = 0;
+  for (int64_t i = 0; i < n_received; ++i) {  // rows of one expert are adjacent
+    const ExpertWeights* expert = &weights_.experts[exchange.received[static_cast<size_t>(i)].expert];
+    if (n_groups == 0 || groups[n_groups - 1].expert != expert) groups[n_groups++] = {i, 0, expert};
+    ++groups[n_groups - 1].n;
+  }
+  const std::span<const Group> of_experts(groups, static_cast<size_t>(n_groups));
+  RunHidden(ops, exchange.received, of_experts);
   const ExpertRowFormat result_format = ResultRowFormat(ops);
-  const size_t result_bytes = ExpertRowBytes(result_format, width);
-  std::vector<std::byte> results(received.size() * result_bytes);
-  RunExperts(ops, received, results.data());
-  std::vector<std::byte> combined(assignments.size() * result_bytes);
-  if (absl::Status s = transport.Combine(results, result_bytes, combined); !s.ok()) return s;
+  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(result_format, width));
+  auto* results = ops.memory().Take<std::byte>(n_received * result_bytes);
+  float* shared_out = ops.memory().Take<float>(n * width);
+  RunOutput(ops, of_experts, results, n, shared_out);
+  taps.Tap("ffn.shared_experts", {shared_out, static_cast<size_t>(n * width)}, width);
 
-  std::vector<float> shared(static_cast<size_t>(n * width));
-  RunShared(ops, x, n, shared.data());
-  taps.Tap("ffn.shared_experts", shared, width);
-  const int64_t top_k = ops.config().n_experts_per_token;
-  ops.pool().Run(n, [&](int64_t i, int) {
+  auto* combined = ops.memory().Take<std::byte>(n * top_k * result_bytes);
+  if (absl::Status s =
+          transport.Combine({results, static_cast<size_t>(n_received * result_bytes)},
+                            static_cast<size_t>(result_bytes), {combined, static_cast<size_t>(n * top_k * result_bytes)});
+      !s.ok()) {
+    return s;
+  }
+  ops.pool().Run(n, [&](int64_t i, int thread) {
     float* out = y + i * width;
-    std::fill(out, out + width, 0.0F);
-    std::vector<float> row(static_cast<size_t>(width));
+    auto* row = reinterpret_cast<float*>(ops.scratch(thread));
     // Assignments of a token are in ascending expert id: the one order of this sum.
     for (int64_t k = 0; k < top_k; ++k) {
-      DecodeExpertRow(result_format, combined.data() + static_cast<size_t>(i * top_k + k) * result_bytes, width,
-                      row.data());
-      for (int64_t c = 0; c < width; ++c) out[c] += row[static_cast<size_t>(c)];
+      const std::byte* result = combined + (i * top_k + k) * result_bytes;
+      DecodeExpertRow(ops.kernels(), result_format, result, width, k == 0 ? out : row);
+      if (k > 0) ops.kernels().add_row(row, width, out);
     }
-    for (int64_t c = 0; c < width; ++c) out[c] = ops.Round(out[c] + shared[static_cast<size_t>(i * width + c)]);
+    ops.kernels().add_row(shared_out + i * width, width, out);
+    ops.Round(out, width);
   });
   return absl::OkStatus();
 }
 
-void Moe::Route(Ops& ops, const float* x, std::span<const uint32_t> tokens, int64_t n,
-                std::vector<ExpertAssignment>& assignments, const Tapper& taps) const {
+// Scores of one token to its assignments, ascending expert.
+void Moe::Route(Ops& ops, std::span<const uint32_t> tokens, int64_t i, ExpertAssignment* assignments) const {
   const ModelConfig& config = ops.config();
   const int64_t n_experts = config.n_routed_experts;
-  const int64_t top_k = config.n_experts_per_token;
-  std::vector<float> scores(static_cast<size_t>(n * n_experts));
-  ops.MatMul(weights_.gate, x, n, scores.data());
-  assignments.resize(static_cast<size_t>(n * top_k));
-  ops.pool().Run(n, [&](int64_t i, int) {
-    float* s = scores.data() + i * n_experts;
-    for (int64_t e = 0; e < n_experts; ++e) s[e] = SqrtSoftplus(s[e]);
-    std::vector<uint32_t> selected;
-    if (hash_routed_) {
-      const int64_t* ids = weights_.tid2eid.data() + static_cast<int64_t>(tokens[static_cast<size_t>(i)]) * top_k;
-      selected.assign(ids, ids + top_k);
-    } else {
-      selected = SelectExperts(s, weights_.bias, n_experts, top_k);
+  const auto top_k = static_cast<size_t>(config.n_experts_per_token);
+  float* s = scores_ + i * n_experts;
+  for (int64_t e = 0; e < n_experts; ++e) s[e] = std::sqrt(Softplus(s[e]));
+  std::array<uint32_t, kMaxPerToken> chosen;
+  if (hash_routed_) {
+    const int64_t* ids = weights_.tid2eid.data() + tokens[static_cast<size_t>(i)] * top_k;
+    std::copy_n(ids, top_k, chosen.begin());
+  } else {
+    // The largest of s + bias, largest first; ties to the lower id.
+    const auto biased = [&](uint32_t e) { return weights_.bias.empty() ? s[e] : s[e] + weights_.bias[e]; };
+    size_t n = 0;
+    for (uint32_t e = 0; e < static_cast<uint32_t>(n_experts); ++e) {
+      if (n == top_k && !(biased(e) > biased(chosen[n - 1]))) continue;
+      size_t at = n < top_k ? n++ : n - 1;
+      for (; at > 0 && biased(e) > biased(chosen[at - 1]); --at) chosen[at] = chosen[at - 1];
+      chosen[at] = e;
     }
-    const float sum = SumOfChosen(s, selected);
-    std::sort(selected.begin(), selected.end());
-    for (int64_t k = 0; k < top_k; ++k) {
-      const uint32_t e = selected[static_cast<size_t>(k)];
-      assignments[static_cast<size_t>(i * top_k + k)] = {static_cast<uint32_t>(i), e,
-                                                         s[e] / sum * static_cast<float>(config.routed_scaling_factor)};
-    }
-  });
+  }
+  float sum = 0.0F;
+  for (size_t k = 0; k < top_k; ++k) sum += s[chosen[k]];
+  std::sort(chosen.begin(), chosen.begin() + top_k);
+  for (size_t k = 0; k < top_k; ++k) {
+    const uint32_t e = chosen[k];
+    assignments[k] = {static_cast<uint32_t>(i), e, s[e] / sum * static_cast<float>(config.routed_scaling_factor)};
+  }
+}
+
+void Moe::TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& assignments, int64_t top_k) const {
   if (!taps.active()) return;
   std::vector<float> weights;
   std::vector<float> ids;
@@ -122,59 +143,71 @@ void Moe::Route(Ops& ops, const float* x, std::span<const uint32_t> tokens, int6
   taps.Tap("ffn.gate.indices", ids, top_k);
 }
 
-void Moe::RunExperts(Ops& ops, const std::vector<DispatchedRow>& rows, std::byte* results) const {
+// hidden = swiglu(w1 x, w3 x), weighted, quantised: an item is a stretch of one expert's inner columns.
+void Moe::RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::span<const Group> groups) {
   const ModelConfig& config = ops.config();
   const int64_t width = config.hidden_size;
   const int64_t inner = config.moe_intermediate_size;
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
-  const ExpertRowFormat result_format = ResultRowFormat(ops);
-  const size_t result_bytes = ExpertRowBytes(result_format, width);
   const auto limit = static_cast<float>(config.swiglu_limit);
-
-  std::vector<size_t> begins;  // rows of one expert are adjacent
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (i == 0 || rows[i].expert != rows[i - 1].expert) begins.push_back(i);
-  }
-  begins.push_back(rows.size());
-  ops.pool().Run(static_cast<int64_t>(begins.size()) - 1, [&](int64_t group, int thread) {
-    const size_t begin = begins[static_cast<size_t>(group)];
-    const auto m = static_cast<int64_t>(begins[static_cast<size_t>(group) + 1] - begin);
-    const ExpertWeights& expert = weights_.experts[rows[begin].expert];
-    std::vector<float> x(static_cast<size_t>(m * width));
-    for (int64_t i = 0; i < m; ++i) {
-      DecodeExpertRow(row_format, rows[begin + static_cast<size_t>(i)].row, width, x.data() + i * width);
-    }
-    std::vector<float> a(static_cast<size_t>(m * inner));
-    std::vector<float> b(static_cast<size_t>(m * inner));
-    ops.MatMulSerial(expert.w1, 0, inner, x.data(), m, width, a.data(), inner, thread);
-    ops.MatMulSerial(expert.w3, 0, inner, x.data(), m, width, b.data(), inner, thread);
-    ops.Round(a);
-    ops.Round(b);
-    for (int64_t i = 0; i < m; ++i) {
-      float* h = a.data() + i * inner;
-      SwiGlu(ops, h, b.data() + i * inner, inner, limit, rows[begin + static_cast<size_t>(i)].weight);
-      ops.QuantizeInput(expert.w2, h, 1, inner);
-    }
-    std::vector<float> out(static_cast<size_t>(m * width));
-    ops.MatMulSerial(expert.w2, 0, width, a.data(), m, inner, out.data(), width, thread);
-    for (int64_t i = 0; i < m; ++i) {
-      EncodeExpertRow(result_format, out.data() + i * width, width,
-                      results + (begin + static_cast<size_t>(i)) * result_bytes);
+  const auto n_received = static_cast<int64_t>(received.size());
+  rows_ = ops.TakeRows(n_received, width);
+  hidden_ = ops.TakeRows(n_received, inner);
+  ops.pool().Run(n_received, [&](int64_t i, int thread) {
+    auto* row = reinterpret_cast<float*>(ops.scratch(thread));
+    DecodeExpertRow(ops.kernels(), row_format, received[static_cast<size_t>(i)].row, width, row);
+    ops.Pack(row, width, rows_, i);
+  });
+  const int64_t n_items = CountItems(inner);
+  ops.pool().Run(static_cast<int64_t>(groups.size()) * n_items, [&](int64_t item, int thread) {
+    const Group& group = groups[static_cast<size_t>(item / n_items)];
+    const int64_t begin = item % n_items * kItemColumns;
+    const int64_t columns = std::min(kItemColumns, inner - begin);
+    auto* a = reinterpret_cast<float*>(ops.scratch(thread));
+    float* b = a + kItemRows * kItemColumns;
+    for (int64_t first = group.begin; first < group.begin + group.n; first += kItemRows) {
+      const int64_t n = std::min(kItemRows, group.begin + group.n - first);
+      OperandRows x = rows_;
+      x.data = rows_.row(first);
+      ops.RunSerial(ops.DotPart(group.expert->w1, begin, columns, x, n, a, columns, true), thread);
+      ops.RunSerial(ops.DotPart(group.expert->w3, begin, columns, x, n, b, columns, true), thread);
+      for (int64_t i = 0; i < n; ++i) {
+        float* h = a + i * columns;
+        ops.kernels().swiglu(h, b + i * columns, columns, limit, received[static_cast<size_t>(first + i)].weight,
+                             ops.native());
+        if (ops.native() && IsQuantized(group.expert->w2)) ops.kernels().quantize_row(h, columns, kLinearQuantBlock);
+        ops.kernels().pack(h, columns, hidden_.form, hidden_.row(first + i) + OperandBytes(hidden_.form, begin));
+      }
     }
   });
 }
 
-void Moe::RunShared(Ops& ops, const float* x, int64_t n, float* out) const {
-  const ModelConfig& config = ops.config();
-  const int64_t inner = weights_.shared.w1.rows;
-  const float limit = config.clamp_shared_expert ? static_cast<float>(config.swiglu_limit) : 0.0F;
-  std::vector<float> a(static_cast<size_t>(n * inner));
-  std::vector<float> b(static_cast<size_t>(n * inner));
-  ops.Linear(weights_.shared.w1, x, n, a.data());
-  ops.Linear(weights_.shared.w3, x, n, b.data());
-  ops.pool().Run(n,
-                 [&](int64_t i, int) { SwiGlu(ops, a.data() + i * inner, b.data() + i * inner, inner, limit, 1.0F); });
-  ops.Linear(weights_.shared.w2, a.data(), n, out);
+// w2 hidden: an item is a stretch of one expert's output columns; the shared expert's come last.
+void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared) {
+  const int64_t width = ops.config().hidden_size;
+  const ExpertRowFormat format = ResultRowFormat(ops);
+  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(format, width));
+  const int64_t n_items = CountItems(width);
+  const auto n_groups = static_cast<int64_t>(groups.size());
+  ops.pool().Run((n_groups + (n > 0 ? 1 : 0)) * n_items, [&](int64_t item, int thread) {
+    const int64_t begin = item % n_items * kItemColumns;
+    const int64_t columns = std::min(kItemColumns, width - begin);
+    if (item / n_items == n_groups) {
+      return ops.RunSerial(
+          ops.DotPart(weights_.shared.w2, begin, columns, shared_hidden_, n, shared + begin, width, true), thread);
+    }
+    const Group& group = groups[static_cast<size_t>(item / n_items)];
+    auto* out = reinterpret_cast<float*>(ops.scratch(thread));
+    for (int64_t first = group.begin; first < group.begin + group.n; first += kItemRows) {
+      const int64_t rows = std::min(kItemRows, group.begin + group.n - first);
+      OperandRows x = hidden_;
+      x.data = hidden_.row(first);
+      ops.RunSerial(ops.DotPart(group.expert->w2, begin, columns, x, rows, out, columns, true), thread);
+      for (int64_t i = 0; i < rows; ++i) {
+        EncodeResultPart(ops.kernels(), format, out + i * columns, begin, columns, results + (first + i) * result_bytes);
+      }
+    }
+  });
 }
 
 }  // namespace longshelf::engine

@@ -1,34 +1,60 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/comm/expert_transport.h"
+#include "expert_rows.h"
+#include "hyper_connection.h"
 #include "ops.h"
 #include "taps.h"
 
 namespace longshelf::engine {
 
-// Mixture of experts of one layer (model.py: Gate, Expert, MoE; docs/numerics.md has the order of sums). Routing and
-// input quantisation happen once, here, at the token's home shard.
+// What the expert exchange of a step needs in containers of its own; kept from step to step, so that they stop growing.
+struct ExpertExchange {
+  std::vector<ExpertAssignment> assignments;
+  std::vector<DispatchedRow> received;
+};
+
+// Mixture of experts of one layer for one step: gate, dispatch, experts, combine, shared expert (model.py: Gate, Expert,
+// MoE).
 class Moe {
  public:
   Moe(const MoeWeights& weights, bool hash_routed) : weights_(weights), hash_routed_(hash_routed) {}
 
-  // x: [n, D] normed; tokens: [n]. y: [n, D]. Collective over the shard group.
-  absl::Status Run(Ops& ops, ExpertTransport& transport, const float* x, std::span<const uint32_t> tokens, int64_t n,
-                   float* y, const Tapper& taps) const;
+  // y: [n, D].
+  absl::Status Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exchange, const SublayerInput& input,
+                   std::span<const uint32_t> tokens, float* y, const Tapper& taps);
 
  private:
-  void Route(Ops& ops, const float* x, std::span<const uint32_t> tokens, int64_t n,
-             std::vector<ExpertAssignment>& assignments, const Tapper& taps) const;
-  void RunExperts(Ops& ops, const std::vector<DispatchedRow>& rows, std::byte* results) const;
-  void RunShared(Ops& ops, const float* x, int64_t n, float* out) const;
+  // Received rows of one expert.
+  struct Group {
+    int64_t begin;
+    int64_t n;
+    const ExpertWeights* expert;
+  };
+
+  void Route(Ops& ops, std::span<const uint32_t> tokens, int64_t i, ExpertAssignment* assignments) const;
+  void TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& assignments, int64_t top_k) const;
+  // The two halves of every expert that has rows, and, with rows of this shard, of the shared expert.
+  void RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::span<const Group> groups);
+  void RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared);
 
   const MoeWeights& weights_;
   const bool hash_routed_;
+  float* scores_ = nullptr;    // [n, E]
+  float* shared_a_ = nullptr;  // [n, I]: the shared expert's gate, then its hidden row
+  float* shared_b_ = nullptr;  // [n, I]
+  OperandRows shared_hidden_;  // [n]
+  OperandRows rows_;           // [received]
+  OperandRows hidden_;         // [received]
 };
+
+// Scratch of one work item of the experts.
+int64_t ExpertScratchBytes(const ModelConfig& config);
 
 }  // namespace longshelf::engine

@@ -3,93 +3,75 @@
 #include <algorithm>
 #include <cmath>
 
-#include "activation_quant.h"
-#include "float_formats.h"
-#include "reference_order.h"
+#include "common/check.h"
+#include "formats.h"
 
 namespace longshelf::engine {
 namespace {
 
-// Weight rows per work item.
-constexpr int64_t kTileRows = 2 * kLanes;
-constexpr int64_t kLinearQuantBlock = 128;
+// Work items per thread of one fork: enough to even out what items cost.
+constexpr int64_t kItemsPerThread = 8;
+constexpr int64_t kLargestItemRows = 128;
+constexpr size_t kMaxJobs = 32;
 
 }  // namespace
 
 bool IsQuantized(const Matrix& w) { return w.format == Matrix::Format::kFp8 || w.format == Matrix::Format::kFp4; }
 
-Ops::Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads,
-         std::optional<ReferenceCall> reference_call)
-    : config_(config),
-      numerics_(numerics),
-      kernels_(kernels),
-      reference_call_(reference_call),
-      pool_(n_threads),
-      scratch_(static_cast<size_t>(pool_.n_threads())) {}
+Ops::Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads)
+    : config_(config), numerics_(numerics), kernels_(kernels), pool_(n_threads) {}
 
 float Ops::Round(float x) const { return native() ? RoundBf16(x) : x; }
 
-void Ops::Round(std::span<float> x) const {
-  if (!native()) return;
-  for (float& v : x) v = RoundBf16(v);
+void Ops::Round(float* x, int64_t n) const {
+  if (native()) kernels_.round_row(x, n);
 }
 
-void Ops::MatMulSerial(const Matrix& w, int64_t row_begin, int64_t row_end, const float* x, int64_t n, int64_t x_stride,
-                       float* y, int64_t y_stride, int thread) {
-  const int64_t row_width = RoundUpToLanes(w.cols);
-  const auto need = static_cast<size_t>((kLanes + 1) * row_width);
-  std::vector<float>& memory = scratch(thread);
-  if (memory.size() < need) memory.resize(need);
-  float* row = memory.data();
-  if (reference_call_.has_value() && HasSmallProducts(*reference_call_) && w.cols % kLanes == 0) {
-    for (int64_t r = row_begin; r < row_end; ++r) {
-      kernels_.decode_row(w, r, row);
-      for (int64_t i = 0; i < n; ++i) y[i * y_stride + r - row_begin] = LaneDot(x + i * x_stride, row, w.cols);
-    }
-    return;
-  }
-  float* tile = row + row_width;  // [cols, kLanes]
-  for (int64_t begin = row_begin; begin < row_end; begin += kLanes) {
-    const int64_t n_rows = std::min(kLanes, row_end - begin);
-    if (n_rows < kLanes) std::fill_n(tile, w.cols * kLanes, 0.0F);
-    for (int64_t r = 0; r < n_rows; ++r) {
-      kernels_.decode_row(w, begin + r, row);
-      for (int64_t c = 0; c < w.cols; ++c) tile[c * kLanes + r] = row[c];
-    }
-    float* out = y + (begin - row_begin);
-    if (reference_call_.has_value() && AddsInHalves(*reference_call_, w.cols)) {
-      MatMulInHalves(kernels_, x, n, x_stride, tile, n_rows, w.cols, out, y_stride);
-    } else {
-      kernels_.matmul(x, n, x_stride, tile, n_rows, w.cols, out, y_stride);
-    }
-  }
+OperandRows Ops::TakeRows(int64_t n, int64_t columns, Operand form) {
+  const int64_t stride = OperandBytes(form, columns);
+  return {memory_.Take<std::byte>(n * stride), stride, form};
 }
 
-void Ops::MatMul(const Matrix& w, const float* x, int64_t n, float* y) { MatMulRows(w, 0, w.rows, x, n, y); }
+void Ops::Pack(const float* x, int64_t columns, const OperandRows& rows, int64_t row) const {
+  kernels_.pack(x, columns, rows.form, rows.row(row));
+}
 
-void Ops::MatMulRows(const Matrix& w, int64_t row_begin, int64_t n_rows, const float* x, int64_t n, float* y) {
-  if (n == 0) return;
-  const int64_t n_tiles = (n_rows + kTileRows - 1) / kTileRows;
-  pool_.Run(n_tiles, [&](int64_t tile, int thread) {
-    const int64_t begin = tile * kTileRows;
-    const int64_t end = std::min(begin + kTileRows, n_rows);
-    MatMulSerial(w, row_begin + begin, row_begin + end, x, n, w.cols, y + begin, n_rows, thread);
+void Ops::QuantizeInput(const Matrix& w, float* x) const {
+  if (native() && IsQuantized(w)) kernels_.quantize_row(x, w.cols, kLinearQuantBlock);
+}
+
+DotJob Ops::Dot(const Matrix& w, const OperandRows& x, int64_t n, float* y, bool round) const {
+  return DotPart(w, 0, w.rows, x, n, y, w.rows, round);
+}
+
+DotJob Ops::DotPart(const Matrix& w, int64_t row_begin, int64_t n_rows, const OperandRows& x, int64_t n, float* y,
+                    int64_t y_stride, bool round) const {
+  LONGSHELF_CHECK(w.format != Matrix::Format::kF32 || x.form == Operand::kSplit);
+  return {&w, row_begin, n_rows, x.data, x.stride, n, x.form, y, y_stride, round && native()};
+}
+
+void Ops::Run(std::span<const DotJob> jobs) {
+  LONGSHELF_CHECK(jobs.size() <= kMaxJobs);
+  int64_t n_rows = 0;
+  for (const DotJob& job : jobs) n_rows += job.n > 0 ? job.n_rows : 0;
+  if (n_rows == 0) return;
+  const int64_t even = n_rows / (kItemsPerThread * pool_.n_threads()) / kDotRows * kDotRows;
+  const int64_t item_rows = std::clamp(even, kDotRows, kLargestItemRows);
+  int64_t first_item[kMaxJobs + 1] = {};
+  for (size_t j = 0; j < jobs.size(); ++j) {
+    const int64_t n_items = jobs[j].n > 0 ? (jobs[j].n_rows + item_rows - 1) / item_rows : 0;
+    first_item[j + 1] = first_item[j] + n_items;
+  }
+  pool_.Run(first_item[jobs.size()], [&](int64_t item, int thread) {
+    size_t j = 0;
+    while (item >= first_item[j + 1]) ++j;
+    DotJob job = jobs[j];
+    const int64_t begin = (item - first_item[j]) * item_rows;
+    job.row_begin += begin;
+    job.n_rows = std::min(item_rows, job.n_rows - begin);
+    job.y += begin;
+    RunSerial(job, thread);
   });
-}
-
-void Ops::QuantizeInput(const Matrix& w, float* x, int64_t n, int64_t width) const {
-  if (!native() || !IsQuantized(w)) return;
-  for (int64_t i = 0; i < n; ++i) FakeQuantE4m3(x + i * width, width, kLinearQuantBlock);
-}
-
-void Ops::Linear(const Matrix& w, const float* x, int64_t n, float* y) {
-  if (native() && IsQuantized(w)) {
-    quantized_.assign(x, x + n * w.cols);
-    QuantizeInput(w, quantized_.data(), n, w.cols);
-    x = quantized_.data();
-  }
-  MatMul(w, x, n, y);
-  Round({y, static_cast<size_t>(n * w.rows)});
 }
 
 float Ops::InverseRms(const float* x, int64_t width) const {
@@ -98,16 +80,13 @@ float Ops::InverseRms(const float* x, int64_t width) const {
 }
 
 void Ops::RmsNormRow(std::span<const float> weight, const float* x, int64_t width, float* out) const {
-  const float r = InverseRms(x, width);
-  if (weight.empty()) {
-    for (int64_t i = 0; i < width; ++i) out[i] = Round(x[i] * r);
-  } else {
-    for (int64_t i = 0; i < width; ++i) out[i] = Round(weight[static_cast<size_t>(i)] * (x[i] * r));
-  }
+  kernels_.scale_row(x, weight.empty() ? nullptr : weight.data(), InverseRms(x, width), width, native(), out);
 }
 
-void Ops::RmsNorm(std::span<const float> weight, const float* x, int64_t n, int64_t width, float* out) {
-  pool_.Run(n, [&](int64_t i, int) { RmsNormRow(weight, x + i * width, width, out + i * width); });
+void Ops::TakeScratch(int64_t columns, int64_t item_bytes) {
+  dot_bytes_ = DotScratchBytes(columns);
+  scratch_bytes_ = dot_bytes_ + (item_bytes + 63) / 64 * 64;
+  scratch_ = memory_.Take<std::byte>(scratch_bytes_ * pool_.n_threads());
 }
 
 }  // namespace longshelf::engine

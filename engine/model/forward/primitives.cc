@@ -1,14 +1,17 @@
 #include "engine/model/primitives.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
-#include "activation_quant.h"
-#include "attend.h"
 #include "common/check.h"
-#include "float_formats.h"
+#include "formats.h"
+#include "hadamard.h"
 #include "hyper_connection.h"
-#include "kernels.h"
+#include "kv_records.h"
+#include "ops.h"
 #include "rope.h"
+#include "select.h"
 
 namespace longshelf::engine::primitives {
 namespace {
@@ -32,8 +35,8 @@ QuantizedRow QuantizeRow(std::span<const float> x, int64_t block, Quantize quant
   return row;
 }
 
-const KernelTable& KernelsOrDie(std::string_view isa) {
-  const KernelTable* kernels = FindKernels(isa);
+const KernelTable& KernelsOrDie(std::string_view name) {
+  const KernelTable* kernels = FindKernels(name);
   LONGSHELF_CHECK(kernels != nullptr);
   return *kernels;
 }
@@ -49,7 +52,8 @@ uint16_t EncodeBf16(float value) { return FloatToBf16(value); }
 float DecodeBf16(uint16_t bits) { return Bf16ToFloat(bits); }
 
 QuantizedRow QuantizeE4m3(std::span<const float> x, int64_t block) {
-  return QuantizeRow(x, block, QuantizeE4m3Group, E4m3ToFloat);
+  const FlushDenormals flush;
+  return QuantizeRow(x, block, KernelsOrDie({}).encode_e4m3, E4m3ToFloat);
 }
 
 QuantizedRow QuantizeE2m1(std::span<const float> x) {
@@ -66,9 +70,7 @@ std::vector<float> Hadamard(std::span<const float> x) {
 void RopeAngles(const ModelConfig& config, bool compressed, int64_t position, std::span<float> cos,
                 std::span<float> sin) {
   const RopeTable table = compressed ? RopeTable::Compressed(config) : RopeTable::Sliding(config);
-  const Rotation rotation = table.At(position);
-  std::copy(rotation.cos.begin(), rotation.cos.end(), cos.begin());
-  std::copy(rotation.sin.begin(), rotation.sin.end(), sin.begin());
+  table.Angles(position, cos.data(), sin.data());
 }
 
 void SplitSinkhorn(const ModelConfig& config, std::span<const float> mixes, std::span<const float> scale,
@@ -76,33 +78,64 @@ void SplitSinkhorn(const ModelConfig& config, std::span<const float> mixes, std:
   engine::SplitSinkhorn(config, mixes.data(), scale.data(), base.data(), pre.data(), post.data(), comb.data());
 }
 
-std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, std::string_view kernel_isa) {
-  const ModelConfig config;
-  Ops ops(config, Numerics::kNative, KernelsOrDie(kernel_isa), 1);
+std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, std::string_view kernels) {
+  const FlushDenormals flush;
+  const KernelTable& table = KernelsOrDie(kernels);
+  const int64_t stride = OperandBytes(table.native_form, w.cols);
+  std::vector<std::byte> rows(static_cast<size_t>(n * stride));
+  std::vector<float> input(x.begin(), x.end());
+  for (int64_t i = 0; i < n; ++i) {
+    float* row = input.data() + i * w.cols;
+    if (IsQuantized(w)) table.quantize_row(row, w.cols, kLinearQuantBlock);
+    table.pack(row, w.cols, table.native_form, rows.data() + i * stride);
+  }
   std::vector<float> y(static_cast<size_t>(n * w.rows));
-  ops.Linear(w, x.data(), n, y.data());
+  std::vector<std::byte> scratch(static_cast<size_t>(DotScratchBytes(w.cols)));
+  table.dot({&w, 0, w.rows, rows.data(), stride, n, table.native_form, y.data(), w.rows, true}, scratch.data());
   return y;
 }
 
 std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float> kv,
-                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernel_isa) {
-  std::vector<float> rows;
-  std::vector<int64_t> tile_sizes;
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (i % static_cast<size_t>(kAttendTile) == 0) tile_sizes.push_back(0);
-    if (slots[i] < 0) continue;
-    const float* row = kv.data() + slots[i] * width;
-    rows.insert(rows.end(), row, row + width);
-    ++tile_sizes.back();
-  }
-  std::vector<KeyTile> tiles;
-  const float* row = rows.data();
-  for (const int64_t n : tile_sizes) {
-    AppendTiles(row, n, width, tiles);
-    row += n * width;
+                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernels) {
+  const FlushDenormals flush;
+  const KernelTable& table = KernelsOrDie(kernels);
+  constexpr Operand kForm = Operand::kSplit;
+  const int64_t stride = OperandBytes(kForm, width);
+  std::vector<std::byte> operand(static_cast<size_t>(n_heads * stride));
+  for (int64_t h = 0; h < n_heads; ++h) table.pack(q.data() + h * width, width, kForm, operand.data() + h * stride);
+  std::vector<std::byte> tile(static_cast<size_t>(KeyTileBytes(width)));
+  std::vector<SoftmaxState> states(static_cast<size_t>(n_heads), {-std::numeric_limits<float>::infinity(), 0.0F});
+  std::vector<float> sums(static_cast<size_t>(n_heads * RoundUpToStep(width)));
+  std::vector<float> work(static_cast<size_t>(n_heads * kTileKeys));
+  AttendJob job;
+  job.q = operand.data();
+  job.q_stride = stride;
+  job.n_heads = n_heads;
+  job.width = width;
+  job.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+  job.round = true;
+  job.tile = tile.data();
+  job.states = states.data();
+  job.sums = sums.data();
+  job.work = work.data();
+  for (size_t begin = 0; begin < slots.size(); begin += static_cast<size_t>(kTileKeys)) {
+    const std::byte* records[kTileKeys];
+    int64_t n = 0;
+    for (size_t i = begin; i < std::min(slots.size(), begin + static_cast<size_t>(kTileKeys)); ++i) {
+      if (slots[i] >= 0) records[n++] = reinterpret_cast<const std::byte*>(kv.data() + slots[i] * width);
+    }
+    if (n == 0) continue;
+    table.load_keys({false, width, 0}, records, n, kForm, tile.data());
+    job.end = n;
+    table.attend(job);
   }
   std::vector<float> out(static_cast<size_t>(n_heads * width));
-  AttendKeys(KernelsOrDie(kernel_isa), Numerics::kNative, false, q.data(), n_heads, width, tiles, sink, out.data());
+  for (int64_t h = 0; h < n_heads; ++h) {
+    const auto at = static_cast<size_t>(h);
+    float* o = out.data() + h * width;
+    table.finish_head(sums.data() + h * RoundUpToStep(width), states[at], sink[at], width, kForm, o);
+    table.round_row(o, width);
+  }
   return out;
 }
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "elementary.h"
+
 namespace longshelf::engine {
 namespace {
 
@@ -47,33 +49,9 @@ RopeTable RopeTable::Compressed(const ModelConfig& config) {
   return table;
 }
 
-Rotation RopeTable::At(int64_t position) const {
-  Rotation rotation;
-  rotation.cos.reserve(frequencies_.size());
-  rotation.sin.reserve(frequencies_.size());
-  for (const float frequency : frequencies_) {
-    const float angle = static_cast<float>(position) * frequency;
-    rotation.cos.push_back(static_cast<float>(std::cos(static_cast<double>(angle))));
-    rotation.sin.push_back(static_cast<float>(std::sin(static_cast<double>(angle))));
-  }
-  return rotation;
-}
-
-void Rotation::Apply(float* u) const {
-  for (size_t i = 0; i < cos.size(); ++i) {
-    const float a = u[2 * i];
-    const float b = u[2 * i + 1];
-    u[2 * i] = a * cos[i] - b * sin[i];
-    u[2 * i + 1] = a * sin[i] + b * cos[i];
-  }
-}
-
-void Rotation::ApplyInverse(float* u) const {
-  for (size_t i = 0; i < cos.size(); ++i) {
-    const float a = u[2 * i];
-    const float b = u[2 * i + 1];
-    u[2 * i] = a * cos[i] + b * sin[i];
-    u[2 * i + 1] = b * cos[i] - a * sin[i];
+void RopeTable::Angles(int64_t position, float* cos, float* sin) const {
+  for (size_t i = 0; i < frequencies_.size(); ++i) {
+    CosSin(static_cast<float>(position) * frequencies_[i], cos + i, sin + i);
   }
 }
 

@@ -7,18 +7,14 @@
 
 namespace longshelf::engine {
 
-// The rotation of one position. u: the last rope_dim channels of a head, as interleaved pairs (u[2i], u[2i+1]).
+// Cosines and sines of one position: [n_pairs] each.
 struct Rotation {
-  std::vector<float> cos;  // [n_pairs]
-  std::vector<float> sin;
-
-  void Apply(float* u) const;
-  // By the negative angle.
-  void ApplyInverse(float* u) const;
+  const float* cos = nullptr;
+  const float* sin = nullptr;
 };
 
 // Rotary embedding of one layer kind. Frequencies in fp32 exactly as model.py: precompute_freqs_cis; angle =
-// fp32(position) * fp32(frequency), rounded; cos and sin of that angle in double, rounded once.
+// fp32(position) * fp32(frequency), rounded; cos and sin of that angle as CosSin (elementary.h).
 class RopeTable {
  public:
   // Sliding layers and MTP: rope_theta, no scaling.
@@ -26,7 +22,9 @@ class RopeTable {
   // Layers that compress: compress_rope_theta with YaRN.
   static RopeTable Compressed(const ModelConfig& config);
 
-  Rotation At(int64_t position) const;
+  int64_t n_pairs() const { return static_cast<int64_t>(frequencies_.size()); }
+  // cos, sin: [n_pairs].
+  void Angles(int64_t position, float* cos, float* sin) const;
 
  private:
   std::vector<float> frequencies_;

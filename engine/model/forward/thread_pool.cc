@@ -1,8 +1,19 @@
 #include "thread_pool.h"
 
-namespace longshelf::engine {
+#include <immintrin.h>
 
-ThreadPool::ThreadPool(int n_threads) {
+#include "select.h"
+
+namespace longshelf::engine {
+namespace {
+
+// Some tens of microseconds: longer than the serial parts of a step, shorter than anybody would notice.
+constexpr int kSpins = 4000;
+
+}  // namespace
+
+ThreadPool::ThreadPool(int n_threads)
+    : n_spins_(n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0) {
   for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
 }
 
@@ -10,52 +21,67 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
+    round_.fetch_add(1);
   }
   start_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::Run(int64_t n_items, const std::function<void(int64_t, int)>& fn) {
+void ThreadPool::Run(int64_t n_items, Work fn) {
   if (workers_.empty() || n_items <= 1) {
     for (int64_t i = 0; i < n_items; ++i) fn(i, 0);
     return;
   }
-  {
-    std::lock_guard lock(mutex_);
-    fn_ = &fn;
-    n_items_ = n_items;
-    next_.store(0, std::memory_order_relaxed);
-    n_busy_ = static_cast<int>(workers_.size());
-    ++round_;
+  work_ = &fn;
+  n_items_ = n_items;
+  next_.store(0, std::memory_order_relaxed);
+  n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  round_.fetch_add(1);
+  if (n_sleeping_.load() > 0) {
+    { std::lock_guard lock(mutex_); }
+    start_.notify_all();
   }
-  start_.notify_all();
-  TakeItems(0);
+  TakeItems(0, fn);
+  for (int i = 0; i < n_spins_; ++i) {
+    if (n_busy_.load(std::memory_order_acquire) == 0) return;
+    _mm_pause();
+  }
   std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return n_busy_ == 0; });
+  joiner_sleeps_ = true;
+  done_.wait(lock, [this] { return n_busy_.load() == 0; });
+  joiner_sleeps_ = false;
+}
+
+int64_t ThreadPool::AwaitRound(int64_t seen) {
+  for (int i = 0; i < n_spins_; ++i) {
+    if (round_.load(std::memory_order_acquire) != seen) break;
+    _mm_pause();
+  }
+  if (round_.load(std::memory_order_acquire) == seen) {
+    std::unique_lock lock(mutex_);
+    n_sleeping_.fetch_add(1);
+    start_.wait(lock, [&] { return round_.load() != seen; });
+    n_sleeping_.fetch_sub(1);
+  }
+  return stopping_ ? -1 : round_.load(std::memory_order_acquire);
 }
 
 void ThreadPool::WorkerLoop(int thread) {
-  uint64_t seen = 0;
-  while (true) {
-    {
-      std::unique_lock lock(mutex_);
-      start_.wait(lock, [&] { return stopping_ || round_ != seen; });
-      if (stopping_) return;
-      seen = round_;
+  const FlushDenormals flush;
+  int64_t seen = 0;
+  while ((seen = AwaitRound(seen)) >= 0) {
+    TakeItems(thread, *work_);
+    if (n_busy_.fetch_sub(1) == 1 && joiner_sleeps_.load()) {
+      { std::lock_guard lock(mutex_); }
+      done_.notify_one();
     }
-    TakeItems(thread);
-    {
-      std::lock_guard lock(mutex_);
-      --n_busy_;
-    }
-    done_.notify_one();
   }
 }
 
-void ThreadPool::TakeItems(int thread) {
+void ThreadPool::TakeItems(int thread, const Work& fn) {
   for (int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < n_items_;
        i = next_.fetch_add(1, std::memory_order_relaxed)) {
-    (*fn_)(i, thread);
+    fn(i, thread);
   }
 }
 

@@ -3,15 +3,17 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+
 namespace longshelf::engine {
 
 // Forks and joins inside one call; owned by the engine thread, which works too. Work items are independent, so results
-// never depend on n_threads.
+// never depend on n_threads. Between two calls that follow closely the threads spin, then they sleep; with more threads
+// than processors they sleep at once.
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);
@@ -22,22 +24,29 @@ class ThreadPool {
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // fn(item, thread) for every item in [0, n_items); thread < n_threads() names the scratch to use.
-  void Run(int64_t n_items, const std::function<void(int64_t item, int thread)>& fn);
+  void Run(int64_t n_items, absl::FunctionRef<void(int64_t item, int thread)> fn);
 
  private:
+  using Work = absl::FunctionRef<void(int64_t, int)>;
   void WorkerLoop(int thread);
-  void TakeItems(int thread);
+  void TakeItems(int thread, const Work& fn);
+  // Returns the round that began after `seen`, or -1 when the pool ends.
+  int64_t AwaitRound(int64_t seen);
 
-  // Guards the fork-join hand-over; a mailbox would copy the work for every thread.
+  const int n_spins_;
+  // Written by the engine thread before round_ moves on.
+  const Work* work_ = nullptr;
+  int64_t n_items_ = 0;
+  alignas(64) std::atomic<int64_t> round_{0};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int> n_busy_{0};
+  alignas(64) std::atomic<int> n_sleeping_{0};
+  std::atomic<bool> joiner_sleeps_{false};
+  std::atomic<bool> stopping_{false};
+  // Guards only going to sleep and waking up; a mailbox would copy the work for every thread.
   std::mutex mutex_;
   std::condition_variable start_;
   std::condition_variable done_;
-  uint64_t round_ = 0;
-  int n_busy_ = 0;
-  bool stopping_ = false;
-  const std::function<void(int64_t, int)>* fn_ = nullptr;
-  int64_t n_items_ = 0;
-  std::atomic<int64_t> next_{0};
   std::vector<std::thread> workers_;
 };
 

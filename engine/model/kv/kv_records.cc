@@ -1,11 +1,10 @@
 #include "kv_records.h"
 
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <cstring>
 
-#include "activation_quant.h"
-#include "float_formats.h"
+#include "formats.h"
 
 namespace longshelf::engine {
 namespace {
@@ -13,21 +12,6 @@ namespace {
 constexpr int64_t kRecordAlign = 8;
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-struct E4m3Values {
-  std::array<float, 256> value;
-  constexpr E4m3Values() : value{} {
-    for (int code = 0; code < 256; ++code) {
-      const int exponent = (code >> 3) & 15;
-      const int mantissa = code & 7;
-      float magnitude = exponent == 0 ? static_cast<float>(mantissa) * 0x1p-9F
-                                      : (1.0F + static_cast<float>(mantissa) * 0.125F) * 0x1p-7F;
-      for (int i = 0; i < exponent; ++i) magnitude *= exponent == 0 ? 1.0F : 2.0F;
-      value[static_cast<size_t>(code)] = (code & 0x80) != 0 ? -magnitude : magnitude;
-    }
-  }
-};
-constexpr E4m3Values kE4m3;
 
 }  // namespace
 
@@ -47,7 +31,7 @@ RecordFormat IndexKeyFormat(const ModelConfig& config, Numerics numerics) {
   return {numerics, width, 0, bytes};
 }
 
-void PackEntry(const RecordFormat& format, const float* values, std::byte* record) {
+void PackEntry(const KernelTable& kernels, const RecordFormat& format, const float* values, std::byte* record) {
   if (format.numerics == Numerics::kFp32) {
     std::memcpy(record, values, static_cast<size_t>(format.row_bytes));
     return;
@@ -59,7 +43,7 @@ void PackEntry(const RecordFormat& format, const float* values, std::byte* recor
   uint8_t* scales = rope + 2 * format.rope_dim;
   for (int64_t begin = 0; begin < nope; begin += kEntryQuantBlock) {
     const int64_t n = std::min(kEntryQuantBlock, nope - begin);
-    scales[begin / kEntryQuantBlock] = QuantizeE4m3Group(values + begin, n, codes + begin);
+    scales[begin / kEntryQuantBlock] = kernels.encode_e4m3(values + begin, n, codes + begin);
   }
   for (int64_t i = 0; i < format.rope_dim; ++i) {
     const uint16_t bits = FloatToBf16(values[nope + i]);
@@ -75,17 +59,16 @@ void UnpackEntry(const RecordFormat& format, const std::byte* record, float* val
   const int64_t nope = format.width - format.rope_dim;
   const auto* codes = reinterpret_cast<const uint8_t*>(record);
   const uint8_t* rope = codes + nope;
-  const uint8_t* scales = rope + 2 * format.rope_dim;
-  for (int64_t begin = 0; begin < nope; begin += kEntryQuantBlock) {
-    const float scale = E8m0ToFloat(scales[begin / kEntryQuantBlock]);
-    const int64_t end = std::min(begin + kEntryQuantBlock, nope);
-    for (int64_t i = begin; i < end; ++i) values[i] = kE4m3.value[codes[i]] * scale;
-  }
-  for (int64_t i = 0; i < format.rope_dim; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, rope + 2 * i, sizeof bits);
-    values[nope + i] = Bf16ToFloat(bits);
-  }
+  DecodeRecord(codes, nope, rope, format.rope_dim, rope + 2 * format.rope_dim, values);
+}
+
+uint8_t QuantizeE2m1Group(const float* x, int64_t n, uint8_t* codes) {
+  float largest = 6.0F * 0x1p-126F;
+  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(x[i]));
+  const uint8_t scale_code = CeilPowerOfTwoCode(largest * (1.0F / 6.0F));
+  const float scale = E8m0ToFloat(scale_code);
+  for (int64_t i = 0; i < n; ++i) codes[i] = EncodeE2m1(std::clamp(x[i] / scale, -6.0F, 6.0F));
+  return scale_code;
 }
 
 void PackIndexKey(const RecordFormat& format, const float* values, std::byte* record) {

@@ -6,6 +6,7 @@
 
 #include "engine/model/config.h"
 #include "engine/model/kv_layout.h"
+#include "kernel_table.h"
 
 // The packed rows of KV blocks and windows (kv_layout.h describes the bytes). Packing quantises; unpacking is exact.
 namespace longshelf::engine {
@@ -25,8 +26,10 @@ RecordFormat EntryFormat(const ModelConfig& config, Numerics numerics);
 RecordFormat IndexKeyFormat(const ModelConfig& config, Numerics numerics);
 
 // values: [width], BF16-representable in native numerics.
-void PackEntry(const RecordFormat& format, const float* values, std::byte* record);
+void PackEntry(const KernelTable& kernels, const RecordFormat& format, const float* values, std::byte* record);
 void UnpackEntry(const RecordFormat& format, const std::byte* record, float* values);
+// One group of at most 32 channels to FP4 codes; returns the UE8M0 scale code.
+uint8_t QuantizeE2m1Group(const float* x, int64_t n, uint8_t* codes);
 void PackIndexKey(const RecordFormat& format, const float* values, std::byte* record);
 void UnpackIndexKey(const RecordFormat& format, const std::byte* record, float* values);
 

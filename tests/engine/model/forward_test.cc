@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "engine/comm/expert_transport.h"
@@ -51,7 +52,7 @@ class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Nume
     ModelOptions options;
     options.numerics = std::get<1>(GetParam());
     options.n_threads = n_threads;
-    options.kernel_isa = isa;
+    options.kernels = isa;
     auto model = Model::Create(std::shared_ptr<const ModelWeights>(std::move(*weights)), options, transport_);
     EXPECT_TRUE(model.ok()) << model.status();
     return std::move(*model);
@@ -68,7 +69,7 @@ class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Nume
     return logits;
   }
 
-  static bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  static bool SameBits(std::span<const float> a, std::span<const float> b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
   }
 
@@ -92,7 +93,7 @@ TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
     model->layout().ExportState(whole.memory().state(), kTokens, b);
     EXPECT_EQ(a, b) << "state, chunk " << chunk;
   }
-  for (const std::string& isa : AvailableKernelIsas()) {
+  for (const std::string& isa : AvailableKernels()) {
     const std::unique_ptr<Model> other = Load(2, isa);
     Sequence sequence(other->layout(), tokens);
     EXPECT_TRUE(SameBits(Run(*other, sequence, 129), expected)) << isa << ", 2 threads";

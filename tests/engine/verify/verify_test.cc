@@ -67,8 +67,8 @@ INSTANTIATE_TEST_SUITE_P(
                       std::pair("demo", "demo.m0.3"), std::pair("demo", "demo.m1.200"), std::pair("demo", "kernels")));
 
 TEST(Verify, HoldsEveryKernelOfThisMachineToTheSameTaps) {
-  ASSERT_FALSE(AvailableKernelIsas().empty());
-  for (const std::string& isa : AvailableKernelIsas()) {
+  ASSERT_FALSE(AvailableKernels().empty());
+  for (const std::string& isa : AvailableKernels()) {
     SCOPED_TRACE(isa);
     VerifyOptions options = Options("micro-odd", "micro-odd.m1.taps");
     options.kernel_isa = isa;

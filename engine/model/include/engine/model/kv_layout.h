@@ -35,6 +35,7 @@ class KvLayout {
 
   Numerics numerics() const { return numerics_; }
   int64_t window() const { return config_.window; }
+  int64_t index_head_dim() const { return config_.index_head_dim; }
   size_t block_bytes() const { return block_bytes_; }
   size_t state_bytes() const { return state_bytes_; }
   int64_t entry_bytes() const { return entry_bytes_; }

@@ -12,7 +12,6 @@
 #include "absl/status/statusor.h"
 #include "engine/comm/expert_transport.h"
 #include "engine/model/kv_layout.h"
-#include "engine/model/reference_call.h"
 #include "engine/model/weights.h"
 
 namespace longshelf::engine {
@@ -33,14 +32,15 @@ struct ForwardBatch {
   std::vector<SequenceChunk> chunks;
 };
 
+// The logits stay valid until the model's next call.
 struct ForwardOutput {
-  int64_t n_rows = 0;         // rows of logits, in chunk order
-  std::vector<float> logits;  // [n_rows, vocab_size]
+  int64_t n_rows = 0;             // rows of logits, in chunk order
+  std::span<const float> logits;  // [n_rows, vocab_size]
   // Only with ModelOptions::run_mtp: the MTP layer's logits of the slots this step completed, in chunk order. Slot t
   // joins position t with token t+1, so a chunk completes slots [n_past - 1, n_past + n - 1). [n_mtp_rows, vocab_size],
   // for chunks that want kAll.
   int64_t n_mtp_rows = 0;
-  std::vector<float> mtp_logits;
+  std::span<const float> mtp_logits;
 };
 
 // Receives inner results by their official tensor names ("layers.2.attn.wq_a", ...). For `verify`.
@@ -55,14 +55,21 @@ struct ModelOptions {
   Numerics numerics = Numerics::kNative;
   int n_threads = 1;
   bool run_mtp = false;
-  std::string kernel_isa;  // one of AvailableKernelIsas(); empty = the best one
-  // Compute as this call of the reference did where its results depend on the call.
-  std::optional<ReferenceCall> reference_call;
+  std::string kernels;  // one of AvailableKernels(); empty = the first
+  // The largest step that is prepared for: memory for it is set aside once. A larger one makes the model set aside more.
+  int64_t n_rows_max = 0;
 };
 
-// Vector kernels this machine can run, best first: "avx512", "avx2". All of them give the same bits. Empty when the
-// machine has not even AVX2 with FMA, which no kernel here can do without.
-std::vector<std::string> AvailableKernelIsas();
+// Kernels of this machine that compute the defined bits, best first ("avx512-bf16", "avx512-vnni", "avx512", "avx2",
+// "portable"): each was compared with the portable ones when it was first asked for. The environment variable
+// LONGSHELF_KERNELS names the only ones to consider, for tests.
+std::vector<std::string> AvailableKernels();
+// What keeps kernels of this machine from being used, one line each: their self-test found other bits.
+std::vector<std::string> RefusedKernels();
+
+// The order of sums and the elementary functions. Any change of bits counts it up: it is part of the fingerprint, so
+// that KV of another revision is never mixed in, and of what shards of a group compare.
+inline constexpr int kNumericsRevision = 2;
 
 // The forward pass. Owned and called by one engine thread; its thread pool forks and joins inside a call.
 // Row-pure: a row's bits depend on its own sequence only, never on the batch, the chunking, n_threads or the number of
@@ -70,7 +77,7 @@ std::vector<std::string> AvailableKernelIsas();
 class Model {
  public:
   // `transport` must outlive the model; every shard of the group calls Forward the same number of times.
-  // FAILED_PRECONDITION: this machine has no kernels, or not the ones asked for.
+  // FAILED_PRECONDITION: this machine does not have the kernels asked for, or they compute other bits.
   static absl::StatusOr<std::unique_ptr<Model>> Create(std::shared_ptr<const ModelWeights> weights,
                                                        const ModelOptions& options, ExpertTransport& transport);
   ~Model();
@@ -79,9 +86,9 @@ class Model {
   const ModelWeights& weights() const;
   const KvLayout& layout() const;
   Numerics numerics() const;
-  // Name of the vector kernels in use, e.g. "avx512".
-  std::string_view kernel_isa() const;
-  // SHA-256 of weights digest, layout and numerics: equal fingerprints promise equal bits.
+  // Name of the kernels in use, e.g. "avx512-bf16".
+  std::string_view kernels() const;
+  // SHA-256 of weights digest, layout, numerics and their revision: equal fingerprints promise equal bits.
   std::array<uint8_t, 32> fingerprint() const;
 
   // Appends every chunk's KV to its blocks and state, and returns the logits asked for. An empty batch still takes

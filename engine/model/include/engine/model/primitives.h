@@ -39,11 +39,11 @@ void SplitSinkhorn(const ModelConfig& config, std::span<const float> mixes, std:
                    std::span<const float> base, std::span<float> pre, std::span<float> post, std::span<float> comb);
 
 // A native linear: input quantised when w is, output rounded to BF16. x [n, cols] -> [n, rows].
-std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, std::string_view kernel_isa);
+std::vector<float> Linear(const Matrix& w, std::span<const float> x, int64_t n, std::string_view kernels);
 
 // One query row over KV rows picked by slot, native rounding, no RoPE. q [n_heads, width]; slots name rows of kv
 // [*, width], -1 = masked; every 64 slots are one tile. Returns [n_heads, width].
 std::vector<float> Attend(std::span<const float> q, int64_t n_heads, int64_t width, std::span<const float> kv,
-                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernel_isa);
+                          std::span<const int64_t> slots, std::span<const float> sink, std::string_view kernels);
 
 }  // namespace longshelf::engine::primitives

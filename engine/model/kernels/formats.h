@@ -3,10 +3,15 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
-// Scalar conversions of the stored formats. Exact, except where a name says Round or Encode.
+#include "engine/model/weights.h"
+
+// Scalar conversions of the stored formats. Exact, except where a name says Round or Encode. Internal to each file that
+// includes them: files of different instruction sets must not share a copy.
 namespace longshelf::engine {
+namespace {
 
 inline float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
@@ -92,4 +97,42 @@ inline uint8_t CeilPowerOfTwoCode(float value) {
   return static_cast<uint8_t>((u >> 23) + ((u & 0x7FFFFFU) != 0 ? 1U : 0U));
 }
 
+// Widest head that is decoded in scratch on the stack.
+inline constexpr int64_t kMaxKeyWidth = 4096;
+
+// One weight, whatever its format.
+inline float WeightAt(const Matrix& w, int64_t row, int64_t column) {
+  switch (w.format) {
+    case Matrix::Format::kFp8:
+      return E4m3ToFloat(w.data[row * w.cols + column]) *
+             E8m0ToFloat(w.scale[row / 128 * w.scale_cols + column / 128]);
+    case Matrix::Format::kFp4: {
+      const uint8_t pair = w.data[row * (w.cols / 2) + column / 2];
+      return E2m1ToFloat(column % 2 != 0 ? pair >> 4 : pair & 15) * E8m0ToFloat(w.scale[row * w.scale_cols + column / 32]);
+    }
+    case Matrix::Format::kBf16: {
+      uint16_t bits;
+      std::memcpy(&bits, w.data + 2 * (row * w.cols + column), sizeof bits);
+      return Bf16ToFloat(bits);
+    }
+    case Matrix::Format::kF32:
+      break;
+  }
+  float value;
+  std::memcpy(&value, w.data + 4 * (row * w.cols + column), sizeof value);
+  return value;
+}
+
+// A packed entry or window row: FP8 in groups of 64 with their scales, then BF16.
+inline void DecodeRecord(const uint8_t* codes, int64_t n_codes, const uint8_t* bf16, int64_t n_bf16,
+                         const uint8_t* scales, float* out) {
+  for (int64_t i = 0; i < n_codes; ++i) out[i] = E4m3ToFloat(codes[i]) * E8m0ToFloat(scales[i / 64]);
+  for (int64_t i = 0; i < n_bf16; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, bf16 + 2 * i, sizeof bits);
+    out[n_codes + i] = Bf16ToFloat(bits);
+  }
+}
+
+}  // namespace
 }  // namespace longshelf::engine
