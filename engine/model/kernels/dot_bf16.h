@@ -13,17 +13,38 @@ inline F DotWords(F sum, I a, I b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
+// A tile's rows lie one after another, and are read side by side. The processor fetches ahead only along a stream, so
+// the rows ask, a cache line each in turn, for what lies this far behind the tile in the order of addresses.
+constexpr int64_t kPrefetchBytes = 8192;
+constexpr int64_t kLine = 64;
+constexpr int64_t kTileWordRows = 4;
+inline void Prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+// Where row `k` of a tile that begins at `tile` asks first.
+inline const uint8_t* PrefetchFrom(const void* tile, int64_t k) {
+  return static_cast<const uint8_t*>(tile) + kPrefetchBytes + k * kLine;
+}
+
+// Weight rows: Load gives kSteps steps from `step` on. Enter comes before the first Load of each run of four steps.
 struct DecodedWords {
+  static constexpr int kSteps = 1;
   const uint16_t* values;
   void Enter(int64_t) {}
-  I Load(int64_t step) const { return LoadWords(values + step * kStepColumns); }
+  void Load(int64_t step, I* out) const { *out = LoadWords(values + step * kStepColumns); }
 };
 
 struct Bf16Words {
+  static constexpr int kSteps = 1;
   const uint16_t* values;
-  Bf16Words(const Matrix& w, int64_t row) : values(reinterpret_cast<const uint16_t*>(w.data) + row * w.cols) {}
+  const uint8_t* ahead;
+  // Row `tile_row + k` of the tile that begins at `tile_row`.
+  Bf16Words(const Matrix& w, int64_t tile_row, int64_t k)
+      : values(reinterpret_cast<const uint16_t*>(w.data) + (tile_row + k) * w.cols),
+        ahead(PrefetchFrom(w.data + 2 * tile_row * w.cols, k)) {}
   void Enter(int64_t) {}
-  I Load(int64_t step) const { return LoadWords(values + step * kStepColumns); }
+  void Load(int64_t step, I* out) const {
+    Prefetch(ahead + step * kTileWordRows * kLine);
+    *out = LoadWords(values + step * kStepColumns);
+  }
 };
 
 // E4M3 codes times 2^(scale - 127) by adding to the exponent, where every product is a normal number.
@@ -60,27 +81,101 @@ struct E4m3Scale {
 };
 
 struct Fp8Words {
+  static constexpr int kSteps = 1;
   const uint8_t* codes;
   const uint8_t* scales;
   E4m3Scale scale;
-  Fp8Words(const Matrix& w, int64_t row)
-      : codes(w.data + row * w.cols), scales(w.scale + row / 128 * w.scale_cols) {}
+  Fp8Words(const Matrix& w, int64_t tile_row, int64_t k)
+      : codes(w.data + (tile_row + k) * w.cols), scales(w.scale + (tile_row + k) / 128 * w.scale_cols) {}
   void Enter(int64_t step) { scale.Enter(scales[step / 4]); }
-  I Load(int64_t step) const { return scale.Words(codes + step * kStepColumns); }
+  void Load(int64_t step, I* out) const { *out = scale.Words(codes + step * kStepColumns); }
 };
 
+// The same without the scale, which went into the operands (ScaleOperands): two steps at a time, bytes by table.
+struct E4m3Bytes {
+  I low[2];   // low bytes of the BF16 words of the 128 magnitudes
+  I high[2];  // high bytes
+
+  E4m3Bytes() {
+    alignas(64) uint8_t bytes[2][128];
+    for (int code = 0; code < 128; ++code) {
+      const uint16_t word = FloatToBf16(E4m3ToFloat(static_cast<uint8_t>(code)));
+      bytes[0][code] = static_cast<uint8_t>(word);
+      bytes[1][code] = static_cast<uint8_t>(word >> 8);
+    }
+    for (int half = 0; half < 2; ++half) {
+      low[half] = _mm512_load_si512(bytes[0] + 64 * half);
+      high[half] = _mm512_load_si512(bytes[1] + 64 * half);
+    }
+  }
+};
+struct Fp8Unscaled {
+  static constexpr int kSteps = 2;
+  const uint8_t* codes;
+  const E4m3Bytes* bytes;
+  const uint8_t* ahead;
+  void Enter(int64_t) {}
+  void Load(int64_t step, I* out) const {
+    Prefetch(ahead + step * kTileWordRows * (kLine / kSteps));
+    // Eight columns of the first step beside eight of the second in every 128 bits.
+    const I code = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), _mm512_loadu_si512(codes + step * kStepColumns));
+    const I low = _mm512_permutex2var_epi8(bytes->low[0], code, bytes->low[1]);
+    const I magnitude = _mm512_permutex2var_epi8(bytes->high[0], code, bytes->high[1]);
+    const I high = _mm512_ternarylogic_epi32(magnitude, code, _mm512_set1_epi8(-0x80), 0xF8);
+    out[0] = _mm512_unpacklo_epi8(low, high);
+    out[1] = _mm512_unpackhi_epi8(low, high);
+  }
+};
+
+// out = x times the scale of each 128 columns, exact; false when a product is no normal number.
+inline bool ScaleOperands(const uint16_t* x, const uint8_t* scales, int64_t steps, uint16_t* out) {
+  __mmask32 outside = 0;
+  for (int64_t s = 0; s < steps; ++s) {
+    const int scale = scales[s / 4];
+    if (scale < 10 || scale > 245) return false;
+    const I words = LoadWords(x + s * kStepColumns);
+    const __mmask32 nonzero = _mm512_test_epi16_mask(words, _mm512_set1_epi16(0x7FFF));
+    const I exponent = _mm512_add_epi16(_mm512_and_si512(_mm512_srli_epi16(words, 7), _mm512_set1_epi16(0xFF)),
+                                        _mm512_set1_epi16(static_cast<int16_t>(scale - 127)));
+    outside |= _mm512_mask_cmplt_epi16_mask(nonzero, exponent, _mm512_set1_epi16(1)) |
+               _mm512_mask_cmpgt_epi16_mask(nonzero, exponent, _mm512_set1_epi16(254));
+    const I add = _mm512_set1_epi16(static_cast<int16_t>((scale - 127) * 128));
+    _mm512_storeu_si512(out + s * kStepColumns, _mm512_mask_add_epi16(words, nonzero, words, add));
+  }
+  return outside == 0;
+}
+
 struct Fp4Words {
+  static constexpr int kSteps = 1;
   const uint8_t* codes;
   const uint8_t* scales;
-  Fp4Words(const Matrix& w, int64_t row) : codes(w.data + row * (w.cols / 2)), scales(w.scale + row * w.scale_cols) {}
-  void Enter(int64_t) {}
-  I Load(int64_t step) const {
-    // Sixteen values times the scale, twice, as a table of 32 words.
+  const uint8_t* ahead;
+  Fp4Words(const Matrix& w, int64_t tile_row, int64_t k)
+      : codes(w.data + (tile_row + k) * (w.cols / 2)),
+        scales(w.scale + (tile_row + k) * w.scale_cols),
+        ahead(PrefetchFrom(w.data + tile_row * (w.cols / 2), k)) {}
+  void Enter(int64_t step) { Prefetch(ahead + step * kLine); }
+  void Load(int64_t step, I* out) const {
+    // 32 words, the sixteen values twice, times the scale by adding to the exponent.
+    const I values = _mm512_broadcast_i32x8(
+        _mm256_setr_epi16(0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0, -0x8000, -0x4100, -0x4080, -0x4040,
+                          -0x4000, -0x3FC0, -0x3F80, -0x3F40));
+    constexpr __mmask32 kNonzero = 0xFEFEFEFEU;
+    const int scale = scales[step];
+    if (scale < 2 || scale > 252) [[unlikely]] {
+      return LoadExtreme(step, out);
+    }
+    const I table = _mm512_mask_add_epi16(values, kNonzero, values,
+                                          _mm512_set1_epi16(static_cast<int16_t>((scale - 127) * 128)));
+    const I pairs = LoadU8(codes + step * (kStepColumns / 2));
+    // Low word: the whole byte, of which five bits count; high word: the high nibble.
+    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), table);
+  }
+  void LoadExtreme(int64_t step, I* out) const {
     const F values = Mul(E2m1Values(), Set(E8m0ToFloat(scales[step])));
     const I table = reinterpret_cast<I>(_mm512_cvtne2ps_pbh(values, values));
     const I pairs = LoadU8(codes + step * (kStepColumns / 2));
-    // Low word: the whole byte, of which five bits count; high word: the high nibble.
-    return _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), table);
+    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), table);
   }
 };
 
@@ -94,12 +189,14 @@ inline void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, b
   for (int64_t begin = 0; begin < steps; begin += 4) {
     for (int r = 0; r < kRows; ++r) w[r].Enter(begin);
     const int64_t end = Least(begin + 4, steps);
-    for (int64_t s = begin; s < end; ++s) {
-      I weights[kRows];
-      for (int r = 0; r < kRows; ++r) weights[r] = w[r].Load(s);
-      for (int i = 0; i < kX; ++i) {
-        const I values = LoadWords(x + i * x_stride + s * kStepColumns);
-        for (int r = 0; r < kRows; ++r) sum[i][r] = DotWords(sum[i][r], weights[r], values);
+    for (int64_t s = begin; s < end; s += W::kSteps) {
+      I weights[kRows][W::kSteps];
+      for (int r = 0; r < kRows; ++r) w[r].Load(s, weights[r]);
+      for (int k = 0; k < W::kSteps; ++k) {
+        for (int i = 0; i < kX; ++i) {
+          const I values = LoadWords(x + i * x_stride + (s + k) * kStepColumns);
+          for (int r = 0; r < kRows; ++r) sum[i][r] = DotWords(sum[i][r], weights[r][k], values);
+        }
       }
     }
   }
@@ -134,22 +231,63 @@ void DotWordsDirect(const DotJob& job) {
   int64_t r = 0;
   for (; r + 4 <= job.n_rows; r += 4) {
     const int64_t row = job.row_begin + r;
-    Row w[4] = {{*job.w, row}, {*job.w, row + 1}, {*job.w, row + 2}, {*job.w, row + 3}};
+    Row w[4] = {{*job.w, row, 0}, {*job.w, row, 1}, {*job.w, row, 2}, {*job.w, row, 3}};
     WordRows<4>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
   }
   for (; r < job.n_rows; ++r) {
-    Row w[1] = {{*job.w, job.row_begin + r}};
+    Row w[1] = {{*job.w, job.row_begin + r, 0}};
     WordRows<1>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
+  }
+}
+
+// FP8: rows that share a block of scales take them from the operands.
+void DotFp8Direct(const DotJob& job, std::byte* scratch) {
+  const Matrix& w = *job.w;
+  const int64_t steps = w.cols / kStepColumns;
+  if (steps % Fp8Unscaled::kSteps != 0) return DotWordsDirect<Fp8Words>(job);
+  static const E4m3Bytes bytes;
+  auto* scaled = reinterpret_cast<uint16_t*>(scratch);
+  int64_t next = 0;
+  for (int64_t r = 0; r < job.n_rows; r = next) {
+    const int64_t row = job.row_begin + r;
+    next = Least(job.n_rows, r + 128 - row % 128);
+    const uint8_t* scales = w.scale + row / 128 * w.scale_cols;
+    bool exact = true;
+    for (int64_t i = 0; i < job.n && exact; ++i) {
+      exact = ScaleOperands(reinterpret_cast<const uint16_t*>(job.x + i * job.x_stride), scales, steps,
+                            scaled + i * w.cols);
+    }
+    DotJob part = job;
+    part.row_begin = row;
+    part.n_rows = next - r;
+    part.y = job.y + r;
+    if (!exact) {
+      DotWordsDirect<Fp8Words>(part);
+      continue;
+    }
+    const uint8_t* codes = w.data + row * w.cols;
+    int64_t k = 0;
+    for (; k + 4 <= part.n_rows; k += 4) {
+      Fp8Unscaled rows[4];
+      for (int j = 0; j < 4; ++j) rows[j] = {codes + (k + j) * w.cols, &bytes, PrefetchFrom(codes + k * w.cols, j)};
+      WordRows<4>(rows, scaled, w.cols, job.n, steps, job.round, part.y + k, job.y_stride);
+    }
+    for (; k < part.n_rows; ++k) {
+      Fp8Unscaled rows[1] = {{codes + k * w.cols, &bytes, PrefetchFrom(codes + k * w.cols, 0)}};
+      WordRows<1>(rows, scaled, w.cols, job.n, steps, job.round, part.y + k, job.y_stride);
+    }
   }
 }
 
 template <typename Row>
 void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
-  Row source(w, row);
+  Row source(w, row, 0);
   const int64_t steps = w.cols / kStepColumns;
   for (int64_t s = 0; s < steps; ++s) {
     if (s % 4 == 0) source.Enter(s);
-    _mm512_storeu_si512(out + s * kStepColumns, source.Load(s));
+    I words;
+    source.Load(s, &words);
+    _mm512_storeu_si512(out + s * kStepColumns, words);
   }
 }
 
@@ -178,7 +316,7 @@ void DotBf16(const DotJob& job, std::byte* scratch) {
   if (job.n <= kWordTileX && job.w->cols % kStepColumns == 0) {
     switch (job.w->format) {
       case Matrix::Format::kFp8:
-        return DotWordsDirect<Fp8Words>(job);
+        return DotFp8Direct(job, scratch);
       case Matrix::Format::kFp4:
         return DotWordsDirect<Fp4Words>(job);
       case Matrix::Format::kBf16:

@@ -20,7 +20,8 @@ std::vector<KernelTable> TablesOfThisMachine() {
   const bool avx512 = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
                       __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni") != 0;
-  if (vnni && __builtin_cpu_supports("avx512bf16") != 0) tables.push_back(Avx512Bf16Table());
+  const bool bf16 = __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512vbmi") != 0;
+  if (vnni && bf16) tables.push_back(Avx512Bf16Table());
   if (vnni) tables.push_back(Avx512VnniTable());
   if (avx512) tables.push_back(Avx512Table());
   if (avx2) tables.push_back(Avx2Table());

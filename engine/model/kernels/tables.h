@@ -9,6 +9,6 @@ KernelTable PortableTable();      // plain C++, the definition the others are he
 KernelTable Avx2Table();          // AVX2, FMA
 KernelTable Avx512Table();        // AVX-512 F, BW, DQ, VL
 KernelTable Avx512VnniTable();    // and VNNI
-KernelTable Avx512Bf16Table();    // and BF16
+KernelTable Avx512Bf16Table();    // and BF16, VBMI
 
 }  // namespace longshelf::engine
