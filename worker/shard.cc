@@ -187,6 +187,10 @@ absl::Status Shard::Load() {
   engine::ModelOptions options;
   options.numerics = config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
   options.n_threads = config_.n_threads;
+  options.n_rows_max = config_.step_token_budget;
+  for (const std::string& line : engine::RefusedKernels()) {
+    spdlog::warn("kernels not used, their self-test found other bits: {}", line);
+  }
   const engine::KvLayout layout(weights_->config, options.numerics);
   if (session_ != nullptr) {
     group_transport_ = std::make_unique<engine::MpiExpertTransport>(

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/model/kv_layout.h"
+#include "engine/model/model.h"
 #include "generate_service.h"
 #include "proto/channel_settings.h"
 #include "proto/grpc_status.h"
@@ -112,6 +113,7 @@ grpc::ServerUnaryReactor* WorkerService::Status(grpc::CallbackServerContext* con
     reply->set_generation(options.generation);
     reply->set_kernel_isa(options.kernel_isa);
     reply->set_numerics(options.numerics);
+    reply->set_numerics_revision(engine::kNumericsRevision);
     *reply->mutable_load() = ToProto(core_->hub.load(), options.n_sequences_max);
     reply->mutable_load()->set_draining(core_->draining.load() || reply->load().draining());
     reply->set_ready(core_->ready.load() && !core_->draining.load());

@@ -11,8 +11,10 @@ absl::Status LocalExpertTransport::Dispatch(std::span<const std::byte> rows, siz
                                             std::vector<DispatchedRow>& received) {
   order_.resize(assignments.size());
   std::iota(order_.begin(), order_.end(), 0U);
-  std::stable_sort(order_.begin(), order_.end(),
-                   [&](uint32_t a, uint32_t b) { return assignments[a].expert < assignments[b].expert; });
+  // Ascending expert, then token: what a stable sort would give, without its buffer.
+  std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
+    return assignments[a].expert != assignments[b].expert ? assignments[a].expert < assignments[b].expert : a < b;
+  });
   received.clear();
   received.reserve(assignments.size());
   for (const uint32_t i : order_) {

@@ -68,6 +68,7 @@ void FakeModel::ClearTail(std::byte* block, int64_t n_tokens_in_block) const {
 absl::StatusOr<ForwardOutput> FakeModel::Forward(const ForwardBatch& batch) {
   ++n_forwards;
   ForwardOutput out;
+  logits_.clear();
   for (const SequenceChunk& chunk : batch.chunks) {
     State state = LoadState(chunk.state);
     // The bookkeeping of the engine is what is tested: a wrong position is its bug.
@@ -94,9 +95,10 @@ absl::StatusOr<ForwardOutput> FakeModel::Forward(const ForwardBatch& batch) {
       LONGSHELF_CHECK(record == 0);
     }
     const auto logits = Logits(digest, state.last == kPoisoned);
-    out.logits.insert(out.logits.end(), logits.begin(), logits.end());
+    logits_.insert(logits_.end(), logits.begin(), logits.end());
     ++out.n_rows;
   }
+  out.logits = logits_;
   return out;
 }
 

@@ -44,6 +44,9 @@ class FakeModel final : public SequenceModel {
 
   int64_t n_forwards = 0;
   int64_t n_tokens_computed = 0;
+
+ private:
+  std::vector<float> logits_;  // of the last Forward
 };
 
 // Not a good hash, but names are unlikely to meet.

@@ -65,17 +65,20 @@ class HashModel final : public SequenceModel {
       return s;
     }
     ForwardOutput output;
+    logits_.clear();
     for (size_t i = 0; i < batch.chunks.size(); ++i) {
       if (batch.chunks[i].want_logits == WantLogits::kNone) continue;
       const uint64_t token = (combined[2 * i] + 3 * combined[2 * i + 1]) % kVocab;
-      for (uint32_t v = 0; v < kVocab; ++v) output.logits.push_back(v == token ? 1.0F : 0.0F);
+      for (uint32_t v = 0; v < kVocab; ++v) logits_.push_back(v == token ? 1.0F : 0.0F);
       ++output.n_rows;
     }
+    output.logits = logits_;
     return output;
   }
 
  private:
   ExpertTransport& transport_;
+  std::vector<float> logits_;
 };
 
 std::unique_ptr<Executor> MakeExecutor(ExpertTransport& transport) {
