@@ -158,8 +158,8 @@ class EngineBench {
     const double median = Median(m.seconds);
     const double cpu_median = Median(m.cpu_seconds);
     csv_ << absl::StrFormat("%s,%s,%s,%d,%s,%d,%d,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%.3f\n", settings_.config,
-                            std::string(model_.kernels()), settings_.numerics, settings_.n_threads, m.phase,
-                            m.context, m.batch, m.n_tokens, median, m.seconds.front(), m.seconds.back(),
+                            std::string(model_.kernels()), settings_.numerics, settings_.n_threads, m.phase, m.context,
+                            m.batch, m.n_tokens, median, m.seconds.front(), m.seconds.back(),
                             static_cast<double>(m.n_tokens) / median, cpu_median,
                             static_cast<double>(m.n_tokens) / cpu_median)
          << std::flush;

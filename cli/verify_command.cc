@@ -46,7 +46,8 @@ int RunVerify(int argc, const char* const* argv) {
   spec.Add(&dump, "dump", "write what was computed to this file, in the form of the vectors file");
   spec.Add(&options.n_threads, "threads", "compute threads; the result does not depend on them", {1, 1024});
   spec.Add(&options.chunk_tokens, "chunk", "tokens per forward pass; the result does not depend on it", {1, 1 << 20});
-  spec.Add(&options.kernel_isa, "kernels", "avx512 or avx2; by default the best this machine has");
+  spec.Add(&options.kernels, "kernels",
+           "avx512-bf16, avx512-vnni, avx512, avx2 or portable; by default the best this machine has");
   spec.Require("model");
   spec.Require("vectors");
   if (ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();

@@ -12,6 +12,6 @@ namespace longshelf::engine {
 absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOptions& options, Report& report,
                           Dump& dump);
 absl::Status VerifyTaps(Model& model, const Vectors& vectors, Report& report, Dump& dump);
-absl::Status VerifyKernels(const Vectors& vectors, const std::string& kernel_isa, Report& report, Dump& dump);
+absl::Status VerifyKernels(const Vectors& vectors, const std::string& kernels, Report& report, Dump& dump);
 
 }  // namespace longshelf::engine

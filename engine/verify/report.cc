@@ -18,9 +18,15 @@ void Report::Note(std::string_view name, std::string_view figures) {
   out_ << "      " << name << "  " << figures << std::endl;
 }
 
+void Report::NotJudged(std::string_view name, std::string_view why) {
+  ++n_not_judged_;
+  out_ << "NOT JUDGED  " << name << "  " << why << std::endl;
+}
+
 void Report::Summary() const {
-  out_ << (all_passed() ? "PASS" : "FAIL") << "  " << n_checks_ - n_failed_ << " of " << n_checks_ << " checks passed"
-       << std::endl;
+  out_ << (all_passed() ? "PASS" : "FAIL") << "  " << n_checks_ - n_failed_ << " of " << n_checks_ << " checks passed";
+  if (n_not_judged_ > 0) out_ << ", " << n_not_judged_ << " tensors not judged";
+  out_ << std::endl;
 }
 
 std::string Figure(double value) { return absl::StrFormat("%.3g", value); }

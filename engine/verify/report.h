@@ -13,6 +13,8 @@ class Report {
   explicit Report(std::ostream& out) : out_(out) {}
   void Check(std::string_view name, bool passed, std::string_view figures);
   void Note(std::string_view name, std::string_view figures);
+  // Something the file has and nothing was compared with.
+  void NotJudged(std::string_view name, std::string_view why);
   bool all_passed() const { return n_failed_ == 0; }
   void Summary() const;
 
@@ -20,6 +22,7 @@ class Report {
   std::ostream& out_;
   int n_checks_ = 0;
   int n_failed_ = 0;
+  int n_not_judged_ = 0;
 };
 
 // "1.23e-04"

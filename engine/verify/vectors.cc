@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/status.h"
 #include "engine/model/primitives.h"
 
@@ -107,6 +108,20 @@ std::optional<double> Vectors::MetadataNumber(std::string_view key) const {
   double value = 0.0;
   if (!absl::SimpleAtod(Metadata(key), &value)) return std::nullopt;
   return value;
+}
+
+absl::StatusOr<std::vector<double>> Vectors::MetadataNumbers(std::string_view key) const {
+  std::vector<double> numbers;
+  const std::string text = Metadata(key);
+  for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
+    if (!absl::SimpleAtod(word, &numbers.emplace_back())) numbers.clear();
+    if (numbers.empty()) break;
+  }
+  if (numbers.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metadata ", std::string(key), " must be numbers apart by spaces; it is \"", text, "\""));
+  }
+  return numbers;
 }
 
 absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Vectors& vectors, const ModelConfig& config) {

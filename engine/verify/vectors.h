@@ -33,6 +33,8 @@ class Vectors {
   // From metadata: m0 -> fp32, m1 -> native.
   std::optional<Numerics> numerics() const;
   std::optional<double> MetadataNumber(std::string_view key) const;
+  // Numbers apart by spaces. INVALID_ARGUMENT: missing or not numbers.
+  absl::StatusOr<std::vector<double>> MetadataNumbers(std::string_view key) const;
   std::string Metadata(std::string_view key) const;
   const SafetensorsFile& file() const { return *file_; }
 

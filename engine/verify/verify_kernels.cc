@@ -182,7 +182,7 @@ absl::Status CheckSinkhorn(const Vectors& vectors, Report& report, Dump& dump) {
   return absl::OkStatus();
 }
 
-absl::Status CheckGemm(const Vectors& vectors, const std::string& isa, Report& report, Dump& dump) {
+absl::Status CheckGemm(const Vectors& vectors, const std::string& kernels, Report& report, Dump& dump) {
   ASSIGN_OR_RETURN(const std::vector<float> x, vectors.Floats("gemm.x", {-1, 256}));
   const int64_t n = static_cast<int64_t>(x.size()) / 256;
   for (const bool fp8 : {true, false}) {
@@ -195,14 +195,14 @@ absl::Status CheckGemm(const Vectors& vectors, const std::string& isa, Report& r
     ASSIGN_OR_RETURN(const std::vector<uint8_t> s, vectors.Bytes("gemm.s" + digit, {scale_rows, scale_cols}));
     ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats("gemm.y" + digit, {n, rows}));
     const Matrix matrix{fp8 ? Matrix::Format::kFp8 : Matrix::Format::kFp4, rows, 256, w.data(), s.data(), scale_cols};
-    const std::vector<float> y = ops::Linear(matrix, x, n, isa);
+    const std::vector<float> y = ops::Linear(matrix, x, n, kernels);
     dump.AddBf16("gemm.y" + digit, y, {n, rows});
     CheckUlp("gemm.y" + digit, y, reference, report);
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckAttention(const Vectors& vectors, const std::string& isa, Report& report, Dump& dump) {
+absl::Status CheckAttention(const Vectors& vectors, const std::string& kernels, Report& report, Dump& dump) {
   ASSIGN_OR_RETURN(const std::vector<int64_t> shape, vectors.Shape("attn.q"));
   ASSIGN_OR_RETURN(const std::vector<float> q, vectors.Floats("attn.q", {-1, -1, -1}));
   const int64_t n = shape[0];
@@ -223,7 +223,7 @@ absl::Status CheckAttention(const Vectors& vectors, const std::string& isa, Repo
     }
     const auto row = static_cast<size_t>(n_heads * width);
     const std::vector<float> out =
-        ops::Attend(std::span(q).subspan(static_cast<size_t>(i) * row, row), n_heads, width, kv, slots, sink, isa);
+        ops::Attend(std::span(q).subspan(static_cast<size_t>(i) * row, row), n_heads, width, kv, slots, sink, kernels);
     ours.insert(ours.end(), out.begin(), out.end());
   }
   dump.AddBf16("attn.out", ours, {n, n_heads, width});
@@ -233,13 +233,13 @@ absl::Status CheckAttention(const Vectors& vectors, const std::string& isa, Repo
 
 }  // namespace
 
-absl::Status VerifyKernels(const Vectors& vectors, const std::string& kernel_isa, Report& report, Dump& dump) {
+absl::Status VerifyKernels(const Vectors& vectors, const std::string& kernels, Report& report, Dump& dump) {
   RETURN_IF_ERROR(CheckFormats(vectors, report, dump));
   RETURN_IF_ERROR(CheckQuantizers(vectors, report, dump));
   RETURN_IF_ERROR(CheckRope(vectors, report, dump));
   RETURN_IF_ERROR(CheckSinkhorn(vectors, report, dump));
-  RETURN_IF_ERROR(CheckGemm(vectors, kernel_isa, report, dump));
-  return CheckAttention(vectors, kernel_isa, report, dump);
+  RETURN_IF_ERROR(CheckGemm(vectors, kernels, report, dump));
+  return CheckAttention(vectors, kernels, report, dump);
 }
 
 }  // namespace longshelf::engine

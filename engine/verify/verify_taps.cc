@@ -1,167 +1,214 @@
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <set>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "checks.h"
 #include "common/status.h"
 #include "engine/model/kv_view.h"
 #include "engine/model/sequence_memory.h"
+#include "taps_rules.h"
 
 namespace longshelf::engine {
 namespace {
 
-struct RowsFigures {
-  double equal = 0.0;  // share of rows equal in every bit
-  double p99 = 0.0;    // of relative error per row
-  double max = 0.0;
+// Collects what the model taps, the rows of several calls one after another.
+class Collector final : public TapSink {
+ public:
+  struct Taken {
+    std::vector<float> values;
+    int64_t cols = 0;
+  };
+  void Tap(std::string_view name, std::span<const float> values, int64_t cols) override {
+    Taken& taken = taken_[std::string(name)];
+    taken.cols = cols;
+    taken.values.insert(taken.values.end(), values.begin(), values.end());
+  }
+  const std::map<std::string, Taken>& taken() const { return taken_; }
+
+ private:
+  std::map<std::string, Taken> taken_;
 };
 
-RowsFigures CompareRows(const std::vector<float>& ours, const std::vector<float>& reference, int64_t cols) {
-  std::vector<double> rel;
-  size_t n_equal = 0;
-  for (size_t at = 0; at < reference.size(); at += static_cast<size_t>(cols)) {
-    double difference = 0.0;
-    double norm = 0.0;
-    bool equal = true;
-    for (size_t i = at; i < at + static_cast<size_t>(cols); ++i) {
-      const double d = static_cast<double>(ours[i]) - static_cast<double>(reference[i]);
-      // Zero may carry either sign; every other value has one representation.
-      equal = equal && ours[i] == reference[i];
-      difference += d * d;
-      norm += static_cast<double>(reference[i]) * static_cast<double>(reference[i]);
-    }
-    if (equal) ++n_equal;
-    const double r = std::sqrt(difference) / std::sqrt(std::max(norm, 1e-300));
-    rel.push_back(std::isfinite(r) ? r : HUGE_VAL);
-  }
-  return {static_cast<double>(n_equal) / static_cast<double>(std::max<size_t>(rel.size(), 1)), Quantile(rel, 0.99),
-          Quantile(rel, 1.0)};
-}
+// What a layer alone made of the reference's input.
+struct LayerRun {
+  std::vector<float> streams;  // [T, hc, D]
+  std::vector<float> rows;     // [T, head_dim]: every position's window row as it was stored
+  Collector taps;
+};
 
-// Compares every submodule output that the file has under the name the model taps it by. Notes only: the layers and the
-// caches are what is judged.
-class SubmoduleChecker final : public TapSink {
+class TapsJudge {
  public:
-  SubmoduleChecker(const Vectors& vectors, Report& report, Dump& dump)
-      : vectors_(vectors), report_(report), dump_(dump) {}
+  TapsJudge(Model& model, const Vectors& vectors, std::vector<uint32_t> tokens, Report& report, Dump& dump)
+      : model_(model),
+        vectors_(vectors),
+        tokens_(std::move(tokens)),
+        report_(report),
+        dump_(dump),
+        memory_(model.layout(), n()) {}
 
-  void Tap(std::string_view name, std::span<const float> values, int64_t cols) override {
-    if (!vectors_.Has(name)) return;
-    const int64_t rows = static_cast<int64_t>(values.size()) / cols;
-    if (name.ends_with("attn.indexer") || name.ends_with("gate.indices")) {
-      CompareSets(name, values, rows, cols);
-      return;
+  absl::Status Run() {
+    const ModelConfig& config = model_.config();
+    dump_.AddIntegers("tokens", {tokens_.begin(), tokens_.end()}, {n()});
+    ASSIGN_OR_RETURN(std::vector<float> input, vectors_.Floats("x.0", stream_shape()));
+    JudgeEmbedding(input);
+    int64_t n_judged = 0;
+    for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+      ASSIGN_OR_RETURN(const std::vector<float> reference,
+                       vectors_.Floats(absl::StrCat("x.", layer + 1), stream_shape()));
+      ASSIGN_OR_RETURN(const bool judged, JudgeLayer(layer, input, reference));
+      if (judged) ++n_judged;
+      input = reference;
     }
-    const auto reference = vectors_.Floats(name, {rows, cols});
-    if (!reference.ok()) return;
-    const std::vector<float> ours(values.begin(), values.end());
-    dump_.AddFloats(std::string(name), ours, {rows, cols});
-    const RowsFigures f = CompareRows(ours, *reference, cols);
-    report_.Note(name, absl::StrCat("rows bit-equal ", Percent(f.equal), ", p99 rel ", Figure(f.p99)));
+    const int64_t needed = (config.n_layers + 2) / 3;
+    report_.Check("layers with enough positions where nothing differs", n_judged >= needed,
+                  absl::StrCat(n_judged, " of ", config.n_layers, " (limit ", needed, ")"));
+    return JudgeLogits(input);
   }
 
  private:
-  // Rows of indices whose order means nothing.
-  void CompareSets(std::string_view name, std::span<const float> ours, int64_t rows, int64_t cols) {
-    const auto reference = vectors_.Integers(name, {rows, cols});
-    if (!reference.ok()) return;
-    const int64_t base = name.ends_with("attn.indexer") ? rows : 0;  // the file numbers entries after the T rows
-    int64_t n_equal = 0;
-    for (int64_t i = 0; i < rows; ++i) {
-      std::set<int64_t> a;
-      std::set<int64_t> b;
-      for (int64_t k = 0; k < cols; ++k) {
-        const auto at = static_cast<size_t>(i * cols + k);
-        if (ours[at] >= 0) a.insert(static_cast<int64_t>(ours[at]));
-        if ((*reference)[at] >= 0) b.insert((*reference)[at] - base);
-      }
-      if (a == b) ++n_equal;
-    }
-    report_.Note(name, absl::StrCat("rows with the same indices ",
-                                    Percent(static_cast<double>(n_equal) / static_cast<double>(rows))));
+  int64_t n() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t stream_width() const { return model_.config().hc_mult * model_.config().hidden_size; }
+  std::vector<int64_t> stream_shape() const { return {n(), model_.config().hc_mult, model_.config().hidden_size}; }
+
+  void JudgeEmbedding(const std::vector<float>& reference) {
+    const std::vector<float> embedded = model_.Embed(tokens_);
+    dump_.AddBf16("x.0", embedded, stream_shape());
+    const RowComparison rows = CompareRows(embedded, reference, stream_width());
+    report_.Check("x.0 (embedding)", rows.CountDiffering() == 0,
+                  absl::StrCat(rows.CountDiffering(), " of ", rows.size(), " positions differ (limit 0)"));
   }
 
+  // In pieces no longer than the window, so that every position's row can be read before the ring takes the next.
+  absl::StatusOr<LayerRun> RunLayer(int64_t layer, const std::vector<float>& input) {
+    const ModelConfig& config = model_.config();
+    LayerRun run;
+    const KvView view(config, model_.layout(), memory_.blocks(), memory_.state());
+    for (int64_t begin = 0; begin < n(); begin += config.window) {
+      const int64_t end = std::min(begin + config.window, n());
+      const auto piece = std::span(tokens_).subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      std::vector<float> streams(input.begin() + begin * stream_width(), input.begin() + end * stream_width());
+      RETURN_IF_ERROR(model_.ForwardLayer(layer, memory_.Chunk(begin, piece, WantLogits::kNone), streams, &run.taps));
+      run.streams.insert(run.streams.end(), streams.begin(), streams.end());
+      const std::vector<float> ring = view.WindowRing(layer, end);
+      for (int64_t p = begin; p < end; ++p) {
+        const auto row = ring.begin() + p % config.window * config.head_dim;
+        run.rows.insert(run.rows.end(), row, row + config.head_dim);
+      }
+    }
+    return run;
+  }
+
+  // True when the layer had enough positions where nothing differs yet.
+  absl::StatusOr<bool> JudgeLayer(int64_t layer, const std::vector<float>& input, const std::vector<float>& reference) {
+    ASSIGN_OR_RETURN(const LayerRun run, RunLayer(layer, input));
+    dump_.AddBf16(absl::StrCat("x.", layer + 1), run.streams, stream_shape());
+    NoteSubmodules(run.taps);
+    const ModelConfig& config = model_.config();
+    const KvView view(config, model_.layout(), memory_.blocks(), memory_.state());
+    const int64_t n_window = std::min(n(), config.window);
+    StoredRows stored;
+    stored.ratio = config.ratio(layer);
+    stored.window = config.window;
+    RETURN_IF_ERROR(JudgeCacheTensor(layer, "window", view.WindowRing(layer, n()), n_window, config.head_dim).status());
+    ASSIGN_OR_RETURN(stored.rows, JudgeCacheTensor(layer, "rows", run.rows, n(), config.head_dim));
+    if (stored.ratio != 0) {
+      const int64_t n_entries = n() / stored.ratio;
+      ASSIGN_OR_RETURN(stored.entries,
+                       JudgeCacheTensor(layer, "entries", view.Entries(layer, n_entries), n_entries, config.head_dim));
+      if (stored.ratio == 4) {
+        ASSIGN_OR_RETURN(stored.index_keys, JudgeCacheTensor(layer, "index_keys", view.IndexKeys(layer, n_entries),
+                                                             n_entries, config.index_head_dim));
+        RETURN_IF_ERROR(JudgeChosen(layer, run.taps, stored));
+      }
+    }
+    const std::string name = absl::StrCat("layer ", layer, " alone");
+    const RowComparison streams = CompareRows(run.streams, reference, stream_width());
+    JudgeAllPositions(name, streams, vectors_.Metadata(absl::StrCat("floor_layer_", layer)), report_);
+    return JudgeCleanPositions(name + ", clean", streams, stored, report_);
+  }
+
+  absl::StatusOr<RowComparison> JudgeCacheTensor(int64_t layer, std::string_view kind, const std::vector<float>& ours,
+                                                 int64_t rows, int64_t cols) {
+    const std::string name = absl::StrCat("cache.", layer, ".", std::string(kind));
+    dump_.AddBf16(name, ours, {rows, cols});
+    ASSIGN_OR_RETURN(const std::vector<float> reference, vectors_.Floats(name, {rows, cols}));
+    RowComparison comparison = CompareRows(ours, reference, cols);
+    JudgeCache(name, comparison, RuleOfCache(kind), report_);
+    return comparison;
+  }
+
+  absl::Status JudgeChosen(int64_t layer, const Collector& taps, const StoredRows& stored) {
+    const std::string name = absl::StrCat("layers.", layer, ".attn.indexer");
+    if (!vectors_.Has(name)) return absl::OkStatus();
+    const Collector::Taken& taken = taps.taken().at(name);
+    ASSIGN_OR_RETURN(const std::vector<int64_t> shape, vectors_.Shape(name));
+    if (shape.size() != 2) return absl::InvalidArgumentError(absl::StrCat(name, ": must have two dimensions"));
+    ASSIGN_OR_RETURN(const std::vector<int64_t> reference, vectors_.Integers(name, {n(), shape[1]}));
+    std::vector<std::vector<int64_t>> ours(static_cast<size_t>(n()));
+    std::vector<std::vector<int64_t>> theirs(static_cast<size_t>(n()));
+    std::vector<int64_t> numbered;
+    for (int64_t p = 0; p < n(); ++p) {
+      for (int64_t k = 0; k < taken.cols; ++k) {
+        const auto entry = static_cast<int64_t>(taken.values[static_cast<size_t>(p * taken.cols + k)]);
+        if (entry < 0) continue;
+        ours[static_cast<size_t>(p)].push_back(entry);
+      }
+      for (int64_t k = 0; k < shape[1]; ++k) {
+        const int64_t entry = reference[static_cast<size_t>(p * shape[1] + k)];
+        // The file numbers entries after the T rows.
+        if (entry >= 0) theirs[static_cast<size_t>(p)].push_back(entry - n());
+        const bool has = k < taken.cols && taken.values[static_cast<size_t>(p * taken.cols + k)] >= 0.0F;
+        numbered.push_back(has ? static_cast<int64_t>(taken.values[static_cast<size_t>(p * taken.cols + k)]) + n()
+                               : int64_t{-1});
+      }
+    }
+    dump_.AddIntegers(name, numbered, {n(), shape[1]});
+    JudgeIndexer(name, ours, theirs, stored, model_.config().index_topk, report_);
+    return absl::OkStatus();
+  }
+
+  // Inner results that the file has under the name the model taps them by. Notes only: layers and caches are judged.
+  void NoteSubmodules(const Collector& taps) {
+    for (const auto& [name, taken] : taps.taken()) {
+      if (!vectors_.Has(name) || name.ends_with("attn.indexer") || name.ends_with("gate.indices")) continue;
+      const int64_t rows = static_cast<int64_t>(taken.values.size()) / taken.cols;
+      const auto reference = vectors_.Floats(name, {rows, taken.cols});
+      if (!reference.ok()) continue;
+      dump_.AddFloats(name, taken.values, {rows, taken.cols});
+      const RowComparison comparison = CompareRows(taken.values, *reference, taken.cols);
+      report_.Note(name, absl::StrCat(comparison.CountDiffering(), " of ", rows, " rows differ, 97 % within rel ",
+                                      Figure(Quantile(comparison.rel, 0.97))));
+    }
+  }
+
+  absl::Status JudgeLogits(const std::vector<float>& input) {
+    const int64_t vocab = model_.config().vocab_size;
+    const std::vector<float> logits = model_.Logits(input, n());
+    dump_.AddFloats("logits", logits, {n(), vocab});
+    if (!vectors_.Has("logits")) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::vector<float> reference, vectors_.Floats("logits", {n(), vocab}));
+    JudgeHead(CompareRows(logits, reference, vocab), report_);
+    return absl::OkStatus();
+  }
+
+  Model& model_;
   const Vectors& vectors_;
+  const std::vector<uint32_t> tokens_;
   Report& report_;
   Dump& dump_;
+  SequenceMemory memory_;
 };
-
-absl::Status CheckCache(const Vectors& vectors, const std::string& name, const std::vector<float>& ours, int64_t rows,
-                        int64_t cols, Report& report, Dump& dump) {
-  dump.AddBf16(name, ours, {rows, cols});
-  if (!vectors.Has(name)) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats(name, {rows, cols}));
-  const RowsFigures f = CompareRows(ours, reference, cols);
-  report.Check(name, f.equal >= 0.95,
-               absl::StrCat("rows bit-equal ", Percent(f.equal), " (limit 95 %), max rel ", Figure(f.max)));
-  return absl::OkStatus();
-}
-
-absl::Status CheckCaches(Model& model, const Vectors& vectors, int64_t layer, SequenceMemory& memory, int64_t n_tokens,
-                         Report& report, Dump& dump) {
-  const ModelConfig& config = model.config();
-  const std::string prefix = absl::StrCat("cache.", layer, ".");
-  const KvView view(model.config(), model.layout(), memory.blocks(), memory.state());
-  const int64_t n_window = std::min(n_tokens, config.window);
-  RETURN_IF_ERROR(CheckCache(vectors, prefix + "window", view.WindowRing(layer, n_tokens), n_window, config.head_dim,
-                             report, dump));
-  const int ratio = config.ratio(layer);
-  if (ratio == 0) return absl::OkStatus();
-  const int64_t n_entries = n_tokens / ratio;
-  RETURN_IF_ERROR(CheckCache(vectors, prefix + "entries", view.Entries(layer, n_entries), n_entries, config.head_dim,
-                             report, dump));
-  if (ratio != 4) return absl::OkStatus();
-  return CheckCache(vectors, prefix + "index_keys", view.IndexKeys(layer, n_entries), n_entries, config.index_head_dim,
-                    report, dump);
-}
 
 }  // namespace
 
 absl::Status VerifyTaps(Model& model, const Vectors& vectors, Report& report, Dump& dump) {
   const ModelConfig& config = model.config();
-  ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, ReadTokens(vectors, config));
-  const auto n = static_cast<int64_t>(tokens.size());
-  const std::vector<int64_t> stream_shape = {n, config.hc_mult, config.hidden_size};
-  const int64_t stream_width = config.hc_mult * config.hidden_size;
+  ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, ReadTokens(vectors, config));
   if (!vectors.Has(absl::StrCat("x.", config.n_layers)) || vectors.Has(absl::StrCat("x.", config.n_layers + 1))) {
     return absl::InvalidArgumentError(
         absl::StrCat("the taps file does not have x.0 .. x.", config.n_layers, ": it is of another model"));
   }
-  dump.AddIntegers("tokens", {tokens.begin(), tokens.end()}, {n});
-
-  ASSIGN_OR_RETURN(std::vector<float> input, vectors.Floats("x.0", stream_shape));
-  const std::vector<float> embedded = model.Embed(tokens);
-  dump.AddBf16("x.0", embedded, stream_shape);
-  const RowsFigures e = CompareRows(embedded, input, stream_width);
-  report.Check("x.0 (embedding)", e.equal == 1.0,
-               absl::StrCat("positions bit-equal ", Percent(e.equal), " (limit 100 %)"));
-
-  SequenceMemory memory(model.layout(), n);
-  SubmoduleChecker submodules(vectors, report, dump);
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const std::string name = absl::StrCat("x.", layer + 1);
-    ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats(name, stream_shape));
-    std::vector<float> streams = input;
-    RETURN_IF_ERROR(model.ForwardLayer(layer, memory.Chunk(0, tokens, WantLogits::kNone), streams, &submodules));
-    dump.AddBf16(name, streams, stream_shape);
-    const RowsFigures f = CompareRows(streams, reference, stream_width);
-    const std::string floor = vectors.Metadata(absl::StrCat("floor_layer_", layer));
-    report.Check(absl::StrCat("layer ", layer, " alone"), f.equal >= 0.85 && f.p99 <= 3e-2 && f.max <= 8e-2,
-                 absl::StrCat("positions bit-equal ", Percent(f.equal), " (limit 85 %), p99 rel ", Figure(f.p99),
-                              " (3e-2), max rel ", Figure(f.max), " (8e-2); reference floor ", floor));
-    RETURN_IF_ERROR(CheckCaches(model, vectors, layer, memory, n, report, dump));
-    input = reference;
-  }
-  const std::vector<float> logits = model.Logits(input, n);
-  dump.AddFloats("logits", logits, {n, config.vocab_size});
-  if (vectors.Has("logits")) {
-    ASSIGN_OR_RETURN(const std::vector<float> reference, vectors.Floats("logits", {n, config.vocab_size}));
-    const RowsFigures f = CompareRows(logits, reference, config.vocab_size);
-    report.Check("head alone", f.max <= 1e-3, absl::StrCat("max rel ", Figure(f.max), " (limit 1e-3)"));
-  }
-  return absl::OkStatus();
+  return TapsJudge(model, vectors, std::move(tokens), report, dump).Run();
 }
 
 }  // namespace longshelf::engine

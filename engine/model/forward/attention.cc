@@ -68,8 +68,7 @@ void Attention::Run(Ops& ops, const SublayerInput& input, std::span<const Sequen
 }
 
 // Everything that reads the layer's input, then what is done to each row of it.
-void Attention::Project(Ops& ops, const SublayerInput& input, std::span<const SequenceRows> parts,
-                        const Tapper& taps) {
+void Attention::Project(Ops& ops, const SublayerInput& input, std::span<const SequenceRows> parts, const Tapper& taps) {
   const ModelConfig& config = ops.config();
   const int64_t n = input.n;
   qr_ = ops.memory().Take<float>(n * config.q_lora_rank);
@@ -195,8 +194,7 @@ void Attention::FinishQueryHeads(const Ops& ops, int64_t row, int64_t first_head
   for (int64_t h = row * config.n_heads + first_head; h < row * config.n_heads + first_head + n_heads; ++h) {
     float* head = q_ + h * config.head_dim;
     NormalizeQuery(ops, head, config.head_dim);
-    ops.kernels().rotate(head + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, false,
-                         ops.native());
+    ops.kernels().rotate(head + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, false, ops.native());
     ops.Pack(head, config.head_dim, q_rows_, h);
   }
 }
@@ -224,9 +222,8 @@ void Attention::ProjectOutput(Ops& ops, int64_t n, float* z) {
       OperandRows rows = o_rows_;
       rows.data = o_rows_.row(g);
       rows.stride = n_groups * o_rows_.stride;
-      jobs[static_cast<size_t>(g - begin)] =
-          ops.DotPart(weights_.wo_a, g * config.o_lora_rank, config.o_lora_rank, rows, n, u + g * config.o_lora_rank,
-                      u_width, true);
+      jobs[static_cast<size_t>(g - begin)] = ops.DotPart(weights_.wo_a, g * config.o_lora_rank, config.o_lora_rank,
+                                                         rows, n, u + g * config.o_lora_rank, u_width, true);
     }
     ops.Run({jobs.data(), static_cast<size_t>(end - begin)});
   }

@@ -68,14 +68,14 @@ class Attention {
   std::optional<Indexer> indexer_;
 
   // Of the step, in its workspace.
-  float* qr_ = nullptr;             // [n, q_lora_rank]
-  OperandRows qr_rows_;             // [n]
-  float* kv_ = nullptr;             // [n, head_dim]
-  std::byte* records_ = nullptr;    // [n, entry_bytes]: this step's window rows, packed
-  float* q_ = nullptr;              // [n, n_heads, head_dim]
-  OperandRows q_rows_;              // [n * n_heads]
-  OperandRows o_rows_;              // [n * o_groups]
-  ChosenEntries chosen_;            // ratio 4
+  float* qr_ = nullptr;           // [n, q_lora_rank]
+  OperandRows qr_rows_;           // [n]
+  float* kv_ = nullptr;           // [n, head_dim]
+  std::byte* records_ = nullptr;  // [n, entry_bytes]: this step's window rows, packed
+  float* q_ = nullptr;            // [n, n_heads, head_dim]
+  OperandRows q_rows_;            // [n * n_heads]
+  OperandRows o_rows_;            // [n * o_groups]
+  ChosenEntries chosen_;          // ratio 4
 };
 
 // Scratch of one work item of attention.

@@ -28,8 +28,11 @@ struct ChosenEntries {
 class Indexer {
  public:
   Indexer(const IndexerWeights& weights, const KvLayout& layout, int64_t layer, const RopeTable& rope)
-      : weights_(weights), layout_(layout), layer_(layer), rope_(rope), compressor_(weights.compressor, 4,
-                                                                                    layout.index_head_dim()) {}
+      : weights_(weights),
+        layout_(layout),
+        layer_(layer),
+        rope_(rope),
+        compressor_(weights.compressor, 4, layout.index_head_dim()) {}
 
   static constexpr int kProjections = Compressor::kProjections + 1;
   void Project(Ops& ops, const SublayerInput& input, DotJob* jobs);

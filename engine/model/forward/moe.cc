@@ -61,43 +61,57 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
     return s;
   }
 
+  const std::span<const Group> groups = GroupByExpert(ops, exchange.received);
+  RunHidden(ops, exchange.received, groups);
   const auto n_received = static_cast<int64_t>(exchange.received.size());
-  auto* groups = ops.memory().Take<Group>(n_received);
-  int64_t n_groups = 0;
-  for (int64_t i = 0; i < n_received; ++i) {  // rows of one expert are adjacent
-    const ExpertWeights* expert = &weights_.experts[exchange.received[static_cast<size_t>(i)].expert];
-    if (n_groups == 0 || groups[n_groups - 1].expert != expert) groups[n_groups++] = {i, 0, expert};
-    ++groups[n_groups - 1].n;
-  }
-  const std::span<const Group> of_experts(groups, static_cast<size_t>(n_groups));
-  RunHidden(ops, exchange.received, of_experts);
-  const ExpertRowFormat result_format = ResultRowFormat(ops);
-  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(result_format, width));
+  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(ResultRowFormat(ops), width));
   auto* results = ops.memory().Take<std::byte>(n_received * result_bytes);
   float* shared_out = ops.memory().Take<float>(n * width);
-  RunOutput(ops, of_experts, results, n, shared_out);
+  RunOutput(ops, groups, results, n, shared_out);
   taps.Tap("ffn.shared_experts", {shared_out, static_cast<size_t>(n * width)}, width);
 
   auto* combined = ops.memory().Take<std::byte>(n * top_k * result_bytes);
-  if (absl::Status s =
-          transport.Combine({results, static_cast<size_t>(n_received * result_bytes)},
-                            static_cast<size_t>(result_bytes), {combined, static_cast<size_t>(n * top_k * result_bytes)});
+  if (absl::Status s = transport.Combine({results, static_cast<size_t>(n_received * result_bytes)},
+                                         static_cast<size_t>(result_bytes),
+                                         {combined, static_cast<size_t>(n * top_k * result_bytes)});
       !s.ok()) {
     return s;
   }
+  AddResults(ops, n, combined, shared_out, y);
+  return absl::OkStatus();
+}
+
+// Rows of one expert are adjacent.
+std::span<const Moe::Group> Moe::GroupByExpert(Ops& ops, const std::vector<DispatchedRow>& received) const {
+  const auto n_received = static_cast<int64_t>(received.size());
+  auto* groups = ops.memory().Take<Group>(n_received);
+  size_t n_groups = 0;
+  for (int64_t i = 0; i < n_received; ++i) {
+    const ExpertWeights* expert = &weights_.experts[received[static_cast<size_t>(i)].expert];
+    if (n_groups == 0 || groups[n_groups - 1].expert != expert) groups[n_groups++] = {i, 0, expert};
+    ++groups[n_groups - 1].n;
+  }
+  return {groups, n_groups};
+}
+
+// y = the experts' results of a token in ascending expert id, which is the order of its assignments, then the shared
+// expert's: the one order of this sum.
+void Moe::AddResults(Ops& ops, int64_t n, const std::byte* combined, const float* shared, float* y) const {
+  const int64_t width = ops.config().hidden_size;
+  const int64_t top_k = ops.config().n_experts_per_token;
+  const ExpertRowFormat format = ResultRowFormat(ops);
+  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(format, width));
   ops.pool().Run(n, [&](int64_t i, int thread) {
     float* out = y + i * width;
     auto* row = reinterpret_cast<float*>(ops.scratch(thread));
-    // Assignments of a token are in ascending expert id: the one order of this sum.
     for (int64_t k = 0; k < top_k; ++k) {
       const std::byte* result = combined + (i * top_k + k) * result_bytes;
-      DecodeExpertRow(ops.kernels(), result_format, result, width, k == 0 ? out : row);
+      DecodeExpertRow(ops.kernels(), format, result, width, k == 0 ? out : row);
       if (k > 0) ops.kernels().add_row(row, width, out);
     }
-    ops.kernels().add_row(shared_out + i * width, width, out);
+    ops.kernels().add_row(shared + i * width, width, out);
     ops.Round(out, width);
   });
-  return absl::OkStatus();
 }
 
 // Scores of one token to its assignments, ascending expert.
@@ -204,7 +218,8 @@ void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results,
       x.data = hidden_.row(first);
       ops.RunSerial(ops.DotPart(group.expert->w2, begin, columns, x, rows, out, columns, true), thread);
       for (int64_t i = 0; i < rows; ++i) {
-        EncodeResultPart(ops.kernels(), format, out + i * columns, begin, columns, results + (first + i) * result_bytes);
+        EncodeResultPart(ops.kernels(), format, out + i * columns, begin, columns,
+                         results + (first + i) * result_bytes);
       }
     }
   });

@@ -20,8 +20,8 @@ struct ExpertExchange {
   std::vector<DispatchedRow> received;
 };
 
-// Mixture of experts of one layer for one step: gate, dispatch, experts, combine, shared expert (model.py: Gate, Expert,
-// MoE).
+// Mixture of experts of one layer for one step: gate, dispatch, experts, combine, shared expert (model.py: Gate,
+// Expert, MoE).
 class Moe {
  public:
   Moe(const MoeWeights& weights, bool hash_routed) : weights_(weights), hash_routed_(hash_routed) {}
@@ -40,9 +40,11 @@ class Moe {
 
   void Route(Ops& ops, std::span<const uint32_t> tokens, int64_t i, ExpertAssignment* assignments) const;
   void TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& assignments, int64_t top_k) const;
+  std::span<const Group> GroupByExpert(Ops& ops, const std::vector<DispatchedRow>& received) const;
   // The two halves of every expert that has rows, and, with rows of this shard, of the shared expert.
   void RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::span<const Group> groups);
   void RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared);
+  void AddResults(Ops& ops, int64_t n, const std::byte* combined, const float* shared, float* y) const;
 
   const MoeWeights& weights_;
   const bool hash_routed_;

@@ -21,8 +21,8 @@ int64_t WidestColumns(const ModelConfig& c) {
 }
 
 int64_t ItemScratchBytes(const ModelConfig& c) {
-  const int64_t row = 4 * (std::max({c.hidden_size, c.q_lora_rank, RoundUpToStep(c.head_dim), c.index_head_dim}) +
-                           2 * c.rope_dim);
+  const int64_t row =
+      4 * (std::max({c.hidden_size, c.q_lora_rank, RoundUpToStep(c.head_dim), c.index_head_dim}) + 2 * c.rope_dim);
   return std::max({row, AttentionScratchBytes(c), ExpertScratchBytes(c), IndexScratchBytes(c.index_head_dim)});
 }
 
@@ -47,8 +47,8 @@ size_t StepMemoryBytes(const ModelConfig& c, const KvLayout& layout, int64_t n_r
   row += kFloat * c.n_routed_experts + kWithOperand * 2 * RoundUpToStep(shared_inner);
   row += kFloat * c.n_experts_per_token * c.hidden_size;
   row += 64;
-  const int64_t received =
-      64 + kWithOperand * (RoundUpToStep(c.hidden_size) + RoundUpToStep(c.moe_intermediate_size)) + kFloat * c.hidden_size;
+  const int64_t received = 64 + kWithOperand * (RoundUpToStep(c.hidden_size) + RoundUpToStep(c.moe_intermediate_size)) +
+                           kFloat * c.hidden_size;
   const int64_t scores = kFloat * (kIndexScores + c.max_positions / 4 + kTileKeys * kTileKeys);
   const int64_t threads = n_threads * (DotScratchBytes(WidestColumns(c)) + ItemScratchBytes(c) + 64);
   return static_cast<size_t>(n_rows * row + n_received * received + n_logits * kFloat * 2 * c.vocab_size + scores +

@@ -104,11 +104,11 @@ inline constexpr int64_t kMaxKeyWidth = 4096;
 inline float WeightAt(const Matrix& w, int64_t row, int64_t column) {
   switch (w.format) {
     case Matrix::Format::kFp8:
-      return E4m3ToFloat(w.data[row * w.cols + column]) *
-             E8m0ToFloat(w.scale[row / 128 * w.scale_cols + column / 128]);
+      return E4m3ToFloat(w.data[row * w.cols + column]) * E8m0ToFloat(w.scale[row / 128 * w.scale_cols + column / 128]);
     case Matrix::Format::kFp4: {
       const uint8_t pair = w.data[row * (w.cols / 2) + column / 2];
-      return E2m1ToFloat(column % 2 != 0 ? pair >> 4 : pair & 15) * E8m0ToFloat(w.scale[row * w.scale_cols + column / 32]);
+      return E2m1ToFloat(column % 2 != 0 ? pair >> 4 : pair & 15) *
+             E8m0ToFloat(w.scale[row * w.scale_cols + column / 32]);
     }
     case Matrix::Format::kBf16: {
       uint16_t bits;

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "rows.h"
+#include "quantize_rows.h"
 
 // The parts of the index scores that every table shares.
 namespace longshelf::engine {

@@ -7,10 +7,10 @@
 
 // The operations that decide bits, one table per instruction set, chosen once at start.
 //
-// Bits are defined without reference to a vector width, a tile or a thread (docs/numerics.md, "sum order 2"): a sum over
-// columns runs in sixteen lanes; in step s lane l takes column 32 s + 2 l + 1, then column 32 s + 2 l, each by one fused
-// multiply-add; after the last step the lanes are folded by one tree. Missing columns of the last step count as zero.
-// Denormals are zero on the way in and out: callers hold a FlushDenormals.
+// Bits are defined without reference to a vector width, a tile or a thread (docs/numerics.md, "sum order 2"): a sum
+// over columns runs in sixteen lanes; in step s lane l takes column 32 s + 2 l + 1, then column 32 s + 2 l, each by one
+// fused multiply-add; after the last step the lanes are folded by one tree. Missing columns of the last step count as
+// zero. Denormals are zero on the way in and out: callers hold a FlushDenormals.
 namespace longshelf::engine {
 
 // Columns of one step of a sum.
@@ -114,8 +114,7 @@ struct KernelTable {
   void (*finish_head)(const float* sums, SoftmaxState state, float sink, int64_t width, Operand form, float* out);
 
   // Quantises n_heads queries [n_heads, width].
-  void (*pack_index_query)(const float* q, const float* weights, int64_t n_heads, int64_t width,
-                           const IndexQuery& out);
+  void (*pack_index_query)(const float* q, const float* weights, int64_t n_heads, int64_t width, const IndexQuery& out);
   // score = round(sum over heads ascending of round(relu(round(dot)) * weight)), rounded to BF16.
   void (*index_scores)(const IndexJob& job, std::byte* scratch);
 

@@ -119,89 +119,6 @@ void RoundRow(float* x, int64_t n) {
   MapRow(x, n, x, [](int64_t, F v) { return RoundToBf16(v); });
 }
 
-// Of |x| <= 448 in units of the scale: the nearest E4M3 value, ties to even.
-inline F SnapE4m3(F magnitude) {
-  const F subnormal = Sub(Add(magnitude, Set(0x1p14F)), Set(0x1p14F));
-  const I bits = Bits(magnitude);
-  const I rounded = AddI(AddI(bits, SetI(0x0007FFFF)), AndI(Shr<20>(bits), SetI(1)));
-  const F normal = OfBits(AndI(rounded, SetI(static_cast<int32_t>(0xFFF00000U))));
-  return Select(Less(magnitude, Set(0x1p-6F)), subnormal, normal);
-}
-
-// Code of a snapped magnitude.
-inline I CodeE4m3(F snapped) {
-  const I subnormal = ToInt(Mul(snapped, Set(0x1p9F)));
-  const I normal = SubI(Shr<20>(Bits(snapped)), SetI(120 << 3));
-  return SelectI(Less(snapped, Set(0x1p-6F)), subnormal, normal);
-}
-
-inline float LargestMagnitude(const float* x, int64_t n) {
-  F largest = Zero();
-  for (int64_t i = 0; i < n; i += kLanes) largest = Max(Magnitude(LoadSome(x + i, n - i)), largest);
-  return Largest(largest);
-}
-
-// UE8M0 code of the scale of a group with this largest magnitude.
-inline uint8_t ScaleCodeE4m3(float largest) {
-  return CeilPowerOfTwoCode((largest > 1e-4F ? largest : 1e-4F) * (1.0F / 448.0F));
-}
-
-void QuantizeRow(float* x, int64_t n, int64_t group) {
-  for (int64_t begin = 0; begin < n; begin += group) {
-    float* v = x + begin;
-    const int64_t width = Least(group, n - begin);
-    const float scale = E8m0ToFloat(ScaleCodeE4m3(LargestMagnitude(v, width)));
-    const F down = Set(1.0F / scale);
-    const F up = Set(scale);
-    MapRow(v, width, v, [&](int64_t, F value) {
-      const F snapped = SnapE4m3(Min(Magnitude(Mul(value, down)), Set(448.0F)));
-      const F quantized = OfBits(OrI(Bits(Mul(snapped, up)), SignOf(value)));
-      return Select(IsNan(value), value, quantized);
-    });
-  }
-}
-
-uint8_t EncodeE4m3Group(const float* x, int64_t n, uint8_t* codes) {
-  const uint8_t scale_code = ScaleCodeE4m3(LargestMagnitude(x, n));
-  const F down = Set(1.0F / E8m0ToFloat(scale_code));
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const F value = LoadSome(x + i, n - i);
-    const F snapped = SnapE4m3(Min(Magnitude(Mul(value, down)), Set(448.0F)));
-    const I code = OrI(CodeE4m3(snapped), AndI(Shr<24>(Bits(value)), SetI(0x80)));
-    const I stored = SelectI(IsNan(value), SetI(0x7F), code);
-    if (n - i >= kLanes) {
-      StoreU8(stored, codes + i);
-    } else {
-      uint8_t padded[kLanes];
-      StoreU8(stored, padded);
-      for (int64_t l = 0; l < n - i; ++l) codes[i + l] = padded[l];
-    }
-  }
-  return scale_code;
-}
-
-inline F ValueE4m3(I code) {
-  const I magnitude = AndI(code, SetI(0x7F));
-  const Mask subnormal = LessI(magnitude, SetI(8));
-  const F scaled = Mul(FromInt(magnitude), Set(0x1p-9F));
-  const F normal = OfBits(AddI(Shl<20>(magnitude), SetI(120 << 23)));
-  const F value = Select(subnormal, scaled, normal);
-  return OfBits(OrI(Bits(value), Shl<24>(AndI(code, SetI(0x80)))));
-}
-
-void DecodeE4m3Row(const uint8_t* codes, int64_t n, float scale, float* out) {
-  const F up = Set(scale);
-  for (int64_t i = 0; i < n; i += kLanes) {
-    if (n - i >= kLanes) {
-      Store(Mul(ValueE4m3(LoadU8(codes + i)), up), out + i);
-    } else {
-      uint8_t padded[kLanes] = {};
-      for (int64_t l = 0; l < n - i; ++l) padded[l] = codes[i + l];
-      StoreSome(Mul(ValueE4m3(LoadU8(padded)), up), n - i, out + i);
-    }
-  }
-}
-
 void Rotate(float* x, const float* cos, const float* sin, int64_t n_pairs, bool inverse, bool round) {
   for (int64_t i = 0; i < n_pairs; i += kLanes) {
     const int64_t n = Least(kLanes, n_pairs - i);
@@ -312,43 +229,6 @@ void Pack(const float* x, int64_t columns, Operand form, std::byte* out) {
   for (int64_t i = 0; i < RoundUpToStep(columns); i += kLanes) {
     StoreU16(Shr<16>(Bits(i < columns ? LoadSome(x + i, columns - i) : Zero())), words + i);
   }
-}
-
-// Scores of a tile (scaled here) to probabilities, running maximum and sum; keys outside [begin, end) become 0. Returns
-// what the sums so far must be multiplied with.
-inline float SoftmaxTile(float* p, int64_t begin, int64_t end, float scale, bool round, SoftmaxState* state) {
-  F scores[kTileKeys / kLanes];
-  float positions[kLanes];
-  for (int l = 0; l < kLanes; ++l) positions[l] = static_cast<float>(l);
-  const F lane = Load(positions);
-  const F none = Set(-std::numeric_limits<float>::infinity());
-  F largest = none;
-  for (int64_t v = 0; v < kTileKeys / kLanes; ++v) {
-    const F at = Add(lane, Set(static_cast<float>(v * kLanes)));
-    const F score = Mul(Load(p + v * kLanes), Set(scale));
-    const F from = Select(Less(at, Set(static_cast<float>(begin))), none, score);
-    scores[v] = Select(Less(at, Set(static_cast<float>(end))), from, none);
-    largest = Max(scores[v], largest);
-  }
-  const float previous = state->max;
-  const float tile_max = Largest(largest);
-  state->max = tile_max > previous ? tile_max : previous;
-  float factor[kLanes];
-  Store(Exp(Set(previous - state->max)), factor);
-  F sum = Zero();
-  for (int64_t v = 0; v < kTileKeys / kLanes; ++v) {
-    const F value = Exp(Sub(scores[v], Set(state->max)));
-    sum = Add(sum, value);
-    Store(RoundIf(round, value), p + v * kLanes);
-  }
-  state->sum = state->sum * factor[0] + Fold(sum);
-  return factor[0];
-}
-
-inline float SoftmaxDenominator(SoftmaxState state, float sink) {
-  float last[kLanes];
-  Store(Exp(Set(sink - state.max)), last);
-  return state.sum + last[0];
 }
 
 }  // namespace

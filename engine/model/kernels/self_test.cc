@@ -225,8 +225,8 @@ class Comparison {
       std::vector<SoftmaxState> states(static_cast<size_t>(n_heads), {-HUGE_VALF, 0.0F});
       Aligned<float> sums(n_heads * RoundUpToStep(width));
       Aligned<float> work(n_heads * kTileKeys);
-      AttendJob job{operand.data(), stride,      form, n_heads,       width,       0.05F,
-                    packed,         tile.data(), begin, n_keys, states.data(), sums.data(), work.data()};
+      AttendJob job{operand.data(), stride, form,   n_heads,       width,       0.05F,      packed,
+                    tile.data(),    begin,  n_keys, states.data(), sums.data(), work.data()};
       t.attend(job);
       job.begin = 0;
       job.end = (n_keys + 1) / 2;

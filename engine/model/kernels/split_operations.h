@@ -1,6 +1,6 @@
 #pragma once
 
-#include "dot_split.h"
+#include "attend_split.h"
 #include "index_vector.h"
 #include "row_operations.h"
 

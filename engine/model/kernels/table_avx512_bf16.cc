@@ -11,7 +11,7 @@ inline I DotBytes(I sum, I keys, I query) { return _mm512_dpbusd_epi32(sum, keys
 }  // namespace
 }  // namespace longshelf::engine
 
-#include "dot_bf16.h"
+#include "attend_bf16.h"
 #include "index_vector.h"
 #include "row_operations.h"
 #include "tables.h"

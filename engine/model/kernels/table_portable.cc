@@ -1,6 +1,7 @@
 #include "lanes_portable.h"
 //
 #include "row_operations.h"
+#include "softmax_rows.h"
 #include "tables.h"
 
 // The definition of every sum, one scalar at a time. The operations on rows share their text with the vector tables

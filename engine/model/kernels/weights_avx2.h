@@ -19,11 +19,11 @@ inline __m256i WordsOfSixteenE4m3(const uint8_t* codes) {
   const __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi16(0x7F));
   const __m256i normal = _mm256_add_epi16(_mm256_slli_epi16(magnitude, 4), _mm256_set1_epi16(120 << 7));
   // Bytes 0 to 7: low bytes of BF16 m * 2^-9, the subnormals, for m = 0 to 7; then their high bytes.
-  const __m256i bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(
-      0x00, 0x00, static_cast<char>(0x80), static_cast<char>(0xC0), 0x00, 0x20, 0x40, 0x60, 0x00, 0x3B, 0x3B, 0x3B,
-      0x3C, 0x3C, 0x3C, 0x3C));
-  const __m256i at = _mm256_or_si256(_mm256_or_si256(magnitude, _mm256_slli_epi16(magnitude, 8)),
-                                     _mm256_set1_epi16(0x0800));
+  const __m256i bytes =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0x00, 0x00, static_cast<char>(0x80), static_cast<char>(0xC0), 0x00,
+                                                0x20, 0x40, 0x60, 0x00, 0x3B, 0x3B, 0x3B, 0x3C, 0x3C, 0x3C, 0x3C));
+  const __m256i at =
+      _mm256_or_si256(_mm256_or_si256(magnitude, _mm256_slli_epi16(magnitude, 8)), _mm256_set1_epi16(0x0800));
   const __m256i is_subnormal = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), magnitude);
   const __m256i value = _mm256_blendv_epi8(normal, _mm256_shuffle_epi8(bytes, at), is_subnormal);
   return _mm256_or_si256(value, _mm256_and_si256(_mm256_slli_epi16(code, 8), _mm256_set1_epi16(-0x8000)));

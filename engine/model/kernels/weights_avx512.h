@@ -30,8 +30,8 @@ inline I WordsOfE4m3(const uint8_t* codes) {
 }
 
 inline F E2m1Values() {
-  return _mm512_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F, -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F,
-                        -4.0F, -6.0F);
+  return _mm512_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F, -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F,
+                        -6.0F);
 }
 // 32 FP4 codes times their scale: sixteen bytes, low nibble = even column.
 inline void SplitE2m1(const uint8_t* codes, float scale, F* odd, F* even) {

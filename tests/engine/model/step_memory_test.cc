@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <random>
 #include <vector>
 

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -52,26 +54,37 @@ std::filesystem::path CopyWith(const std::filesystem::path& from, const std::str
   return to;
 }
 
-class Given : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
+// Every vectors file of the repository but the long one, which is a test of its own.
+std::vector<std::string> GivenFiles() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(testing::FixturePath("vectors"))) {
+    const std::string name = entry.path().stem().string();
+    if (!name.ends_with(".70000")) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
 
-TEST_P(Given, VectorsPassInTheirNumerics) { EXPECT_TRUE(Passes(Options(GetParam().first, GetParam().second))); }
+class Given : public ::testing::TestWithParam<std::string> {};
 
-INSTANTIATE_TEST_SUITE_P(
-    Verify, Given,
-    ::testing::Values(std::pair("micro-flash", "micro-flash.m0.3"), std::pair("micro-flash", "micro-flash.m0.129"),
-                      std::pair("micro-flash", "micro-flash.m1.taps"), std::pair("micro-pro", "micro-pro.m0.3"),
-                      std::pair("micro-pro", "micro-pro.m0.129"), std::pair("micro-odd", "micro-odd.m0.3"),
-                      std::pair("micro-odd", "micro-odd.m0.129"), std::pair("micro-odd", "micro-odd.m1.taps"),
-                      std::pair("micro-flash", "micro-flash.m1.3"), std::pair("micro-pro", "micro-pro.m1.3"),
-                      std::pair("micro-odd", "micro-odd.m1.3"), std::pair("demo", "demo.m1.3"),
-                      std::pair("demo", "demo.m0.3"), std::pair("demo", "demo.m1.200"), std::pair("demo", "kernels")));
+TEST_P(Given, VectorsPassInTheirNumerics) {
+  const std::string model = GetParam() == "kernels" ? "demo" : GetParam().substr(0, GetParam().find('.'));
+  EXPECT_TRUE(Passes(Options(model, GetParam())));
+}
+
+INSTANTIATE_TEST_SUITE_P(Verify, Given, ::testing::ValuesIn(GivenFiles()), [](const auto& given) {
+  std::string name = given.param;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c == '-' || c == '.'; }, '_');
+  return name;
+});
 
 TEST(Verify, HoldsEveryKernelOfThisMachineToTheSameTaps) {
   ASSERT_FALSE(AvailableKernels().empty());
   for (const std::string& isa : AvailableKernels()) {
     SCOPED_TRACE(isa);
     VerifyOptions options = Options("micro-odd", "micro-odd.m1.taps");
-    options.kernel_isa = isa;
+    options.kernels = isa;
     EXPECT_TRUE(Passes(options));
   }
 }
@@ -88,6 +101,36 @@ TEST(Verify, FailsOnOneWrongRow) {
     EXPECT_FALSE(*passed) << out.str();
     EXPECT_THAT(out.str(), HasSubstr("FAIL"));
   }
+}
+
+// What fails when a tensor of a taps file is not what it was: exactly the checks named.
+void ExpectFailures(const std::string& tensor, size_t begin, const std::vector<uint8_t>& bytes,
+                    const std::vector<std::string>& expected) {
+  SCOPED_TRACE(tensor);
+  VerifyOptions options = Options("micro-odd", "micro-odd.m1.taps");
+  options.vectors = CopyWith(options.vectors, tensor, begin, bytes);
+  std::ostringstream out;
+  const auto passed = Verify(options, out);
+  ASSERT_TRUE(passed.ok()) << passed.status();
+  EXPECT_FALSE(*passed);
+  std::istringstream lines(out.str());
+  std::vector<std::string> failed;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("FAIL  ") && line.find("checks passed") == std::string::npos) failed.push_back(line);
+  }
+  ASSERT_EQ(failed.size(), expected.size()) << out.str();
+  for (size_t i = 0; i < failed.size(); ++i) EXPECT_THAT(failed[i], HasSubstr(expected[i]));
+}
+
+TEST(Verify, FailsOnJustTheTensorOfATapsFileThatIsWrong) {
+  const std::vector<uint8_t> large = {0x20, 0x43};  // BF16 160
+  ExpectFailures("cache.0.window", 64, large, {"cache.0.window"});
+  ExpectFailures("cache.0.entries", 64, large, {"cache.0.entries"});
+  ExpectFailures("cache.0.index_keys", 64, large, {"cache.0.index_keys"});
+  ExpectFailures("cache.2.rows", 64, large, {"cache.2.rows"});
+  // The last layer's output is also what the head alone reads.
+  ExpectFailures("x.4", 64, large, {"layer 3 alone", "head alone"});
+  ExpectFailures("logits", 64, {0, 0, 0x20, 0x43}, {"head alone"});
 }
 
 TEST(Verify, FailsOnACheckpointWithOneFlippedScale) {
@@ -135,10 +178,17 @@ TEST(Verify, DumpsWhatItComputedInTheFormOfTheVectorsFile) {
     EXPECT_EQ(ours->shape, view.shape) << name;
     EXPECT_EQ(ours->dtype, view.dtype) << name;
   }
-  // The dump is a vectors file itself, and one the engine agrees with entirely.
-  options.vectors = *options.dump;
-  options.dump.reset();
+  // Other kernels on another number of threads give the same file.
+  options.dump = testing::MakeTempDir("dump") / "again.safetensors";
+  options.n_threads = 1;
+  const std::vector<std::string> kernels = AvailableKernels();
+  options.kernels = kernels[kernels.size() > 2 ? kernels.size() - 2 : 0];
   EXPECT_TRUE(Passes(options));
+  const auto again = SafetensorsFile::Open(*options.dump);
+  ASSERT_TRUE(again.ok()) << again.status();
+  for (const auto& [name, view] : (*dumped)->tensors()) {
+    EXPECT_TRUE(std::ranges::equal((*again)->Find(name)->bytes, view.bytes)) << name;
+  }
 }
 
 }  // namespace

@@ -56,7 +56,8 @@ struct ModelOptions {
   int n_threads = 1;
   bool run_mtp = false;
   std::string kernels;  // one of AvailableKernels(); empty = the first
-  // The largest step that is prepared for: memory for it is set aside once. A larger one makes the model set aside more.
+  // The largest step that is prepared for: memory for it is set aside once. A larger one makes the model set aside
+  // more.
   int64_t n_rows_max = 0;
 };
 

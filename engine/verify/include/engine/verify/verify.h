@@ -19,7 +19,7 @@ struct VerifyOptions {
   std::optional<std::filesystem::path> dump;  // write what was computed, in the form of the vectors file
   int n_threads = 1;
   int64_t chunk_tokens = 512;
-  std::string kernel_isa;  // empty: the best of this machine
+  std::string kernels;  // empty: the best of this machine
   // Called while weights are read and while a sequence is computed, with the share done (0 to 1). May be null.
   std::function<void(std::string_view stage, double share)> progress;
 };
