@@ -59,23 +59,31 @@ inline void AddValuesBf16(const int32_t* p, const float* rescale, const uint16_t
     const auto n_vectors = static_cast<int>(Least(kVectors, (width - c) / kLanes));
     F sum[kHeads][kVectors];
     if (n_vectors == kVectors) {
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) {
+        LONGSHELF_UNROLL
         for (int v = 0; v < kVectors; ++v) sum[h][v] = Mul(Load(sums + h * width + c + v * kLanes), Set(rescale[h]));
       }
       for (int64_t j = begin; j < end; ++j) {
         I keys[kVectors];
+        LONGSHELF_UNROLL
         for (int v = 0; v < kVectors; ++v) keys[v] = LoadWords(pairs + 2 * (j * width + c + v * kLanes));
+        LONGSHELF_UNROLL
         for (int h = 0; h < kHeads; ++h) {
           const I weight = SetI(p[h * (kTileKeys / 2) + j]);
+          LONGSHELF_UNROLL
           for (int v = 0; v < kVectors; ++v) sum[h][v] = DotWords(sum[h][v], keys[v], weight);
         }
       }
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) {
+        LONGSHELF_UNROLL
         for (int v = 0; v < kVectors; ++v) Store(sum[h][v], sums + h * width + c + v * kLanes);
       }
       continue;
     }
     for (int v = 0; v < n_vectors; ++v) {
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) {
         float* at = sums + h * width + c + v * kLanes;
         F one = Mul(Load(at), Set(rescale[h]));
@@ -105,6 +113,7 @@ void AttendBf16(const AttendJob& job) {
   const auto add = [&]<int kHeads>() {
     float rescale[kHeads];
     alignas(64) int32_t p[kHeads * (kTileKeys / 2)];
+    LONGSHELF_UNROLL
     for (int i = 0; i < kHeads; ++i) {
       float* scores = job.work + (h + i) * kTileKeys;
       rescale[i] = SoftmaxTile(scores, job.begin, job.end, job.scale, true, job.states + h + i);

@@ -55,13 +55,17 @@ inline void AddValuesOf(const float* p, int64_t p_stride, const float* rescale, 
                         int64_t begin, int64_t end, float* sums) {
   for (int64_t c = 0; c < width; c += kLanes) {
     F sum[kHeads];
+    LONGSHELF_UNROLL
     for (int h = 0; h < kHeads; ++h) sum[h] = Mul(Load(sums + h * width + c), Set(rescale[h]));
     for (int64_t k = begin; k < end; k += 2) {
       const F odd = Load(tile + (k + 1) * width + c);
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) sum[h] = Fma(odd, Set(p[h * p_stride + k + 1]), sum[h]);
       const F even = Load(tile + k * width + c);
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) sum[h] = Fma(even, Set(p[h * p_stride + k]), sum[h]);
     }
+    LONGSHELF_UNROLL
     for (int h = 0; h < kHeads; ++h) Store(sum[h], sums + h * width + c);
   }
 }
@@ -81,6 +85,7 @@ void AttendSplit(const AttendJob& job) {
   int64_t h = 0;
   const auto add = [&]<int kHeads>() {
     float rescale[kHeads];
+    LONGSHELF_UNROLL
     for (int i = 0; i < kHeads; ++i) {
       rescale[i] =
           SoftmaxTile(job.work + (h + i) * kTileKeys, job.begin, job.end, job.scale, job.round, job.states + h + i);

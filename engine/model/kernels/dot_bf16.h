@@ -8,6 +8,8 @@ namespace longshelf::engine {
 namespace {
 
 constexpr int kWordTileX = 6;
+// Operand rows up to which weights are decoded in registers, twice at most: the second time from the nearest cache.
+constexpr int64_t kDirectRows = 2 * kWordTileX;
 
 inline F DotWords(F sum, I a, I b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
@@ -16,23 +18,31 @@ inline F DotWords(F sum, I a, I b) {
 template <int kRows, int kX, typename W>
 inline void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, bool round, float* y, int64_t y_stride) {
   F sum[kX][kRows];
+  LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) sum[i][r] = Zero();
   }
   for (int64_t begin = 0; begin < steps; begin += 4) {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) w[r].Enter(begin);
     const int64_t end = Least(begin + 4, steps);
     for (int64_t s = begin; s < end; s += W::kSteps) {
       I weights[kRows][W::kSteps];
+      LONGSHELF_UNROLL
       for (int r = 0; r < kRows; ++r) w[r].Load(s, weights[r]);
+      LONGSHELF_UNROLL
       for (int k = 0; k < W::kSteps; ++k) {
+        LONGSHELF_UNROLL
         for (int i = 0; i < kX; ++i) {
           const I values = LoadWords(x + i * x_stride + (s + k) * kStepColumns);
+          LONGSHELF_UNROLL
           for (int r = 0; r < kRows; ++r) sum[i][r] = DotWords(sum[i][r], weights[r][k], values);
         }
       }
     }
   }
+  LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) StoreSums<kRows>(sum[i], round, y + i * y_stride);
 }
 
@@ -50,6 +60,12 @@ template <int kRows, typename W>
 inline void WordRows(W* w, const uint16_t* x, int64_t x_stride, int64_t n, int64_t steps, bool round, float* y,
                      int64_t y_stride) {
   int64_t i = 0;
+  // Two halves rather than a full tile and a small rest.
+  const bool halves = n > kWordTileX && n < 2 * kWordTileX;
+  if (halves) {
+    WordRest<kRows, kWordTileX - 1>(w, x, x_stride, n / 2, steps, round, y, y_stride);
+    i = n / 2;
+  }
   for (; i + kWordTileX <= n; i += kWordTileX) {
     WordTile<kRows, kWordTileX>(w, x + i * x_stride, x_stride, steps, round, y + i * y_stride, y_stride);
   }
@@ -146,7 +162,7 @@ void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
 void DotBf16(const DotJob& job, std::byte* scratch) {
   // FP32 weights have no BF16 form.
   if (job.form == Operand::kSplit) return DotSplit(job, scratch);
-  if (job.n <= kWordTileX && job.w->cols % kStepColumns == 0) {
+  if (job.n <= kDirectRows && job.w->cols % kStepColumns == 0) {
     switch (job.w->format) {
       case Matrix::Format::kFp8:
         return DotFp8Direct(job, scratch);
@@ -165,8 +181,8 @@ void DotBf16(const DotJob& job, std::byte* scratch) {
   for (int64_t begin = 0; begin < job.n_rows; begin += kDotRows) {
     const int64_t n_rows = Least(kDotRows, job.n_rows - begin);
     for (int64_t r = 0; r < n_rows; ++r) DecodeRowWords(*job.w, job.row_begin + begin + r, decoded + r * width);
-    for (int64_t i = 0; i < job.n; i += kWordTileX) {
-      const int64_t n = Least(kWordTileX, job.n - i);
+    for (int64_t i = 0; i < job.n; i += kDirectRows) {
+      const int64_t n = Least(kDirectRows, job.n - i);
       float* y = job.y + i * job.y_stride + begin;
       int64_t r = 0;
       for (; r + 4 <= n_rows; r += 4) {

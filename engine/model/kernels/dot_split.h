@@ -3,7 +3,8 @@
 #include "rows.h"
 
 // Sums over columns with fp32 fused multiply-adds: operands in split form. Shared by the vector tables;
-// the including file gives the shape of its register tile: kTileRows weight rows by kTileX operand rows.
+// the including file gives the shape of its register tile, kTileRows weight rows by kTileX operand rows, and up to how
+// many operand rows it decodes weights in registers, kDirectX.
 namespace longshelf::engine {
 namespace {
 
@@ -62,23 +63,31 @@ struct Fp4Row {
 // Sums of kRows weight rows with kX operand rows into y; `steps` steps.
 template <int kRows, int kX, typename W>
 inline void SumTile(W* w, const float* x, int64_t x_stride, int64_t steps, F (&sum)[kX][kRows]) {
+  LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) sum[i][r] = Zero();
   }
   for (int64_t begin = 0; begin < steps; begin += 4) {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) w[r].Enter(begin);
     const int64_t end = Least(begin + 4, steps);
     for (int64_t s = begin; s < end; ++s) {
       F odd[kRows];
       F even[kRows];
+      LONGSHELF_UNROLL
       for (int r = 0; r < kRows; ++r) w[r].Load(s, &odd[r], &even[r]);
       const float* at = x + s * kStepColumns;
+      LONGSHELF_UNROLL
       for (int i = 0; i < kX; ++i) {
         const F x_odd = Load(at + i * x_stride);
+        LONGSHELF_UNROLL
         for (int r = 0; r < kRows; ++r) sum[i][r] = Fma(odd[r], x_odd, sum[i][r]);
       }
+      LONGSHELF_UNROLL
       for (int i = 0; i < kX; ++i) {
         const F x_even = Load(at + i * x_stride + kLanes);
+        LONGSHELF_UNROLL
         for (int r = 0; r < kRows; ++r) sum[i][r] = Fma(even[r], x_even, sum[i][r]);
       }
     }
@@ -86,13 +95,15 @@ inline void SumTile(W* w, const float* x, int64_t x_stride, int64_t steps, F (&s
 }
 
 template <int kRows>
-inline void StoreSums(const F (&sum)[kRows], bool round, float* y) {
+[[gnu::always_inline]] inline void StoreSums(const F (&sum)[kRows], bool round, float* y) {
   if constexpr (kRows == 4) {
     _mm_storeu_ps(y, Fold4(sum[0], sum[1], sum[2], sum[3]));
   } else {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) y[r] = Fold(sum[r]);
   }
   if (round) {
+    LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) y[r] = RoundBf16(y[r]);
   }
 }
@@ -101,6 +112,7 @@ template <int kRows, int kX, typename W>
 inline void DotTile(W* w, const float* x, int64_t x_stride, int64_t steps, bool round, float* y, int64_t y_stride) {
   F sum[kX][kRows];
   SumTile<kRows, kX>(w, x, x_stride, steps, sum);
+  LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) StoreSums<kRows>(sum[i], round, y + i * y_stride);
 }
 
@@ -125,7 +137,7 @@ inline void DotRows(W* w, const float* x, int64_t x_stride, int64_t n, int64_t s
   DotRest<kRows, kTileX - 1>(w, x + i * x_stride, x_stride, n - i, steps, round, y + i * y_stride, y_stride);
 }
 
-// Weights decoded in registers, each byte once: for n <= kTileX.
+// Weights decoded in registers, each byte once: for n <= kDirectX.
 template <typename Row>
 void DotDirect(const DotJob& job) {
   const auto* x = reinterpret_cast<const float*>(job.x);
@@ -181,7 +193,7 @@ void DecodeRow(const Matrix& w, int64_t row, float* out) {
 }
 
 void DotSplit(const DotJob& job, std::byte* scratch) {
-  if (job.n <= kTileX && job.w->cols % kStepColumns == 0) {
+  if (job.n <= kDirectX && job.w->cols % kStepColumns == 0) {
     switch (job.w->format) {
       case Matrix::Format::kFp8:
         return DotDirect<Fp8Row>(job);

@@ -57,10 +57,12 @@ inline F ScoreHeads(const IndexQuery& query, int64_t head, int64_t width, const 
                     F score) {
   const int64_t n_blocks = width / kIndexBlock;
   F dot[kHeads];
+  LONGSHELF_UNROLL
   for (int h = 0; h < kHeads; ++h) dot[h] = Zero();
   for (int64_t b = 0; b < n_blocks; ++b) {
     I sum[kHeads];
     const int32_t* codes[kHeads];
+    LONGSHELF_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const int64_t at = (head + h) * n_blocks + b;
       sum[h] = SetI(query.offsets[at]);
@@ -68,13 +70,16 @@ inline F ScoreHeads(const IndexQuery& query, int64_t head, int64_t width, const 
     }
     for (int64_t g = 0; g < kIndexBlock / 4; ++g) {
       const I keys = LoadI(bytes + (b * (kIndexBlock / 4) + g) * kLanes);
+      LONGSHELF_UNROLL
       for (int h = 0; h < kHeads; ++h) sum[h] = DotBytes(sum[h], keys, SetI(codes[h][g]));
     }
     const F scale = Load(scales + b * kLanes);
+    LONGSHELF_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       dot[h] = Fma(FromInt(sum[h]), Mul(scale, Set(query.scales[(head + h) * n_blocks + b])), dot[h]);
     }
   }
+  LONGSHELF_UNROLL
   for (int h = 0; h < kHeads; ++h) score = AddHead(score, dot[h], query.weights[head + h]);
   return score;
 }

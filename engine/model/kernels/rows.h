@@ -9,6 +9,9 @@
 
 // Operations on rows of fp32, written once over sixteen lanes and compiled with every table. Include a lanes header
 // first.
+// Tiles live in registers only when the loops over their rows are gone.
+#define LONGSHELF_UNROLL _Pragma("GCC unroll 16")
+
 namespace longshelf::engine {
 namespace {
 

@@ -3,8 +3,9 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr int kTileRows = 2;
+constexpr int kTileRows = 4;
 constexpr int kTileX = 3;
+constexpr int64_t kDirectX = 1;
 
 // A pair of products is at most 2 * 24 * 12: no sum of bytes saturates.
 inline __m256i DotEightBytes(__m256i sum, __m256i keys, __m256i query) {
@@ -19,6 +20,7 @@ inline I DotBytes(I sum, I keys, I query) {
 
 #include "split_operations.h"
 #include "tables.h"
+#include "tile_avx2.h"
 
 namespace longshelf::engine {
 

@@ -5,6 +5,7 @@ namespace {
 
 constexpr int kTileRows = 4;
 constexpr int kTileX = 6;
+constexpr int64_t kDirectX = kTileX;
 
 // A pair of products is at most 2 * 24 * 12: no sum of bytes saturates.
 inline I DotBytes(I sum, I keys, I query) {

@@ -5,6 +5,7 @@ namespace {
 
 constexpr int kTileRows = 4;
 constexpr int kTileX = 6;
+constexpr int64_t kDirectX = kTileX;
 
 inline I DotBytes(I sum, I keys, I query) { return _mm512_dpbusd_epi32(sum, keys, query); }
 

@@ -140,37 +140,43 @@ inline bool ScaleOperands(const uint16_t* x, const uint8_t* scales, int64_t step
   return outside == 0;
 }
 
+// For every scale the BF16 words of the sixteen FP4 values times it, twice: 32 words, one register. A product that is
+// no normal number is zero, as everywhere.
+struct E2m1Tables {
+  alignas(64) uint16_t words[256][kStepColumns];
+
+  E2m1Tables() {
+    for (int scale = 0; scale < 256; ++scale) {
+      for (int i = 0; i < kStepColumns; ++i) {
+        const float value = E2m1ToFloat(i & 15) * E8m0ToFloat(static_cast<uint8_t>(scale));
+        const bool tiny = value < 0x1p-126F && value > -0x1p-126F;
+        const uint16_t zero = (i & 8) != 0 ? 0x8000 : 0;
+        words[scale][i] = tiny ? zero : FloatToBf16(value);
+      }
+    }
+  }
+  static const E2m1Tables& Get() {
+    static const E2m1Tables tables;
+    return tables;
+  }
+};
+
 struct Fp4Words {
   static constexpr int kSteps = 1;
   const uint8_t* codes;
   const uint8_t* scales;
   const uint8_t* ahead;
+  const E2m1Tables* tables;
   Fp4Words(const Matrix& w, int64_t tile_row, int64_t k)
       : codes(w.data + (tile_row + k) * (w.cols / 2)),
         scales(w.scale + (tile_row + k) * w.scale_cols),
-        ahead(PrefetchFrom(w.data + tile_row * (w.cols / 2), k)) {}
+        ahead(PrefetchFrom(w.data + tile_row * (w.cols / 2), k)),
+        tables(&E2m1Tables::Get()) {}
   void Enter(int64_t step) { Prefetch(ahead + step * kLine); }
   void Load(int64_t step, I* out) const {
-    // 32 words, the sixteen values twice, times the scale by adding to the exponent.
-    const I values =
-        _mm512_broadcast_i32x8(_mm256_setr_epi16(0, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0, -0x8000,
-                                                 -0x4100, -0x4080, -0x4040, -0x4000, -0x3FC0, -0x3F80, -0x3F40));
-    constexpr __mmask32 kNonzero = 0xFEFEFEFEU;
-    const int scale = scales[step];
-    if (scale < 2 || scale > 252) [[unlikely]] {
-      return LoadExtreme(step, out);
-    }
-    const I table =
-        _mm512_mask_add_epi16(values, kNonzero, values, _mm512_set1_epi16(static_cast<int16_t>((scale - 127) * 128)));
     const I pairs = LoadU8(codes + step * (kStepColumns / 2));
     // Low word: the whole byte, of which five bits count; high word: the high nibble.
-    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), table);
-  }
-  void LoadExtreme(int64_t step, I* out) const {
-    const F values = Mul(E2m1Values(), Set(E8m0ToFloat(scales[step])));
-    const I table = reinterpret_cast<I>(_mm512_cvtne2ps_pbh(values, values));
-    const I pairs = LoadU8(codes + step * (kStepColumns / 2));
-    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), table);
+    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), LoadWords(tables->words[scales[step]]));
   }
 };
 
