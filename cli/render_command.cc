@@ -4,7 +4,7 @@
 #include "cli/text_lines.h"
 #include "commands.h"
 #include "common/config.h"
-#include "engine/tokenizer/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace longshelf::cli {
 
@@ -22,7 +22,7 @@ int RunRender(int argc, const char* const* argv) {
   spec.Add(&parse, "parse", "read {\"completion\": \"...\", \"thinking_mode\"}, write {\"message\": {...}}");
   spec.Require("model");
   if (const ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
-  const auto tokenizer = engine::Tokenizer::Load(model);
+  const auto tokenizer = tokenizer::Tokenizer::Load(model);
   if (!tokenizer.ok()) {
     std::cerr << "longshelf render: " << tokenizer.status().message() << '\n';
     return kExitConfig;

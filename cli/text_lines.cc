@@ -11,19 +11,19 @@
 #include <vector>
 
 #include "common/status.h"
-#include "engine/tokenizer/chat.h"
-#include "engine/tokenizer/chat_json.h"
-#include "engine/tokenizer/json_text.h"
+#include "tokenizer/chat.h"
+#include "tokenizer/chat_json.h"
+#include "tokenizer/json_text.h"
 
 namespace longshelf::cli {
 namespace {
 
-using engine::JsonKind;
-using engine::JsonText;
+using tokenizer::JsonKind;
+using tokenizer::JsonText;
 
 // A prompt of a million tokens as text or ids, with room.
 constexpr size_t kLineBytesMax = 64u << 20;
-constexpr engine::JsonLimits kLineLimits{.bytes_max = kLineBytesMax, .depth_max = 64, .values_max = 1u << 22};
+constexpr tokenizer::JsonLimits kLineLimits{.bytes_max = kLineBytesMax, .depth_max = 64, .values_max = 1u << 22};
 
 absl::Status Bad(const char* field, const char* reason) {
   return absl::InvalidArgumentError(absl::StrCat(field, ": ", reason));
@@ -100,7 +100,7 @@ LineCounts ForEachLine(std::istream& in, std::ostream& out, const Answer& answer
     ++counts.failed;
     std::string message;
     const absl::string_view text = result.status().message();
-    engine::AppendJsonString({text.data(), text.size()}, message);
+    tokenizer::AppendJsonString({text.data(), text.size()}, message);
     out << "{\"error\": " << message << '}' << std::endl;
   }
   return counts;
@@ -110,20 +110,20 @@ void AppendIds(std::span<const uint32_t> ids, std::string& out) {
   out += fmt::format("\"ids\": [{}]", fmt::join(ids, ", "));
 }
 
-absl::StatusOr<engine::ThinkingMode> Mode(const Line& line) {
+absl::StatusOr<tokenizer::ThinkingMode> Mode(const Line& line) {
   ASSIGN_OR_RETURN(const std::string mode, line.TextOr("thinking_mode", "thinking"));
-  if (mode == "thinking") return engine::ThinkingMode::kThinking;
-  if (mode == "chat") return engine::ThinkingMode::kChat;
+  if (mode == "thinking") return tokenizer::ThinkingMode::kThinking;
+  if (mode == "chat") return tokenizer::ThinkingMode::kChat;
   return Bad("thinking_mode", "must be \"thinking\" or \"chat\"");
 }
 
-absl::StatusOr<engine::ChatOptions> Options(const Line& line) {
-  engine::ChatOptions options;
+absl::StatusOr<tokenizer::ChatOptions> Options(const Line& line) {
+  tokenizer::ChatOptions options;
   ASSIGN_OR_RETURN(options.thinking_mode, Mode(line));
   ASSIGN_OR_RETURN(options.reasoning_effort, line.TextOr("reasoning_effort", ""));
   ASSIGN_OR_RETURN(const std::string dialect, line.TextOr("dialect", "preview"));
   if (dialect != "preview" && dialect != "0731") return Bad("dialect", "must be \"preview\" or \"0731\"");
-  options.dialect = dialect == "preview" ? engine::ChatDialect::kPreview : engine::ChatDialect::k0731;
+  options.dialect = dialect == "preview" ? tokenizer::ChatDialect::kPreview : tokenizer::ChatDialect::k0731;
   if (const JsonText::Value* drop = line.Find("drop_thinking")) {
     if (drop->kind() != JsonKind::kTrue && drop->kind() != JsonKind::kFalse) {
       return Bad("drop_thinking", "must be true or false");
@@ -133,25 +133,25 @@ absl::StatusOr<engine::ChatOptions> Options(const Line& line) {
   return options;
 }
 
-absl::StatusOr<std::string> Render(const engine::Tokenizer& tokenizer, const Line& line) {
-  ASSIGN_OR_RETURN(const engine::ChatOptions options, Options(line));
+absl::StatusOr<std::string> Render(const tokenizer::Tokenizer& tokenizer, const Line& line) {
+  ASSIGN_OR_RETURN(const tokenizer::ChatOptions options, Options(line));
   ASSIGN_OR_RETURN(const JsonText::Value list, line.Required("messages"));
-  ASSIGN_OR_RETURN(std::vector<engine::ChatMessage> messages, engine::ParseChatMessages(list));
+  ASSIGN_OR_RETURN(std::vector<tokenizer::ChatMessage> messages, tokenizer::ParseChatMessages(list));
   if (const JsonText::Value* tools = line.Find("tools")) {
-    ASSIGN_OR_RETURN(std::vector<std::string> definitions, engine::ParseToolDefinitions(tools->raw()));
-    engine::AttachTools(std::move(definitions), messages);
+    ASSIGN_OR_RETURN(std::vector<std::string> definitions, tokenizer::ParseToolDefinitions(tools->raw()));
+    tokenizer::AttachTools(std::move(definitions), messages);
   }
-  ASSIGN_OR_RETURN(const std::string prompt, engine::RenderChat(messages, options));
+  ASSIGN_OR_RETURN(const std::string prompt, tokenizer::RenderChat(messages, options));
   ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, tokenizer.Encode(prompt));
   std::string out = "{\"prompt\": ";
-  engine::AppendJsonString(prompt, out);
+  tokenizer::AppendJsonString(prompt, out);
   out += ", ";
   AppendIds(ids, out);
   out += '}';
   return out;
 }
 
-absl::StatusOr<std::string> Decode(const engine::Tokenizer& tokenizer, const Line& line) {
+absl::StatusOr<std::string> Decode(const tokenizer::Tokenizer& tokenizer, const Line& line) {
   ASSIGN_OR_RETURN(const JsonText::Value list, line.Required("ids"));
   if (list.kind() != JsonKind::kArray) return Bad("ids", "must be a list of token ids");
   std::vector<uint32_t> ids;
@@ -165,14 +165,14 @@ absl::StatusOr<std::string> Decode(const engine::Tokenizer& tokenizer, const Lin
     ids.push_back(static_cast<uint32_t>(*id));
   }
   std::string out = "{\"text\": ";
-  engine::AppendJsonString(tokenizer.Decode(ids), out);
+  tokenizer::AppendJsonString(tokenizer.Decode(ids), out);
   out += '}';
   return out;
 }
 
 }  // namespace
 
-LineCounts EncodeLines(const engine::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
+LineCounts EncodeLines(const tokenizer::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
   return ForEachLine(in, out, [&tokenizer](const Line& line) -> absl::StatusOr<std::string> {
     ASSIGN_OR_RETURN(const std::string text, line.RequiredText("text"));
     ASSIGN_OR_RETURN(const std::vector<uint32_t> ids, tokenizer.Encode(text));
@@ -182,20 +182,20 @@ LineCounts EncodeLines(const engine::Tokenizer& tokenizer, std::istream& in, std
   });
 }
 
-LineCounts DecodeLines(const engine::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
+LineCounts DecodeLines(const tokenizer::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
   return ForEachLine(in, out, [&tokenizer](const Line& line) { return Decode(tokenizer, line); });
 }
 
-LineCounts RenderLines(const engine::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
+LineCounts RenderLines(const tokenizer::Tokenizer& tokenizer, std::istream& in, std::ostream& out) {
   return ForEachLine(in, out, [&tokenizer](const Line& line) { return Render(tokenizer, line); });
 }
 
 LineCounts ParseLines(std::istream& in, std::ostream& out) {
   return ForEachLine(in, out, [](const Line& line) -> absl::StatusOr<std::string> {
-    ASSIGN_OR_RETURN(const engine::ThinkingMode mode, Mode(line));
+    ASSIGN_OR_RETURN(const tokenizer::ThinkingMode mode, Mode(line));
     ASSIGN_OR_RETURN(const std::string completion, line.RequiredText("completion"));
-    ASSIGN_OR_RETURN(const engine::ChatMessage message, engine::ParseCompletion(completion, mode));
-    return "{\"message\": " + engine::ChatMessageToJson(message) + "}";
+    ASSIGN_OR_RETURN(const tokenizer::ChatMessage message, tokenizer::ParseCompletion(completion, mode));
+    return "{\"message\": " + tokenizer::ChatMessageToJson(message) + "}";
   });
 }
 

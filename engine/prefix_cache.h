@@ -11,7 +11,7 @@
 
 #include "block_pool.h"
 #include "checkpoint_store.h"
-#include "engine/engine.h"
+#include "engine/cache_objects.h"
 
 namespace longshelf::engine {
 

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/prefix_key.h"
 
 namespace longshelf::engine {
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/messages.h"
 #include "prefix_cache.h"
 #include "step_builder.h"
 

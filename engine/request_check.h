@@ -1,7 +1,9 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "engine/engine.h"
+#include "engine/engine_config.h"
+#include "engine/request.h"
+#include "engine/step_plan.h"
 
 namespace longshelf::engine {
 

@@ -5,7 +5,7 @@
 #include <unordered_map>
 
 #include "absl/status/statusor.h"
-#include "engine/step_plan.h"
+#include "engine/sampling.h"
 
 namespace longshelf::engine {
 

@@ -8,7 +8,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/engine_config.h"
+#include "engine/observer.h"
+#include "engine/step_plan.h"
 #include "prefix_cache.h"
 #include "sequence.h"
 

@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "checkpoint_store.h"
-#include "engine/engine.h"
+#include "engine/events.h"
 #include "engine/model/kv_layout.h"
+#include "engine/request.h"
+#include "engine/sampling.h"
+#include "engine/step_plan.h"
 #include "prefix_chain.h"
 
 namespace longshelf::engine {

@@ -5,7 +5,8 @@
 #include <optional>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/engine_config.h"
+#include "engine/step_plan.h"
 #include "prefix_cache.h"
 #include "scheduler.h"
 #include "sequence.h"

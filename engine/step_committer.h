@@ -3,7 +3,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/engine_config.h"
+#include "engine/events.h"
+#include "engine/observer.h"
+#include "engine/step_plan.h"
 #include "prefix_cache.h"
 #include "scheduler.h"
 #include "step_builder.h"

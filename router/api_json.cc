@@ -104,7 +104,7 @@ std::string_view ChunkObject(const AnswerHead& head) {
 
 std::string SseEvent(const Json& json) { return absl::StrCat("data: ", Dump(json), "\n\n"); }
 
-Json ToolCallJson(const engine::ChatToolCall& call) {
+Json ToolCallJson(const tokenizer::ChatToolCall& call) {
   return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
 }
 
@@ -173,9 +173,9 @@ std::string StreamAnswer::Delta(uint32_t choice, const ChoiceDelta& delta) {
   };
   if (!delta.reasoning.empty()) emit({{"reasoning_content", delta.reasoning}});
   if (!delta.content.empty()) emit({{"content", delta.content}});
-  for (const engine::ChatToolCall& call : delta.tool_calls) {
+  for (const tokenizer::ChatToolCall& call : delta.tool_calls) {
     const uint32_t index = n_tool_calls_[choice]++;
-    engine::ChatToolCall opening = call;
+    tokenizer::ChatToolCall opening = call;
     opening.arguments.clear();
     Json head = {{"index", index}};
     head.update(ToolCallJson(opening));

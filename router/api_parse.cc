@@ -220,7 +220,7 @@ std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadFlag(body, "logprobs", request.sampling.logprobs)) return error;
   if (auto error = ReadThinking(body, request)) return error;
   // A call is opened right behind the prompt, where a model that thinks still has to write its reasoning.
-  if (request.forced_call && request.thinking_mode == engine::ThinkingMode::kThinking) {
+  if (request.forced_call && request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
     return InvalidField("tool_choice",
                         "can be required or a named tool only with thinking disabled: send "
                         R"("thinking": {"type": "disabled"}, or none or auto)");

@@ -9,9 +9,9 @@
 namespace longshelf::router {
 namespace {
 
-using engine::ChatContentPart;
-using engine::ChatMessage;
-using engine::ChatToolCall;
+using tokenizer::ChatContentPart;
+using tokenizer::ChatMessage;
+using tokenizer::ChatToolCall;
 
 // `developer` is what newer OpenAI clients call the system role.
 constexpr std::array<std::string_view, 6> kRoles = {"system", "user",      "assistant",
@@ -131,7 +131,7 @@ std::optional<ApiError> ReadToolList(const JsonValue& value, const std::string& 
     if (json.size() > limits.tool_schema_bytes) {
       return InvalidField(here + ".function", absl::StrCat("may have at most ", limits.tool_schema_bytes, " bytes"));
     }
-    auto dumped = engine::DumpJsonPythonStyle(json);
+    auto dumped = tokenizer::DumpJsonPythonStyle(json);
     if (!dumped.ok()) return InvalidField(here + ".function", "is not usable JSON");
     tools.push_back(*std::move(dumped));
   }
@@ -339,13 +339,13 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request
     if (!text) return InvalidField("reasoning_effort", "must be a string");
     if (*text == "none") {
       if (!enabled) enabled = false;
-    } else if (!MapEffort(*text, engine::ChatDialect::kPreview).ok() || text->empty()) {
+    } else if (!MapEffort(*text, tokenizer::ChatDialect::kPreview).ok() || text->empty()) {
       return InvalidField("reasoning_effort", "must be one of none, minimal, low, medium, high, xhigh, max, ultra");
     } else {
       request.reasoning_effort = std::string(*text);
     }
   }
-  request.thinking_mode = enabled.value_or(true) ? engine::ThinkingMode::kThinking : engine::ThinkingMode::kChat;
+  request.thinking_mode = enabled.value_or(true) ? tokenizer::ThinkingMode::kThinking : tokenizer::ThinkingMode::kChat;
   return std::nullopt;
 }
 

@@ -8,8 +8,8 @@
 namespace longshelf::router {
 namespace {
 
-using engine::CompletionParser;
-using engine::ThinkingMode;
+using tokenizer::CompletionParser;
+using tokenizer::ThinkingMode;
 
 std::optional<CompletionParser> ParserFor(const ApiRequest& request) {
   if (request.api != Api::kChat) return std::nullopt;
@@ -17,9 +17,9 @@ std::optional<CompletionParser> ParserFor(const ApiRequest& request) {
   return CompletionParser(request.continues_assistant ? ThinkingMode::kChat : request.thinking_mode);
 }
 
-std::optional<engine::StopMatcher> MatcherFor(const ApiRequest& request) {
+std::optional<tokenizer::StopMatcher> MatcherFor(const ApiRequest& request) {
   if (request.stop.empty()) return std::nullopt;
-  return engine::StopMatcher(request.stop);
+  return tokenizer::StopMatcher(request.stop);
 }
 
 std::vector<uint32_t> StopTokens(const ServedModel& model, const ApiRequest& request) {

@@ -20,11 +20,11 @@ constexpr std::array<EffortRow, 7> kEffortTable = {{
 
 std::span<const EffortRow> EffortTable() { return kEffortTable; }
 
-absl::StatusOr<std::string> MapEffort(std::string_view requested, engine::ChatDialect dialect) {
+absl::StatusOr<std::string> MapEffort(std::string_view requested, tokenizer::ChatDialect dialect) {
   if (requested.empty()) requested = kDefaultEffort;
   for (const EffortRow& row : kEffortTable) {
     if (row.requested == requested) {
-      return std::string(dialect == engine::ChatDialect::kPreview ? row.preview : row.v0731);
+      return std::string(dialect == tokenizer::ChatDialect::kPreview ? row.preview : row.v0731);
     }
   }
   return absl::InvalidArgumentError(

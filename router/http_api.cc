@@ -97,7 +97,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
     head.created_unix_s = UnixSeconds(api_.core_.clock());
     head.model = api_.core_.model().name;
-    head.thinking = request.api == Api::kChat && request.thinking_mode == engine::ThinkingMode::kThinking &&
+    head.thinking = request.api == Api::kChat && request.thinking_mode == tokenizer::ThinkingMode::kThinking &&
                     !request.continues_assistant;
     head.logprobs = request.sampling.logprobs;
     const ServedModel& model = api_.core_.model();

@@ -154,7 +154,7 @@ void AddDelta(const ChoiceDelta& delta, v1::GenerateReply& reply) {
 void AddDelta(const ChoiceDelta& delta, v1::ChatReply& reply) {
   reply.mutable_reasoning_content()->append(delta.reasoning);
   reply.mutable_content()->append(delta.content);
-  for (const engine::ChatToolCall& call : delta.tool_calls) {
+  for (const tokenizer::ChatToolCall& call : delta.tool_calls) {
     v1::ToolCall& out = *reply.add_tool_calls();
     out.set_id(call.id);
     out.set_name(call.name);

@@ -37,7 +37,7 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       workers_refused_(
           metrics.AddCounter("longshelf_router_workers_refused_total",
                              "Times a worker was refused because it is not ready or serves another model.")),
-      queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams waiting for a worker.")),
+      queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams that no worker can take now.")),
       connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
       connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",
                                               "Connections closed at once because of a cap.")),

@@ -198,7 +198,7 @@ absl::StatusOr<std::unique_ptr<RouterService>> RouterService::Start(const Router
   if (has_keys) {
     ASSIGN_OR_RETURN(keys, KeyRing::Load(config.api_keys_file));
   }
-  const auto dialect = config.chat_dialect == "0731" ? engine::ChatDialect::k0731 : engine::ChatDialect::kPreview;
+  const auto dialect = config.chat_dialect == "0731" ? tokenizer::ChatDialect::k0731 : tokenizer::ChatDialect::kPreview;
   ASSIGN_OR_RETURN(ServedModel model, ServedModel::Load(config.model_dir, config.model_name, dialect));
   auto impl = std::make_unique<Impl>(config, clock, std::move(keys), std::move(model));
   RETURN_IF_ERROR(impl->Start(make_links));

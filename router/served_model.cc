@@ -55,15 +55,15 @@ ApiError PromptError(const absl::Status& status, std::string_view param, size_t 
 
 // Prompt text of a chat request, with the effort the served revision knows.
 absl::StatusOr<std::string> RenderPrompt(const ServedModel& model, const ApiRequest& request) {
-  engine::ChatOptions options;
+  tokenizer::ChatOptions options;
   options.dialect = model.dialect;
   options.thinking_mode = request.thinking_mode;
-  if (request.thinking_mode == engine::ThinkingMode::kThinking) {
+  if (request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
     auto effort = MapEffort(request.reasoning_effort, model.dialect);
     if (!effort.ok()) return effort.status();
     options.reasoning_effort = *std::move(effort);
   }
-  return engine::RenderChat(request.messages, options);
+  return tokenizer::RenderChat(request.messages, options);
 }
 
 std::variant<std::vector<uint32_t>, ApiError> PromptTokens(const ServedModel& model, const ApiRequest& request,
@@ -85,7 +85,7 @@ std::variant<std::vector<uint32_t>, ApiError> PromptTokens(const ServedModel& mo
 }  // namespace
 
 absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, std::string name,
-                                              engine::ChatDialect dialect) {
+                                              tokenizer::ChatDialect dialect) {
   ServedModel model;
   model.dialect = dialect;
   const std::filesystem::path file = dir / "config.json";
@@ -106,7 +106,7 @@ absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, 
   model.vocab_size = static_cast<uint32_t>(*vocab_size);
   model.n_context_max = static_cast<uint32_t>(*n_context);
   if (const absl::Status status = ReadStopTokens(config, model); !status.ok()) return status;
-  auto tokenizer = engine::Tokenizer::Load(dir);
+  auto tokenizer = tokenizer::Tokenizer::Load(dir);
   if (!tokenizer.ok()) return tokenizer.status();
   model.tokenizer = *std::move(tokenizer);
   const auto written = std::filesystem::last_write_time(file, error);
@@ -125,7 +125,7 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   const size_t n_context =
       context.worker ? std::min(context.worker->n_context_max, model.n_context_max) : model.n_context_max;
   PreparedRequest prepared;
-  if (request.forced_call) prepared.forced_text = engine::ToolCallOpening(*request.forced_call);
+  if (request.forced_call) prepared.forced_text = tokenizer::ToolCallOpening(*request.forced_call);
   auto tokens = PromptTokens(model, request, prepared.forced_text, n_context);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   auto prompt = std::make_shared<const std::vector<uint32_t>>(std::move(std::get<std::vector<uint32_t>>(tokens)));

@@ -4,7 +4,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "engine/engine.h"
+#include "engine/events.h"
+#include "engine/observer.h"
+#include "engine/request.h"
 #include "longshelf/v1/worker.pb.h"
 #include "worker/prefix_source.h"
 #include "worker/watch_hub.h"

@@ -41,7 +41,7 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
 
   spec.Group("Shard group");
   spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});
-  spec.Add(&config->step_deadline, "step-deadline", "a step without progress for longer ends the group",
+  spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");
   spec.Add(&config->generation, "generation", "number of the group's start; set by longshelf-worker",

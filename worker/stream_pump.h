@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "common/mailbox.h"
-#include "engine/engine.h"
+#include "engine/messages.h"
 
 namespace longshelf::worker {
 

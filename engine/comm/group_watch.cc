@@ -19,7 +19,7 @@ namespace longshelf::engine {
 namespace {
 
 constexpr int kTickMs = 250;
-constexpr int64_t kUsualStepFactor = 20;
+constexpr int64_t kSlowestExchangeFactor = 3;
 
 int64_t SteadyNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -87,15 +87,23 @@ void GroupWatch::ExitAfter(absl::Duration deadline, const std::string& reason) {
 
 void GroupWatch::BeginStep(uint64_t seq) {
   seq_.store(seq, std::memory_order_relaxed);
-  MarkProgress();
-  step_began_ns_.store(SteadyNs(), std::memory_order_release);
+  progress_at_ns_.store(SteadyNs(), std::memory_order_release);
+}
+
+void GroupWatch::MarkProgress() {
+  const int64_t before = progress_at_ns_.load(std::memory_order_relaxed);
+  if (before == 0) return;
+  const int64_t now = SteadyNs();
+  // The slowest first: whoever sees the new time must see it too.
+  if (now - before > slowest_exchange_ns_.load(std::memory_order_relaxed)) {
+    slowest_exchange_ns_.store(now - before, std::memory_order_relaxed);
+  }
+  progress_at_ns_.store(now, std::memory_order_release);
 }
 
 void GroupWatch::EndStep() {
-  const int64_t took = SteadyNs() - step_began_ns_.load(std::memory_order_relaxed);
-  const int64_t usual = usual_step_ns_.load(std::memory_order_relaxed);
-  usual_step_ns_.store(usual == 0 ? took : usual + (took - usual) / 8, std::memory_order_relaxed);
-  step_began_ns_.store(0, std::memory_order_release);
+  MarkProgress();
+  progress_at_ns_.store(0, std::memory_order_release);
 }
 
 void GroupWatch::CheckProgress() {
@@ -106,16 +114,11 @@ void GroupWatch::CheckProgress() {
     lock.unlock();
     Die(reason);
   }
-  const int64_t began = step_began_ns_.load(std::memory_order_acquire);
-  const uint64_t marks = n_marks_.load(std::memory_order_relaxed);
-  if (began == 0 || marks != seen_marks_) {
-    seen_marks_ = marks;
-    seen_at_ns_ = now;
-    return;
-  }
+  const int64_t progress_at = progress_at_ns_.load(std::memory_order_acquire);
+  if (progress_at == 0) return;
   const int64_t limit = std::max(absl::ToInt64Nanoseconds(options_.progress_deadline),
-                                 kUsualStepFactor * usual_step_ns_.load(std::memory_order_relaxed));
-  if (now - std::max(seen_at_ns_, began) > limit) {
+                                 kSlowestExchangeFactor * slowest_exchange_ns_.load(std::memory_order_relaxed));
+  if (now - progress_at > limit) {
     Die(absl::StrCat("step ", seq_.load(), " made no progress for ", limit / 1'000'000, " ms"));
   }
 }

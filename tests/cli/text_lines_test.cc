@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 class TextLines : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto loaded = engine::Tokenizer::Load(testing::ModelPath("demo"));
+    const auto loaded = tokenizer::Tokenizer::Load(testing::ModelPath("demo"));
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     tokenizer_ = *loaded;
   }
@@ -33,7 +33,7 @@ class TextLines : public ::testing::Test {
     return lines;
   }
 
-  std::shared_ptr<const engine::Tokenizer> tokenizer_;
+  std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
 };
 
 TEST_F(TextLines, TokenizeGoesToIdsAndBack) {

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/engine.h"
+#include "engine/request.h"
 
 namespace longshelf::engine {
 

@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
-#include "engine/engine.h"
 #include "engine/executor.h"
+#include "engine/prefix_key.h"
 
 namespace longshelf::engine {
 

@@ -36,14 +36,14 @@ EXEMPT = {
 MAY_INCLUDE = {
     "common": set(),
     "proto": {"common", "proto"},
-    "engine/tokenizer": {"common"},
+    "tokenizer": {"common"},
     "engine/comm": {"common"},
     "engine/model": {"common", "engine/comm"},
-    "engine": {"common", "engine/comm", "engine/model", "engine/tokenizer"},
+    "engine": {"common", "engine/comm", "engine/model"},
     "kvstore": {"common"},
-    "worker": {"common", "engine", "engine/comm", "engine/model", "engine/tokenizer", "kvstore"},
-    "router": {"common", "engine/tokenizer", "kvstore"},
-    "cli": {"common", "engine", "engine/comm", "engine/model", "engine/tokenizer"},
+    "worker": {"common", "engine", "engine/comm", "engine/model", "kvstore"},
+    "router": {"common", "tokenizer", "kvstore"},
+    "cli": {"common", "engine", "engine/comm", "engine/model", "tokenizer"},
 }
 ANYTHING = {"tests", "bench"}
 PROTO_EDGE = re.compile(r"([_/]service|_client)(_\w+)?\.(cc|h)$|(^|/)main\.cc$")

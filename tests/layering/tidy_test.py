@@ -25,7 +25,7 @@ CLEAN = {
     "kvstore/kv_client.cc": '#include <grpcpp/grpcpp.h>\n#include "longshelf/v1/kvstore.grpc.pb.h"\ngrpc::Status s;\n',
     "kvstore/main.cc": "int main() { return 0; }\n",
     "router/CMakeLists.txt": "add_library(router pick.cc)\n",
-    "router/pick.cc": '#include "engine/tokenizer/tokenizer.h"\n#include "kvstore/keys.h"\n',
+    "router/pick.cc": '#include "tokenizer/tokenizer.h"\n#include "kvstore/keys.h"\n',
     "tests/CMakeLists.txt": "add_executable(t pick_test.cc)\n",
     "tests/pick_test.cc": '#include "router/pick.h"\n#include "engine/engine.h"\nTEST(Pick, SkipsStaleWorkers) {}\n',
 }

@@ -286,7 +286,7 @@ TEST(ParseRequestBody, AssistantPrefixContinuesTheMessage) {
 
 TEST(ParseRequestBody, ThinkingIsOnUnlessSwitchedOff) {
   const auto mode = [](const std::string& extra) { return RequestOf(Api::kChat, Chat(extra)).thinking_mode; };
-  using engine::ThinkingMode;
+  using tokenizer::ThinkingMode;
   EXPECT_EQ(mode(""), ThinkingMode::kThinking);
   EXPECT_EQ(mode(R"("thinking":{"type":"disabled"})"), ThinkingMode::kChat);
   EXPECT_EQ(mode(R"("thinking":{"type":"enabled","budget_tokens":100})"), ThinkingMode::kThinking);
@@ -298,7 +298,7 @@ TEST(ParseRequestBody, ThinkingIsOnUnlessSwitchedOff) {
 }
 
 TEST(MapEffort, FollowsTheTableOfEachRevision) {
-  using engine::ChatDialect;
+  using tokenizer::ChatDialect;
   for (const EffortRow& row : EffortTable()) {
     EXPECT_EQ(MapEffort(row.requested, ChatDialect::kPreview).value(), row.preview);
     EXPECT_EQ(MapEffort(row.requested, ChatDialect::k0731).value(), row.v0731);

@@ -11,12 +11,12 @@ namespace {
 class ChoiceOutputTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
-    auto model = ServedModel::Load(testing::ModelPath("demo"), "", engine::ChatDialect::kPreview);
+    auto model = ServedModel::Load(testing::ModelPath("demo"), "", tokenizer::ChatDialect::kPreview);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
   }
 
-  static PreparedRequest Chat(engine::ThinkingMode mode = engine::ThinkingMode::kThinking) {
+  static PreparedRequest Chat(tokenizer::ThinkingMode mode = tokenizer::ThinkingMode::kThinking) {
     PreparedRequest prepared;
     prepared.request.api = Api::kChat;
     prepared.request.thinking_mode = mode;
@@ -76,7 +76,7 @@ TEST_F(ChoiceOutputTest, SplitsReasoningFromContentAndCountsIt) {
 }
 
 TEST_F(ChoiceOutputTest, ReadsToolCallsWithIds) {
-  const Whole whole = Run(Chat(engine::ThinkingMode::kChat), std::string("Sure.") + kToolCall + kEos);
+  const Whole whole = Run(Chat(tokenizer::ThinkingMode::kChat), std::string("Sure.") + kToolCall + kEos);
   EXPECT_EQ(whole.all.content, "Sure.");
   ASSERT_EQ(whole.all.tool_calls.size(), 2u);
   EXPECT_EQ(whole.all.tool_calls[0].name, "add");
@@ -86,7 +86,7 @@ TEST_F(ChoiceOutputTest, ReadsToolCallsWithIds) {
 }
 
 TEST_F(ChoiceOutputTest, StopsAfterTheFirstToolCallWhenOnlyOneIsAllowed) {
-  PreparedRequest prepared = Chat(engine::ThinkingMode::kChat);
+  PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
   prepared.request.one_tool_call = true;
   const Whole whole = Run(prepared, std::string(kToolCall) + kEos);
   EXPECT_EQ(whole.all.tool_calls.size(), 1u);
@@ -96,8 +96,8 @@ TEST_F(ChoiceOutputTest, StopsAfterTheFirstToolCallWhenOnlyOneIsAllowed) {
 
 TEST_F(ChoiceOutputTest, GoesOnFromACallThatWasOpenedForTheModel) {
   for (const std::string name : {"add", ""}) {
-    PreparedRequest prepared = Chat(engine::ThinkingMode::kChat);
-    prepared.forced_text = engine::ToolCallOpening(name);
+    PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
+    prepared.forced_text = tokenizer::ToolCallOpening(name);
     prepared.request.stop = {"tool_calls>\n"};  // matches what is sampled, not what was given
     const std::string call = kToolCall;
     ASSERT_TRUE(call.starts_with(prepared.forced_text));
@@ -113,8 +113,8 @@ TEST_F(ChoiceOutputTest, GoesOnFromACallThatWasOpenedForTheModel) {
 }
 
 TEST_F(ChoiceOutputTest, AnOpenedCallThatDoesNotEndIsContent) {
-  PreparedRequest prepared = Chat(engine::ThinkingMode::kChat);
-  prepared.forced_text = engine::ToolCallOpening("add");
+  PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
+  prepared.forced_text = tokenizer::ToolCallOpening("add");
   const Whole cut = Run(prepared, "<｜DSML｜parameter name=\"a\" string=\"false\">1", FinishReason::kLength);
   EXPECT_TRUE(cut.all.tool_calls.empty());
   EXPECT_EQ(cut.all.content, "<|DSML|invoke name=\"add\">\n<|DSML|parameter name=\"a\" string=\"false\">1");
@@ -123,7 +123,7 @@ TEST_F(ChoiceOutputTest, AnOpenedCallThatDoesNotEndIsContent) {
 }
 
 TEST_F(ChoiceOutputTest, StopsAtAStopStringAcrossTokensAndKeepsItOut) {
-  PreparedRequest prepared = Chat(engine::ThinkingMode::kChat);
+  PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
   prepared.request.stop = {"capital of F", "never"};
   const Whole whole = Run(prepared, "Paris is the capital of France, as you know.");
   EXPECT_EQ(whole.all.content, "Paris is the ");
@@ -132,7 +132,7 @@ TEST_F(ChoiceOutputTest, StopsAtAStopStringAcrossTokensAndKeepsItOut) {
 }
 
 TEST_F(ChoiceOutputTest, GivesBackWhatWasHeldForAStopThatNeverCame) {
-  PreparedRequest prepared = Chat(engine::ThinkingMode::kChat);
+  PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
   prepared.request.stop = {"capital of Finland"};
   const Whole whole = Run(prepared, "Paris is the capital of F", FinishReason::kLength);
   EXPECT_EQ(whole.all.content, "Paris is the capital of F");
@@ -140,7 +140,7 @@ TEST_F(ChoiceOutputTest, GivesBackWhatWasHeldForAStopThatNeverCame) {
 }
 
 TEST_F(ChoiceOutputTest, TextAfterTheEndTokenNeverAppears) {
-  const Whole whole = Run(Chat(engine::ThinkingMode::kChat), std::string("One.") + kEos + kEos);
+  const Whole whole = Run(Chat(tokenizer::ThinkingMode::kChat), std::string("One.") + kEos + kEos);
   EXPECT_EQ(whole.all.content, "One.");
 }
 

@@ -406,6 +406,19 @@ TEST_F(DispatcherTest, StreamsSpreadEvenBeforeTheWorkersReportTheirLoad) {
   for (const FakeLink* link : links_) EXPECT_EQ(link->calls.size(), 10u);
 }
 
+TEST_F(DispatcherTest, ABusyWorkerGetsTheStreamAllTheSame) {
+  Make(1);
+  AllUp();
+  WorkerUpdate busy;
+  busy.load.n_running = busy.load.n_sequences_max = 4;
+  busy.load.n_waiting = 90;
+  dispatcher_->OnWorkerUpdate(0, busy);
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  EXPECT_EQ(dispatcher_->n_queued(), 0u) << "it waits in the worker's line, not here";
+  EXPECT_EQ(links_[0]->calls.size(), 1u);
+}
+
 TEST_F(DispatcherTest, TheSamePromptGoesWhereItsPrefixIs) {
   Make(2);
   AllUp();

@@ -8,9 +8,9 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/chat.h"
 #include "router_harness.h"
 #include "testing/fixtures.h"
+#include "tokenizer/chat.h"
 
 namespace longshelf::router::testing {
 namespace {
@@ -134,8 +134,8 @@ TEST(HttpApi, OpensTheCallThatWasDemanded) {
   };
   RouterHarness router;
   for (const Case& c : {Case{R"({"type":"function","function":{"name":"get_weather"}})",
-                             engine::ToolCallOpening("get_weather"), arguments},
-                        Case{R"("required")", engine::ToolCallOpening(""), "get_weather\">\n" + arguments}}) {
+                             tokenizer::ToolCallOpening("get_weather"), arguments},
+                        Case{R"("required")", tokenizer::ToolCallOpening(""), "get_weather\">\n" + arguments}}) {
     const std::vector<uint32_t> sampled = RouterHarness::Tokens(c.sampled);
     const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + c.opened);
     router.workers[0]->SetScript({sampled});

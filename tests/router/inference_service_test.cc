@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
-#include "engine/tokenizer/chat.h"
 #include "longshelf/v1/inference.grpc.pb.h"
 #include "router_harness.h"
+#include "tokenizer/chat.h"
 
 namespace longshelf::router::testing {
 namespace {
@@ -72,7 +72,7 @@ TEST_F(InferenceService, OpensTheCallThatWasDemanded) {
   request.set_tool_choice_mode("required");
   EXPECT_TRUE(ask(calls).ok());
   const auto prompt = router.workers[0]->requests().back().prompt_tokens();
-  const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + engine::ToolCallOpening(""));
+  const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + tokenizer::ToolCallOpening(""));
   EXPECT_TRUE(std::equal(opened.rbegin(), opened.rend(), prompt.rbegin()));
 }
 

@@ -9,9 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "engine/tokenizer/tokenizer.h"
 #include "router/worker_client.h"
 #include "testing/fixtures.h"
+#include "tokenizer/tokenizer.h"
 
 namespace longshelf::router::testing {
 namespace http = boost::beast::http;
@@ -66,7 +66,7 @@ std::string RequestText(const std::string& method, const std::string& path, cons
 }
 
 std::vector<uint32_t> RouterHarness::Tokens(const std::string& text) {
-  static const auto tokenizer = engine::Tokenizer::Load(longshelf::testing::ModelPath("demo"));
+  static const auto tokenizer = tokenizer::Tokenizer::Load(longshelf::testing::ModelPath("demo"));
   return (*tokenizer)->Encode(text).value();
 }
 

@@ -9,21 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/sampling.h"
 
 namespace longshelf::engine {
-
-struct SamplingParams {
-  double temperature = 1.0;  // 0 = greedy
-  double top_p = 1.0;
-  uint32_t top_k = 0;  // 0 = off
-  double min_p = 0.0;
-  uint64_t seed = 0;
-  double presence_penalty = 0.0;  // over output tokens
-  double frequency_penalty = 0.0;
-  bool logprobs = false;
-  uint32_t n_top_logprobs = 0;
-  bool operator==(const SamplingParams&) const = default;
-};
 
 // A sequence's place on its home shard.
 struct SlotId {
@@ -100,20 +88,6 @@ struct StepPlan {
   // checksum differs. INVALID_ARGUMENT: not a plan of this version; names the field.
   static absl::StatusOr<StepPlan> Parse(std::string_view bytes);
   bool operator==(const StepPlan&) const = default;
-};
-
-struct TokenLogprob {
-  uint32_t token = 0;
-  float logprob = 0.0F;
-  bool operator==(const TokenLogprob&) const = default;
-};
-
-struct SampledToken {
-  uint32_t token = 0;
-  float logprob = 0.0F;  // of the model's distribution before temperature; 0 unless asked for
-  std::vector<TokenLogprob> top;
-  std::vector<float> logits;  // [vocab], only with return_logits
-  bool operator==(const SampledToken&) const = default;
 };
 
 // One sequence went wrong (not a number in its logits, a state of the wrong size); the others are not touched. Its

@@ -62,7 +62,7 @@ class WholeAnswer {
   struct Choice {
     std::string reasoning;
     std::string content;
-    std::vector<engine::ChatToolCall> tool_calls;
+    std::vector<tokenizer::ChatToolCall> tool_calls;
     std::vector<TokenLogprobs> logprobs;
     std::string finish_reason;
   };

@@ -7,10 +7,10 @@
 #include <variant>
 #include <vector>
 
-#include "engine/tokenizer/chat.h"
 #include "router/api_error.h"
 #include "router/limits.h"
 #include "router/worker_link.h"
+#include "tokenizer/chat.h"
 
 namespace longshelf::router {
 
@@ -21,8 +21,8 @@ struct ApiRequest {
   std::string model;  // "" = the served one
 
   // Chat.
-  std::vector<engine::ChatMessage> messages;
-  engine::ThinkingMode thinking_mode = engine::ThinkingMode::kThinking;
+  std::vector<tokenizer::ChatMessage> messages;
+  tokenizer::ThinkingMode thinking_mode = tokenizer::ThinkingMode::kThinking;
   std::string reasoning_effort;      // as the client named it, "" = default
   bool continues_assistant = false;  // the last message is an assistant prefix
   bool one_tool_call = false;        // parallel_tool_calls: false, or a call of one tool is forced

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "engine/tokenizer/chat.h"
-#include "engine/tokenizer/tokenizer.h"
 #include "router/served_model.h"
+#include "tokenizer/chat.h"
+#include "tokenizer/tokenizer.h"
 
 namespace longshelf::router {
 
@@ -23,7 +23,7 @@ struct TokenLogprobs {
 struct ChoiceDelta {
   std::string reasoning;
   std::string content;
-  std::vector<engine::ChatToolCall> tool_calls;  // complete, with ids
+  std::vector<tokenizer::ChatToolCall> tool_calls;  // complete, with ids
   std::vector<TokenLogprobs> logprobs;
   std::vector<uint32_t> tokens;
   bool empty() const { return reasoning.empty() && content.empty() && tool_calls.empty() && logprobs.empty(); }
@@ -48,16 +48,16 @@ class ChoiceOutput {
 
  private:
   void Parse(std::string_view text, ChoiceDelta& delta);
-  void Take(std::vector<engine::CompletionParser::Event> events, ChoiceDelta& delta);
+  void Take(std::vector<tokenizer::CompletionParser::Event> events, ChoiceDelta& delta);
 
   const bool one_tool_call_;
   const bool logprobs_;
   const std::vector<uint32_t> stop_token_ids_;
   const uint64_t id_seed_;
   std::string forced_text_;  // not yet given to the parser
-  engine::StreamDecoder decoder_;
-  std::optional<engine::StopMatcher> matcher_;      // with stop strings
-  std::optional<engine::CompletionParser> parser_;  // chat only
+  tokenizer::StreamDecoder decoder_;
+  std::optional<tokenizer::StopMatcher> matcher_;      // with stop strings
+  std::optional<tokenizer::CompletionParser> parser_;  // chat only
   bool stopped_ = false;
   bool finished_ = false;
   uint32_t n_tokens_ = 0;

@@ -44,8 +44,8 @@ class StreamObserver {
 };
 
 struct DispatcherConfig {
-  size_t queue_capacity = 1024;                       // streams waiting for a worker; one more is refused at once
-  absl::Duration queue_timeout = absl::Seconds(10);   // a new stream without a worker fails after this
+  size_t queue_capacity = 1024;                      // streams that no worker can take now; one more is refused at once
+  absl::Duration queue_timeout = absl::Seconds(10);  // a new stream without a worker fails after this
   absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
   absl::Duration stall_timeout = absl::Minutes(10);   // a worker silent for this long is left
   uint32_t n_retries_max = 3;                         // per stream, before its first token

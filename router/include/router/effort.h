@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "engine/tokenizer/chat.h"
+#include "tokenizer/chat.h"
 
 // What a client's reasoning_effort means to a checkpoint revision. Data, because it changed once already.
 namespace longshelf::router {
@@ -22,6 +22,6 @@ inline constexpr std::string_view kDefaultEffort = "high";
 
 // `requested` is one of the table's names, or "" for the default. "none" is not in the table: it switches thinking off
 // before this is asked. INVALID_ARGUMENT lists the names.
-absl::StatusOr<std::string> MapEffort(std::string_view requested, engine::ChatDialect dialect);
+absl::StatusOr<std::string> MapEffort(std::string_view requested, tokenizer::ChatDialect dialect);
 
 }  // namespace longshelf::router

@@ -8,21 +8,21 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/tokenizer/chat.h"
-#include "engine/tokenizer/tokenizer.h"
 #include "router/api_error.h"
 #include "router/api_request.h"
 #include "router/auth.h"
 #include "router/prefix_index.h"
 #include "router/worker_link.h"
+#include "tokenizer/chat.h"
+#include "tokenizer/tokenizer.h"
 
 namespace longshelf::router {
 
 // What the router knows of the model: how to read and write its text. It never sees weights. Immutable; any thread.
 struct ServedModel {
   std::string name;
-  engine::ChatDialect dialect = engine::ChatDialect::kPreview;
-  std::shared_ptr<const engine::Tokenizer> tokenizer;
+  tokenizer::ChatDialect dialect = tokenizer::ChatDialect::kPreview;
+  std::shared_ptr<const tokenizer::Tokenizer> tokenizer;
   uint32_t vocab_size = 0;               // of config.json: ids below it have an embedding
   uint32_t n_context_max = 0;            // max_position_embeddings; a worker may serve less
   std::vector<uint32_t> stop_token_ids;  // end of sequence
@@ -30,7 +30,7 @@ struct ServedModel {
 
   // From tokenizer.json and config.json of a model directory. INVALID_ARGUMENT names the file and the key.
   static absl::StatusOr<ServedModel> Load(const std::filesystem::path& dir, std::string name,
-                                          engine::ChatDialect dialect);
+                                          tokenizer::ChatDialect dialect);
 };
 
 // A checked request as token ids, ready for a worker.

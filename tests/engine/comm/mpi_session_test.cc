@@ -81,6 +81,17 @@ TEST(MpiSession, AStepWithoutProgressEndsTheGroupAndSaysSo) {
   EXPECT_TRUE(AllGone(run.dir));
 }
 
+// Two seconds for the long step, one for the deadline, and what mpirun needs; twenty such steps would be forty.
+TEST(MpiSession, AStoppedShardIsNoticedByTheSilenceOfItsExchangesHoweverLongStepsAre) {
+  const auto start = std::chrono::steady_clock::now();
+  const GroupRun run = RunGroup(2, "stop-after-a-long-step", 30);
+  EXPECT_FALSE(run.result.timed_out) << run.result.output;
+  EXPECT_NE(run.result.exit_code, 0);
+  EXPECT_THAT(run.result.output, HasSubstr("step 2 made no progress for 1000 ms"));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(15));
+  EXPECT_TRUE(AllGone(run.dir));
+}
+
 TEST(MpiSession, LeavingDoesNotWaitForAStuckShard) {
   const GroupRun run = RunGroup(2, "hang-at-end", 30);
   EXPECT_NE(run.result.exit_code, 0);

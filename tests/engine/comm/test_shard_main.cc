@@ -1,5 +1,6 @@
 // One shard of the tests that need real MPI: test_shard RUN_DIR SCENARIO. Says what went wrong and exits 1.
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -158,6 +159,23 @@ std::string Hang(MpiSession& session) {
   return std::string(session.communicator().Barrier().message());
 }
 
+// One step of forty quick exchanges takes seconds in all; then the last rank is stopped in the middle of the next.
+std::string StopAfterALongStep(Shard shard) {
+  engine::GroupWatch& watch = shard.session.watch();
+  Communicator& communicator = shard.session.communicator();
+  watch.BeginStep(1);
+  for (int i = 0; i < 40; ++i) {
+    if (shard.rank() == 0) poll(nullptr, 0, 50);
+    if (const absl::Status status = communicator.Barrier(); !status.ok()) return std::string(status.message());
+  }
+  watch.EndStep();
+  watch.BeginStep(2);
+  if (const absl::Status status = communicator.Barrier(); !status.ok()) return std::string(status.message());
+  std::fprintf(stderr, "rank %d is in step 2\n", shard.rank());
+  if (shard.is_last()) raise(SIGSTOP);
+  return std::string(communicator.Barrier().message());
+}
+
 std::string HangAtTheEnd(MpiSession& session) {
   while (session.communicator().rank() == session.communicator().size() - 1) pause();
   return "";
@@ -191,6 +209,7 @@ int Run(const std::string& run_dir, const std::string& scenario) {
       {"kill-idle", [&] { return KillIdle(shard); }},
       {"kill-leader", [&] { return KillLeader(shard); }},
       {"hang", [&] { return Hang(s); }},
+      {"stop-after-a-long-step", [&] { return StopAfterALongStep(shard); }},
       {"hang-at-end", [&] { return HangAtTheEnd(s); }},
   };
   const std::string problem = scenarios.at(scenario)();

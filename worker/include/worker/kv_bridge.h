@@ -11,7 +11,8 @@
 
 #include "common/clock.h"
 #include "common/mailbox.h"
-#include "engine/engine.h"
+#include "engine/cache_objects.h"
+#include "engine/messages.h"
 #include "kvstore/client.h"
 #include "worker/breaker.h"
 #include "worker/metrics.h"

@@ -6,8 +6,11 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "common/metrics.h"
-#include "engine/engine.h"
+#include "engine/events.h"
+#include "engine/observer.h"
+#include "engine/step_plan.h"
 
 namespace longshelf::worker {
 

@@ -14,6 +14,7 @@
 #include "common/metrics.h"
 #include "engine/engine.h"
 #include "engine/model/model.h"
+#include "engine/observer.h"
 #include "worker/kv_bridge.h"
 #include "worker/prefix_hasher.h"
 #include "worker/shard_config.h"

@@ -2,7 +2,7 @@
 
 #include <span>
 
-#include "engine/engine.h"
+#include "engine/prefix_key.h"
 #include "kvstore/keys.h"
 
 namespace longshelf::worker {

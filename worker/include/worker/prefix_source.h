@@ -9,7 +9,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/engine.h"
+#include "engine/prefix_key.h"
+#include "engine/request.h"
 
 // What the RPC edge asks of whatever keeps prefixes outside the engine. The KV bridge implements it; a worker without a
 // KV store has none.

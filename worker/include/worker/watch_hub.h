@@ -11,7 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "engine/engine.h"
+#include "engine/cache_objects.h"
+#include "engine/observer.h"
 
 namespace longshelf::worker {
 

@@ -14,7 +14,7 @@
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/mailbox.h"
-#include "engine/engine.h"
+#include "engine/messages.h"
 #include "longshelf/v1/worker.grpc.pb.h"
 #include "proto/internal_auth.h"
 #include "worker/metrics.h"

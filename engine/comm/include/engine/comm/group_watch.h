@@ -22,10 +22,14 @@ inline constexpr int kGroupBrokenExitCode = 70;
 // A shard group dies as a unit. One thread waits on the pidfds of peers and parents and on the engine's progress, and
 // ends this process with _exit(70) when one is gone or a step stands still: an MPI call that waits for a dead peer
 // never returns. Watch, Disarm and ExitAfter may be called from any thread; the step marks from the engine thread.
+//
+// Progress is counted in exchanges (the broadcast of a plan, each dispatch and combine, the gathering of results), not
+// in steps: a step may have thousands of them and take as long as it likes, but the time from one to the next depends
+// on one layer's work only.
 class GroupWatch {
  public:
   struct Options {
-    // A step that reaches no new collective for longer than this, and than 20 times the usual step, is hung.
+    // A step that finishes no exchange for longer than this, and than 3 times the slowest exchange so far, is hung.
     absl::Duration progress_deadline = absl::Seconds(30);
     std::function<void(const std::string& reason)> last_words;  // on the watch thread, before _exit
     std::string error_file;  // where the reason is also written, for the supervisor's log; empty = nowhere
@@ -43,7 +47,8 @@ class GroupWatch {
   void ExitAfter(absl::Duration deadline, const std::string& reason);
 
   void BeginStep(uint64_t seq);
-  void MarkProgress() { n_marks_.fetch_add(1, std::memory_order_relaxed); }
+  // An exchange has finished. Outside of a step it means nothing.
+  void MarkProgress();
   void EndStep();
 
  private:
@@ -60,13 +65,10 @@ class GroupWatch {
   int wake_fd_ = -1;
   std::atomic<bool> stopping_{false};
   std::atomic<bool> armed_{true};
-  std::atomic<uint64_t> n_marks_{0};
   std::atomic<uint64_t> seq_{0};
-  std::atomic<int64_t> step_began_ns_{0};  // 0 = idle
-  std::atomic<int64_t> usual_step_ns_{0};  // moving average
-  std::atomic<int64_t> exit_at_ns_{0};     // 0 = never
-  uint64_t seen_marks_ = 0;                // watch thread only
-  int64_t seen_at_ns_ = 0;                 // watch thread only
+  std::atomic<int64_t> progress_at_ns_{0};       // when the step began or last finished an exchange; 0 = idle
+  std::atomic<int64_t> slowest_exchange_ns_{0};  // in any step so far, with the work before it
+  std::atomic<int64_t> exit_at_ns_{0};           // 0 = never
   // Guards watched_ and exit_reason_, which callers fill while the thread polls.
   std::mutex mutex_;
   std::vector<Watched> watched_;

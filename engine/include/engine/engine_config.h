@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+
+namespace longshelf::engine {
+
+struct EngineConfig {
+  int64_t n_context_max = 0;        // tokens of prompt plus output
+  int64_t step_token_budget = 512;  // decode rows first, then prefill chunks up to this
+  uint32_t n_sequences_max = 64;    // running
+  uint32_t n_waiting_max = 1024;    // queued
+  // Output tokens whose KV blocks a sequence is promised on admission, beyond what was given. Smaller: more sequences
+  // at once, and more of them preempted (computed again later, with the same bits) when outputs turn out long.
+  int64_t admission_headroom_tokens = 1024;
+  int64_t checkpoint_interval_tokens = 256;  // multiple of the block size
+  uint64_t checkpoint_memory_bytes = 0;      // budget of local checkpoints and tails (LRU); 0 = no prefix cache
+  uint32_t eos_token_id = 1;
+  uint32_t vocab_size = 0;
+  bool export_cache_objects = false;  // feed OnCacheObjects
+  bool self_check = false;            // abort when the books do not balance after a step; for tests, slow
+};
+
+}  // namespace longshelf::engine
