@@ -10,7 +10,8 @@
 namespace longshelf::bench {
 
 struct EngineBenchSettings {
-  std::string config = "flash-small";  // flash-small, pro-small, a checkpoint directory or a config.json
+  std::string config =
+      "flash-small";  // mid, flash-thin, flash-small, pro-small, a checkpoint directory or a config.json
   std::vector<std::string> contexts = {"1024", "8192"};
   std::vector<std::string> batches = {"1", "8"};
   int n_threads = 1;

@@ -22,10 +22,12 @@ function(longshelf_binary)
   set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 endfunction()
 
-#   longshelf_test(NAME kvstore_test SOURCES block_pool_test.cc LINK kvstore [TIMEOUT 60])
-# One ctest entry per binary. Tests find fixtures through testing::FixturePath() (tests/testing).
+#   longshelf_test(NAME kvstore_test SOURCES block_pool_test.cc LINK kvstore [TIMEOUT 60] [LABELS fast kernels])
+# One ctest entry per binary. Labels, for ctest -L and as targets that build what they name:
+#   fast     engine and parsers, seconds each even under sanitizers, none starts a process: scripts/test.sh runs them so
+#   kernels  what depends on the vector kernels: scripts/test.sh runs them with each kind Tests find fixtures through testing::FixturePath() (tests/testing).
 function(longshelf_test)
-  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -34,6 +36,15 @@ function(longshelf_test)
   set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   add_test(NAME ${ARG_NAME} COMMAND ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_LABELS)
+    set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}")
+    foreach(label IN LISTS ARG_LABELS)
+      if(NOT TARGET ${label}_tests)
+        add_custom_target(${label}_tests)
+      endif()
+      add_dependencies(${label}_tests ${ARG_NAME})
+    endforeach()
+  endif()
   if(LONGSHELF_SANITIZE MATCHES "thread")
     set_tests_properties(${ARG_NAME} PROPERTIES
       ENVIRONMENT "TSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan_suppressions.txt")
