@@ -91,11 +91,6 @@ absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
       return Misfit("bytes of an imported block", import.bytes.size(), blocks->cell_bytes());
     }
   }
-  for (const auto& copy : plan.copy_blocks) {
-    if (copy.shard != shard) continue;
-    RETURN_IF_ERROR(CheckBlock(copy.from));
-    RETURN_IF_ERROR(CheckBlock(copy.to));
-  }
   for (const auto& import : plan.import_states) {
     if (import.slot.shard == shard) RETURN_IF_ERROR(CheckSlot(import.slot));
   }
@@ -223,10 +218,6 @@ absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
   }
   for (const auto& import : plan.import_blocks) {
     if (import.shard == shard) impl_->ImportBlock(import);
-  }
-  for (const auto& copy : plan.copy_blocks) {
-    if (copy.shard != shard || copy.from == copy.to) continue;
-    std::memcpy(impl_->blocks->cell(copy.to), impl_->blocks->cell(copy.from), impl_->blocks->cell_bytes());
   }
   for (const auto& import : plan.import_states) {
     if (import.slot.shard == shard) impl_->ImportState(import, result.failures);

@@ -16,7 +16,6 @@ constexpr uint32_t kResultMagic = 0x52505331;  // "1SPR"
 // Smallest serialised sizes, for bounding counts.
 constexpr size_t kOpenSlotBytes = 4 + 57 + 8;
 constexpr size_t kImportBlockBytes = 2 + 4 + 8;
-constexpr size_t kCopyBlockBytes = 2 + 4 + 4;
 constexpr size_t kImportStateBytes = 4 + 8 + 8;
 constexpr size_t kRowBytes = 4 + 8 + 8 + 8 + 2;
 constexpr size_t kExportBlockBytes = 2 + 4 + 8;
@@ -75,11 +74,6 @@ void MovesForm(Wire& wire, Plan& plan) {
     wire.Value(import.shard, "import_blocks.shard");
     wire.Value(import.block, "import_blocks.block");
     wire.Array(import.bytes, "import_blocks.bytes");
-  });
-  wire.List(plan.copy_blocks, kCopyBlockBytes, "copy_blocks", [&wire](auto& copy) {
-    wire.Value(copy.shard, "copy_blocks.shard");
-    wire.Value(copy.from, "copy_blocks.from");
-    wire.Value(copy.to, "copy_blocks.to");
   });
   wire.List(plan.import_states, kImportStateBytes, "import_states", [&wire](auto& import) {
     SlotForm(wire, import.slot, "import_states.slot");
@@ -157,7 +151,6 @@ std::string StepPlan::Serialize() const {
   w.Reserve(PayloadBytes(*this));
   w.Value(kPlanMagic);
   w.Value(static_cast<uint8_t>(opcode));
-  w.Value(generation);
   w.Value(seq);
   MovesForm(w, *this);
   RowsAndExportsForm(w, *this);
@@ -175,7 +168,6 @@ absl::StatusOr<StepPlan> StepPlan::Parse(std::string_view bytes) {
   r.Value(opcode, "opcode");
   if (opcode > static_cast<uint8_t>(Opcode::kShutdown)) r.Fail("opcode", "is unknown");
   plan.opcode = static_cast<Opcode>(opcode);
-  r.Value(plan.generation, "generation");
   r.Value(plan.seq, "seq");
   MovesForm(r, plan);
   RowsAndExportsForm(r, plan);

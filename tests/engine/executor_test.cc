@@ -73,27 +73,6 @@ TEST(Executor, ExportedTailsAreClearedPastTheirEnd) {
                           [](std::byte b) { return b == std::byte{0}; }));
 }
 
-TEST(Executor, CopiesBlocksBeforeRows) {
-  auto executor = MakeExecutor();
-  const auto prompt = Prompt(10, 1);
-  StepPlan plan;
-  plan.open_slots = {Open(0, 0)};
-  plan.rows = {Row(0, 0, prompt, {0})};
-  plan.export_states = {{{0, 0}, 10}};
-  auto first = executor->Execute(plan, 0);
-  ASSERT_TRUE(first.ok());
-  StepPlan fork;
-  fork.open_slots = {Open(0, 1)};
-  fork.copy_blocks = {{0, 0, 1}};
-  fork.import_states = {{{0, 1}, 10, first->states[0]}};
-  fork.rows = {Row(0, 1, {44}, {1}), Row(0, 0, {33}, {0})};
-  fork.rows[0].n_past = fork.rows[1].n_past = 10;
-  const auto second = executor->Execute(fork, 0);
-  ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_EQ(second->sampled[0].token, Greedy(Join(prompt, {44})));
-  EXPECT_EQ(second->sampled[1].token, Greedy(Join(prompt, {33})));
-}
-
 TEST(Executor, AStateThatDoesNotFitFailsOnlyItsSlot) {
   auto executor = MakeExecutor();
   StepPlan plan;
@@ -152,14 +131,6 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"imported block",
        [](StepPlan& p) {
          p.import_blocks = {{0, 0, std::vector<std::byte>(3)}};
-       }},
-      {"block",
-       [](StepPlan& p) {
-         p.copy_blocks = {{0, 0, 77}};
-       }},
-      {"block",
-       [](StepPlan& p) {
-         p.copy_blocks = {{0, 77, 0}};
        }},
       {"block",
        [](StepPlan& p) {

@@ -158,24 +158,6 @@ TEST(ShardGroup, AnyNumberOfShardsGivesTheResultsOfOne) {
   for (const int n_shards : {1, 2, 3, 4, 7}) EXPECT_TRUE(DriveGroup(n_shards) == expected) << n_shards << " shards";
 }
 
-TEST(ShardGroup, AnIdlePlanIsNotSentAndNeedsNobody) {
-  const std::string dir = testing::MakeTempDir("group").string();
-  auto bell = Doorbell::Create(dir, kGeneration);
-  ASSERT_TRUE(bell.ok());
-  testing::ThreadGroup threads(1);
-  threads.Run([&](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, kExperts, kGeneration);
-    const auto executor = MakeExecutor(transport);
-    ShardGroupRunner runner({communicator, **bell, transport, nullptr, kGeneration}, *executor);
-    StepPlan plan;
-    plan.opcode = StepPlan::Opcode::kIdle;
-    EXPECT_TRUE(runner.Run(plan).ok());
-  });
-  auto listener = Doorbell::Open(dir, kGeneration);
-  ASSERT_TRUE(listener.ok());
-  EXPECT_FALSE((*listener)->Wait(absl::Milliseconds(1)));
-}
-
 // What a follower of `follower_generation` says to a leader of kGeneration.
 absl::Status FollowStranger(uint64_t follower_generation, std::string announced) {
   const std::string dir = testing::MakeTempDir("group").string();

@@ -23,7 +23,7 @@ struct SlotId {
 // What every shard is told before a step. Decided by the leader only; a pure value, serialised to a fixed little-endian
 // form.
 struct StepPlan {
-  enum class Opcode : uint8_t { kStep, kIdle, kShutdown };
+  enum class Opcode : uint8_t { kStep, kShutdown };
 
   struct OpenSlot {  // a fresh sequence state; sampler starts with these output tokens counted
     SlotId slot;
@@ -63,20 +63,11 @@ struct StepPlan {
     int64_t n_tokens = 0;
     bool operator==(const ExportState&) const = default;
   };
-  struct CopyBlock {
-    uint16_t shard = 0;
-    uint32_t from = 0;
-    uint32_t to = 0;
-    bool operator==(const CopyBlock&) const = default;
-  };
-
   Opcode opcode = Opcode::kStep;
-  uint64_t generation = 0;  // 0 from the engine; a group stamps its own
-  uint64_t seq = 0;         // counts up by one
+  uint64_t seq = 0;  // counts up by one
   // Executed in this order.
   std::vector<OpenSlot> open_slots;
   std::vector<ImportBlock> import_blocks;
-  std::vector<CopyBlock> copy_blocks;
   std::vector<ImportState> import_states;
   std::vector<Row> rows;
   std::vector<ExportBlock> export_blocks;
@@ -130,8 +121,8 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual GroupShape shape() const = 0;
-  // A kStep without rows only moves bytes (imports, copies, exports): no shard runs the model for it. kIdle and
-  // kShutdown carry nothing and have an empty result. UNAVAILABLE: a shard is gone; the group must end.
+  // A kStep without rows only moves bytes (imports, exports): no shard runs the model for it. kShutdown carries nothing
+  // and has an empty result. UNAVAILABLE: a shard is gone; the group must end.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };
 
