@@ -10,7 +10,7 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505331;    // "1SPL"
+constexpr uint32_t kPlanMagic = 0x4C505332;    // "2SPL"
 constexpr uint32_t kResultMagic = 0x52505331;  // "1SPR"
 
 std::string Seal(WireWriter& w) {
@@ -61,6 +61,11 @@ void MovesForm(Wire& wire, Plan& plan) {
     SamplingForm(w, open.sampling);
     w.Array(open.prior_output, "open_slots.prior_output");
   });
+  wire.List(plan.set_blocks, "set_blocks", [](auto& w, auto& set) {
+    SlotForm(w, set.slot, "set_blocks.slot");
+    w.Value(set.index, "set_blocks.index");
+    w.Value(set.block, "set_blocks.block");
+  });
   wire.List(plan.import_blocks, "import_blocks", [](auto& w, auto& import) {
     w.Value(import.shard, "import_blocks.shard");
     w.Value(import.block, "import_blocks.block");
@@ -79,7 +84,6 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     SlotForm(w, row.slot, "rows.slot");
     w.Value(row.n_past, "rows.n_past");
     w.Array(row.tokens, "rows.tokens");
-    w.Array(row.blocks, "rows.blocks");
     w.Flag(row.sample, "rows.sample");
     w.Flag(row.return_logits, "rows.return_logits");
   });

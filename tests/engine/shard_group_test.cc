@@ -102,6 +102,7 @@ std::vector<StepResult> Drive(StepRunner& runner) {
         open.slot = place(s);
         open.sampling.temperature = 0.0;
         plan.open_slots.push_back(open);
+        plan.set_blocks.push_back({place(s), 0, static_cast<uint32_t>(s / n_shards)});
         next[static_cast<size_t>(s)] = {1, static_cast<uint32_t>(s)};
       }
       if (s == 4 && step % 3 == 1) continue;  // some shards have nothing to do now and then
@@ -109,7 +110,6 @@ std::vector<StepResult> Drive(StepRunner& runner) {
       row.slot = place(s);
       row.n_past = step == 0 ? 0 : 1 + step;
       row.tokens = next[static_cast<size_t>(s)];
-      row.blocks = {static_cast<uint32_t>(s / n_shards)};
       row.sample = true;
       plan.rows.push_back(row);
       plan.export_states.push_back({place(s), row.n_past + static_cast<int64_t>(row.tokens.size())});

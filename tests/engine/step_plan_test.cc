@@ -47,14 +47,15 @@ StepPlan SomePlan(Random& random) {
                             .logprobs = Below(random, 2) == 1,
                             .n_top_logprobs = Some32(random)};
     plan.open_slots.push_back({SomeSlot(random), sampling, SomeTokens(random)});
+    plan.set_blocks.push_back({SomeSlot(random), Some32(random), Some32(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
     plan.import_blocks.push_back({SomeShard(random), Some32(random), SomeBytes(random)});
     plan.import_states.push_back({SomeSlot(random), Some64(random), SomeBytes(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
-    plan.rows.push_back({SomeSlot(random), Some64(random), SomeTokens(random), SomeTokens(random),
-                         Below(random, 2) == 1, Below(random, 2) == 1});
+    plan.rows.push_back(
+        {SomeSlot(random), Some64(random), SomeTokens(random), Below(random, 2) == 1, Below(random, 2) == 1});
     plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random)});
     plan.export_states.push_back({SomeSlot(random), Some64(random)});
   }
@@ -106,7 +107,7 @@ TEST(StepPlan, HasAFixedForm) {
   StepPlan plan;
   plan.seq = 0x0102030405060708;
   const std::string bytes = plan.Serialize();
-  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 6 * 8 + 8);
+  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 7 * 8 + 8);
   EXPECT_EQ(bytes.substr(5, 8), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"));
 }
 
@@ -157,7 +158,7 @@ TEST(StepPlan, NamesTheFieldThatCountsTooMuch) {
 
 StepPlan PlanOverTwoShards() {
   StepPlan plan;
-  for (const uint16_t shard : {1, 0, 1}) plan.rows.push_back({.slot = {shard, 0}, .tokens = {1}, .blocks = {0}});
+  for (const uint16_t shard : {1, 0, 1}) plan.rows.push_back({.slot = {shard, 0}, .tokens = {1}});
   plan.export_states = {{{1, 0}, 5}, {{0, 0}, 6}};
   return plan;
 }

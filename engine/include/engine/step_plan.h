@@ -25,11 +25,19 @@ struct SlotId {
 struct StepPlan {
   enum class Opcode : uint8_t { kStep, kShutdown };
 
-  struct OpenSlot {  // a fresh sequence state; sampler starts with these output tokens counted
+  struct OpenSlot {  // a fresh sequence state and an empty block table; the sampler has counted these output tokens
     SlotId slot;
     SamplingParams sampling;
     std::vector<uint32_t> prior_output;
     bool operator==(const OpenSlot&) const = default;
+  };
+  // Entry `index` of a slot's block table: appended, or in place of what was there. Only changes are told, so the cost
+  // of a step does not grow with what its sequences have behind them.
+  struct SetBlock {
+    SlotId slot;
+    uint32_t index = 0;
+    uint32_t block = 0;
+    bool operator==(const SetBlock&) const = default;
   };
   struct ImportBlock {
     uint16_t shard = 0;
@@ -43,12 +51,11 @@ struct StepPlan {
     std::vector<std::byte> bytes;
     bool operator==(const ImportState&) const = default;
   };
-  struct Row {  // one sequence's chunk
+  struct Row {  // one sequence's chunk; the slot's block table covers n_past + tokens.size()
     SlotId slot;
     int64_t n_past = 0;
     std::vector<uint32_t> tokens;
-    std::vector<uint32_t> blocks;  // home shard's block ids, covering n_past + tokens.size()
-    bool sample = false;           // sample from the last row's logits
+    bool sample = false;  // sample from the last row's logits
     bool return_logits = false;
     bool operator==(const Row&) const = default;
   };
@@ -67,6 +74,7 @@ struct StepPlan {
   uint64_t seq = 0;  // counts up by one
   // Executed in this order.
   std::vector<OpenSlot> open_slots;
+  std::vector<SetBlock> set_blocks;
   std::vector<ImportBlock> import_blocks;
   std::vector<ImportState> import_states;
   std::vector<Row> rows;
