@@ -50,11 +50,6 @@ std::optional<uint32_t> BlockPool::Find(const PrefixKey& key) const {
   return it == index_.end() ? std::nullopt : std::optional(it->second);
 }
 
-bool BlockPool::HasChildren(const PrefixKey& key) const {
-  const auto block = Find(key);
-  return block.has_value() && blocks_[*block].n_children > 0;
-}
-
 void BlockPool::Hold(uint32_t id) {
   Block& block = blocks_[id];
   LONGSHELF_CHECK(block.indexed);

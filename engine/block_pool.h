@@ -40,7 +40,6 @@ class BlockPool {
 
   std::optional<uint32_t> Find(const PrefixKey& key) const;
   bool is_held(uint32_t block) const { return blocks_[block].n_holders > 0; }
-  bool HasChildren(const PrefixKey& key) const;
 
   void Hold(uint32_t block);     // REQUIRES: indexed
   void Release(uint32_t block);  // a private block becomes free

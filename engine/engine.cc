@@ -39,7 +39,6 @@ struct Engine::Impl {
   std::vector<EndedSequence> ended;  // tokens delivered, Finished not yet
   uint64_t n_steps = 0;
   bool draining = false;
-  bool is_idle = false;  // the group was told
 
   Impl(const EngineConfig& engine_config, StepRunner& step_runner, const PrefixHasher& prefix_hasher,
        Mailbox<EngineMessage>& engine_inbox, EngineObserver& engine_observer)
@@ -72,7 +71,6 @@ struct Engine::Impl {
   absl::Status Step();
   absl::StatusOr<StepResult> RunPlan(StepPlan& plan);
   absl::Status FinishEnded();
-  absl::Status GoIdle();
   void Report();
   std::vector<uint64_t> AllIds() const;
   void EndAll(const absl::Status& status);
@@ -181,7 +179,6 @@ void Engine::Impl::Report() {
 
 absl::StatusOr<StepResult> Engine::Impl::RunPlan(StepPlan& plan) {
   plan.seq = ++n_steps;
-  is_idle = plan.opcode != StepPlan::Opcode::kStep;
   absl::StatusOr<StepResult> result = runner.Run(plan);
   if (!result.ok()) return result;
   const bool fits = result->sampled.size() == plan.rows.size() && result->blocks.size() == plan.export_blocks.size() &&
@@ -224,18 +221,10 @@ absl::Status Engine::Impl::FinishEnded() {
   return status;
 }
 
-absl::Status Engine::Impl::GoIdle() {
-  if (is_idle) return absl::OkStatus();
-  StepPlan plan;
-  plan.opcode = StepPlan::Opcode::kIdle;
-  return RunPlan(plan).status();
-}
-
 absl::Status Engine::Impl::Loop() {
   Report();
   while (true) {
     const bool has_work = HasWork();
-    if (!has_work) RETURN_IF_ERROR(GoIdle());
     std::vector<EngineMessage> messages = inbox.Drain(has_work ? std::chrono::milliseconds(0) : kIdleWait);
     for (EngineMessage& message : messages) {
       std::visit([this](auto& m) { Handle(std::move(m)); }, message);
@@ -282,7 +271,7 @@ void Engine::Impl::EndAll(const absl::Status& status) {
   Report();
 }
 
-Engine::Engine(const EngineConfig& config, Clock& /*clock*/, StepRunner& runner, const PrefixHasher& hasher,
+Engine::Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher,
                Mailbox<EngineMessage>& inbox, EngineObserver& observer)
     : impl_(std::make_unique<Impl>(config, runner, hasher, inbox, observer)) {}
 

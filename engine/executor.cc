@@ -4,7 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "common/check.h"
@@ -15,12 +15,17 @@
 namespace longshelf::engine {
 namespace {
 
-// What a sequence's sampler remembers between steps.
-struct SlotSampler {
-  SamplingParams params;
-  TokenCounts output_counts;
+// What a slot holds of its sequence between steps, beside its state.
+struct Slot {
   bool open = false;
+  std::vector<std::byte*> blocks;  // the block table: where the blocks lie in the arena, in order
+  SamplingParams sampling;
+  TokenCounts output_counts;
 };
+
+constexpr size_t BlocksCovering(uint64_t n_tokens) {
+  return static_cast<size_t>((n_tokens + kBlockTokens - 1) / kBlockTokens);
+}
 
 absl::Status Misfit(absl::string_view what, uint64_t value, uint64_t limit) {
   return absl::InternalError(absl::StrCat("step plan does not fit this shard: ", what, " ", value, " of ", limit));
@@ -33,18 +38,30 @@ struct Executor::Impl {
   std::unique_ptr<SequenceModel> model;
   std::unique_ptr<CellArena> blocks;
   std::unique_ptr<CellArena> states;
-  std::vector<SlotSampler> samplers;
+  std::vector<Slot> slots;
 
   absl::Status CheckSlot(const SlotId& slot) const {
-    return slot.slot < samplers.size() ? absl::OkStatus() : Misfit("slot", slot.slot, samplers.size());
+    return slot.slot < slots.size() ? absl::OkStatus() : Misfit("slot", slot.slot, slots.size());
   }
   absl::Status CheckBlock(uint32_t block) const {
     return block < blocks->n_cells() ? absl::OkStatus() : Misfit("block", block, blocks->n_cells());
   }
-  absl::Status CheckRow(const StepPlan::Row& row) const;
+  // What of a slot decides whether a plan fits it.
+  struct SlotForm {
+    bool open = false;
+    size_t n_blocks = 0;
+  };
+  // Of the slots that the plan touches, as they are when its rows run.
+  using SlotForms = std::unordered_map<uint16_t, SlotForm>;
+  absl::StatusOr<SlotForms> CheckTables(const StepPlan& plan, int shard) const;
+  SlotForm& FormOf(uint16_t slot, SlotForms& forms) const {
+    return forms.try_emplace(slot, SlotForm{slots[slot].open, slots[slot].blocks.size()}).first->second;
+  }
+  absl::Status CheckRow(const StepPlan::Row& row, const SlotForm& form) const;
   absl::Status CheckPlan(const StepPlan& plan, int shard) const;
 
   void Open(const StepPlan::OpenSlot& open);
+  void SetBlock(const StepPlan::SetBlock& set);
   void ImportBlock(const StepPlan::ImportBlock& import);
   void ImportState(const StepPlan::ImportState& import, std::vector<SlotFailure>& failures);
   absl::Status RunRows(const StepPlan& plan, int shard, StepResult& result);
@@ -62,27 +79,44 @@ bool HasFailed(const std::vector<SlotFailure>& failures, const SlotId& slot) {
 
 }  // namespace
 
-absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row) const {
-  RETURN_IF_ERROR(CheckSlot(row.slot));
-  if (!samplers[row.slot.slot].open) return Misfit("row of a slot that is not open, slot", row.slot.slot, 0);
+absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& form) const {
+  if (!form.open) return Misfit("row of a slot that is not open, slot", row.slot.slot, 0);
   if (row.tokens.empty() || row.n_past < 0) return Misfit("row without tokens, slot", row.slot.slot, 0);
   const uint64_t n_end = static_cast<uint64_t>(row.n_past) + row.tokens.size();
-  if (row.blocks.size() * static_cast<uint64_t>(kBlockTokens) < n_end) {
-    return Misfit("blocks of a row cover too little, tokens", n_end, row.blocks.size() * kBlockTokens);
+  if (form.n_blocks < BlocksCovering(n_end)) {
+    return Misfit("blocks of a slot cover too little, tokens", n_end, form.n_blocks * kBlockTokens);
   }
-  for (const uint32_t block : row.blocks) RETURN_IF_ERROR(CheckBlock(block));
   for (const uint32_t token : row.tokens) {
     if (token >= model->vocab_size()) return Misfit("token", token, model->vocab_size());
   }
   return absl::OkStatus();
 }
 
-absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
-  std::unordered_set<uint16_t> opened;
+absl::StatusOr<Executor::Impl::SlotForms> Executor::Impl::CheckTables(const StepPlan& plan, int shard) const {
+  SlotForms forms;
   for (const auto& open : plan.open_slots) {
     if (open.slot.shard != shard) continue;
     RETURN_IF_ERROR(CheckSlot(open.slot));
-    opened.insert(open.slot.slot);
+    FormOf(open.slot.slot, forms) = {.open = true, .n_blocks = 0};
+  }
+  for (const auto& set : plan.set_blocks) {
+    if (set.slot.shard != shard) continue;
+    RETURN_IF_ERROR(CheckSlot(set.slot));
+    RETURN_IF_ERROR(CheckBlock(set.block));
+    SlotForm& form = FormOf(set.slot.slot, forms);
+    if (!form.open) return Misfit("block table of a slot that is not open, slot", set.slot.slot, 0);
+    if (set.index > form.n_blocks) return Misfit("block table with a gap, entry", set.index, form.n_blocks);
+    if (set.index == form.n_blocks) ++form.n_blocks;
+  }
+  return forms;
+}
+
+absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
+  ASSIGN_OR_RETURN(SlotForms forms, CheckTables(plan, shard));
+  for (const auto& row : plan.rows) {
+    if (row.slot.shard != shard) continue;
+    RETURN_IF_ERROR(CheckSlot(row.slot));
+    RETURN_IF_ERROR(CheckRow(row, FormOf(row.slot.slot, forms)));
   }
   for (const auto& import : plan.import_blocks) {
     if (import.shard != shard) continue;
@@ -90,11 +124,6 @@ absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
     if (import.bytes.size() != blocks->cell_bytes()) {
       return Misfit("bytes of an imported block", import.bytes.size(), blocks->cell_bytes());
     }
-  }
-  for (const auto& copy : plan.copy_blocks) {
-    if (copy.shard != shard) continue;
-    RETURN_IF_ERROR(CheckBlock(copy.from));
-    RETURN_IF_ERROR(CheckBlock(copy.to));
   }
   for (const auto& import : plan.import_states) {
     if (import.slot.shard == shard) RETURN_IF_ERROR(CheckSlot(import.slot));
@@ -114,11 +143,18 @@ absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
 
 void Executor::Impl::Open(const StepPlan::OpenSlot& open) {
   model->ResetState(states->cell(open.slot.slot));
-  SlotSampler& sampler = samplers[open.slot.slot];
-  sampler.params = open.sampling;
-  sampler.output_counts.clear();
-  for (const uint32_t token : open.prior_output) ++sampler.output_counts[token];
-  sampler.open = true;
+  Slot& slot = slots[open.slot.slot];
+  slot.open = true;
+  slot.blocks.clear();
+  slot.sampling = open.sampling;
+  slot.output_counts.clear();
+  for (const uint32_t token : open.prior_output) ++slot.output_counts[token];
+}
+
+void Executor::Impl::SetBlock(const StepPlan::SetBlock& set) {
+  std::vector<std::byte*>& table = slots[set.slot.slot].blocks;
+  if (set.index == table.size()) table.emplace_back();
+  table[set.index] = blocks->cell(set.block);
 }
 
 void Executor::Impl::ImportBlock(const StepPlan::ImportBlock& import) {
@@ -132,25 +168,21 @@ void Executor::Impl::ImportState(const StepPlan::ImportState& import, std::vecto
 
 absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult& result) {
   ForwardBatch batch;
-  std::vector<std::vector<std::byte*>> row_blocks;  // what the chunks' spans point into
-  row_blocks.reserve(plan.rows.size());
   std::vector<std::optional<size_t>> logits_row;  // per local row of the plan
   size_t n_logits_rows = 0;
   for (const StepPlan::Row& row : plan.rows) {
     if (row.slot.shard != shard) continue;
     logits_row.emplace_back();
     if (HasFailed(result.failures, row.slot)) continue;
-    RETURN_IF_ERROR(CheckRow(row));
-    auto& pointers = row_blocks.emplace_back();
-    for (size_t i = 0; i < row.blocks.size(); ++i) {
-      pointers.push_back(blocks->cell(row.blocks[i]));
-      const bool is_fresh = static_cast<int64_t>(i) * kBlockTokens >= row.n_past;
-      if (is_fresh) std::memset(pointers.back(), 0, blocks->cell_bytes());
+    const std::vector<std::byte*>& table = slots[row.slot.slot].blocks;
+    const auto n_past = static_cast<uint64_t>(row.n_past);
+    for (size_t i = BlocksCovering(n_past); i < BlocksCovering(n_past + row.tokens.size()); ++i) {
+      std::memset(table[i], 0, blocks->cell_bytes());
     }
     if (row.sample) logits_row.back() = n_logits_rows++;
     batch.chunks.push_back({.n_past = row.n_past,
                             .tokens = row.tokens,
-                            .blocks = pointers,
+                            .blocks = table,
                             .state = states->cell(row.slot.slot),
                             .want_logits = row.sample ? WantLogits::kLast : WantLogits::kNone});
   }
@@ -172,16 +204,16 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult
 
 void Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits, SampledToken& sampled,
                             std::vector<SlotFailure>& failures) {
-  SlotSampler& sampler = samplers[row.slot.slot];
+  Slot& slot = slots[row.slot.slot];
   const int64_t position = row.n_past + static_cast<int64_t>(row.tokens.size());
-  auto token = SampleToken(logits, sampler.params, sampler.output_counts, position);
+  auto token = SampleToken(logits, slot.sampling, slot.output_counts, position);
   if (!token.ok()) {
     failures.push_back({row.slot, Annotate(token.status(), absl::StrCat("sampling position ", position))});
     return;
   }
   sampled = *std::move(token);
   if (row.return_logits) sampled.logits.assign(logits.begin(), logits.end());
-  ++sampler.output_counts[sampled.token];
+  ++slot.output_counts[sampled.token];
 }
 
 std::vector<std::byte> Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) const {
@@ -210,7 +242,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::unique_ptr<Seque
   impl->model = std::move(model);
   ASSIGN_OR_RETURN(impl->blocks, CellArena::Map("KV blocks", impl->model->block_bytes(), options.n_blocks));
   ASSIGN_OR_RETURN(impl->states, CellArena::Map("sequence states", impl->model->state_bytes(), options.n_slots));
-  impl->samplers.resize(options.n_slots);
+  impl->slots.resize(options.n_slots);
   return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 
@@ -221,12 +253,11 @@ absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
   for (const auto& open : plan.open_slots) {
     if (open.slot.shard == shard) impl_->Open(open);
   }
+  for (const auto& set : plan.set_blocks) {
+    if (set.slot.shard == shard) impl_->SetBlock(set);
+  }
   for (const auto& import : plan.import_blocks) {
     if (import.shard == shard) impl_->ImportBlock(import);
-  }
-  for (const auto& copy : plan.copy_blocks) {
-    if (copy.shard != shard || copy.from == copy.to) continue;
-    std::memcpy(impl_->blocks->cell(copy.to), impl_->blocks->cell(copy.from), impl_->blocks->cell_bytes());
   }
   for (const auto& import : plan.import_states) {
     if (import.slot.shard == shard) impl_->ImportState(import, result.failures);
@@ -241,6 +272,12 @@ absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
     result.states.push_back(failed ? std::vector<std::byte>() : impl_->ExportState(ex));
   }
   return result;
+}
+
+std::vector<uint32_t> Executor::BlockTableOf(uint16_t slot) const {
+  std::vector<uint32_t> out;
+  for (const std::byte* block : impl_->slots[slot].blocks) out.push_back(impl_->blocks->IndexOf(block));
+  return out;
 }
 
 GroupShape Executor::shape(int n_shards) const {

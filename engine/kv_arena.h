@@ -23,6 +23,10 @@ class CellArena {
   size_t cell_bytes() const { return cell_bytes_; }
   // REQUIRES: cell < n_cells().
   std::byte* cell(uint32_t cell) const { return base_ + cell * stride_; }
+  // Of a pointer that cell() gave.
+  uint32_t IndexOf(const std::byte* cell) const {
+    return static_cast<uint32_t>(static_cast<size_t>(cell - base_) / stride_);
+  }
 
  private:
   CellArena(std::byte* base, size_t cell_bytes, size_t stride, uint32_t n_cells)

@@ -119,8 +119,9 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
 
   BlockPool& pool = cache_.pool(home.shard);
   for (int64_t i = 0; i < home.n_blocks_local; ++i) {
-    sequence.blocks.push_back(*pool.Find(sequence.chain.keys()[static_cast<size_t>(i)]));
-    pool.Hold(sequence.blocks.back());
+    const uint32_t block = *pool.Find(sequence.chain.keys()[static_cast<size_t>(i)]);
+    pool.Hold(block);
+    sequence.blocks.Append(block);
   }
   sequence.n_published = home.n_blocks_local;
   sequence.n_promised = static_cast<uint32_t>(BlocksAtAdmission(sequence) - home.n_blocks_local);
@@ -231,7 +232,7 @@ void Scheduler::GrowTo(Sequence& sequence, int64_t n_tokens) {
   while (static_cast<int64_t>(sequence.blocks.size()) < BlocksFor(n_tokens)) {
     LONGSHELF_CHECK(sequence.n_promised > 0);
     --sequence.n_promised;
-    sequence.blocks.push_back(cache_.Allocate(sequence.slot.shard));
+    sequence.blocks.Append(cache_.Allocate(sequence.slot.shard));
   }
 }
 
@@ -249,7 +250,7 @@ void Scheduler::Publish(Sequence& sequence, std::vector<int64_t>* fresh) {
       return;
     }
     const auto parent = i == 0 ? std::nullopt : std::optional(sequence.chain.keys()[i - 1]);
-    sequence.blocks[i] = pool.Publish(sequence.blocks[i], key, parent);
+    sequence.blocks.Replace(i, pool.Publish(sequence.blocks[i], key, parent));
     if (is_new && fresh != nullptr) fresh->push_back(sequence.n_published);
   }
 }
@@ -270,8 +271,8 @@ std::unique_ptr<Sequence> Scheduler::StopRunning(Sequence& sequence) {
   BlockPool& pool = cache_.pool(out->slot.shard);
   pool.Unpromise(std::exchange(out->n_promised, 0));
   // Deepest first: a parent is always the more recent one.
-  for (auto block = out->blocks.rbegin(); block != out->blocks.rend(); ++block) pool.Release(*block);
-  out->blocks.clear();
+  for (size_t i = out->blocks.size(); i > 0; --i) pool.Release(out->blocks[i - 1]);
+  out->blocks.Clear();
   free_slots_[shard].insert(out->slot.slot);
   --n_running_[shard];
   nothing_changed_ = false;
@@ -303,7 +304,8 @@ void Scheduler::CheckInvariants() const {
     n_promised[sequence->slot.shard] += sequence->n_promised;
     ++n_home[sequence->slot.shard];
     LONGSHELF_CHECK(static_cast<int64_t>(sequence->blocks.size() + sequence->n_promised) <= sequence->n_blocks_max());
-    for (const uint32_t block : sequence->blocks) LONGSHELF_CHECK(cache_.pool(sequence->slot.shard).is_held(block));
+    for (const uint32_t block : sequence->blocks.blocks())
+      LONGSHELF_CHECK(cache_.pool(sequence->slot.shard).is_held(block));
   }
   for (size_t shard = 0; shard < n_home.size(); ++shard) {
     LONGSHELF_CHECK(n_home[shard] == n_running_[shard]);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "block_table.h"
 #include "checkpoint_store.h"
 #include "engine/events.h"
 #include "engine/model/kv_layout.h"
@@ -48,12 +49,12 @@ struct Sequence {
 
   // While running.
   SlotId slot;
-  int64_t n_past = 0;            // tokens in blocks and state
-  std::vector<uint32_t> blocks;  // home shard's, held; in order
-  uint32_t n_promised = 0;       // blocks it may still allocate
-  int64_t n_published = 0;       // leading blocks that are in the index
-  bool publishes = true;         // its blocks and checkpoints go into the cache
-  int64_t common_prefix = 0;     // others share this many tokens: worth a checkpoint; 0 = no
+  int64_t n_past = 0;         // tokens in blocks and state
+  BlockTable blocks;          // home shard's, held
+  uint32_t n_promised = 0;    // blocks it may still allocate
+  int64_t n_published = 0;    // leading blocks that are in the index
+  bool publishes = true;      // its blocks and checkpoints go into the cache
+  int64_t common_prefix = 0;  // others share this many tokens: worth a checkpoint; 0 = no
   std::deque<std::pair<uint32_t, std::vector<std::byte>>> block_imports;  // (block, bytes) still to be sent
   std::shared_ptr<const Checkpoint> resume_from;                          // still to be sent, after block_imports
   bool restored_from_store = false;                                       // resume_from is not in the cache yet

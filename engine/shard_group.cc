@@ -66,7 +66,6 @@ absl::Status ShardGroupRunner::Announce(const StepPlan& plan) {
 }
 
 absl::StatusOr<StepResult> ShardGroupRunner::Run(const StepPlan& plan) {
-  if (plan.opcode == StepPlan::Opcode::kIdle) return StepResult();  // the others sleep by themselves
   if (plan.opcode == StepPlan::Opcode::kShutdown) {
     RETURN_IF_ERROR(Shutdown());
     return StepResult();

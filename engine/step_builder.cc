@@ -105,11 +105,11 @@ bool StepBuilder::IsCheckpointDue(const Sequence& sequence, int64_t n_tokens) co
 void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, StepWork& work) {
   const int64_t n_end = sequence.n_past + n_tokens;
   scheduler_.GrowTo(sequence, n_end);
+  sequence.blocks.TakeChanges(sequence.slot, work.plan.set_blocks);
   const bool is_last = n_end == sequence.n_tokens();
   work.plan.rows.push_back({.slot = sequence.slot,
                             .n_past = sequence.n_past,
                             .tokens = {sequence.tokens.begin() + sequence.n_past, sequence.tokens.begin() + n_end},
-                            .blocks = sequence.blocks,
                             .sample = is_last,
                             .return_logits = is_last && sequence.return_logits});
   work.rows.push_back({&sequence, n_end});

@@ -10,21 +10,8 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505331;    // "1SPL"
+constexpr uint32_t kPlanMagic = 0x4C505332;    // "2SPL"
 constexpr uint32_t kResultMagic = 0x52505331;  // "1SPR"
-
-// Smallest serialised sizes, for bounding counts.
-constexpr size_t kOpenSlotBytes = 4 + 57 + 8;
-constexpr size_t kImportBlockBytes = 2 + 4 + 8;
-constexpr size_t kCopyBlockBytes = 2 + 4 + 4;
-constexpr size_t kImportStateBytes = 4 + 8 + 8;
-constexpr size_t kRowBytes = 4 + 8 + 8 + 8 + 2;
-constexpr size_t kExportBlockBytes = 2 + 4 + 8;
-constexpr size_t kExportStateBytes = 4 + 8;
-constexpr size_t kSampledBytes = 4 + 4 + 8 + 8;
-constexpr size_t kTopBytes = 4 + 4;
-constexpr size_t kBytesBytes = 8;
-constexpr size_t kFailureBytes = 4 + 4 + 8;
 
 std::string Seal(WireWriter& w) {
   w.Value<uint64_t>(XXH3_64bits(w.out().data(), w.out().size()));
@@ -51,61 +38,63 @@ void SlotForm(Wire& wire, Slot& slot, absl::string_view field) {
   wire.Value(slot.slot, field);
 }
 
+// Takes the parameters apart, so that one more of them does not compile until it travels too.
 template <typename Wire, typename Sampling>
-void SamplingForm(Wire& wire, Sampling& p) {
-  wire.Value(p.temperature, "sampling.temperature");
-  wire.Value(p.top_p, "sampling.top_p");
-  wire.Value(p.top_k, "sampling.top_k");
-  wire.Value(p.min_p, "sampling.min_p");
-  wire.Value(p.seed, "sampling.seed");
-  wire.Value(p.presence_penalty, "sampling.presence_penalty");
-  wire.Value(p.frequency_penalty, "sampling.frequency_penalty");
-  wire.Flag(p.logprobs, "sampling.logprobs");
-  wire.Value(p.n_top_logprobs, "sampling.n_top_logprobs");
+void SamplingForm(Wire& wire, Sampling& sampling) {
+  auto& [temperature, top_p, top_k, min_p, seed, presence_penalty, frequency_penalty, logprobs, n_top_logprobs] =
+      sampling;
+  wire.Value(temperature, "sampling.temperature");
+  wire.Value(top_p, "sampling.top_p");
+  wire.Value(top_k, "sampling.top_k");
+  wire.Value(min_p, "sampling.min_p");
+  wire.Value(seed, "sampling.seed");
+  wire.Value(presence_penalty, "sampling.presence_penalty");
+  wire.Value(frequency_penalty, "sampling.frequency_penalty");
+  wire.Flag(logprobs, "sampling.logprobs");
+  wire.Value(n_top_logprobs, "sampling.n_top_logprobs");
 }
 
 template <typename Wire, typename Plan>
 void MovesForm(Wire& wire, Plan& plan) {
-  wire.List(plan.open_slots, kOpenSlotBytes, "open_slots", [&wire](auto& open) {
-    SlotForm(wire, open.slot, "open_slots.slot");
-    SamplingForm(wire, open.sampling);
-    wire.Array(open.prior_output, "open_slots.prior_output");
+  wire.List(plan.open_slots, "open_slots", [](auto& w, auto& open) {
+    SlotForm(w, open.slot, "open_slots.slot");
+    SamplingForm(w, open.sampling);
+    w.Array(open.prior_output, "open_slots.prior_output");
   });
-  wire.List(plan.import_blocks, kImportBlockBytes, "import_blocks", [&wire](auto& import) {
-    wire.Value(import.shard, "import_blocks.shard");
-    wire.Value(import.block, "import_blocks.block");
-    wire.Array(import.bytes, "import_blocks.bytes");
+  wire.List(plan.set_blocks, "set_blocks", [](auto& w, auto& set) {
+    SlotForm(w, set.slot, "set_blocks.slot");
+    w.Value(set.index, "set_blocks.index");
+    w.Value(set.block, "set_blocks.block");
   });
-  wire.List(plan.copy_blocks, kCopyBlockBytes, "copy_blocks", [&wire](auto& copy) {
-    wire.Value(copy.shard, "copy_blocks.shard");
-    wire.Value(copy.from, "copy_blocks.from");
-    wire.Value(copy.to, "copy_blocks.to");
+  wire.List(plan.import_blocks, "import_blocks", [](auto& w, auto& import) {
+    w.Value(import.shard, "import_blocks.shard");
+    w.Value(import.block, "import_blocks.block");
+    w.Array(import.bytes, "import_blocks.bytes");
   });
-  wire.List(plan.import_states, kImportStateBytes, "import_states", [&wire](auto& import) {
-    SlotForm(wire, import.slot, "import_states.slot");
-    wire.Value(import.n_tokens, "import_states.n_tokens");
-    wire.Array(import.bytes, "import_states.bytes");
+  wire.List(plan.import_states, "import_states", [](auto& w, auto& import) {
+    SlotForm(w, import.slot, "import_states.slot");
+    w.Value(import.n_tokens, "import_states.n_tokens");
+    w.Array(import.bytes, "import_states.bytes");
   });
 }
 
 template <typename Wire, typename Plan>
 void RowsAndExportsForm(Wire& wire, Plan& plan) {
-  wire.List(plan.rows, kRowBytes, "rows", [&wire](auto& row) {
-    SlotForm(wire, row.slot, "rows.slot");
-    wire.Value(row.n_past, "rows.n_past");
-    wire.Array(row.tokens, "rows.tokens");
-    wire.Array(row.blocks, "rows.blocks");
-    wire.Flag(row.sample, "rows.sample");
-    wire.Flag(row.return_logits, "rows.return_logits");
+  wire.List(plan.rows, "rows", [](auto& w, auto& row) {
+    SlotForm(w, row.slot, "rows.slot");
+    w.Value(row.n_past, "rows.n_past");
+    w.Array(row.tokens, "rows.tokens");
+    w.Flag(row.sample, "rows.sample");
+    w.Flag(row.return_logits, "rows.return_logits");
   });
-  wire.List(plan.export_blocks, kExportBlockBytes, "export_blocks", [&wire](auto& ex) {
-    wire.Value(ex.shard, "export_blocks.shard");
-    wire.Value(ex.block, "export_blocks.block");
-    wire.Value(ex.n_tokens_in_block, "export_blocks.n_tokens_in_block");
+  wire.List(plan.export_blocks, "export_blocks", [](auto& w, auto& ex) {
+    w.Value(ex.shard, "export_blocks.shard");
+    w.Value(ex.block, "export_blocks.block");
+    w.Value(ex.n_tokens_in_block, "export_blocks.n_tokens_in_block");
   });
-  wire.List(plan.export_states, kExportStateBytes, "export_states", [&wire](auto& ex) {
-    SlotForm(wire, ex.slot, "export_states.slot");
-    wire.Value(ex.n_tokens, "export_states.n_tokens");
+  wire.List(plan.export_states, "export_states", [](auto& w, auto& ex) {
+    SlotForm(w, ex.slot, "export_states.slot");
+    w.Value(ex.n_tokens, "export_states.n_tokens");
   });
 }
 
@@ -125,28 +114,29 @@ void StatusForm(WireReader& r, absl::Status& status) {
 
 template <typename Wire, typename Result>
 void ResultForm(Wire& wire, Result& result) {
-  wire.List(result.sampled, kSampledBytes, "sampled", [&wire](auto& sampled) {
-    wire.Value(sampled.token, "sampled.token");
-    wire.Value(sampled.logprob, "sampled.logprob");
-    wire.List(sampled.top, kTopBytes, "sampled.top", [&wire](auto& top) {
-      wire.Value(top.token, "sampled.top.token");
-      wire.Value(top.logprob, "sampled.top.logprob");
+  wire.List(result.sampled, "sampled", [](auto& w, auto& sampled) {
+    w.Value(sampled.token, "sampled.token");
+    w.Value(sampled.logprob, "sampled.logprob");
+    w.List(sampled.top, "sampled.top", [](auto& inner, auto& top) {
+      inner.Value(top.token, "sampled.top.token");
+      inner.Value(top.logprob, "sampled.top.logprob");
     });
-    wire.Array(sampled.logits, "sampled.logits");
+    w.Array(sampled.logits, "sampled.logits");
   });
-  wire.List(result.blocks, kBytesBytes, "blocks", [&wire](auto& block) { wire.Array(block, "blocks.bytes"); });
-  wire.List(result.states, kBytesBytes, "states", [&wire](auto& state) { wire.Array(state, "states.bytes"); });
-  wire.List(result.failures, kFailureBytes, "failures", [&wire](auto& failure) {
-    SlotForm(wire, failure.slot, "failures.slot");
-    StatusForm(wire, failure.status);
+  wire.List(result.blocks, "blocks", [](auto& w, auto& block) { w.Array(block, "blocks.bytes"); });
+  wire.List(result.states, "states", [](auto& w, auto& state) { w.Array(state, "states.bytes"); });
+  wire.List(result.failures, "failures", [](auto& w, auto& failure) {
+    SlotForm(w, failure.slot, "failures.slot");
+    StatusForm(w, failure.status);
   });
 }
 
 // What dominates the size; the rest grows on its own.
 size_t PayloadBytes(const StepPlan& plan) {
+  constexpr size_t kItemBytes = 32;  // beside the payload, about
   size_t n = 4096;
-  for (const auto& import : plan.import_blocks) n += import.bytes.size() + kImportBlockBytes;
-  for (const auto& import : plan.import_states) n += import.bytes.size() + kImportStateBytes;
+  for (const auto& import : plan.import_blocks) n += import.bytes.size() + kItemBytes;
+  for (const auto& import : plan.import_states) n += import.bytes.size() + kItemBytes;
   return n;
 }
 
@@ -157,7 +147,6 @@ std::string StepPlan::Serialize() const {
   w.Reserve(PayloadBytes(*this));
   w.Value(kPlanMagic);
   w.Value(static_cast<uint8_t>(opcode));
-  w.Value(generation);
   w.Value(seq);
   MovesForm(w, *this);
   RowsAndExportsForm(w, *this);
@@ -175,7 +164,6 @@ absl::StatusOr<StepPlan> StepPlan::Parse(std::string_view bytes) {
   r.Value(opcode, "opcode");
   if (opcode > static_cast<uint8_t>(Opcode::kShutdown)) r.Fail("opcode", "is unknown");
   plan.opcode = static_cast<Opcode>(opcode);
-  r.Value(plan.generation, "generation");
   r.Value(plan.seq, "seq");
   MovesForm(r, plan);
   RowsAndExportsForm(r, plan);

@@ -42,9 +42,9 @@ class WireWriter {
     out_.append(text);
   }
   template <typename T, typename Each>
-  void List(const std::vector<T>& items, size_t /*min_bytes_each*/, absl::string_view /*field*/, Each each) {
+  void List(const std::vector<T>& items, absl::string_view /*field*/, Each each) {
     Count(items.size());
-    for (const T& item : items) each(item);
+    for (const T& item : items) each(*this, item);
   }
   void Reserve(size_t n) { out_.reserve(n); }
   std::string& out() { return out_; }
@@ -88,11 +88,14 @@ class WireReader {
     text.assign(bytes_.substr(0, n));
     bytes_.remove_prefix(n);
   }
-  // Items take at least `min_bytes_each`; `each` reads one.
+  // `each` reads one item. What bounds their number is measured: the form of an item whose own lists are empty.
   template <typename T, typename Each>
-  void List(std::vector<T>& items, size_t min_bytes_each, absl::string_view field, Each each) {
-    items.resize(Count(min_bytes_each, field));
-    for (T& item : items) each(item);
+  void List(std::vector<T>& items, absl::string_view field, Each each) {
+    WireWriter least;
+    const T empty{};
+    each(least, empty);
+    items.resize(Count(least.out().size(), field));
+    for (T& item : items) each(*this, item);
   }
   void Fail(absl::string_view field, absl::string_view why) {
     if (status_.ok()) status_ = absl::InvalidArgumentError(absl::StrCat(field, " ", why));

@@ -62,6 +62,18 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_si
   return CheckCount("sampling.n_top_logprobs", sampling.n_top_logprobs(), 0, std::min(kTopLogprobsMax, vocab_size));
 }
 
+engine::SamplingParams ToSamplingParams(const v1::SamplingParams& sampling) {
+  return {.temperature = sampling.temperature(),
+          .top_p = sampling.top_p() == 0 ? 1.0 : sampling.top_p(),  // unset: off
+          .top_k = sampling.top_k(),
+          .min_p = sampling.min_p(),
+          .seed = sampling.seed(),
+          .presence_penalty = sampling.presence_penalty(),
+          .frequency_penalty = sampling.frequency_penalty(),
+          .logprobs = sampling.logprobs(),
+          .n_top_logprobs = sampling.n_top_logprobs()};
+}
+
 }  // namespace
 
 absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const RequestLimits& limits) {
@@ -99,16 +111,7 @@ engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& reque
   out.namespace_salt = request.namespace_salt();
   out.return_logits = request.return_logits();
   out.no_cache_read = request.no_cache_read();
-  const v1::SamplingParams& sampling = request.sampling();
-  out.sampling.temperature = sampling.temperature();
-  out.sampling.top_p = sampling.top_p() == 0 ? 1.0 : sampling.top_p();
-  out.sampling.top_k = sampling.top_k();
-  out.sampling.min_p = sampling.min_p();
-  out.sampling.seed = sampling.seed();
-  out.sampling.presence_penalty = sampling.presence_penalty();
-  out.sampling.frequency_penalty = sampling.frequency_penalty();
-  out.sampling.logprobs = sampling.logprobs();
-  out.sampling.n_top_logprobs = sampling.n_top_logprobs();
+  out.sampling = ToSamplingParams(request.sampling());
   return out;
 }
 

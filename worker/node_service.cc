@@ -137,7 +137,7 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       runner_(clock, metrics_, runner),
       hasher_(model.fingerprint),
       observer_(*this),
-      engine_(EngineConfigOf(config, model), clock, runner_, hasher_, inbox_, observer_),
+      engine_(EngineConfigOf(config, model), runner_, hasher_, inbox_, observer_),
       store_(std::move(store)),
       bridge_(store_ == nullptr ? nullptr
                                 : std::make_unique<KvBridge>(BridgeOptions(model), clock, *store_, inbox_, metrics_)),

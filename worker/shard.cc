@@ -36,7 +36,6 @@ class WatchedTransport final : public engine::ExpertTransport {
   explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  int Owner(uint32_t expert) const override { return inner_.Owner(expert); }
   absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
                         std::span<const engine::ExpertAssignment> assignments,
                         std::vector<engine::DispatchedRow>& received) override {

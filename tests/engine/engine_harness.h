@@ -82,7 +82,6 @@ class Harness final : public EngineObserver {
   void Advance();
 
   Mailbox<EngineMessage> inbox_{100000};
-  ManualClock clock_;
   std::deque<std::function<void()>> script_;
   int n_exports_ = 0;
   bool closed_ = false;

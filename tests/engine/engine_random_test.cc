@@ -155,9 +155,16 @@ class RandomTraffic {
   // No block is written by two, and none that somebody writes is read by another.
   void CheckPlan(const StepPlan& plan) {
     n_preempted_ += static_cast<int>(plan.open_slots.size());  // more than were started: opened again
+    for (const auto& open : plan.open_slots) tables_[{open.slot.shard, open.slot.slot}].clear();
+    for (const auto& set : plan.set_blocks) {
+      std::vector<uint32_t>& table = tables_[{set.slot.shard, set.slot.slot}];
+      ASSERT_LE(set.index, table.size());
+      if (set.index == table.size()) table.emplace_back();
+      table[set.index] = set.block;
+    }
     std::map<std::pair<uint16_t, uint32_t>, int> n_readers;
     for (const auto& row : plan.rows) {
-      for (const uint32_t block : row.blocks) {
+      for (const uint32_t block : tables_[{row.slot.shard, row.slot.slot}]) {
         EXPECT_LT(block, n_blocks_);
         ++n_readers[{row.slot.shard, block}];
       }
@@ -165,7 +172,8 @@ class RandomTraffic {
     for (const auto& row : plan.rows) {
       const auto n_end = row.n_past + static_cast<int64_t>(row.tokens.size());
       for (int64_t i = row.n_past / 256; i <= (n_end - 1) / 256; ++i) {
-        EXPECT_EQ((n_readers[{row.slot.shard, row.blocks[static_cast<size_t>(i)]}]), 1);
+        const auto& table = tables_[{row.slot.shard, row.slot.slot}];
+        EXPECT_EQ((n_readers[{row.slot.shard, table[static_cast<size_t>(i)]}]), 1);
       }
     }
   }
@@ -204,6 +212,7 @@ class RandomTraffic {
   std::unique_ptr<FakeGroup> group_;
   Harness harness_;
   std::vector<Run1> runs_;
+  std::map<std::pair<uint16_t, uint16_t>, std::vector<uint32_t>> tables_;  // as the plans so far tell, by slot
   std::vector<std::vector<uint32_t>> history_;
   std::pair<std::vector<uint32_t>, std::vector<ParkedObject>> parked_;
   uint64_t next_id_ = 0;

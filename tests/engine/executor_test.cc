@@ -24,8 +24,8 @@ StepPlan::OpenSlot Open(uint16_t shard, uint16_t slot) {
   return {.slot = {shard, slot}, .sampling = {.temperature = 0.0}, .prior_output = {}};
 }
 
-StepPlan::Row Row(uint16_t shard, uint16_t slot, std::vector<uint32_t> tokens, std::vector<uint32_t> blocks) {
-  return {.slot = {shard, slot}, .n_past = 0, .tokens = std::move(tokens), .blocks = std::move(blocks), .sample = true};
+StepPlan::Row Row(uint16_t shard, uint16_t slot, std::vector<uint32_t> tokens) {
+  return {.slot = {shard, slot}, .n_past = 0, .tokens = std::move(tokens), .sample = true};
 }
 
 uint32_t Greedy(const std::vector<uint32_t>& tokens) { return FakeModel::Continue(tokens, 1, 5000)[0]; }
@@ -34,7 +34,8 @@ TEST(Executor, ReturnsOnlyWhatIsLocal) {
   auto executor = MakeExecutor();
   StepPlan plan;
   plan.open_slots = {Open(0, 0), Open(1, 0), Open(1, 2)};
-  plan.rows = {Row(1, 0, {5, 6}, {1}), Row(0, 0, {7}, {1}), Row(1, 2, {8, 9}, {3})};
+  plan.set_blocks = {{{1, 0}, 0, 1}, {{0, 0}, 0, 1}, {{1, 2}, 0, 3}};
+  plan.rows = {Row(1, 0, {5, 6}), Row(0, 0, {7}), Row(1, 2, {8, 9})};
   plan.export_states = {{{0, 0}, 1}, {{1, 2}, 2}};
   const auto result = executor->Execute(plan, 1);
   ASSERT_TRUE(result.ok()) << result.status();
@@ -48,9 +49,11 @@ TEST(Executor, AFreshBlockShowsNothingOfItsFormerOwner) {
   auto executor = MakeExecutor();
   StepPlan plan;
   plan.open_slots = {Open(0, 0)};
-  plan.rows = {Row(0, 0, Prompt(200, 1), {2})};
+  plan.set_blocks = {{{0, 0}, 0, 2}};
+  plan.rows = {Row(0, 0, Prompt(200, 1))};
   ASSERT_TRUE(executor->Execute(plan, 0).ok());
-  plan.rows = {Row(0, 0, {5}, {2})};  // the fake model aborts when it can read past the end
+  plan.set_blocks = {{{0, 0}, 0, 2}};
+  plan.rows = {Row(0, 0, {5})};  // the fake model aborts when it can read past the end
   plan.export_blocks = {{0, 2, kBlockTokens}};
   const auto result = executor->Execute(plan, 0);
   ASSERT_TRUE(result.ok());
@@ -63,7 +66,8 @@ TEST(Executor, ExportedTailsAreClearedPastTheirEnd) {
   auto executor = MakeExecutor();
   StepPlan plan;
   plan.open_slots = {Open(0, 0)};
-  plan.rows = {Row(0, 0, Prompt(100, 1), {0})};
+  plan.set_blocks = {{{0, 0}, 0, 0}};
+  plan.rows = {Row(0, 0, Prompt(100, 1))};
   plan.export_blocks = {{0, 0, 40}};
   const auto result = executor->Execute(plan, 0);
   ASSERT_TRUE(result.ok());
@@ -73,33 +77,13 @@ TEST(Executor, ExportedTailsAreClearedPastTheirEnd) {
                           [](std::byte b) { return b == std::byte{0}; }));
 }
 
-TEST(Executor, CopiesBlocksBeforeRows) {
-  auto executor = MakeExecutor();
-  const auto prompt = Prompt(10, 1);
-  StepPlan plan;
-  plan.open_slots = {Open(0, 0)};
-  plan.rows = {Row(0, 0, prompt, {0})};
-  plan.export_states = {{{0, 0}, 10}};
-  auto first = executor->Execute(plan, 0);
-  ASSERT_TRUE(first.ok());
-  StepPlan fork;
-  fork.open_slots = {Open(0, 1)};
-  fork.copy_blocks = {{0, 0, 1}};
-  fork.import_states = {{{0, 1}, 10, first->states[0]}};
-  fork.rows = {Row(0, 1, {44}, {1}), Row(0, 0, {33}, {0})};
-  fork.rows[0].n_past = fork.rows[1].n_past = 10;
-  const auto second = executor->Execute(fork, 0);
-  ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_EQ(second->sampled[0].token, Greedy(Join(prompt, {44})));
-  EXPECT_EQ(second->sampled[1].token, Greedy(Join(prompt, {33})));
-}
-
 TEST(Executor, AStateThatDoesNotFitFailsOnlyItsSlot) {
   auto executor = MakeExecutor();
   StepPlan plan;
   plan.open_slots = {Open(0, 0), Open(0, 1)};
   plan.import_states = {{{0, 0}, 5, {}}};
-  plan.rows = {Row(0, 0, {5}, {0}), Row(0, 1, {6}, {1})};
+  plan.set_blocks = {{{0, 0}, 0, 0}, {{0, 1}, 0, 1}};
+  plan.rows = {Row(0, 0, {5}), Row(0, 1, {6})};
   plan.rows[0].n_past = 5;
   const auto result = executor->Execute(plan, 0);
   ASSERT_TRUE(result.ok()) << result.status();
@@ -117,7 +101,8 @@ TEST(Executor, PenaltiesSpanRestartsThroughPriorOutput) {
   plan.open_slots = {Open(0, 0)};
   plan.open_slots[0].sampling.presence_penalty = 100.0;
   plan.open_slots[0].prior_output = {favourite};
-  plan.rows = {Row(0, 0, prompt, {0})};
+  plan.set_blocks = {{{0, 0}, 0, 0}};
+  plan.rows = {Row(0, 0, prompt)};
   const auto result = executor->Execute(plan, 0);
   ASSERT_TRUE(result.ok());
   EXPECT_NE(result->sampled[0].token, favourite);
@@ -133,7 +118,8 @@ TEST(Executor, MovesBytesWithoutRunningTheModelWhenThereAreNoRows) {
   EXPECT_TRUE((*executor)->Execute(plan, 0).ok());
   EXPECT_EQ(watched->n_forwards, 0);
   plan.open_slots = {Open(1, 0)};
-  plan.rows = {Row(1, 0, {5}, {0})};  // another shard's: the experts of this one may be needed
+  plan.set_blocks = {{{1, 0}, 0, 0}};
+  plan.rows = {Row(1, 0, {5})};  // another shard's: the experts of this one may be needed
   EXPECT_TRUE((*executor)->Execute(plan, 0).ok());
   EXPECT_EQ(watched->n_forwards, 1);
 }
@@ -143,8 +129,11 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"slot", [](StepPlan& p) { p.open_slots[0].slot.slot = 3; }},
       {"slot", [](StepPlan& p) { p.rows[0].slot.slot = 9; }},
       {"not open", [](StepPlan& p) { p.rows[0].slot.slot = 2; }},
-      {"block", [](StepPlan& p) { p.rows[0].blocks = {4}; }},
-      {"cover too little", [](StepPlan& p) { p.rows[0].blocks = {}; }},
+      {"block", [](StepPlan& p) { p.set_blocks[0].block = 4; }},
+      {"slot", [](StepPlan& p) { p.set_blocks[0].slot.slot = 3; }},
+      {"not open", [](StepPlan& p) { p.set_blocks[0].slot.slot = 2; }},
+      {"gap", [](StepPlan& p) { p.set_blocks[0].index = 1; }},
+      {"cover too little", [](StepPlan& p) { p.set_blocks.clear(); }},
       {"cover too little", [](StepPlan& p) { p.rows[0].n_past = 256; }},
       {"without tokens", [](StepPlan& p) { p.rows[0].n_past = -1; }},
       {"without tokens", [](StepPlan& p) { p.rows[0].tokens = {}; }},
@@ -152,14 +141,6 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"imported block",
        [](StepPlan& p) {
          p.import_blocks = {{0, 0, std::vector<std::byte>(3)}};
-       }},
-      {"block",
-       [](StepPlan& p) {
-         p.copy_blocks = {{0, 0, 77}};
-       }},
-      {"block",
-       [](StepPlan& p) {
-         p.copy_blocks = {{0, 77, 0}};
        }},
       {"block",
        [](StepPlan& p) {
@@ -182,12 +163,38 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
     auto executor = MakeExecutor();
     StepPlan plan;
     plan.open_slots = {Open(0, 0)};
-    plan.rows = {Row(0, 0, {5}, {0})};
+    plan.set_blocks = {{{0, 0}, 0, 0}};
+    plan.rows = {Row(0, 0, {5})};
     spoil(plan);
     const auto result = executor->Execute(plan, 0);
     EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal) << why;
     EXPECT_THAT(std::string(result.status().message()), HasSubstr(why));
   }
+}
+
+TEST(Executor, ARefusedPlanHasChangedNothing) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.set_blocks = {{{0, 0}, 0, 3}};
+  plan.rows = {Row(0, 0, {5})};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  plan.set_blocks[0].block = 2;
+  plan.rows[0].tokens = {FakeModel::kVocab};
+  EXPECT_FALSE(executor->Execute(plan, 0).ok());
+  EXPECT_EQ(executor->BlockTableOf(0), std::vector<uint32_t>{3});
+}
+
+TEST(Executor, ANewSequenceFindsAnEmptyBlockTable) {
+  auto executor = MakeExecutor();
+  StepPlan plan;
+  plan.open_slots = {Open(0, 1)};
+  plan.set_blocks = {{{0, 1}, 0, 3}, {{0, 1}, 1, 2}, {{0, 1}, 0, 1}};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  EXPECT_EQ(executor->BlockTableOf(1), (std::vector<uint32_t>{1, 2}));
+  plan.set_blocks.clear();
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  EXPECT_EQ(executor->BlockTableOf(1), std::vector<uint32_t>());
 }
 
 TEST(Executor, SaysWhichOptionIsOutOfRange) {

@@ -74,12 +74,14 @@ StepPlan NextPlan(std::vector<Sequence>& sequences, std::vector<Sequence*>& in_p
       open.slot = sequence.slot;
       open.sampling.temperature = 0.0;
       plan.open_slots.push_back(open);
+      for (uint32_t b = 0; b < kBlocksPerSequence; ++b) {
+        plan.set_blocks.push_back({sequence.slot, b, sequence.blocks[b]});
+      }
     }
     StepPlan::Row row;
     row.slot = sequence.slot;
     row.n_past = sequence.n_past;
     row.tokens = sequence.next;
-    row.blocks = sequence.blocks;
     row.sample = n_past + sequence.next.size() >= sequence.prompt.size();
     row.return_logits = row.sample;
     plan.rows.push_back(row);

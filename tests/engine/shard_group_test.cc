@@ -105,6 +105,7 @@ std::vector<StepResult> Drive(StepRunner& runner) {
         open.slot = place(s);
         open.sampling.temperature = 0.0;
         plan.open_slots.push_back(open);
+        plan.set_blocks.push_back({place(s), 0, static_cast<uint32_t>(s / n_shards)});
         next[static_cast<size_t>(s)] = {1, static_cast<uint32_t>(s)};
       }
       if (s == 4 && step % 3 == 1) continue;  // some shards have nothing to do now and then
@@ -112,7 +113,6 @@ std::vector<StepResult> Drive(StepRunner& runner) {
       row.slot = place(s);
       row.n_past = step == 0 ? 0 : 1 + step;
       row.tokens = next[static_cast<size_t>(s)];
-      row.blocks = {static_cast<uint32_t>(s / n_shards)};
       row.sample = true;
       plan.rows.push_back(row);
       plan.export_states.push_back({place(s), row.n_past + static_cast<int64_t>(row.tokens.size())});
@@ -159,24 +159,6 @@ TEST(ShardGroup, AnyNumberOfShardsGivesTheResultsOfOne) {
   const std::vector<StepResult> expected = Drive(local);
   ASSERT_EQ(expected.size(), 20U);
   for (const int n_shards : {1, 2, 3, 4, 7}) EXPECT_TRUE(DriveGroup(n_shards) == expected) << n_shards << " shards";
-}
-
-TEST(ShardGroup, AnIdlePlanIsNotSentAndNeedsNobody) {
-  const std::string dir = testing::MakeTempDir("group").string();
-  auto bell = Doorbell::Create(dir, kGeneration);
-  ASSERT_TRUE(bell.ok());
-  testing::ThreadGroup threads(1);
-  threads.Run([&](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, kExperts, kGeneration);
-    const auto executor = MakeExecutor(transport);
-    ShardGroupRunner runner({communicator, **bell, transport, nullptr, kGeneration}, *executor);
-    StepPlan plan;
-    plan.opcode = StepPlan::Opcode::kIdle;
-    EXPECT_TRUE(runner.Run(plan).ok());
-  });
-  auto listener = Doorbell::Open(dir, kGeneration);
-  ASSERT_TRUE(listener.ok());
-  EXPECT_FALSE((*listener)->Wait(absl::Milliseconds(1)));
 }
 
 // What a follower of `follower_generation` says to a leader of kGeneration.

@@ -34,8 +34,7 @@ int64_t Some64(Random& random) { return static_cast<int64_t>(random()); }
 
 StepPlan SomePlan(Random& random) {
   StepPlan plan;
-  plan.opcode = static_cast<StepPlan::Opcode>(Below(random, 3));
-  plan.generation = random();
+  plan.opcode = static_cast<StepPlan::Opcode>(Below(random, 2));
   plan.seq = random();
   for (auto n = Below(random, 4); n > 0; --n) {
     SamplingParams sampling{.temperature = 0.5 * static_cast<double>(Below(random, 5)),
@@ -48,15 +47,15 @@ StepPlan SomePlan(Random& random) {
                             .logprobs = Below(random, 2) == 1,
                             .n_top_logprobs = Some32(random)};
     plan.open_slots.push_back({SomeSlot(random), sampling, SomeTokens(random)});
+    plan.set_blocks.push_back({SomeSlot(random), Some32(random), Some32(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
     plan.import_blocks.push_back({SomeShard(random), Some32(random), SomeBytes(random)});
-    plan.copy_blocks.push_back({SomeShard(random), Some32(random), Some32(random)});
     plan.import_states.push_back({SomeSlot(random), Some64(random), SomeBytes(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
-    plan.rows.push_back({SomeSlot(random), Some64(random), SomeTokens(random), SomeTokens(random),
-                         Below(random, 2) == 1, Below(random, 2) == 1});
+    plan.rows.push_back(
+        {SomeSlot(random), Some64(random), SomeTokens(random), Below(random, 2) == 1, Below(random, 2) == 1});
     plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random)});
     plan.export_states.push_back({SomeSlot(random), Some64(random)});
   }
@@ -108,8 +107,8 @@ TEST(StepPlan, HasAFixedForm) {
   StepPlan plan;
   plan.seq = 0x0102030405060708;
   const std::string bytes = plan.Serialize();
-  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 8 + 7 * 8 + 8);
-  EXPECT_EQ(bytes.substr(13, 8), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"));
+  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 7 * 8 + 8);
+  EXPECT_EQ(bytes.substr(5, 8), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"));
 }
 
 TEST(StepPlan, RefusesEveryFlippedBit) {
@@ -151,7 +150,7 @@ TEST(StepPlan, NamesTheFieldThatCountsTooMuch) {
   StepPlan plan;
   std::string bytes = plan.Serialize();
   const uint64_t huge = ~uint64_t{0};
-  std::memcpy(bytes.data() + 21, &huge, sizeof huge);  // the count of open_slots
+  std::memcpy(bytes.data() + 13, &huge, sizeof huge);  // the count of open_slots
   const auto parsed = StepPlan::Parse(Resealed(bytes));
   EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("open_slots"));
@@ -159,7 +158,7 @@ TEST(StepPlan, NamesTheFieldThatCountsTooMuch) {
 
 StepPlan PlanOverTwoShards() {
   StepPlan plan;
-  for (const uint16_t shard : {1, 0, 1}) plan.rows.push_back({.slot = {shard, 0}, .tokens = {1}, .blocks = {0}});
+  for (const uint16_t shard : {1, 0, 1}) plan.rows.push_back({.slot = {shard, 0}, .tokens = {1}});
   plan.export_states = {{{1, 0}, 5}, {{0, 0}, 6}};
   return plan;
 }

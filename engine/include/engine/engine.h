@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "common/clock.h"
 #include "common/mailbox.h"
 #include "engine/engine_config.h"
 #include "engine/messages.h"
@@ -16,8 +15,8 @@ namespace longshelf::engine {
 // The one loop of a worker. Run() is the engine thread; everything else talks to it through `inbox`.
 class Engine {
  public:
-  Engine(const EngineConfig& config, Clock& clock, StepRunner& runner, const PrefixHasher& hasher,
-         Mailbox<EngineMessage>& inbox, EngineObserver& observer);
+  Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, Mailbox<EngineMessage>& inbox,
+         EngineObserver& observer);
   ~Engine();
 
   // Until the inbox is closed and drained of messages (remaining sequences get kCancelled), or a step fails: then every

@@ -39,7 +39,10 @@ struct ExecutorOptions {
 
 // One shard's part of every step: its KV arena, its state slots, its samplers and its model. Owned by the shard's
 // engine thread. Decides nothing: the plan says what goes where, and a plan that does not fit (a slot or block out of
-// range, an unknown token) is refused whole.
+// range, a gap in a block table, an unknown token) is refused whole.
+//
+// Block tables: each slot's lives here. OpenSlot empties it, SetBlock appends or replaces one entry, rows are run with
+// what it holds.
 //
 // Isolation: a block whose first token a row writes is zeroed before that row, so nothing of a block's former owner can
 // be read through it; state slots are reset when opened.
@@ -55,6 +58,8 @@ class Executor {
   // group must end.
   absl::StatusOr<StepResult> Execute(const StepPlan& plan, int shard);
 
+  // The blocks that rows of `slot` are run with, in order. REQUIRES: slot < n_slots.
+  std::vector<uint32_t> BlockTableOf(uint16_t slot) const;
   // Of this shard's arena, for a group of `n_shards` like it.
   GroupShape shape(int n_shards) const;
 

@@ -23,13 +23,21 @@ struct SlotId {
 // What every shard is told before a step. Decided by the leader only; a pure value, serialised to a fixed little-endian
 // form.
 struct StepPlan {
-  enum class Opcode : uint8_t { kStep, kIdle, kShutdown };
+  enum class Opcode : uint8_t { kStep, kShutdown };
 
-  struct OpenSlot {  // a fresh sequence state; sampler starts with these output tokens counted
+  struct OpenSlot {  // a fresh sequence state and an empty block table; the sampler has counted these output tokens
     SlotId slot;
     SamplingParams sampling;
     std::vector<uint32_t> prior_output;
     bool operator==(const OpenSlot&) const = default;
+  };
+  // Entry `index` of a slot's block table: appended, or in place of what was there. Only changes are told, so the cost
+  // of a step does not grow with what its sequences have behind them.
+  struct SetBlock {
+    SlotId slot;
+    uint32_t index = 0;
+    uint32_t block = 0;
+    bool operator==(const SetBlock&) const = default;
   };
   struct ImportBlock {
     uint16_t shard = 0;
@@ -43,12 +51,11 @@ struct StepPlan {
     std::vector<std::byte> bytes;
     bool operator==(const ImportState&) const = default;
   };
-  struct Row {  // one sequence's chunk
+  struct Row {  // one sequence's chunk; the slot's block table covers n_past + tokens.size()
     SlotId slot;
     int64_t n_past = 0;
     std::vector<uint32_t> tokens;
-    std::vector<uint32_t> blocks;  // home shard's block ids, covering n_past + tokens.size()
-    bool sample = false;           // sample from the last row's logits
+    bool sample = false;  // sample from the last row's logits
     bool return_logits = false;
     bool operator==(const Row&) const = default;
   };
@@ -63,20 +70,12 @@ struct StepPlan {
     int64_t n_tokens = 0;
     bool operator==(const ExportState&) const = default;
   };
-  struct CopyBlock {
-    uint16_t shard = 0;
-    uint32_t from = 0;
-    uint32_t to = 0;
-    bool operator==(const CopyBlock&) const = default;
-  };
-
   Opcode opcode = Opcode::kStep;
-  uint64_t generation = 0;  // 0 from the engine; a group stamps its own
-  uint64_t seq = 0;         // counts up by one
+  uint64_t seq = 0;  // counts up by one
   // Executed in this order.
   std::vector<OpenSlot> open_slots;
+  std::vector<SetBlock> set_blocks;
   std::vector<ImportBlock> import_blocks;
-  std::vector<CopyBlock> copy_blocks;
   std::vector<ImportState> import_states;
   std::vector<Row> rows;
   std::vector<ExportBlock> export_blocks;
@@ -130,8 +129,8 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual GroupShape shape() const = 0;
-  // A kStep without rows only moves bytes (imports, copies, exports): no shard runs the model for it. kIdle and
-  // kShutdown carry nothing and have an empty result. UNAVAILABLE: a shard is gone; the group must end.
+  // A kStep without rows only moves bytes (imports, exports): no shard runs the model for it. kShutdown carries nothing
+  // and has an empty result. UNAVAILABLE: a shard is gone; the group must end.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };
 

@@ -31,8 +31,6 @@ class ExpertTransport {
   virtual ~ExpertTransport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // The shard that holds a logical expert.
-  virtual int Owner(uint32_t expert) const = 0;
 
   // rows: [n_tokens, row_bytes]. assignments: ascending token, then ascending expert; each token's row travels once per
   // destination shard. received: ascending (expert, source rank, source token), a pure function of routing.
@@ -58,7 +56,6 @@ class LocalExpertTransport final : public ExpertTransport {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  int Owner(uint32_t) const override { return 0; }
   absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
                         std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) override;
   absl::Status Combine(std::span<const std::byte> results, size_t result_bytes, std::span<std::byte> combined) override;

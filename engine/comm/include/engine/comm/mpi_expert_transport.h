@@ -24,7 +24,6 @@ class MpiExpertTransport final : public ExpertTransport {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  int Owner(uint32_t expert) const override { return owner_[expert]; }
 
   // INTERNAL: a peer's message is not of this step and layer, or is malformed; the group must end.
   absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
