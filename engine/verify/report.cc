@@ -25,7 +25,8 @@ void Report::NotJudged(std::string_view name, std::string_view why) {
 
 void Report::Summary() const {
   out_ << (all_passed() ? "PASS" : "FAIL") << "  " << n_checks_ - n_failed_ << " of " << n_checks_ << " checks passed";
-  if (n_not_judged_ > 0) out_ << ", " << n_not_judged_ << " tensors not judged";
+  if (n_not_judged_ > 0)
+    out_ << ", " << n_not_judged_ << (n_not_judged_ == 1 ? " tensor" : " tensors") << " not judged";
   out_ << std::endl;
 }
 
