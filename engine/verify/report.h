@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -13,7 +14,7 @@ class Report {
   explicit Report(std::ostream& out) : out_(out) {}
   void Check(std::string_view name, bool passed, std::string_view figures);
   void Note(std::string_view name, std::string_view figures);
-  // Something the file has and nothing was compared with.
+  // A tensor that no check compared with anything: nothing is claimed of it.
   void NotJudged(std::string_view name, std::string_view why);
   bool all_passed() const { return n_failed_ == 0; }
   void Summary() const;
@@ -27,10 +28,12 @@ class Report {
 
 // "1.23e-04"
 std::string Figure(double value);
-// "97.3 %"
-std::string Percent(double share);
-// The value below which `share` of the values lie (nearest rank); 0 when empty.
+// "97.30 % of 268"
+std::string ShareOf(int64_t count, int64_t n);
+// All 0 when empty. The value below which `share` of the values lie (nearest rank).
 double Quantile(std::vector<double> values, double share);
+// Of an even number of values the mean of the two in the middle.
+double Median(std::vector<double> values);
 double Mean(const std::vector<double>& values);
 
 }  // namespace longshelf::engine

@@ -5,27 +5,17 @@
 #include <string_view>
 #include <vector>
 
+#include "comparison.h"
 #include "report.h"
 
 // The rules by which a layer run alone on the reference's input is judged. Pure functions of figures.
 namespace longshelf::engine {
 
-// How rows of ours compare with the reference's.
-struct RowComparison {
-  std::vector<bool> equal;  // in every bit; zeros of either sign are one value
-  std::vector<double> rel;  // |ours - reference| / |reference|
-
-  int64_t size() const { return static_cast<int64_t>(rel.size()); }
-  int64_t CountDiffering() const;
-};
-RowComparison CompareRows(const std::vector<float>& ours, const std::vector<float>& reference, int64_t cols);
-
 // How many rows of a cache tensor may differ, and by how much.
 struct CacheRule {
-  double share;
+  int64_t permille;
   double rel;
 };
-inline constexpr int64_t kCacheRowsAlways = 2;
 CacheRule RuleOfCache(std::string_view tensor);  // "window", "rows", "entries", "index_keys"
 void JudgeCache(const std::string& name, const RowComparison& rows, CacheRule rule, Report& report);
 
@@ -50,10 +40,12 @@ inline constexpr int64_t kCleanPositions = 24;
 bool JudgeCleanPositions(const std::string& name, const RowComparison& streams, const StoredRows& stored,
                          Report& report);
 void JudgeAllPositions(const std::string& name, const RowComparison& streams, const std::string& floor, Report& report);
-// chosen, reference: per position the entries, any order. Positions that see no more than top_k are not judged.
+// chosen, reference: per position the entries, in any order. Positions that see no more than top_k are not judged.
 void JudgeIndexer(const std::string& name, const std::vector<std::vector<int64_t>>& chosen,
                   const std::vector<std::vector<int64_t>>& reference, const StoredRows& stored, int64_t top_k,
                   Report& report);
+// Layers that had enough clean positions: a third of them must.
+void JudgeCleanLayers(int64_t n_judged, int64_t n_layers, Report& report);
 void JudgeHead(const RowComparison& logits, Report& report);
 
 }  // namespace longshelf::engine

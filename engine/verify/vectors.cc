@@ -1,5 +1,6 @@
 #include "vectors.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "absl/strings/numbers.h"
@@ -58,6 +59,7 @@ absl::StatusOr<const TensorView*> Vectors::Get(std::string_view name, const std:
                                                    ShapeText(tensor->shape), "; this model needs ", ShapeText(shape),
                                                    " (-1 = any)"));
   }
+  read_.emplace(name);
   return tensor;
 }
 
@@ -104,24 +106,33 @@ std::string Vectors::Metadata(std::string_view key) const {
   return it == file_->metadata().end() ? std::string() : it->second;
 }
 
-std::optional<double> Vectors::MetadataNumber(std::string_view key) const {
-  double value = 0.0;
-  if (!absl::SimpleAtod(Metadata(key), &value)) return std::nullopt;
-  return value;
-}
-
-absl::StatusOr<std::vector<double>> Vectors::MetadataNumbers(std::string_view key) const {
+absl::StatusOr<std::vector<double>> Vectors::MetadataNumbers(std::string_view key, int64_t count) const {
   std::vector<double> numbers;
   const std::string text = Metadata(key);
+  bool good = true;
   for (const absl::string_view word : absl::StrSplit(text, ' ', absl::SkipEmpty())) {
-    if (!absl::SimpleAtod(word, &numbers.emplace_back())) numbers.clear();
-    if (numbers.empty()) break;
+    double value = 0.0;
+    good = good && absl::SimpleAtod(word, &value) && std::isfinite(value) && value >= 0.0;
+    numbers.push_back(value);
   }
-  if (numbers.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("metadata ", std::string(key), " must be numbers apart by spaces; it is \"", text, "\""));
+  if (!good || static_cast<int64_t>(numbers.size()) != count) {
+    return absl::InvalidArgumentError(absl::StrCat("metadata ", std::string(key), " must be ", count,
+                                                   " numbers apart by spaces, none negative; it is \"", text, "\""));
   }
   return numbers;
+}
+
+std::vector<std::string> Vectors::Unread() const {
+  std::vector<std::string> names;
+  for (const auto& [name, view] : file_->tensors()) {
+    if (!read_.contains(name)) names.push_back(name);
+  }
+  return names;
+}
+
+bool IsOfDraftModule(std::string_view tensor) {
+  return tensor.starts_with("draft.") || tensor.starts_with("cache.mtp.") || tensor == "main_hidden" ||
+         tensor == "main_x";
 }
 
 absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Vectors& vectors, const ModelConfig& config) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,16 +33,21 @@ class Vectors {
 
   // From metadata: m0 -> fp32, m1 -> native.
   std::optional<Numerics> numerics() const;
-  std::optional<double> MetadataNumber(std::string_view key) const;
-  // Numbers apart by spaces. INVALID_ARGUMENT: missing or not numbers.
-  absl::StatusOr<std::vector<double>> MetadataNumbers(std::string_view key) const;
+  // `count` numbers apart by spaces. INVALID_ARGUMENT: missing, another count, or one that is negative or not finite.
+  absl::StatusOr<std::vector<double>> MetadataNumbers(std::string_view key, int64_t count) const;
   std::string Metadata(std::string_view key) const;
   const SafetensorsFile& file() const { return *file_; }
+  // Tensors that nobody has read so far, so that nothing in a file passes without having been judged.
+  std::vector<std::string> Unread() const;
 
  private:
   absl::StatusOr<const TensorView*> Get(std::string_view name, const std::vector<int64_t>& shape) const;
   std::shared_ptr<const SafetensorsFile> file_;
+  mutable std::set<std::string, std::less<>> read_;  // by the one thread that verifies
 };
+
+// Whether a tensor belongs to a draft module (of a DSpark checkpoint), by its name.
+bool IsOfDraftModule(std::string_view tensor);
 
 // Tokens checked against the vocabulary and the model's longest position.
 absl::StatusOr<std::vector<uint32_t>> ReadTokens(const Vectors& vectors, const ModelConfig& config);

@@ -35,7 +35,7 @@ int64_t Bf16Steps(float a, float b) {
 void CheckUlp(const std::string& name, const std::vector<float>& ours, const std::vector<float>& reference,
               Report& report) {
   int64_t worst = 0;
-  size_t n_equal = 0;
+  int64_t n_equal = 0;
   for (size_t i = 0; i < reference.size(); ++i) {
     const int64_t steps = Bf16Steps(ours[i], reference[i]);
     worst = std::max(worst, steps);
@@ -43,7 +43,7 @@ void CheckUlp(const std::string& name, const std::vector<float>& ours, const std
   }
   report.Check(name, worst <= 1,
                absl::StrCat("max ", worst, " BF16 ulp (limit 1), bit-equal ",
-                            Percent(static_cast<double>(n_equal) / static_cast<double>(reference.size()))));
+                            ShareOf(n_equal, static_cast<int64_t>(reference.size()))));
 }
 
 void CheckClose(const std::string& name, const std::vector<float>& ours, const std::vector<float>& reference,

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "checks.h"
+#include "common/check.h"
 #include "common/status.h"
 #include "engine/model/kv_view.h"
 #include "engine/model/sequence_memory.h"
@@ -59,9 +60,7 @@ class TapsJudge {
       if (judged) ++n_judged;
       input = reference;
     }
-    const int64_t needed = (config.n_layers + 2) / 3;
-    report_.Check("layers with enough positions where nothing differs", n_judged >= needed,
-                  absl::StrCat(n_judged, " of ", config.n_layers, " (limit ", needed, ")"));
+    JudgeCleanLayers(n_judged, config.n_layers, report_);
     return JudgeLogits(input);
   }
 
@@ -139,32 +138,30 @@ class TapsJudge {
 
   absl::Status JudgeChosen(int64_t layer, const Collector& taps, const StoredRows& stored) {
     const std::string name = absl::StrCat("layers.", layer, ".attn.indexer");
-    if (!vectors_.Has(name)) return absl::OkStatus();
-    const Collector::Taken& taken = taps.taken().at(name);
-    ASSIGN_OR_RETURN(const std::vector<int64_t> shape, vectors_.Shape(name));
-    if (shape.size() != 2) return absl::InvalidArgumentError(absl::StrCat(name, ": must have two dimensions"));
-    ASSIGN_OR_RETURN(const std::vector<int64_t> reference, vectors_.Integers(name, {n(), shape[1]}));
-    std::vector<std::vector<int64_t>> ours(static_cast<size_t>(n()));
-    std::vector<std::vector<int64_t>> theirs(static_cast<size_t>(n()));
-    std::vector<int64_t> numbered;
-    for (int64_t p = 0; p < n(); ++p) {
-      for (int64_t k = 0; k < taken.cols; ++k) {
-        const auto entry = static_cast<int64_t>(taken.values[static_cast<size_t>(p * taken.cols + k)]);
-        if (entry < 0) continue;
-        ours[static_cast<size_t>(p)].push_back(entry);
-      }
-      for (int64_t k = 0; k < shape[1]; ++k) {
-        const int64_t entry = reference[static_cast<size_t>(p * shape[1] + k)];
-        // The file numbers entries after the T rows.
-        if (entry >= 0) theirs[static_cast<size_t>(p)].push_back(entry - n());
-        const bool has = k < taken.cols && taken.values[static_cast<size_t>(p * taken.cols + k)] >= 0.0F;
-        numbered.push_back(has ? static_cast<int64_t>(taken.values[static_cast<size_t>(p * taken.cols + k)]) + n()
-                               : int64_t{-1});
-      }
+    const auto taken = taps.taken().find(name);
+    LONGSHELF_CHECK(taken != taps.taken().end());
+    const int64_t cols = taken->second.cols;
+    std::vector<int64_t> chosen;
+    for (const float v : taken->second.values) chosen.push_back(v < 0.0F ? -1 : static_cast<int64_t>(v) + n());
+    dump_.AddIntegers(name, chosen, {n(), cols});
+    if (!vectors_.Has(name)) {
+      report_.NotJudged(name, "the file does not have it");
+      return absl::OkStatus();
     }
-    dump_.AddIntegers(name, numbered, {n(), shape[1]});
-    JudgeIndexer(name, ours, theirs, stored, model_.config().index_topk, report_);
+    ASSIGN_OR_RETURN(const std::vector<int64_t> reference, vectors_.Integers(name, {n(), -1}));
+    JudgeIndexer(name, ChosenPerPosition(chosen), ChosenPerPosition(reference), stored, model_.config().index_topk,
+                 report_);
     return absl::OkStatus();
+  }
+
+  // values: [T, any], -1 = none.
+  std::vector<std::vector<int64_t>> ChosenPerPosition(const std::vector<int64_t>& values) const {
+    const size_t cols = values.size() / tokens_.size();
+    std::vector<std::vector<int64_t>> out(tokens_.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (values[i] >= 0) out[i / cols].push_back(values[i]);
+    }
+    return out;
   }
 
   // Inner results that the file has under the name the model taps them by. Notes only: layers and caches are judged.
@@ -185,7 +182,10 @@ class TapsJudge {
     const int64_t vocab = model_.config().vocab_size;
     const std::vector<float> logits = model_.Logits(input, n());
     dump_.AddFloats("logits", logits, {n(), vocab});
-    if (!vectors_.Has("logits")) return absl::OkStatus();
+    if (!vectors_.Has("logits")) {
+      report_.NotJudged("logits", "the file does not have it");
+      return absl::OkStatus();
+    }
     ASSIGN_OR_RETURN(const std::vector<float> reference, vectors_.Floats("logits", {n(), vocab}));
     JudgeHead(CompareRows(logits, reference, vocab), report_);
     return absl::OkStatus();

@@ -106,10 +106,32 @@ TEST(TapsRules, TheIndexerMayChooseOtherwiseAtTwoPositions) {
     for (int64_t i = 0; i < wrong; ++i) ours[static_cast<size_t>(260 + i)] = {0, 2};
     EXPECT_EQ(Passes([&](Report& r) { JudgeIndexer("i", ours, reference, stored, 64, r); }), wrong <= 2);
   }
+  auto repeated = reference;
+  for (int64_t p = 260; p < 263; ++p) repeated[static_cast<size_t>(p)] = {0, 1, 1};
+  EXPECT_FALSE(Passes([&](Report& r) { JudgeIndexer("i", repeated, reference, stored, 64, r); }))
+      << "an entry twice is not the same entries";
+  for (auto& entries : repeated) entries = {1, 0};
+  EXPECT_TRUE(Passes([&](Report& r) { JudgeIndexer("i", repeated, reference, stored, 2, r); })) << "in any order";
+}
+
+TEST(TapsRules, AnIndexerOfWhichNothingCanBeSaidIsNotJudged) {
+  StoredRows stored = Stored(4);
   stored.index_keys = Rows(67, {{0, 0.1}});
-  const std::vector<std::vector<int64_t>> other(268, {3});
-  EXPECT_TRUE(Passes([&](Report& r) { JudgeIndexer("i", other, reference, stored, 2, r); }))
-      << "no position has equal keys";
+  const std::vector<std::vector<int64_t>> entries(268, {3});
+  std::ostringstream out;
+  Report report(out);
+  JudgeIndexer("i", entries, entries, stored, 2, report);
+  EXPECT_EQ(out.str(), "NOT JUDGED  i  no position sees more than 2 entries, all with bit-equal index keys\n");
+}
+
+TEST(TapsRules, AThirdOfTheLayersMustHaveCleanPositions) {
+  const auto passes = [](int64_t n_judged, int64_t n_layers) {
+    return Passes([&](Report& r) { JudgeCleanLayers(n_judged, n_layers, r); });
+  };
+  EXPECT_TRUE(passes(2, 6));
+  EXPECT_FALSE(passes(1, 6));
+  EXPECT_FALSE(passes(1, 4)) << "a third of four is more than one";
+  EXPECT_FALSE(passes(0, 1));
 }
 
 TEST(TapsRules, TheHeadAgreesOnMostRows) {
