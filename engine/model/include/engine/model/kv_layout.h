@@ -14,9 +14,6 @@ namespace longshelf::engine {
 // Tokens per KV block: two of lcm(4, 128).
 inline constexpr int64_t kBlockTokens = 256;
 
-// Tokens of a sequence that may be taken back, at most.
-inline constexpr int64_t kDraftTokensLimit = 64;
-
 // One row of the component table: where a layer's records live inside a block.
 struct KvComponent {
   enum class Kind : uint8_t { kEntries, kIndexKeys };
