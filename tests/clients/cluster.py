@@ -92,7 +92,7 @@ class Cluster:
         self.http_port, self.grpc_port, router_admin, kv_port, kv_admin = ports[:5]
         self.router_admin = router_admin
         worker_ports = ports[5:5 + n_workers]
-        admin_ports = ports[5 + n_workers:]
+        self.worker_admins = ports[5 + n_workers:]
         common = ["--log-format=json"]
         store = []
         if kvstore:
@@ -104,7 +104,7 @@ class Cluster:
             self.workers.append(self._start(
                 f"worker{i}", "longshelf-worker",
                 [f"--model={model}", f"--listen=127.0.0.1:{worker_ports[i]}", f"--shards={shards}",
-                 f"--admin-listen=127.0.0.1:{admin_ports[i]}", f"--worker-id=w{i}"] + store + common + list(worker_flags)))
+                 f"--admin-listen=127.0.0.1:{self.worker_admins[i]}", f"--worker-id=w{i}"] + store + common + list(worker_flags)))
         self.router = self._start(
             "router", "longshelf-router",
             [f"--model={model}", "--workers=" + ",".join(f"127.0.0.1:{p}" for p in worker_ports),
@@ -120,7 +120,15 @@ class Cluster:
 
     def metric(self, prefix):
         """Sum of the router's samples whose name and labels start with `prefix`."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.router_admin}/metrics", timeout=5) as reply:
+        return self._metric(self.router_admin, prefix)
+
+    def worker_metric(self, i, prefix):
+        """The same of worker i."""
+        return self._metric(self.worker_admins[i], prefix)
+
+    @staticmethod
+    def _metric(port, prefix):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             lines = reply.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
 
