@@ -37,7 +37,8 @@ struct Model::Impl {
         transport(expert_transport),
         sliding_rope(RopeTable::Sliding(config)),
         compressed_rope(RopeTable::Compressed(config)),
-        ops(config, options.numerics, kernels, options.n_threads) {
+        ops(config, options.numerics, kernels, options.n_threads),
+        exchange(weights->from_files) {
     Prepare(options.n_rows_max, options.n_rows_max);
   }
 

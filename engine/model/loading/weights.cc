@@ -75,6 +75,7 @@ absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir
   opened.used = std::move(built->used);
   opened.weights->unused_tensors = UnusedTensors(checkpoint, opened.used);
   opened.weights->storage = opened.storage;
+  opened.weights->from_files = true;
   return opened;
 }
 

@@ -128,6 +128,7 @@ struct ModelWeights {
   // Tensors of the files that the config does not ask for, at most the first thousand. They are tolerated.
   std::vector<std::string> unused_tensors;
   std::shared_ptr<const void> storage;  // keeps the mappings (or generated buffers) alive
+  bool from_files = false;              // matrices lie in mapped files, whose pages the kernel may drop and read again
 };
 
 struct LoadProgress {
