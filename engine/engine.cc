@@ -20,6 +20,21 @@ namespace {
 // Only bounds a wait that a message or Close() ends at once.
 constexpr std::chrono::milliseconds kIdleWait = std::chrono::hours(1);
 
+bool FitsPlan(const StepResult& result, const StepPlan& plan) {
+  if (result.rows.size() != plan.rows.size() || result.blocks.size() != plan.export_blocks.size() ||
+      result.states.size() != plan.export_states.size()) {
+    return false;
+  }
+  for (size_t i = 0; i < plan.rows.size(); ++i) {
+    const StepPlan::Row& row = plan.rows[i];
+    const size_t n_sampled = result.rows[i].sampled.size();
+    const bool failed = std::any_of(result.failures.begin(), result.failures.end(),
+                                    [&](const SlotFailure& failure) { return failure.slot == row.slot; });
+    if (!failed && (row.sample ? n_sampled < 1 || n_sampled > row.n_drafts + 1 : n_sampled > 0)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 // Owner thread: the one that calls Run().
@@ -34,6 +49,7 @@ struct Engine::Impl {
 
   PrefixCache cache;
   Scheduler scheduler;
+  DraftPolicy drafts;
   StepBuilder builder;
   StepCommitter committer;
   PrefixExports exports;
@@ -53,8 +69,8 @@ struct Engine::Impl {
         shape(step_runner.shape()),
         cache(std::max(shape.n_shards, 1), shape.n_blocks_per_shard, config.checkpoint_memory_bytes),
         scheduler(config, shape, cache),
-        builder(config, RowCost{shape.position_cost}, scheduler, cache),
-        committer(config, scheduler, cache, observer),
+        builder(config, shape, scheduler, cache),
+        committer(config, scheduler, cache, drafts, observer),
         exports(hasher, cache, shape.block_bytes),
         pacer(config.step_time_budget) {}
 
@@ -185,6 +201,8 @@ void Engine::Impl::Report() {
   }
   Load load = scheduler.CurrentLoad();
   load.n_steps = n_steps;
+  load.drafts_of_lookup = drafts.counts(DraftSource::kLookup);
+  load.drafts_of_model = drafts.counts(DraftSource::kModel);
   load.draining = draining;
   observer.OnLoad(load);
 }
@@ -193,9 +211,7 @@ absl::StatusOr<StepResult> Engine::Impl::RunPlan(StepPlan& plan) {
   plan.seq = ++n_steps;
   absl::StatusOr<StepResult> result = runner.Run(plan);
   if (!result.ok()) return result;
-  const bool fits = result->sampled.size() == plan.rows.size() && result->blocks.size() == plan.export_blocks.size() &&
-                    result->states.size() == plan.export_states.size();
-  if (!fits) return absl::InternalError("a step result does not fit its plan");
+  if (!FitsPlan(*result, plan)) return absl::InternalError("a step result does not fit its plan");
   return result;
 }
 
@@ -203,13 +219,18 @@ absl::Status Engine::Impl::Step() {
   StepWork work;
   scheduler.MakeRoom();
   scheduler.Admit(work.plan);
-  builder.Fill(work, pacer);
+  builder.Fill(work, pacer, drafts);
   exports.AddExports(work);
   std::vector<EndedSequence> ended;
   if (!work.empty()) {
     const absl::Time start = clock.Now();
     ASSIGN_OR_RETURN(StepResult result, RunPlan(work.plan));
-    if (work.has_prefill) pacer.Observe(work.cost, clock.Now() - start);
+    const absl::Duration took = clock.Now() - start;
+    if (work.has_prefill) {
+      pacer.Observe(work.cost, took);
+    } else {
+      drafts.ObserveDecode(static_cast<size_t>(work.n_tokens), took);
+    }
     ended = committer.Commit(work, result);
     exports.Commit(result);
   }
@@ -222,7 +243,7 @@ absl::Status Engine::Impl::Step() {
 
 void Engine::Impl::Finish(const EndedSequence& end) {
   Sequence& sequence = *scheduler.Find(end.id);
-  const Finished finished{end.reason, sequence.n_output()};
+  const Finished finished{end.reason, sequence.n_output(), sequence.n_drafts_accepted, sequence.n_drafts_rejected};
   if (builder.LeavesCheckpoint(sequence)) {
     const std::shared_ptr<EventSink> sink = sequence.sink;
     scheduler.Retire(end.id);

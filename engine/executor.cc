@@ -65,8 +65,16 @@ struct Executor::Impl {
   void ImportBlock(const StepPlan::ImportBlock& import);
   void ImportState(const StepPlan::ImportState& import, std::vector<SlotFailure>& failures);
   absl::Status RunRows(const StepPlan& plan, int shard, StepResult& result);
-  void Sample(const StepPlan::Row& row, std::span<const float> logits, SampledToken& sampled,
+  // logits: of the row's last n_drafts + 1 tokens.
+  void Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled,
               std::vector<SlotFailure>& failures);
+  // A row of the plan that is at home here.
+  struct LocalRow {
+    const StepPlan::Row* row;
+    size_t n_logits;              // rows of logits it gets
+    std::optional<size_t> chunk;  // of the step; none when its sequence has failed
+  };
+  absl::Status Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results);
   std::vector<std::byte> ExportBlock(const StepPlan::ExportBlock& ex) const;
   std::vector<std::byte> ExportState(const StepPlan::ExportState& ex) const;
 };
@@ -88,6 +96,11 @@ absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& 
   }
   for (const uint32_t token : row.tokens) {
     if (token >= model->vocab_size()) return Misfit("token", token, model->vocab_size());
+  }
+  const auto n_draft_max = static_cast<uint64_t>(model->n_draft_max());
+  if (row.n_drafts > n_draft_max) return Misfit("drafts of a row", row.n_drafts, n_draft_max);
+  if (row.n_drafts > 0 && (!row.sample || row.tokens.size() != row.n_drafts + 1)) {
+    return Misfit("drafts of a row that are not all but its first token,", row.n_drafts, row.tokens.size());
   }
   return absl::OkStatus();
 }
@@ -112,6 +125,8 @@ absl::StatusOr<Executor::Impl::SlotForms> Executor::Impl::CheckTables(const Step
 }
 
 absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
+  const auto n_draft = static_cast<uint64_t>(model->n_draft());
+  if (plan.n_draft > n_draft) return Misfit("tokens to guess", plan.n_draft, n_draft);
   ASSIGN_OR_RETURN(SlotForms forms, CheckTables(plan, shard));
   for (const auto& row : plan.rows) {
     if (row.slot.shard != shard) continue;
@@ -168,52 +183,86 @@ void Executor::Impl::ImportState(const StepPlan::ImportState& import, std::vecto
 
 absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult& result) {
   ForwardBatch batch;
-  std::vector<std::optional<size_t>> logits_row;  // per local row of the plan
+  std::vector<LocalRow> local;
   size_t n_logits_rows = 0;
   for (const StepPlan::Row& row : plan.rows) {
     if (row.slot.shard != shard) continue;
-    logits_row.emplace_back();
+    local.push_back({.row = &row, .n_logits = 0, .chunk = std::nullopt});
     if (HasFailed(result.failures, row.slot)) continue;
     const std::vector<std::byte*>& table = slots[row.slot.slot].blocks;
     const auto n_past = static_cast<uint64_t>(row.n_past);
     for (size_t i = BlocksCovering(n_past); i < BlocksCovering(n_past + row.tokens.size()); ++i) {
       std::memset(table[i], 0, blocks->cell_bytes());
     }
-    if (row.sample) logits_row.back() = n_logits_rows++;
+    const WantLogits want = !row.sample ? WantLogits::kNone : row.n_drafts == 0 ? WantLogits::kLast : WantLogits::kAll;
+    local.back().chunk = batch.chunks.size();
+    if (row.sample) local.back().n_logits = row.n_drafts + 1;
+    n_logits_rows += local.back().n_logits;
     batch.chunks.push_back({.n_past = row.n_past,
                             .tokens = row.tokens,
                             .blocks = table,
                             .state = states->cell(row.slot.slot),
-                            .want_logits = row.sample ? WantLogits::kLast : WantLogits::kNone});
+                            .want_logits = want});
   }
   ASSIGN_OR_RETURN(const ForwardOutput output, model->Forward(batch));
   const size_t vocab_size = model->vocab_size();
   if (output.logits.size() != n_logits_rows * vocab_size) {
     return Misfit("logits of the model", output.logits.size(), n_logits_rows * vocab_size);
   }
-  size_t i = 0;
-  for (const StepPlan::Row& row : plan.rows) {
-    if (row.slot.shard != shard) continue;
-    SampledToken& sampled = result.sampled.emplace_back();
-    if (const auto at = logits_row[i++]; at.has_value()) {
-      Sample(row, std::span(output.logits).subspan(*at * vocab_size, vocab_size), sampled, result.failures);
-    }
+  size_t n_before = 0;
+  for (const LocalRow& row : local) {
+    RowResult& out = result.rows.emplace_back();
+    const auto own = output.logits.subspan(n_before * vocab_size, row.n_logits * vocab_size);
+    if (row.n_logits > 0) Sample(*row.row, own, out.sampled, result.failures);
+    n_before += row.n_logits;
+  }
+  return model->n_draft() > 0 ? Draft(local, plan.n_draft, result.rows) : absl::OkStatus();
+}
+
+absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results) {
+  std::vector<DraftRequest> requests;
+  std::vector<RowResult*> asking;
+  for (size_t i = 0; i < local.size(); ++i) {
+    const StepPlan::Row& row = *local[i].row;
+    RowResult& result = results[i];
+    if (!row.wants_draft || !local[i].chunk.has_value() || result.sampled.empty()) continue;
+    const auto n_kept = static_cast<int64_t>(row.tokens.size() - row.n_drafts + result.sampled.size() - 1);
+    requests.push_back({*local[i].chunk, n_kept, result.sampled.back().token});
+    asking.push_back(&result);
+  }
+  ASSIGN_OR_RETURN(const DraftOutput drafts, model->Draft(requests, n_tokens));
+  const auto n_each = static_cast<size_t>(drafts.n_each);
+  if (drafts.tokens.size() != n_each * requests.size() || drafts.confidence.size() != drafts.tokens.size()) {
+    return Misfit("guesses of the model", drafts.tokens.size(), n_each * requests.size());
+  }
+  for (size_t k = 0; k < asking.size(); ++k) {
+    const auto guess = drafts.tokens.subspan(k * n_each, n_each);
+    const auto confidence = drafts.confidence.subspan(k * n_each, n_each);
+    asking[k]->draft.assign(guess.begin(), guess.end());
+    asking[k]->draft_confidence.assign(confidence.begin(), confidence.end());
   }
   return absl::OkStatus();
 }
 
-void Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits, SampledToken& sampled,
+void Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled,
                             std::vector<SlotFailure>& failures) {
   Slot& slot = slots[row.slot.slot];
-  const int64_t position = row.n_past + static_cast<int64_t>(row.tokens.size());
-  auto token = SampleToken(logits, slot.sampling, slot.output_counts, position);
-  if (!token.ok()) {
-    failures.push_back({row.slot, Annotate(token.status(), absl::StrCat("sampling position ", position))});
-    return;
+  const size_t vocab_size = model->vocab_size();
+  const size_t n_certain = row.tokens.size() - row.n_drafts;
+  for (size_t i = 0; i <= row.n_drafts; ++i) {
+    const int64_t position = row.n_past + static_cast<int64_t>(n_certain + i);
+    const auto own = logits.subspan(i * vocab_size, vocab_size);
+    auto token = SampleToken(own, slot.sampling, slot.output_counts, position);
+    if (!token.ok()) {
+      failures.push_back({row.slot, Annotate(token.status(), absl::StrCat("sampling position ", position))});
+      sampled.clear();
+      return;
+    }
+    if (row.return_logits) token->logits.assign(own.begin(), own.end());
+    ++slot.output_counts[token->token];
+    sampled.push_back(*std::move(token));
+    if (i < row.n_drafts && sampled.back().token != row.tokens[n_certain + i]) return;
   }
-  sampled = *std::move(token);
-  if (row.return_logits) sampled.logits.assign(logits.begin(), logits.end());
-  ++slot.output_counts[sampled.token];
 }
 
 std::vector<std::byte> Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) const {
@@ -287,7 +336,9 @@ GroupShape Executor::shape(int n_shards) const {
           .n_blocks_per_shard = impl_->blocks->n_cells(),
           .block_bytes = impl_->blocks->cell_bytes(),
           .state_export_bytes = [model](int64_t n_tokens) { return model->StateExportBytes(n_tokens); },
-          .position_cost = model->position_cost()};
+          .position_cost = model->position_cost(),
+          .n_draft_max = model->n_draft_max(),
+          .n_draft = model->n_draft()};
 }
 
 }  // namespace longshelf::engine

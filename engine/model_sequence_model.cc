@@ -28,6 +28,9 @@ class ModelSequenceModel final : public SequenceModel {
   void ClearTail(std::byte* block, int64_t n_tokens_in_block) const override {
     model_.layout().ClearTail(block, n_tokens_in_block);
   }
+  int64_t n_draft_max() const override { return model_.layout().n_draft_max(); }
+  int64_t n_draft() const override { return 0; }
+  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest>, int64_t) override { return DraftOutput(); }
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override { return model_.Forward(batch); }
 
  private:

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -10,6 +11,7 @@
 
 #include "block_table.h"
 #include "checkpoint_store.h"
+#include "draft_policy.h"
 #include "engine/events.h"
 #include "engine/model/kv_layout.h"
 #include "engine/request.h"
@@ -17,6 +19,7 @@
 #include "engine/step_plan.h"
 #include "fair_share.h"
 #include "prefix_chain.h"
+#include "prompt_lookup.h"
 
 namespace longshelf::engine {
 
@@ -63,6 +66,14 @@ struct Sequence {
   std::deque<std::pair<uint32_t, std::vector<std::byte>>> block_imports;  // (block, bytes) still to be sent
   std::shared_ptr<const Checkpoint> resume_from;                          // still to be sent, after block_imports
   bool restored_from_store = false;                                       // resume_from is not in the cache yet
+
+  // Guesses. Those in `draft` follow the last token and came with it; empty = none.
+  PromptLookup lookup;
+  std::vector<uint32_t> draft;
+  std::vector<float> draft_confidence;
+  std::array<DraftRecord, kDraftSources> draft_records;
+  uint32_t n_drafts_accepted = 0;
+  uint32_t n_drafts_rejected = 0;
 
   explicit Sequence(PrefixChain prefix_chain) : chain(std::move(prefix_chain)) {}
 

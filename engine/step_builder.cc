@@ -20,12 +20,12 @@ bool HasKey(const List& list, const Key& key) {
 
 }  // namespace
 
-void StepBuilder::Fill(StepWork& work, const StepPacer& pacer) {
+void StepBuilder::Fill(StepWork& work, const StepPacer& pacer, const DraftPolicy& drafts) {
   AddImports(work);
-  AddDecodeRows(work);
+  AddDecodeRows(work, drafts);
   const int64_t n_tokens = config_.step_token_budget;
   const double cost = pacer.CostMax(BudgetsOfStep());
-  AddPrefillRows(work, {std::max({n_tokens - static_cast<int64_t>(work.rows.size()), n_tokens / 4, int64_t{1}}),
+  AddPrefillRows(work, {std::max({n_tokens - work.n_tokens, n_tokens / 4, int64_t{1}}),
                         std::max({cost - work.cost, cost / 4, 1.0})});
   for (const Scheduler::Leaving& leaving : scheduler_.leaving()) {
     Sequence& sequence = *leaving.sequence;
@@ -65,10 +65,49 @@ void StepBuilder::AddImports(StepWork& work) {
   }
 }
 
-void StepBuilder::AddDecodeRows(StepWork& work) {
+void StepBuilder::AddDecodeRows(StepWork& work, const DraftPolicy& drafts) {
+  std::vector<Sequence*> decoding;
   for (const auto& sequence : scheduler_.running()) {
-    if (sequence->may_run() && sequence->n_pending() == 1) AddRow(*sequence, 1, work);
+    if (sequence->may_run() && sequence->n_pending() == 1) decoding.push_back(sequence.get());
   }
+  work.chance_wanted = drafts.ChanceWanted(decoding.size());
+  // Guesses take what the rows themselves leave of the token budget, each its share.
+  const auto n = static_cast<int64_t>(decoding.size());
+  const int64_t n_spare = n == 0 ? 0 : std::max<int64_t>(0, config_.step_token_budget / n - 1);
+  for (Sequence* sequence : decoding) {
+    const int64_t n_max = std::min(n_spare, DraftMax(*sequence));
+    AddRow(*sequence, 1, GuessNext(*sequence, n_max, work.chance_wanted), work);
+  }
+}
+
+int64_t StepBuilder::DraftMax(const Sequence& sequence) const {
+  // All of them and the token after them may be kept, and the row must not reach the end of a block: what is due there
+  // (a checkpoint, the block's export) is due for tokens that are certain.
+  const int64_t n_left = sequence.n_tokens_max - sequence.n_tokens() - 1;
+  const int64_t n_in_block = kBlockTokens - 1 - sequence.n_tokens() % kBlockTokens;
+  const bool is_at_end = sequence.n_tokens() % kBlockTokens == 0;
+  return is_at_end ? 0 : std::max<int64_t>(0, std::min({n_draft_max_, n_left, n_in_block}));
+}
+
+StepBuilder::Guess StepBuilder::GuessNext(Sequence& sequence, int64_t n_max, double chance_wanted) const {
+  Guess guess;
+  if (n_max == 0) return guess;
+  const auto keep = [&](std::span<const float> confidence) {
+    const DraftRecord& record = sequence.draft_records[static_cast<size_t>(guess.source)];
+    const size_t n = std::min(guess.tokens.size(), static_cast<size_t>(n_max));
+    guess.tokens.resize(
+        DraftPolicy::LengthWorthChecking(record, n, confidence.first(confidence.empty() ? 0 : n), chance_wanted));
+  };
+  DraftRecord& by_lookup = sequence.draft_records[static_cast<size_t>(DraftSource::kLookup)];
+  if (config_.draft_lookup && DraftPolicy::IsWorthTrying(by_lookup, chance_wanted, sequence.n_tokens())) {
+    sequence.lookup.Propose(sequence.tokens, static_cast<size_t>(n_max), guess.tokens);
+    keep({});
+    if (!guess.tokens.empty()) return guess;
+  }
+  guess.source = DraftSource::kModel;
+  guess.tokens = sequence.draft;
+  keep(sequence.draft_confidence);
+  return guess;
 }
 
 void StepBuilder::AddPrefillRows(StepWork& work, Budget budget) {
@@ -104,7 +143,7 @@ void StepBuilder::AddPrefillRows(StepWork& work, Budget budget) {
   for (Share* share : others) give(*share, budget.n_tokens, budget.cost);
   give(first, budget.n_tokens, budget.cost);
   for (const Share& share : shares) {
-    if (share.n > 0) AddRow(*share.sequence, share.n, work);
+    if (share.n > 0) AddRow(*share.sequence, share.n, {}, work);
   }
 }
 
@@ -126,18 +165,28 @@ bool StepBuilder::IsCheckpointDue(const Sequence& sequence, int64_t n_tokens) co
   return std::find(given.begin(), given.end(), n_tokens) != given.end();
 }
 
-void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, StepWork& work) {
+void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& guess, StepWork& work) {
   const int64_t n_end = sequence.n_past + n_tokens;
+  const auto n_drafts = static_cast<int64_t>(guess.tokens.size());
   scheduler_.GrowTo(sequence, n_end);
   sequence.blocks.TakeChanges(sequence.slot, work.plan.set_blocks);
   const bool is_last = n_end == sequence.n_tokens();
-  work.plan.rows.push_back({.slot = sequence.slot,
-                            .n_past = sequence.n_past,
-                            .tokens = {sequence.tokens.begin() + sequence.n_past, sequence.tokens.begin() + n_end},
-                            .sample = is_last,
-                            .return_logits = is_last && sequence.return_logits});
-  work.rows.push_back({&sequence, n_end});
-  const double cost = row_cost_.Of(sequence.n_past, n_tokens);
+  DraftRecord& by_model = sequence.draft_records[static_cast<size_t>(DraftSource::kModel)];
+  const bool wants_draft =
+      is_last && n_draft_of_model_ > 0 && DraftPolicy::IsWorthTrying(by_model, work.chance_wanted, sequence.n_tokens());
+  StepPlan::Row row{.slot = sequence.slot,
+                    .n_past = sequence.n_past,
+                    .tokens = {sequence.tokens.begin() + sequence.n_past, sequence.tokens.begin() + n_end},
+                    .sample = is_last,
+                    .return_logits = is_last && sequence.return_logits,
+                    .n_drafts = static_cast<uint32_t>(n_drafts),
+                    .wants_draft = wants_draft};
+  row.tokens.insert(row.tokens.end(), guess.tokens.begin(), guess.tokens.end());
+  if (wants_draft) work.plan.n_draft = static_cast<uint32_t>(n_draft_of_model_);
+  work.plan.rows.push_back(std::move(row));
+  work.rows.push_back({&sequence, n_end, guess.source, static_cast<uint32_t>(n_drafts)});
+  const double cost = row_cost_.Of(sequence.n_past, n_tokens + n_drafts);
+  work.n_tokens += n_tokens + n_drafts;
   work.cost += cost;
   FairShare::Charge(*sequence.flow, cost);
   if (config_.export_cache_objects) AddBlockExports(sequence, n_end, work);

@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "draft_policy.h"
 #include "engine/engine_config.h"
 #include "engine/step_plan.h"
 #include "prefix_cache.h"
@@ -18,7 +19,10 @@ namespace longshelf::engine {
 struct StepWork {
   struct Row {
     Sequence* sequence;
-    int64_t n_end;  // n_past after the step
+    int64_t n_end;  // n_past after the step, if no guess holds
+    // Of the guesses, when there are any.
+    DraftSource source = DraftSource::kLookup;
+    uint32_t n_drafts = 0;
   };
   struct NewCheckpoint {
     Sequence* sequence;
@@ -40,8 +44,10 @@ struct StepWork {
 
   StepPlan plan;
   std::vector<Row> rows;  // as plan.rows
+  int64_t n_tokens = 0;   // of the rows
   double cost = 0.0;      // of the rows
   bool has_prefill = false;
+  double chance_wanted = 0.0;  // see DraftPolicy
   std::vector<NewCheckpoint> checkpoints;
   std::vector<NewBlock> blocks;
   std::vector<Imported> imported;  // their last import is in this plan
@@ -69,11 +75,17 @@ class StepBuilder {
  public:
   static constexpr int64_t kImportBytesPerStep = int64_t{64} << 20;
 
-  StepBuilder(const EngineConfig& config, RowCost row_cost, Scheduler& scheduler, PrefixCache& cache)
-      : config_(config), row_cost_(row_cost), scheduler_(scheduler), cache_(cache) {}
+  StepBuilder(const EngineConfig& config, const GroupShape& shape, Scheduler& scheduler, PrefixCache& cache)
+      : config_(config),
+        row_cost_{shape.position_cost},
+        n_draft_max_(shape.n_draft_max),
+        n_draft_of_model_(config.draft_model ? shape.n_draft : 0),
+        scheduler_(scheduler),
+        cache_(cache) {}
 
-  // Imports and rows of the running sequences, checkpoints of the leaving ones. `pacer` says what the step may cost.
-  void Fill(StepWork& work, const StepPacer& pacer);
+  // Imports and rows of the running sequences, checkpoints of the leaving ones. `pacer` says what the step may cost,
+  // `drafts` what may be guessed.
+  void Fill(StepWork& work, const StepPacer& pacer, const DraftPolicy& drafts);
   // Whether a step must copy out where this sequence stands before it may go.
   bool LeavesCheckpoint(Sequence& sequence) const;
 
@@ -85,11 +97,19 @@ class StepBuilder {
   };
   bool TakesCheckpoints() const { return cache_.enabled() || config_.export_cache_objects; }
   void AddImports(StepWork& work);
-  void AddDecodeRows(StepWork& work);
+  void AddDecodeRows(StepWork& work, const DraftPolicy& drafts);
+  // Guesses what follows, for AddRow.
+  struct Guess {
+    DraftSource source = DraftSource::kLookup;
+    std::vector<uint32_t> tokens;
+  };
+  Guess GuessNext(Sequence& sequence, int64_t n_max, double chance_wanted) const;
+  // Guessed tokens that a decode row may carry.
+  int64_t DraftMax(const Sequence& sequence) const;
   // How many time budgets the step may last: more when nobody else waits for its end.
   double BudgetsOfStep() const;
   void AddPrefillRows(StepWork& work, Budget budget);
-  void AddRow(Sequence& sequence, int64_t n_tokens, StepWork& work);
+  void AddRow(Sequence& sequence, int64_t n_tokens, const Guess& guess, StepWork& work);
   void AddCheckpoint(Sequence& sequence, int64_t n_tokens, StepWork& work);
   void AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& work);
   // Tokens up to the next place where a chunk has to end.
@@ -100,6 +120,8 @@ class StepBuilder {
 
   const EngineConfig config_;
   const RowCost row_cost_;
+  const int64_t n_draft_max_;
+  const int64_t n_draft_of_model_;
   Scheduler& scheduler_;
   PrefixCache& cache_;
 };

@@ -29,10 +29,10 @@ void StepCommitter::DropFailed(StepWork& work, StepResult& result) {
     if (it == running.end()) continue;  // its second failure in one step
     const Sequence* failed = it->get();
     const auto is_its = [&](const auto& item) { return item.sequence == failed; };
-    for (size_t i = work.rows.size(); i > 0; --i) {  // rows stay paired with sampled
+    for (size_t i = work.rows.size(); i > 0; --i) {  // rows stay paired with results
       if (!is_its(work.rows[i - 1])) continue;
       work.rows.erase(work.rows.begin() + static_cast<std::ptrdiff_t>(i - 1));
-      result.sampled.erase(result.sampled.begin() + static_cast<std::ptrdiff_t>(i - 1));
+      result.rows.erase(result.rows.begin() + static_cast<std::ptrdiff_t>(i - 1));
     }
     std::erase_if(work.checkpoints, is_its);
     std::erase_if(work.blocks, is_its);
@@ -58,16 +58,32 @@ void StepCommitter::EmitTokens(StepWork& work, StepResult& result, std::vector<E
       continue;
     }
     sequence.has_sampled = true;
-    const uint32_t token = result.sampled[i].token;
-    const uint32_t index = sequence.n_output();
-    sequence.tokens.push_back(token);
-    sequence.Emit(OutputToken{index, std::move(result.sampled[i])});
-    if (IsStop(sequence, token)) {
-      ended.push_back({sequence.id, FinishReason::kStop});
-    } else if (sequence.n_tokens() >= sequence.n_tokens_max) {
-      ended.push_back({sequence.id, FinishReason::kLength});
-    }
+    RowResult& row = result.rows[i];
+    const uint32_t n_drafts = work.rows[i].n_drafts;
+    const auto n_accepted = static_cast<uint32_t>(row.sampled.size() - 1);
+    const auto source = work.rows[i].source;
+    drafts_.ObserveDrafts(source, sequence.draft_records[static_cast<size_t>(source)], n_drafts, n_accepted,
+                          work.chance_wanted, sequence.n_tokens());
+    sequence.n_drafts_accepted += n_accepted;
+    sequence.n_drafts_rejected += n_drafts - n_accepted;
+    sequence.draft = std::move(row.draft);
+    sequence.draft_confidence = std::move(row.draft_confidence);
+    const auto reason = Append(sequence, std::move(row.sampled));
+    if (reason.has_value()) ended.push_back({sequence.id, *reason});
   }
+}
+
+std::optional<FinishReason> StepCommitter::Append(Sequence& sequence, std::vector<SampledToken> sampled) {
+  for (SampledToken& next : sampled) {
+    const uint32_t token = next.token;
+    const uint32_t index = sequence.n_output();
+    sequence.n_past = sequence.n_tokens();  // a guess that held has been processed
+    sequence.tokens.push_back(token);
+    sequence.Emit(OutputToken{index, std::move(next)});
+    if (IsStop(sequence, token)) return FinishReason::kStop;
+    if (sequence.n_tokens() >= sequence.n_tokens_max) return FinishReason::kLength;
+  }
+  return std::nullopt;
 }
 
 void StepCommitter::CommitCache(StepWork& work, StepResult& result) {

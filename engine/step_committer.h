@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "draft_policy.h"
 #include "engine/engine_config.h"
 #include "engine/events.h"
 #include "engine/observer.h"
@@ -21,8 +23,9 @@ struct EndedSequence {
 // Applies a step's results: tokens leave first, then new blocks and checkpoints go into the cache and to the observer.
 class StepCommitter {
  public:
-  StepCommitter(const EngineConfig& config, Scheduler& scheduler, PrefixCache& cache, EngineObserver& observer)
-      : config_(config), scheduler_(scheduler), cache_(cache), observer_(observer) {}
+  StepCommitter(const EngineConfig& config, Scheduler& scheduler, PrefixCache& cache, DraftPolicy& drafts,
+                EngineObserver& observer)
+      : config_(config), scheduler_(scheduler), cache_(cache), drafts_(drafts), observer_(observer) {}
 
   // Sequences that failed are removed. Those that ended are returned; they still run.
   std::vector<EndedSequence> Commit(StepWork& work, StepResult& result);
@@ -32,11 +35,14 @@ class StepCommitter {
   void EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended);
   void CommitCache(StepWork& work, StepResult& result);
   void CommitCheckpoints(StepWork& work, StepResult& result);
+  // The sampled tokens of a row, up to one that ends the sequence.
+  std::optional<FinishReason> Append(Sequence& sequence, std::vector<SampledToken> sampled);
   bool IsStop(const Sequence& sequence, uint32_t token) const;
 
   const EngineConfig config_;
   Scheduler& scheduler_;
   PrefixCache& cache_;
+  DraftPolicy& drafts_;
   EngineObserver& observer_;
 };
 

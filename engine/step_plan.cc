@@ -10,8 +10,8 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505332;    // "2SPL"
-constexpr uint32_t kResultMagic = 0x52505331;  // "1SPR"
+constexpr uint32_t kPlanMagic = 0x4C505333;    // "3SPL"
+constexpr uint32_t kResultMagic = 0x52505332;  // "2SPR"
 
 std::string Seal(WireWriter& w) {
   w.Value<uint64_t>(XXH3_64bits(w.out().data(), w.out().size()));
@@ -86,6 +86,8 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     w.Array(row.tokens, "rows.tokens");
     w.Flag(row.sample, "rows.sample");
     w.Flag(row.return_logits, "rows.return_logits");
+    w.Value(row.n_drafts, "rows.n_drafts");
+    w.Flag(row.wants_draft, "rows.wants_draft");
   });
   wire.List(plan.export_blocks, "export_blocks", [](auto& w, auto& ex) {
     w.Value(ex.shard, "export_blocks.shard");
@@ -96,6 +98,7 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     SlotForm(w, ex.slot, "export_states.slot");
     w.Value(ex.n_tokens, "export_states.n_tokens");
   });
+  wire.Value(plan.n_draft, "n_draft");
 }
 
 void StatusForm(WireWriter& w, const absl::Status& status) {
@@ -112,16 +115,23 @@ void StatusForm(WireReader& r, absl::Status& status) {
   status = absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
+template <typename Wire, typename Sampled>
+void SampledForm(Wire& w, Sampled& sampled) {
+  w.Value(sampled.token, "sampled.token");
+  w.Value(sampled.logprob, "sampled.logprob");
+  w.List(sampled.top, "sampled.top", [](auto& inner, auto& top) {
+    inner.Value(top.token, "sampled.top.token");
+    inner.Value(top.logprob, "sampled.top.logprob");
+  });
+  w.Array(sampled.logits, "sampled.logits");
+}
+
 template <typename Wire, typename Result>
 void ResultForm(Wire& wire, Result& result) {
-  wire.List(result.sampled, "sampled", [](auto& w, auto& sampled) {
-    w.Value(sampled.token, "sampled.token");
-    w.Value(sampled.logprob, "sampled.logprob");
-    w.List(sampled.top, "sampled.top", [](auto& inner, auto& top) {
-      inner.Value(top.token, "sampled.top.token");
-      inner.Value(top.logprob, "sampled.top.logprob");
-    });
-    w.Array(sampled.logits, "sampled.logits");
+  wire.List(result.rows, "rows", [](auto& w, auto& row) {
+    w.List(row.sampled, "rows.sampled", [](auto& inner, auto& sampled) { SampledForm(inner, sampled); });
+    w.Array(row.draft, "rows.draft");
+    w.Array(row.draft_confidence, "rows.draft_confidence");
   });
   wire.List(result.blocks, "blocks", [](auto& w, auto& block) { w.Array(block, "blocks.bytes"); });
   wire.List(result.states, "states", [](auto& w, auto& state) { w.Array(state, "states.bytes"); });
@@ -218,8 +228,7 @@ absl::Status MergeList(const std::vector<Item>& items, ShardOf shard_of, std::ve
 absl::StatusOr<StepResult> MergeResults(const StepPlan& plan, std::vector<StepResult> per_shard) {
   StepResult out;
   RETURN_IF_ERROR(MergeList(
-      plan.rows, [](const StepPlan::Row& r) { return r.slot.shard; }, per_shard, &StepResult::sampled, "rows",
-      out.sampled));
+      plan.rows, [](const StepPlan::Row& r) { return r.slot.shard; }, per_shard, &StepResult::rows, "rows", out.rows));
   RETURN_IF_ERROR(MergeList(
       plan.export_blocks, [](const StepPlan::ExportBlock& e) { return e.shard; }, per_shard, &StepResult::blocks,
       "blocks", out.blocks));

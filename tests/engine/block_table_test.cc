@@ -66,7 +66,7 @@ class Plans {
     StepWork work;
     scheduler_.MakeRoom();
     scheduler_.Admit(work.plan);
-    builder_.Fill(work, pacer_);
+    builder_.Fill(work, pacer_, drafts_);
     std::vector<StepResult> results;
     for (size_t shard = 0; shard < shards_.size(); ++shard) {
       const auto received = StepPlan::Parse(work.plan.Serialize());
@@ -121,10 +121,11 @@ class Plans {
   const GroupShape shape_ = shards_[0]->shape(static_cast<int>(shards_.size()));
   PrefixCache cache_{shape_.n_shards, shape_.n_blocks_per_shard, config_.checkpoint_memory_bytes};
   Scheduler scheduler_{config_, shape_, cache_};
-  StepBuilder builder_{config_, RowCost{}, scheduler_, cache_};
+  DraftPolicy drafts_;
+  StepBuilder builder_{config_, shape_, scheduler_, cache_};
   const StepPacer pacer_{absl::ZeroDuration()};
   NullObserver observer_;
-  StepCommitter committer_{config_, scheduler_, cache_, observer_};
+  StepCommitter committer_{config_, scheduler_, cache_, drafts_, observer_};
   std::map<std::pair<uint16_t, uint16_t>, uint32_t> n_told_;  // entries of each slot's table
   uint64_t n_submitted_ = 0;
 };

@@ -39,9 +39,9 @@ TEST(Executor, ReturnsOnlyWhatIsLocal) {
   plan.export_states = {{{0, 0}, 1}, {{1, 2}, 2}};
   const auto result = executor->Execute(plan, 1);
   ASSERT_TRUE(result.ok()) << result.status();
-  ASSERT_EQ(result->sampled.size(), 2U);
-  EXPECT_EQ(result->sampled[0].token, Greedy({5, 6}));
-  EXPECT_EQ(result->sampled[1].token, Greedy({8, 9}));
+  ASSERT_EQ(result->rows.size(), 2U);
+  EXPECT_EQ(result->rows[0].sampled.at(0).token, Greedy({5, 6}));
+  EXPECT_EQ(result->rows[1].sampled.at(0).token, Greedy({8, 9}));
   EXPECT_EQ(result->states.size(), 1U);
 }
 
@@ -89,8 +89,8 @@ TEST(Executor, AStateThatDoesNotFitFailsOnlyItsSlot) {
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->failures.size(), 1U);
   EXPECT_EQ(result->failures[0].slot, (SlotId{0, 0}));
-  EXPECT_EQ(result->sampled[0], SampledToken());
-  EXPECT_EQ(result->sampled[1].token, Greedy({6}));
+  EXPECT_EQ(result->rows[0], RowResult());
+  EXPECT_EQ(result->rows[1].sampled.at(0).token, Greedy({6}));
 }
 
 TEST(Executor, PenaltiesSpanRestartsThroughPriorOutput) {
@@ -105,7 +105,7 @@ TEST(Executor, PenaltiesSpanRestartsThroughPriorOutput) {
   plan.rows = {Row(0, 0, prompt)};
   const auto result = executor->Execute(plan, 0);
   ASSERT_TRUE(result.ok());
-  EXPECT_NE(result->sampled[0].token, favourite);
+  EXPECT_NE(result->rows[0].sampled.at(0).token, favourite);
 }
 
 TEST(Executor, MovesBytesWithoutRunningTheModelWhenThereAreNoRows) {

@@ -18,15 +18,35 @@ uint64_t Mix(uint64_t a, uint64_t b) {
   return x == kPoisoned || x == 0 ? 1 : x;
 }
 
+// A ring of the records of the last positions, so that tokens can be taken back.
 struct State {
+  static constexpr size_t kKept = 16;
   uint64_t n_tokens = 0;
-  uint64_t last = 0;
+  uint64_t records[kKept] = {};
+
+  uint64_t Last(uint64_t n) const { return n == 0 ? 0 : records[(n - 1) % kKept]; }
+  void Push(uint64_t record) { records[n_tokens++ % kKept] = record; }
 };
 
 State LoadState(const std::byte* slot) {
   State state;
   std::memcpy(&state, slot, sizeof state);
   return state;
+}
+
+// Of the first n positions.
+uint64_t Digest(std::span<std::byte* const> blocks, uint64_t n) {
+  uint64_t digest = 0;
+  for (uint64_t p = 0; p < n; ++p) {
+    uint64_t record = 0;
+    std::memcpy(&record, blocks[p / kBlockTokens] + p % kBlockTokens * FakeModel::kRecordBytes, sizeof record);
+    digest = Mix(digest, record);
+  }
+  return digest;
+}
+
+uint32_t Best(std::span<const float> logits) {
+  return static_cast<uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 uint64_t NextRecord(uint64_t last, uint32_t token) {
@@ -49,14 +69,22 @@ void FakeModel::ResetState(std::byte* slot) const { std::memset(slot, 0, state_b
 
 void FakeModel::ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const {
   LONGSHELF_CHECK(out.size() == StateExportBytes(n_tokens));
-  LONGSHELF_CHECK(static_cast<int64_t>(LoadState(slot).n_tokens) == n_tokens);
-  std::memcpy(out.data(), slot, state_bytes());
-  std::fill(out.begin() + static_cast<std::ptrdiff_t>(state_bytes()), out.end(), std::byte{7});
+  const State state = LoadState(slot);
+  const auto n = static_cast<uint64_t>(n_tokens);
+  LONGSHELF_CHECK(n <= state.n_tokens && state.n_tokens <= n + static_cast<uint64_t>(n_draft_max_));
+  const uint64_t exported[] = {n, state.Last(n)};
+  std::memcpy(out.data(), exported, sizeof exported);
+  std::fill(out.begin() + sizeof exported, out.end(), std::byte{7});
 }
 
 absl::Status FakeModel::ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const {
   if (bytes.size() != StateExportBytes(n_tokens)) return absl::InvalidArgumentError("state has another size");
-  std::memcpy(slot, bytes.data(), state_bytes());
+  uint64_t exported[2];
+  std::memcpy(exported, bytes.data(), sizeof exported);
+  State state;
+  state.n_tokens = exported[0];
+  if (state.n_tokens > 0) state.records[(state.n_tokens - 1) % State::kKept] = exported[1];
+  std::memcpy(slot, &state, sizeof state);
   return absl::OkStatus();
 }
 
@@ -69,37 +97,62 @@ absl::StatusOr<ForwardOutput> FakeModel::Forward(const ForwardBatch& batch) {
   ++n_forwards;
   ForwardOutput out;
   logits_.clear();
+  chunks_ = batch.chunks;
   for (const SequenceChunk& chunk : batch.chunks) {
     State state = LoadState(chunk.state);
     // The bookkeeping of the engine is what is tested: a wrong position is its bug.
-    LONGSHELF_CHECK(static_cast<int64_t>(state.n_tokens) == chunk.n_past);
+    const auto n_past = static_cast<uint64_t>(chunk.n_past);
+    LONGSHELF_CHECK(n_past <= state.n_tokens && state.n_tokens <= n_past + static_cast<uint64_t>(n_draft_max_));
+    state.n_tokens = n_past;
     for (const uint32_t token : chunk.tokens) {
-      state.last = NextRecord(state.last, token);
+      const uint64_t record = NextRecord(state.Last(state.n_tokens), token);
       std::byte* block = chunk.blocks[state.n_tokens / kBlockTokens];
-      std::memcpy(block + state.n_tokens % kBlockTokens * kRecordBytes, &state.last, kRecordBytes);
-      ++state.n_tokens;
+      std::memcpy(block + state.n_tokens % kBlockTokens * kRecordBytes, &record, kRecordBytes);
+      state.Push(record);
+      if (chunk.want_logits == WantLogits::kAll) AppendLogits(chunk, state.n_tokens, record == kPoisoned, out);
     }
     std::memcpy(chunk.state, &state, sizeof state);
     n_tokens_computed += static_cast<int64_t>(chunk.tokens.size());
-    if (chunk.want_logits == WantLogits::kNone) continue;
-    uint64_t digest = 0;
-    for (uint64_t p = 0; p < state.n_tokens; ++p) {
-      uint64_t record = 0;
-      std::memcpy(&record, chunk.blocks[p / kBlockTokens] + p % kBlockTokens * kRecordBytes, kRecordBytes);
-      digest = Mix(digest, record);
-    }
-    // Nothing of a former owner may be readable past the end.
-    for (uint64_t p = state.n_tokens; p % kBlockTokens != 0; ++p) {
+    // Nothing of a former owner may be readable past the end, nor anything but what was taken back.
+    const uint64_t n_block_end = (state.n_tokens + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+    for (uint64_t p = state.n_tokens + static_cast<uint64_t>(n_draft_max_); p < n_block_end; ++p) {
       uint64_t record = 0;
       std::memcpy(&record, chunk.blocks[p / kBlockTokens] + p % kBlockTokens * kRecordBytes, kRecordBytes);
       LONGSHELF_CHECK(record == 0);
     }
-    const auto logits = Logits(digest, state.last == kPoisoned);
-    logits_.insert(logits_.end(), logits.begin(), logits.end());
-    ++out.n_rows;
+    if (chunk.want_logits != WantLogits::kLast) continue;
+    AppendLogits(chunk, state.n_tokens, state.Last(state.n_tokens) == kPoisoned, out);
   }
   out.logits = logits_;
   return out;
+}
+
+void FakeModel::AppendLogits(const SequenceChunk& chunk, uint64_t n_tokens, bool poisoned, ForwardOutput& out) {
+  const auto logits = Logits(Digest(chunk.blocks, n_tokens), poisoned);
+  logits_.insert(logits_.end(), logits.begin(), logits.end());
+  ++out.n_rows;
+}
+
+absl::StatusOr<DraftOutput> FakeModel::Draft(std::span<const DraftRequest> requests, int64_t n_tokens) {
+  LONGSHELF_CHECK(n_tokens <= n_draft_);
+  guesses_.clear();
+  confidence_.clear();
+  for (const DraftRequest& request : requests) {
+    const SequenceChunk& chunk = chunks_.at(request.chunk);
+    const auto n = static_cast<uint64_t>(chunk.n_past + request.n_kept);
+    uint64_t last = LoadState(chunk.state).Last(n);
+    uint64_t digest = Digest(chunk.blocks, n);
+    uint32_t token = request.next_token;
+    for (int64_t i = 0; i < n_tokens; ++i) {
+      last = NextRecord(last, token);
+      digest = Mix(digest, last);
+      token = Best(Logits(digest, false));
+      if (digest % 4 == 0) token = (token + 1) % kVocab;  // a wrong guess now and then
+      guesses_.push_back(token);
+      confidence_.push_back(1.5F);
+    }
+  }
+  return DraftOutput{.n_each = n_tokens, .tokens = guesses_, .confidence = confidence_};
 }
 
 std::vector<float> FakeModel::LogitsAfter(std::span<const uint32_t> tokens) {

@@ -21,9 +21,12 @@ class FakeModel final : public SequenceModel {
   static constexpr uint32_t kVocab = 97;
   static constexpr size_t kRecordBytes = sizeof(uint64_t);
 
+  // Guesses n_draft tokens at a time, most of them right; up to n_draft_max tokens can be taken back.
+  explicit FakeModel(int64_t n_draft_max = 0, int64_t n_draft = 0) : n_draft_max_(n_draft_max), n_draft_(n_draft) {}
+
   uint32_t vocab_size() const override { return kVocab; }
   size_t block_bytes() const override { return kBlockTokens * kRecordBytes; }
-  size_t state_bytes() const override { return 2 * sizeof(uint64_t); }
+  size_t state_bytes() const override { return (1 + kRecordsKept) * sizeof(uint64_t); }
   double position_cost() const override { return 0.0; }
   void ResetState(std::byte* slot) const override;
   // Grows and shrinks with n_tokens, as real ones do.
@@ -34,6 +37,9 @@ class FakeModel final : public SequenceModel {
   absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const override;
   void ClearTail(std::byte* block, int64_t n_tokens_in_block) const override;
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override;
+  int64_t n_draft_max() const override { return n_draft_max_; }
+  int64_t n_draft() const override { return n_draft_; }
+  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) override;
 
   // A sequence that processes this token gets NaN logits from then on.
   static constexpr uint32_t kPoison = 96;
@@ -47,7 +53,16 @@ class FakeModel final : public SequenceModel {
   int64_t n_tokens_computed = 0;
 
  private:
-  std::vector<float> logits_;  // of the last Forward
+  void AppendLogits(const SequenceChunk& chunk, uint64_t n_tokens, bool poisoned, ForwardOutput& out);
+
+  static constexpr size_t kRecordsKept = 16;  // of the last positions, in the state
+
+  const int64_t n_draft_max_;
+  const int64_t n_draft_;
+  std::vector<float> logits_;          // of the last Forward
+  std::vector<SequenceChunk> chunks_;  // the same
+  std::vector<uint32_t> guesses_;
+  std::vector<float> confidence_;
 };
 
 // Not a good hash, but names are unlikely to meet.

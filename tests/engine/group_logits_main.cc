@@ -114,7 +114,7 @@ absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstrea
       Sequence& sequence = *in_plan[i];
       sequence.n_past += static_cast<int64_t>(plan.rows[i].tokens.size());
       if (!plan.rows[i].sample) continue;
-      const engine::SampledToken& sampled = result.sampled[i];
+      const engine::SampledToken& sampled = result.rows[i].sampled.at(0);
       out.write(reinterpret_cast<const char*>(sampled.logits.data()),
                 static_cast<std::streamsize>(sampled.logits.size() * sizeof(float)));
       sequence.next = {sampled.token};

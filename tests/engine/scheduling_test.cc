@@ -7,10 +7,12 @@
 #include <random>
 #include <set>
 
+#include "draft_policy.h"
 #include "engine_harness.h"
 #include "engine_requests.h"
 #include "fair_share.h"
 #include "fake_model.h"
+#include "prompt_lookup.h"
 #include "step_pacer.h"
 
 namespace longshelf::engine {
@@ -307,6 +309,134 @@ TEST(Scheduling, CancellingWhatIsBeingMovedOutFreesIt) {
   EXPECT_EQ(heavy[1]->n_after_end, 0);
   EXPECT_EQ(harness.load.n_blocks_free, 64U);
   EXPECT_EQ(harness.load.n_running, 0U);
+}
+
+// ---- drafts
+
+TEST(PromptLookup, GuessesWhatFollowedTheLastTimeAndOnlyThat) {
+  PromptLookup lookup;
+  std::vector<uint32_t> tokens = {1, 2, 3, 4, 5, 1, 2, 3, 9, 8, 7};
+  std::vector<uint32_t> guess;
+  lookup.Propose(tokens, 4, guess);
+  EXPECT_TRUE(guess.empty());  // 9 8 7 was not there before
+  for (const uint32_t token : {1, 2, 3}) tokens.push_back(token);
+  lookup.Propose(tokens, 4, guess);
+  EXPECT_EQ(guess, (std::vector<uint32_t>{9, 8, 7, 1}));  // the latest place, not the first
+  guess.clear();
+  tokens.push_back(4);
+  lookup.Propose(tokens, 2, guess);
+  EXPECT_EQ(guess, (std::vector<uint32_t>{5, 1}));
+  // A long beginning is read in over several calls.
+  PromptLookup late;
+  std::vector<uint32_t> text = Prompt(100000, 4);
+  for (const uint32_t token : {1000, 1001, 1002, 1003, 1000, 1001, 1002}) text.push_back(token);
+  guess.clear();
+  size_t n_calls = 0;
+  while (guess.empty() && n_calls < 1000) {
+    late.Propose(text, 1, guess);
+    ++n_calls;
+  }
+  EXPECT_EQ(guess, (std::vector<uint32_t>{1003}));
+  EXPECT_GE(n_calls, 100000 / PromptLookup::kIndexedPerCall);
+}
+
+TEST(DraftPolicy, GuessesAreCheckedWhenARowIsCheapAndNotWhenItIsDear) {
+  for (const double row_share : {0.05, 0.3, 0.9}) {
+    DraftPolicy policy;
+    for (int i = 0; i < 300; ++i) {
+      const size_t n_rows = 1 + static_cast<size_t>(i % 4);
+      policy.ObserveDecode(n_rows, absl::Seconds(0.01 * (1 - row_share + row_share * static_cast<double>(n_rows))));
+    }
+    EXPECT_NEAR(policy.ChanceWanted(1), row_share, 0.02);
+    EXPECT_GT(policy.ChanceWanted(16), policy.ChanceWanted(1));
+  }
+  DraftRecord record;
+  EXPECT_EQ(DraftPolicy::LengthWorthChecking(record, 8, {}, 0.3), 3U);  // 0.7^3 > 0.3 > 0.7^4
+  const float sure[] = {9, 9, 9, -9, 9};
+  EXPECT_EQ(DraftPolicy::LengthWorthChecking(record, 5, sure, 0.3), 3U);
+}
+
+TEST(DraftPolicy, ASourceThatDoesNotPayRestsLongerAndLonger) {
+  DraftPolicy policy;
+  DraftRecord record;
+  int64_t n_tried = 0;
+  for (int64_t n = 0; n < 10000; ++n) {
+    if (!DraftPolicy::IsWorthTrying(record, 0.4, n)) continue;
+    ++n_tried;
+    policy.ObserveDrafts(DraftSource::kLookup, record, 2, 0, 0.4, n);
+  }
+  EXPECT_GT(n_tried, 10);
+  EXPECT_LT(n_tried, 150);
+  for (int64_t n = 10000; n < 20000; ++n) {
+    if (DraftPolicy::IsWorthTrying(record, 0.4, n)) policy.ObserveDrafts(DraftSource::kLookup, record, 2, 2, 0.4, n);
+  }
+  EXPECT_GT(policy.counts(DraftSource::kLookup).n_accepted, 10000U);
+}
+
+struct DraftRun {
+  std::vector<std::vector<uint32_t>> outputs;
+  size_t n_steps = 0;
+  DraftCounts lookup;
+  DraftCounts model;
+  uint32_t n_reported = 0;  // accepted guesses that Finished events tell of
+};
+
+DraftRun RunWithDrafts(bool by_lookup, bool by_model, double temperature, uint32_t n_blocks) {
+  auto group = MakeFakeGroup(2, 16, n_blocks, 8, 5);
+  group->keep_plans = false;
+  EngineConfig config = EndlessConfig();
+  config.n_sequences_max = 32;
+  config.draft_lookup = by_lookup;
+  config.draft_model = by_model;
+  config.admission_headroom_tokens = 50;
+  config.export_cache_objects = true;
+  Harness harness(config, *group, kHasher);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  harness.Then([&] {
+    for (uint64_t i = 0; i < 32; ++i) {
+      SequenceRequest request = Request(Join(Prompt(40 + 11 * i, i), Prompt(40 + 11 * i, i)), 260);
+      request.sampling = {.temperature = temperature,
+                          .seed = i,
+                          .presence_penalty = i % 2 == 0 ? 0.0 : 0.2,
+                          .frequency_penalty = i % 2 == 0 ? 0.0 : 0.1};
+      if (i % 4 == 0) request.stop_token_ids = {17};
+      sinks.push_back(harness.Submit(std::move(request)));
+    }
+  });
+  DraftRun run;
+  group->on_plan = [&](const StepPlan& plan) {
+    ++run.n_steps;
+    size_t n_tokens = 0;
+    for (const auto& row : plan.rows) n_tokens += row.tokens.size();
+    harness.clock().Advance(absl::Microseconds(10000 + 5 * n_tokens));  // rows are cheap
+  };
+  EXPECT_TRUE(harness.Run().ok());
+  for (const auto& sink : sinks) {
+    run.outputs.push_back(sink->tokens());
+    EXPECT_TRUE(sink->finished.has_value());
+    EXPECT_EQ(sink->n_after_end, 0);
+    run.n_reported += sink->finished->n_drafts_accepted;
+  }
+  EXPECT_EQ(harness.load.n_blocks_free, 2 * n_blocks);
+  run.lookup = harness.load.drafts_of_lookup;
+  run.model = harness.load.drafts_of_model;
+  return run;
+}
+
+TEST(Drafts, OutputIsTheSameWithAndWithoutAlsoWhenSequencesAreMovedOut) {
+  for (const double temperature : {0.0, 1.0}) {
+    const DraftRun plain = RunWithDrafts(false, false, temperature, 256);
+    EXPECT_EQ(plain.model.n_accepted + plain.lookup.n_accepted, 0U);
+    for (const uint32_t n_blocks : {256, 14}) {
+      const DraftRun drafted = RunWithDrafts(true, true, temperature, n_blocks);
+      EXPECT_EQ(drafted.outputs, plain.outputs) << temperature << " " << n_blocks;
+      EXPECT_GT(drafted.model.n_accepted, temperature == 0.0 ? 2000U : 0U);
+      EXPECT_GT(drafted.model.n_rejected, 10U);
+      EXPECT_EQ(drafted.n_reported, drafted.model.n_accepted + drafted.lookup.n_accepted);
+      EXPECT_TRUE(temperature > 0.0 || n_blocks != 256 || drafted.n_steps < plain.n_steps)
+          << drafted.n_steps << " of " << plain.n_steps << ", " << drafted.model.n_accepted;
+    }
+  }
 }
 
 }  // namespace

@@ -122,7 +122,8 @@ std::vector<StepResult> Drive(StepRunner& runner) {
     if (!result.ok()) return results;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       const SlotId& slot = plan.rows[i].slot;
-      next[static_cast<size_t>(slot.slot) * static_cast<size_t>(n_shards) + slot.shard] = {result->sampled[i].token};
+      next[static_cast<size_t>(slot.slot) * static_cast<size_t>(n_shards) + slot.shard] = {
+          result->rows[i].sampled.at(0).token};
     }
     results.push_back(*std::move(result));
   }

@@ -54,11 +54,17 @@ StepPlan SomePlan(Random& random) {
     plan.import_states.push_back({SomeSlot(random), Some64(random), SomeBytes(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
-    plan.rows.push_back(
-        {SomeSlot(random), Some64(random), SomeTokens(random), Below(random, 2) == 1, Below(random, 2) == 1});
+    plan.rows.push_back({.slot = SomeSlot(random),
+                         .n_past = Some64(random),
+                         .tokens = SomeTokens(random),
+                         .sample = Below(random, 2) == 1,
+                         .return_logits = Below(random, 2) == 1,
+                         .n_drafts = Some32(random),
+                         .wants_draft = Below(random, 2) == 1});
     plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random)});
     plan.export_states.push_back({SomeSlot(random), Some64(random)});
   }
+  plan.n_draft = Some32(random);
   return plan;
 }
 
@@ -68,7 +74,7 @@ StepResult SomeResult(Random& random) {
     SampledToken sampled{.token = Some32(random), .logprob = -1.25F, .top = {}, .logits = {}};
     for (auto m = Below(random, 3); m > 0; --m) sampled.top.push_back({Some32(random), -0.5F});
     for (auto m = Below(random, 5); m > 0; --m) sampled.logits.push_back(static_cast<float>(Below(random, 100)));
-    result.sampled.push_back(sampled);
+    result.rows.push_back({.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}});
     result.blocks.push_back(SomeBytes(random));
     result.states.push_back(SomeBytes(random));
   }
@@ -107,7 +113,7 @@ TEST(StepPlan, HasAFixedForm) {
   StepPlan plan;
   plan.seq = 0x0102030405060708;
   const std::string bytes = plan.Serialize();
-  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 7 * 8 + 8);
+  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 7 * 8 + 4 + 8);
   EXPECT_EQ(bytes.substr(5, 8), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"));
 }
 
@@ -166,7 +172,8 @@ StepPlan PlanOverTwoShards() {
 StepResult ShardResult(std::vector<uint32_t> tokens, std::vector<std::vector<std::byte>> states) {
   StepResult result;
   for (const uint32_t token : tokens)
-    result.sampled.push_back({.token = token, .logprob = 0.0F, .top = {}, .logits = {}});
+    result.rows.push_back(
+        {.sampled = {{.token = token, .logprob = 0.0F, .top = {}, .logits = {}}}, .draft = {}, .draft_confidence = {}});
   result.states = std::move(states);
   return result;
 }
@@ -176,10 +183,10 @@ TEST(MergeResults, PutsShardsBackIntoPlanOrder) {
   shard1.failures.push_back({{1, 3}, absl::InternalError("x")});
   auto merged = MergeResults(PlanOverTwoShards(), {ShardResult({11}, {{std::byte{0}}}), shard1});
   ASSERT_TRUE(merged.ok()) << merged.status();
-  ASSERT_EQ(merged->sampled.size(), 3U);
-  EXPECT_EQ(merged->sampled[0].token, 10U);
-  EXPECT_EQ(merged->sampled[1].token, 11U);
-  EXPECT_EQ(merged->sampled[2].token, 12U);
+  ASSERT_EQ(merged->rows.size(), 3U);
+  EXPECT_EQ(merged->rows[0].sampled.at(0).token, 10U);
+  EXPECT_EQ(merged->rows[1].sampled.at(0).token, 11U);
+  EXPECT_EQ(merged->rows[2].sampled.at(0).token, 12U);
   EXPECT_EQ(merged->states[0][0], std::byte{1});
   EXPECT_EQ(merged->states[1][0], std::byte{0});
   EXPECT_EQ(merged->failures.size(), 1U);

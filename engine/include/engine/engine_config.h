@@ -12,6 +12,9 @@ struct EngineConfig {
   // How long a step may last, so that nobody waits for somebody else's prompt: prefill chunks are cut to it. A sequence
   // that has the engine to itself may take four of it. 0: only step_token_budget bounds a step.
   absl::Duration step_time_budget = absl::ZeroDuration();
+  // Guess tokens and check several in one step. The tokens are the same without.
+  bool draft_lookup = true;       // from what the text repeats
+  bool draft_model = true;        // by the checkpoint's draft module, when the group runs one
   uint32_t n_sequences_max = 64;  // running
   uint32_t n_waiting_max = 1024;  // queued
   // Output tokens whose KV blocks a sequence is promised on admission, beyond what was given. Smaller: more sequences

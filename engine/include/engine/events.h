@@ -35,15 +35,18 @@ enum class FinishReason : uint8_t { kStop, kLength, kCancelled };
 struct Finished {
   FinishReason reason = FinishReason::kStop;
   uint32_t n_output_tokens = 0;
+  // Guessed tokens, of this run: those that were what was sampled, and the others.
+  uint32_t n_drafts_accepted = 0;
+  uint32_t n_drafts_rejected = 0;
 };
 struct Failed {
   absl::Status status;
 };
 using SequenceEvent = std::variant<Started, PrefillProgress, OutputToken, Finished, Failed>;
 
-// Where a sequence's events go. Whatever is posted to the engine after Finished (kStop, kLength) can resume or export its
-// KV from the local cache; its slot and blocks are free again one step later at most. Called on the engine thread: must not block and must not call back
-// into the engine. Exactly one Finished or Failed ends it.
+// Where a sequence's events go. Whatever is posted to the engine after Finished (kStop, kLength) can resume or export
+// its KV from the local cache; its slot and blocks are free again one step later at most. Called on the engine thread:
+// must not block and must not call back into the engine. Exactly one Finished or Failed ends it.
 class EventSink {
  public:
   virtual ~EventSink() = default;

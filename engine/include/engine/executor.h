@@ -29,6 +29,12 @@ class SequenceModel {
   virtual void ClearTail(std::byte* block, int64_t n_tokens_in_block) const = 0;
   // See Model::Forward.
   virtual absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) = 0;
+  // Tokens at the end of what was processed that may be taken back: a later Forward begins that much earlier.
+  virtual int64_t n_draft_max() const = 0;
+  // Tokens its draft module guesses at a time; 0: it has none, and Draft is never called.
+  virtual int64_t n_draft() const = 0;
+  // See Model::Draft.
+  virtual absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) = 0;
 };
 
 // The real one. `model` must outlive it.

@@ -9,6 +9,12 @@
 
 namespace longshelf::engine {
 
+// Guessed tokens since the start, by what became of them.
+struct DraftCounts {
+  uint64_t n_accepted = 0;
+  uint64_t n_rejected = 0;
+};
+
 struct Load {
   uint32_t n_running = 0;
   uint32_t n_waiting = 0;
@@ -17,6 +23,8 @@ struct Load {
   uint32_t n_blocks_free = 0;
   uint64_t n_steps = 0;
   uint64_t n_preempted = 0;  // sequences moved out and back since the start
+  DraftCounts drafts_of_lookup;
+  DraftCounts drafts_of_model;
   bool draining = false;
 };
 

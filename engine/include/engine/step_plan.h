@@ -55,8 +55,12 @@ struct StepPlan {
     SlotId slot;
     int64_t n_past = 0;
     std::vector<uint32_t> tokens;
-    bool sample = false;  // sample from the last row's logits
+    // Sample the token after tokens; when the last n_drafts of tokens are guesses, the token after the first one that
+    // is not one, then on as long as the guess is what was sampled.
+    bool sample = false;
     bool return_logits = false;
+    uint32_t n_drafts = 0;     // at most GroupShape::n_draft_max; then tokens are one more, and sample is set
+    bool wants_draft = false;  // the model shall guess on: n_draft of this plan
     bool operator==(const Row&) const = default;
   };
   struct ExportBlock {
@@ -80,6 +84,7 @@ struct StepPlan {
   std::vector<Row> rows;
   std::vector<ExportBlock> export_blocks;
   std::vector<ExportState> export_states;
+  uint32_t n_draft = 0;  // tokens that the model guesses for each row that wants it, at most GroupShape::n_draft
 
   // Fixed little-endian form ending in an xxh3-64 of everything before it.
   std::string Serialize() const;
@@ -89,18 +94,27 @@ struct StepPlan {
   bool operator==(const StepPlan&) const = default;
 };
 
+// What came of one plan row.
+struct RowResult {
+  std::vector<SampledToken> sampled;  // none when the row does not sample; else one and one per guess that held
+  // What the model guesses next, when the row wants it, and the log odds of each if those before it hold.
+  std::vector<uint32_t> draft;
+  std::vector<float> draft_confidence;
+  bool operator==(const RowResult&) const = default;
+};
+
 // One sequence went wrong (not a number in its logits, a state of the wrong size); the others are not touched. Its
-// sampled entry is a default one and its exported states are empty.
+// row result is empty and so are its exported states.
 struct SlotFailure {
   SlotId slot;
   absl::Status status;
   bool operator==(const SlotFailure&) const = default;
 };
 
-// One entry per plan row / export, in plan order (rows that did not sample hold a default SampledToken). The result of
-// one shard holds only what lives on that shard, in plan order too; MergeResults() puts them together.
+// One entry per plan row / export, in plan order. The result of one shard holds only what lives on that shard, in plan
+// order too; MergeResults() puts them together.
 struct StepResult {
-  std::vector<SampledToken> sampled;
+  std::vector<RowResult> rows;
   std::vector<std::vector<std::byte>> blocks;
   std::vector<std::vector<std::byte>> states;
   std::vector<SlotFailure> failures;
@@ -124,6 +138,9 @@ struct GroupShape {
   std::function<size_t(int64_t n_tokens)> state_export_bytes;
   // What a position behind a token adds to its cost, in tokens that have none.
   double position_cost = 0.0;
+  // Guessed tokens that a row may carry, and that the model's own draft module guesses at a time (0: it has none).
+  int64_t n_draft_max = 0;
+  int64_t n_draft = 0;
 };
 
 // Runs plans: in this process (R = 1) or over a shard group. Called by the leader's engine thread only.
