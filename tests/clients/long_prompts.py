@@ -17,7 +17,7 @@ import fetched
 from cluster import Cluster
 from long_text import LongText
 
-SIZES = "63K,64K,65K,128K,256K,512K,1M"
+SIZES = "63K,64K,65K,128K,256K,512K,1048572,1M"  # the last one fills the context, so it is refused
 KEEP_ALIVE_S = 2
 SILENCE_MAX_S = KEEP_ALIVE_S + 8  # on a machine that has other work
 REPORTS_PER_S_MAX = 5
@@ -25,7 +25,7 @@ MAX_TOKENS = 4
 
 
 def tokens_of(size):
-    return int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1]]
+    return int(size.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}.get(size[-1], 1)
 
 
 class Sample:
