@@ -79,7 +79,7 @@ SyntheticSequence::SyntheticSequence(const ModelConfig& config, const KvLayout& 
   }
   layout.ResetState(state_.get());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    for (int64_t row = 0; row < config.window; ++row) {
+    for (int64_t row = 0; row < layout.window_rows(); ++row) {
       FillEntry(random, config, layout.numerics(),
                 state_.get() + layout.WindowOffset(layer) + row * layout.entry_bytes());
     }

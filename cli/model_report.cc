@@ -53,7 +53,9 @@ std::string ShapesText(const ModelConfig& c) {
     table.rows.push_back({"  " + label, {}});
     table.rows.back().label = fmt::format("  {:<22}{}", label, value);
   };
-  add("layers", fmt::format("{} + {} MTP", c.n_layers, c.n_mtp_layers));
+  const bool dspark = c.dspark.n_stages > 0;
+  add("layers", dspark ? fmt::format("{} + {} DSpark", c.n_layers, c.dspark.n_stages)
+                       : fmt::format("{} + {} MTP", c.n_layers, c.n_mtp_layers));
   add("hidden size", fmt::format("{} x {} streams", c.hidden_size, c.hc_mult));
   add("vocabulary", std::to_string(c.vocab_size));
   add("attention heads", fmt::format("{} x {} ({} rotary), 1 KV head", c.n_heads, c.head_dim, c.rope_dim));
@@ -86,13 +88,13 @@ std::string ParametersText(const engine::ParameterTable& table) {
   };
   for (const ParameterPart& part : table.parts) add(std::string(part.name), part);
   add("main model", table.main);
-  if (table.mtp.total > 0) {
+  if (table.draft_module.total > 0) {
     ParameterPart both = table.main;
-    both.total += table.mtp.total;
-    both.active += table.mtp.active;
-    both.stored_bytes += table.mtp.stored_bytes;
-    add("MTP", table.mtp);
-    add("with MTP", both);
+    both.total += table.draft_module.total;
+    both.active += table.draft_module.active;
+    both.stored_bytes += table.draft_module.stored_bytes;
+    add(std::string(table.draft_module.name), table.draft_module);
+    add("with " + std::string(table.draft_module.name), both);
   }
   return text.ToString();
 }
@@ -107,7 +109,6 @@ std::string KvText(const ModelConfig& config, const engine::CostModel& cost) {
   add("per token", fmt::format("{:.4f} B", cost.kv_bytes_per_token()));
   add("per block", fmt::format("{} B for {} tokens", layout.block_bytes(), engine::kBlockTokens));
   add("state per session", fmt::format("{} B", cost.state_bytes()));
-  if (config.n_mtp_layers > 0) add("state with MTP", fmt::format("{} B", layout.state_bytes()));
   const int64_t n = config.max_positions;
   add(fmt::format("at {} tokens", n), BytesText(static_cast<double>(cost.KvBytes(n))));
   return out;
@@ -116,7 +117,8 @@ std::string KvText(const ModelConfig& config, const engine::CostModel& cost) {
 std::string CheckpointText(const ModelConfig& config, const CheckpointSummary& checkpoint) {
   if (!checkpoint.has_tensors) return "tensors: none here (config.json only)\n";
   std::string out = "tensors: every one the config implies is there, with its dtype and shape\n";
-  if (config.n_mtp_layers > 0 && !checkpoint.has_mtp) out += "  no MTP module; the model runs without\n";
+  const bool named = config.n_mtp_layers > 0 || config.dspark.n_stages > 0;
+  if (named && !checkpoint.has_draft_module) out += "  no draft module; the model runs without\n";
   if (!checkpoint.unused_tensors.empty()) {
     out += fmt::format("  not used: {}{}\n", checkpoint.unused_tensors.size(),
                        checkpoint.unused_tensors.size() >= 1000 ? " or more" : "");
@@ -145,7 +147,7 @@ absl::StatusOr<CheckpointSummary> SummarizeCheckpoint(const std::filesystem::pat
   }
   if (!weights.ok()) return weights.status();
   summary.has_tensors = true;
-  summary.has_mtp = !(*weights)->mtp.empty();
+  summary.has_draft_module = !(*weights)->mtp.empty() || (*weights)->dspark.has_value();
   summary.unused_tensors = (*weights)->unused_tensors;
   if (with_digest) summary.digest = Hex((*weights)->digest);
   return summary;
@@ -167,6 +169,7 @@ std::string ModelInfoJson(const ModelConfig& config, const CheckpointSummary& ch
   const ordered_json out = {
       {"layers", config.n_layers},
       {"mtp_layers", config.n_mtp_layers},
+      {"dspark_stages", config.dspark.n_stages},
       {"hash_layers", config.n_hash_layers},
       {"hidden_size", config.hidden_size},
       {"vocab_size", config.vocab_size},
@@ -177,7 +180,8 @@ std::string ModelInfoJson(const ModelConfig& config, const CheckpointSummary& ch
       {"expert_dtype", config.expert_dtype},
       {"compress_ratios", config.compress_ratios},
       {"max_positions", config.max_positions},
-      {"parameters", {{"parts", parts}, {"main", PartJson(table.main)}, {"mtp", PartJson(table.mtp)}}},
+      {"parameters",
+       {{"parts", parts}, {"main", PartJson(table.main)}, {"draft_module", PartJson(table.draft_module)}}},
       {"kv",
        {{"bytes_per_token", cost.kv_bytes_per_token()},
         {"block_tokens", engine::kBlockTokens},
@@ -188,7 +192,7 @@ std::string ModelInfoJson(const ModelConfig& config, const CheckpointSummary& ch
         {"bytes_at_max_positions", cost.KvBytes(config.max_positions)}}},
       {"checkpoint",
        {{"has_tensors", checkpoint.has_tensors},
-        {"has_mtp", checkpoint.has_mtp},
+        {"has_draft_module", checkpoint.has_draft_module},
         {"unused_tensors", checkpoint.unused_tensors},
         {"digest", checkpoint.digest}}}};
   return out.dump(2) + "\n";

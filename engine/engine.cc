@@ -27,6 +27,7 @@ struct Engine::Impl {
   const EngineConfig config;
   StepRunner& runner;
   const PrefixHasher& hasher;
+  const Clock& clock;
   Mailbox<EngineMessage>& inbox;
   EngineObserver& observer;
   const GroupShape shape;
@@ -36,25 +37,31 @@ struct Engine::Impl {
   StepBuilder builder;
   StepCommitter committer;
   PrefixExports exports;
-  std::vector<EndedSequence> ended;  // tokens delivered, Finished not yet
+  StepPacer pacer;
+  std::vector<EngineMessage> postponed;  // ask for what is leaving; answered after the next step
   uint64_t n_steps = 0;
   bool draining = false;
 
   Impl(const EngineConfig& engine_config, StepRunner& step_runner, const PrefixHasher& prefix_hasher,
-       Mailbox<EngineMessage>& engine_inbox, EngineObserver& engine_observer)
+       const Clock& engine_clock, Mailbox<EngineMessage>& engine_inbox, EngineObserver& engine_observer)
       : config(engine_config),
         runner(step_runner),
         hasher(prefix_hasher),
+        clock(engine_clock),
         inbox(engine_inbox),
         observer(engine_observer),
         shape(step_runner.shape()),
         cache(std::max(shape.n_shards, 1), shape.n_blocks_per_shard, config.checkpoint_memory_bytes),
         scheduler(config, shape, cache),
-        builder(config, scheduler, cache),
+        builder(config, RowCost{shape.position_cost}, scheduler, cache),
         committer(config, scheduler, cache, observer),
-        exports(hasher, cache, shape.block_bytes) {}
+        exports(hasher, cache, shape.block_bytes),
+        pacer(config.step_time_budget) {}
 
-  bool HasWork() const { return !scheduler.running().empty() || !scheduler.waiting().empty() || !exports.idle(); }
+  bool HasWork() const {
+    return !scheduler.running().empty() || !scheduler.waiting().empty() || !scheduler.leaving().empty() ||
+           !exports.idle();
+  }
 
   void Handle(Submit message);
   void Handle(Cancel message);
@@ -70,9 +77,11 @@ struct Engine::Impl {
   absl::Status Loop();
   absl::Status Step();
   absl::StatusOr<StepResult> RunPlan(StepPlan& plan);
-  absl::Status FinishEnded();
+  void Finish(const EndedSequence& end);
+  // What is asked of the cache sees all that has ended before.
+  bool MustWait(const EngineMessage& message) const;
+  void HandleAll(std::vector<EngineMessage> messages);
   void Report();
-  std::vector<uint64_t> AllIds() const;
   void EndAll(const absl::Status& status);
 };
 
@@ -108,6 +117,8 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->id = request.id;
   sequence->sampling = request.sampling;
   sequence->stop_token_ids = std::move(request.stop_token_ids);
+  sequence->tenant = std::move(request.tenant);
+  sequence->tier = request.tier;
   sequence->namespace_id = std::move(request.namespace_id);
   sequence->return_logits = request.return_logits;
   sequence->no_cache_read = request.no_cache_read;
@@ -118,6 +129,7 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->n_tokens_max = std::min(sequence->n_prompt + int64_t{request.max_tokens}, config.n_context_max);
   sequence->tokens = std::move(request.prompt);
   sequence->tokens.insert(sequence->tokens.end(), request.committed.begin(), request.committed.end());
+  sequence->chain.Adopt(std::move(request.prefix_keys), sequence->n_given);
   sequence->chain.Extend(sequence->tokens, sequence->n_given);
   if (request.restored != nullptr && RestoredFits(*request.restored, sequence->n_given - 1, shape)) {
     sequence->restored = std::move(request.restored);
@@ -191,34 +203,48 @@ absl::Status Engine::Impl::Step() {
   StepWork work;
   scheduler.MakeRoom();
   scheduler.Admit(work.plan);
-  builder.Fill(work);
+  builder.Fill(work, pacer);
   exports.AddExports(work);
-  if (work.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(StepResult result, RunPlan(work.plan));
-  ended = committer.Commit(work, result);
-  exports.Commit(result);
-  RETURN_IF_ERROR(FinishEnded());
+  std::vector<EndedSequence> ended;
+  if (!work.empty()) {
+    const absl::Time start = clock.Now();
+    ASSIGN_OR_RETURN(StepResult result, RunPlan(work.plan));
+    if (work.has_prefill) pacer.Observe(work.cost, clock.Now() - start);
+    ended = committer.Commit(work, result);
+    exports.Commit(result);
+  }
+  scheduler.ReleaseLeaving();
+  for (const EndedSequence& end : ended) Finish(end);
   if (config.self_check) scheduler.CheckInvariants();
   Report();
   return absl::OkStatus();
 }
 
-// Keeps what the ended sequences leave behind, frees them, and only then says that they are finished.
-absl::Status Engine::Impl::FinishEnded() {
-  StepWork work;
-  for (const EndedSequence& end : ended) builder.AddEndCheckpoint(*scheduler.Find(end.id), work);
-  absl::Status status;
-  if (!work.empty()) {
-    absl::StatusOr<StepResult> result = RunPlan(work.plan);
-    status = result.status();
-    if (result.ok()) committer.CommitCheckpoints(work, *result);
+void Engine::Impl::Finish(const EndedSequence& end) {
+  Sequence& sequence = *scheduler.Find(end.id);
+  const Finished finished{end.reason, sequence.n_output()};
+  if (builder.LeavesCheckpoint(sequence)) {
+    const std::shared_ptr<EventSink> sink = sequence.sink;
+    scheduler.Retire(end.id);
+    sink->OnEvent(finished);
+  } else {
+    scheduler.Remove(end.id)->Emit(finished);
   }
-  for (const EndedSequence& end : ended) {
-    const std::unique_ptr<Sequence> sequence = scheduler.Remove(end.id);
-    sequence->Emit(Finished{end.reason, sequence->n_output()});
+}
+
+bool Engine::Impl::MustWait(const EngineMessage& message) const {
+  if (scheduler.leaving().empty()) return false;
+  return std::holds_alternative<ProbePrefix>(message) || std::holds_alternative<ExportPrefix>(message);
+}
+
+void Engine::Impl::HandleAll(std::vector<EngineMessage> messages) {
+  for (EngineMessage& message : messages) {
+    if (MustWait(message)) {
+      postponed.push_back(std::move(message));
+    } else {
+      std::visit([this](auto& m) { Handle(std::move(m)); }, message);
+    }
   }
-  ended.clear();
-  return status;
 }
 
 absl::Status Engine::Impl::Loop() {
@@ -226,30 +252,25 @@ absl::Status Engine::Impl::Loop() {
   while (true) {
     const bool has_work = HasWork();
     std::vector<EngineMessage> messages = inbox.Drain(has_work ? std::chrono::milliseconds(0) : kIdleWait);
-    for (EngineMessage& message : messages) {
-      std::visit([this](auto& m) { Handle(std::move(m)); }, message);
-    }
-    if (messages.empty() && inbox.closed()) return absl::OkStatus();
+    const bool had_messages = !messages.empty();
+    HandleAll(std::move(messages));
+    if (!had_messages && inbox.closed()) return absl::OkStatus();
     if (HasWork()) {
       RETURN_IF_ERROR(Step());
-    } else if (!messages.empty()) {
+      for (EngineMessage& message : std::exchange(postponed, {})) {
+        std::visit([this](auto& m) { Handle(std::move(m)); }, message);
+      }
+    } else if (had_messages) {
       Report();
     }
   }
-}
-
-std::vector<uint64_t> Engine::Impl::AllIds() const {
-  std::vector<uint64_t> ids;
-  for (const auto& sequence : scheduler.running()) ids.push_back(sequence->id);
-  for (const auto& sequence : scheduler.waiting()) ids.push_back(sequence->id);
-  return ids;
 }
 
 // The engine is over: nothing that was asked stays unanswered. OK: the inbox was closed.
 void Engine::Impl::EndAll(const absl::Status& status) {
   const auto gone = absl::UnavailableError(status.ok() ? "the engine has stopped"
                                                        : absl::StrCat("the engine has failed: ", status.message()));
-  for (const uint64_t id : AllIds()) {
+  for (const uint64_t id : scheduler.AllIds()) {
     const std::unique_ptr<Sequence> sequence = scheduler.Remove(id);
     if (status.ok()) {
       sequence->Emit(Finished{FinishReason::kCancelled, sequence->n_output()});
@@ -259,7 +280,9 @@ void Engine::Impl::EndAll(const absl::Status& status) {
   }
   exports.FailAll(gone);
   inbox.Close();
-  for (EngineMessage& message : inbox.Drain(std::chrono::milliseconds(0))) {
+  std::vector<EngineMessage> unanswered = std::exchange(postponed, {});
+  for (EngineMessage& message : inbox.Drain(std::chrono::milliseconds(0))) unanswered.push_back(std::move(message));
+  for (EngineMessage& message : unanswered) {
     if (auto* submit = std::get_if<Submit>(&message); submit != nullptr && submit->request.sink != nullptr) {
       submit->request.sink->OnEvent(Failed{gone});
     } else if (auto* probe = std::get_if<ProbePrefix>(&message)) {
@@ -271,9 +294,9 @@ void Engine::Impl::EndAll(const absl::Status& status) {
   Report();
 }
 
-Engine::Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher,
+Engine::Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, const Clock& clock,
                Mailbox<EngineMessage>& inbox, EngineObserver& observer)
-    : impl_(std::make_unique<Impl>(config, runner, hasher, inbox, observer)) {}
+    : impl_(std::make_unique<Impl>(config, runner, hasher, clock, inbox, observer)) {}
 
 Engine::~Engine() = default;
 

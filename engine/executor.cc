@@ -286,7 +286,8 @@ GroupShape Executor::shape(int n_shards) const {
           .n_slots_per_shard = impl_->states->n_cells(),
           .n_blocks_per_shard = impl_->blocks->n_cells(),
           .block_bytes = impl_->blocks->cell_bytes(),
-          .state_export_bytes = [model](int64_t n_tokens) { return model->StateExportBytes(n_tokens); }};
+          .state_export_bytes = [model](int64_t n_tokens) { return model->StateExportBytes(n_tokens); },
+          .position_cost = model->position_cost()};
 }
 
 }  // namespace longshelf::engine

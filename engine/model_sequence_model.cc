@@ -1,4 +1,5 @@
 #include "engine/executor.h"
+#include "engine/model/plan.h"
 
 namespace longshelf::engine {
 namespace {
@@ -9,6 +10,13 @@ class ModelSequenceModel final : public SequenceModel {
   uint32_t vocab_size() const override { return static_cast<uint32_t>(model_.config().vocab_size); }
   size_t block_bytes() const override { return model_.layout().block_bytes(); }
   size_t state_bytes() const override { return model_.layout().state_bytes(); }
+  double position_cost() const override {
+    constexpr int64_t kNear = 1 << 14;  // past it, only what grows with the context grows
+    constexpr int64_t kFar = 1 << 20;
+    const CostModel cost = CostModel::OfV4("", model_.config());
+    const double near = cost.Fp8EquivalentFlops(kNear);
+    return (cost.Fp8EquivalentFlops(kFar) - near) / (static_cast<double>(kFar - kNear) * near);
+  }
   void ResetState(std::byte* slot) const override { model_.layout().ResetState(slot); }
   size_t StateExportBytes(int64_t n_tokens) const override { return model_.layout().StateExportBytes(n_tokens); }
   void ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const override {

@@ -1,8 +1,16 @@
 #include "prefix_chain.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "engine/model/kv_layout.h"
 
 namespace longshelf::engine {
+
+void PrefixChain::Adopt(std::vector<PrefixKey> keys, int64_t n_tokens) {
+  keys_ = std::move(keys);
+  keys_.resize(std::min(keys_.size(), static_cast<size_t>(n_tokens / kBlockTokens)));
+}
 
 void PrefixChain::Extend(std::span<const uint32_t> tokens, int64_t n_tokens) {
   while (static_cast<int64_t>(keys_.size() + 1) * kBlockTokens <= n_tokens) {

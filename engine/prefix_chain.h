@@ -25,6 +25,9 @@ class PrefixChain {
   PrefixChain(const PrefixHasher& hasher, std::string_view namespace_salt)
       : hasher_(&hasher), root_(hasher.Root(namespace_salt)) {}
 
+  // Takes keys that were computed elsewhere, by the same hasher, from the root on; those past n_tokens are dropped.
+  // REQUIRES: nothing was computed yet.
+  void Adopt(std::vector<PrefixKey> keys, int64_t n_tokens);
   // Computes the keys of every full block among the first n_tokens of `tokens`, which always is the same sequence.
   void Extend(std::span<const uint32_t> tokens, int64_t n_tokens);
 

@@ -11,6 +11,7 @@
 #include "engine/engine_config.h"
 #include "engine/observer.h"
 #include "engine/step_plan.h"
+#include "fair_share.h"
 #include "prefix_cache.h"
 #include "sequence.h"
 
@@ -20,13 +21,17 @@ namespace longshelf::engine {
 //
 // Admission. A request that could never fit was refused when it came. A sequence is admitted when a shard has a free
 // slot and can promise the blocks of everything given plus admission_headroom_tokens of output (or all it may ever
-// need, when that is less). Sequences run in order of arrival; one that has to wait for blocks may be passed by at most
-// kBypassesMax later ones that fit, so it gets its turn.
+// need, when that is less). Which is next is FairShare's word: the flow (tenant and tier) that was served least, and in
+// it the earliest arrival. One that has to wait for blocks may be passed by at most kBypassesMax others that fit, so it
+// gets its turn. When all slots are taken, a flow that runs more than its share gives one up to a flow that runs less.
 //
-// Growth. A sequence that needs a block beyond its promise gets one if the shard has one. Otherwise the latest arrival
-// on that shard is preempted: it loses slot and blocks, goes back to its place in the queue, and is computed again
-// later, mostly from what the cache still holds; same bits, so nobody can tell. The earliest arrival on a shard is
-// never preempted and fits alone, so it always ends: there is nothing to deadlock on and nothing starves.
+// Growth. A sequence that needs a block beyond its promise gets one if the shard has one. Otherwise it waits a step, in
+// which the latest arrival on that shard is preempted. The earliest arrival on a shard is never preempted and fits
+// alone, so it always ends: there is nothing to deadlock on and nothing starves.
+//
+// Leaving. A sequence that ended or is preempted keeps slot and blocks for one step more: the step copies its state
+// into the cache, beside its full blocks. A preempted one goes back to its place in the queue and continues from there;
+// it is computed again only as far as the cache has lost of it meanwhile, to the same bits, so nobody can tell.
 //
 // Home shard. The cheapest, counting the prompt tokens left to compute after reuse plus kTokensPerRunning for each
 // sequence at home there; ties go to the lowest shard.
@@ -46,7 +51,8 @@ class Scheduler {
   // Null when unknown.
   Sequence* Find(uint64_t id) const;
 
-  // Lets every running sequence process all its tokens, preempting where blocks are short. Before Admit().
+  // Lets every running sequence process all its tokens, or marks it as lacking room and preempts for it. Before
+  // Admit().
   void MakeRoom();
   // Admits what fits: gives slots, holds reused blocks, adds open_slots to the plan, emits Started.
   void Admit(StepPlan& plan);
@@ -54,8 +60,20 @@ class Scheduler {
   void GrowTo(Sequence& sequence, int64_t n_tokens);
   // Puts its new full blocks into the cache; `fresh` (may be null) receives those that were not there, by number.
   void Publish(Sequence& sequence, std::vector<int64_t>* fresh);
-  // Takes it out, running or waiting: its slot, blocks and promises are free again.
+  // Takes it out, wherever it is: its slot, blocks and promises are free again.
   std::unique_ptr<Sequence> Remove(uint64_t id);
+  // A running sequence has ended. Its id is free; it is leaving.
+  void Retire(uint64_t id);
+  // What was leaving before this step has been copied out: it is free, or waits again.
+  void ReleaseLeaving();
+
+  struct Leaving {
+    std::unique_ptr<Sequence> sequence;
+    bool comes_back = false;  // preempted, not ended
+  };
+  const std::vector<Leaving>& leaving() const { return leaving_; }
+  // Everything that has not ended.
+  std::vector<uint64_t> AllIds() const;
 
   // Both in order of arrival.
   const std::vector<std::unique_ptr<Sequence>>& running() const { return running_; }
@@ -77,9 +95,19 @@ class Scheduler {
   std::optional<Home> ChooseHome(const Sequence& sequence) const;
   std::optional<Home> TryShard(const Sequence& sequence, int shard) const;
   void Place(Sequence& sequence, Home home, StepPlan& plan);
-  void Preempt(Sequence& sequence);
-  // Takes a running sequence out of running_ and frees what it has.
-  std::unique_ptr<Sequence> StopRunning(Sequence& sequence);
+  struct Candidates;
+  std::vector<Candidates> CandidatesByFlow() const;
+  bool HasFreeSlot() const;
+  bool ContinuesLeaving(const Sequence& sequence) const;
+  void MoveOutForFairness(const Flow& flow);
+  // Preempts a running sequence: it is leaving, and comes back.
+  void MoveOut(Sequence& sequence);
+  Sequence& LatestOnShard(int shard) const;
+  bool IsEarliestOnShard(const Sequence& sequence) const;
+  void WaitAgain(std::unique_ptr<Sequence> sequence);
+  std::unique_ptr<Sequence> TakeFromLeaving(const Sequence& sequence);
+  // Frees slot, blocks and promises.
+  void GiveBack(Sequence& sequence);
   // Blocks it is promised at first.
   int64_t BlocksAtAdmission(const Sequence& sequence) const;
   void TakeRestored(Sequence& sequence, const Home& home);
@@ -90,10 +118,14 @@ class Scheduler {
   PrefixCache& cache_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;
+  std::vector<Leaving> leaving_;
   std::unordered_map<uint64_t, Sequence*> by_id_;
   std::vector<std::set<uint16_t>> free_slots_;  // per shard
   std::vector<uint32_t> n_running_;             // per shard
+  FairShare fair_share_;
   uint64_t n_arrived_ = 0;
+  uint64_t n_moved_out_ = 0;
+  bool someone_lacks_room_ = false;
   // Nothing was enqueued or freed since the last Admit: trying again would end the same.
   bool nothing_changed_ = false;
 };

@@ -15,6 +15,7 @@
 #include "engine/request.h"
 #include "engine/sampling.h"
 #include "engine/step_plan.h"
+#include "fair_share.h"
 #include "prefix_chain.h"
 
 namespace longshelf::engine {
@@ -27,6 +28,9 @@ struct Sequence {
   uint64_t id = 0;
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string tenant;
+  ServiceTier tier = ServiceTier::kDefault;
+  Flow* flow = nullptr;  // its share of the engine; the scheduler's
   std::string namespace_id;
   bool return_logits = false;
   bool no_cache_read = false;
@@ -52,6 +56,7 @@ struct Sequence {
   int64_t n_past = 0;         // tokens in blocks and state
   BlockTable blocks;          // home shard's, held
   uint32_t n_promised = 0;    // blocks it may still allocate
+  bool lacks_room = false;    // its next token waits for a block
   int64_t n_published = 0;    // leading blocks that are in the index
   bool publishes = true;      // its blocks and checkpoints go into the cache
   int64_t common_prefix = 0;  // others share this many tokens: worth a checkpoint; 0 = no
@@ -63,7 +68,9 @@ struct Sequence {
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_pending() const { return n_tokens() - n_past; }
+  bool may_run() const { return !is_importing() && !lacks_room; }
   bool is_importing() const { return !block_imports.empty() || resume_from != nullptr; }
+  int64_t n_blocks_taken() const { return static_cast<int64_t>(blocks.size()) + n_promised; }
   uint32_t n_output() const { return static_cast<uint32_t>(n_tokens() - n_prompt); }
   // Blocks of the longest it can get: the last token is sampled but never processed.
   int64_t n_blocks_max() const { return BlocksFor(n_tokens_max - 1); }

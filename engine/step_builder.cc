@@ -20,12 +20,27 @@ bool HasKey(const List& list, const Key& key) {
 
 }  // namespace
 
-void StepBuilder::Fill(StepWork& work) {
+void StepBuilder::Fill(StepWork& work, const StepPacer& pacer) {
   AddImports(work);
   AddDecodeRows(work);
-  const int64_t budget = config_.step_token_budget;
-  const int64_t left = budget - static_cast<int64_t>(work.rows.size());
-  AddPrefillRows(work, std::max({left, budget / 4, int64_t{1}}));
+  const int64_t n_tokens = config_.step_token_budget;
+  const double cost = pacer.CostMax(BudgetsOfStep());
+  AddPrefillRows(work, {std::max({n_tokens - static_cast<int64_t>(work.rows.size()), n_tokens / 4, int64_t{1}}),
+                        std::max({cost - work.cost, cost / 4, 1.0})});
+  for (const Scheduler::Leaving& leaving : scheduler_.leaving()) {
+    Sequence& sequence = *leaving.sequence;
+    if (!sequence.is_importing()) AddCheckpoint(sequence, sequence.n_past, work);
+  }
+}
+
+double StepBuilder::BudgetsOfStep() const {
+  return scheduler_.running().size() + scheduler_.waiting().size() == 1 ? kAloneBudgets : 1.0;
+}
+
+bool StepBuilder::LeavesCheckpoint(Sequence& sequence) const {
+  if (!TakesCheckpoints() || !sequence.publishes || sequence.n_past == 0) return false;
+  sequence.chain.Extend(sequence.tokens, sequence.n_past);
+  return !cache_.HasCheckpoint(sequence.chain.KeyAt(sequence.tokens, sequence.n_past));
 }
 
 void StepBuilder::AddImports(StepWork& work) {
@@ -52,11 +67,11 @@ void StepBuilder::AddImports(StepWork& work) {
 
 void StepBuilder::AddDecodeRows(StepWork& work) {
   for (const auto& sequence : scheduler_.running()) {
-    if (!sequence->is_importing() && sequence->n_pending() == 1) AddRow(*sequence, 1, work);
+    if (sequence->may_run() && sequence->n_pending() == 1) AddRow(*sequence, 1, work);
   }
 }
 
-void StepBuilder::AddPrefillRows(StepWork& work, int64_t budget) {
+void StepBuilder::AddPrefillRows(StepWork& work, Budget budget) {
   struct Share {
     Sequence* sequence;
     int64_t n_max;
@@ -64,21 +79,30 @@ void StepBuilder::AddPrefillRows(StepWork& work, int64_t budget) {
   };
   std::vector<Share> shares;
   for (const auto& sequence : scheduler_.running()) {
-    if (!sequence->is_importing() && sequence->n_pending() > 1) shares.push_back({sequence.get(), ChunkMax(*sequence)});
+    if (sequence->may_run() && sequence->n_pending() > 1) shares.push_back({sequence.get(), ChunkMax(*sequence)});
   }
   if (shares.empty()) return;
-  const auto give = [&](Share& share, int64_t n) {
-    n = std::min({n, share.n_max - share.n, budget});
+  work.has_prefill = true;
+  const auto give = [&](Share& share, int64_t n_max, double cost_max) {
+    const int64_t n_past = share.sequence->n_past + share.n;
+    n_max = std::min({n_max, share.n_max - share.n, budget.n_tokens});
+    const int64_t n = row_cost_.TokensWithin(std::min(cost_max, budget.cost), n_past, n_max);
     share.n += n;
-    budget -= n;
+    budget.n_tokens -= n;
+    budget.cost -= row_cost_.Of(n_past, n);
   };
-  give(shares.front(), std::max<int64_t>(1, budget / 2));
+  // One token at least, however dear.
+  Share& first = shares.front();
+  give(first, std::max<int64_t>(1, budget.n_tokens / 2),
+       std::max(row_cost_.Of(first.sequence->n_past, 1), budget.cost / 2));
   std::vector<Share*> others;
   for (size_t i = 1; i < shares.size(); ++i) others.push_back(&shares[i]);
-  std::stable_sort(others.begin(), others.end(),
-                   [](const Share* a, const Share* b) { return a->sequence->n_pending() < b->sequence->n_pending(); });
-  for (Share* share : others) give(*share, budget);
-  give(shares.front(), budget);
+  std::stable_sort(others.begin(), others.end(), [](const Share* a, const Share* b) {
+    if (a->sequence->flow != b->sequence->flow) return FairShare::IsNextBefore(*a->sequence->flow, *b->sequence->flow);
+    return a->sequence->n_pending() < b->sequence->n_pending();
+  });
+  for (Share* share : others) give(*share, budget.n_tokens, budget.cost);
+  give(first, budget.n_tokens, budget.cost);
   for (const Share& share : shares) {
     if (share.n > 0) AddRow(*share.sequence, share.n, work);
   }
@@ -113,8 +137,12 @@ void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, StepWork& work) {
                             .sample = is_last,
                             .return_logits = is_last && sequence.return_logits});
   work.rows.push_back({&sequence, n_end});
+  const double cost = row_cost_.Of(sequence.n_past, n_tokens);
+  work.cost += cost;
+  FairShare::Charge(*sequence.flow, cost);
   if (config_.export_cache_objects) AddBlockExports(sequence, n_end, work);
-  if (IsCheckpointDue(sequence, n_end)) AddCheckpoint(sequence, n_end, work);
+  const bool is_end = is_last && sequence.n_tokens() + 1 == sequence.n_tokens_max;
+  if (is_end || IsCheckpointDue(sequence, n_end)) AddCheckpoint(sequence, n_end, work);
 }
 
 void StepBuilder::AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& work) {

@@ -24,15 +24,14 @@ class StepCommitter {
   StepCommitter(const EngineConfig& config, Scheduler& scheduler, PrefixCache& cache, EngineObserver& observer)
       : config_(config), scheduler_(scheduler), cache_(cache), observer_(observer) {}
 
-  // Sequences that failed are removed. Those that ended are returned; they still hold their slot and blocks.
+  // Sequences that failed are removed. Those that ended are returned; they still run.
   std::vector<EndedSequence> Commit(StepWork& work, StepResult& result);
-  // Only the checkpoints of `work`, for plans that export them.
-  void CommitCheckpoints(StepWork& work, StepResult& result);
 
  private:
   void DropFailed(StepWork& work, StepResult& result);
   void EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended);
   void CommitCache(StepWork& work, StepResult& result);
+  void CommitCheckpoints(StepWork& work, StepResult& result);
   bool IsStop(const Sequence& sequence, uint32_t token) const;
 
   const EngineConfig config_;

@@ -55,6 +55,7 @@ engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& 
   engine::EngineConfig out;
   out.n_context_max = model.n_context_max;
   out.step_token_budget = config.step_token_budget;
+  out.step_time_budget = config.step_time_budget;
   out.n_sequences_max = config.n_sequences_max * static_cast<uint32_t>(config.n_shards);
   out.n_waiting_max = config.n_waiting_max;
   out.checkpoint_interval_tokens = config.checkpoint_interval_tokens;
@@ -138,7 +139,7 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       runner_(clock, metrics_, runner),
       hasher_(model.fingerprint),
       observer_(*this),
-      engine_(EngineConfigOf(config, model), runner_, hasher_, inbox_, observer_),
+      engine_(EngineConfigOf(config, model), runner_, hasher_, clock, inbox_, observer_),
       store_(std::move(store)),
       bridge_(store_ == nullptr
                   ? nullptr

@@ -27,6 +27,9 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
            {0, int64_t{1} << 31});
   spec.Add(&config->step_token_budget, "step-tokens", "tokens of one engine step: decode rows, then prefill chunks",
            {1, 65536});
+  spec.Add(&config->step_time_budget, "step-budget",
+           "how long an engine step should last: prompts are read in pieces of that, so that streams beside them go on",
+           {absl::Milliseconds(1), absl::Seconds(60)});
   spec.Add(&config->n_sequences_max, "sequences", "sequences that run at once on each shard", {1, 4096});
   spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
   spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",

@@ -32,14 +32,14 @@ TEST(ModelInfo, OfACheckpointSaysThatItsTensorsFit) {
   const auto checkpoint = SummarizeCheckpoint(dir, /*with_digest=*/true);
   ASSERT_TRUE(config.ok() && checkpoint.ok()) << checkpoint.status();
   EXPECT_TRUE(checkpoint->has_tensors);
-  EXPECT_TRUE(checkpoint->has_mtp);
+  EXPECT_TRUE(checkpoint->has_draft_module);
   EXPECT_THAT(checkpoint->digest, SizeIs(64));
   EXPECT_THAT(ModelInfoText("demo", *config, *checkpoint),
               AllOf(HasSubstr("tensors: every one"), HasSubstr(checkpoint->digest)));
   const auto json = nlohmann::json::parse(ModelInfoJson(*config, *checkpoint));
   EXPECT_EQ(json["layers"], 4);
   EXPECT_EQ(json["checkpoint"]["digest"], checkpoint->digest);
-  EXPECT_GT(json["parameters"]["mtp"]["total"].get<int64_t>(), 0);
+  EXPECT_GT(json["parameters"]["draft_module"]["total"].get<int64_t>(), 0);
 }
 
 TEST(ModelInfo, OfABrokenCheckpointFails) {

@@ -57,14 +57,16 @@ class Plans {
     if (!running.empty()) scheduler_.Remove(running[Below(running.size())]->id);
   }
   bool has_room() const { return !scheduler_.is_queue_full(); }
-  bool idle() const { return scheduler_.running().empty() && scheduler_.waiting().empty(); }
+  bool idle() const {
+    return scheduler_.running().empty() && scheduler_.waiting().empty() && scheduler_.leaving().empty();
+  }
 
   // One step; the plan it ran.
   StepPlan Step() {
     StepWork work;
     scheduler_.MakeRoom();
     scheduler_.Admit(work.plan);
-    builder_.Fill(work);
+    builder_.Fill(work, pacer_);
     std::vector<StepResult> results;
     for (size_t shard = 0; shard < shards_.size(); ++shard) {
       const auto received = StepPlan::Parse(work.plan.Serialize());
@@ -85,7 +87,9 @@ class Plans {
     }
     auto merged = MergeResults(work.plan, std::move(results));
     LONGSHELF_CHECK(merged.ok());
-    for (const EndedSequence& end : committer_.Commit(work, *merged)) scheduler_.Remove(end.id);
+    const std::vector<EndedSequence> ended = committer_.Commit(work, *merged);
+    scheduler_.ReleaseLeaving();
+    for (const EndedSequence& end : ended) scheduler_.Retire(end.id);
     scheduler_.CheckInvariants();
     return work.plan;
   }
@@ -117,7 +121,8 @@ class Plans {
   const GroupShape shape_ = shards_[0]->shape(static_cast<int>(shards_.size()));
   PrefixCache cache_{shape_.n_shards, shape_.n_blocks_per_shard, config_.checkpoint_memory_bytes};
   Scheduler scheduler_{config_, shape_, cache_};
-  StepBuilder builder_{config_, scheduler_, cache_};
+  StepBuilder builder_{config_, RowCost{}, scheduler_, cache_};
+  const StepPacer pacer_{absl::ZeroDuration()};
   NullObserver observer_;
   StepCommitter committer_{config_, scheduler_, cache_, observer_};
   std::map<std::pair<uint16_t, uint16_t>, uint32_t> n_told_;  // entries of each slot's table

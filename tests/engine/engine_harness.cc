@@ -61,7 +61,7 @@ std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_
 }
 
 Harness::Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher)
-    : engine_(config, runner, hasher, inbox_, *this) {}
+    : engine_(config, runner, hasher, clock_, inbox_, *this) {}
 
 absl::Status Harness::Run() { return engine_.Run(); }
 

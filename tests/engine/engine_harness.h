@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/clock.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
 
@@ -68,6 +69,7 @@ class Harness final : public EngineObserver {
               std::string salt = "");
   void Drain();
   Mailbox<EngineMessage>& inbox() { return inbox_; }
+  ManualClock& clock() { return clock_; }
 
   void OnLoad(const Load& load) override;
   void OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::vector<PrefixKey> lost) override;
@@ -81,6 +83,7 @@ class Harness final : public EngineObserver {
  private:
   void Advance();
 
+  ManualClock clock_;
   Mailbox<EngineMessage> inbox_{100000};
   std::deque<std::function<void()>> script_;
   int n_exports_ = 0;

@@ -355,7 +355,8 @@ TEST(Engine, IdleEngineSleepsAndWakesAtOnce) {
     std::atomic<bool> done = false;
   };
   Mailbox<EngineMessage> inbox(10);
-  Engine engine(SmallConfig(), *group, kHasher, inbox, observer);
+  const SystemClock clock;
+  Engine engine(SmallConfig(), *group, kHasher, clock, inbox, observer);
   std::thread thread([&] { EXPECT_TRUE(engine.Run().ok()); });
   for (int i = 0; i < 3; ++i) {
     auto sink = std::make_shared<CountingSink>();

@@ -24,6 +24,7 @@ class FakeModel final : public SequenceModel {
   uint32_t vocab_size() const override { return kVocab; }
   size_t block_bytes() const override { return kBlockTokens * kRecordBytes; }
   size_t state_bytes() const override { return 2 * sizeof(uint64_t); }
+  double position_cost() const override { return 0.0; }
   void ResetState(std::byte* slot) const override;
   // Grows and shrinks with n_tokens, as real ones do.
   size_t StateExportBytes(int64_t n_tokens) const override {

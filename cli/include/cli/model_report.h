@@ -12,7 +12,7 @@ namespace longshelf::cli {
 // What is known of a checkpoint besides its config.
 struct CheckpointSummary {
   bool has_tensors = false;  // false: only config.json is there
-  bool has_mtp = false;
+  bool has_draft_module = false;
   std::vector<std::string> unused_tensors;  // tolerated, not loaded
   std::string digest;                       // hex, empty when it was not asked for
 };

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "common/clock.h"
 #include "common/mailbox.h"
 #include "engine/engine_config.h"
 #include "engine/messages.h"
@@ -12,11 +13,12 @@
 
 namespace longshelf::engine {
 
-// The one loop of a worker. Run() is the engine thread; everything else talks to it through `inbox`.
+// The one loop of a worker. Run() is the engine thread; everything else talks to it through `inbox`. `clock` only
+// decides how large prefill chunks are (EngineConfig::step_time_budget).
 class Engine {
  public:
-  Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, Mailbox<EngineMessage>& inbox,
-         EngineObserver& observer);
+  Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, const Clock& clock,
+         Mailbox<EngineMessage>& inbox, EngineObserver& observer);
   ~Engine();
 
   // Until the inbox is closed and drained of messages (remaining sequences get kCancelled), or a step fails: then every

@@ -2,13 +2,18 @@
 
 #include <cstdint>
 
+#include "absl/time/time.h"
+
 namespace longshelf::engine {
 
 struct EngineConfig {
   int64_t n_context_max = 0;        // tokens of prompt plus output
   int64_t step_token_budget = 512;  // decode rows first, then prefill chunks up to this
-  uint32_t n_sequences_max = 64;    // running
-  uint32_t n_waiting_max = 1024;    // queued
+  // How long a step may last, so that nobody waits for somebody else's prompt: prefill chunks are cut to it. A sequence
+  // that has the engine to itself may take four of it. 0: only step_token_budget bounds a step.
+  absl::Duration step_time_budget = absl::ZeroDuration();
+  uint32_t n_sequences_max = 64;  // running
+  uint32_t n_waiting_max = 1024;  // queued
   // Output tokens whose KV blocks a sequence is promised on admission, beyond what was given. Smaller: more sequences
   // at once, and more of them preempted (computed again later, with the same bits) when outputs turn out long.
   int64_t admission_headroom_tokens = 1024;

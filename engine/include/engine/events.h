@@ -41,8 +41,8 @@ struct Failed {
 };
 using SequenceEvent = std::variant<Started, PrefillProgress, OutputToken, Finished, Failed>;
 
-// Where a sequence's events go. When Finished arrives, its slot and blocks are free again and (kStop, kLength) its KV
-// can be resumed or exported from the local cache. Called on the engine thread: must not block and must not call back
+// Where a sequence's events go. Whatever is posted to the engine after Finished (kStop, kLength) can resume or export its
+// KV from the local cache; its slot and blocks are free again one step later at most. Called on the engine thread: must not block and must not call back
 // into the engine. Exactly one Finished or Failed ends it.
 class EventSink {
  public:

@@ -19,6 +19,8 @@ class SequenceModel {
   virtual uint32_t vocab_size() const = 0;
   virtual size_t block_bytes() const = 0;
   virtual size_t state_bytes() const = 0;
+  // See GroupShape.
+  virtual double position_cost() const = 0;
   // See KvLayout for these five.
   virtual void ResetState(std::byte* slot) const = 0;
   virtual size_t StateExportBytes(int64_t n_tokens) const = 0;

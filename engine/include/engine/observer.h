@@ -16,6 +16,7 @@ struct Load {
   uint32_t n_blocks_total = 0;
   uint32_t n_blocks_free = 0;
   uint64_t n_steps = 0;
+  uint64_t n_preempted = 0;  // sequences moved out and back since the start
   bool draining = false;
 };
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/events.h"
+#include "engine/prefix_key.h"
 #include "engine/sampling.h"
 
 namespace longshelf::engine {
@@ -23,6 +24,9 @@ struct RestoredPrefix {
   std::vector<std::byte> state;
 };
 
+// A share of the machine, not precedence: kDefault weighs 4 times kFlex, kPriority 4 times kDefault, and none starves.
+enum class ServiceTier : uint8_t { kFlex, kDefault, kPriority };
+
 // Answered by Failed at once: INVALID_ARGUMENT names the field and the limit (also for a request that could never fit
 // the KV arena); RESOURCE_EXHAUSTED: the waiting queue is full; UNAVAILABLE: draining, or the engine has ended.
 struct SequenceRequest {
@@ -32,8 +36,13 @@ struct SequenceRequest {
   uint32_t max_tokens = 0;          // counts committed
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string tenant;  // whose share of the engine this is taken from; fairness is between (tenant, tier)
+  ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
   std::string namespace_salt;
+  // Keys of leading full blocks of prompt + committed, as the engine's hasher names them, when the caller has computed
+  // them already; the engine computes those that are missing.
+  std::vector<PrefixKey> prefix_keys;
   bool return_logits = false;
   bool no_cache_read = false;
   std::unique_ptr<RestoredPrefix> restored;  // null: only the local cache is used

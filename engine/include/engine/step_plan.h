@@ -122,6 +122,8 @@ struct GroupShape {
   size_t block_bytes = 0;
   // KvLayout::StateExportBytes, so that a restored state can be refused before it is planned. Null: not checked.
   std::function<size_t(int64_t n_tokens)> state_export_bytes;
+  // What a position behind a token adds to its cost, in tokens that have none.
+  double position_cost = 0.0;
 };
 
 // Runs plans: in this process (R = 1) or over a shard group. Called by the leader's engine thread only.

@@ -129,7 +129,7 @@ void Attention::AttendWindow(Ops& ops, const Group& group, Item& item) const {
       if (position >= rows.n_past) {
         records[k] = records_ + (rows.row_begin + position - rows.n_past) * row_bytes;
       } else if (position >= first_key) {
-        records[k] = ring + position % config.window * row_bytes;
+        records[k] = ring + position % layout_.window_rows() * row_bytes;
       }
     }
     ops.kernels().load_keys(format, records, n_keys, q_rows_.form, item.tile);

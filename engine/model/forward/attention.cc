@@ -201,10 +201,10 @@ void Attention::FinishQueryHeads(const Ops& ops, int64_t row, int64_t first_head
 
 void Attention::SaveWindow(const SequenceRows& rows) const {
   const int64_t row_bytes = layout_.entry_bytes();
-  const int64_t window = layout_.window();
+  const int64_t n_ring = layout_.window_rows();
   std::byte* ring = rows.state + layout_.WindowOffset(layer_);
-  for (int64_t i = std::max<int64_t>(rows.n_rows - window, 0); i < rows.n_rows; ++i) {
-    std::memcpy(ring + (rows.n_past + i) % window * row_bytes, records_ + (rows.row_begin + i) * row_bytes,
+  for (int64_t i = std::max<int64_t>(rows.n_rows - n_ring, 0); i < rows.n_rows; ++i) {
+    std::memcpy(ring + (rows.n_past + i) % n_ring * row_bytes, records_ + (rows.row_begin + i) * row_bytes,
                 static_cast<size_t>(row_bytes));
   }
 }

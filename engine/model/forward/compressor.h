@@ -38,15 +38,15 @@ class Compressor {
   int64_t FirstEntry(const SequenceRows& rows) const { return rows.n_past / ratio_; }
   int64_t CountEntries(const SequenceRows& rows) const { return rows.n_total() / ratio_ - FirstEntry(rows); }
   // out: [d], rounded; before norm, RoPE and quantisation.
-  void Pool(const Ops& ops, const SequenceRows& rows, KvLayout::CarryOffsets carry, int64_t entry, float* out) const;
+  void Pool(const Ops& ops, const SequenceRows& rows, CarryRing carry, int64_t entry, float* out) const;
   // After every entry was pooled.
-  void SaveCarry(const SequenceRows& rows, KvLayout::CarryOffsets carry) const;
+  void SaveCarry(const SequenceRows& rows, CarryRing carry) const;
 
  private:
   int64_t width() const { return weights_.wkv.rows; }
   // The (a, g) row of a position: this step's, or the carry's.
-  const float* A(const SequenceRows& rows, const float* carry_rows, int64_t position) const;
-  const float* G(const SequenceRows& rows, const float* carry_rows, int64_t position) const;
+  const float* A(const SequenceRows& rows, CarryRing carry, int64_t position) const;
+  const float* G(const SequenceRows& rows, CarryRing carry, int64_t position) const;
 
   const CompressorWeights& weights_;
   const int64_t ratio_;

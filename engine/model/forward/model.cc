@@ -33,11 +33,12 @@ struct Model::Impl {
        ExpertTransport& expert_transport)
       : weights(std::move(w)),
         config(EffectiveConfig(weights->config, options.run_mtp)),
-        layout(config, options.numerics),
+        layout(config, options.numerics, options.n_draft_max),
         transport(expert_transport),
         sliding_rope(RopeTable::Sliding(config)),
         compressed_rope(RopeTable::Compressed(config)),
-        ops(config, options.numerics, kernels, options.n_threads) {
+        ops(config, options.numerics, kernels, options.n_threads),
+        exchange(weights->from_files) {
     Prepare(options.n_rows_max, options.n_rows_max);
   }
 
@@ -84,6 +85,10 @@ std::vector<std::string> RefusedKernels() {
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Create(std::shared_ptr<const ModelWeights> weights,
                                                      const ModelOptions& options, ExpertTransport& transport) {
+  if (options.n_draft_max < 0 || options.n_draft_max > kDraftTokensLimit) {
+    return absl::InvalidArgumentError(absl::StrCat("n_draft_max is ", options.n_draft_max, "; 0 to ", kDraftTokensLimit,
+                                                   " tokens can be taken back"));
+  }
   const KernelTable* kernels = FindKernels(options.kernels);
   if (kernels == nullptr) {
     return absl::FailedPreconditionError(

@@ -30,29 +30,17 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
   const int64_t n = input.n;
   const int64_t width = config.hidden_size;
   const int64_t top_k = config.n_experts_per_token;
-  const ExpertWeights& shared = weights_.shared;
-  const int64_t inner = shared.w1.rows;
   scores_ = ops.memory().Take<float>(n * config.n_routed_experts);
-  shared_a_ = ops.memory().Take<float>(n * inner);
-  shared_b_ = ops.memory().Take<float>(n * inner);
-  shared_hidden_ = ops.TakeRows(n, inner);
-  const std::array<DotJob, 3> first = {ops.Dot(weights_.gate, input.plain, n, scores_, false),
-                                       ops.Dot(shared.w1, input.For(shared.w1), n, shared_a_, true),
-                                       ops.Dot(shared.w3, input.For(shared.w3), n, shared_b_, true)};
-  ops.Run(first);
+  const std::array<DotJob, 1> gate = {ops.Dot(weights_.gate, input.plain, n, scores_, false)};
+  ops.Run(gate);
 
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const size_t row_bytes = ExpertRowBytes(row_format, width);
   auto* rows = ops.memory().Take<std::byte>(n * static_cast<int64_t>(row_bytes));
   exchange.assignments.resize(static_cast<size_t>(n * top_k));
-  const float shared_limit = config.clamp_shared_expert ? static_cast<float>(config.swiglu_limit) : 0.0F;
   ops.pool().Run(n, [&](int64_t i, int) {
     Route(ops, tokens, i, exchange.assignments.data() + i * top_k);
     EncodeExpertRow(ops.kernels(), row_format, input.x + i * width, width, rows + i * static_cast<int64_t>(row_bytes));
-    float* hidden = shared_a_ + i * inner;
-    ops.kernels().swiglu(hidden, shared_b_ + i * inner, inner, shared_limit, 1.0F, ops.native());
-    ops.QuantizeInput(shared.w2, hidden);
-    ops.Pack(hidden, inner, shared_hidden_, i);
   });
   TapRouting(taps, exchange.assignments, top_k);
   if (absl::Status s = transport.Dispatch({rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments,
@@ -62,7 +50,11 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
   }
 
   const std::span<const Group> groups = GroupByExpert(ops, exchange.received);
-  RunHidden(ops, exchange.received, groups);
+  // Before the shared expert's products, which are the first ones below.
+  if (exchange.prefetch.IsDue()) {
+    for (const Group& group : groups) exchange.prefetch.Ask(*group.expert);
+  }
+  RunHidden(ops, input, exchange.received, groups);
   const auto n_received = static_cast<int64_t>(exchange.received.size());
   const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(ResultRowFormat(ops), width));
   auto* results = ops.memory().Take<std::byte>(n_received * result_bytes);
@@ -157,14 +149,19 @@ void Moe::TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& as
   taps.Tap("ffn.gate.indices", ids, top_k);
 }
 
-// hidden = swiglu(w1 x, w3 x), weighted, quantised: an item is a stretch of one expert's inner columns.
-void Moe::RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::span<const Group> groups) {
+// hidden = swiglu(w1 x, w3 x), weighted, quantised: an item is a stretch of one expert's inner columns. The shared
+// expert's come first: its weights are always in use and so in memory, and meanwhile absent ones of others arrive.
+void Moe::RunHidden(Ops& ops, const SublayerInput& input, const std::vector<DispatchedRow>& received,
+                    std::span<const Group> groups) {
   const ModelConfig& config = ops.config();
   const int64_t width = config.hidden_size;
   const int64_t inner = config.moe_intermediate_size;
+  const ExpertWeights& shared = weights_.shared;
+  const int64_t shared_inner = shared.w1.rows;
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const auto limit = static_cast<float>(config.swiglu_limit);
   const auto n_received = static_cast<int64_t>(received.size());
+  shared_hidden_ = ops.TakeRows(input.n, shared_inner);
   rows_ = ops.TakeRows(n_received, width);
   hidden_ = ops.TakeRows(n_received, inner);
   ops.pool().Run(n_received, [&](int64_t i, int thread) {
@@ -172,28 +169,48 @@ void Moe::RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::s
     DecodeExpertRow(ops.kernels(), row_format, received[static_cast<size_t>(i)].row, width, row);
     ops.Pack(row, width, rows_, i);
   });
+  const int64_t n_shared_items = input.n > 0 ? CountItems(shared_inner) : 0;
   const int64_t n_items = CountItems(inner);
-  ops.pool().Run(static_cast<int64_t>(groups.size()) * n_items, [&](int64_t item, int thread) {
+  ops.pool().Run(n_shared_items + static_cast<int64_t>(groups.size()) * n_items, [&](int64_t item, int thread) {
+    if (item < n_shared_items) {
+      const int64_t begin = item * kItemColumns;
+      const HiddenRows rows = {&shared,
+                               input.For(shared.w1),
+                               input.For(shared.w3),
+                               input.n,
+                               shared_hidden_,
+                               nullptr,
+                               config.clamp_shared_expert ? limit : 0.0F};
+      return RunHiddenPart(ops, rows, begin, std::min(kItemColumns, shared_inner - begin), thread);
+    }
+    item -= n_shared_items;
     const Group& group = groups[static_cast<size_t>(item / n_items)];
     const int64_t begin = item % n_items * kItemColumns;
-    const int64_t columns = std::min(kItemColumns, inner - begin);
-    auto* a = reinterpret_cast<float*>(ops.scratch(thread));
-    float* b = a + kItemRows * kItemColumns;
-    for (int64_t first = group.begin; first < group.begin + group.n; first += kItemRows) {
-      const int64_t n = std::min(kItemRows, group.begin + group.n - first);
-      OperandRows x = rows_;
-      x.data = rows_.row(first);
-      ops.RunSerial(ops.DotPart(group.expert->w1, begin, columns, x, n, a, columns, true), thread);
-      ops.RunSerial(ops.DotPart(group.expert->w3, begin, columns, x, n, b, columns, true), thread);
-      for (int64_t i = 0; i < n; ++i) {
-        float* h = a + i * columns;
-        ops.kernels().swiglu(h, b + i * columns, columns, limit, received[static_cast<size_t>(first + i)].weight,
-                             ops.native());
-        if (ops.native() && IsQuantized(group.expert->w2)) ops.kernels().quantize_row(h, columns, kLinearQuantBlock);
-        ops.kernels().pack(h, columns, hidden_.form, hidden_.row(first + i) + OperandBytes(hidden_.form, begin));
-      }
-    }
+    const OperandRows x = rows_.From(group.begin);
+    const HiddenRows rows = {
+        group.expert, x, x, group.n, hidden_.From(group.begin), &received[static_cast<size_t>(group.begin)], limit};
+    RunHiddenPart(ops, rows, begin, std::min(kItemColumns, inner - begin), thread);
   });
+}
+
+// Hidden columns [begin, begin + columns) of all rows.
+void Moe::RunHiddenPart(Ops& ops, const HiddenRows& rows, int64_t begin, int64_t columns, int thread) const {
+  const bool quantize = ops.native() && IsQuantized(rows.expert->w2);
+  auto* a = reinterpret_cast<float*>(ops.scratch(thread));
+  float* b = a + kItemRows * kItemColumns;
+  for (int64_t first = 0; first < rows.n; first += kItemRows) {
+    const int64_t n = std::min(kItemRows, rows.n - first);
+    ops.RunSerial(ops.DotPart(rows.expert->w1, begin, columns, rows.x1.From(first), n, a, columns, true), thread);
+    ops.RunSerial(ops.DotPart(rows.expert->w3, begin, columns, rows.x3.From(first), n, b, columns, true), thread);
+    for (int64_t i = 0; i < n; ++i) {
+      float* h = a + i * columns;
+      const float weight = rows.received == nullptr ? 1.0F : rows.received[first + i].weight;
+      ops.kernels().swiglu(h, b + i * columns, columns, rows.limit, weight, ops.native());
+      if (quantize) ops.kernels().quantize_row(h, columns, kLinearQuantBlock);
+      ops.kernels().pack(h, columns, rows.hidden.form,
+                         rows.hidden.row(first + i) + OperandBytes(rows.hidden.form, begin));
+    }
+  }
 }
 
 // w2 hidden: an item is a stretch of one expert's output columns; the shared expert's come last.
@@ -214,9 +231,8 @@ void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results,
     auto* out = reinterpret_cast<float*>(ops.scratch(thread));
     for (int64_t first = group.begin; first < group.begin + group.n; first += kItemRows) {
       const int64_t rows = std::min(kItemRows, group.begin + group.n - first);
-      OperandRows x = hidden_;
-      x.data = hidden_.row(first);
-      ops.RunSerial(ops.DotPart(group.expert->w2, begin, columns, x, rows, out, columns, true), thread);
+      ops.RunSerial(ops.DotPart(group.expert->w2, begin, columns, hidden_.From(first), rows, out, columns, true),
+                    thread);
       for (int64_t i = 0; i < rows; ++i) {
         EncodeResultPart(ops.kernels(), format, out + i * columns, begin, columns,
                          results + (first + i) * result_bytes);

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "engine/comm/expert_transport.h"
+#include "expert_prefetch.h"
 #include "expert_rows.h"
 #include "hyper_connection.h"
 #include "ops.h"
@@ -14,10 +15,13 @@
 
 namespace longshelf::engine {
 
-// What the expert exchange of a step needs in containers of its own; kept from step to step, so that they stop growing.
+// What the expert exchange of a step needs beyond the step's memory; kept from step to step, so that the containers
+// stop growing.
 struct ExpertExchange {
+  explicit ExpertExchange(bool weights_from_files) : prefetch(weights_from_files) {}
   std::vector<ExpertAssignment> assignments;
   std::vector<DispatchedRow> received;
+  ExpertPrefetch prefetch;
 };
 
 // Mixture of experts of one layer for one step: gate, dispatch, experts, combine, shared expert (model.py: Gate,
@@ -37,20 +41,30 @@ class Moe {
     int64_t n;
     const ExpertWeights* expert;
   };
+  // Rows of one expert, routed or shared, on their way to hidden rows.
+  struct HiddenRows {
+    const ExpertWeights* expert;
+    OperandRows x1;  // [n], what w1 reads
+    OperandRows x3;  // [n], what w3 reads
+    int64_t n;
+    OperandRows hidden;             // [n]
+    const DispatchedRow* received;  // [n], for their weights; null: 1
+    float limit;                    // of swiglu; 0 = none
+  };
 
   void Route(Ops& ops, std::span<const uint32_t> tokens, int64_t i, ExpertAssignment* assignments) const;
   void TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& assignments, int64_t top_k) const;
   std::span<const Group> GroupByExpert(Ops& ops, const std::vector<DispatchedRow>& received) const;
   // The two halves of every expert that has rows, and, with rows of this shard, of the shared expert.
-  void RunHidden(Ops& ops, const std::vector<DispatchedRow>& received, std::span<const Group> groups);
+  void RunHidden(Ops& ops, const SublayerInput& input, const std::vector<DispatchedRow>& received,
+                 std::span<const Group> groups);
+  void RunHiddenPart(Ops& ops, const HiddenRows& rows, int64_t begin, int64_t columns, int thread) const;
   void RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared);
   void AddResults(Ops& ops, int64_t n, const std::byte* combined, const float* shared, float* y) const;
 
   const MoeWeights& weights_;
   const bool hash_routed_;
   float* scores_ = nullptr;    // [n, E]
-  float* shared_a_ = nullptr;  // [n, I]: the shared expert's gate, then its hidden row
-  float* shared_b_ = nullptr;  // [n, I]
   OperandRows shared_hidden_;  // [n]
   OperandRows rows_;           // [received]
   OperandRows hidden_;         // [received]

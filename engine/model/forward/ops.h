@@ -22,6 +22,7 @@ struct OperandRows {
   Operand form = Operand::kSplit;
 
   std::byte* row(int64_t i) const { return data + i * stride; }
+  OperandRows From(int64_t first) const { return {row(first), stride, form}; }
 };
 
 // What every operation of the forward pass needs: the numeric policy, the kernels, the pool and the memory of the step.

@@ -15,9 +15,10 @@ size_t AlignUp(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
 }  // namespace
 
-KvLayout::KvLayout(const ModelConfig& config, Numerics numerics)
+KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, int64_t n_draft_max)
     : config_(config),
       numerics_(numerics),
+      n_draft_max_(n_draft_max),
       entry_bytes_(EntryFormat(config, numerics).row_bytes),
       index_key_bytes_(IndexKeyFormat(config, numerics).row_bytes) {
   const int64_t n_all = config.n_layers + config.n_mtp_layers;
@@ -37,28 +38,27 @@ KvLayout::KvLayout(const ModelConfig& config, Numerics numerics)
   add(KvComponent::Kind::kIndexKeys, 4, index_keys_of_layer_);
   add(KvComponent::Kind::kEntries, 128, entries_of_layer_);
 
-  const auto add_carry = [&](int ratio, int64_t d) {
-    const int64_t coff = ratio == 4 ? 2 : 1;
-    const CarryShape shape{state_bytes_, ratio, coff * d, ratio == 4};
-    CarryOffsets offsets{state_bytes_, 0};
-    state_bytes_ += static_cast<size_t>(2 * ratio * coff * d) * sizeof(float);
-    offsets.previous = state_bytes_;
-    if (shape.has_previous) state_bytes_ += static_cast<size_t>(2 * ratio * d) * sizeof(float);
-    state_bytes_ = AlignUp(state_bytes_);
-    carries_.push_back(shape);
-    return offsets;
-  };
   for (int64_t layer = 0; layer < n_all; ++layer) {
     window_offsets_.push_back(state_bytes_);
-    state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(config.window * entry_bytes_));
+    state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(window_rows() * entry_bytes_));
     const int ratio = config.ratio(layer);
-    entry_carry_.push_back(ratio != 0 ? add_carry(ratio, config.head_dim) : CarryOffsets{});
-    index_carry_.push_back(ratio == 4 ? add_carry(ratio, config.index_head_dim) : CarryOffsets{});
+    entry_carry_.push_back(ratio != 0 ? AddCarry(ratio, config.head_dim) : CarryRing{});
+    index_carry_.push_back(ratio == 4 ? AddCarry(ratio, config.index_head_dim) : CarryRing{});
   }
   if (config.n_mtp_layers > 0) {
     mtp_streams_offset_ = state_bytes_;
     state_bytes_ = AlignUp(state_bytes_ + MtpStreamsBytes());
   }
+}
+
+// An entry of ratio 4 pools its own window and the one before, others their own only.
+CarryRing KvLayout::AddCarry(int ratio, int64_t d) {
+  const int64_t n_windows = ratio == 4 ? 2 : 1;
+  const CarryRing ring{state_bytes_, n_windows * ratio + n_draft_max_};
+  const int64_t width = n_windows * d;
+  state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(2 * ring.n_rows * width) * sizeof(float));
+  carries_.push_back({ring, ratio, d, width});
+  return ring;
 }
 
 size_t KvLayout::MtpStreamsBytes() const {
@@ -88,23 +88,34 @@ std::string KvLayout::Describe() const {
 
 void KvLayout::ResetState(std::byte* slot) const { std::memset(slot, 0, state_bytes_); }
 
+// The rows of the window that is not complete yet, a then g; with ratio 4 then the first half of the rows of the last
+// complete one, which the next entry pools too.
+template <typename Visit>
+void KvLayout::VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& visit) {
+  const auto rows = [&](int64_t begin, int64_t end, int64_t n_columns) {
+    for (const int64_t first_row : {int64_t{0}, carry.ring.n_rows}) {
+      for (int64_t p = begin; p < end; ++p) {
+        const int64_t at = (first_row + p % carry.ring.n_rows) * carry.width;
+        visit(carry.ring.offset + static_cast<size_t>(at) * sizeof(float),
+              static_cast<size_t>(n_columns) * sizeof(float));
+      }
+    }
+  };
+  const int64_t n_complete = n_tokens - n_tokens % carry.ratio;
+  rows(n_complete, n_tokens, carry.width);
+  if (carry.ratio == 4 && n_complete > 0) rows(n_complete - carry.ratio, n_complete, carry.d);
+}
+
 // Walks every live range of a slot in export order; `visit(offset, bytes)`.
 template <typename Visit>
 void KvLayout::VisitLive(int64_t n_tokens, const Visit& visit) const {
   const int64_t n_window = std::min(n_tokens, config_.window);
   for (const size_t offset : window_offsets_) {
     for (int64_t p = n_tokens - n_window; p < n_tokens; ++p) {
-      visit(offset + static_cast<size_t>(p % config_.window * entry_bytes_), static_cast<size_t>(entry_bytes_));
+      visit(offset + static_cast<size_t>(p % window_rows() * entry_bytes_), static_cast<size_t>(entry_bytes_));
     }
   }
-  for (const CarryShape& carry : carries_) {
-    const auto row_bytes = static_cast<size_t>(carry.width) * sizeof(float);
-    const auto n_rows = static_cast<size_t>(n_tokens % carry.ratio);
-    const auto ratio = static_cast<size_t>(carry.ratio);
-    visit(carry.offset, n_rows * row_bytes);                      // a
-    visit(carry.offset + ratio * row_bytes, n_rows * row_bytes);  // g
-    if (carry.has_previous && n_tokens >= carry.ratio) visit(carry.offset + 2 * ratio * row_bytes, ratio * row_bytes);
-  }
+  for (const Carry& carry : carries_) VisitCarry(carry, n_tokens, visit);
   if (n_tokens > 0 && config_.n_mtp_layers > 0) visit(mtp_streams_offset_, MtpStreamsBytes());
 }
 

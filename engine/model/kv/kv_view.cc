@@ -11,8 +11,9 @@ std::vector<float> KvView::WindowRing(int64_t layer, int64_t n_tokens) const {
   const int64_t n_rows = std::min(n_tokens, config_.window);
   std::vector<float> out(static_cast<size_t>(n_rows * format.width));
   const std::byte* ring = state_ + layout_.WindowOffset(layer);
-  for (int64_t i = 0; i < n_rows; ++i) {
-    UnpackEntry(format, ring + i * format.row_bytes, out.data() + i * format.width);
+  for (int64_t p = n_tokens - n_rows; p < n_tokens; ++p) {
+    UnpackEntry(format, ring + p % layout_.window_rows() * format.row_bytes,
+                out.data() + p % config_.window * format.width);
   }
   return out;
 }

@@ -50,7 +50,7 @@ class ConfigReader {
 };
 
 // num_hidden_layers is set already. Sets compress_ratios (or from layer_types), n_hash_layers (or from mlp_layer_types)
-// and n_mtp_layers.
+// and the draft module: n_mtp_layers or dspark.
 absl::Status ReadSchedule(const ConfigReader& reader, ModelConfig& config);
 
 // head_dim is set already. Sets every rope_* field, rope_dim, original_max_positions and max_positions.

@@ -1,5 +1,7 @@
 // The parts of config.json that come in two generations of spelling: the layer schedule and the rotary embedding.
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,8 +15,10 @@ namespace longshelf::engine {
 namespace {
 
 constexpr int64_t kMaxMtpLayers = 8;
-// DSpark checkpoints list one ratio per draft stage beyond those of their layers.
+// MTP layers and DSpark stages have ratios after those of the layers.
 constexpr size_t kMaxSpareRatios = 64;
+constexpr int64_t kMaxDsparkStages = 8;
+constexpr size_t kMaxDsparkTargets = 16;
 // Positions are multiplied as fp32, which holds integers up to here.
 constexpr int64_t kMaxPositions = 1 << 24;
 
@@ -88,20 +92,44 @@ absl::Status ReadRatios(const ConfigReader& reader, ModelConfig& config) {
   return absl::OkStatus();
 }
 
-// The draft module of DSpark checkpoints is another one than V4's MTP, though both call their tensors mtp.*; it is not
-// run, so such a model has no MTP layer here.
-absl::Status ReadMtp(const ConfigReader& reader, ModelConfig& config) {
+// The draft module of DSpark checkpoints is another one than V4's MTP, though both call their tensors mtp.*.
+absl::Status ReadDspark(const ConfigReader& reader, int64_t n_listed, ModelConfig& config) {
+  DsparkConfig& dspark = config.dspark;
+  if (n_listed > kMaxDsparkStages) {
+    return absl::InvalidArgumentError(
+        Cat("compress_ratios: has ", n_listed, " entries after the layers', at most ", kMaxDsparkStages));
+  }
+  dspark.n_stages = n_listed;
+  if (n_listed == 0) {
+    ASSIGN_OR_RETURN(dspark.n_stages, reader.Int({"n_mtp_layers"}, 1, kMaxDsparkStages, std::nullopt));
+  }
+  ASSIGN_OR_RETURN(dspark.block_size, reader.Int({"dspark_block_size"}, 1, kDraftTokensLimit, std::nullopt));
+  ASSIGN_OR_RETURN(const int64_t noise, reader.Int({"dspark_noise_token_id"}, 0, config.vocab_size - 1, std::nullopt));
+  dspark.noise_token_id = static_cast<uint32_t>(noise);
+  ASSIGN_OR_RETURN(dspark.markov_rank, reader.Int({"dspark_markov_rank"}, 1, 65536, std::nullopt));
+  ASSIGN_OR_RETURN(const std::optional<std::vector<int64_t>> targets,
+                   reader.IntList("dspark_target_layer_ids", kMaxDsparkTargets, 0, config.n_layers - 1));
+  if (!targets.has_value() || targets->empty() ||
+      std::adjacent_find(targets->begin(), targets->end(), std::greater_equal<>()) != targets->end()) {
+    return absl::InvalidArgumentError("dspark_target_layer_ids: must be one or more layers in ascending order");
+  }
+  dspark.target_layers = *targets;
+  return absl::OkStatus();
+}
+
+absl::Status ReadDraftModule(const ConfigReader& reader, ModelConfig& config) {
   const auto n_listed = static_cast<int64_t>(config.compress_ratios.size()) - config.n_layers;
-  ASSIGN_OR_RETURN(config.n_mtp_layers, reader.Int({"num_nextn_predict_layers", "n_mtp_layers"}, 0, kMaxMtpLayers,
-                                                   std::min(n_listed, kMaxMtpLayers)));
   if (reader.Has("dspark_block_size")) {
-    config.n_mtp_layers = 0;
+    RETURN_IF_ERROR(ReadDspark(reader, n_listed, config));
+  } else {
+    ASSIGN_OR_RETURN(config.n_mtp_layers, reader.Int({"num_nextn_predict_layers", "n_mtp_layers"}, 0, kMaxMtpLayers,
+                                                     std::min(n_listed, kMaxMtpLayers)));
   }
   const auto n_used = static_cast<size_t>(config.n_layers + config.n_mtp_layers);
   for (size_t i = static_cast<size_t>(config.n_layers); i < config.compress_ratios.size(); ++i) {
     if (config.compress_ratios[i] != 0) {
-      return absl::InvalidArgumentError(
-          Cat("compress_ratios[", i, "]: is ", config.compress_ratios[i], ", must be 0 for an MTP layer"));
+      return absl::InvalidArgumentError(Cat("compress_ratios[", i, "]: is ", config.compress_ratios[i],
+                                            ", must be 0 for the layers of a draft module"));
     }
   }
   config.compress_ratios.resize(n_used, 0);
@@ -181,7 +209,7 @@ absl::Status ReadRopeDim(const ConfigReader& reader, const std::optional<ConfigR
 
 absl::Status ReadSchedule(const ConfigReader& reader, ModelConfig& config) {
   RETURN_IF_ERROR(ReadRatios(reader, config));
-  RETURN_IF_ERROR(ReadMtp(reader, config));
+  RETURN_IF_ERROR(ReadDraftModule(reader, config));
   return ReadHashLayers(reader, config);
 }
 

@@ -153,7 +153,7 @@ struct RandomStorage final : TensorSource {
 absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const ModelConfig& config, uint64_t seed) {
   // All of it is asked for before any of it is generated. Within the bounds of a ModelConfig the sum cannot overflow.
   const ParameterTable parameters = CountParameters(config);
-  const auto needed = static_cast<uint64_t>(parameters.main.stored_bytes + parameters.mtp.stored_bytes);
+  const auto needed = static_cast<uint64_t>(parameters.main.stored_bytes + parameters.draft_module.stored_bytes);
   const uint64_t available = AvailableMemoryBytes();
   if (needed > available / 10 * 9) {
     return absl::ResourceExhaustedError(Cat("random weights of this config need ", needed >> 20,

@@ -88,6 +88,14 @@ ScanResult ScanTensor(const UsedTensor& tensor, std::atomic<uint64_t>& bytes_don
   return result;
 }
 
+std::string CanonicalDspark(const DsparkConfig& c) {
+  if (c.n_stages == 0) {
+    return "";
+  }
+  return Cat("dspark ", absl::StrJoin({c.n_stages, c.block_size, int64_t{c.noise_token_id}, c.markov_rank}, ","),
+             " targets ", absl::StrJoin(c.target_layers, ","), "\n");
+}
+
 // What the weights mean, spelled one way, so that a config written with aliases has the same digest.
 std::string CanonicalConfig(const ModelConfig& c) {
   return Cat(
@@ -122,7 +130,7 @@ std::string CanonicalConfig(const ModelConfig& c) {
           {c.routed_scaling_factor, c.swiglu_limit, c.hc_eps, c.rms_norm_eps, c.rope_theta, c.compress_rope_theta,
            c.rope_factor, c.rope_beta_fast, c.rope_beta_slow},
           ",", [](std::string* out, double value) { absl::StrAppend(out, absl::Hex(std::bit_cast<uint64_t>(value))); }),
-      " experts ", c.expert_dtype, "\n");
+      " experts ", c.expert_dtype, "\n", CanonicalDspark(c.dspark));
 }
 
 Digest Combine(const ModelConfig& config, std::span<const UsedTensor> used, std::span<const ScanResult> results) {

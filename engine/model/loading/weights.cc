@@ -25,12 +25,19 @@ struct CheckpointStorage final : TensorSource {
   }
 };
 
-// transformers leaves the MTP module out, and DSpark checkpoints carry another draft module in its place. Both run
+// transformers leaves the draft module out, and a checkpoint may carry the other kind than its config says. Both run
 // without it. A module of which only some tensors are there is refused later, by the first that is missing.
-bool HasMtpModule(const CheckpointTensors& checkpoint) {
+void DropMissingDraftModule(const CheckpointTensors& checkpoint, ModelConfig& config) {
   const auto first = checkpoint.tensors.lower_bound("mtp.");
   const bool any = first != checkpoint.tensors.end() && first->first.starts_with("mtp.");
-  return any && !checkpoint.tensors.contains("mtp.0.main_proj.weight");
+  const bool is_dspark = checkpoint.tensors.contains("mtp.0.main_proj.weight");
+  if (!any || is_dspark) {
+    config.n_mtp_layers = 0;
+    config.compress_ratios.resize(static_cast<size_t>(config.n_layers));
+  }
+  if (!is_dspark) {
+    config.dspark = {};
+  }
 }
 
 std::vector<std::string> UnusedTensors(const CheckpointTensors& checkpoint, const std::vector<UsedTensor>& used) {
@@ -59,10 +66,7 @@ absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir
   opened.storage = std::make_shared<CheckpointStorage>();
   CheckpointTensors& checkpoint = opened.storage->checkpoint;
   ASSIGN_OR_RETURN(checkpoint, OpenCheckpoint(model_dir, config));
-  if (!HasMtpModule(checkpoint)) {
-    config.n_mtp_layers = 0;
-    config.compress_ratios.resize(static_cast<size_t>(config.n_layers));
-  }
+  DropMissingDraftModule(checkpoint, config);
   absl::StatusOr<BuiltWeights> built = BuildWeights(config, *opened.storage, opened.storage->owned);
   if (!built.ok()) {
     return Annotate(built.status(), model_dir.string());
@@ -71,6 +75,7 @@ absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir
   opened.used = std::move(built->used);
   opened.weights->unused_tensors = UnusedTensors(checkpoint, opened.used);
   opened.weights->storage = opened.storage;
+  opened.weights->from_files = true;
   return opened;
 }
 

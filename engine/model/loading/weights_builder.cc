@@ -32,6 +32,9 @@ class WeightsBuilder {
       ASSIGN_OR_RETURN(MtpWeights weights, Mtp(Cat("mtp.", i, "."), config_.ratio(config_.n_layers + i)));
       w.mtp.push_back(std::move(weights));
     }
+    if (config_.dspark.n_stages > 0) {
+      ASSIGN_OR_RETURN(w.dspark, Dspark());
+    }
     built.used = reader_.TakeUsed();
     return built;
   }
@@ -142,6 +145,30 @@ class WeightsBuilder {
     ASSIGN_OR_RETURN(m.norm, Norm(prefix + "norm", d));
     ASSIGN_OR_RETURN(m.hc_head, HeadSite(prefix + "hc_head"));
     return m;
+  }
+
+  // The first stage owns what feeds all of them, the last one the head.
+  absl::StatusOr<DsparkWeights> Dspark() {
+    const int64_t d = config_.hidden_size;
+    const DsparkConfig& dspark = config_.dspark;
+    const auto n_targets = static_cast<int64_t>(dspark.target_layers.size());
+    DsparkWeights w;
+    ASSIGN_OR_RETURN(w.main_proj, reader_.Quantized("mtp.0.main_proj", d, n_targets * d));
+    ASSIGN_OR_RETURN(w.main_norm, Norm("mtp.0.main_norm", d));
+    for (int64_t stage = 0; stage < dspark.n_stages; ++stage) {
+      ASSIGN_OR_RETURN(LayerWeights weights, Layer(Cat("mtp.", stage, "."), /*ratio=*/0, /*hash=*/false));
+      w.stages.push_back(std::move(weights));
+    }
+    const std::string last = Cat("mtp.", dspark.n_stages - 1, ".");
+    ASSIGN_OR_RETURN(w.norm, Norm(last + "norm", d));
+    ASSIGN_OR_RETURN(w.hc_head, HeadSite(last + "hc_head"));
+    ASSIGN_OR_RETURN(w.markov_w1, reader_.Plain(last + "markov_head.markov_w1", config_.vocab_size, dspark.markov_rank,
+                                                TensorRole::kEmbedding));
+    ASSIGN_OR_RETURN(w.markov_w2, reader_.Plain(last + "markov_head.markov_w2", config_.vocab_size, dspark.markov_rank,
+                                                TensorRole::kMatrix));
+    ASSIGN_OR_RETURN(w.confidence,
+                     reader_.Plain(last + "confidence_head.proj", 1, d + dspark.markov_rank, TensorRole::kMatrix));
+    return w;
   }
 
   const ModelConfig& config_;

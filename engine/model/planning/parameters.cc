@@ -73,6 +73,17 @@ class Counter {
     HeadSite();
   }
 
+  void DsparkExtras() {
+    const auto n_targets = static_cast<int64_t>(c_.dspark.target_layers.size());
+    const int64_t rank = c_.dspark.markov_rank;
+    Fp8(kAttention, c_.hidden_size, n_targets * c_.hidden_size);
+    Vector(2 * c_.hidden_size, 2);
+    HeadSite();
+    Add(kEmbedding, c_.vocab_size * rank, 0, 2);
+    Add(kHead, c_.vocab_size * rank, c_.vocab_size * rank, 2);
+    Vector(c_.hidden_size + rank, 2);
+  }
+
  private:
   void Add(Part part, int64_t total, int64_t active, int64_t bytes_each) {
     parts_[part].total += total;
@@ -160,10 +171,16 @@ ParameterTable CountParameters(const ModelConfig& config) {
     mtp.Layer(config.ratio(config.n_layers + i), /*hash=*/false);
     mtp.MtpExtras();
   }
+  for (int64_t i = 0; i < config.dspark.n_stages; ++i) {
+    mtp.Layer(/*ratio=*/0, /*hash=*/false);
+  }
+  if (config.dspark.n_stages > 0) {
+    mtp.DsparkExtras();
+  }
   ParameterTable table;
   table.parts.assign(main.parts().begin(), main.parts().end());
   table.main = main.Sum("main model");
-  table.mtp = mtp.Sum("MTP");
+  table.draft_module = mtp.Sum(config.dspark.n_stages > 0 ? "DSpark" : "MTP");
   return table;
 }
 

@@ -63,7 +63,12 @@ std::string Values(const ModelConfig& c) {
               c.max_positions,
               c.bos_token_id,
               c.eos_token_id,
-              c.expert_dtype}
+              c.expert_dtype,
+              c.dspark.n_stages,
+              c.dspark.block_size,
+              c.dspark.noise_token_id,
+              c.dspark.target_layers,
+              c.dspark.markov_rank}
       .dump();
 }
 
@@ -175,14 +180,51 @@ TEST(ModelConfig, HasFourBitExpertsUnlessItSaysOtherwise) {
   EXPECT_EQ(ParseModelConfig(config.dump())->expert_dtype, "fp8");
 }
 
-TEST(ModelConfig, OfDsparkHasNoMtpLayer) {
-  json config = MicroFlash();
-  config["dspark_block_size"] = 5;
-  config["compress_ratios"] = {0, 0, 4, 128, 4, 128, 0, 0, 0};
-  const auto parsed = ParseModelConfig(config.dump());
+json MicroDspark() {
+  std::ifstream in(testing::FixturePath("configs/micro-dspark") / "config.json");
+  return json::parse(in);
+}
+
+TEST(ModelConfig, OfDsparkHasItsModuleAndNoMtpLayer) {
+  const auto parsed = ParseModelConfig(MicroDspark().dump());
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->n_mtp_layers, 0);
-  EXPECT_EQ(parsed->compress_ratios.size(), 6U);
+  EXPECT_EQ(parsed->compress_ratios.size(), 5U);
+  EXPECT_EQ(parsed->dspark.n_stages, 3);
+  EXPECT_EQ(parsed->dspark.block_size, 5);
+  EXPECT_EQ(parsed->dspark.noise_token_id, 499U);
+  EXPECT_THAT(parsed->dspark.target_layers, ElementsAre(2, 3, 4));
+  EXPECT_EQ(parsed->dspark.markov_rank, 32);
+  // As the reference's own config has it, which names the stages.
+  json inference = MicroDspark();
+  inference.erase("num_nextn_predict_layers");
+  inference["compress_ratios"] = {0, 0, 4, 128, 4};
+  inference["n_mtp_layers"] = 3;
+  EXPECT_EQ(ParsedValues(inference), Values(*parsed));
+}
+
+TEST(ModelConfig, OfDsparkIsRefusedWhenItsModuleIsNotWhole) {
+  const auto refusal = [](const char* key, const json& value) {
+    json config = MicroDspark();
+    if (value.is_null()) {
+      config.erase(key);
+    } else {
+      config[key] = value;
+    }
+    const auto parsed = ParseModelConfig(config.dump());
+    EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument) << key;
+    return std::string(parsed.status().message());
+  };
+  for (const char* key : {"dspark_noise_token_id", "dspark_markov_rank", "dspark_target_layer_ids"}) {
+    EXPECT_THAT(refusal(key, nullptr), HasSubstr(key));
+  }
+  EXPECT_THAT(refusal("dspark_block_size", 65), HasSubstr("dspark_block_size"));
+  EXPECT_THAT(refusal("dspark_noise_token_id", 512), HasSubstr("dspark_noise_token_id"));
+  EXPECT_THAT(refusal("dspark_target_layer_ids", {2, 5}), HasSubstr("dspark_target_layer_ids"));
+  EXPECT_THAT(refusal("dspark_target_layer_ids", {3, 2}), HasSubstr("ascending"));
+  EXPECT_THAT(refusal("dspark_target_layer_ids", json::array()), HasSubstr("dspark_target_layer_ids"));
+  EXPECT_THAT(refusal("compress_ratios", {0, 0, 4, 128, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0}), HasSubstr("compress_ratios"));
+  EXPECT_THAT(refusal("compress_ratios", {0, 0, 4, 128, 4, 0, 4, 0}), HasSubstr("compress_ratios[6]"));
 }
 
 TEST(ModelConfig, TakesTheFirstOfSeveralEndTokens) {
@@ -232,7 +274,7 @@ const HostileConfig kHostileConfigs[] = {
     {"sliding_window", "1048576", {"sliding_window", "65536"}},
     {"compress_ratios", "", {"compress_ratios: missing"}},
     {"compress_ratios", "[0, 0, 4, 8, 4, 128, 0]", {"compress_ratios[3]: is 8, must be 0, 4 or 128"}},
-    {"compress_ratios", "[0, 0, 4, 128, 4, 128, 4]", {"compress_ratios[6]", "MTP"}},
+    {"compress_ratios", "[0, 0, 4, 128, 4, 128, 4]", {"compress_ratios[6]", "draft module"}},
     {"compress_ratios", "[0, 0, 4, -1, 4, 128, 0]", {"compress_ratios[3]"}},
     {"compress_ratios", R"("0,0,4")", {"compress_ratios", "list of integers"}},
     {"compress_ratios",

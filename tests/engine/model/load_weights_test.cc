@@ -34,6 +34,20 @@ TEST_P(EveryFixtureModel, LoadsWithEveryTensorUsedAndProgressThatEndsAtTheTotal)
 
 INSTANTIATE_TEST_SUITE_P(Models, EveryFixtureModel, ::testing::Values("demo", "micro-flash", "micro-pro", "micro-odd"));
 
+TEST(RandomWeights, HoldADsparkModule) {
+  const auto config = LoadModelConfig(testing::FixturePath("configs/micro-dspark"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto weights = MakeRandomModelWeights(*config, 7);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_TRUE((*weights)->mtp.empty());
+  ASSERT_TRUE((*weights)->dspark.has_value());
+  const DsparkWeights& dspark = *(*weights)->dspark;
+  EXPECT_EQ(dspark.stages.size(), 3U);
+  EXPECT_EQ(dspark.main_proj.cols, 3 * config->hidden_size);
+  EXPECT_EQ(dspark.markov_w2.rows, config->vocab_size);
+  EXPECT_EQ(dspark.confidence.cols, config->hidden_size + 32);
+}
+
 TEST(RandomWeights, AreEqualForEqualSeedsAndHoldTheShapesOfTheConfig) {
   const auto config = LoadModelConfig(testing::ModelPath("micro-flash"));
   ASSERT_TRUE(config.ok()) << config.status();

@@ -25,11 +25,11 @@ TEST(CountParameters, GivesThePublishedTotals) {
   const ParameterTable flash = CountParameters(Config("flash"));
   const ParameterTable pro = CountParameters(Config("pro"));
   EXPECT_EQ(flash.main.total, 284'332'240'471);
-  EXPECT_EQ(flash.mtp.total, 6'610'048'891);
+  EXPECT_EQ(flash.draft_module.total, 6'610'048'891);
   EXPECT_EQ(pro.main.total, 1'572'997'201'763);
-  EXPECT_EQ(pro.mtp.total, 25'840'145'979);
+  EXPECT_EQ(pro.draft_module.total, 25'840'145'979);
   EXPECT_NEAR(Billions(flash.main.total), 284.33, 5e-3);
-  EXPECT_NEAR(Billions(pro.main.total + pro.mtp.total), 1598.84, 5e-3);
+  EXPECT_NEAR(Billions(pro.main.total + pro.draft_module.total), 1598.84, 5e-3);
   EXPECT_NEAR(Billions(flash.main.active), 13.268, 5e-4);
   EXPECT_NEAR(Billions(pro.main.active), 48.849, 5e-4);
 }
@@ -48,7 +48,7 @@ TEST(CountParameters, GivesTheStoredBytesOfEveryFixtureModel) {
       }
     }
     const ParameterTable table = CountParameters(*LoadModelConfig(testing::ModelPath(model)));
-    EXPECT_EQ(table.main.stored_bytes + table.mtp.stored_bytes, stored) << model;
+    EXPECT_EQ(table.main.stored_bytes + table.draft_module.stored_bytes, stored) << model;
   }
 }
 

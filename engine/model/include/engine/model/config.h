@@ -16,6 +16,18 @@ enum class Numerics { kNative, kFp32 };
 
 std::string_view NumericsName(Numerics numerics);  // "native" | "fp32"
 
+// Tokens of a sequence that may be taken back, at most.
+inline constexpr int64_t kDraftTokensLimit = 64;
+
+// The draft module of DSpark checkpoints, which take it in place of MTP layers. It drafts blocks of tokens.
+struct DsparkConfig {
+  int64_t n_stages = 0;                // one for every compress_ratio after the layers', or n_mtp_layers; 0 = no module
+  int64_t block_size = 0;              // dspark_block_size
+  uint32_t noise_token_id = 0;         // dspark_noise_token_id
+  std::vector<int64_t> target_layers;  // dspark_target_layer_ids, ascending
+  int64_t markov_rank = 0;             // dspark_markov_rank
+};
+
 // config.json of a DeepSeek-V4 checkpoint. Field comments name the key; other spellings are accepted too
 // (docs/checkpoints.md).
 struct ModelConfig {
@@ -53,6 +65,7 @@ struct ModelConfig {
   double rope_beta_fast = 32.0;
   double rope_beta_slow = 1.0;
   int64_t max_positions = 0;  // max_position_embeddings
+  DsparkConfig dspark;
   uint32_t bos_token_id = 0;
   uint32_t eos_token_id = 1;
   std::string expert_dtype = "fp4";  // "fp4" | "fp8"

@@ -25,16 +25,30 @@ struct KvComponent {
   size_t offset;      // of row 0 in the block
 };
 
+// Where a compressor keeps what later entries need of positions, fp32 pairs of value a and gate g, g with ape added:
+// a ring of n_rows rows by position % n_rows, a [n_rows, coff * d] and then g.
+struct CarryRing {
+  size_t offset = 0;  // in the state slot
+  int64_t n_rows = 0;
+};
+
 // Byte layout of KV blocks and state slots, computed from the config; nothing of Flash or Pro is fixed here.
+//
+// A slot can be taken back: everything in it is a ring by position, with n_draft_max rows more than the next token
+// needs. So a slot into which n tokens were written holds every state from n - n_draft_max tokens on, and going back
+// is to continue from there: nothing is copied or undone. n_draft_max shows in the size of a slot only, never in what
+// is exported, in blocks or in Describe().
 //
 // Native records: entry and window row = FP8 [nope_dim] | BF16 [rope_dim] | UE8M0 [ceil(nope_dim/64)] | pad to 8 bytes;
 // index key = FP4 [index_head_dim/2] | UE8M0 [index_head_dim/32]. fp32 records: F32 [width].
 class KvLayout {
  public:
-  KvLayout(const ModelConfig& config, Numerics numerics);
+  // REQUIRES: 0 <= n_draft_max <= kDraftTokensLimit.
+  KvLayout(const ModelConfig& config, Numerics numerics, int64_t n_draft_max = 0);
 
   Numerics numerics() const { return numerics_; }
-  int64_t window() const { return config_.window; }
+  int64_t n_draft_max() const { return n_draft_max_; }
+  int64_t window_rows() const { return config_.window + n_draft_max_; }
   int64_t index_head_dim() const { return config_.index_head_dim; }
   size_t block_bytes() const { return block_bytes_; }
   size_t state_bytes() const { return state_bytes_; }
@@ -47,15 +61,10 @@ class KvLayout {
   // Stable text of the table, hashed into the KV fingerprint.
   std::string Describe() const;
 
-  // State slot offsets. Window: `window` rows, ring by position % window. Carry: what a compressor keeps of a group
-  // that is not complete yet, fp32 pairs of value a and gate g, g with ape added.
-  struct CarryOffsets {
-    size_t rows = 0;      // current rows a: [ratio, coff*d] then g: [ratio, coff*d]; row = position % ratio
-    size_t previous = 0;  // ratio 4: previous half a: [4, d] then g: [4, d]
-  };
+  // Of a layer's window in the state slot: a ring of window_rows() records by position % window_rows().
   size_t WindowOffset(int64_t layer) const { return window_offsets_[static_cast<size_t>(layer)]; }
-  CarryOffsets EntryCarry(int64_t layer) const { return entry_carry_[static_cast<size_t>(layer)]; }
-  CarryOffsets IndexCarry(int64_t layer) const { return index_carry_[static_cast<size_t>(layer)]; }
+  CarryRing EntryCarry(int64_t layer) const { return entry_carry_[static_cast<size_t>(layer)]; }
+  CarryRing IndexCarry(int64_t layer) const { return index_carry_[static_cast<size_t>(layer)]; }
   // With MTP layers: the final streams of the last position, F32 [hc_mult, D].
   size_t MtpStreamsOffset() const { return mtp_streams_offset_; }
   size_t MtpStreamsBytes() const;
@@ -64,7 +73,7 @@ class KvLayout {
   void ResetState(std::byte* slot) const;
 
   // What must be kept to continue after n_tokens, in logical (never ring) order; the same bytes whatever the history
-  // of the slot. Size depends on n_tokens only.
+  // of the slot. Size depends on n_tokens only. n_tokens may be lower than what was written, by n_draft_max at most.
   size_t StateExportBytes(int64_t n_tokens) const;
   void ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const;
   // INVALID_ARGUMENT when the size is not StateExportBytes(n_tokens).
@@ -74,17 +83,21 @@ class KvLayout {
   void ClearTail(std::byte* block, int64_t n_tokens_in_block) const;
 
  private:
-  struct CarryShape {
-    size_t offset;
+  struct Carry {
+    CarryRing ring;
     int ratio;
+    int64_t d;
     int64_t width;  // coff * d
-    bool has_previous;
   };
+  CarryRing AddCarry(int ratio, int64_t d);
+  template <typename Visit>
+  static void VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& visit);
   template <typename Visit>
   void VisitLive(int64_t n_tokens, const Visit& visit) const;
 
   ModelConfig config_;
   Numerics numerics_;
+  int64_t n_draft_max_ = 0;
   int64_t entry_bytes_ = 0;
   int64_t index_key_bytes_ = 0;
   size_t block_bytes_ = 0;
@@ -93,9 +106,9 @@ class KvLayout {
   std::vector<int> entries_of_layer_;  // index into components_, -1 = none
   std::vector<int> index_keys_of_layer_;
   std::vector<size_t> window_offsets_;  // per layer, MTP layers included
-  std::vector<CarryOffsets> entry_carry_;
-  std::vector<CarryOffsets> index_carry_;
-  std::vector<CarryShape> carries_;
+  std::vector<CarryRing> entry_carry_;
+  std::vector<CarryRing> index_carry_;
+  std::vector<Carry> carries_;
   size_t mtp_streams_offset_ = 0;
 };
 

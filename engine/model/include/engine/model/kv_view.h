@@ -16,7 +16,7 @@ class KvView {
   KvView(const ModelConfig& config, const KvLayout& layout, std::span<std::byte* const> blocks, const std::byte* state)
       : config_(config), layout_(layout), blocks_(blocks), state_(state) {}
 
-  // [min(n_tokens, window), head_dim] in ring order: the row of position p is p % window.
+  // [min(n_tokens, window), head_dim] in the order of a ring of window rows: position p is row p % window.
   std::vector<float> WindowRing(int64_t layer, int64_t n_tokens) const;
   std::vector<float> Entries(int64_t layer, int64_t n_entries) const;    // [n_entries, head_dim]
   std::vector<float> IndexKeys(int64_t layer, int64_t n_entries) const;  // [n_entries, index_head_dim]

@@ -20,10 +20,12 @@ enum class WantLogits : uint8_t { kNone, kLast, kAll };
 
 // One sequence's part of a step: tokens [n_past, n_past + tokens.size()).
 struct SequenceChunk {
-  int64_t n_past = 0;                  // tokens already processed into blocks and state
+  // Tokens already processed into blocks and state. May be up to ModelOptions::n_draft_max lower than what ever was:
+  // then the last ones are taken back, and all is as if they had never been there.
+  int64_t n_past = 0;
   std::span<const uint32_t> tokens;    // at least one; each < vocab_size
   std::span<std::byte* const> blocks;  // block i covers tokens [256 i, 256 (i+1)); covers n_past + tokens.size()
-  std::byte* state = nullptr;          // state slot holding n_past tokens
+  std::byte* state = nullptr;          // state slot
   WantLogits want_logits = WantLogits::kLast;
 };
 
@@ -55,6 +57,9 @@ struct ModelOptions {
   Numerics numerics = Numerics::kNative;
   int n_threads = 1;
   bool run_mtp = false;
+  // Tokens that a sequence may be taken back, 0 to kDraftTokensLimit: rows of slack in every state slot. No bit of any
+  // result depends on it.
+  int64_t n_draft_max = 0;
   std::string kernels;  // one of AvailableKernels(); empty = the first
   // The largest step that is prepared for: memory for it is set aside once. A larger one makes the model set aside
   // more.
@@ -78,6 +83,7 @@ inline constexpr int kNumericsRevision = 2;
 class Model {
  public:
   // `transport` must outlive the model; every shard of the group calls Forward the same number of times.
+  // INVALID_ARGUMENT: an option is out of its bounds.
   // FAILED_PRECONDITION: this machine does not have the kernels asked for, or they compute other bits.
   static absl::StatusOr<std::unique_ptr<Model>> Create(std::shared_ptr<const ModelWeights> weights,
                                                        const ModelOptions& options, ExpertTransport& transport);

@@ -22,7 +22,7 @@ struct ParameterPart {
 struct ParameterTable {
   std::vector<ParameterPart> parts;  // of the main model
   ParameterPart main;                // their sum
-  ParameterPart mtp;                 // all MTP layers; shares embedding and head with the main model
+  ParameterPart draft_module;        // by its name, "MTP" or "DSpark"; shares embedding and head with the main model
 };
 
 ParameterTable CountParameters(const ModelConfig& config);

@@ -99,6 +99,19 @@ struct MtpWeights {
   HyperConnection hc_head;
 };
 
+// The draft module of DSpark checkpoints: stages of sliding layers over a projection of the main model's streams, and a
+// head in which every token of a block is scored by the one before.
+struct DsparkWeights {
+  Matrix main_proj;              // FP8 [D, n_targets * D]
+  std::vector<float> main_norm;  // [D]
+  std::vector<LayerWeights> stages;
+  std::vector<float> norm;  // [D]
+  HyperConnection hc_head;
+  Matrix markov_w1;   // BF16 [vocab, markov_rank]
+  Matrix markov_w2;   // BF16 [vocab, markov_rank]
+  Matrix confidence;  // BF16 [1, D + markov_rank]
+};
+
 // Owns the mapped files; every Matrix points into them.
 struct ModelWeights {
   ModelConfig config;
@@ -108,12 +121,14 @@ struct ModelWeights {
   HyperConnection hc_head;
   std::vector<LayerWeights> layers;
   std::vector<MtpWeights> mtp;
+  std::optional<DsparkWeights> dspark;
   // SHA-256 over the config's values and, in order of official name, every used tensor's name, dtype, shape and the
   // SHA-256 of its bytes. Aliases, sharding and tensors that are not used do not change it.
   std::array<uint8_t, 32> digest{};
   // Tensors of the files that the config does not ask for, at most the first thousand. They are tolerated.
   std::vector<std::string> unused_tensors;
   std::shared_ptr<const void> storage;  // keeps the mappings (or generated buffers) alive
+  bool from_files = false;              // matrices lie in mapped files, whose pages the kernel may drop and read again
 };
 
 struct LoadProgress {
@@ -123,9 +138,9 @@ struct LoadProgress {
 
 // Maps and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
 // its official name or an accepted synonym (docs/checkpoints.md). Names what is wrong. Calls `progress` (may be null)
-// as bytes are digested. A checkpoint without any MTP tensor (or with DSpark's draft module in its place) loads with
-// n_mtp_layers 0. NaN in a weight or scale is refused. INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is
-// missing.
+// as bytes are digested. A checkpoint without any tensor of the draft module that its config names (or with another one
+// in its place) loads without: with n_mtp_layers, or dspark.n_stages, 0. NaN in a weight or scale is refused.
+// INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
 absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
     const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
 

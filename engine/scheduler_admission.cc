@@ -1,0 +1,222 @@
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "scheduler.h"
+#include "sequence_list.h"
+
+namespace longshelf::engine {
+
+// One flow's waiting sequences in order of arrival, and how many of them were tried in vain.
+struct Scheduler::Candidates {
+  const Flow* flow;
+  std::vector<Sequence*> sequences;
+  size_t next = 0;
+};
+
+std::vector<Scheduler::Candidates> Scheduler::CandidatesByFlow() const {
+  std::vector<Candidates> out;
+  std::unordered_map<const Flow*, size_t> index;  // looked up only
+  for (const auto& sequence : waiting_) {
+    const auto [it, is_new] = index.try_emplace(sequence->flow, out.size());
+    if (is_new) out.push_back({sequence->flow, {}});
+    out[it->second].sequences.push_back(sequence.get());
+  }
+  return out;
+}
+
+void Scheduler::Admit(StepPlan& plan) {
+  if (nothing_changed_ || someone_lacks_room_) return;
+  nothing_changed_ = true;
+  std::vector<Candidates> flows = CandidatesByFlow();
+  std::vector<Sequence*> blocked;
+  while (true) {
+    std::erase_if(flows, [](const Candidates& flow) { return flow.next == flow.sequences.size(); });
+    if (flows.empty()) return;
+    Candidates& flow = *std::min_element(flows.begin(), flows.end(), [](const Candidates& a, const Candidates& b) {
+      return FairShare::IsNextBefore(*a.flow, *b.flow);
+    });
+    Sequence& sequence = *flow.sequences[flow.next++];
+    if (!HasFreeSlot()) {
+      MoveOutForFairness(*sequence.flow);
+      nothing_changed_ = false;  // who runs is not all it depends on
+      return;
+    }
+    if (ContinuesLeaving(sequence)) {
+      nothing_changed_ = false;
+      continue;
+    }
+    std::optional<Home> home = ChooseHome(sequence);
+    if (!home.has_value()) {
+      if (blocked.size() >= kBypassesMax || sequence.n_bypassed >= kBypassesMax) return;
+      blocked.push_back(&sequence);
+      continue;
+    }
+    for (Sequence* passed : blocked) ++passed->n_bypassed;
+    InsertByArrival(running_, TakeFrom(waiting_, sequence));
+    Place(sequence, *std::move(home), plan);
+  }
+}
+
+bool Scheduler::HasFreeSlot() const {
+  if (running_.size() >= config_.n_sequences_max) return false;
+  return std::any_of(free_slots_.begin(), free_slots_.end(), [](const auto& slots) { return !slots.empty(); });
+}
+
+// What it would resume from is still in the slot of a sequence that is about to leave: next step it is in the cache.
+bool Scheduler::ContinuesLeaving(const Sequence& sequence) const {
+  if (sequence.no_cache_read || !cache_.enabled()) return false;
+  return std::any_of(leaving_.begin(), leaving_.end(), [&](const Leaving& leaving) {
+    const Sequence& before = *leaving.sequence;
+    const auto n_blocks = static_cast<size_t>(before.n_past / kBlockTokens);
+    if (!before.publishes || sequence.n_given <= before.n_past || before.chain.root() != sequence.chain.root() ||
+        before.chain.keys().size() < n_blocks) {
+      return false;
+    }
+    if (n_blocks > 0 && before.chain.keys()[n_blocks - 1] != sequence.chain.keys()[n_blocks - 1]) return false;
+    const auto tail = static_cast<std::ptrdiff_t>(n_blocks) * kBlockTokens;
+    return std::equal(before.tokens.begin() + tail, before.tokens.begin() + before.n_past,
+                      sequence.tokens.begin() + tail);
+  });
+}
+
+// Every slot is taken and `flow` is next. When another flow runs more than its share even with one less, its latest
+// arrival gives its place up.
+void Scheduler::MoveOutForFairness(const Flow& flow) {
+  if (!leaving_.empty()) return;  // their slots come first
+  const auto share = [](const Flow& of, uint32_t n_running) { return n_running / FairShare::Weight(of.tier); };
+  Sequence* victim = nullptr;
+  for (const auto& sequence : running_) {  // the latest of the flow that runs most, of those that may be preempted
+    const Flow& other = *sequence->flow;
+    if (share(other, other.n_running - 1) < share(flow, flow.n_running + 1)) continue;
+    if (sequence->is_importing() || IsEarliestOnShard(*sequence)) continue;
+    if (victim != nullptr && share(*victim->flow, victim->flow->n_running) > share(other, other.n_running)) continue;
+    victim = sequence.get();
+  }
+  if (victim != nullptr) MoveOut(*victim);
+}
+
+std::optional<Scheduler::Home> Scheduler::ChooseHome(const Sequence& sequence) const {
+  std::optional<Home> best;
+  for (int shard = 0; shard < shape_.n_shards; ++shard) {
+    std::optional<Home> home = TryShard(sequence, shard);
+    if (home.has_value() && (!best.has_value() || home->cost < best->cost)) best = std::move(home);
+  }
+  return best;
+}
+
+std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int shard) const {
+  if (free_slots_[static_cast<size_t>(shard)].empty()) return std::nullopt;
+  Home home;
+  home.shard = shard;
+  const int64_t n_reusable = sequence.n_given - 1;  // the last token is always computed
+  if (!sequence.no_cache_read) {
+    home.match = cache_.Match(shard, sequence.chain, sequence.tokens, n_reusable);
+    home.n_tokens_reused = home.match.n_tokens;
+    const RestoredPrefix* restored = sequence.restored.get();
+    if (restored != nullptr && restored->n_tokens > home.match.n_tokens &&
+        restored->first_block <= home.match.n_blocks) {
+      home.uses_restored = true;
+      home.n_tokens_reused = restored->n_tokens;
+    }
+    home.n_blocks_local = std::min(home.match.n_blocks, home.n_tokens_reused / kBlockTokens);
+  }
+  const BlockPool& pool = cache_.pool(shard);
+  int64_t n_needed = BlocksAtAdmission(sequence) - home.n_blocks_local;
+  for (int64_t i = 0; i < home.n_blocks_local; ++i) {
+    // Held from now on, so no longer there to be handed out.
+    if (!pool.is_held(*pool.Find(sequence.chain.keys()[static_cast<size_t>(i)]))) ++n_needed;
+  }
+  if (n_needed > static_cast<int64_t>(pool.n_available() - pool.n_promised())) return std::nullopt;
+  home.cost = sequence.n_given - home.n_tokens_reused +
+              kTokensPerRunning * static_cast<int64_t>(n_running_[static_cast<size_t>(shard)]);
+  return home;
+}
+
+void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
+  const auto shard = static_cast<size_t>(home.shard);
+  const uint16_t slot = *free_slots_[shard].begin();
+  free_slots_[shard].erase(slot);
+  ++n_running_[shard];
+  ++sequence.flow->n_running;
+  sequence.slot = {static_cast<uint16_t>(home.shard), slot};
+  plan.open_slots.push_back(
+      {sequence.slot, sequence.sampling, {sequence.tokens.begin() + sequence.n_prompt, sequence.tokens.end()}});
+
+  BlockPool& pool = cache_.pool(home.shard);
+  for (int64_t i = 0; i < home.n_blocks_local; ++i) {
+    const uint32_t block = *pool.Find(sequence.chain.keys()[static_cast<size_t>(i)]);
+    pool.Hold(block);
+    sequence.blocks.Append(block);
+  }
+  sequence.n_published = home.n_blocks_local;
+  sequence.n_promised = static_cast<uint32_t>(BlocksAtAdmission(sequence) - home.n_blocks_local);
+  pool.Promise(sequence.n_promised);
+
+  sequence.n_past = home.n_tokens_reused;
+  if (home.match.n_blocks * kBlockTokens > home.n_tokens_reused) {
+    sequence.common_prefix = home.match.n_blocks * kBlockTokens;
+  }
+  Started started{.n_prompt_tokens = static_cast<uint32_t>(sequence.n_prompt),
+                  .n_cached_local = 0,
+                  .n_cached_store = 0,
+                  .miss_reason = MissReason(sequence, home)};
+  const int64_t n_cached = std::min(home.n_tokens_reused, sequence.n_prompt);
+  const int64_t n_local = home.uses_restored ? std::min(home.n_blocks_local * kBlockTokens, n_cached) : n_cached;
+  started.n_cached_local = static_cast<uint32_t>(n_local);
+  started.n_cached_store = static_cast<uint32_t>(n_cached - n_local);
+  if (home.uses_restored) {
+    TakeRestored(sequence, home);
+  } else if (home.match.checkpoint != nullptr) {
+    cache_.TouchCheckpoint(home.match.checkpoint->key);
+    sequence.resume_from = std::move(home.match.checkpoint);
+  }
+  GrowTo(sequence, sequence.n_past);
+  if (home.uses_restored) {
+    for (size_t i = 0; i < sequence.block_imports.size(); ++i) {
+      sequence.block_imports[i].first = sequence.blocks[static_cast<size_t>(home.n_blocks_local) + i];
+    }
+  }
+  sequence.restored.reset();
+  if (!std::exchange(sequence.started, true)) sequence.Emit(std::move(started));
+}
+
+int64_t Scheduler::BlocksAtAdmission(const Sequence& sequence) const {
+  return std::min(sequence.n_blocks_max(), BlocksFor(sequence.n_given + config_.admission_headroom_tokens));
+}
+
+// Turns RestoredPrefix into imports; their blocks are not allocated yet.
+void Scheduler::TakeRestored(Sequence& sequence, const Home& home) {
+  RestoredPrefix& restored = *sequence.restored;
+  auto checkpoint = std::make_shared<Checkpoint>();
+  checkpoint->key = sequence.chain.KeyAt(sequence.tokens, restored.n_tokens);
+  checkpoint->parent = sequence.chain.ParentAt(restored.n_tokens);
+  checkpoint->n_tokens = restored.n_tokens;
+  checkpoint->state = std::move(restored.state);
+  if (restored.n_tokens % kBlockTokens != 0) {
+    checkpoint->tail = std::move(restored.blocks.back());
+    restored.blocks.pop_back();
+  }
+  for (auto i = static_cast<size_t>(home.n_blocks_local - restored.first_block); i < restored.blocks.size(); ++i) {
+    sequence.block_imports.emplace_back(0, std::move(restored.blocks[i]));
+  }
+  sequence.resume_from = std::move(checkpoint);
+  sequence.restored_from_store = true;
+}
+
+std::string Scheduler::MissReason(const Sequence& sequence, const Home& home) const {
+  const int64_t n_reusable = sequence.n_given - 1;
+  if (home.n_tokens_reused >= n_reusable) return "";
+  if (sequence.no_cache_read) return "disabled";
+  if (!sequence.store_miss_reason.empty()) return sequence.store_miss_reason;
+  if (sequence.restored != nullptr && !home.uses_restored && sequence.restored->n_tokens > home.match.n_tokens) {
+    return "evicted";  // local blocks that the restored part builds on
+  }
+  if (home.uses_restored) return "diverged";
+  return std::string(cache_.MissReason(sequence.chain, sequence.tokens, home.match, n_reusable));
+}
+
+}  // namespace longshelf::engine
