@@ -53,8 +53,9 @@ ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max) {
   ApiError error;
   error.code = "context_length_exceeded";
   error.param = "messages";
-  error.message = absl::StrCat("the prompt has at least ", n_prompt_tokens_at_least, " tokens; the context holds ",
-                               n_context_max, " tokens of prompt and output: shorten the prompt");
+  error.message =
+      absl::StrCat("the prompt has at least ", n_prompt_tokens_at_least, " tokens; the context holds ", n_context_max,
+                   " tokens of prompt and output, so at most ", n_context_max - 1, " of prompt: shorten the prompt");
   return error;
 }
 

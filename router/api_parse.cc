@@ -263,7 +263,7 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
 }  // namespace
 
 std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits) {
-  simdjson::dom::parser parser(limits.sizes.body_bytes + simdjson::SIMDJSON_PADDING);
+  simdjson::dom::parser parser;
   if (body.empty()) return NotJson("is empty: send a JSON object");
   if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
   simdjson::dom::element root;

@@ -47,6 +47,9 @@ class Completion::Choice final : public StreamObserver {
   void OnStarted(const StreamStarted& started) override {
     if (!owner_.ended_) owner_.OnChoiceStarted(started);
   }
+  void OnProgress(const PrefillProgress& progress) override {
+    if (!owner_.ended_ && number_ == 0) owner_.sink_.OnProgress(progress);
+  }
   void OnToken(const OutputToken& token) override {
     if (owner_.ended_) return;
     const absl::Time now = owner_.clock_.Now();

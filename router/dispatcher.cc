@@ -113,6 +113,7 @@ void Dispatcher::OnWorkerUpdate(size_t worker, const WorkerUpdate& update) {
   if (update.snapshot) w.index.Clear();
   for (const IndexedCheckpoint& checkpoint : update.gained) w.index.Add(checkpoint);
   for (const BlockKey& key : update.lost) w.index.Remove(key);
+  if (update.load.n_steps != w.load.n_steps) w.last_step_at = clock_.Now();
   w.load = update.load;
   PumpQueue();
 }
@@ -207,7 +208,8 @@ void Dispatcher::ExpireQueue(absl::Time now) {
 void Dispatcher::LeaveStalledWorkers(absl::Time now) {
   std::vector<StatePtr> stalled;
   for (const StatePtr& stream : running_) {
-    if (now - stream->last_event >= config_.stall_timeout) stalled.push_back(stream);
+    const absl::Time last_sign = std::max(stream->last_event, workers_[stream->worker].last_step_at);
+    if (now - last_sign >= config_.stall_timeout) stalled.push_back(stream);
   }
   for (const StatePtr& stream : stalled) {
     if (stream->phase == StreamState::Phase::kRunning && !stream->paused()) {

@@ -48,6 +48,8 @@ HttpReply ErrorReply(const ApiError& error) {
   return reply;
 }
 
+constexpr size_t kProgressBacklogBytes = 4096;
+
 std::string RequestIdOf(const HttpRequest& request) {
   return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
 }
@@ -81,10 +83,8 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
 
   void Tick(absl::Time now) {
-    // Until a worker has begun, an answer in one piece can still have the status of its error.
-    if (stream_ == nullptr && !(whole_ && begun_)) return;
-    const bool owes_head = stream_ != nullptr && !head_sent_;
-    if (now - last_write_at_ < (owes_head ? api_.config_.head_delay_max : api_.config_.keep_alive_interval)) return;
+    if (stream_ == nullptr && whole_ == nullptr) return;
+    if (now - last_write_at_ < SilenceMax()) return;
     SendHead();
     // JSON may have blank lines in front.
     Write(stream_ ? ": keep-alive\n\n" : "\n");
@@ -115,6 +115,13 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     stream_->AnsweredBy(api_.core_.system_fingerprint());
     SendHead();
     SendOpening();
+  }
+
+  void OnProgress(const PrefillProgress& progress) override {
+    // A client that does not read needs no more of them: the next one says it all.
+    if (whole_ || exchange_->unsent_bytes() > kProgressBacklogBytes) return;
+    SendHead();
+    Write(absl::StrCat(": prefill ", progress.n_done, "/", progress.n_total, "\n\n"));
   }
 
   void OnDelta(uint32_t choice, const ChoiceDelta& delta) override {
@@ -165,6 +172,13 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
 
  private:
+  absl::Duration SilenceMax() const {
+    const HttpApiConfig& config = api_.config_;
+    if (stream_ != nullptr) return head_sent_ ? config.keep_alive_interval : config.head_delay_max;
+    // Until a worker has begun, an answer in one piece can still have the status of its error.
+    return begun_ || head_sent_ ? config.keep_alive_interval : config.whole_silence_max;
+  }
+
   HttpReply WithId(HttpReply reply) const {
     reply.headers.emplace_back("x-request-id", request_id_);
     return reply;

@@ -16,12 +16,18 @@ namespace http = boost::beast::http;
 namespace {
 
 constexpr size_t kReadChunkBytes = size_t{16} << 10;
+constexpr size_t kBodyTimeoutBytes = size_t{1} << 20;  // HttpServerConfig::body_timeout is for so many
 constexpr size_t kLowWaterBytes = size_t{64} << 10;
 constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
 
 std::string_view ReasonPhrase(int status) {
   const auto phrase = http::obsolete_reason(static_cast<http::status>(status));
   return {phrase.data(), phrase.size()};
+}
+
+std::string BodyTooLarge(const HttpServerConfig& config) {
+  return absl::StrCat("the request body is larger than ", config.body_bytes_max,
+                      " bytes, the server's limit: send less, or start the router with a larger --body-max");
 }
 
 std::string HeaderValue(const http::request<http::string_body>& message, std::string_view name) {
@@ -100,7 +106,7 @@ void HttpConnection::OnHeaderComplete(size_t n_header_bytes) {
   ErrorCode error;
   parser_->put(asio::buffer(block.data(), block.size()), error);
   if (error == http::error::body_limit) {
-    return Refuse(413, absl::StrCat("the request body is larger than ", config_.body_bytes_max, " bytes"));
+    return Refuse(413, BodyTooLarge(config_));
   }
   if ((error && error != http::error::need_more) || !parser_->is_header_done()) {
     return Refuse(400, "the request's headers are malformed");
@@ -118,8 +124,17 @@ void HttpConnection::OnHeaderComplete(size_t n_header_bytes) {
   if (absl::EqualsIgnoreCase(expect, "100-continue") && !parser_->is_done() && received_.empty()) {
     Send("HTTP/1.1 100 Continue\r\n\r\n");
   }
-  ArmTimer(config_.body_timeout, &HttpConnection::Close);
+  n_body_read_ = 0;
+  AllowMoreBody();
   ReadBody();
+}
+
+void HttpConnection::AllowMoreBody() { ArmTimer(config_.body_timeout, &HttpConnection::OnBodyTimeout); }
+
+void HttpConnection::OnBodyTimeout() {
+  body_given_up_ = true;
+  Refuse(408, absl::StrCat("the request body came too slowly: ", absl::FormatDuration(config_.body_timeout),
+                           " are allowed for each MiB; send it faster, or less of it"));
 }
 
 void HttpConnection::ReadBody() {
@@ -129,7 +144,7 @@ void HttpConnection::ReadBody() {
     received_.erase(0, n_used);
     if (error == http::error::need_more) break;
     if (error == http::error::body_limit) {
-      return Refuse(413, absl::StrCat("the request body is larger than ", config_.body_bytes_max, " bytes"));
+      return Refuse(413, BodyTooLarge(config_));
     }
     if (error) return Refuse(400, "the request body is malformed");
   }
@@ -138,7 +153,10 @@ void HttpConnection::ReadBody() {
   if (received_.size() > kSizeLimits.header_bytes) return Refuse(400, "the request body is malformed");
   socket_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t n) {
     if (self->closed_) return;
+    if (self->body_given_up_) return;
     if (error) return self->Close();
+    const size_t n_before = std::exchange(self->n_body_read_, self->n_body_read_ + n);
+    if (n_before / kBodyTimeoutBytes != self->n_body_read_ / kBodyTimeoutBytes) self->AllowMoreBody();
     self->received_.append(self->read_chunk_.data(), n);
     self->ReadBody();
   });

@@ -51,6 +51,8 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   void OnHeaderBytes();
   void OnHeaderComplete(size_t n_header_bytes);
   void ReadBody();
+  void AllowMoreBody();
+  void OnBodyTimeout();
   void OnRequestComplete();
   void Refuse(int status, const std::string& why);
   void ReplyAndClose(HttpReply reply);
@@ -76,6 +78,7 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   boost::asio::steady_timer write_timer_;
   std::vector<char> read_chunk_;
   std::string received_;  // not yet consumed
+  size_t n_body_read_ = 0;
   std::optional<Parser> parser_;
   HttpExchangeObserver* observer_ = nullptr;
 
@@ -90,6 +93,7 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   bool keep_alive_ = false;
   bool http_1_0_ = false;
   bool watching_ = false;
+  bool body_given_up_ = false;  // it was too slow; what still comes is discarded
   bool closed_ = false;
 };
 

@@ -10,11 +10,11 @@
 #include <chrono>
 #include <deque>
 #include <future>
+#include <set>
 
 #include "common/ids.h"
 #include "inference_convert_service.h"
 #include "longshelf/v1/inference.grpc.pb.h"
-#include "proto/channel_settings.h"
 #include "proto/grpc_status.h"
 
 namespace longshelf::router {
@@ -24,12 +24,23 @@ namespace asio = boost::asio;
 
 constexpr size_t kPauseAboveReplies = 256;
 constexpr size_t kResumeBelowReplies = 64;
+constexpr int kKeepaliveIntervalMs = 30'000;
+constexpr int kKeepaliveTimeoutMs = 20'000;
+
+// A call that must not be silent for long.
+class Ticked {
+ public:
+  virtual ~Ticked() = default;
+  virtual void Tick(absl::Time now) = 0;
+};
 
 // What the calls of the service share.
 struct Shared {
   const KeyRing& keys;
   RequestCore& core;
   asio::io_context& loop;
+  const absl::Duration keep_alive_interval;
+  std::set<Ticked*> open = {};  // calls being answered; loop only
 };
 
 std::string Metadata(const grpc::CallbackServerContext& context, const char* name) {
@@ -63,10 +74,14 @@ class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
 
 // One streamed answer. gRPC's callbacks only post; everything else happens on the loop, one write in flight.
 template <typename Request, typename Reply>
-class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public RequestSink {
+class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public RequestSink, public Ticked {
  public:
   AnswerStream(Shared& shared, Tenant tenant, Request request)
-      : shared_(shared), work_(shared.loop.get_executor()), tenant_(std::move(tenant)), request_(std::move(request)) {}
+      : shared_(shared),
+        work_(shared.loop.get_executor()),
+        tenant_(std::move(tenant)),
+        request_(std::move(request)),
+        last_write_at_(shared.core.clock().Now()) {}
 
   static AnswerStream* Start(Shared& shared, Tenant tenant, Request request) {
     auto stream = std::make_shared<AnswerStream>(shared, std::move(tenant), std::move(request));
@@ -85,8 +100,24 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     asio::post(shared_.loop, [self = std::exchange(self_, nullptr)] { self->running_.reset(); });
   }
 
-  void OnPrepared(const PreparedRequest&) override {}
+  void Tick(absl::Time now) override {
+    if (now - last_write_at_ >= shared_.keep_alive_interval) OnProgress(progress_);
+  }
+
+  void OnPrepared(const PreparedRequest& prepared) override {
+    progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
+  }
   void OnBegun() override {}
+  void OnProgress(const PrefillProgress& progress) override {
+    progress_ = progress;
+    // The next one says more than a backlog would.
+    if (writing_ || !queue_.empty()) return;
+    Reply reply;
+    reply.mutable_progress()->set_n_done(progress.n_done);
+    reply.mutable_progress()->set_n_total(progress.n_total);
+    queue_.push_back(std::move(reply));
+    WriteNext();
+  }
   void OnDelta(uint32_t, const ChoiceDelta& delta) override {
     Reply reply;
     AddDelta(delta, reply);
@@ -109,6 +140,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
  private:
   void Run() {
     if (ended_) return;
+    shared_.open.insert(this);
     auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
       return FromProto(request, limits);
     };
@@ -121,6 +153,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
       return;
     }
     writing_ = true;
+    last_write_at_ = shared_.core.clock().Now();
     current_ = std::move(queue_.front());
     queue_.pop_front();
     this->StartWrite(&current_);
@@ -137,6 +170,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   // Called from inside the sink's last call, or when the client is gone.
   void End(const grpc::Status& status, bool now) {
     running_.reset();
+    shared_.open.erase(this);
     if (now) queue_.clear();
     if (!std::exchange(ended_, true)) status_ = status;
     WriteNext();
@@ -156,6 +190,8 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   Reply current_;
   grpc::Status status_;
   std::string finish_reason_;
+  PrefillProgress progress_;
+  absl::Time last_write_at_;
   bool writing_ = false;
   bool paused_ = false;
   bool ended_ = false;
@@ -164,7 +200,13 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
 
 class Service final : public v1::Inference::CallbackService {
  public:
-  Service(const KeyRing& keys, RequestCore& core, asio::io_context& loop) : shared_{keys, core, loop} {}
+  Service(const KeyRing& keys, RequestCore& core, asio::io_context& loop, absl::Duration keep_alive_interval)
+      : shared_{keys, core, loop, keep_alive_interval} {}
+
+  void Tick() {
+    const absl::Time now = shared_.core.clock().Now();
+    for (Ticked* call : shared_.open) call->Tick(now);  // a tick ends no call
+  }
 
   grpc::ServerWriteReactor<v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override {
@@ -241,14 +283,19 @@ class Service final : public v1::Inference::CallbackService {
 
 class InferenceServer::Impl {
  public:
-  Impl(const KeyRing& keys, RequestCore& core, asio::io_context& loop) : service_(keys, core, loop) {}
+  Impl(const Options& options, const KeyRing& keys, RequestCore& core, asio::io_context& loop)
+      : service_(keys, core, loop, options.keep_alive_interval) {}
 
   absl::Status Listen(const Options& options) {
     grpc::EnableDefaultHealthCheckService(true);
     if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
-    proto::ApplyInternalServerSettings(builder);
-    builder.SetMaxReceiveMessageSize(static_cast<int>(kSizeLimits.body_bytes));
+    // Clients may be far away and busy, and wait for minutes: pings are rare, and theirs are never a flood.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveIntervalMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+    builder.SetMaxReceiveMessageSize(static_cast<int>(options.body_bytes_max));
     builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
@@ -268,6 +315,7 @@ class InferenceServer::Impl {
         std::chrono::system_clock::now() +
         std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
   }
+  void Tick() { service_.Tick(); }
   int port() const { return port_; }
 
  private:
@@ -278,7 +326,7 @@ class InferenceServer::Impl {
 
 absl::StatusOr<std::unique_ptr<InferenceServer>> InferenceServer::Start(const Options& options, const KeyRing& keys,
                                                                         RequestCore& core, asio::io_context& loop) {
-  auto impl = std::make_unique<Impl>(keys, core, loop);
+  auto impl = std::make_unique<Impl>(options, keys, core, loop);
   if (const absl::Status status = impl->Listen(options); !status.ok()) return status;
   return std::make_unique<InferenceServer>(std::move(impl));
 }
@@ -286,6 +334,7 @@ absl::StatusOr<std::unique_ptr<InferenceServer>> InferenceServer::Start(const Op
 InferenceServer::InferenceServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 InferenceServer::~InferenceServer() = default;
 int InferenceServer::port() const { return impl_->port(); }
+void InferenceServer::Tick() { impl_->Tick(); }
 void InferenceServer::SetServing(bool serving) { impl_->SetServing(serving); }
 void InferenceServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
 

@@ -82,11 +82,14 @@ class RouterService::Impl {
         model_, clock_, metrics_, *dispatcher_, loop_);
     HttpApiConfig api;
     api.keep_alive_interval = config_.keep_alive_interval;
+    // What cannot be placed at all is refused before that.
+    api.whole_silence_max = config_.queue_timeout + config_.keep_alive_interval;
     api_ = std::make_unique<HttpApi>(api, keys_, *core_);
     ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_), loop_, *api_, metrics_));
     if (!config_.grpc_listen.empty()) {
-      ASSIGN_OR_RETURN(inference_,
-                       InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection}, keys_, *core_, loop_));
+      ASSIGN_OR_RETURN(inference_, InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection,
+                                                           config_.keep_alive_interval, config_.body_bytes_max},
+                                                          keys_, *core_, loop_));
     }
     AdminCallbacks callbacks;
     callbacks.live = [this] { return IsAlive(); };
@@ -130,6 +133,7 @@ class RouterService::Impl {
     last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
     dispatcher_->Tick();
     api_->Tick();
+    if (inference_) inference_->Tick();
     n_workers_ready_ = dispatcher_->n_ready();
     const bool serving = core_->ready();
     if (inference_ && serving_ != serving) inference_->SetServing(serving);

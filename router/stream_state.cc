@@ -83,6 +83,8 @@ void StreamState::OnEvent(WorkerEvent event) {
     waiting_since = absl::InfiniteFuture();
     if (const auto* started = std::get_if<StreamStarted>(&event.body)) {
       if (!has_output()) observer_->OnStarted(*started);
+    } else if (const auto* progress = std::get_if<PrefillProgress>(&event.body)) {
+      observer_->OnProgress(*progress);
     } else if (auto* token = std::get_if<OutputToken>(&event.body)) {
       OnToken(std::move(*token));
     } else if (const auto* finished = std::get_if<WorkerFinished>(&event.body)) {

@@ -112,6 +112,14 @@ void GenerateStream::TimeTokenLocked() {
   last_token_at_ = now;
 }
 
+// The engine reports every step; readers want a few reports a second.
+bool GenerateStream::IsProgressDueLocked() {
+  const absl::Time now = core_.clock.Now();
+  if (now < next_progress_at_) return false;
+  next_progress_at_ = now + core_.options.progress_interval;
+  return true;
+}
+
 void GenerateStream::OnEvent(engine::SequenceEvent event) {
   bool post = false;
   {
@@ -121,6 +129,7 @@ void GenerateStream::OnEvent(engine::SequenceEvent event) {
     const auto* failed = std::get_if<engine::Failed>(&event);
     if (finished != nullptr || failed != nullptr) engine_ended_ = true;
     if (peer_gone_ || too_slow_ || terminal_.has_value()) return;
+    if (std::holds_alternative<engine::PrefillProgress>(event) && !IsProgressDueLocked()) return;
     if (const auto* started = std::get_if<engine::Started>(&event)) core_.metrics.StreamStarted(*started);
     if (std::holds_alternative<engine::OutputToken>(event)) TimeTokenLocked();
     if (failed != nullptr) {

@@ -50,6 +50,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   void MarkEndedLocked(std::string_view result);
   void LosePeerLocked();  // nothing more can be delivered
   void TimeTokenLocked();
+  bool IsProgressDueLocked();
 
   ServiceCore& core_;
   grpc::CallbackServerContext& context_;
@@ -67,6 +68,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   v1::WorkerGenerateEvent writing_;
   std::optional<grpc::Status> terminal_;  // status after the last event
   std::optional<absl::Time> last_token_at_;
+  absl::Time next_progress_at_ = absl::InfinitePast();
   bool pump_posted_ = false;
   bool write_in_flight_ = false;
   bool submitted_ = false;  // the engine will end it

@@ -115,7 +115,6 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
   int n_attempts = 0;
   for (const Candidate& candidate : UsableCheckpoints(chain, *found, tokens, n_local)) {
     if (candidate.n_tokens / kBlockTokens > fetched.end_block) continue;
-    if (++n_attempts > kAttemptsMax) break;
     const auto n_blocks = static_cast<uint64_t>(candidate.n_tokens / kBlockTokens + 1 - fetched.first_block);
     const uint64_t n_bytes = n_blocks * options_.block_bytes + options_.state_bytes(candidate.n_tokens);
     if (restore_bytes_->fetch_add(n_bytes) + n_bytes > options_.restore_memory_bytes) {
@@ -123,6 +122,11 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
       metrics_.RestoreFailed("restore_memory");
       if (reason.empty()) reason = "restore_memory";
       continue;
+    }
+    // Of a long session none of the deepest may fit; what was not fetched is no attempt.
+    if (++n_attempts > kAttemptsMax) {
+      restore_bytes_->fetch_sub(n_bytes);
+      break;
     }
     std::shared_ptr<void> lease(restore_bytes_.get(),
                                 [total = restore_bytes_, n_bytes](void*) { total->fetch_sub(n_bytes); });

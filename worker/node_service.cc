@@ -66,8 +66,9 @@ engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& 
   return out;
 }
 
-KvBridgeOptions BridgeOptions(const NodeModel& model) {
+KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model) {
   KvBridgeOptions options;
+  options.restore_memory_bytes = config.restore_memory_bytes;
   options.fingerprint = model.fingerprint;
   options.block_bytes = model.block_bytes;
   options.state_bytes = model.state_export_bytes;
@@ -140,8 +141,9 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       observer_(*this),
       engine_(EngineConfigOf(config, model), runner_, hasher_, clock, inbox_, observer_),
       store_(std::move(store)),
-      bridge_(store_ == nullptr ? nullptr
-                                : std::make_unique<KvBridge>(BridgeOptions(model), clock, *store_, inbox_, metrics_)),
+      bridge_(store_ == nullptr
+                  ? nullptr
+                  : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_, inbox_, metrics_)),
       service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {}
 
 WorkerNode::~WorkerNode() { Shutdown(absl::ZeroDuration()); }

@@ -42,6 +42,10 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Group("KV store");
   spec.Add(&config->kvstores, "kvstore", "addresses of KV store nodes; none: only this worker's own cache");
 
+  spec.AddBytes(&config->restore_memory_bytes, "restore-memory",
+                "memory for what is fetched from the KV store and not yet taken over; longer prefixes are computed",
+                {uint64_t{1} << 20, uint64_t{1} << 44});
+
   spec.Group("Shard group");
   spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});
   spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",

@@ -15,7 +15,7 @@ def post(port, path, body, headers=None, timeout=120):
         connection.close()
 
 
-def events(port, path, body, headers=None, timeout=120):
+def events(port, path, body, headers=None, timeout=120, on_comment=None):
     """The JSON of every server-sent event, as it arrives; ends after [DONE]. Raises on any other end."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
@@ -34,6 +34,8 @@ def events(port, path, body, headers=None, timeout=120):
                 yield json.loads(line[6:])
             else:
                 assert line == "" or line.startswith(":"), line
+                if line and on_comment:
+                    on_comment(line)
     finally:
         connection.close()
 

@@ -4,53 +4,28 @@ Usage: client_test.py openai-python|openai-node|grpc-python|curl BINARIES MODEL 
 CACHE keeps the virtual environment and node_modules between runs. Exit code 77 (skipped): a client could not be
 fetched here."""
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 
+import fetched
 from cluster import Cluster, environment
 
 kind, bin_dir, model, cache = sys.argv[1:5]
-here = os.path.dirname(os.path.abspath(__file__))
-SKIPPED = 77
-
-
-def fetch(directory, source, commands):
-    """Runs `commands` to fill `directory`, once for every content of `source`."""
-    with open(source, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-    stamp = os.path.join(directory, "stamp")
-    if os.path.exists(stamp) and open(stamp).read() == digest:
-        return
-    shutil.rmtree(directory, ignore_errors=True)
-    os.makedirs(directory)
-    for command in commands:
-        result = subprocess.run(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if result.returncode != 0:
-            print(f"skipped: {' '.join(command)}\n{result.stdout[-2000:]}")
-            sys.exit(SKIPPED)
-    with open(stamp, "w") as file:
-        file.write(digest)
+here = fetched.HERE
 
 
 def python():
-    venv = os.path.join(cache, "venv")
-    requirements = os.path.join(here, "requirements.txt")
-    executable = os.path.join(venv, "bin", "python")
-    fetch(venv, requirements, [[sys.executable, "-m", "venv", "."],
-                               [executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r",
-                                requirements]])
-    return executable
+    return fetched.python(cache)
 
 
 def node():
     directory = os.path.join(cache, "node")
     lock = os.path.join(here, "node", "package-lock.json")
-    fetch(directory, lock, [["cp", lock, os.path.join(here, "node", "package.json"), "."],
-                            ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
+    fetched.fetch(directory, lock, [["cp", lock, os.path.join(here, "node", "package.json"), "."],
+                                    ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
     # Imports are resolved from where the script lies.
     return ["node", shutil.copy(os.path.join(here, "node", "openai_test.mjs"), directory)]
 

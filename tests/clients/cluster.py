@@ -120,17 +120,29 @@ class Cluster:
 
     def metric(self, prefix):
         """Sum of the router's samples whose name and labels start with `prefix`."""
-        return self._metric(self.router_admin, prefix)
+        return self._metrics(self.router_admin)(prefix)
 
     def worker_metric(self, i, prefix):
         """The same of worker i."""
-        return self._metric(self.worker_admins[i], prefix)
+        return self.worker_metrics(i)(prefix)
+
+    def worker_metrics(self, i):
+        """All of worker i's samples at one moment, as a function like metric()."""
+        return self._metrics(self.worker_admins[i])
 
     @staticmethod
-    def _metric(port, prefix):
+    def _metrics(port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
             lines = reply.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
+        return lambda prefix: sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
+
+    def wait_until(self, is_true, what_else):
+        """Fails with `what_else` when it is still false after a while."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not is_true():
+            if time.monotonic() >= deadline:
+                self.fail(what_else)
+            time.sleep(0.05)
 
     def wait_ready(self, n_workers):
         deadline = time.monotonic() + READY_TIMEOUT_S

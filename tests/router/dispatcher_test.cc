@@ -62,6 +62,7 @@ FakeCall::~FakeCall() {
 
 struct Recorder final : StreamObserver {
   void OnStarted(const StreamStarted& s) override { started.push_back(s); }
+  void OnProgress(const PrefillProgress& p) override { progress.push_back(p.n_done); }
   void OnToken(const OutputToken& token) override {
     tokens.push_back(token.token);
     if (drop_at && tokens.size() == drop_at) stream.reset();
@@ -70,6 +71,7 @@ struct Recorder final : StreamObserver {
   void OnFailed(const absl::Status& s) override { failed = s; }
   std::unique_ptr<Stream> stream;
   std::vector<StreamStarted> started;
+  std::vector<uint32_t> progress;
   std::vector<uint32_t> tokens;
   std::optional<FinishReason> finished;
   std::optional<absl::Status> failed;
@@ -127,6 +129,8 @@ TEST_F(DispatcherTest, RelaysAStreamOneEventAtATime) {
   EXPECT_EQ(call.n_requested, 1);
   call.Send(StreamStarted{300, 256, 0, ""});
   EXPECT_EQ(call.n_requested, 2);
+  call.Send(PrefillProgress{280, 300});
+  EXPECT_THAT(r.progress, ElementsAre(280));
   call.Send(Token(0, 10));
   call.Send(Token(1, 11));
   call.Send(WorkerFinished{FinishReason::kLength});
@@ -392,6 +396,30 @@ TEST_F(DispatcherTest, LeavesAWorkerThatIsSilentForTooLong) {
   EXPECT_TRUE(links_[1]->calls.empty());
   clock_.Advance(absl::Seconds(2));
   dispatcher_->Tick();
+  EXPECT_EQ(links_[1]->calls.size(), 1u);
+}
+
+TEST_F(DispatcherTest, WaitsForAWorkerThatIsBusyWithOthersAsLongAsItSteps) {
+  DispatcherConfig config;
+  config.stall_timeout = absl::Seconds(5);
+  Make(2, config);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(Begin(r).ok());
+  WorkerUpdate update;
+  for (uint64_t step = 1; step <= 10; ++step) {
+    clock_.Advance(absl::Seconds(4));
+    update.load.n_steps = step;
+    dispatcher_->OnWorkerUpdate(0, update);
+    dispatcher_->Tick();
+  }
+  EXPECT_EQ(links_[0]->calls.size(), 1u) << "nothing was said on the stream for 40 s, but the worker works";
+  clock_.Advance(absl::Seconds(4));
+  dispatcher_->OnWorkerUpdate(0, update);  // it still talks, and steps no more
+  clock_.Advance(absl::Seconds(2));
+  dispatcher_->OnWorkerUpdate(0, update);
+  dispatcher_->Tick();
+  EXPECT_TRUE(links_[0]->calls.empty());
   EXPECT_EQ(links_[1]->calls.size(), 1u);
 }
 

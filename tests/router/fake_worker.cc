@@ -40,6 +40,11 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
       event_.mutable_started()->set_n_cached_local(script_.n_cached);
       return StartWrite(&event_);
     }
+    if (n_progress_ < script_.progress.size()) {
+      event_.mutable_progress()->set_n_done(script_.progress[n_progress_++]);
+      event_.mutable_progress()->set_n_total(n_prompt_);
+      return StartWrite(&event_);
+    }
     if (script_.fails_at == next_) return FinishOnce({grpc::StatusCode::UNAVAILABLE, "played dead"});
     if (ended_) return FinishOnce(grpc::Status::OK);
     if (next_ == script_.tokens.size() || next_ == max_tokens_) {
@@ -60,7 +65,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   }
 
   void OnWriteDone(bool ok) override {
-    if (ok && IsHeld()) return;
+    if (ok && n_progress_ == script_.progress.size() && IsHeld()) return;
     if (ok) return Next();
     std::lock_guard lock(mutex_);
     FinishOnce(grpc::Status::CANCELLED);
@@ -97,6 +102,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   std::mutex mutex_;  // writes end and calls are cancelled on different threads
   v1::WorkerGenerateEvent event_;
   std::unique_ptr<GenerateStream> self_;
+  size_t n_progress_ = 0;
   bool started_ = false;
   bool ended_ = false;
   bool finished_ = false;

@@ -22,6 +22,7 @@ struct Script {
   bool begins_held = false;               // with held: the call is begun, and then nothing is sent
   bool full = false;                      // RESOURCE_EXHAUSTED
   uint32_t n_cached = 0;
+  std::vector<uint32_t> progress = {};  // tokens done, reported one by one once the call is begun
 };
 
 // worker.proto over a script, served by real gRPC inside this process.

@@ -61,6 +61,34 @@ TEST(HttpApi, StreamsTheSameText) {
   EXPECT_THAT(reply.body(), HasSubstr(R"("choices":[],"usage":{"prompt_tokens")"));
 }
 
+TEST(HttpApi, SaysHowMuchOfThePromptWasRead) {
+  Script reading{RouterHarness::AnswerTokens()};
+  reading.progress = {2, 4};
+  RouterHarness router(1, RouterHarness::DefaultConfig(), reading);
+  const std::string body = router.Chat(R"("stream":true)").body();
+  const size_t n_prompt = static_cast<size_t>(router.workers[0]->requests()[0].prompt_tokens_size());
+  const size_t at = body.find(absl::StrCat(": prefill 2/", n_prompt, "\n\n"));
+  ASSERT_NE(at, std::string::npos) << body;
+  EXPECT_LT(at, body.find(R"("reasoning_content":"I)")) << body;
+  EXPECT_EQ(ParseStream(body).content, RouterHarness::kContent) << "a comment is nothing to a client";
+  const Reply whole = router.Chat();
+  ExpectAnswer(whole);
+  EXPECT_THAT(whole.body(), Not(HasSubstr("prefill")));
+}
+
+TEST(HttpApi, AnAnswerInOnePieceIsNotSilentWhileItWaitsForItsWorker) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.queue_timeout = config.keep_alive_interval = absl::Milliseconds(100);
+  Script held{RouterHarness::AnswerTokens()};
+  held.held = true;  // accepted, and not begun
+  RouterHarness router(1, config, held);
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/chat/completions", ChatBody()));
+  EXPECT_THAT(client.ReadUntil("\r\n\r\n1\r\n\n\r\n"), HasSubstr("200 OK"));
+  router.workers[0]->Release();
+  EXPECT_THAT(client.ReadUntil("\r\n0\r\n\r\n"), HasSubstr(RouterHarness::kContent));
+}
+
 TEST(HttpApi, AWorkerThatDiesMidStreamChangesNothingForTheClient) {
   RouterHarness router(2);
   const std::string expected = router.Chat(R"("seed":1)").body();

@@ -61,6 +61,13 @@ TEST_F(HttpDoor, BoundsHeadersAndBodies) {
   EXPECT_THAT(StatusLineThenClose(chunked), StartsWith("HTTP/1.1 413"));
 }
 
+TEST_F(HttpDoor, NamesTheLimitOfABodyAndTheWayOut) {
+  const Reply reply = router_.Do("POST", "/v1/completions", std::string(kSizeLimits.body_bytes + 1, ' '));
+  EXPECT_EQ(reply.result_int(), 413u);
+  EXPECT_THAT(reply.body(), HasSubstr(absl::StrCat(kSizeLimits.body_bytes, " bytes")));
+  EXPECT_THAT(reply.body(), HasSubstr("--body-max"));
+}
+
 TEST_F(HttpDoor, TakesABodyInVeryManySmallChunks) {
   std::string bytes = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
   for (int i = 0; i < 300000; ++i) bytes += "1\r\n \r\n";

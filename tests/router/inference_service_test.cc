@@ -95,6 +95,48 @@ TEST_F(InferenceService, GeneratesAndResumesOnAnotherWorker) {
   }
 }
 
+TEST_F(InferenceService, SaysHowMuchOfThePromptWasReadAndSaysItAgainWhileItIsSilent) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.keep_alive_interval = absl::Milliseconds(100);
+  Script reading{RouterHarness::AnswerTokens()};
+  reading.progress = {2};
+  reading.held = reading.begins_held = true;
+  RouterHarness router(1, config, reading);
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  for (uint32_t id = 10; id < 17; ++id) request.mutable_tokens()->add_ids(id);
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateReply reply;
+  // Once from the worker, then again and again although it is silent.
+  for (int n_seen = 0; n_seen < 3;) {
+    ASSERT_TRUE(reader->Read(&reply));
+    ASSERT_TRUE(reply.has_progress());
+    EXPECT_EQ(reply.progress().n_total(), 7u);
+    EXPECT_EQ(reply.tokens_size(), 0);
+    if (reply.progress().n_done() == 2) ++n_seen;
+  }
+  router.workers[0]->Release();
+  std::vector<uint32_t> tokens;
+  while (reader->Read(&reply)) tokens.insert(tokens.end(), reply.tokens().begin(), reply.tokens().end());
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(tokens, RouterHarness::AnswerTokens());
+}
+
+TEST_F(InferenceService, JudgesALongPromptByItsTokensHoweverLargeItIsAsJson) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  request.set_text(std::string(size_t{3} << 20, '\x01'));  // six bytes each as JSON: more than any body may have
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  v1::GenerateReply reply;
+  EXPECT_FALSE(reader->Read(&reply));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("8192")) << "names the context";
+}
+
 TEST_F(InferenceService, JudgesFieldsByTheSameTable) {
   RouterHarness router;
   const auto stub = Stub(router);

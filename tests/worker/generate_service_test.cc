@@ -78,6 +78,26 @@ TEST_F(GenerateServiceTest, StreamsStartTokensAndOneFinishWithTheRequestsEpoch) 
   EXPECT_EQ(events[4].finished().n_output_tokens(), 2);
 }
 
+TEST_F(GenerateServiceTest, ReportsProgressAFewTimesASecondHoweverOftenTheEngineDoes) {
+  WorkerServiceOptions options = Options();
+  options.progress_interval = absl::Hours(1);
+  Serve(options);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, GoodRequest());
+  const auto submit = Take<engine::Submit>();
+  auto& sink = *submit.request.sink;
+  for (uint32_t i = 1; i <= 100'000; ++i) sink.OnEvent(engine::PrefillProgress{i, 100'000});
+  sink.OnEvent(TokenEvent(0, 42));
+  sink.OnEvent(engine::Finished{engine::FinishReason::kLength, 1});
+  std::vector<WorkerGenerateEvent> events;
+  WorkerGenerateEvent event;
+  while (reader->Read(&event)) events.push_back(event);
+  EXPECT_TRUE(reader->Finish().ok()) << "progress that nobody reads is no slow client";
+  ASSERT_EQ(events.size(), 3);
+  EXPECT_EQ(events[0].progress().n_done(), 1) << "the first one at once";
+  EXPECT_EQ(events[1].token().token(), 42);
+}
+
 TEST_F(GenerateServiceTest, GivesTheEngineEverythingTheRequestSays) {
   WorkerServiceOptions options = Options();
   options.allow_logits = true;

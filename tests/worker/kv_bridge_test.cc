@@ -301,6 +301,16 @@ TEST_F(KvBridgeTest, KeepsFetchedBytesBelowItsBudget) {
   EXPECT_NE(Restore(tokens).restored, nullptr);
 }
 
+TEST_F(KvBridgeTest, FetchesWhatFitsOfAPrefixThatIsLargerThanItsBudget) {
+  options_.restore_memory_bytes = 3 * kBlockBytes;
+  Start();
+  const auto tokens = Tokens(3000);
+  OffloadAll(Objects(tokens, {256, 1100, 1400, 1700, 2000, 2300, 2600, 2900}));
+  const RestoreOutcome outcome = Restore(tokens);
+  ASSERT_NE(outcome.restored, nullptr) << "the deepest seven do not fit";
+  EXPECT_EQ(outcome.restored->n_tokens, 256);
+}
+
 TEST_F(KvBridgeTest, GoesOnWithoutAStoreThatIsDownAndSoonStopsAsking) {
   Start();
   store_.down = absl::UnavailableError("down");

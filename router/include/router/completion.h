@@ -25,6 +25,8 @@ class CompletionSink {
   virtual ~CompletionSink() = default;
   // A worker has begun: errors from here on are rare, so an answer's head may be sent.
   virtual void OnBegun() = 0;
+  // How much of the prompt was read; a few times a second. With several choices, the first one's.
+  virtual void OnProgress(const PrefillProgress& progress) = 0;
   virtual void OnDelta(uint32_t choice, const ChoiceDelta& delta) = 0;
   virtual void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) = 0;
   // Last call.

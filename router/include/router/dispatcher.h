@@ -38,6 +38,8 @@ class StreamObserver {
  public:
   virtual ~StreamObserver() = default;
   virtual void OnStarted(const StreamStarted& started) = 0;  // again after a retry, never after the first token
+  // The prompt is being read, or after a move to another worker the prompt and the tokens so far.
+  virtual void OnProgress(const PrefillProgress& progress) = 0;
   virtual void OnToken(const OutputToken& token) = 0;
   virtual void OnFinished(FinishReason reason) = 0;
   virtual void OnFailed(const absl::Status& status) = 0;
@@ -47,9 +49,11 @@ struct DispatcherConfig {
   size_t queue_capacity = 1024;                      // streams that no worker can take now; one more is refused at once
   absl::Duration queue_timeout = absl::Seconds(10);  // a new stream without a worker fails after this
   absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
-  absl::Duration stall_timeout = absl::Minutes(10);   // a worker silent for this long is left
-  uint32_t n_retries_max = 3;                         // per stream, before its first token
-  uint32_t n_resumes_max = 8;                         // per stream, after it
+  // A worker is left that says nothing on a stream and finishes no engine step for this long. While it steps, a stream
+  // may wait there for hours: others are read before it.
+  absl::Duration stall_timeout = absl::Minutes(10);
+  uint32_t n_retries_max = 3;  // per stream, before its first token
+  uint32_t n_resumes_max = 8;  // per stream, after it
   // Retries in flight are at most this share of the streams in flight, but at least n_retries_free.
   double retry_budget_ratio = 0.2;
   uint32_t n_retries_free = 10;
@@ -113,6 +117,7 @@ class Dispatcher final : public WorkerLinkObserver {
     uint32_t n_streams = 0;        // ours, running there
     uint64_t n_tokens_queued = 0;  // ours, sent there and without a first token yet
     uint64_t last_pick = 0;
+    absl::Time last_step_at = absl::InfinitePast();  // when it last reported another step
   };
 
   std::string RefusalOf(const WorkerInfo& info) const;

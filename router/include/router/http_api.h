@@ -26,7 +26,9 @@ std::span<const Route> Routes();
 struct HttpApiConfig {
   absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this at the latest
   absl::Duration keep_alive_interval = absl::Seconds(5);    // silence, then a comment on streams, a blank line else
-  size_t pause_above_bytes = size_t{256} << 10;             // unsent: no more tokens are asked for
+  // An answer in one piece whose worker has not begun: its status can still be an error's, but not for ever.
+  absl::Duration whole_silence_max = absl::Seconds(15);
+  size_t pause_above_bytes = size_t{256} << 10;  // unsent: no more tokens are asked for
 };
 
 // The OpenAI and DeepSeek HTTP API over a RequestCore. Owner: the router loop.

@@ -73,7 +73,7 @@ struct HttpServerConfig {
   size_t connections_per_address_max = 2048;
   size_t body_bytes_max = kSizeLimits.body_bytes;
   absl::Duration header_timeout = absl::Seconds(10);
-  absl::Duration body_timeout = absl::Seconds(60);   // for the whole body
+  absl::Duration body_timeout = absl::Seconds(60);   // for each MiB of the body
   absl::Duration idle_timeout = absl::Seconds(75);   // between two requests of a connection
   absl::Duration write_timeout = absl::Seconds(30);  // without a byte taken, the client is dropped
 };

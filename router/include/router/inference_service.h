@@ -18,6 +18,8 @@ class InferenceServer {
   struct Options {
     std::string listen;
     bool reflection = true;
+    absl::Duration keep_alive_interval = absl::Seconds(5);  // silence, then the progress is said again
+    size_t body_bytes_max = kSizeLimits.body_bytes;         // of one message
   };
   // UNAVAILABLE: cannot listen. Everything must outlive the server; all sinks run on `loop`.
   static absl::StatusOr<std::unique_ptr<InferenceServer>> Start(const Options& options, const KeyRing& keys,
@@ -28,6 +30,8 @@ class InferenceServer {
   ~InferenceServer();
 
   int port() const;
+  // Loop only; call at least every 100 ms.
+  void Tick();
   // What the health service says, for the service and for "".
   void SetServing(bool serving);
   // Refuses new calls and cancels those still open after `grace`. Blocks that long at most; never on the loop's thread.

@@ -40,7 +40,8 @@ struct ShardConfig {
   uint64_t checkpoint_memory_bytes = uint64_t{64} << 20;
 
   // KV store.
-  std::vector<std::string> kvstores;  // host:port
+  std::vector<std::string> kvstores;                  // host:port
+  uint64_t restore_memory_bytes = uint64_t{1} << 30;  // fetched and not yet imported
 
   // Group; all but the deadline set by longshelf-worker.
   int n_shards = 1;

@@ -43,6 +43,7 @@ struct WorkerServiceOptions {
   size_t n_streams_max = 2048;              // open Generate calls
   size_t stream_buffer_bytes = 256 << 10;   // events a client has not read yet; above it the sequence is cancelled
   size_t stream_buffer_events_min = 16;     // allowed whatever their size
+  absl::Duration progress_interval = absl::Milliseconds(250);  // between two PrefillProgress events of a stream
 };
 
 struct ServiceCore;
