@@ -74,7 +74,7 @@ absl::StatusOr<std::unique_ptr<HugeMemory>> HugeMemory::Open(const HugeMemoryAdd
   struct stat info {};
   const bool known = fstat(fd, &info) == 0 && static_cast<uint64_t>(info.st_size) == address.n_bytes;
   const auto page_bytes = static_cast<uint64_t>(info.st_blksize);
-  std::unique_ptr<HugeMemory> memory(new HugeMemory(fd, address.n_bytes, page_bytes, Pages::kOrdinary));
+  std::unique_ptr<HugeMemory> memory(new HugeMemory(fd, address.n_bytes, page_bytes, Pages::kOfOwner));
   if (!known || fcntl(fd, F_GET_SEALS) != kSeals) {
     return absl::FailedPreconditionError(
         Cat(path, ": is not the sealed memory of ", address.n_bytes, " bytes that it was announced to be"));
@@ -161,6 +161,8 @@ std::string HugeMemory::Describe() const {
       return absl::StrFormat(
           "%.2f of %.2f GiB in transparent huge pages (none reserved; vm.nr_hugepages reserves them)", GiB(huge_bytes_),
           GiB(n_bytes_));
+    case Pages::kOfOwner:
+      return absl::StrFormat("%.2f GiB in the pages of another shard", GiB(n_bytes_));
     case Pages::kOrdinary:
       break;
   }

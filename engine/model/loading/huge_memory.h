@@ -23,7 +23,7 @@ struct HugeMemoryAddress {
 // tried first, then transparent ones, and as a last resort pages of ordinary size.
 class HugeMemory {
  public:
-  enum class Pages : uint8_t { kReserved, kTransparent, kOrdinary };
+  enum class Pages : uint8_t { kReserved, kTransparent, kOrdinary, kOfOwner };
 
   // RESOURCE_EXHAUSTED: the kernel does not give as much; nothing was allocated yet.
   static absl::StatusOr<std::unique_ptr<HugeMemory>> Create(uint64_t n_bytes);
