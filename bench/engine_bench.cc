@@ -206,6 +206,14 @@ class EngineBench {
   CacheDirtier dirtier_;
 };
 
+absl::StatusOr<std::unique_ptr<const engine::ModelWeights>> MakeWeights(const EngineBenchSettings& settings,
+                                                                        const ModelConfig& config) {
+  if (settings.weights == "random") return engine::MakeRandomModelWeights(config, settings.seed);
+  engine::LoadOptions options;
+  if (settings.weights == "huge") options.memory = engine::WeightsMemory::kHuge;
+  return engine::LoadModelWeights(settings.config, nullptr, options);
+}
+
 }  // namespace
 
 absl::Status RunEngineBench(const EngineBenchSettings& settings, std::ostream& csv) {
@@ -213,8 +221,7 @@ absl::Status RunEngineBench(const EngineBenchSettings& settings, std::ostream& c
   const int64_t max_context = config.max_positions - std::max<int64_t>(settings.n_rounds, settings.chunk_tokens);
   ASSIGN_OR_RETURN(const std::vector<int64_t> contexts, Numbers(settings.contexts, "context", max_context));
   ASSIGN_OR_RETURN(const std::vector<int64_t> batches, Numbers(settings.batches, "batch", 1024));
-  ASSIGN_OR_RETURN(std::shared_ptr<const engine::ModelWeights> weights,
-                   engine::MakeRandomModelWeights(config, settings.seed));
+  ASSIGN_OR_RETURN(std::shared_ptr<const engine::ModelWeights> weights, MakeWeights(settings, config));
   engine::ModelOptions options;
   options.numerics = settings.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
   options.n_threads = settings.n_threads;

@@ -5,11 +5,12 @@
 
 int main(int argc, char** argv) {
   longshelf::bench::EngineBenchSettings settings;
-  longshelf::ConfigSpec spec("engine_bench",
-                             "Prefill and decode speed of the engine on random weights. CSV on standard output.");
+  longshelf::ConfigSpec spec("engine_bench", "Prefill and decode speed of the engine. CSV on standard output.");
   spec.set_unknown_env(longshelf::ConfigSpec::UnknownEnv::kIgnore);
   spec.Add(&settings.config, "model",
            "mid, flash-thin, flash-small, pro-small, a checkpoint directory or a config.json");
+  spec.AddChoice(&settings.weights, "weights", "random, or of a checkpoint directory, mapped or in huge pages",
+                 {"random", "mapped", "huge"});
   spec.Add(&settings.contexts, "context", "tokens of context; repeatable");
   spec.Add(&settings.batches, "batch", "sequences per decode step; repeatable");
   spec.Add(&settings.n_threads, "threads", "threads of the model", {1, 1024});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -26,35 +27,55 @@ uint64_t GroupHeadroom(const char* limit_path, const char* usage_path) {
   return limit > usage ? limit - usage : 0;
 }
 
-uint64_t MachineAvailable() {
+// /proc/meminfo: sizes in KiB, counts of huge pages as they are.
+std::map<std::string, uint64_t> ReadMeminfo() {
+  std::map<std::string, uint64_t> values;
   std::ifstream meminfo("/proc/meminfo");
   std::string key;
-  uint64_t kib = 0;
+  uint64_t value = 0;
   std::string unit;
-  while (meminfo >> key >> kib) {
+  while (meminfo >> key >> value) {
     std::getline(meminfo, unit);
-    if (key == "MemAvailable:") return kib * 1024;
+    values[key] = value;
   }
-  return kUnlimited;
+  return values;
+}
+
+uint64_t RequiredBeside(const MemoryNeed& need, int n_processes) {
+  return static_cast<uint64_t>(n_processes) * (need.kv_blocks + need.states + need.checkpoints + need.store_buffers);
 }
 
 }  // namespace
 
-uint64_t AvailableMemoryBytes() {
-  return std::min(
-      {MachineAvailable(), GroupHeadroom("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+MemoryRoom ReadMemoryRoom() {
+  std::map<std::string, uint64_t> meminfo = ReadMeminfo();
+  MemoryRoom room;
+  room.available = std::min(
+      {meminfo.contains("MemAvailable:") ? meminfo["MemAvailable:"] * 1024 : kUnlimited,
+       GroupHeadroom("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
        GroupHeadroom("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
+  const uint64_t n_free = meminfo["HugePages_Free:"];
+  const uint64_t n_promised = meminfo["HugePages_Rsvd:"];
+  room.huge_free = (n_free > n_promised ? n_free - n_promised : 0) * meminfo["Hugepagesize:"] * 1024;
+  return room;
 }
 
-absl::Status CheckMemory(const MemoryNeed& need, int n_processes, uint64_t available) {
-  // The shards of one machine share the pages of the weights.
-  const uint64_t required = need.weights + static_cast<uint64_t>(n_processes) * (need.total() - need.weights);
-  if (required <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrCat("this needs ", required, " bytes of memory and ", available, " are available: weights ",
-                   need.weights, ", and for ", n_processes, " shard(s) each KV blocks ", need.kv_blocks,
-                   " (--kv-memory), sequence states ", need.states, " (--sequences), checkpoints ", need.checkpoints,
-                   " (--checkpoint-memory), KV store buffers ", need.store_buffers));
+bool WeightsFit(const MemoryNeed& need, int n_processes, const MemoryRoom& room) {
+  // The shards of one machine share the weights.
+  const bool in_reserved_pages = need.weights_copied && need.weights <= room.huge_free;
+  return RequiredBeside(need, n_processes) + (in_reserved_pages ? 0 : need.weights) <= room.available;
+}
+
+absl::Status CheckMemory(const MemoryNeed& need, int n_processes, const MemoryRoom& room) {
+  const uint64_t beside = RequiredBeside(need, n_processes);
+  if (need.weights_copied ? WeightsFit(need, n_processes, room) : beside <= room.available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "this needs ", beside + (need.weights_copied ? need.weights : 0), " bytes of memory and ", room.available,
+      " are available (and ", room.huge_free, " in reserved huge pages): weights ", need.weights,
+      need.weights_copied ? " (with --weights mapped they need not fit)" : " (mapped: not counted)", ", and for ",
+      n_processes, " shard(s) each KV blocks ", need.kv_blocks, " (--kv-memory), sequence states ", need.states,
+      " (--sequences), checkpoints ", need.checkpoints, " (--checkpoint-memory), KV store buffers ",
+      need.store_buffers));
 }
 
 }  // namespace longshelf::worker

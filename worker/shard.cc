@@ -21,6 +21,7 @@
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
+#include "storage_reads.h"
 #include "worker/node_service.h"
 
 namespace longshelf::worker {
@@ -73,7 +74,7 @@ class WatchedStepRunner final : public engine::StepRunner {
 class Shard {
  public:
   Shard(const ShardConfig& config, ShutdownSignals& signals)
-      : config_(config), signals_(signals), metrics_("longshelf-shard") {}
+      : config_(config), signals_(signals), metrics_("longshelf-shard"), storage_reads_(metrics_, config.run_dir) {}
 
   absl::Status Run();
   int rank() const { return rank_; }
@@ -81,6 +82,7 @@ class Shard {
 
  private:
   absl::Status JoinGroup();
+  absl::Status JoinShare();
   absl::Status StartAdmin();
   absl::Status Load();
   absl::Status Allocate(const engine::ModelConfig& model_config);
@@ -90,12 +92,14 @@ class Shard {
   const ShardConfig& config_;
   ShutdownSignals& signals_;
   Metrics metrics_;
+  StorageReads storage_reads_;
   LoadState load_state_;
   SystemClock clock_;
   int rank_ = 0;
   std::unique_ptr<engine::MpiSession> session_;    // R > 1
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
   std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
   std::unique_ptr<engine::MpiExpertTransport> group_transport_;
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
@@ -139,7 +143,7 @@ absl::Status Shard::JoinGroup() {
     options.progress_deadline = config_.step_deadline;
     ASSIGN_OR_RETURN(session_, engine::MpiSession::Start(std::move(options)));
     rank_ = session_->communicator().rank();
-    return absl::OkStatus();
+    return config_.weights == "huge" ? JoinShare() : absl::OkStatus();
   }
   engine::GroupWatch::Options options;
   options.progress_deadline = config_.step_deadline;
@@ -155,11 +159,27 @@ absl::Status Shard::JoinGroup() {
   return absl::OkStatus();
 }
 
+// The leader has the lock before anybody else asks for it.
+absl::Status Shard::JoinShare() {
+  const std::filesystem::path file = engine::WeightsSharePath(config_.run_dir);
+  if (rank_ == 0) {
+    ASSIGN_OR_RETURN(share_, engine::WeightsShare::Lead(file));
+  }
+  RETURN_IF_ERROR(session_->communicator().Barrier());
+  if (rank_ > 0) {
+    ASSIGN_OR_RETURN(share_, engine::WeightsShare::Join(file));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Shard::StartAdmin() {
   AdminCallbacks callbacks;
   callbacks.live = [this] { return load_state_.live(); };
   callbacks.ready = [this] { return load_state_.Read(); };
-  callbacks.metrics = [this] { return metrics_.Serialize(); };
+  callbacks.metrics = [this] {
+    storage_reads_.Update();
+    return metrics_.Serialize();
+  };
   ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, std::move(callbacks)));
   spdlog::info("admin on {}", admin_->url());
   return absl::OkStatus();
@@ -181,7 +201,11 @@ absl::Status Shard::Load() {
       spdlog::info("loading weights: {} % of {} bytes", percent, p.bytes_total);
     }
   };
-  ASSIGN_OR_RETURN(weights_, engine::LoadModelWeights(config_.model, progress));
+  const engine::LoadOptions load_options = {
+      config_.weights == "huge" ? engine::WeightsMemory::kHuge : engine::WeightsMemory::kMapped, share_.get()};
+  ASSIGN_OR_RETURN(weights_, engine::LoadModelWeights(config_.model, progress, load_options));
+  share_.reset();
+  if (rank_ == 0 && !weights_->huge_pages.empty()) spdlog::info("weights: {}", weights_->huge_pages);
   load_state_.Set(LoadState::Phase::kPreparing);
   engine::ModelOptions options;
   options.numerics = config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
@@ -235,7 +259,18 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.kv_blocks = static_cast<uint64_t>(n_blocks) * layout.block_bytes();
   need.states = uint64_t{config_.n_sequences_max} * layout.state_bytes();
   need.checkpoints = config_.checkpoint_memory_bytes;
-  return CheckMemory(need, config_.n_shards, AvailableMemoryBytes());
+  need.weights_copied = config_.weights == "huge";
+  // For all shards, by one of them, before any of them allocates.
+  if (rank_ > 0) return absl::OkStatus();
+  const MemoryRoom room = ReadMemoryRoom();
+  RETURN_IF_ERROR(CheckMemory(need, config_.n_shards, room));
+  if (!WeightsFit(need, config_.n_shards, room)) {
+    spdlog::warn(
+        "the weights, {} bytes, do not fit beside the rest into the {} bytes of memory available: what is missing is "
+        "read from storage whenever it is needed (longshelf_worker_storage_read_bytes_total)",
+        need.weights, room.available);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {

@@ -11,6 +11,9 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->model_name, "model-name", "name that clients use; the directory's name when not given");
   spec.AddChoice(&config->numerics, "numerics", "native: as trained and published; fp32: to compare",
                  {"native", "fp32"});
+  spec.AddChoice(&config->weights, "weights",
+                 "mapped: the files, through the page cache; huge: copied once into huge pages that the shards share",
+                 {"mapped", "huge"});
   spec.Add(&config->n_threads, "threads", "threads of each shard's kernels", {1, 1024});
 
   spec.Group("Endpoint");

@@ -145,6 +145,7 @@ std::vector<RankError> ReadRankErrors(const fs::path& run_dir) {
 }
 
 fs::path DoorbellPath(const fs::path& run_dir) { return run_dir / "doorbell"; }
+fs::path WeightsSharePath(const fs::path& run_dir) { return run_dir / "weights"; }
 
 void TieToParent() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);

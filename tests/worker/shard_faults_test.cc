@@ -6,7 +6,9 @@
 #include <signal.h>
 
 #include <chrono>
+#include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -112,6 +114,19 @@ std::vector<engine::ProcessId> GroupOf(const SupervisedWorker& worker) {
   return all;
 }
 
+// Inode of the memory without a name that a process maps as its weights, or nothing.
+std::string SharedWeightsOf(pid_t pid) {
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("longshelf-weights (deleted)") == std::string::npos) continue;
+    std::istringstream fields(line);
+    std::string field;
+    for (int i = 0; i < 5; ++i) fields >> field;
+    return field;
+  }
+  return "";
+}
+
 TEST(RealShards, OneTwoAndThreeShardsGenerateTheSameTokens) {
   std::vector<uint32_t> expected;
   for (const int n_shards : {1, 2, 3}) {
@@ -127,6 +142,29 @@ TEST(RealShards, OneTwoAndThreeShardsGenerateTheSameTokens) {
     worker.Signal(SIGTERM);
     EXPECT_EQ(worker.WaitExit(seconds(15)), 0) << worker.log();
     EXPECT_THAT(worker.Leftovers(), IsEmpty());
+  }
+}
+
+TEST(RealShards, ShareOneCopyOfTheirWeightsInHugePagesAndGenerateTheSameTokens) {
+  std::vector<uint32_t> expected;
+  for (const char* weights : {"mapped", "huge"}) {
+    const auto dir = testing::MakeTempDir("shards");
+    std::vector<std::string> flags = Flags(2);
+    flags.push_back(std::string("--weights=") + weights);
+    SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, flags);
+    const auto view = worker.WaitServing(1, 2, kStart);
+    ASSERT_TRUE(view.has_value()) << worker.log();
+    const Outcome outcome = Generate(Address(worker, 1));
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << worker.log();
+    if (expected.empty()) expected = outcome.tokens;
+    EXPECT_EQ(outcome.tokens, expected) << weights;
+    std::vector<std::string> memories;
+    for (const engine::RankProcess& rank : view->ranks) memories.push_back(SharedWeightsOf(rank.id.pid));
+    EXPECT_EQ(memories[0], memories[1]);
+    EXPECT_EQ(memories[0].empty(), std::string(weights) == "mapped") << memories[0];
+    const std::vector<engine::ProcessId> group = GroupOf(worker);
+    worker.Signal(SIGKILL);
+    EXPECT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value());
   }
 }
 

@@ -109,21 +109,49 @@ TEST(ShardStart, SaysWhenItsPortIsTaken) {
   EXPECT_THAT(ended.log, HasSubstr("cannot listen on " + listen_address));
 }
 
-TEST(CheckMemory, CountsWeightsOncePerMachineAndTheRestPerShard) {
+MemoryNeed SomeNeed(bool weights_copied) {
   MemoryNeed need;
   need.weights = 1000;
+  need.weights_copied = weights_copied;
   need.kv_blocks = 300;
   need.states = 20;
   need.checkpoints = 1;
-  EXPECT_TRUE(CheckMemory(need, 1, 1321).ok());
-  EXPECT_FALSE(CheckMemory(need, 1, 1320).ok());
-  EXPECT_TRUE(CheckMemory(need, 2, 1642).ok());
-  const absl::Status refused = CheckMemory(need, 2, 1641);
-  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1642 bytes of memory and 1641 are available"));
+  return need;
 }
 
-TEST(CheckMemory, SeesTheMemoryOfThisMachine) { EXPECT_GT(AvailableMemoryBytes(), uint64_t{1} << 20); }
+TEST(CheckMemory, CountsCopiedWeightsOncePerMachineAndTheRestPerShard) {
+  const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
+  EXPECT_TRUE(CheckMemory(need, 1, {.available = 1321}).ok());
+  EXPECT_FALSE(CheckMemory(need, 1, {.available = 1320}).ok());
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 1642}).ok());
+  const absl::Status refused = CheckMemory(need, 2, {.available = 1641});
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1642 bytes of memory and 1641 are available"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("--weights mapped"));
+}
+
+TEST(CheckMemory, TakesCopiedWeightsFromReservedHugePagesWhenAllFit) {
+  const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 642, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 641, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 1641, .huge_free = 999}).ok());
+}
+
+TEST(CheckMemory, LetsMappedWeightsBeLargerThanMemoryAndTells) {
+  const MemoryNeed need = SomeNeed(/*weights_copied=*/false);
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 642}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 641}).ok());
+  EXPECT_FALSE(WeightsFit(need, 2, {.available = 1641, .huge_free = 1000}));
+  EXPECT_TRUE(WeightsFit(need, 2, {.available = 1642}));
+}
+
+TEST(CheckMemory, SeesTheMemoryOfThisMachine) { EXPECT_GT(ReadMemoryRoom().available, uint64_t{1} << 20); }
+
+TEST(ShardStart, RefusesAnUnknownPlaceForWeights) {
+  const Ended ended = RunShard({{"--weights", "swapped"}});
+  EXPECT_EQ(ended.exit_code, 64);
+  EXPECT_THAT(ended.log, HasSubstr("weights"));
+}
 
 }  // namespace
 }  // namespace longshelf::worker

@@ -19,6 +19,8 @@ class OpenFile {
   ~OpenFile();
 
   int fd() const { return fd_; }
+  // The caller closes it.
+  int Release() { return std::exchange(fd_, -1); }
   uint64_t size() const { return size_; }
 
  private:

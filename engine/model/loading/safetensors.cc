@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -8,6 +9,7 @@
 #include <tuple>
 
 #include "absl/status/status.h"
+#include "common/check.h"
 #include "common/status.h"
 #include "dtype.h"
 #include "engine/model/checkpoint.h"
@@ -159,31 +161,32 @@ absl::Status CheckCoverage(std::vector<std::pair<std::string_view, const Entry*>
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<const SafetensorsFile>> SafetensorsFile::Open(const std::filesystem::path& path) {
-  ASSIGN_OR_RETURN(const OpenFile file, OpenRegularFile(path));
-  return Map(file.fd(), file.size(), path.string());
+  ASSIGN_OR_RETURN(OpenFile file, OpenRegularFile(path));
+  const uint64_t size = file.size();
+  return Map(file.Release(), size, path.string());
 }
 
 absl::StatusOr<std::unique_ptr<const SafetensorsFile>> SafetensorsFile::OpenBeneath(const std::filesystem::path& dir,
                                                                                     std::string_view name) {
-  ASSIGN_OR_RETURN(const OpenFile file, engine::OpenBeneath(dir, name));
-  return Map(file.fd(), file.size(), (dir / name).string());
+  ASSIGN_OR_RETURN(OpenFile file, engine::OpenBeneath(dir, name));
+  const uint64_t size = file.size();
+  return Map(file.Release(), size, (dir / name).string());
 }
 
 absl::StatusOr<std::unique_ptr<const SafetensorsFile>> SafetensorsFile::Map(int fd, uint64_t size,
-                                                                            const std::string& what) {
+                                                                            const std::string& path) {
+  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile(fd, size, path));
   if (size < kLengthBytes) {
-    return absl::InvalidArgumentError(Cat(what, ": has ", size, " bytes, too short for a safetensors file"));
+    return absl::InvalidArgumentError(Cat(path, ": has ", size, " bytes, too short for a safetensors file"));
   }
   void* data = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) {
-    return absl::InternalError(Cat(what, ": mmap of ", size, " bytes: ", std::strerror(errno)));
+    return absl::InternalError(Cat(path, ": mmap of ", size, " bytes: ", std::strerror(errno)));
   }
-  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile());
   file->data_ = static_cast<const uint8_t*>(data);
-  file->size_ = size;
   const absl::Status parsed = file->ParseHeader();
   if (!parsed.ok()) {
-    return Annotate(parsed, what);
+    return Annotate(parsed, path);
   }
   return std::unique_ptr<const SafetensorsFile>(std::move(file));
 }
@@ -240,6 +243,7 @@ SafetensorsFile::~SafetensorsFile() {
   if (data_ != nullptr) {
     munmap(const_cast<uint8_t*>(data_), size_);
   }
+  close(fd_);
 }
 
 const TensorView* SafetensorsFile::Find(std::string_view name) const {
@@ -250,5 +254,39 @@ const TensorView* SafetensorsFile::Find(std::string_view name) const {
 void SafetensorsFile::AdviseSequential() const { madvise(const_cast<uint8_t*>(data_), size_, MADV_SEQUENTIAL); }
 
 void SafetensorsFile::AdviseNormal() const { madvise(const_cast<uint8_t*>(data_), size_, MADV_NORMAL); }
+
+bool SafetensorsFile::Holds(std::span<const uint8_t> bytes) const {
+  return bytes.data() >= data_ && bytes.data() + bytes.size() <= data_ + size_;
+}
+
+off_t SafetensorsFile::OffsetOf(std::span<const uint8_t> bytes) const {
+  LONGSHELF_CHECK(Holds(bytes));
+  return static_cast<off_t>(bytes.data() - data_);
+}
+
+absl::Status SafetensorsFile::Read(std::span<const uint8_t> bytes, uint8_t* out) const {
+  const off_t offset = OffsetOf(bytes);
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t n = pread(fd_, out + done, bytes.size() - done, offset + static_cast<off_t>(done));
+    if (n < 0 && errno == EINTR) {
+      continue;
+    }
+    if (n <= 0) {
+      return absl::InternalError(Cat(path_, ": ", n < 0 ? std::strerror(errno) : "became shorter while it was read"));
+    }
+    done += static_cast<size_t>(n);
+  }
+  return absl::OkStatus();
+}
+
+void SafetensorsFile::Forget(std::span<const uint8_t> bytes) const {
+  posix_fadvise(fd_, OffsetOf(bytes), static_cast<off_t>(bytes.size()), POSIX_FADV_DONTNEED);
+}
+
+void SafetensorsFile::ForgetAll() const {
+  // A page that is mapped would stay.
+  madvise(const_cast<uint8_t*>(data_), size_, MADV_DONTNEED);
+  posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
+}
 
 }  // namespace longshelf::engine

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
+#include "common/status.h"
 #include "dtype.h"
 #include "json_fields.h"
 #include "text.h"
@@ -19,7 +20,6 @@
 namespace longshelf::engine {
 namespace {
 
-using Digest = std::array<uint8_t, 32>;
 // Small enough to be in the second-level cache for both readers of it.
 constexpr size_t kPieceBytes = 1 << 18;
 constexpr unsigned kMaxThreads = 8;
@@ -68,24 +68,29 @@ bool HasNan(Dtype dtype, std::span<const uint8_t> bytes) {
 }
 
 struct ScanResult {
+  absl::Status status;
   Digest digest{};
   bool has_nan = false;
 };
 
 // Whole words of every dtype fit kPieceBytes, so no value is cut in two.
-ScanResult ScanTensor(const UsedTensor& tensor, std::atomic<uint64_t>& bytes_done) {
-  ScanResult result;
+absl::Status ReadTensor(const UsedTensor& tensor, TensorCopier* copier, std::atomic<uint64_t>& bytes_done,
+                        ScanResult& result) {
   Sha256 sha;
-  std::span<const uint8_t> rest = tensor.view->bytes;
-  while (!rest.empty()) {
-    const std::span<const uint8_t> piece = rest.first(std::min(rest.size(), kPieceBytes));
+  const std::span<const uint8_t> bytes = tensor.view->bytes;
+  if (copier != nullptr) RETURN_IF_ERROR(copier->Begin(tensor));
+  for (size_t done = 0; done < bytes.size(); done += kPieceBytes) {
+    std::span<const uint8_t> piece = bytes.subspan(done, std::min(bytes.size() - done, kPieceBytes));
+    if (copier != nullptr) {
+      ASSIGN_OR_RETURN(const uint8_t* copy, copier->Copy(tensor, done, piece.size()));
+      piece = {copy, piece.size()};
+    }
     result.has_nan = result.has_nan || HasNan(tensor.view->dtype, piece);
     sha.Update(piece.data(), piece.size());
     bytes_done.fetch_add(piece.size(), std::memory_order_relaxed);
-    rest = rest.subspan(piece.size());
   }
   result.digest = sha.Finish();
-  return result;
+  return absl::OkStatus();
 }
 
 std::string CanonicalDspark(const DsparkConfig& c) {
@@ -133,12 +138,16 @@ std::string CanonicalConfig(const ModelConfig& c) {
       " experts ", c.expert_dtype, "\n", CanonicalDspark(c.dspark));
 }
 
+std::string DescribeUsed(const UsedTensor& tensor) {
+  return Cat(tensor.name, " ", DescribeTensor(tensor.view->dtype, tensor.view->shape));
+}
+
 Digest Combine(const ModelConfig& config, std::span<const UsedTensor> used, std::span<const ScanResult> results) {
   Sha256 sha;
   const std::string text = CanonicalConfig(config);
   sha.Update(text.data(), text.size());
   for (size_t i = 0; i < used.size(); ++i) {
-    const std::string line = Cat(used[i].name, " ", DescribeTensor(used[i].view->dtype, used[i].view->shape), "\n");
+    const std::string line = DescribeUsed(used[i]) + "\n";
     sha.Update(line.data(), line.size());
     sha.Update(results[i].digest.data(), results[i].digest.size());
   }
@@ -147,8 +156,19 @@ Digest Combine(const ModelConfig& config, std::span<const UsedTensor> used, std:
 
 }  // namespace
 
+Digest LayoutDigest(const ModelConfig& config, const std::vector<UsedTensor>& used) {
+  Sha256 sha;
+  const std::string text = CanonicalConfig(config);
+  sha.Update(text.data(), text.size());
+  for (const UsedTensor& tensor : used) {
+    const std::string line = Cat(DescribeUsed(tensor), " at ", tensor.place, "\n");
+    sha.Update(line.data(), line.size());
+  }
+  return sha.Finish();
+}
+
 absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTensor> used,
-                                   const std::function<void(const LoadProgress&)>& progress) {
+                                   const std::function<void(const LoadProgress&)>& progress, TensorCopier* copier) {
   std::sort(used.begin(), used.end(), [](const UsedTensor& a, const UsedTensor& b) { return a.name < b.name; });
   LoadProgress report;
   for (const UsedTensor& tensor : used) {
@@ -157,9 +177,11 @@ absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTe
   std::vector<ScanResult> results(used.size());
   std::atomic<size_t> next = 0;
   std::atomic<uint64_t> bytes_done = 0;
+  std::atomic<bool> failed = false;
   const auto scan = [&](bool reports) {
-    for (size_t i = next.fetch_add(1); i < used.size(); i = next.fetch_add(1)) {
-      results[i] = ScanTensor(used[i], bytes_done);
+    for (size_t i = next.fetch_add(1); i < used.size() && !failed; i = next.fetch_add(1)) {
+      results[i].status = ReadTensor(used[i], copier, bytes_done, results[i]);
+      if (!results[i].status.ok()) failed = true;
       const uint64_t done = bytes_done.load(std::memory_order_relaxed);
       if (reports && progress && done - report.bytes_done >= report.bytes_total / kReports) {
         report.bytes_done = done;
@@ -174,6 +196,11 @@ absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTe
       helpers.emplace_back(scan, false);
     }
     scan(true);
+  }
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (!results[i].status.ok()) {
+      return Annotate(results[i].status, Cat("tensor ", QuotedName(used[i].name)));
+    }
   }
   if (progress) {
     report.bytes_done = report.bytes_total;

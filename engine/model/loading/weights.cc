@@ -9,6 +9,7 @@
 #include "tensor_scan.h"
 #include "text.h"
 #include "weights_builder.h"
+#include "weights_copy.h"
 
 namespace longshelf::engine {
 namespace {
@@ -18,6 +19,7 @@ constexpr size_t kMaxUnusedListed = 1000;
 struct CheckpointStorage final : TensorSource {
   CheckpointTensors checkpoint;
   OwnedBuffers owned;
+  std::unique_ptr<HugeMemory> copy;  // kHuge: the views lie in it
 
   absl::StatusOr<const TensorView*> Get(const TensorSpec& spec) override {
     const auto it = checkpoint.tensors.find(spec.name);
@@ -75,8 +77,43 @@ absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir
   opened.used = std::move(built->used);
   opened.weights->unused_tensors = UnusedTensors(checkpoint, opened.used);
   opened.weights->storage = opened.storage;
-  opened.weights->from_files = true;
   return opened;
+}
+
+absl::Status LoadMapped(OpenedWeights& opened, const ProgressFunction& progress) {
+  const std::vector<std::unique_ptr<const SafetensorsFile>>& files = opened.storage->checkpoint.files;
+  for (const auto& file : files) {
+    file->AdviseSequential();
+  }
+  ASSIGN_OR_RETURN(opened.weights->digest, ScanTensors(opened.weights->config, opened.used, progress, nullptr));
+  for (const auto& file : files) {
+    file->AdviseNormal();
+  }
+  opened.weights->from_files = true;
+  return absl::OkStatus();
+}
+
+absl::Status LoadHuge(OpenedWeights& opened, const ProgressFunction& progress, WeightsShare* share) {
+  CheckpointStorage& storage = *opened.storage;
+  const ModelConfig config = opened.weights->config;
+  std::vector<std::string> unused = std::move(opened.weights->unused_tensors);
+  // Everything was checked. What was copied meanwhile, as it was not aligned, is aligned where it goes.
+  opened.weights.reset();
+  storage.owned.buffers.clear();
+  ASSIGN_OR_RETURN(CopiedWeights copied, CopyWeights(config, storage.checkpoint, opened.used, share, progress));
+  for (const UsedTensor& tensor : opened.used) {
+    TensorView& view = storage.checkpoint.tensors.find(tensor.name)->second;
+    view.bytes = {copied.memory->data() + tensor.place, view.bytes.size()};
+  }
+  storage.copy = std::move(copied.memory);
+  storage.checkpoint.files.clear();
+  ASSIGN_OR_RETURN(BuiltWeights built, BuildWeights(config, storage, storage.owned));
+  opened.weights = std::move(built.weights);
+  opened.weights->unused_tensors = std::move(unused);
+  opened.weights->storage = opened.storage;
+  opened.weights->digest = copied.digest;
+  opened.weights->huge_pages = storage.copy->Describe();
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -86,21 +123,15 @@ absl::StatusOr<std::unique_ptr<const ModelWeights>> OpenModelWeights(const std::
   return std::unique_ptr<const ModelWeights>(std::move(opened.weights));
 }
 
-absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
-    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress) {
+absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(const std::filesystem::path& model_dir,
+                                                                     const ProgressFunction& progress,
+                                                                     const LoadOptions& options) {
   ASSIGN_OR_RETURN(OpenedWeights opened, OpenWeights(model_dir));
-  for (const auto& file : opened.storage->checkpoint.files) {
-    file->AdviseSequential();
+  const absl::Status loaded =
+      options.memory == WeightsMemory::kHuge ? LoadHuge(opened, progress, options.share) : LoadMapped(opened, progress);
+  if (!loaded.ok()) {
+    return Annotate(loaded, model_dir.string());
   }
-  const ModelConfig& config = opened.weights->config;
-  absl::StatusOr<std::array<uint8_t, 32>> digest = ScanTensors(config, std::move(opened.used), progress);
-  if (!digest.ok()) {
-    return Annotate(digest.status(), model_dir.string());
-  }
-  for (const auto& file : opened.storage->checkpoint.files) {
-    file->AdviseNormal();
-  }
-  opened.weights->digest = *digest;
   return std::unique_ptr<const ModelWeights>(std::move(opened.weights));
 }
 

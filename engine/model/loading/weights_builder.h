@@ -43,6 +43,7 @@ struct OwnedBuffers {
 struct UsedTensor {
   std::string name;
   const TensorView* view = nullptr;
+  uint64_t place = 0;  // in the memory that it is copied to, if it is
 };
 
 struct BuiltWeights {

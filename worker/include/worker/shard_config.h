@@ -18,6 +18,7 @@ struct ShardConfig {
   std::string model;                // checkpoint directory
   std::string model_name;           // as clients know it; empty = the directory's name
   std::string numerics = "native";  // or "fp32"
+  std::string weights = "mapped";   // or "huge"
   int n_threads = 1;                // of each shard's kernels
 
   // Endpoint (rank 0).

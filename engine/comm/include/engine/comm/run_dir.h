@@ -21,6 +21,7 @@ namespace longshelf::engine {
 //   rank-K.error  why rank K ended itself, for the supervisor's log
 //   ready         rank 0 serves
 //   doorbell      see doorbell.h
+//   weights       where the shards' copy of the weights is, see weights_share.h; only with --weights huge
 //
 // longshelf-worker starts longshelf-shard (through mpirun when shards > 1) with
 //   --shards R --run-dir DIR --generation N --supervisor-pid PID
@@ -57,6 +58,7 @@ std::vector<RankProcess> ReadRankPids(const std::filesystem::path& run_dir);
 std::vector<RankError> ReadRankErrors(const std::filesystem::path& run_dir);
 
 std::filesystem::path DoorbellPath(const std::filesystem::path& run_dir);
+std::filesystem::path WeightsSharePath(const std::filesystem::path& run_dir);
 std::filesystem::path RankErrorPath(const std::filesystem::path& run_dir, int rank);
 
 // Makes this process end with SIGKILL when its parent does, and survive signals that launchers forward or terminals

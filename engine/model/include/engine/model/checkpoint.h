@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -65,12 +67,24 @@ class SafetensorsFile {
   void AdviseSequential() const;
   void AdviseNormal() const;
 
+  bool Holds(std::span<const uint8_t> bytes) const;
+  // Copies bytes of this file from storage, not through the mapping. INTERNAL: not readable, or the file became
+  // shorter.
+  absl::Status Read(std::span<const uint8_t> bytes, uint8_t* out) const;
+  // They will not be read again: the page cache need not hold them. A hint only.
+  void Forget(std::span<const uint8_t> bytes) const;
+  void ForgetAll() const;
+
  private:
-  SafetensorsFile() = default;
-  static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> Map(int fd, uint64_t size, const std::string& what);
+  SafetensorsFile(int fd, uint64_t size, std::string path) : fd_(fd), size_(size), path_(std::move(path)) {}
+  static absl::StatusOr<std::unique_ptr<const SafetensorsFile>> Map(int fd, uint64_t size, const std::string& path);
   absl::Status ParseHeader();
+  off_t OffsetOf(std::span<const uint8_t> bytes) const;
+
+  const int fd_;
+  const uint64_t size_;  // when it was opened
+  const std::string path_;
   const uint8_t* data_ = nullptr;
-  uint64_t size_ = 0;
   std::map<std::string, TensorView, std::less<>> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
 };

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/config.h"
+#include "engine/model/weights_share.h"
 
 namespace longshelf::engine {
 
@@ -112,7 +113,7 @@ struct DsparkWeights {
   Matrix confidence;  // BF16 [1, D + markov_rank]
 };
 
-// Owns the mapped files; every Matrix points into them.
+// Owns the mapped files or their copy; every Matrix points into them.
 struct ModelWeights {
   ModelConfig config;
   Matrix embed;             // BF16 [vocab, D]
@@ -129,20 +130,37 @@ struct ModelWeights {
   std::vector<std::string> unused_tensors;
   std::shared_ptr<const void> storage;  // keeps the mappings (or generated buffers) alive
   bool from_files = false;              // matrices lie in mapped files, whose pages the kernel may drop and read again
+  std::string huge_pages;               // with WeightsMemory::kHuge: which pages were got, in words
 };
 
 struct LoadProgress {
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;
 };
+using ProgressFunction = std::function<void(const LoadProgress&)>;
 
-// Maps and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
+enum class WeightsMemory : uint8_t {
+  // The files are mapped and used as they lie. All processes of the machine share their pages in the page cache, which
+  // may hold less than all of them.
+  kMapped,
+  // What is used of the files is copied once into huge pages, which the shards of a group share.
+  kHuge,
+};
+
+struct LoadOptions {
+  WeightsMemory memory = WeightsMemory::kMapped;
+  WeightsShare* share = nullptr;  // of the group, with kHuge; null: a copy of our own
+};
+
+// Loads and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
 // its official name or an accepted synonym (docs/checkpoints.md). Names what is wrong. Calls `progress` (may be null)
 // as bytes are digested. A checkpoint without any tensor of the draft module that its config names (or with another one
 // in its place) loads without: with n_mtp_layers, or dspark.n_stages, 0. NaN in a weight or scale is refused.
-// INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing.
-absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(
-    const std::filesystem::path& model_dir, const std::function<void(const LoadProgress&)>& progress);
+// INVALID_ARGUMENT: the files are wrong. NOT_FOUND: a file is missing. RESOURCE_EXHAUSTED, with kHuge: there is no room
+// for the copy.
+absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(const std::filesystem::path& model_dir,
+                                                                     const ProgressFunction& progress,
+                                                                     const LoadOptions& options = {});
 
 // The same checks of names, dtypes and shapes without reading the large tensors: no search for NaN, no digest (zeros).
 // For tools that look at a checkpoint without serving it.
