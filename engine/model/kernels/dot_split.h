@@ -2,9 +2,12 @@
 
 #include "weights_split.h"
 
-// Sums over columns with fp32 fused multiply-adds: operands in split form. Shared by the vector tables;
-// the including file gives the shape of its register tile, kTileRows weight rows by kTileX operand rows, up to how many
-// operand rows it decodes weights in registers, kDirectX, and the shape of a decoded block, kBlockRows by kBlockSteps.
+// Sums over columns with fp32 fused multiply-adds: operands in split form. Shared by the vector tables; the including
+// file gives the shapes:
+// - kTileRows weight rows by kTileX operand rows: what a tile of decoded weights multiplies in registers;
+// - DirectRows(n) by n <= kDirectX: the same where the weights are decoded in registers, up to kMostDirect operand
+// rows;
+// - kBlockRows by kBlockSteps: the weights that are decoded at a time.
 namespace longshelf::engine {
 namespace {
 
@@ -57,14 +60,14 @@ inline void AddSteps(W* w, const float* x, int64_t x_stride, int64_t begin, int6
 template <int kRows>
 [[gnu::always_inline]] inline void StoreSums(const F (&sum)[kRows], bool round, float* y) {
   if constexpr (kRows == 4) {
-    _mm_storeu_ps(y, Fold4(sum[0], sum[1], sum[2], sum[3]));
+    const __m128 folded = Fold4(sum[0], sum[1], sum[2], sum[3]);
+    _mm_storeu_ps(y, round ? RoundFour(folded) : folded);
   } else {
     LONGSHELF_UNROLL
-    for (int r = 0; r < kRows; ++r) y[r] = Fold(sum[r]);
-  }
-  if (round) {
-    LONGSHELF_UNROLL
-    for (int r = 0; r < kRows; ++r) y[r] = RoundBf16(y[r]);
+    for (int r = 0; r < kRows; ++r) {
+      const float folded = Fold(sum[r]);
+      y[r] = round ? RoundBf16(folded) : folded;
+    }
   }
 }
 
@@ -85,53 +88,70 @@ inline void AddBlock(W* w, const float* x, int64_t x_stride, int64_t steps, floa
   }
 }
 
-// Calls fn.operator()<kX>(i) for tiles of kX <= kTileX operand rows from i on, n in all.
-template <int kX, typename Fn>
-inline void RestTile(int64_t i, int64_t n, const Fn& fn) {
-  if constexpr (kX > 0) {
-    if (n == kX) return fn.template operator()<kX>(i);
-    RestTile<kX - 1>(i, n, fn);
+template <int kRows, int kX, typename W>
+inline void DotTile(W* w, const float* x, int64_t x_stride, int64_t steps, bool round, float* y, int64_t y_stride) {
+  F sum[kX][kRows];
+  LONGSHELF_UNROLL
+  for (int i = 0; i < kX; ++i) {
+    LONGSHELF_UNROLL
+    for (int r = 0; r < kRows; ++r) sum[i][r] = Zero();
+  }
+  AddSteps<kRows, kX>(w, x, x_stride, 0, steps, sum);
+  LONGSHELF_UNROLL
+  for (int i = 0; i < kX; ++i) StoreSums<kRows>(sum[i], round, y + i * y_stride);
+}
+
+// Calls fn.operator()<n>(i), n <= kMost.
+template <int kMost, typename Fn>
+inline void ForTile(int64_t i, int64_t n, const Fn& fn) {
+  if constexpr (kMost > 0) {
+    if (n == kMost) return fn.template operator()<kMost>(i);
+    ForTile<kMost - 1>(i, n, fn);
   }
 }
+// Tiles of kTileX operand rows, and of what is left.
 template <typename Fn>
 inline void ForTiles(int64_t n, const Fn& fn) {
   int64_t i = 0;
   for (; i + kTileX <= n; i += kTileX) fn.template operator()<kTileX>(i);
-  RestTile<kTileX - 1>(i, n - i, fn);
+  ForTile<kTileX - 1>(i, n - i, fn);
 }
 
 // kRows weight rows with all n operand rows.
 template <int kRows, typename W>
 inline void DotRows(W* w, const float* x, int64_t x_stride, int64_t n, int64_t steps, bool round, float* y,
                     int64_t y_stride) {
-  ForTiles(n, [&]<int kX>(int64_t first) {
-    F sum[kX][kRows];
-    LONGSHELF_UNROLL
-    for (int i = 0; i < kX; ++i) {
-      LONGSHELF_UNROLL
-      for (int r = 0; r < kRows; ++r) sum[i][r] = Zero();
-    }
-    AddSteps<kRows, kX>(w, x + first * x_stride, x_stride, 0, steps, sum);
-    LONGSHELF_UNROLL
-    for (int i = 0; i < kX; ++i) StoreSums<kRows>(sum[i], round, y + (first + i) * y_stride);
+  ForTiles(n, [&]<int kX>(int64_t i) {
+    DotTile<kRows, kX>(w, x + i * x_stride, x_stride, steps, round, y + i * y_stride, y_stride);
   });
 }
 
-// Weights decoded in registers, each byte once: for n <= kDirectX.
-template <typename Row>
-void DotDirect(const DotJob& job) {
+// kRows weight rows, decoded in registers, with n <= 2 * kDirectX operand rows: twice at most, the second time from the
+// nearest cache.
+template <int kRows, typename W>
+inline void DirectRows(W* w, const DotJob& job, float* y) {
   const auto* x = reinterpret_cast<const float*>(job.x);
   const int64_t x_stride = job.x_stride / static_cast<int64_t>(sizeof(float));
-  const int64_t steps = job.w->cols / kStepColumns;
+  const auto tile = [&]<int kX>(int64_t i) {
+    DotTile<kRows, kX>(w, x + i * x_stride, x_stride, job.w->cols / kStepColumns, job.round, y + i * job.y_stride,
+                       job.y_stride);
+  };
+  const int64_t half = job.n <= kDirectX ? job.n : job.n / 2;
+  ForTile<kDirectX>(0, half, tile);
+  ForTile<kDirectX>(half, job.n - half, tile);
+}
+
+template <typename Row>
+void DotDirect(const DotJob& job) {
   int64_t r = 0;
   for (; r + 4 <= job.n_rows; r += 4) {
     const int64_t row = job.row_begin + r;
     Ahead<Row> w[4] = {{*job.w, row, 0}, {*job.w, row, 1}, {*job.w, row, 2}, {*job.w, row, 3}};
-    DotRows<4>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
+    DirectRows<4>(w, job, job.y + r);
   }
   for (; r < job.n_rows; ++r) {
     Ahead<Row> w[1] = {{*job.w, job.row_begin + r, 0}};
-    DotRows<1>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
+    DirectRows<1>(w, job, job.y + r);
   }
 }
 
@@ -226,7 +246,7 @@ void DotBlock(const DotJob& job, int64_t first_row, int64_t n_rows, int64_t firs
 
 template <typename Row>
 void DotSplitAs(const DotJob& job, std::byte* scratch) {
-  if (job.n <= kDirectX && job.w->cols % kStepColumns == 0) {
+  if (job.n <= kMostDirect && job.w->cols % kStepColumns == 0) {
     if constexpr (std::is_same_v<Row, Fp8Row>) return DotFp8Direct(job, scratch);
     return DotDirect<Row>(job);
   }

@@ -5,7 +5,8 @@ namespace {
 
 constexpr int kTileRows = 4;
 constexpr int kTileX = 3;
-constexpr int64_t kDirectX = 1;
+constexpr int kDirectX = 1;
+constexpr int64_t kMostDirect = 1;
 constexpr int64_t kBlockRows = 16;
 constexpr int64_t kBlockSteps = 8;
 

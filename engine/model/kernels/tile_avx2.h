@@ -7,6 +7,7 @@
 namespace longshelf::engine {
 namespace {
 
+// Operands are held in registers: the compiler would load them again for every product, and loads would be the limit.
 // Steps [begin, end) onto eight lanes, from `lane` on, of sums [kX][kRows], which lie x_gap and kLanes floats apart.
 template <int kRows, int kX>
 inline void AddHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int64_t begin, int64_t end, int64_t lane,
@@ -21,10 +22,14 @@ inline void AddHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int
        at += kLanes) {  // odd columns, then even ones
     __m256 values[kX];
     LONGSHELF_UNROLL
-    for (int i = 0; i < kX; ++i) values[i] = _mm256_loadu_ps(x + i * x_stride + at);
+    for (int i = 0; i < kX; ++i) {
+      values[i] = _mm256_loadu_ps(x + i * x_stride + at);
+      asm("" : "+x"(values[i]));
+    }
     LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const __m256 weight = _mm256_loadu_ps(w[r].values + at);
+      __m256 weight = _mm256_loadu_ps(w[r].values + at);
+      asm("" : "+x"(weight));
       LONGSHELF_UNROLL
       for (int i = 0; i < kX; ++i) sum[i][r] = _mm256_fmadd_ps(weight, values[i], sum[i][r]);
     }
