@@ -90,7 +90,7 @@ void DotWordsDirect(const DotJob& job) {
 }
 
 // FP8: rows that share a block of scales take them from the operands.
-void DotFp8Direct(const DotJob& job, std::byte* scratch) {
+void DotFp8Words(const DotJob& job, std::byte* scratch) {
   const Matrix& w = *job.w;
   const int64_t steps = w.cols / kStepColumns;
   if (steps % Fp8Unscaled::kSteps != 0) return DotWordsDirect<Fp8Words>(job);
@@ -165,7 +165,7 @@ void DotBf16(const DotJob& job, std::byte* scratch) {
   if (job.n <= kDirectRows && job.w->cols % kStepColumns == 0) {
     switch (job.w->format) {
       case Matrix::Format::kFp8:
-        return DotFp8Direct(job, scratch);
+        return DotFp8Words(job, scratch);
       case Matrix::Format::kFp4:
         return DotWordsDirect<Fp4Words>(job);
       case Matrix::Format::kBf16:

@@ -31,5 +31,15 @@ inline __m128 Fold4(F a, F b, F c, F d) {
   return _mm_add_ps(first, second);
 }
 
+// To BF16, nearest even; NaN stays NaN.
+inline __m128 RoundFour(__m128 x) {
+  const __m128i bits = _mm_castps_si128(x);
+  const __m128i upper = _mm_set1_epi32(static_cast<int>(0xFFFF0000U));
+  const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+  const __m128i rounded = _mm_and_si128(_mm_add_epi32(_mm_add_epi32(bits, _mm_set1_epi32(0x7FFF)), odd), upper);
+  const __m128i nan = _mm_or_si128(_mm_and_si128(bits, upper), _mm_set1_epi32(0x00400000));
+  return _mm_blendv_ps(_mm_castsi128_ps(rounded), _mm_castsi128_ps(nan), _mm_cmpunord_ps(x, x));
+}
+
 }  // namespace
 }  // namespace longshelf::engine

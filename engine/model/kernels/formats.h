@@ -66,6 +66,13 @@ inline float E2m1ToFloat(uint8_t code) {
   return (code & 8) != 0 ? -magnitude : magnitude;
 }
 
+// Of an FP4 code times its scale: zero, with its sign, where that is no normal number.
+inline float ScaledE2m1(uint8_t code, uint8_t scale) {
+  const float value = scale == 0 ? 0.0F : E2m1ToFloat(code & 7) * E8m0ToFloat(scale);
+  const float magnitude = value < 0x1p-126F ? 0.0F : value;
+  return (code & 8) != 0 ? -magnitude : magnitude;
+}
+
 // Round to nearest even code of a value in [-6, 6]; larger magnitudes saturate.
 inline uint8_t EncodeE2m1(float value) {
   const uint8_t sign = std::signbit(value) ? 8 : 0;

@@ -37,9 +37,14 @@ struct DotJob {
   int64_t y_stride = 0;
   bool round = false;  // to BF16
 };
-// Weight rows that one call of KernelTable::dot decodes at a time: its scratch holds them.
+// Weight rows that one call of KernelTable::dot decodes at a time: its scratch holds them, or a part of them and their
+// unfinished sums.
 inline constexpr int64_t kDotRows = 32;
-constexpr int64_t DotScratchBytes(int64_t columns) { return kDotRows * OperandBytes(Operand::kSplit, columns); }
+inline constexpr int64_t kMinDotScratchBytes = int64_t{96} << 10;
+constexpr int64_t DotScratchBytes(int64_t columns) {
+  const int64_t rows = kDotRows * OperandBytes(Operand::kSplit, columns);
+  return rows > kMinDotScratchBytes ? rows : kMinDotScratchBytes;
+}
 
 // Keys per tile of the softmax.
 inline constexpr int64_t kTileKeys = 64;

@@ -164,15 +164,18 @@ class Comparison {
                                            Matrix::Format::kF32};
     const Matrix::Format format = kFormats[cases_.Upto(4) - 1];
     const int64_t step = format == Matrix::Format::kFp4 ? 32 : 8;
-    const int64_t cols = step * cases_.Upto(320 / step);
-    const int64_t n = cases_.Upto(9);
+    // Now and then beyond one block of columns, of operand rows, or of FP8 scales.
+    const int64_t beyond = cases_.Upto(12);
+    const int64_t cols = step * cases_.Upto((beyond == 1 ? 1600 : 320) / step);
+    const int64_t n = cases_.Upto(beyond == 2 ? 80 : beyond == 3 ? 30 : 9);
+    const int64_t n_spare_rows = beyond == 4 ? 110 : 0;
     std::vector<uint8_t> data;
     std::vector<uint8_t> scales;
     cases_.NextKind();
-    const Matrix w = RandomMatrix(format, 40, cols, data, scales);
+    const Matrix w = RandomMatrix(format, 40 + n_spare_rows, cols, data, scales);
     const bool bf16 = format != Matrix::Format::kF32 && cases_.Upto(4) > 1;
     Aligned<float> x = cases_.Fill<float>(n * cols, [&] { return bf16 ? cases_.Bf16Value() : cases_.Value(); });
-    const int64_t row_begin = cases_.Upto(5) - 1;
+    const int64_t row_begin = n_spare_rows + cases_.Upto(5) - 1;
     const int64_t n_rows = cases_.Upto(35);
     const bool round = cases_.Upto(2) == 1;
     return SameResult<float>(n * n_rows, [&](const KernelTable& t, float* out) {

@@ -7,38 +7,55 @@
 namespace longshelf::engine {
 namespace {
 
+// Operands are held in registers: the compiler would load them again for every product, and loads would be the limit.
+// Steps [begin, end) onto eight lanes, from `lane` on, of sums [kX][kRows], which lie x_gap and kLanes floats apart.
 template <int kRows, int kX>
-inline void SumHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int64_t steps, int64_t lane,
-                    __m256 (&sum)[kX][kRows]) {
+inline void AddHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int64_t begin, int64_t end, int64_t lane,
+                    float* sums, int64_t x_gap) {
+  __m256 sum[kX][kRows];
   LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) {
     LONGSHELF_UNROLL
-    for (int r = 0; r < kRows; ++r) sum[i][r] = _mm256_setzero_ps();
+    for (int r = 0; r < kRows; ++r) sum[i][r] = _mm256_loadu_ps(sums + i * x_gap + r * kLanes + lane);
   }
-  for (int64_t at = lane; at < steps * kStepColumns; at += kLanes) {  // odd columns, then even ones
+  for (int64_t at = begin * kStepColumns + lane; at < end * kStepColumns;
+       at += kLanes) {  // odd columns, then even ones
     __m256 values[kX];
     LONGSHELF_UNROLL
-    for (int i = 0; i < kX; ++i) values[i] = _mm256_loadu_ps(x + i * x_stride + at);
+    for (int i = 0; i < kX; ++i) {
+      values[i] = _mm256_loadu_ps(x + i * x_stride + at);
+      asm("" : "+x"(values[i]));
+    }
     LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const __m256 weight = _mm256_loadu_ps(w[r].values + at);
+      __m256 weight = _mm256_loadu_ps(w[r].values + at);
+      asm("" : "+x"(weight));
       LONGSHELF_UNROLL
       for (int i = 0; i < kX; ++i) sum[i][r] = _mm256_fmadd_ps(weight, values[i], sum[i][r]);
     }
   }
+  LONGSHELF_UNROLL
+  for (int i = 0; i < kX; ++i) {
+    LONGSHELF_UNROLL
+    for (int r = 0; r < kRows; ++r) _mm256_storeu_ps(sums + i * x_gap + r * kLanes + lane, sum[i][r]);
+  }
 }
 
 template <int kRows, int kX>
-inline void SumTile(DecodedSplit* w, const float* x, int64_t x_stride, int64_t steps, F (&sum)[kX][kRows]) {
-  __m256 half[kX][kRows];
-  SumHalf<kRows, kX>(w, x, x_stride, steps, 0, half);
-  for (int i = 0; i < kX; ++i) {
-    for (int r = 0; r < kRows; ++r) sum[i][r].lo = half[i][r];
+inline void AddSteps(DecodedSplit* w, const float* x, int64_t x_stride, int64_t begin, int64_t end,
+                     F (&sum)[kX][kRows]) {
+  float sums[kX * kRows * kLanes];
+  for (int i = 0; i < kX * kRows; ++i) Store(sum[i / kRows][i % kRows], sums + i * kLanes);
+  for (int64_t lane = 0; lane < kLanes; lane += kLanes / 2) {
+    AddHalf<kRows, kX>(w, x, x_stride, begin, end, lane, sums, kRows * kLanes);
   }
-  SumHalf<kRows, kX>(w, x, x_stride, steps, kLanes / 2, half);
-  for (int i = 0; i < kX; ++i) {
-    for (int r = 0; r < kRows; ++r) sum[i][r].hi = half[i][r];
-  }
+  for (int i = 0; i < kX * kRows; ++i) sum[i / kRows][i % kRows] = Load(sums + i * kLanes);
+}
+
+template <int kX>
+inline void AddBlock(DecodedSplit* w, const float* x, int64_t x_stride, int64_t steps, float* sums) {
+  AddHalf<kTileRows, kX>(w, x, x_stride, 0, steps, 0, sums, kBlockRows * kLanes);
+  AddHalf<kTileRows, kX>(w, x, x_stride, 0, steps, kLanes / 2, sums, kBlockRows * kLanes);
 }
 
 }  // namespace

@@ -13,35 +13,60 @@ inline void SplitWords(I words, F* odd, F* even) {
   *even = OfBits(Shl<16>(words));
 }
 
-// BF16 words of sixteen E4M3 codes, unscaled.
-inline __m256i WordsOfSixteenE4m3(const uint8_t* codes) {
-  const __m256i code = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  const __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi16(0x7F));
-  const __m256i normal = _mm256_add_epi16(_mm256_slli_epi16(magnitude, 4), _mm256_set1_epi16(120 << 7));
-  // Bytes 0 to 7: low bytes of BF16 m * 2^-9, the subnormals, for m = 0 to 7; then their high bytes.
-  const __m256i bytes =
-      _mm256_broadcastsi128_si256(_mm_setr_epi8(0x00, 0x00, static_cast<char>(0x80), static_cast<char>(0xC0), 0x00,
-                                                0x20, 0x40, 0x60, 0x00, 0x3B, 0x3B, 0x3B, 0x3C, 0x3C, 0x3C, 0x3C));
-  const __m256i at =
-      _mm256_or_si256(_mm256_or_si256(magnitude, _mm256_slli_epi16(magnitude, 8)), _mm256_set1_epi16(0x0800));
-  const __m256i is_subnormal = _mm256_cmpgt_epi16(_mm256_set1_epi16(8), magnitude);
-  const __m256i value = _mm256_blendv_epi8(normal, _mm256_shuffle_epi8(bytes, at), is_subnormal);
-  return _mm256_or_si256(value, _mm256_and_si256(_mm256_slli_epi16(code, 8), _mm256_set1_epi16(-0x8000)));
-}
-inline I WordsOfE4m3(const uint8_t* codes) { return {WordsOfSixteenE4m3(codes), WordsOfSixteenE4m3(codes + 16)}; }
+// Sixteen bytes in both halves.
+inline __m256i Twice(__m128i bytes) { return _mm256_broadcastsi128_si256(bytes); }
+inline __m128i LoadSixteen(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
 
-// Eight codes times their scale: `values` are the eight magnitudes, bit 3 of each code is its sign.
-inline __m256 SignedE2m1(__m256 values, __m256i code) {
-  const __m256i sign = _mm256_and_si256(_mm256_slli_epi32(code, 28), _mm256_set1_epi32(static_cast<int>(0x80000000U)));
-  return _mm256_xor_ps(_mm256_permutevar8x32_ps(values, code), _mm256_castsi256_ps(sign));
+// BF16 words of 32 E4M3 codes, unscaled, all bytes at once. High bytes by the upper half of the code, low bytes are its
+// lower half; subnormals, the magnitudes below 8, are corrected by what a table adds.
+inline I WordsOfE4m3(const uint8_t* codes) {
+  constexpr char kSign = static_cast<char>(0x80);
+  const __m256i of_upper = Twice(_mm_setr_epi8(60, 61, 62, 63, 64, 65, 66, 67, kSign | 60, kSign | 61, kSign | 62,
+                                               kSign | 63, kSign | 64, kSign | 65, kSign | 66, kSign | 67));
+  const __m256i add_high = Twice(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -60, -1, -1, -1, 0, 0, 0, 0));
+  const __m256i add_low = Twice(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 0, -16, 0x60, -0x70, -0x40, -0x30, -0x20, -0x10));
+  // Columns 0 to 7 and 16 to 23 in the lower half, so that unpacking leaves them in order.
+  const __m256i code =
+      _mm256_permute4x64_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)), _MM_SHUFFLE(3, 1, 2, 0));
+  const __m256i upper = _mm256_and_si256(_mm256_srli_epi16(code, 4), _mm256_set1_epi8(0x0F));
+  const __m256i lower = _mm256_and_si256(_mm256_slli_epi16(code, 4), _mm256_set1_epi8(static_cast<char>(0xF0)));
+  // 0x78 to 0x7F for the subnormals; beyond, a shuffle gives zero.
+  const __m256i small = _mm256_adds_epu8(_mm256_and_si256(code, _mm256_set1_epi8(0x7F)), _mm256_set1_epi8(0x78));
+  const __m256i high = _mm256_add_epi8(_mm256_shuffle_epi8(of_upper, upper), _mm256_shuffle_epi8(add_high, small));
+  const __m256i low = _mm256_add_epi8(lower, _mm256_shuffle_epi8(add_low, small));
+  return {_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)};
 }
+
+// For every scale the low, then the high bytes of the BF16 words of the sixteen FP4 values times it.
+struct E2m1Tables {
+  alignas(64) uint8_t bytes[256][32];
+
+  E2m1Tables() {
+    for (int scale = 0; scale < 256; ++scale) {
+      for (int code = 0; code < 16; ++code) {
+        const uint16_t word = FloatToBf16(ScaledE2m1(static_cast<uint8_t>(code), static_cast<uint8_t>(scale)));
+        bytes[scale][code] = static_cast<uint8_t>(word);
+        bytes[scale][16 + code] = static_cast<uint8_t>(word >> 8);
+      }
+    }
+  }
+  static const E2m1Tables& Get() {
+    static const E2m1Tables tables;
+    return tables;
+  }
+};
+
 // 32 FP4 codes times their scale: sixteen bytes, low nibble = even column.
-inline void SplitE2m1(const uint8_t* codes, float scale, F* odd, F* even) {
-  const I pairs = LoadU8(codes);
-  const __m256 values =
-      _mm256_mul_ps(_mm256_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F), _mm256_set1_ps(scale));
-  *even = {SignedE2m1(values, pairs.lo), SignedE2m1(values, pairs.hi)};
-  *odd = {SignedE2m1(values, _mm256_srli_epi32(pairs.lo, 4)), SignedE2m1(values, _mm256_srli_epi32(pairs.hi, 4))};
+inline void SplitE2m1(const E2m1Tables& tables, const uint8_t* codes, uint8_t scale, F* odd, F* even) {
+  // Bytes 0 to 3 and 8 to 11 in the lower half, each in a word of its own.
+  const __m256i spread = _mm256_setr_epi8(0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1,  //
+                                          4, -1, 5, -1, 6, -1, 7, -1, 12, -1, 13, -1, 14, -1, 15, -1);
+  const __m256i pairs = _mm256_shuffle_epi8(Twice(LoadSixteen(codes)), spread);
+  const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(0x0F));
+  const uint8_t* table = tables.bytes[scale];
+  const __m256i low = _mm256_shuffle_epi8(Twice(LoadSixteen(table)), nibbles);
+  const __m256i high = _mm256_shuffle_epi8(Twice(LoadSixteen(table + 16)), nibbles);
+  SplitWords({_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)}, odd, even);
 }
 
 }  // namespace

@@ -29,14 +29,27 @@ inline I WordsOfE4m3(const uint8_t* codes) {
   return _mm512_ternarylogic_epi32(value, _mm512_slli_epi16(code, 8), _mm512_set1_epi16(-0x8000), 0xF8);
 }
 
-inline F E2m1Values() {
-  return _mm512_setr_ps(0.0F, 0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F, -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F,
-                        -6.0F);
-}
+// For every scale the sixteen FP4 values times it.
+struct E2m1Tables {
+  alignas(64) float values[256][16];
+
+  E2m1Tables() {
+    for (int scale = 0; scale < 256; ++scale) {
+      for (int code = 0; code < 16; ++code) {
+        values[scale][code] = ScaledE2m1(static_cast<uint8_t>(code), static_cast<uint8_t>(scale));
+      }
+    }
+  }
+  static const E2m1Tables& Get() {
+    static const E2m1Tables tables;
+    return tables;
+  }
+};
+
 // 32 FP4 codes times their scale: sixteen bytes, low nibble = even column.
-inline void SplitE2m1(const uint8_t* codes, float scale, F* odd, F* even) {
+inline void SplitE2m1(const E2m1Tables& tables, const uint8_t* codes, uint8_t scale, F* odd, F* even) {
   const I pairs = LoadU8(codes);
-  const F values = Mul(E2m1Values(), Set(scale));
+  const F values = Load(tables.values[scale]);
   *even = _mm512_permutexvar_ps(pairs, values);
   *odd = _mm512_permutexvar_ps(Shr<4>(pairs), values);
 }

@@ -7,17 +7,6 @@
 namespace longshelf::engine {
 namespace {
 
-// A tile's rows lie one after another, and are read side by side. The processor fetches ahead only along a stream, so
-// the rows ask, a cache line each in turn, for what lies this far behind the tile in the order of addresses.
-constexpr int64_t kPrefetchBytes = 8192;
-constexpr int64_t kLine = 64;
-constexpr int64_t kTileWordRows = 4;
-inline void Prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-// Where row `k` of a tile that begins at `tile` asks first.
-inline const uint8_t* PrefetchFrom(const void* tile, int64_t k) {
-  return static_cast<const uint8_t*>(tile) + kPrefetchBytes + k * kLine;
-}
-
 // Weight rows: Load gives kSteps steps from `step` on. Enter comes before the first Load of each run of four steps.
 struct DecodedWords {
   static constexpr int kSteps = 1;
@@ -36,7 +25,7 @@ struct Bf16Words {
         ahead(PrefetchFrom(w.data + 2 * tile_row * w.cols, k)) {}
   void Enter(int64_t) {}
   void Load(int64_t step, I* out) const {
-    Prefetch(ahead + step * kTileWordRows * kLine);
+    Prefetch(ahead + step * kPrefetchRows * kLine);
     *out = LoadWords(values + step * kStepColumns);
   }
 };
@@ -110,7 +99,7 @@ struct Fp8Unscaled {
   const uint8_t* ahead;
   void Enter(int64_t) {}
   void Load(int64_t step, I* out) const {
-    Prefetch(ahead + step * kTileWordRows * (kLine / kSteps));
+    Prefetch(ahead + step * kPrefetchRows * (kLine / kSteps));
     // Eight columns of the first step beside eight of the second in every 128 bits.
     const I code = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7),
                                             _mm512_loadu_si512(codes + step * kStepColumns));
@@ -140,23 +129,19 @@ inline bool ScaleOperands(const uint16_t* x, const uint8_t* scales, int64_t step
   return outside == 0;
 }
 
-// For every scale the BF16 words of the sixteen FP4 values times it, twice: 32 words, one register. A product that is
-// no normal number is zero, as everywhere.
-struct E2m1Tables {
+// For every scale the BF16 words of the sixteen FP4 values times it, twice: 32 words, one register.
+struct E2m1Words {
   alignas(64) uint16_t words[256][kStepColumns];
 
-  E2m1Tables() {
+  E2m1Words() {
     for (int scale = 0; scale < 256; ++scale) {
       for (int i = 0; i < kStepColumns; ++i) {
-        const float value = E2m1ToFloat(i & 15) * E8m0ToFloat(static_cast<uint8_t>(scale));
-        const bool tiny = value < 0x1p-126F && value > -0x1p-126F;
-        const uint16_t zero = (i & 8) != 0 ? 0x8000 : 0;
-        words[scale][i] = tiny ? zero : FloatToBf16(value);
+        words[scale][i] = FloatToBf16(ScaledE2m1(static_cast<uint8_t>(i & 15), static_cast<uint8_t>(scale)));
       }
     }
   }
-  static const E2m1Tables& Get() {
-    static const E2m1Tables tables;
+  static const E2m1Words& Get() {
+    static const E2m1Words tables;
     return tables;
   }
 };
@@ -166,12 +151,12 @@ struct Fp4Words {
   const uint8_t* codes;
   const uint8_t* scales;
   const uint8_t* ahead;
-  const E2m1Tables* tables;
+  const E2m1Words* tables;
   Fp4Words(const Matrix& w, int64_t tile_row, int64_t k)
       : codes(w.data + (tile_row + k) * (w.cols / 2)),
         scales(w.scale + (tile_row + k) * w.scale_cols),
         ahead(PrefetchFrom(w.data + tile_row * (w.cols / 2), k)),
-        tables(&E2m1Tables::Get()) {}
+        tables(&E2m1Words::Get()) {}
   void Enter(int64_t step) { Prefetch(ahead + step * kLine); }
   void Load(int64_t step, I* out) const {
     const I pairs = LoadU8(codes + step * (kStepColumns / 2));
