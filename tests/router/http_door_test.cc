@@ -1,7 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/asio/post.hpp>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
+#include "common/metrics.h"
+#include "router/http_server.h"
 #include "router/limits.h"
 #include "router_harness.h"
 
@@ -105,6 +110,64 @@ TEST_F(HttpDoor, ServesHttp10ByClosing) {
 TEST_F(HttpDoor, EchoesAUsableRequestIdAndReplacesOthers) {
   EXPECT_EQ(router_.Do("GET", "/livez", "", {{"x-request-id", "abc-1"}})["x-request-id"], "abc-1");
   EXPECT_NE(router_.Do("GET", "/livez", "", {{"x-request-id", "a b<script>"}})["x-request-id"], "a b<script>");
+}
+
+// Answers every body with its size.
+class SizeHandler final : public HttpHandler {
+ public:
+  std::optional<HttpReply> OnHeader(const HttpRequest&) override { return std::nullopt; }
+  void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override {
+    HttpReply reply;
+    reply.body = absl::StrCat(request.body.size());
+    exchange->Reply(std::move(reply));
+  }
+  HttpReply TransportError(int status, const std::string& why) override { return {status, "text/plain", why, {}}; }
+};
+
+// Sends half a body and waits for what the server says of it.
+Reply StandStill(HttpServer& server) {
+  TestClient client(server.port());
+  client.Send("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf of it");
+  Reply told = client.Read();
+  client.Send("and now the rest");
+  EXPECT_TRUE(client.IsClosed());
+  return told;
+}
+
+TEST(HttpDoorTimes, ABodyThatStandsStillIsToldSoAndOneThatComesHasAllowanceForEachMebibyte) {
+  boost::asio::io_context loop;
+  Metrics registry("door_test");
+  RouterMetrics metrics(registry);
+  SizeHandler handler;
+  HttpServerConfig config;
+  config.listen = "127.0.0.1:0";
+  config.body_timeout = absl::Seconds(2);
+  const auto server = HttpServer::Start(config, loop, handler, metrics);
+  // What stands still there is the clock of what moves slowly here.
+  config.body_timeout = absl::Milliseconds(600);
+  const auto clock = HttpServer::Start(config, loop, handler, metrics);
+  ASSERT_TRUE(server.ok() && clock.ok());
+  std::thread thread([&loop] { loop.run(); });
+
+  const Reply told = StandStill(**clock);
+  EXPECT_EQ(told.result_int(), 408u);
+  EXPECT_THAT(told.body(), HasSubstr("600ms are allowed for each MiB"));
+
+  // Slower than one allowance altogether, and faster than one for each MiB.
+  constexpr size_t kMebibytes = 5;
+  TestClient slow((*server)->port());
+  slow.Send(absl::StrCat("POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: ", kMebibytes << 20, "\r\n\r\n"));
+  for (size_t i = 0; i < kMebibytes; ++i) {
+    if (i > 0) StandStill(**clock);
+    slow.Send(std::string(size_t{1} << 20, 'x'));
+  }
+  EXPECT_EQ(slow.Read().body(), absl::StrCat(kMebibytes << 20));
+
+  boost::asio::post(loop, [&] {
+    (*server)->CloseAll();
+    (*clock)->CloseAll();
+  });
+  thread.join();
 }
 
 TEST(HttpDoorCaps, ConnectionsBeyondTheCapAreClosedAtOnce) {
