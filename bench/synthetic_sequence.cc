@@ -79,9 +79,9 @@ SyntheticSequence::SyntheticSequence(const ModelConfig& config, const KvLayout& 
   }
   layout.ResetState(state_.get());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    for (int64_t row = 0; row < layout.window_rows(); ++row) {
-      FillEntry(random, config, layout.numerics(),
-                state_.get() + layout.WindowOffset(layer) + row * layout.entry_bytes());
+    const engine::RecordRing ring = layout.Window(layer);
+    for (int64_t row = 0; row < ring.n_rows; ++row) {
+      FillEntry(random, config, layout.numerics(), state_.get() + ring.offset + row * layout.entry_bytes());
     }
   }
 }

@@ -29,8 +29,10 @@ class ModelSequenceModel final : public SequenceModel {
     model_.layout().ClearTail(block, n_tokens_in_block);
   }
   int64_t n_draft_max() const override { return model_.layout().n_draft_max(); }
-  int64_t n_draft() const override { return 0; }
-  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest>, int64_t) override { return DraftOutput(); }
+  int64_t n_draft() const override { return model_.n_draft(); }
+  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) override {
+    return model_.Draft(requests, n_tokens);
+  }
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override { return model_.Forward(batch); }
 
  private:

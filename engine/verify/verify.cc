@@ -41,7 +41,10 @@ absl::StatusOr<Outcome> VerifyModel(const VerifyOptions& options, const Vectors&
   ASSIGN_OR_RETURN(model_options.numerics, ChooseNumerics(options, vectors));
   ASSIGN_OR_RETURN(const std::shared_ptr<const ModelWeights> weights, LoadModelWeights(options.model_dir, loaded));
   model_options.n_threads = options.n_threads;
-  model_options.run_mtp = weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits");
+  if (weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits")) {
+    model_options.drafter = DrafterKind::kMtp;
+    model_options.n_draft_max = 1;
+  }
   model_options.kernels = options.kernels;
   LocalExpertTransport transport;
   ASSIGN_OR_RETURN(const std::unique_ptr<Model> model, Model::Create(weights, model_options, transport));

@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "checks.h"
+#include "collector.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "engine/model/kv_view.h"
@@ -11,24 +11,6 @@
 
 namespace longshelf::engine {
 namespace {
-
-// Collects what the model taps, the rows of several calls one after another.
-class Collector final : public TapSink {
- public:
-  struct Taken {
-    std::vector<float> values;
-    int64_t cols = 0;
-  };
-  void Tap(std::string_view name, std::span<const float> values, int64_t cols) override {
-    Taken& taken = taken_[std::string(name)];
-    taken.cols = cols;
-    taken.values.insert(taken.values.end(), values.begin(), values.end());
-  }
-  const std::map<std::string, Taken>& taken() const { return taken_; }
-
- private:
-  std::map<std::string, Taken> taken_;
-};
 
 // What a layer alone made of the reference's input.
 struct LayerRun {

@@ -19,6 +19,17 @@ int64_t GroupRows(const ModelConfig& config) {
   return std::clamp<int64_t>(kGroupHeads / config.n_heads, 1, kMaxGroupRows);
 }
 
+struct Positions {
+  int64_t begin;
+  int64_t end;
+};
+
+// What the query at a position sees of window and rows.
+Positions KeysInWindow(const SequenceRows& rows, int64_t window, int64_t query) {
+  if (rows.is_draft_block) return {std::max(rows.n_past - window, rows.first_key), rows.n_total()};
+  return {std::max(query - window + 1, rows.first_key), query + 1};
+}
+
 }  // namespace
 
 // Scratch of a work item.
@@ -116,27 +127,26 @@ void Attention::AttendWindow(Ops& ops, const Group& group, Item& item) const {
   const SequenceRows& rows = *group.rows;
   const int64_t row_bytes = layout_.entry_bytes();
   const KeyRecords format{ops.native(), config.head_dim, config.rope_dim};
-  const std::byte* ring = rows.state + layout_.WindowOffset(layer_);
+  const std::byte* ring = rows.state + window_.offset;
   const int64_t first_query = rows.n_past + group.first;
-  const int64_t last_query = first_query + group.n - 1;
-  const int64_t first_key = std::max<int64_t>(first_query - config.window + 1, 0);
-  for (int64_t tile = first_key / kTileKeys * kTileKeys; tile <= last_query; tile += kTileKeys) {
+  const int64_t first_key = KeysInWindow(rows, config.window, first_query).begin;
+  const int64_t end = KeysInWindow(rows, config.window, first_query + group.n - 1).end;
+  for (int64_t tile = first_key / kTileKeys * kTileKeys; tile < end; tile += kTileKeys) {
     const std::byte* records[kTileKeys];
-    const int64_t n_keys = std::min(kTileKeys, last_query + 1 - tile);
+    const int64_t n_keys = std::min(kTileKeys, end - tile);
     for (int64_t k = 0; k < n_keys; ++k) {
       const int64_t position = tile + k;
       records[k] = nullptr;
       if (position >= rows.n_past) {
         records[k] = records_ + (rows.row_begin + position - rows.n_past) * row_bytes;
       } else if (position >= first_key) {
-        records[k] = ring + position % layout_.window_rows() * row_bytes;
+        records[k] = ring + position % window_.n_rows * row_bytes;
       }
     }
     ops.kernels().load_keys(format, records, n_keys, q_rows_.form, item.tile);
     for (int64_t i = 0; i < group.n; ++i) {
-      const int64_t query = first_query + i;
-      const int64_t begin = std::max<int64_t>(query - config.window + 1 - tile, 0);
-      AttendTile(ops, group, i, begin, std::min(kTileKeys, query + 1 - tile), item);
+      const Positions keys = KeysInWindow(rows, config.window, first_query + i);
+      AttendTile(ops, group, i, std::max<int64_t>(keys.begin - tile, 0), std::min(kTileKeys, keys.end - tile), item);
     }
   }
 }

@@ -26,6 +26,25 @@ void NormalizeQuery(const Ops& ops, float* head, int64_t width) {
   ops.kernels().scale_row(head, nullptr, RoundBf16(1.0F / std::sqrt(shifted)), width, true, head);
 }
 
+// kv [n, head_dim]: a row of wkv's output to the record of its position, [n, entry_bytes].
+void PackWindowRow(const Ops& ops, const AttentionWeights& weights, const StepRotations& rotations, int64_t row,
+                   float* kv, std::byte* records) {
+  const ModelConfig& config = ops.config();
+  const RecordFormat format = EntryFormat(config, ops.numerics());
+  float* own = kv + row * config.head_dim;
+  const Rotation rotation = rotations.at(row);
+  ops.RmsNormRow(weights.kv_norm, own, config.head_dim, own);
+  ops.kernels().rotate(own + config.nope_dim(), rotation.cos, rotation.sin, rotations.n_pairs, false, ops.native());
+  PackEntry(ops.kernels(), format, own, records + row * format.row_bytes);
+}
+
+void SaveWindow(RecordRing window, const SequenceRows& rows, const std::byte* records, int64_t row_bytes) {
+  for (int64_t i = std::max<int64_t>(rows.n_rows - window.n_rows, 0); i < rows.n_rows; ++i) {
+    std::memcpy(rows.state + window.offset + (rows.n_past + i) % window.n_rows * row_bytes,
+                records + (rows.row_begin + i) * row_bytes, static_cast<size_t>(row_bytes));
+  }
+}
+
 // Chosen entries per row, padded with -1.
 void TapChosen(const Tapper& taps, const ChosenEntries& chosen, std::span<const SequenceRows> parts, int64_t n) {
   if (!taps.active()) return;
@@ -45,9 +64,15 @@ void TapChosen(const Tapper& taps, const ChosenEntries& chosen, std::span<const 
 
 }  // namespace
 
-Attention::Attention(const AttentionWeights& weights, const KvLayout& layout, int64_t layer, int ratio,
+Attention::Attention(const AttentionWeights& weights, const KvLayout& layout, const LayerPlace& place,
                      const RopeTable& rope, const StepRotations& rotations)
-    : weights_(weights), layout_(layout), layer_(layer), ratio_(ratio), rope_(rope), rotations_(rotations) {
+    : weights_(weights),
+      layout_(layout),
+      layer_(place.layer),
+      ratio_(place.ratio),
+      window_(place.window),
+      rope_(rope),
+      rotations_(rotations) {
   if (ratio_ != 0) compressor_.emplace(*weights_.compressor, ratio_, weights_.wkv.rows);
   if (ratio_ == 4) indexer_.emplace(*weights_.indexer, layout_, layer_, rope_);
 }
@@ -63,7 +88,9 @@ void Attention::Run(Ops& ops, const SublayerInput& input, std::span<const Sequen
     TapChosen(taps, chosen_, parts, input.n);
   }
   Attend(ops, parts);
-  for (const SequenceRows& rows : parts) SaveWindow(rows);
+  for (const SequenceRows& rows : parts) {
+    if (!rows.is_draft_block) SaveWindow(window_, rows, records_, layout_.entry_bytes());
+  }
   ProjectOutput(ops, input.n, z);
 }
 
@@ -115,11 +142,7 @@ void Attention::FinishRow(Ops& ops, const SequenceRows& rows, int64_t i, int thr
   ops.QuantizeInput(weights_.wq_b, quantized);
   ops.Pack(quantized, config.q_lora_rank, qr_rows_, row);
 
-  float* kv = kv_ + row * config.head_dim;
-  const Rotation rotation = rotations_.at(row);
-  ops.RmsNormRow(weights_.kv_norm, kv, config.head_dim, kv);
-  ops.kernels().rotate(kv + config.nope_dim(), rotation.cos, rotation.sin, rotations_.n_pairs, false, ops.native());
-  PackEntry(ops.kernels(), EntryFormat(config, ops.numerics()), kv, records_ + row * layout_.entry_bytes());
+  PackWindowRow(ops, weights_, rotations_, row, kv_, records_);
   if (compressor_) compressor_->AddPosition(ops, row, rows.n_past + i);
   if (indexer_) indexer_->FinishProjection(ops, row, rows.n_past + i);
 }
@@ -199,14 +222,16 @@ void Attention::FinishQueryHeads(const Ops& ops, int64_t row, int64_t first_head
   }
 }
 
-void Attention::SaveWindow(const SequenceRows& rows) const {
-  const int64_t row_bytes = layout_.entry_bytes();
-  const int64_t n_ring = layout_.window_rows();
-  std::byte* ring = rows.state + layout_.WindowOffset(layer_);
-  for (int64_t i = std::max<int64_t>(rows.n_rows - n_ring, 0); i < rows.n_rows; ++i) {
-    std::memcpy(ring + (rows.n_past + i) % n_ring * row_bytes, records_ + (rows.row_begin + i) * row_bytes,
-                static_cast<size_t>(row_bytes));
-  }
+void StoreWindowRows(Ops& ops, const AttentionWeights& weights, const KvLayout& layout, RecordRing window,
+                     const SublayerInput& input, std::span<const SequenceRows> parts, const StepRotations& rotations) {
+  if (input.n == 0) return;
+  const Workspace::Scope scope(ops.memory());
+  float* kv = ops.memory().Take<float>(input.n * ops.config().head_dim);
+  auto* records = ops.memory().Take<std::byte>(input.n * layout.entry_bytes());
+  const DotJob job = ops.Dot(weights.wkv, input.For(weights.wkv), input.n, kv, true);
+  ops.Run({&job, 1});
+  ops.pool().Run(input.n, [&](int64_t row, int) { PackWindowRow(ops, weights, rotations, row, kv, records); });
+  for (const SequenceRows& rows : parts) SaveWindow(window, rows, records, layout.entry_bytes());
 }
 
 void Attention::ProjectOutput(Ops& ops, int64_t n, float* z) {

@@ -21,11 +21,19 @@ struct StepRotations {
   Rotation at(int64_t row) const { return {cos + row * n_pairs, sin + row * n_pairs}; }
 };
 
+// What a layer is beside its weights.
+struct LayerPlace {
+  int64_t layer = 0;  // its components in blocks and carries; a draft layer has none
+  int ratio = 0;      // of its compression
+  bool hash_routed = false;
+  RecordRing window;
+};
+
 // Attention of one layer for one step: window, compressed entries, sink, grouped output projection (model.py of the
 // published inference: Attention).
 class Attention {
  public:
-  Attention(const AttentionWeights& weights, const KvLayout& layout, int64_t layer, int ratio, const RopeTable& rope,
+  Attention(const AttentionWeights& weights, const KvLayout& layout, const LayerPlace& place, const RopeTable& rope,
             const StepRotations& rotations);
 
   // Appends the rows' KV to blocks and state; z: [n, D].
@@ -54,7 +62,6 @@ class Attention {
   void AttendChosen(Ops& ops, const Group& group, int64_t i, Item& item) const;
   void AttendTile(const Ops& ops, const Group& group, int64_t i, int64_t begin, int64_t end, Item& item) const;
   void FinishHeads(const Ops& ops, const Group& group, Item& item) const;
-  void SaveWindow(const SequenceRows& rows) const;
   void ProjectOutput(Ops& ops, int64_t n, float* z);
   void TapEntries(Ops& ops, std::span<const SequenceRows> parts, const Tapper& taps) const;
 
@@ -62,6 +69,7 @@ class Attention {
   const KvLayout& layout_;
   const int64_t layer_;
   const int ratio_;
+  const RecordRing window_;
   const RopeTable& rope_;
   const StepRotations rotations_;
   std::optional<Compressor> compressor_;
@@ -77,6 +85,10 @@ class Attention {
   OperandRows o_rows_;            // [n * o_groups]
   ChosenEntries chosen_;          // ratio 4
 };
+
+// Window rows of positions that no query is run for, as a layer of these weights stores them. input: rows of D.
+void StoreWindowRows(Ops& ops, const AttentionWeights& weights, const KvLayout& layout, RecordRing window,
+                     const SublayerInput& input, std::span<const SequenceRows> parts, const StepRotations& rotations);
 
 // Scratch of one work item of attention.
 int64_t AttentionScratchBytes(const ModelConfig& config);

@@ -15,8 +15,10 @@ struct SequenceRows {
   int64_t row_begin = 0;
   int64_t n_rows = 0;
   int64_t n_past = 0;
-  std::span<std::byte* const> blocks;
+  std::span<std::byte* const> blocks = {};
   std::byte* state = nullptr;
+  int64_t first_key = 0;        // the window has no positions before
+  bool is_draft_block = false;  // every row sees the window before the block and all rows of it; nothing is stored
 
   int64_t n_total() const { return n_past + n_rows; }
 };

@@ -110,14 +110,13 @@ void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, const
   });
 }
 
-OperandRows HyperHead(Ops& ops, const HyperConnection& head, std::span<const float> norm, const float* streams,
-                      int64_t n) {
+void HyperHead(Ops& ops, const HyperConnection& head, const float* streams, int64_t n, float* out) {
+  const Workspace::Scope scope(ops.memory());
   const int64_t hc = ops.config().hc_mult;
   const int64_t width = ops.config().hidden_size;
-  const OperandRows rows = ops.TakeRows(n, width);
   const float* mixes = Mixes(ops, head, streams, n);
   const auto eps = static_cast<float>(ops.config().hc_eps);
-  ops.pool().Run(n, [&](int64_t i, int thread) {
+  ops.pool().Run(n, [&](int64_t i, int) {
     const float* own = streams + i * hc * width;
     const float r = ops.InverseRms(own, hc * width);
     float weights[kMaxStreams];
@@ -125,12 +124,8 @@ OperandRows HyperHead(Ops& ops, const HyperConnection& head, std::span<const flo
       const auto at = static_cast<size_t>(j);
       weights[j] = Sigmoid(mixes[i * hc + j] * r * head.scale[0] + head.base[at]) + eps;
     }
-    auto* h = reinterpret_cast<float*>(ops.scratch(thread));
-    WeightedStreams(ops, weights, own, h);
-    ops.RmsNormRow(norm, h, width, h);
-    ops.Pack(h, width, rows, i);
+    WeightedStreams(ops, weights, own, out + i * width);
   });
-  return rows;
 }
 
 }  // namespace longshelf::engine

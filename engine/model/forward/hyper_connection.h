@@ -34,8 +34,7 @@ SublayerInput HyperCollapse(Ops& ops, const HyperConnection& site, std::span<con
                             int64_t n, HyperMix* mix);
 // out[k] = post_k z + sum_j comb[j][k] X[j].
 void HyperExpand(Ops& ops, const HyperMix& mix, const float* z, int64_t n, const float* streams, float* out);
-// The final collapse and norm, before the head: rows of D.
-OperandRows HyperHead(Ops& ops, const HyperConnection& head, std::span<const float> norm, const float* streams,
-                      int64_t n);
+// The final collapse, before norm and head; out: [n, D].
+void HyperHead(Ops& ops, const HyperConnection& head, const float* streams, int64_t n, float* out);
 
 }  // namespace longshelf::engine

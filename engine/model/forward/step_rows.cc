@@ -5,12 +5,19 @@ namespace longshelf::engine {
 void StepRows::Clear() {
   parts_.clear();
   tokens_.clear();
+  n_ = 0;
 }
 
-void StepRows::Add(std::span<const uint32_t> tokens, int64_t n_past, std::span<std::byte* const> blocks,
-                   std::byte* state) {
-  parts_.push_back({n(), static_cast<int64_t>(tokens.size()), n_past, blocks, state});
+void StepRows::Add(std::span<const uint32_t> tokens, SequenceRows rows) {
+  AddPositions(static_cast<int64_t>(tokens.size()), rows);
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+}
+
+void StepRows::AddPositions(int64_t n_rows, SequenceRows rows) {
+  rows.row_begin = n_;
+  rows.n_rows = n_rows;
+  parts_.push_back(rows);
+  n_ += n_rows;
 }
 
 StepRotations StepRows::Rotations(Ops& ops, const RopeTable& rope) const {

@@ -15,9 +15,12 @@ namespace longshelf::engine {
 class StepRows {
  public:
   void Clear();
-  void Add(std::span<const uint32_t> tokens, int64_t n_past, std::span<std::byte* const> blocks, std::byte* state);
+  // rows: all but what follows from the tokens.
+  void Add(std::span<const uint32_t> tokens, SequenceRows rows);
+  // Rows of which only the positions matter.
+  void AddPositions(int64_t n_rows, SequenceRows rows);
 
-  int64_t n() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t n() const { return n_; }
   std::span<const uint32_t> tokens() const { return tokens_; }
   std::span<const SequenceRows> parts() const { return parts_; }
 
@@ -27,6 +30,7 @@ class StepRows {
  private:
   std::vector<SequenceRows> parts_;
   std::vector<uint32_t> tokens_;
+  int64_t n_ = 0;
 };
 
 }  // namespace longshelf::engine

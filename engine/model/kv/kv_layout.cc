@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "draft_state.h"
 #include "kv_records.h"
 
 namespace longshelf::engine {
@@ -15,18 +16,17 @@ size_t AlignUp(size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
 }  // namespace
 
-KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, int64_t n_draft_max)
+KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, StateRoom room)
     : config_(config),
       numerics_(numerics),
-      n_draft_max_(n_draft_max),
+      room_(room),
       entry_bytes_(EntryFormat(config, numerics).row_bytes),
       index_key_bytes_(IndexKeyFormat(config, numerics).row_bytes) {
-  const int64_t n_all = config.n_layers + config.n_mtp_layers;
-  entries_of_layer_.assign(static_cast<size_t>(n_all), -1);
-  index_keys_of_layer_.assign(static_cast<size_t>(n_all), -1);
+  entries_of_layer_.assign(static_cast<size_t>(config.n_layers), -1);
+  index_keys_of_layer_.assign(static_cast<size_t>(config.n_layers), -1);
   // Component-major: every layer's CSA entries, then index keys, then HCA entries.
   const auto add = [&](KvComponent::Kind kind, int ratio, std::vector<int>& of_layer) {
-    for (int64_t layer = 0; layer < n_all; ++layer) {
+    for (int64_t layer = 0; layer < config.n_layers; ++layer) {
       if (config.ratio(layer) != ratio) continue;
       const int64_t row_bytes = kind == KvComponent::Kind::kEntries ? entry_bytes_ : index_key_bytes_;
       of_layer[static_cast<size_t>(layer)] = static_cast<int>(components_.size());
@@ -38,31 +38,43 @@ KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, int64_t n_draft
   add(KvComponent::Kind::kIndexKeys, 4, index_keys_of_layer_);
   add(KvComponent::Kind::kEntries, 128, entries_of_layer_);
 
-  for (int64_t layer = 0; layer < n_all; ++layer) {
-    window_offsets_.push_back(state_bytes_);
-    state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(window_rows() * entry_bytes_));
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    windows_.push_back(AddWindow(config.window + room.n_draft_max));
     const int ratio = config.ratio(layer);
     entry_carry_.push_back(ratio != 0 ? AddCarry(ratio, config.head_dim) : CarryRing{});
     index_carry_.push_back(ratio == 4 ? AddCarry(ratio, config.index_head_dim) : CarryRing{});
   }
-  if (config.n_mtp_layers > 0) {
-    mtp_streams_offset_ = state_bytes_;
-    state_bytes_ = AlignUp(state_bytes_ + MtpStreamsBytes());
+  AddDrafter();
+}
+
+RecordRing KvLayout::AddWindow(int64_t n_rows) {
+  const RecordRing ring{state_bytes_, n_rows};
+  state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(n_rows * entry_bytes_));
+  return ring;
+}
+
+void KvLayout::AddDrafter() {
+  draft_offset_ = state_bytes_;
+  if (room_.drafter == DrafterKind::kNone) return;
+  state_bytes_ = AlignUp(state_bytes_ + sizeof(DraftState));
+  if (room_.drafter == DrafterKind::kDspark) {
+    for (int64_t i = 0; i < config_.dspark.n_stages; ++i) draft_windows_.push_back(AddWindow(config_.window));
+    return;
   }
+  // An MTP layer reads what it wrote for its own guesses.
+  draft_windows_.push_back(AddWindow(config_.window + room_.n_draft_max));
+  draft_streams_offset_ = state_bytes_;
+  state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(config_.hc_mult * config_.hidden_size) * sizeof(float));
 }
 
 // An entry of ratio 4 pools its own window and the one before, others their own only.
 CarryRing KvLayout::AddCarry(int ratio, int64_t d) {
   const int64_t n_windows = ratio == 4 ? 2 : 1;
-  const CarryRing ring{state_bytes_, n_windows * ratio + n_draft_max_};
+  const CarryRing ring{state_bytes_, n_windows * ratio + room_.n_draft_max};
   const int64_t width = n_windows * d;
   state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(2 * ring.n_rows * width) * sizeof(float));
   carries_.push_back({ring, ratio, d, width});
   return ring;
-}
-
-size_t KvLayout::MtpStreamsBytes() const {
-  return config_.n_mtp_layers > 0 ? static_cast<size_t>(config_.hc_mult * config_.hidden_size) * sizeof(float) : 0;
 }
 
 const KvComponent* KvLayout::Entries(int64_t layer) const {
@@ -76,9 +88,8 @@ const KvComponent* KvLayout::IndexKeys(int64_t layer) const {
 }
 
 std::string KvLayout::Describe() const {
-  std::string out =
-      absl::StrCat("longshelf-kv/1 numerics=", std::string(NumericsName(numerics_)), " block_tokens=", kBlockTokens,
-                   " window=", config_.window, " mtp=", config_.n_mtp_layers, "\n");
+  std::string out = absl::StrCat("longshelf-kv/1 numerics=", std::string(NumericsName(numerics_)),
+                                 " block_tokens=", kBlockTokens, " window=", config_.window, "\n");
   for (const KvComponent& c : components_) {
     absl::StrAppend(&out, c.kind == KvComponent::Kind::kEntries ? "entries" : "index_keys", " layer=", c.layer,
                     " ratio=", c.ratio, " rows=", c.rows, " row_bytes=", c.row_bytes, " offset=", c.offset, "\n");
@@ -110,13 +121,12 @@ void KvLayout::VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& vis
 template <typename Visit>
 void KvLayout::VisitLive(int64_t n_tokens, const Visit& visit) const {
   const int64_t n_window = std::min(n_tokens, config_.window);
-  for (const size_t offset : window_offsets_) {
+  for (const RecordRing& ring : windows_) {
     for (int64_t p = n_tokens - n_window; p < n_tokens; ++p) {
-      visit(offset + static_cast<size_t>(p % window_rows() * entry_bytes_), static_cast<size_t>(entry_bytes_));
+      visit(ring.offset + static_cast<size_t>(p % ring.n_rows * entry_bytes_), static_cast<size_t>(entry_bytes_));
     }
   }
   for (const Carry& carry : carries_) VisitCarry(carry, n_tokens, visit);
-  if (n_tokens > 0 && config_.n_mtp_layers > 0) visit(mtp_streams_offset_, MtpStreamsBytes());
 }
 
 size_t KvLayout::StateExportBytes(int64_t n_tokens) const {

@@ -10,9 +10,9 @@ std::vector<float> KvView::WindowRing(int64_t layer, int64_t n_tokens) const {
   const RecordFormat format = EntryFormat(config_, layout_.numerics());
   const int64_t n_rows = std::min(n_tokens, config_.window);
   std::vector<float> out(static_cast<size_t>(n_rows * format.width));
-  const std::byte* ring = state_ + layout_.WindowOffset(layer);
+  const RecordRing ring = layout_.Window(layer);
   for (int64_t p = n_tokens - n_rows; p < n_tokens; ++p) {
-    UnpackEntry(format, ring + p % layout_.window_rows() * format.row_bytes,
+    UnpackEntry(format, state_ + ring.offset + p % ring.n_rows * format.row_bytes,
                 out.data() + p % config_.window * format.width);
   }
   return out;

@@ -201,6 +201,18 @@ absl::Status CheckRelations(const ModelConfig& c) {
 
 std::string_view NumericsName(Numerics numerics) { return numerics == Numerics::kNative ? "native" : "fp32"; }
 
+std::string_view DrafterName(DrafterKind kind) {
+  switch (kind) {
+    case DrafterKind::kNone:
+      break;
+    case DrafterKind::kMtp:
+      return "mtp";
+    case DrafterKind::kDspark:
+      return "dspark";
+  }
+  return "none";
+}
+
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json) {
   if (json.size() > kMaxConfigBytes) {
     return absl::InvalidArgumentError(

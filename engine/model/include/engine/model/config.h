@@ -28,6 +28,11 @@ struct DsparkConfig {
   int64_t markov_rank = 0;             // dspark_markov_rank
 };
 
+// Which draft module guesses tokens ahead of the main model.
+enum class DrafterKind : uint8_t { kNone, kMtp, kDspark };
+
+std::string_view DrafterName(DrafterKind kind);  // "none" | "mtp" | "dspark"
+
 // config.json of a DeepSeek-V4 checkpoint. Field comments name the key; other spellings are accepted too
 // (docs/checkpoints.md).
 struct ModelConfig {

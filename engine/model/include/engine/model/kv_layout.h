@@ -32,23 +32,36 @@ struct CarryRing {
   int64_t n_rows = 0;
 };
 
+// A ring of records by position % n_rows.
+struct RecordRing {
+  size_t offset = 0;  // in the state slot
+  int64_t n_rows = 0;
+};
+
+// What a state slot has room for beyond the state itself. It shows in the size of a slot only, never in what is
+// exported, in blocks or in Describe().
+struct StateRoom {
+  int64_t n_draft_max = 0;  // tokens that can be taken back, 0 to kDraftTokensLimit
+  DrafterKind drafter = DrafterKind::kNone;
+};
+
 // Byte layout of KV blocks and state slots, computed from the config; nothing of Flash or Pro is fixed here.
 //
 // A slot can be taken back: everything in it is a ring by position, with n_draft_max rows more than the next token
 // needs. So a slot into which n tokens were written holds every state from n - n_draft_max tokens on, and going back
-// is to continue from there: nothing is copied or undone. n_draft_max shows in the size of a slot only, never in what
-// is exported, in blocks or in Describe().
+// is to continue from there: nothing is copied or undone. What the drafter keeps lies behind it; zeros are its empty
+// state, which is what a new or imported slot has.
 //
 // Native records: entry and window row = FP8 [nope_dim] | BF16 [rope_dim] | UE8M0 [ceil(nope_dim/64)] | pad to 8 bytes;
 // index key = FP4 [index_head_dim/2] | UE8M0 [index_head_dim/32]. fp32 records: F32 [width].
 class KvLayout {
  public:
-  // REQUIRES: 0 <= n_draft_max <= kDraftTokensLimit.
-  KvLayout(const ModelConfig& config, Numerics numerics, int64_t n_draft_max = 0);
+  // REQUIRES: room.n_draft_max within its bounds.
+  KvLayout(const ModelConfig& config, Numerics numerics, StateRoom room = {});
 
   Numerics numerics() const { return numerics_; }
-  int64_t n_draft_max() const { return n_draft_max_; }
-  int64_t window_rows() const { return config_.window + n_draft_max_; }
+  int64_t n_draft_max() const { return room_.n_draft_max; }
+  int64_t window() const { return config_.window; }
   int64_t index_head_dim() const { return config_.index_head_dim; }
   size_t block_bytes() const { return block_bytes_; }
   size_t state_bytes() const { return state_bytes_; }
@@ -61,13 +74,14 @@ class KvLayout {
   // Stable text of the table, hashed into the KV fingerprint.
   std::string Describe() const;
 
-  // Of a layer's window in the state slot: a ring of window_rows() records by position % window_rows().
-  size_t WindowOffset(int64_t layer) const { return window_offsets_[static_cast<size_t>(layer)]; }
+  RecordRing Window(int64_t layer) const { return windows_[static_cast<size_t>(layer)]; }
   CarryRing EntryCarry(int64_t layer) const { return entry_carry_[static_cast<size_t>(layer)]; }
   CarryRing IndexCarry(int64_t layer) const { return index_carry_[static_cast<size_t>(layer)]; }
-  // With MTP layers: the final streams of the last position, F32 [hc_mult, D].
-  size_t MtpStreamsOffset() const { return mtp_streams_offset_; }
-  size_t MtpStreamsBytes() const;
+  // The drafter's part of the slot: which positions it has (DraftState), the window of each of its layers,
+  // and with MTP the streams of a position whose next token is not known yet, F32 [hc_mult, D].
+  size_t DraftOffset() const { return draft_offset_; }
+  RecordRing DraftWindow(int64_t stage) const { return draft_windows_[static_cast<size_t>(stage)]; }
+  size_t DraftStreamsOffset() const { return draft_streams_offset_; }
 
   // A slot for a sequence of zero tokens.
   void ResetState(std::byte* slot) const;
@@ -89,7 +103,9 @@ class KvLayout {
     int64_t d;
     int64_t width;  // coff * d
   };
+  RecordRing AddWindow(int64_t n_rows);
   CarryRing AddCarry(int ratio, int64_t d);
+  void AddDrafter();
   template <typename Visit>
   static void VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& visit);
   template <typename Visit>
@@ -97,7 +113,7 @@ class KvLayout {
 
   ModelConfig config_;
   Numerics numerics_;
-  int64_t n_draft_max_ = 0;
+  StateRoom room_;
   int64_t entry_bytes_ = 0;
   int64_t index_key_bytes_ = 0;
   size_t block_bytes_ = 0;
@@ -105,11 +121,13 @@ class KvLayout {
   std::vector<KvComponent> components_;
   std::vector<int> entries_of_layer_;  // index into components_, -1 = none
   std::vector<int> index_keys_of_layer_;
-  std::vector<size_t> window_offsets_;  // per layer, MTP layers included
+  std::vector<RecordRing> windows_;
   std::vector<CarryRing> entry_carry_;
   std::vector<CarryRing> index_carry_;
   std::vector<Carry> carries_;
-  size_t mtp_streams_offset_ = 0;
+  size_t draft_offset_ = 0;
+  std::vector<RecordRing> draft_windows_;
+  size_t draft_streams_offset_ = 0;
 };
 
 }  // namespace longshelf::engine

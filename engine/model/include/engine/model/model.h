@@ -38,11 +38,20 @@ struct ForwardBatch {
 struct ForwardOutput {
   int64_t n_rows = 0;             // rows of logits, in chunk order
   std::span<const float> logits;  // [n_rows, vocab_size]
-  // Only with ModelOptions::run_mtp: the MTP layer's logits of the slots this step completed, in chunk order. Slot t
-  // joins position t with token t+1, so a chunk completes slots [n_past - 1, n_past + n - 1). [n_mtp_rows, vocab_size],
-  // for chunks that want kAll.
-  int64_t n_mtp_rows = 0;
-  std::span<const float> mtp_logits;
+};
+
+// Tokens to guess after a chunk of the last Forward().
+struct DraftRequest {
+  size_t chunk = 0;
+  int64_t n_kept = 0;       // its leading tokens that hold; the others, n_draft_max at most, are taken back
+  uint32_t next_token = 0;  // sampled after them; guesses follow it
+};
+
+// Valid until the model's next call.
+struct DraftOutput {
+  int64_t n_each = 0;
+  std::span<const uint32_t> tokens;   // [requests, n_each]
+  std::span<const float> confidence;  // [requests, n_each]: log odds that a token is right if those before it are
 };
 
 // Tokens to guess after a chunk of the last Forward().
@@ -70,10 +79,11 @@ class TapSink {
 struct ModelOptions {
   Numerics numerics = Numerics::kNative;
   int n_threads = 1;
-  bool run_mtp = false;
   // Tokens that a sequence may be taken back, 0 to kDraftTokensLimit: rows of slack in every state slot. No bit of any
   // result depends on it.
   int64_t n_draft_max = 0;
+  // The draft module that Draft() runs; needs n_draft_max. No bit of any result but Draft's depends on it.
+  DrafterKind drafter = DrafterKind::kNone;
   std::string kernels;  // one of AvailableKernels(); empty = the first
   // The largest step that is prepared for: memory for it is set aside once. A larger one makes the model set aside
   // more.
@@ -97,8 +107,8 @@ inline constexpr int kNumericsRevision = 2;
 class Model {
  public:
   // `transport` must outlive the model; every shard of the group calls Forward the same number of times.
-  // INVALID_ARGUMENT: an option is out of its bounds.
-  // FAILED_PRECONDITION: this machine does not have the kernels asked for, or they compute other bits.
+  // INVALID_ARGUMENT: an option is out of its bounds. FAILED_PRECONDITION: the weights do not have the draft module, or
+  // this machine not the kernels asked for, or they compute other bits.
   static absl::StatusOr<std::unique_ptr<Model>> Create(std::shared_ptr<const ModelWeights> weights,
                                                        const ModelOptions& options, ExpertTransport& transport);
   ~Model();
@@ -116,6 +126,15 @@ class Model {
   // part in expert dispatch. UNAVAILABLE: a peer shard is gone.
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch, TapSink* taps = nullptr);
 
+  // Tokens that Draft() guesses at most; 0 without a drafter.
+  int64_t n_draft() const;
+  // Guesses n_tokens <= n_draft() tokens, greedily, after each request's chunk; chunks of the last Forward() that no
+  // request names are kept whole. Once after each Forward(), on every shard of a group alike: how often its layers
+  // exchange experts depends on n_tokens only. A sequence whose state was imported, or that went on without Draft(), is
+  // guessed from what the drafter has seen since. INVALID_ARGUMENT: a request does not fit that batch.
+  // FAILED_PRECONDITION: no drafter, or no Forward() before.
+  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens, TapSink* taps = nullptr);
+
   // Parts of the same pass, for `verify` and debugging. streams: [n, hc_mult, D].
   std::vector<float> Embed(std::span<const uint32_t> tokens) const;
   // One layer on one sequence's chunk, in place; appends that layer's KV only.
@@ -125,6 +144,7 @@ class Model {
   std::vector<float> Logits(std::span<const float> streams, int64_t n);
 
  private:
+  friend class DsparkParts;
   struct Impl;
   explicit Model(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
