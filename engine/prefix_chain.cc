@@ -7,6 +7,18 @@
 
 namespace longshelf::engine {
 
+std::vector<PrefixKey> FullBlockKeys(const PrefixHasher& hasher, std::string_view namespace_salt,
+                                     std::span<const uint32_t> prompt, std::span<const uint32_t> committed) {
+  PrefixChain chain(hasher, namespace_salt);
+  chain.Extend(prompt, static_cast<int64_t>(prompt.size()));
+  if (!committed.empty()) {
+    std::vector<uint32_t> tokens(prompt.begin(), prompt.end());
+    tokens.insert(tokens.end(), committed.begin(), committed.end());
+    chain.Extend(tokens, static_cast<int64_t>(tokens.size()));
+  }
+  return chain.keys();
+}
+
 void PrefixChain::Adopt(std::vector<PrefixKey> keys, int64_t n_tokens) {
   keys_ = std::move(keys);
   keys_.resize(std::min(keys_.size(), static_cast<size_t>(n_tokens / kBlockTokens)));

@@ -87,7 +87,10 @@ Json UsageJson(const Usage& usage) {
           {"prompt_cache_hit_tokens", usage.n_cached_tokens},
           {"prompt_cache_miss_tokens", usage.n_prompt_tokens - usage.n_cached_tokens},
           {"prompt_tokens_details", {{"cached_tokens", usage.n_cached_tokens}}},
-          {"completion_tokens_details", {{"reasoning_tokens", usage.n_reasoning_tokens}}}};
+          {"completion_tokens_details",
+           {{"reasoning_tokens", usage.n_reasoning_tokens},
+            {"accepted_prediction_tokens", usage.drafts.n_accepted},
+            {"rejected_prediction_tokens", usage.drafts.n_rejected}}}};
 }
 
 Json Head(const AnswerHead& head, std::string_view object) {

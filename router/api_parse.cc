@@ -140,6 +140,20 @@ std::optional<ApiError> ReadUser(const JsonObject& body, const SizeLimits& limit
   return std::nullopt;
 }
 
+std::optional<ApiError> ReadServiceTier(const JsonObject& body, ApiRequest& request) {
+  const auto value = Member(body, "service_tier");
+  if (!value || IsNull(*value)) return std::nullopt;
+  const std::string_view name = AsString(*value).value_or("");
+  if (name == "flex") {
+    request.tier = ServiceTier::kFlex;
+  } else if (name == "priority") {
+    request.tier = ServiceTier::kPriority;
+  } else if (name != "auto" && name != "default") {
+    return InvalidField("service_tier", "must be auto, default, flex or priority");
+  }
+  return std::nullopt;
+}
+
 std::optional<ApiError> ReadStreamFields(const JsonObject& body, ApiRequest& request) {
   if (auto error = ReadFlag(body, "stream", request.stream)) return error;
   const auto options = Member(body, "stream_options");
@@ -254,6 +268,7 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadStreamFields(body, request)) return error;
   if (auto error = ReadStop(body, limits, request)) return error;
   if (auto error = ReadUser(body, limits.sizes, request)) return error;
+  if (auto error = ReadServiceTier(body, request)) return error;
   if (auto error = ReadLogitBias(body)) return error;
   const bool chat = request.api == Api::kChat;
   if (auto error = chat ? ReadChat(body, limits, request) : ReadCompletion(body, limits, request)) return error;

@@ -36,6 +36,8 @@ class Completion::Choice final : public StreamObserver {
     spec.stop_token_ids = owner_.model_.stop_token_ids;
     spec.stop_token_ids.insert(spec.stop_token_ids.end(), prepared.request.stop_token_ids.begin(),
                                prepared.request.stop_token_ids.end());
+    spec.tenant = prepared.tenant;
+    spec.tier = prepared.request.tier;
     spec.namespace_id = prepared.namespace_id;
     spec.namespace_salt = prepared.namespace_salt;
     auto stream = owner_.dispatcher_.Generate(std::move(spec), *this);
@@ -60,7 +62,8 @@ class Completion::Choice final : public StreamObserver {
     owner_.sink_.OnDelta(number_, delta);
     if (output_.stopped()) End(FinishReason::kStop);
   }
-  void OnFinished(FinishReason reason) override {
+  void OnFinished(FinishReason reason, const DraftTokens& drafts) override {
+    drafts_ = drafts;
     if (!owner_.ended_) End(reason);
   }
   void OnFailed(const absl::Status& status) override {
@@ -75,6 +78,7 @@ class Completion::Choice final : public StreamObserver {
     if (stream_) stream_->Resume();
   }
   const ChoiceOutput& output() const { return output_; }
+  const DraftTokens& drafts() const { return drafts_; }
   uint32_t number() const { return number_; }
 
  private:
@@ -87,6 +91,7 @@ class Completion::Choice final : public StreamObserver {
   Completion& owner_;
   const uint32_t number_;
   ChoiceOutput output_;
+  DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
   absl::Time last_token_at_ = absl::InfinitePast();
 };
@@ -145,6 +150,8 @@ void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
   for (const auto& each : choices_) {
     usage.n_completion_tokens += each->output().n_tokens();
     usage.n_reasoning_tokens += each->output().n_reasoning_tokens();
+    usage.drafts.n_accepted += each->drafts().n_accepted;
+    usage.drafts.n_rejected += each->drafts().n_rejected;
   }
   metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_cached_tokens);
   ended_ = true;

@@ -29,6 +29,7 @@ void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   if (options.has_seed()) body["seed"] = static_cast<int64_t>(options.seed());
   if (options.has_presence_penalty()) body["presence_penalty"] = options.presence_penalty();
   if (options.has_frequency_penalty()) body["frequency_penalty"] = options.frequency_penalty();
+  if (!options.service_tier().empty()) body["service_tier"] = options.service_tier();
   if (options.stop_size() > 0) body["stop"] = ListOf(options.stop());
   if (options.stop_token_ids_size() > 0) body["stop_token_ids"] = ListOf(options.stop_token_ids());
   if (options.has_top_logprobs()) {
@@ -133,6 +134,8 @@ v1::Usage ToProto(const Usage& usage) {
   out.set_prompt_cache_hit_tokens(usage.n_cached_tokens);
   out.set_prompt_cache_miss_tokens(usage.n_prompt_tokens - usage.n_cached_tokens);
   out.set_reasoning_tokens(usage.n_reasoning_tokens);
+  out.set_accepted_prediction_tokens(usage.drafts.n_accepted);
+  out.set_rejected_prediction_tokens(usage.drafts.n_rejected);
   return out;
 }
 

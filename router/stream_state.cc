@@ -17,6 +17,8 @@ WorkerRequest StreamState::NextRequest() {
   request.max_tokens = spec.max_tokens;
   request.sampling = spec.sampling;
   request.stop_token_ids = spec.stop_token_ids;
+  request.tenant = spec.tenant;
+  request.tier = spec.tier;
   request.namespace_id = spec.namespace_id;
   request.namespace_salt = spec.namespace_salt;
   return request;
@@ -55,20 +57,20 @@ void StreamState::Fail(const absl::Status& status) {
   if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFailed(status);
 }
 
-void StreamState::Finish(FinishReason reason) {
+void StreamState::Finish(FinishReason reason, const DraftTokens& drafts) {
   dispatcher_.Remove(*this);
-  if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason);
+  if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason, drafts);
 }
 
 bool StreamState::FinishIfComplete() {
   if (committed_.empty()) return false;
   const auto& stops = spec.stop_token_ids;
   if (std::find(stops.begin(), stops.end(), committed_.back()) != stops.end()) {
-    Finish(FinishReason::kStop);
+    Finish(FinishReason::kStop, {});
     return true;
   }
   if (committed_.size() >= spec.max_tokens) {
-    Finish(FinishReason::kLength);
+    Finish(FinishReason::kLength, {});
     return true;
   }
   return false;
@@ -92,7 +94,7 @@ void StreamState::OnEvent(WorkerEvent event) {
         // We did not ask for it: the worker is giving its sequences up.
         dispatcher_.OnAttemptEnded(*this, absl::UnavailableError("the worker cancelled the sequence"));
       } else {
-        Finish(finished->reason);
+        Finish(finished->reason, finished->drafts);
       }
       return;
     }

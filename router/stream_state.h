@@ -23,7 +23,7 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   void Abandon();
   void EndAttempt() { call_.reset(); }
   void Fail(const absl::Status& status);
-  void Finish(FinishReason reason);
+  void Finish(FinishReason reason, const DraftTokens& drafts);
   void Pause() { paused_ = true; }
   void Resume();
   // The output is complete although its worker never said so: the last committed token ended it.

@@ -50,6 +50,10 @@ v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   sampling.set_logprobs(request.sampling.logprobs);
   sampling.set_n_top_logprobs(request.sampling.n_top_logprobs);
   out.mutable_stop_token_ids()->Add(request.stop_token_ids.begin(), request.stop_token_ids.end());
+  out.set_tenant(request.tenant);
+  out.set_tier(request.tier == ServiceTier::kFlex       ? v1::SERVICE_TIER_FLEX
+               : request.tier == ServiceTier::kPriority ? v1::SERVICE_TIER_PRIORITY
+                                                        : v1::SERVICE_TIER_UNSPECIFIED);
   out.set_namespace_id(request.namespace_id);
   out.set_namespace_salt(request.namespace_salt);
   return out;
@@ -77,7 +81,8 @@ WorkerEvent FromProto(const v1::WorkerGenerateEvent& event) {
       const auto reason = event.finished().reason();
       out.body = WorkerFinished{reason == v1::Finished::REASON_STOP     ? FinishReason::kStop
                                 : reason == v1::Finished::REASON_LENGTH ? FinishReason::kLength
-                                                                        : FinishReason::kCancelled};
+                                                                        : FinishReason::kCancelled,
+                                {event.finished().n_drafts_accepted(), event.finished().n_drafts_rejected()}};
       break;
     }
     default:

@@ -15,6 +15,7 @@ namespace {
 constexpr size_t kRequestIdBytesMax = 128;
 constexpr size_t kNamespaceBytesMax = 64;
 constexpr size_t kSaltBytes = 32;
+constexpr size_t kTenantBytesMax = 256;
 constexpr int kStopTokensMax = 64;
 constexpr uint32_t kTopLogprobsMax = 20;
 constexpr absl::Duration kRetentionMax = absl::Hours(24 * 366);
@@ -62,6 +63,18 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_si
   return CheckCount("sampling.n_top_logprobs", sampling.n_top_logprobs(), 0, std::min(kTopLogprobsMax, vocab_size));
 }
 
+// One that a newer router may know counts as the default.
+engine::ServiceTier ToTier(v1::ServiceTier tier) {
+  switch (tier) {
+    case v1::SERVICE_TIER_FLEX:
+      return engine::ServiceTier::kFlex;
+    case v1::SERVICE_TIER_PRIORITY:
+      return engine::ServiceTier::kPriority;
+    default:
+      return engine::ServiceTier::kDefault;
+  }
+}
+
 engine::SamplingParams ToSamplingParams(const v1::SamplingParams& sampling) {
   return {.temperature = sampling.temperature(),
           .top_p = sampling.top_p() == 0 ? 1.0 : sampling.top_p(),  // unset: off
@@ -95,6 +108,7 @@ absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const Reque
   RETURN_IF_ERROR(CheckTokens("stop_token_ids", request.stop_token_ids(), limits.vocab_size));
   RETURN_IF_ERROR(CheckSampling(request.sampling(), limits.vocab_size));
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id(), request.namespace_salt()));
+  RETURN_IF_ERROR(CheckBytes("tenant", request.tenant().size(), kTenantBytesMax));
   if (request.return_logits() && !limits.allow_logits) {
     return absl::PermissionDeniedError("return_logits is refused; this worker runs without --allow-logits");
   }
@@ -107,6 +121,8 @@ engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& reque
   out.committed.assign(request.committed_tokens().begin(), request.committed_tokens().end());
   out.max_tokens = request.max_tokens();
   out.stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
+  out.tenant = request.tenant();
+  out.tier = ToTier(request.tier());
   out.namespace_id = request.namespace_id();
   out.namespace_salt = request.namespace_salt();
   out.return_logits = request.return_logits();
@@ -164,6 +180,8 @@ void Fill(const engine::OutputToken& from, v1::WorkerGenerateEvent& event) {
 void Fill(const engine::Finished& from, v1::WorkerGenerateEvent& event) {
   v1::Finished& to = *event.mutable_finished();
   to.set_n_output_tokens(from.n_output_tokens);
+  to.set_n_drafts_accepted(from.n_drafts_accepted);
+  to.set_n_drafts_rejected(from.n_drafts_rejected);
   switch (from.reason) {
     case engine::FinishReason::kStop:
       to.set_reason(v1::Finished::REASON_STOP);

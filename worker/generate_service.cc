@@ -6,6 +6,17 @@
 #include "proto/grpc_status.h"
 
 namespace longshelf::worker {
+namespace {
+
+// What a waiting event holds, about.
+size_t BufferedBytes(const engine::SequenceEvent& event) {
+  const auto* output = std::get_if<engine::OutputToken>(&event);
+  if (output == nullptr) return sizeof event;
+  return sizeof event + output->token.top.size() * sizeof(engine::TokenLogprob) +
+         output->token.logits.size() * sizeof(float);
+}
+
+}  // namespace
 
 grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* GenerateStream::Start(ServiceCore& core,
                                                                          grpc::CallbackServerContext& context,
@@ -42,6 +53,9 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
     return;
   }
   request_ = ToSequenceRequest(request);
+  // Here, on the caller's thread: a million tokens take longer to hash than a decode step lasts.
+  request_.prefix_keys =
+      engine::FullBlockKeys(core_.hasher, request_.namespace_salt, request_.prompt, request_.committed);
   if (core_.prefixes == nullptr || request.no_cache_read()) {
     Submit({});
     return;
@@ -125,9 +139,10 @@ void GenerateStream::OnEvent(engine::SequenceEvent event) {
   {
     std::lock_guard lock(mutex_);
     lease_ = nullptr;
-    const auto* finished = std::get_if<engine::Finished>(&event);
+    std::optional<engine::Finished> finished;
+    if (const auto* end = std::get_if<engine::Finished>(&event)) finished = *end;
     const auto* failed = std::get_if<engine::Failed>(&event);
-    if (finished != nullptr || failed != nullptr) engine_ended_ = true;
+    if (finished.has_value() || failed != nullptr) engine_ended_ = true;
     if (peer_gone_ || too_slow_ || terminal_.has_value()) return;
     if (std::holds_alternative<engine::PrefillProgress>(event) && !IsProgressDueLocked()) return;
     if (const auto* started = std::get_if<engine::Started>(&event)) core_.metrics.StreamStarted(*started);
@@ -136,10 +151,10 @@ void GenerateStream::OnEvent(engine::SequenceEvent event) {
       terminal_ = proto::ToGrpc(failed->status);
       MarkEndedLocked("failed");
     } else {
-      buffer_.push_back(ToProto(epoch_, event));
-      buffered_bytes_ += buffer_.back().ByteSizeLong();
+      buffered_bytes_ += BufferedBytes(event);
+      buffer_.push_back(std::move(event));
     }
-    if (finished != nullptr) {
+    if (finished.has_value()) {
       terminal_ = grpc::Status::OK;
       MarkEndedLocked(finished->reason == engine::FinishReason::kStop     ? "stop"
                       : finished->reason == engine::FinishReason::kLength ? "length"
@@ -187,9 +202,9 @@ GenerateStream::Action GenerateStream::NextLocked() {
   } else if (peer_gone_) {
     action.finish = grpc::Status(grpc::StatusCode::CANCELLED, "cancelled");
   } else if (!buffer_.empty()) {
-    writing_ = std::move(buffer_.front());
+    buffered_bytes_ -= BufferedBytes(buffer_.front());
+    writing_ = ToProto(epoch_, buffer_.front());
     buffer_.pop_front();
-    buffered_bytes_ -= std::min(buffered_bytes_, writing_.ByteSizeLong());
     write_in_flight_ = true;
     action.write = true;
   } else if (terminal_.has_value()) {

@@ -63,7 +63,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   std::mutex mutex_;
   engine::SequenceRequest request_;  // until it is submitted
   std::shared_ptr<void> lease_;      // of restored bytes, until the engine has them
-  std::deque<v1::WorkerGenerateEvent> buffer_;
+  std::deque<engine::SequenceEvent> buffer_;
   size_t buffered_bytes_ = 0;
   v1::WorkerGenerateEvent writing_;
   std::optional<grpc::Status> terminal_;  // status after the last event

@@ -46,6 +46,12 @@ struct WorkerMetrics::Impl {
         tokens_queued(m.AddGauge("longshelf_worker_prefill_queue_tokens", "Prompt tokens not yet prefilled.")),
         blocks_total(m.AddGauge("longshelf_worker_kv_blocks", "KV blocks of the group.")),
         blocks_used(m.AddGauge("longshelf_worker_kv_blocks_used", "KV blocks that hold something.")),
+        preempted(m.AddCounter("longshelf_worker_preempted_total",
+                               "Running sequences that were moved out to make room, and came back.")),
+        drafts_accepted(m, "longshelf_worker_draft_tokens_accepted_total",
+                        "Guessed tokens that were what was sampled, by who guessed.", "drafter", {"lookup", "model"}),
+        drafts_rejected(m, "longshelf_worker_draft_tokens_rejected_total",
+                        "Guessed tokens that were not, by who guessed.", "drafter", {"lookup", "model"}),
         draining(m.AddGauge("longshelf_worker_draining", "1 while nothing new is admitted.")),
         steps(m.AddCounter("longshelf_worker_steps_total", "Engine steps.")),
         step_seconds(
@@ -89,7 +95,11 @@ struct WorkerMetrics::Impl {
         parks(m, "longshelf_worker_parks_total", "Park calls, by outcome.", "result", {"ok", "not_found", "failed"}),
         store_up(m.AddGauge("longshelf_worker_store_up", "1 while the KV store answers.")) {}
 
-  Gauge &running, &waiting, &tokens_queued, &blocks_total, &blocks_used, &draining;
+  Gauge &running, &waiting, &tokens_queued, &blocks_total, &blocks_used;
+  Counter& preempted;
+  LabelledCounter drafts_accepted, drafts_rejected;
+  Gauge& draining;
+  engine::Load last;  // what the counters have; engine thread
   Counter& steps;
   Histogram& step_seconds;
   Counter &tokens_generated, &tokens_prefilled, &prompt_tokens;
@@ -119,6 +129,15 @@ void WorkerMetrics::SetLoad(const engine::Load& load) {
   impl_->blocks_total.Set(load.n_blocks_total);
   impl_->blocks_used.Set(static_cast<double>(load.n_blocks_total) - static_cast<double>(load.n_blocks_free));
   impl_->draining.Set(load.draining ? 1 : 0);
+  const engine::Load last = std::exchange(impl_->last, load);
+  impl_->preempted.Increment(static_cast<double>(load.n_preempted - last.n_preempted));
+  const auto count = [this](std::string_view drafter, const engine::DraftCounts& now,
+                            const engine::DraftCounts& before) {
+    impl_->drafts_accepted.Add(drafter, static_cast<double>(now.n_accepted - before.n_accepted));
+    impl_->drafts_rejected.Add(drafter, static_cast<double>(now.n_rejected - before.n_rejected));
+  };
+  count("lookup", load.drafts_of_lookup, last.drafts_of_lookup);
+  count("model", load.drafts_of_model, last.drafts_of_model);
 }
 
 void WorkerMetrics::StepDone(absl::Duration took, uint64_t n_decode_rows, uint64_t n_prefill_tokens) {
@@ -176,9 +195,12 @@ absl::StatusOr<engine::StepResult> MeteredStepRunner::Run(const engine::StepPlan
   uint64_t n_sampled = 0;
   uint64_t n_prefilled = 0;
   for (const engine::StepPlan::Row& row : plan.rows) {
-    if (row.sample) ++n_sampled;
-    // A decode row carries the one token it continues from.
-    if (!row.sample || row.tokens.size() > 1) n_prefilled += row.tokens.size();
+    // A decode row carries the one token it continues from, and guesses.
+    const size_t n_certain = row.tokens.size() - row.n_drafts;
+    if (!row.sample || n_certain > 1) n_prefilled += n_certain;
+  }
+  if (result.ok()) {
+    for (const engine::RowResult& row : result->rows) n_sampled += row.sampled.size();
   }
   metrics_.StepDone(clock_.Now() - begun, n_sampled, n_prefilled);
   return result;

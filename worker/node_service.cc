@@ -51,11 +51,15 @@ WorkerServiceOptions ServiceOptions(const ShardConfig& config, const NodeModel& 
   return options;
 }
 
+}  // namespace
+
 engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& model) {
   engine::EngineConfig out;
   out.n_context_max = model.n_context_max;
   out.step_token_budget = config.step_token_budget;
   out.step_time_budget = config.step_time_budget;
+  out.draft_lookup = config.drafts == "auto" || config.drafts == "lookup";
+  out.draft_model = config.drafts == "auto" || config.drafts == "model";
   out.n_sequences_max = config.n_sequences_max * static_cast<uint32_t>(config.n_shards);
   out.n_waiting_max = config.n_waiting_max;
   out.checkpoint_interval_tokens = config.checkpoint_interval_tokens;
@@ -65,6 +69,8 @@ engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& 
   out.export_cache_objects = !config.kvstores.empty();
   return out;
 }
+
+namespace {
 
 KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model) {
   KvBridgeOptions options;

@@ -7,6 +7,7 @@
 
 #include "convert_service.h"
 #include "stream_pump.h"
+#include "worker/prefix_hasher.h"
 #include "worker/worker_service.h"
 
 namespace longshelf::worker {
@@ -16,6 +17,7 @@ struct ServiceCore {
   ServiceCore(WorkerServiceOptions service_options, Clock& service_clock, Mailbox<engine::EngineMessage>& inbox,
               WatchHub& watch_hub, WorkerMetrics& worker_metrics, PrefixSource* prefix_source)
       : options(std::move(service_options)),
+        hasher(options.fingerprint),
         limits{options.vocab_size, options.n_context_max, options.allow_logits},
         clock(service_clock),
         engine_inbox(inbox),
@@ -47,6 +49,7 @@ struct ServiceCore {
   }
 
   const WorkerServiceOptions options;
+  const KvPrefixHasher hasher;
   const RequestLimits limits;
   Clock& clock;
   Mailbox<engine::EngineMessage>& engine_inbox;

@@ -27,6 +27,20 @@
 namespace longshelf::worker {
 namespace {
 
+engine::Numerics NumericsOf(const ShardConfig& config) {
+  return config.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
+}
+
+// The draft module to run. FAILED_PRECONDITION: --drafts=model, and the checkpoint has none.
+absl::StatusOr<engine::DrafterKind> DrafterOf(const ShardConfig& config, const engine::ModelConfig& model) {
+  if (config.drafts != "auto" && config.drafts != "model") return engine::DrafterKind::kNone;
+  if (model.dspark.n_stages > 0) return engine::DrafterKind::kDspark;
+  if (model.n_mtp_layers > 0) return engine::DrafterKind::kMtp;
+  if (config.drafts == "auto") return engine::DrafterKind::kNone;
+  return absl::FailedPreconditionError(
+      "--drafts=model, but this checkpoint has no draft module (mtp.* tensors); use lookup or auto");
+}
+
 using engine::kBlockTokens;
 
 constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
@@ -208,13 +222,15 @@ absl::Status Shard::Load() {
   if (rank_ == 0 && !weights_->huge_pages.empty()) spdlog::info("weights: {}", weights_->huge_pages);
   load_state_.Set(LoadState::Phase::kPreparing);
   engine::ModelOptions options;
-  options.numerics = config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
+  options.numerics = NumericsOf(config_);
   options.n_threads = config_.n_threads;
-  options.n_rows_max = config_.step_token_budget;
+  options.n_rows_max = EngineConfigOf(config_, {}).n_rows_max();
+  options.n_draft_max = config_.drafts == "none" ? 0 : config_.n_draft_max;
+  ASSIGN_OR_RETURN(options.drafter, DrafterOf(config_, weights_->config));
   for (const std::string& line : engine::RefusedKernels()) {
     spdlog::warn("kernels not used, their self-test found other bits: {}", line);
   }
-  const engine::KvLayout layout(weights_->config, options.numerics);
+  if (rank_ == 0) spdlog::info("drafts: {}, the model's module: {}", config_.drafts, DrafterName(options.drafter));
   if (session_ != nullptr) {
     group_transport_ = std::make_unique<engine::MpiExpertTransport>(
         session_->communicator(), static_cast<uint32_t>(model_config.n_routed_experts), config_.generation);
@@ -225,14 +241,16 @@ absl::Status Shard::Load() {
   }
   engine::ExecutorOptions executor_options;
   executor_options.n_slots = config_.n_sequences_max;
-  executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / layout.block_bytes());
+  executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
   ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
   return absl::OkStatus();
 }
 
 absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
-  const engine::KvLayout layout(model_config,
-                                config_.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative);
+  // Loading may find that the draft module is not there; then a slot is smaller than this.
+  ASSIGN_OR_RETURN(const engine::DrafterKind drafter, DrafterOf(config_, model_config));
+  const int64_t n_draft_max = config_.drafts == "none" ? 0 : config_.n_draft_max;
+  const engine::KvLayout layout(model_config, NumericsOf(config_), {n_draft_max, drafter});
   const auto n_blocks = static_cast<int64_t>(config_.kv_memory_bytes / layout.block_bytes());
   if (n_blocks < 1 || n_blocks > int64_t{UINT32_MAX}) {
     return absl::InvalidArgumentError(absl::StrCat("--kv-memory is ", config_.kv_memory_bytes, " bytes, or ", n_blocks,

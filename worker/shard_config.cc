@@ -33,6 +33,13 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->step_time_budget, "step-budget",
            "how long an engine step should last: prompts are read in pieces of that, so that streams beside them go on",
            {absl::Milliseconds(1), absl::Seconds(60)});
+  spec.AddChoice(
+      &config->drafts, "drafts",
+      "who guesses tokens ahead: lookup (from what the text repeats), model (the checkpoint's draft module), auto "
+      "(both, if it has one) or none; answers do not depend on it",
+      {"auto", "none", "lookup", "model"});
+  spec.Add(&config->n_draft_max, "draft-tokens", "guessed tokens that one step may check for a sequence",
+           {1, engine::kDraftTokensLimit});
   spec.Add(&config->n_sequences_max, "sequences", "sequences that run at once on each shard", {1, 4096});
   spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
   spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",

@@ -67,7 +67,7 @@ struct Recorder final : StreamObserver {
     tokens.push_back(token.token);
     if (drop_at && tokens.size() == drop_at) stream.reset();
   }
-  void OnFinished(FinishReason r) override { finished = r; }
+  void OnFinished(FinishReason r, const DraftTokens&) override { finished = r; }
   void OnFailed(const absl::Status& s) override { failed = s; }
   std::unique_ptr<Stream> stream;
   std::vector<StreamStarted> started;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "absl/time/time.h"
@@ -26,6 +27,11 @@ struct EngineConfig {
   uint32_t vocab_size = 0;
   bool export_cache_objects = false;  // feed OnCacheObjects
   bool self_check = false;            // abort when the books do not balance after a step; for tests, slow
+
+  // Rows of a step at most, guessed ones included: decode rows come first, and prefill gets a quarter even so.
+  int64_t n_rows_max() const {
+    return std::max<int64_t>(step_token_budget, n_sequences_max) + step_token_budget / 4 + 1;
+  }
 };
 
 }  // namespace longshelf::engine

@@ -42,6 +42,7 @@ struct ApiRequest {
   bool stream = false;
   bool include_usage = false;
   std::string user_id;
+  ServiceTier tier = ServiceTier::kDefault;
 };
 
 struct ParseLimits {

@@ -17,6 +17,7 @@ struct Usage {
   uint32_t n_completion_tokens = 0;
   uint32_t n_cached_tokens = 0;
   uint32_t n_reasoning_tokens = 0;
+  DraftTokens drafts;  // of the workers that ended the answers
 };
 
 // Where an answer goes. Called on the router loop. May destroy the Completion inside OnDone and OnError only.

@@ -28,6 +28,8 @@ struct StreamSpec {
   uint32_t max_tokens = 0;
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string tenant;
+  ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
   std::string namespace_salt;
 };
@@ -41,7 +43,7 @@ class StreamObserver {
   // The prompt is being read, or after a move to another worker the prompt and the tokens so far.
   virtual void OnProgress(const PrefillProgress& progress) = 0;
   virtual void OnToken(const OutputToken& token) = 0;
-  virtual void OnFinished(FinishReason reason) = 0;
+  virtual void OnFinished(FinishReason reason, const DraftTokens& drafts) = 0;
   virtual void OnFailed(const absl::Status& status) = 0;
 };
 

@@ -39,6 +39,7 @@ struct PreparedRequest {
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   PromptKeys keys;
   uint32_t max_tokens = 0;
+  std::string tenant;
   std::string namespace_id;
   std::string namespace_salt;
   std::string echo_text;    // of the prompt, when the request asked for it

@@ -25,6 +25,9 @@ struct Sampling {
   uint32_t n_top_logprobs = 0;
 };
 
+// Shares of a worker, not precedence.
+enum class ServiceTier : uint8_t { kDefault, kFlex, kPriority };
+
 struct WorkerRequest {
   std::string request_id;
   uint32_t epoch = 0;
@@ -33,6 +36,8 @@ struct WorkerRequest {
   uint32_t max_tokens = 0;          // counts committed
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string tenant;
+  ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
   std::string namespace_salt;
 };
@@ -58,8 +63,14 @@ struct PrefillProgress {
   uint32_t n_total = 0;
 };
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled };
+// Tokens that were guessed ahead.
+struct DraftTokens {
+  uint32_t n_accepted = 0;
+  uint32_t n_rejected = 0;
+};
 struct WorkerFinished {
   FinishReason reason = FinishReason::kStop;
+  DraftTokens drafts;  // of this worker's part of the answer
 };
 struct WorkerEvent {
   uint32_t epoch = 0;

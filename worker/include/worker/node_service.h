@@ -36,6 +36,9 @@ struct NodeModel {
 // `model` must outlive what is returned.
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max);
 
+// The engine's part of the options.
+engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& model);
+
 // What can be known to be wrong before a model is loaded. FAILED_PRECONDITION: the listen rule forbids config.listen.
 // INVALID_ARGUMENT: a token or a store address that cannot be one.
 absl::Status CheckEdgeConfig(const ShardConfig& config);

@@ -34,6 +34,8 @@ struct ShardConfig {
   int64_t n_context_max = 0;  // 0 = what the model and the KV memory allow
   int64_t step_token_budget = 512;
   absl::Duration step_time_budget = absl::Milliseconds(200);
+  std::string drafts = "auto";  // or "none", "lookup", "model"
+  int64_t n_draft_max = 8;
   uint32_t n_sequences_max = 16;
   uint32_t n_waiting_max = 1024;
   uint64_t kv_memory_bytes = uint64_t{256} << 20;  // of each shard

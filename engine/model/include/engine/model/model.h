@@ -54,20 +54,6 @@ struct DraftOutput {
   std::span<const float> confidence;  // [requests, n_each]: log odds that a token is right if those before it are
 };
 
-// Tokens to guess after a chunk of the last Forward().
-struct DraftRequest {
-  size_t chunk = 0;
-  int64_t n_kept = 0;       // its leading tokens that hold; the others, n_draft_max at most, are taken back
-  uint32_t next_token = 0;  // sampled after them; guesses follow it
-};
-
-// Valid until the model's next call.
-struct DraftOutput {
-  int64_t n_each = 0;
-  std::span<const uint32_t> tokens;   // [requests, n_each]
-  std::span<const float> confidence;  // [requests, n_each]: log odds that a token is right if those before it are
-};
-
 // Receives inner results by their official tensor names ("layers.2.attn.wq_a", ...). For `verify`.
 class TapSink {
  public:
