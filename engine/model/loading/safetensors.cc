@@ -279,6 +279,12 @@ absl::Status SafetensorsFile::Read(std::span<const uint8_t> bytes, uint8_t* out)
   return absl::OkStatus();
 }
 
+void SafetensorsFile::AdviseStretches() const { posix_fadvise(fd_, 0, 0, POSIX_FADV_RANDOM); }
+
+void SafetensorsFile::Expect(std::span<const uint8_t> bytes) const {
+  posix_fadvise(fd_, OffsetOf(bytes), static_cast<off_t>(bytes.size()), POSIX_FADV_WILLNEED);
+}
+
 void SafetensorsFile::Forget(std::span<const uint8_t> bytes) const {
   posix_fadvise(fd_, OffsetOf(bytes), static_cast<off_t>(bytes.size()), POSIX_FADV_DONTNEED);
 }

@@ -16,8 +16,8 @@ namespace {
 
 // Whole cache lines, so that every dtype is aligned and no tensor shares a line with another.
 constexpr uint64_t kPlaceAlignment = 64;
-// How far bytes in the page cache may run behind the copy.
-constexpr size_t kForgetBytes = size_t{4} << 20;
+// What of a tensor is in the page cache at a time.
+constexpr size_t kStretchBytes = size_t{4} << 20;
 
 uint64_t GivePlaces(std::vector<UsedTensor>& used) {
   uint64_t end = 0;
@@ -30,7 +30,9 @@ uint64_t GivePlaces(std::vector<UsedTensor>& used) {
 
 class FileCopier final : public TensorCopier {
  public:
-  FileCopier(const CheckpointTensors& checkpoint, HugeMemory& memory) : checkpoint_(checkpoint), memory_(memory) {}
+  FileCopier(const CheckpointTensors& checkpoint, HugeMemory& memory) : checkpoint_(checkpoint), memory_(memory) {
+    for (const auto& file : checkpoint_.files) file->AdviseStretches();
+  }
 
   absl::Status Begin(const UsedTensor& tensor) override {
     return memory_.Populate(tensor.place, tensor.view->bytes.size());
@@ -40,16 +42,20 @@ class FileCopier final : public TensorCopier {
     const std::span<const uint8_t> bytes = tensor.view->bytes;
     const SafetensorsFile& file = FileOf(bytes);
     uint8_t* const to = memory_.writable() + tensor.place + offset;
+    if (offset % kStretchBytes == 0) file.Expect(Stretch(bytes, offset));
     RETURN_IF_ERROR(file.Read(bytes.subspan(offset, n), to));
     const size_t end = offset + n;
-    if (end % kForgetBytes == 0 || end == bytes.size()) {
-      const size_t begin = (end - 1) / kForgetBytes * kForgetBytes;
-      file.Forget(bytes.subspan(begin, end - begin));
+    if (end % kStretchBytes == 0 || end == bytes.size()) {
+      file.Forget(Stretch(bytes, (end - 1) / kStretchBytes * kStretchBytes));
     }
     return to;
   }
 
  private:
+  static std::span<const uint8_t> Stretch(std::span<const uint8_t> bytes, size_t begin) {
+    return bytes.subspan(begin, std::min(kStretchBytes, bytes.size() - begin));
+  }
+
   const SafetensorsFile& FileOf(std::span<const uint8_t> bytes) const {
     const auto it = std::find_if(checkpoint_.files.begin(), checkpoint_.files.end(),
                                  [&](const auto& file) { return file->Holds(bytes); });

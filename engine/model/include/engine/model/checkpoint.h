@@ -71,7 +71,11 @@ class SafetensorsFile {
   // Copies bytes of this file from storage, not through the mapping. INTERNAL: not readable, or the file became
   // shorter.
   absl::Status Read(std::span<const uint8_t> bytes, uint8_t* out) const;
-  // They will not be read again: the page cache need not hold them. A hint only.
+  // Hints for reading all of a file once, a stretch at a time, with no more of it in the page cache than that: nothing
+  // is read ahead but what is expected, and what is forgotten need not stay. Readahead would also make large pages,
+  // which stay as long as any byte of them is not forgotten.
+  void AdviseStretches() const;
+  void Expect(std::span<const uint8_t> bytes) const;
   void Forget(std::span<const uint8_t> bytes) const;
   void ForgetAll() const;
 
