@@ -51,8 +51,8 @@ void LoadKeysSplit(const KeyRecords& format, const std::byte* const* records, in
 
 // sums[h] = sums[h] * rescale[h] + chain over pairs of keys of p[h] * key: the odd key first, then the even one.
 template <int kHeads>
-inline void AddValuesOf(const float* p, int64_t p_stride, const float* rescale, const float* tile, int64_t width,
-                        int64_t begin, int64_t end, float* sums) {
+[[gnu::noinline]] void AddValuesOf(const float* p, int64_t p_stride, const float* rescale, const float* tile,
+                                   int64_t width, int64_t begin, int64_t end, float* sums) {
   for (int64_t c = 0; c < width; c += kLanes) {
     F sum[kHeads];
     LONGSHELF_UNROLL

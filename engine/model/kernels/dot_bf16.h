@@ -15,8 +15,10 @@ inline F DotWords(F sum, I a, I b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
 }
 
+// A function of its own: inside a large one the compiler leaves the sums in memory.
 template <int kRows, int kX, typename W>
-inline void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, bool round, float* y, int64_t y_stride) {
+[[gnu::noinline]] void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, bool round, float* y,
+                                int64_t y_stride) {
   F sum[kX][kRows];
   LONGSHELF_UNROLL
   for (int i = 0; i < kX; ++i) {
@@ -28,6 +30,7 @@ inline void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, b
     for (int r = 0; r < kRows; ++r) w[r].Enter(begin);
     const int64_t end = Least(begin + 4, steps);
     for (int64_t s = begin; s < end; s += W::kSteps) {
+      w[0].template Ask<kRows>(s);
       I weights[kRows][W::kSteps];
       LONGSHELF_UNROLL
       for (int r = 0; r < kRows; ++r) w[r].Load(s, weights[r]);
@@ -43,7 +46,13 @@ inline void WordTile(W* w, const uint16_t* x, int64_t x_stride, int64_t steps, b
     }
   }
   LONGSHELF_UNROLL
-  for (int i = 0; i < kX; ++i) StoreSums<kRows>(sum[i], round, y + i * y_stride);
+  for (int i = 0; i < kX; ++i) {
+    if constexpr (std::is_same_v<W, Fp4Shuffled>) {
+      LONGSHELF_UNROLL
+      for (int r = 0; r < kRows; ++r) sum[i][r] = W::InOrder(sum[i][r]);
+    }
+    StoreSums<kRows>(sum[i], round, y + i * y_stride);
+  }
 }
 
 // kRows weight rows with n <= kX operand rows.
@@ -80,13 +89,24 @@ void DotWordsDirect(const DotJob& job) {
   int64_t r = 0;
   for (; r + 4 <= job.n_rows; r += 4) {
     const int64_t row = job.row_begin + r;
-    Row w[4] = {{*job.w, row, 0}, {*job.w, row, 1}, {*job.w, row, 2}, {*job.w, row, 3}};
+    Row w[4] = {{*job.w, row}, {*job.w, row + 1}, {*job.w, row + 2}, {*job.w, row + 3}};
     WordRows<4>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
   }
   for (; r < job.n_rows; ++r) {
-    Row w[1] = {{*job.w, job.row_begin + r, 0}};
+    Row w[1] = {{*job.w, job.row_begin + r}};
     WordRows<1>(w, x, x_stride, job.n, steps, job.round, job.y + r, job.y_stride);
   }
+}
+
+void DotFp4Words(DotJob job, std::byte* scratch) {
+  auto* ordered = reinterpret_cast<uint16_t*>(scratch);
+  const int64_t cols = job.w->cols;
+  for (int64_t i = 0; i < job.n; ++i) {
+    OrderForFp4(reinterpret_cast<const uint16_t*>(job.x + i * job.x_stride), cols / kStepColumns, ordered + i * cols);
+  }
+  job.x = scratch;
+  job.x_stride = 2 * cols;
+  DotWordsDirect<Fp4Shuffled>(job);
 }
 
 // FP8: rows that share a block of scales take them from the operands.
@@ -118,11 +138,11 @@ void DotFp8Words(const DotJob& job, std::byte* scratch) {
     int64_t k = 0;
     for (; k + 4 <= part.n_rows; k += 4) {
       Fp8Unscaled rows[4];
-      for (int j = 0; j < 4; ++j) rows[j] = {codes + (k + j) * w.cols, &bytes, PrefetchFrom(codes + k * w.cols, j)};
+      for (int j = 0; j < 4; ++j) rows[j] = {codes + (k + j) * w.cols, &bytes};
       WordRows<4>(rows, scaled, w.cols, job.n, steps, job.round, part.y + k, job.y_stride);
     }
     for (; k < part.n_rows; ++k) {
-      Fp8Unscaled rows[1] = {{codes + k * w.cols, &bytes, PrefetchFrom(codes + k * w.cols, 0)}};
+      Fp8Unscaled rows[1] = {{codes + k * w.cols, &bytes}};
       WordRows<1>(rows, scaled, w.cols, job.n, steps, job.round, part.y + k, job.y_stride);
     }
   }
@@ -130,7 +150,7 @@ void DotFp8Words(const DotJob& job, std::byte* scratch) {
 
 template <typename Row>
 void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
-  Row source(w, row, 0);
+  Row source(w, row);
   const int64_t steps = w.cols / kStepColumns;
   for (int64_t s = 0; s < steps; ++s) {
     if (s % 4 == 0) source.Enter(s);
@@ -167,7 +187,7 @@ void DotBf16(const DotJob& job, std::byte* scratch) {
       case Matrix::Format::kFp8:
         return DotFp8Words(job, scratch);
       case Matrix::Format::kFp4:
-        return DotWordsDirect<Fp4Words>(job);
+        return DotFp4Words(job, scratch);
       case Matrix::Format::kBf16:
       case Matrix::Format::kF32:
         return DotWordsDirect<Bf16Words>(job);

@@ -26,6 +26,7 @@ inline void AddSteps(W* w, const float* x, int64_t x_stride, int64_t begin, int6
     for (int r = 0; r < kRows; ++r) w[r].Enter(begin);
     const int64_t next = Least(begin + 4, end);
     for (int64_t s = begin; s < next; ++s) {
+      w[0].template Ask<kRows>(s);
       const float* at = x + s * kStepColumns;
       if constexpr (kX == 1) {
         LONGSHELF_UNROLL
@@ -146,11 +147,11 @@ void DotDirect(const DotJob& job) {
   int64_t r = 0;
   for (; r + 4 <= job.n_rows; r += 4) {
     const int64_t row = job.row_begin + r;
-    Ahead<Row> w[4] = {{*job.w, row, 0}, {*job.w, row, 1}, {*job.w, row, 2}, {*job.w, row, 3}};
+    Row w[4] = {{*job.w, row}, {*job.w, row + 1}, {*job.w, row + 2}, {*job.w, row + 3}};
     DirectRows<4>(w, job, job.y + r);
   }
   for (; r < job.n_rows; ++r) {
-    Ahead<Row> w[1] = {{*job.w, job.row_begin + r, 0}};
+    Row w[1] = {{*job.w, job.row_begin + r}};
     DirectRows<1>(w, job, job.y + r);
   }
 }

@@ -13,7 +13,7 @@
 namespace longshelf::engine {
 namespace {
 
-inline float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+constexpr float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 
 // Round to nearest even. NaN stays NaN.
 inline uint16_t FloatToBf16(float value) {
@@ -66,11 +66,16 @@ inline float E2m1ToFloat(uint8_t code) {
   return (code & 8) != 0 ? -magnitude : magnitude;
 }
 
-// Of an FP4 code times its scale: zero, with its sign, where that is no normal number.
-inline float ScaledE2m1(uint8_t code, uint8_t scale) {
-  const float value = scale == 0 ? 0.0F : E2m1ToFloat(code & 7) * E8m0ToFloat(scale);
-  const float magnitude = value < 0x1p-126F ? 0.0F : value;
-  return (code & 8) != 0 ? -magnitude : magnitude;
+// BF16 word of an FP4 code times its scale: zero, with its sign, where that is no normal number.
+constexpr uint16_t ScaledE2m1(int code, int scale) {
+  const int sign = (code & 8) << 12;
+  const int magnitude = code & 7;
+  const int exponent = scale + (magnitude < 2 ? -1 : magnitude / 2 - 1);
+  if (scale == 255) return 0x7FC0;
+  if (magnitude == 0 || scale == 0 || exponent < 1) return static_cast<uint16_t>(sign);
+  if (exponent > 254) return static_cast<uint16_t>(sign | 0x7F80);
+  const int mantissa = magnitude < 2 ? 0 : (magnitude & 1) << 6;
+  return static_cast<uint16_t>(sign | exponent << 7 | mantissa);
 }
 
 // Round to nearest even code of a value in [-6, 6]; larger magnitudes saturate.

@@ -8,17 +8,21 @@
 namespace longshelf::engine {
 namespace {
 
-// A tile's rows lie one after another, and are read side by side. The processor fetches ahead only along a stream, so
-// the rows ask, a cache line each in turn, for what lies this far behind the tile in the order of addresses.
 constexpr int64_t kPrefetchBytes = 8192;
 constexpr int64_t kLine = 64;
-constexpr int64_t kPrefetchRows = 4;  // of a tile
+
 inline void Prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-// The same for what is decoded later: it waits in the second cache.
+// For what is decoded later: it waits in the second cache.
 inline void PrefetchLater(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
-// Where row `k` of a tile that begins at `tile` asks first.
-inline const uint8_t* PrefetchFrom(const void* tile, int64_t k) {
-  return static_cast<const uint8_t*>(tile) + kPrefetchBytes + k * kLine;
+
+// A tile's rows lie one after another, and are read side by side. The processor fetches ahead only along a stream, so
+// with every step the first row asks for what lies this far behind the tile in the order of addresses, as much as kRows
+// rows use up in kSteps steps of kStepBytes.
+template <int kRows, int64_t kStepBytes, int kSteps = 1>
+inline void PrefetchTile(const uint8_t* first_row, int64_t step) {
+  const uint8_t* at = first_row + kPrefetchBytes + step * kRows * kStepBytes;
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < kSteps * kRows * kStepBytes; i += kLine) Prefetch(at + i);
 }
 
 }  // namespace

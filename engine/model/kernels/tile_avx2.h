@@ -18,8 +18,8 @@ inline void AddHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int
     LONGSHELF_UNROLL
     for (int r = 0; r < kRows; ++r) sum[i][r] = _mm256_loadu_ps(sums + i * x_gap + r * kLanes + lane);
   }
-  for (int64_t at = begin * kStepColumns + lane; at < end * kStepColumns;
-       at += kLanes) {  // odd columns, then even ones
+  // Odd columns, then even ones.
+  for (int64_t at = begin * kStepColumns + lane; at < end * kStepColumns; at += kLanes) {
     __m256 values[kX];
     LONGSHELF_UNROLL
     for (int i = 0; i < kX; ++i) {
@@ -41,9 +41,10 @@ inline void AddHalf(const DecodedSplit* w, const float* x, int64_t x_stride, int
   }
 }
 
+// A function of its own: inside a large one the compiler leaves the operands in memory.
 template <int kRows, int kX>
-inline void AddSteps(DecodedSplit* w, const float* x, int64_t x_stride, int64_t begin, int64_t end,
-                     F (&sum)[kX][kRows]) {
+[[gnu::noinline]] void AddSteps(DecodedSplit* w, const float* x, int64_t x_stride, int64_t begin, int64_t end,
+                                F (&sum)[kX][kRows]) {
   float sums[kX * kRows * kLanes];
   for (int i = 0; i < kX * kRows; ++i) Store(sum[i / kRows][i % kRows], sums + i * kLanes);
   for (int64_t lane = 0; lane < kLanes; lane += kLanes / 2) {

@@ -38,32 +38,28 @@ inline I WordsOfE4m3(const uint8_t* codes) {
 }
 
 // For every scale the low, then the high bytes of the BF16 words of the sixteen FP4 values times it.
-struct E2m1Tables {
-  alignas(64) uint8_t bytes[256][32];
+struct E2m1Bytes {
+  alignas(64) uint8_t of_scale[256][32] = {};
 
-  E2m1Tables() {
+  constexpr E2m1Bytes() {
     for (int scale = 0; scale < 256; ++scale) {
       for (int code = 0; code < 16; ++code) {
-        const uint16_t word = FloatToBf16(ScaledE2m1(static_cast<uint8_t>(code), static_cast<uint8_t>(scale)));
-        bytes[scale][code] = static_cast<uint8_t>(word);
-        bytes[scale][16 + code] = static_cast<uint8_t>(word >> 8);
+        of_scale[scale][code] = static_cast<uint8_t>(ScaledE2m1(code, scale));
+        of_scale[scale][16 + code] = static_cast<uint8_t>(ScaledE2m1(code, scale) >> 8);
       }
     }
   }
-  static const E2m1Tables& Get() {
-    static const E2m1Tables tables;
-    return tables;
-  }
 };
+constexpr E2m1Bytes kE2m1Bytes;
 
 // 32 FP4 codes times their scale: sixteen bytes, low nibble = even column.
-inline void SplitE2m1(const E2m1Tables& tables, const uint8_t* codes, uint8_t scale, F* odd, F* even) {
+inline void SplitE2m1(const uint8_t* codes, uint8_t scale, F* odd, F* even) {
   // Bytes 0 to 3 and 8 to 11 in the lower half, each in a word of its own.
   const __m256i spread = _mm256_setr_epi8(0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1,  //
                                           4, -1, 5, -1, 6, -1, 7, -1, 12, -1, 13, -1, 14, -1, 15, -1);
   const __m256i pairs = _mm256_shuffle_epi8(Twice(LoadSixteen(codes)), spread);
   const __m256i nibbles = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi8(0x0F));
-  const uint8_t* table = tables.bytes[scale];
+  const uint8_t* table = kE2m1Bytes.of_scale[scale];
   const __m256i low = _mm256_shuffle_epi8(Twice(LoadSixteen(table)), nibbles);
   const __m256i high = _mm256_shuffle_epi8(Twice(LoadSixteen(table + 16)), nibbles);
   SplitWords({_mm256_unpacklo_epi8(low, high), _mm256_unpackhi_epi8(low, high)}, odd, even);

@@ -30,26 +30,21 @@ inline I WordsOfE4m3(const uint8_t* codes) {
 }
 
 // For every scale the sixteen FP4 values times it.
-struct E2m1Tables {
-  alignas(64) float values[256][16];
+struct E2m1Values {
+  alignas(64) float of_scale[256][16] = {};
 
-  E2m1Tables() {
+  constexpr E2m1Values() {
     for (int scale = 0; scale < 256; ++scale) {
-      for (int code = 0; code < 16; ++code) {
-        values[scale][code] = ScaledE2m1(static_cast<uint8_t>(code), static_cast<uint8_t>(scale));
-      }
+      for (int code = 0; code < 16; ++code) of_scale[scale][code] = Bf16ToFloat(ScaledE2m1(code, scale));
     }
   }
-  static const E2m1Tables& Get() {
-    static const E2m1Tables tables;
-    return tables;
-  }
 };
+constexpr E2m1Values kE2m1Values;
 
 // 32 FP4 codes times their scale: sixteen bytes, low nibble = even column.
-inline void SplitE2m1(const E2m1Tables& tables, const uint8_t* codes, uint8_t scale, F* odd, F* even) {
+inline void SplitE2m1(const uint8_t* codes, uint8_t scale, F* odd, F* even) {
   const I pairs = LoadU8(codes);
-  const F values = Load(tables.values[scale]);
+  const F values = Load(kE2m1Values.of_scale[scale]);
   *even = _mm512_permutexvar_ps(pairs, values);
   *odd = _mm512_permutexvar_ps(Shr<4>(pairs), values);
 }

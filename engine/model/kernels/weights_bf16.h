@@ -7,10 +7,13 @@
 namespace longshelf::engine {
 namespace {
 
-// Weight rows: Load gives kSteps steps from `step` on. Enter comes before the first Load of each run of four steps.
+// Weight rows: Load gives kSteps steps from `step` on. Enter comes before the first Load of each run of four steps;
+// Ask<n> comes before every Load, for the first of n rows that lie one after another.
 struct DecodedWords {
   static constexpr int kSteps = 1;
   const uint16_t* values;
+  template <int kRows>
+  void Ask(int64_t) const {}
   void Enter(int64_t) {}
   void Load(int64_t step, I* out) const { *out = LoadWords(values + step * kStepColumns); }
 };
@@ -18,16 +21,13 @@ struct DecodedWords {
 struct Bf16Words {
   static constexpr int kSteps = 1;
   const uint16_t* values;
-  const uint8_t* ahead;
-  // Row `tile_row + k` of the tile that begins at `tile_row`.
-  Bf16Words(const Matrix& w, int64_t tile_row, int64_t k)
-      : values(reinterpret_cast<const uint16_t*>(w.data) + (tile_row + k) * w.cols),
-        ahead(PrefetchFrom(w.data + 2 * tile_row * w.cols, k)) {}
-  void Enter(int64_t) {}
-  void Load(int64_t step, I* out) const {
-    Prefetch(ahead + step * kPrefetchRows * kLine);
-    *out = LoadWords(values + step * kStepColumns);
+  Bf16Words(const Matrix& w, int64_t row) : values(reinterpret_cast<const uint16_t*>(w.data) + row * w.cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, 64>(reinterpret_cast<const uint8_t*>(values), step);
   }
+  void Enter(int64_t) {}
+  void Load(int64_t step, I* out) const { *out = LoadWords(values + step * kStepColumns); }
 };
 
 // E4M3 codes times 2^(scale - 127) by adding to the exponent, where every product is a normal number.
@@ -68,8 +68,11 @@ struct Fp8Words {
   const uint8_t* codes;
   const uint8_t* scales;
   E4m3Scale scale;
-  Fp8Words(const Matrix& w, int64_t tile_row, int64_t k)
-      : codes(w.data + (tile_row + k) * w.cols), scales(w.scale + (tile_row + k) / 128 * w.scale_cols) {}
+  Fp8Words(const Matrix& w, int64_t row) : codes(w.data + row * w.cols), scales(w.scale + row / 128 * w.scale_cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, 32>(codes, step);
+  }
   void Enter(int64_t step) { scale.Enter(scales[step / 4]); }
   void Load(int64_t step, I* out) const { *out = scale.Words(codes + step * kStepColumns); }
 };
@@ -96,10 +99,12 @@ struct Fp8Unscaled {
   static constexpr int kSteps = 2;
   const uint8_t* codes;
   const E4m3Bytes* bytes;
-  const uint8_t* ahead;
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, 32, kSteps>(codes, step);
+  }
   void Enter(int64_t) {}
   void Load(int64_t step, I* out) const {
-    Prefetch(ahead + step * kPrefetchRows * (kLine / kSteps));
     // Eight columns of the first step beside eight of the second in every 128 bits.
     const I code = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7),
                                             _mm512_loadu_si512(codes + step * kStepColumns));
@@ -131,39 +136,61 @@ inline bool ScaleOperands(const uint16_t* x, const uint8_t* scales, int64_t step
 
 // For every scale the BF16 words of the sixteen FP4 values times it, twice: 32 words, one register.
 struct E2m1Words {
-  alignas(64) uint16_t words[256][kStepColumns];
+  alignas(64) uint16_t of_scale[256][kStepColumns] = {};
 
-  E2m1Words() {
+  constexpr E2m1Words() {
     for (int scale = 0; scale < 256; ++scale) {
-      for (int i = 0; i < kStepColumns; ++i) {
-        words[scale][i] = FloatToBf16(ScaledE2m1(static_cast<uint8_t>(i & 15), static_cast<uint8_t>(scale)));
-      }
+      for (int i = 0; i < kStepColumns; ++i) of_scale[scale][i] = ScaledE2m1(i & 15, scale);
     }
   }
-  static const E2m1Words& Get() {
-    static const E2m1Words tables;
-    return tables;
-  }
 };
+constexpr E2m1Words kE2m1Words;
 
 struct Fp4Words {
   static constexpr int kSteps = 1;
   const uint8_t* codes;
   const uint8_t* scales;
-  const uint8_t* ahead;
-  const E2m1Words* tables;
-  Fp4Words(const Matrix& w, int64_t tile_row, int64_t k)
-      : codes(w.data + (tile_row + k) * (w.cols / 2)),
-        scales(w.scale + (tile_row + k) * w.scale_cols),
-        ahead(PrefetchFrom(w.data + tile_row * (w.cols / 2), k)),
-        tables(&E2m1Words::Get()) {}
-  void Enter(int64_t step) { Prefetch(ahead + step * kLine); }
+  Fp4Words(const Matrix& w, int64_t row) : codes(w.data + row * (w.cols / 2)), scales(w.scale + row * w.scale_cols) {}
+  void Enter(int64_t) {}
   void Load(int64_t step, I* out) const {
     const I pairs = LoadU8(codes + step * (kStepColumns / 2));
     // Low word: the whole byte, of which five bits count; high word: the high nibble.
-    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), LoadWords(tables->words[scales[step]]));
+    *out = _mm512_permutexvar_epi16(OrI(pairs, Shl<12>(pairs)), LoadWords(kE2m1Words.of_scale[scales[step]]));
   }
 };
+
+// The same in fewer instructions: every 64 bits of a register take four codes from the same half of the sixteen bytes,
+// so two lanes at a time stand in the order 0, 8, 2, 10, 4, 12, 6, 14, and the operands must (OrderForFp4).
+struct Fp4Shuffled {
+  static constexpr int kSteps = 1;
+  Fp4Words words;
+  Fp4Shuffled(const Matrix& w, int64_t row) : words(w, row) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, 16>(words.codes, step);
+  }
+  void Enter(int64_t) {}
+  void Load(int64_t step, I* out) const {
+    // Of each word five bits count. Its code starts at bit 16 k, + 4, + 8, + 12 in the k-th 128 bits.
+    const I at =
+        _mm512_setr_epi64(0x000C'0008'0004'0000, 0x000C'0008'0004'0000, 0x001C'0018'0014'0010, 0x001C'0018'0014'0010,
+                          0x002C'0028'0024'0020, 0x002C'0028'0024'0020, 0x003C'0038'0034'0030, 0x003C'0038'0034'0030);
+    const auto* codes = reinterpret_cast<const __m128i*>(words.codes + step * (kStepColumns / 2));
+    const I index = _mm512_multishift_epi64_epi8(at, _mm512_broadcast_i32x4(_mm_loadu_si128(codes)));
+    *out = _mm512_permutexvar_epi16(index, LoadWords(kE2m1Words.of_scale[words.scales[step]]));
+  }
+  static F InOrder(F sum) {
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15), sum);
+  }
+};
+
+// One operand row in that order.
+inline void OrderForFp4(const uint16_t* x, int64_t steps, uint16_t* out) {
+  const I from = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int64_t s = 0; s < steps; ++s) {
+    _mm512_storeu_si512(out + s * kStepColumns, _mm512_permutexvar_epi64(from, LoadWords(x + s * kStepColumns)));
+  }
+}
 
 }  // namespace
 }  // namespace longshelf::engine

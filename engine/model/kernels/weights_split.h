@@ -4,12 +4,15 @@
 #include "rows.h"
 
 // Rows of stored weights as odd and even columns, 32 columns at a time. Enter(s) comes before the first Load of each
-// run of four steps that starts at a multiple of four. Include the weights header of an instruction set first.
+// run of four steps that starts at a multiple of four; Ask<n> comes before every Load, for the first of n rows that lie
+// one after another. Include the weights header of an instruction set first.
 namespace longshelf::engine {
 namespace {
 
 struct DecodedSplit {
   const float* values;
+  template <int kRows>
+  void Ask(int64_t) const {}
   void Enter(int64_t) {}
   void Load(int64_t step, F* odd, F* even) const {
     *odd = longshelf::engine::Load(values + step * kStepColumns);
@@ -21,6 +24,10 @@ struct Bf16Row {
   static constexpr int64_t kStepBytes = 64;
   const uint16_t* values;
   Bf16Row(const Matrix& w, int64_t row) : values(reinterpret_cast<const uint16_t*>(w.data) + row * w.cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, kStepBytes>(reinterpret_cast<const uint8_t*>(values), step);
+  }
   void Enter(int64_t) {}
   void Load(int64_t step, F* odd, F* even) const { SplitWords(LoadWords(values + step * kStepColumns), odd, even); }
 };
@@ -29,6 +36,10 @@ struct F32Row {
   static constexpr int64_t kStepBytes = 128;
   const float* values;
   F32Row(const Matrix& w, int64_t row) : values(reinterpret_cast<const float*>(w.data) + row * w.cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, kStepBytes>(reinterpret_cast<const uint8_t*>(values), step);
+  }
   void Enter(int64_t) {}
   void Load(int64_t step, F* odd, F* even) const {
     const F a = longshelf::engine::Load(values + step * kStepColumns);
@@ -43,6 +54,10 @@ struct UnscaledFp8Row {
   static constexpr int64_t kStepBytes = 32;
   const uint8_t* codes;
   UnscaledFp8Row(const Matrix& w, int64_t row) : codes(w.data + row * w.cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, kStepBytes>(codes, step);
+  }
   void Enter(int64_t) {}
   void Load(int64_t step, F* odd, F* even) const { SplitWords(WordsOfE4m3(codes + step * kStepColumns), odd, even); }
 };
@@ -53,6 +68,10 @@ struct Fp8Row {
   const uint8_t* scales;
   float scale = 1.0F;
   Fp8Row(const Matrix& w, int64_t row) : unscaled(w, row), scales(w.scale + row / 128 * w.scale_cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, kStepBytes>(unscaled.codes, step);
+  }
   void Enter(int64_t step) { scale = E8m0ToFloat(scales[step / 4]); }
   void Load(int64_t step, F* odd, F* even) const {
     unscaled.Load(step, odd, even);
@@ -65,33 +84,14 @@ struct Fp4Row {
   static constexpr int64_t kStepBytes = 16;
   const uint8_t* codes;
   const uint8_t* scales;
-  const E2m1Tables* tables;
-  Fp4Row(const Matrix& w, int64_t row)
-      : codes(w.data + row * (w.cols / 2)), scales(w.scale + row * w.scale_cols), tables(&E2m1Tables::Get()) {}
+  Fp4Row(const Matrix& w, int64_t row) : codes(w.data + row * (w.cols / 2)), scales(w.scale + row * w.scale_cols) {}
+  template <int kRows>
+  void Ask(int64_t step) const {
+    PrefetchTile<kRows, kStepBytes>(codes, step);
+  }
   void Enter(int64_t) {}
   void Load(int64_t step, F* odd, F* even) const {
-    SplitE2m1(*tables, codes + step * (kStepColumns / 2), scales[step], odd, even);
-  }
-};
-
-// Row `tile_row + k` of the tile that begins at `tile_row`, fetched ahead of its use.
-template <typename Row>
-struct Ahead {
-  Row row;
-  const uint8_t* ahead;
-  Ahead(const Matrix& w, int64_t tile_row, int64_t k)
-      : row(w, tile_row + k), ahead(PrefetchFrom(w.data + tile_row * (w.cols / kStepColumns) * Row::kStepBytes, k)) {}
-  void Ask(int64_t step, int64_t bytes) const {
-    const uint8_t* at = ahead + step * kPrefetchRows * Row::kStepBytes;
-    for (int64_t i = 0; i < bytes; i += kLine) Prefetch(at + i * kPrefetchRows);
-  }
-  void Enter(int64_t step) {
-    if constexpr (Row::kStepBytes < kLine) Ask(step, 4 * Row::kStepBytes);
-    row.Enter(step);
-  }
-  void Load(int64_t step, F* odd, F* even) const {
-    if constexpr (Row::kStepBytes >= kLine) Ask(step, Row::kStepBytes);
-    row.Load(step, odd, even);
+    SplitE2m1(codes + step * (kStepColumns / 2), scales[step], odd, even);
   }
 };
 
