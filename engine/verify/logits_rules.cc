@@ -43,7 +43,7 @@ LogitFigures CompareLogits(std::span<const float> ours, std::span<const float> r
     const std::span<const float> b = reference.subspan(at, width);
     figures.rel.push_back(RelativeError(a, b));
     figures.kl.push_back(Divergence(a, b));
-    if (Top1(a) == Top1(b)) ++figures.n_top1_equal;
+    figures.top1_equal.push_back(Top1(a) == Top1(b));
   }
   return figures;
 }
@@ -66,8 +66,8 @@ void JudgeFp32(const std::string& name, const LogitFigures& figures, Report& rep
   const int64_t n_close = CountWithin(figures.rel, 2e-3);
   report.Check(absl::StrCat(name, " rows with rel <= 2e-3"), AtLeast(n_close, n, 990),
                absl::StrCat(ShareOf(n_close, n), " (limit 99 %), max ", Figure(Quantile(figures.rel, 1.0))));
-  report.Check(absl::StrCat(name, " top-1 equal"), AtLeast(figures.n_top1_equal, n, 995),
-               absl::StrCat(ShareOf(figures.n_top1_equal, n), " (limit 99.5 %)"));
+  report.Check(absl::StrCat(name, " top-1 equal"), AtLeast(figures.CountTop1Equal(), n, 995),
+               absl::StrCat(ShareOf(figures.CountTop1Equal(), n), " (limit 99.5 %)"));
 }
 
 void JudgeShortNative(const std::string& name, const LogitFigures& figures, std::span<const double> floors,
@@ -87,7 +87,7 @@ void JudgeLongNative(const std::string& name, const LogitFigures& figures, const
   const double median = Median(figures.rel);
   report.Check(absl::StrCat(name, " median rel"), median <= 2.0 * floor.rel_median,
                absl::StrCat(Figure(median), " (limit ", Figure(2.0 * floor.rel_median), " = 2 x floor), top-1 equal ",
-                            ShareOf(figures.n_top1_equal, figures.n_rows())));
+                            ShareOf(figures.CountTop1Equal(), figures.n_rows())));
 }
 
 }  // namespace longshelf::engine

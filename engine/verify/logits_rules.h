@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -19,9 +20,10 @@ inline constexpr int64_t kShortFileTokens = 3;
 struct LogitFigures {
   std::vector<double> rel;  // per row
   std::vector<double> kl;   // per row, of ours from the reference
-  int64_t n_top1_equal = 0;
+  std::vector<bool> top1_equal;
 
   int64_t n_rows() const { return static_cast<int64_t>(rel.size()); }
+  int64_t CountTop1Equal() const { return std::count(top1_equal.begin(), top1_equal.end(), true); }
 };
 // ours, reference: [rows, vocab]
 LogitFigures CompareLogits(std::span<const float> ours, std::span<const float> reference, int64_t vocab);

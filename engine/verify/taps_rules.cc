@@ -107,10 +107,10 @@ void JudgeCleanLayers(int64_t n_judged, int64_t n_layers, Report& report) {
                absl::StrCat(n_judged, " of ", n_layers, " (limit a third)"));
 }
 
-void JudgeHead(const RowComparison& logits, Report& report) {
+void JudgeHead(const std::string& name, const RowComparison& logits, Report& report) {
   const int64_t n_close = CountWithin(logits.rel, 1e-5);
   const double max = Quantile(logits.rel, 1.0);
-  report.Check("head alone", AtLeast(n_close, logits.size(), 800) && max <= 1e-2,
+  report.Check(name, AtLeast(n_close, logits.size(), 800) && max <= 1e-2,
                absl::StrCat(ShareOf(n_close, logits.size()), " rows within rel 1e-5 (limit 80 %), max ", Figure(max),
                             " (1e-2)"));
 }

@@ -46,6 +46,6 @@ void JudgeIndexer(const std::string& name, const std::vector<std::vector<int64_t
                   Report& report);
 // Layers that had enough clean positions: a third of them must.
 void JudgeCleanLayers(int64_t n_judged, int64_t n_layers, Report& report);
-void JudgeHead(const RowComparison& logits, Report& report);
+void JudgeHead(const std::string& name, const RowComparison& logits, Report& report);
 
 }  // namespace longshelf::engine

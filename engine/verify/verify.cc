@@ -24,7 +24,7 @@ struct Outcome {
 void NoteNotJudged(const Vectors& vectors, Report& report) {
   for (const std::string& name : vectors.Unread()) {
     report.NotJudged(
-        name, IsOfDraftModule(name) ? "belongs to a draft module; this engine runs none" : "there is no rule for it");
+        name, IsOfDraftModule(name) ? "belongs to a draft module; this model has none" : "there is no rule for it");
   }
 }
 
@@ -44,6 +44,9 @@ absl::StatusOr<Outcome> VerifyModel(const VerifyOptions& options, const Vectors&
   if (weights->config.n_mtp_layers > 0 && vectors.Has("mtp_logits")) {
     model_options.drafter = DrafterKind::kMtp;
     model_options.n_draft_max = 1;
+  } else if (weights->dspark.has_value() && vectors.Has("draft.positions")) {
+    model_options.drafter = DrafterKind::kDspark;
+    model_options.n_draft_max = weights->config.dspark.block_size;
   }
   model_options.kernels = options.kernels;
   LocalExpertTransport transport;

@@ -45,6 +45,13 @@ absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOpti
     asked.drafts = slots;
     asked.n_draft = 1;
   }
+  const bool with_blocks = model.n_draft() > 0 && config.dspark.n_stages > 0;
+  DraftVectors blocks;
+  if (with_blocks) {
+    ASSIGN_OR_RETURN(blocks, ReadDraftVectors(vectors, config, tokens));
+    asked.drafts = blocks.positions;
+    asked.n_draft = config.dspark.block_size;
+  }
   ASSIGN_OR_RETURN(const SequenceOutput ours, RunSequence(model, tokens, asked, options));
   dump.AddIntegers("tokens", {tokens.begin(), tokens.end()}, {static_cast<int64_t>(tokens.size())});
   dump.AddIntegers("positions", positions, {n_positions});
@@ -52,7 +59,8 @@ absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOpti
   if (with_mtp) dump.AddFloats("mtp_logits", ours.draft_logits, {n_mtp, config.vocab_size});
 
   const LogitFigures logits = CompareLogits(ours.logits, reference, config.vocab_size);
-  const LogitFigures mtp = CompareLogits(ours.draft_logits, mtp_reference, config.vocab_size);
+  LogitFigures mtp;
+  if (with_mtp) mtp = CompareLogits(ours.draft_logits, mtp_reference, config.vocab_size);
   if (model.numerics() == Numerics::kFp32) {
     JudgeFp32("logits", logits, report);
     if (with_mtp) JudgeFp32("mtp_logits", mtp, report);
@@ -67,7 +75,9 @@ absl::Status VerifyLogits(Model& model, const Vectors& vectors, const VerifyOpti
     JudgeLongNative("logits", logits, floor, report);
     if (with_mtp) JudgeLongNative("mtp_logits", mtp, floor, report);
   }
-  return absl::OkStatus();
+  if (!with_blocks) return absl::OkStatus();
+  const bool is_short = static_cast<int64_t>(tokens.size()) <= kShortFileTokens;
+  return JudgeDraftRun(model, vectors, blocks, is_short, ours, report, dump);
 }
 
 }  // namespace longshelf::engine

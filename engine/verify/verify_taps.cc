@@ -169,7 +169,7 @@ class TapsJudge {
       return absl::OkStatus();
     }
     ASSIGN_OR_RETURN(const std::vector<float> reference, vectors_.Floats("logits", {n(), vocab}));
-    JudgeHead(CompareRows(logits, reference, vocab), report_);
+    JudgeHead("head alone", CompareRows(logits, reference, vocab), report_);
     return absl::OkStatus();
   }
 
@@ -185,12 +185,14 @@ class TapsJudge {
 
 absl::Status VerifyTaps(Model& model, const Vectors& vectors, Report& report, Dump& dump) {
   const ModelConfig& config = model.config();
-  ASSIGN_OR_RETURN(std::vector<uint32_t> tokens, ReadTokens(vectors, config));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens, ReadTokens(vectors, config));
   if (!vectors.Has(absl::StrCat("x.", config.n_layers)) || vectors.Has(absl::StrCat("x.", config.n_layers + 1))) {
     return absl::InvalidArgumentError(
         absl::StrCat("the taps file does not have x.0 .. x.", config.n_layers, ": it is of another model"));
   }
-  return TapsJudge(model, vectors, std::move(tokens), report, dump).Run();
+  RETURN_IF_ERROR(TapsJudge(model, vectors, tokens, report, dump).Run());
+  if (model.n_draft() == 0) return absl::OkStatus();
+  return VerifyDraftTaps(model, vectors, tokens, report, dump);
 }
 
 }  // namespace longshelf::engine

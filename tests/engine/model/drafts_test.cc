@@ -1,13 +1,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <span>
 #include <vector>
 
 #include "engine/comm/expert_transport.h"
+#include "engine/model/dspark_parts.h"
 #include "engine/model/model.h"
 #include "engine/model/sequence_memory.h"
 #include "testing/fixtures.h"
@@ -277,6 +280,64 @@ TEST_P(DraftsTest, NeedTheirModuleAndRoom) {
   EXPECT_EQ(none->n_draft(), 0);
   EXPECT_EQ(none->Draft({}, 0).status().code(), absl::StatusCode::kFailedPrecondition);
 }
+
+class Taps final : public TapSink {
+ public:
+  void Tap(std::string_view name, std::span<const float> values, int64_t) override {
+    taken[std::string(name)].assign(values.begin(), values.end());
+  }
+  std::map<std::string, std::vector<float>> taken;
+};
+
+bool SameBits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+// verify judges a DSpark module part by part: put together they are what is served.
+class DsparkTest : public DraftsTest {};
+
+TEST_P(DsparkTest, GuessesAreThePartsOneAfterAnother) {
+  constexpr int64_t kRead = 200;
+  const ModelConfig& config = model_->config();
+  SequenceMemory served(model_->layout(), kTokens);
+  ASSERT_TRUE(model_->Forward({{served.Chunk(0, Piece(0, kRead), WantLogits::kNone)}}).ok());
+  const DraftRequest request{0, kRead, tokens_[kRead]};
+  Taps taps;
+  const Guessed expected = Take(model_->Draft({&request, 1}, kDraftMax, &taps));
+
+  DsparkParts parts(*model_);
+  SequenceMemory memory(model_->layout(), kTokens);
+  std::vector<float> streams = model_->Embed(Piece(0, kRead));
+  std::vector<std::vector<float>> targets;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    ASSERT_TRUE(model_->ForwardLayer(layer, memory.Chunk(0, Piece(0, kRead), WantLogits::kNone), streams).ok());
+    if (layer >= 2) targets.push_back(streams);
+  }
+  const std::vector<float> main_x = parts.MainX(parts.MainHidden(targets, kRead), kRead);
+  parts.Store(main_x, 0, kRead, memory.state());
+  EXPECT_EQ(parts.Window(1, memory.state(), kRead), parts.Window(1, served.state(), kRead));
+  std::vector<float> block = parts.EmbedBlock(tokens_[kRead]);
+  for (int64_t stage = 0; stage < config.dspark.n_stages; ++stage) {
+    block = parts.RunStage(stage, kRead - 1, memory.state(), block).value();
+  }
+  const std::vector<float> hidden = parts.Hidden(block, kDraftMax);
+  const std::vector<float> base = parts.BaseLogits(hidden, kDraftMax);
+  EXPECT_TRUE(SameBits(base, taps.taken["draft.base_logits"]));
+  std::vector<uint32_t> before = {tokens_[kRead]};
+  before.insert(before.end(), expected.tokens.begin(), expected.tokens.end() - 1);
+  const std::vector<float> logits = parts.Logits(base, before);
+  EXPECT_TRUE(SameBits(logits, taps.taken["draft.logits"]));
+  EXPECT_TRUE(SameBits(parts.Confidence(hidden, before), expected.confidence));
+  for (int64_t i = 0; i < kDraftMax; ++i) {
+    const auto row = logits.begin() + i * config.vocab_size;
+    EXPECT_EQ(std::max_element(row, row + config.vocab_size) - row, expected.tokens[static_cast<size_t>(i)]);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Numerics, DsparkTest,
+                         ::testing::Combine(::testing::Values(DrafterKind::kDspark),
+                                            ::testing::Values(Numerics::kNative, Numerics::kFp32)),
+                         [](const auto& param) { return std::string(NumericsName(std::get<1>(param.param))); });
 
 INSTANTIATE_TEST_SUITE_P(Drafters, DraftsTest,
                          ::testing::Combine(::testing::Values(DrafterKind::kMtp, DrafterKind::kDspark),

@@ -103,6 +103,19 @@ TEST(Corruption, OfARowOfAShortNativeFile) {
   EXPECT_THAT(Failures("micro-flash", Scale(changed, "logits", {2, 3, 512}, 1.08F)), ElementsAre("logits row 2 rel"));
 }
 
+// In one list of figures, after those of the main model's rows.
+TEST(Corruption, RowsOfTheMtpLayerAreJudgedByTheirOwnFloors) {
+  const auto failures = [](const std::string& tensor, size_t row) {
+    ChangedVectors changed(Given("micro-flash.m1.3"));
+    changed.SetMetadata("floor_rel_rows", "0 0 1.5e-2 1e-2 0");
+    return Failures("micro-flash", Scale(changed, tensor, {row, row + 1, 512}, 1.02F));
+  };
+  EXPECT_THAT(failures("mtp_logits", 0), IsEmpty());
+  EXPECT_THAT(failures("mtp_logits", 1), ElementsAre("mtp_logits row 1 rel"));
+  EXPECT_THAT(failures("logits", 0), ElementsAre("logits row 0 rel"));
+  EXPECT_THAT(failures("logits", 2), IsEmpty());
+}
+
 TEST(Corruption, OfALongNativeFile) {
   ChangedVectors few(Given("micro-odd.m1.129"));
   EXPECT_THAT(Failures("micro-odd", Scale(few, "logits", {0, 10, 640}, -1.0F)), ElementsAre("logits mean KL"));
@@ -228,7 +241,7 @@ TEST(Corruption, OfATensorThatNobodyJudgesIsSaidToBeUnjudged) {
   for (const std::string& name : of_draft) changed.Add(name, 8);
   const std::string after = Output("micro-odd", changed.Add("another", 8));
   for (const std::string& name : of_draft) {
-    EXPECT_THAT(after, HasSubstr("NOT JUDGED  " + name + "  belongs to a draft module; this engine runs none\n"));
+    EXPECT_THAT(after, HasSubstr("NOT JUDGED  " + name + "  belongs to a draft module; this model has none\n"));
     EXPECT_THAT(after, ::testing::Not(HasSubstr("PASS  " + name)));
   }
   EXPECT_THAT(after, HasSubstr("NOT JUDGED  another  there is no rule for it\n"));

@@ -20,7 +20,7 @@ LogitFigures Figures(int64_t n, int64_t count, double rel, double kl = 0.0) {
   figures.kl.assign(static_cast<size_t>(n), 0.0);
   std::fill_n(figures.rel.begin(), count, rel);
   std::fill_n(figures.kl.begin(), count, kl);
-  figures.n_top1_equal = n;
+  figures.top1_equal.assign(static_cast<size_t>(n), true);
   return figures;
 }
 
@@ -48,9 +48,9 @@ TEST(LogitsRules, Fp32HasAMedianATailAndATop1) {
   EXPECT_EQ(Fp32Failures(Figures(200, 2, 2.1e-3)), "");
   EXPECT_EQ(Fp32Failures(Figures(200, 3, 2.1e-3)), "l rows with rel <= 2e-3;");
   LogitFigures figures = Figures(200, 0, 0.0);
-  figures.n_top1_equal = 199;
+  figures.top1_equal[7] = false;
   EXPECT_EQ(Fp32Failures(figures), "") << "one of 200";
-  figures.n_top1_equal = 198;
+  figures.top1_equal[8] = false;
   EXPECT_EQ(Fp32Failures(figures), "l top-1 equal;");
 }
 
@@ -80,7 +80,7 @@ TEST(LogitsRules, ALongNativeFileIsJudgedByItsFloor) {
 TEST(LogitsRules, FiguresOfRowsOfLogits) {
   const std::vector<float> reference = {0.0F, 1.0F, 2.0F, 2.0F, 1.0F, 0.0F};
   const LogitFigures same = CompareLogits(reference, reference, 3);
-  EXPECT_EQ(same.n_top1_equal, 2);
+  EXPECT_EQ(same.CountTop1Equal(), 2);
   EXPECT_EQ(same.rel, (std::vector<double>{0.0, 0.0}));
   // A constant changes the row and not the distribution; swapped ends change both.
   const LogitFigures changed = CompareLogits(std::vector<float>{1.0F, 2.0F, 3.0F, 0.0F, 1.0F, 2.0F}, reference, 3);
@@ -88,7 +88,7 @@ TEST(LogitsRules, FiguresOfRowsOfLogits) {
   EXPECT_NEAR(changed.kl[0], 0.0, 1e-12);
   const double sum = 1.0 + std::exp(1.0) + std::exp(2.0);
   EXPECT_NEAR(changed.kl[1], 2.0 * (std::exp(2.0) - 1.0) / sum, 1e-12);
-  EXPECT_EQ(changed.n_top1_equal, 1);
+  EXPECT_EQ(changed.CountTop1Equal(), 1);
 }
 
 TEST(LogitsRules, AFloorMustBeThereFiniteAndOfAsManyRows) {

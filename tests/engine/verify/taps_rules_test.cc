@@ -135,7 +135,9 @@ TEST(TapsRules, AThirdOfTheLayersMustHaveCleanPositions) {
 }
 
 TEST(TapsRules, TheHeadAgreesOnMostRows) {
-  const auto passes = [](const RowComparison& rows) { return Passes([&](Report& r) { JudgeHead(rows, r); }); };
+  const auto passes = [](const RowComparison& rows) {
+    return Passes([&](Report& r) { JudgeHead("head alone", rows, r); });
+  };
   EXPECT_TRUE(passes(FirstDiffer(100, 20, 1e-2)));
   EXPECT_FALSE(passes(FirstDiffer(100, 21, 1e-4)));
   EXPECT_FALSE(passes(FirstDiffer(100, 1, 1.1e-2)));
