@@ -248,7 +248,7 @@ void HttpApi::Tick() {
 void HttpApi::Forget(Call& call) { calls_.erase(&call); }
 
 HttpReply HttpApi::TransportError(int status, const std::string& why) {
-  ApiError error;
+  ApiError error = status == 503 ? Overloaded() : ApiError{};
   error.http_status = status;
   error.message = why;
   core_.metrics().RequestFinished("none", status, absl::ZeroDuration());

@@ -124,7 +124,6 @@ void HttpConnection::OnHeaderComplete(size_t n_header_bytes) {
   if (absl::EqualsIgnoreCase(expect, "100-continue") && !parser_->is_done() && received_.empty()) {
     Send("HTTP/1.1 100 Continue\r\n\r\n");
   }
-  n_body_read_ = 0;
   AllowMoreBody();
   ReadBody();
 }
@@ -155,6 +154,9 @@ void HttpConnection::ReadBody() {
     if (self->closed_) return;
     if (self->body_given_up_) return;
     if (error) return self->Close();
+    if (!self->owner_.HoldBodyBytes(n)) {
+      return self->Refuse(503, "too many request bodies are being received at once: retry later");
+    }
     const size_t n_before = std::exchange(self->n_body_read_, self->n_body_read_ + n);
     if (n_before / kBodyTimeoutBytes != self->n_body_read_ / kBodyTimeoutBytes) self->AllowMoreBody();
     self->received_.append(self->read_chunk_.data(), n);
@@ -176,7 +178,10 @@ HttpRequest HttpConnection::TakeRequest() {
   return request;
 }
 
+void HttpConnection::ReleaseBody() { owner_.ReleaseBodyBytes(std::exchange(n_body_read_, 0)); }
+
 void HttpConnection::OnRequestComplete() {
+  ReleaseBody();
   read_timer_.cancel();
   HttpRequest request = TakeRequest();
   request.body = std::move(parser_->get().body());
@@ -220,6 +225,7 @@ std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::op
 void HttpConnection::Refuse(int status, const std::string& why) { ReplyAndClose(handler_.TransportError(status, why)); }
 
 void HttpConnection::ReplyAndClose(HttpReply reply) {
+  ReleaseBody();
   keep_alive_ = false;
   answering_ = true;
   Reply(std::move(reply));
@@ -335,6 +341,7 @@ void HttpConnection::Abort() {
 
 void HttpConnection::Close() {
   if (std::exchange(closed_, true)) return;
+  ReleaseBody();
   const auto self = shared_from_this();
   ErrorCode ignored;
   read_timer_.cancel();

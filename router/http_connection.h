@@ -19,6 +19,9 @@ class HttpConnectionOwner {
   virtual ~HttpConnectionOwner() = default;
   virtual void OnConnectionClosed(class HttpConnection& connection) = 0;
   virtual bool draining() const = 0;
+  // Of all bodies that are being received; false: no room for `n` more.
+  virtual bool HoldBodyBytes(size_t n) = 0;
+  virtual void ReleaseBodyBytes(size_t n) = 0;
 };
 
 // One client connection: reads a request, waits for its answer, and starts over. Everything happens on the loop; the
@@ -52,6 +55,7 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   void OnHeaderComplete(size_t n_header_bytes);
   void ReadBody();
   void AllowMoreBody();
+  void ReleaseBody();
   void OnBodyTimeout();
   void OnRequestComplete();
   void Refuse(int status, const std::string& why);
@@ -77,8 +81,8 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   boost::asio::steady_timer read_timer_;
   boost::asio::steady_timer write_timer_;
   std::vector<char> read_chunk_;
-  std::string received_;  // not yet consumed
-  size_t n_body_read_ = 0;
+  std::string received_;    // not yet consumed
+  size_t n_body_read_ = 0;  // held with the owner
   std::optional<Parser> parser_;
   HttpExchangeObserver* observer_ = nullptr;
 

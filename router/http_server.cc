@@ -86,6 +86,12 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   uint16_t port() const { return port_; }
   size_t n_connections() const { return connections_.size(); }
   bool draining() const override { return draining_; }
+  bool HoldBodyBytes(size_t n) override {
+    if (n > config_.bodies_bytes_max - n_body_bytes_) return false;
+    n_body_bytes_ += n;
+    return true;
+  }
+  void ReleaseBodyBytes(size_t n) override { n_body_bytes_ -= n; }
 
   void OnConnectionClosed(HttpConnection& connection) override {
     const auto it = per_address_.find(connection.peer());
@@ -119,6 +125,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   std::unordered_set<std::shared_ptr<HttpConnection>> connections_;
   std::map<asio::ip::address, size_t> per_address_;
   uint16_t port_ = 0;
+  size_t n_body_bytes_ = 0;
   bool draining_ = false;
   bool closed_ = false;
 };

@@ -1,7 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -167,6 +170,40 @@ TEST(HttpDoorTimes, ABodyThatStandsStillIsToldSoAndOneThatComesHasAllowanceForEa
     (*server)->CloseAll();
     (*clock)->CloseAll();
   });
+  thread.join();
+}
+
+TEST(HttpDoorTimes, BodiesBeingReceivedShareABudget) {
+  boost::asio::io_context loop;
+  Metrics registry("door_test");
+  RouterMetrics metrics(registry);
+  SizeHandler handler;
+  HttpServerConfig config;
+  config.listen = "127.0.0.1:0";
+  config.bodies_bytes_max = size_t{1} << 20;
+  const auto server = HttpServer::Start(config, loop, handler, metrics);
+  ASSERT_TRUE(server.ok());
+  std::thread thread([&loop] { loop.run(); });
+  const std::string most(size_t{900} << 10, 'x');
+  for (int i = 0; i < 3; ++i) {  // what was refused, completed or left is given back
+    TestClient all((*server)->port());
+    all.Send(RequestText("POST", "/x", most + most));
+    EXPECT_EQ(all.Read().result_int(), 503u);
+    TestClient fits((*server)->port());
+    fits.Send(RequestText("POST", "/x", most));
+    EXPECT_EQ(fits.Read().body(), absl::StrCat(most.size()));
+    // Leaves before the end, and waits until the server has seen that.
+    boost::asio::io_context context;
+    boost::asio::ip::tcp::socket leaves(context);
+    leaves.connect({boost::asio::ip::address_v4::loopback(), (*server)->port()});
+    boost::asio::write(leaves, boost::asio::buffer(RequestText("POST", "/x", most).substr(0, most.size())));
+    leaves.shutdown(boost::asio::ip::tcp::socket::shutdown_send);
+    char byte = 0;
+    boost::system::error_code end;
+    leaves.read_some(boost::asio::buffer(&byte, 1), end);
+    EXPECT_TRUE(end) << "half a request was answered";
+  }
+  boost::asio::post(loop, [&] { (*server)->CloseAll(); });
   thread.join();
 }
 

@@ -72,6 +72,7 @@ struct HttpServerConfig {
   size_t connections_max = 4096;
   size_t connections_per_address_max = 2048;
   size_t body_bytes_max = kSizeLimits.body_bytes;
+  size_t bodies_bytes_max = size_t{1} << 30;  // being received, all connections together
   absl::Duration header_timeout = absl::Seconds(10);
   absl::Duration body_timeout = absl::Seconds(60);   // for each MiB of the body
   absl::Duration idle_timeout = absl::Seconds(75);   // between two requests of a connection
