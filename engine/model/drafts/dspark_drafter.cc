@@ -88,7 +88,6 @@ void DsparkDrafter::Feed(std::span<const KeptChunk> chunks) {
     if (state.end != rows.n_past) state.first = rows.n_past;
     const int64_t n_fed = std::min(chunk.n_kept, context_.config.window);
     const int64_t first = chunk.n_kept - n_fed;
-    if (first > 0) state.first = rows.n_past + first;
     state.end = chunk.end();
     std::copy_n(hidden_ + (rows.row_begin + first) * width, n_fed * width, hidden + fed_.n() * width);
     fed_.AddPositions(n_fed, {.n_past = rows.n_past + first, .state = rows.state});

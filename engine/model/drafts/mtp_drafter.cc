@@ -108,7 +108,6 @@ class MtpDrafter final : public Drafter {
                                                : chunk.next_token);
     }
     if (!tokens_.empty()) slots_.Add(tokens_, {.n_past = first, .state = rows.state});
-    if (first > begin) state.first = first;
     state.end = end;
     state.has_streams = chunk.guess ? 0 : 1;
     if (!chunk.guess) std::copy_n(streams + (rows.row_begin + chunk.n_kept - 1) * width, width, waiting);
