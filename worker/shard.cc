@@ -27,6 +27,8 @@
 namespace longshelf::worker {
 namespace {
 
+static_assert(kDraftTokensMax == engine::kDraftTokensLimit);
+
 engine::Numerics NumericsOf(const ShardConfig& config) {
   return config.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
 }

@@ -39,7 +39,7 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
       "(both, if it has one) or none; answers do not depend on it",
       {"auto", "none", "lookup", "model"});
   spec.Add(&config->n_draft_max, "draft-tokens", "guessed tokens that one step may check for a sequence",
-           {1, engine::kDraftTokensLimit});
+           {1, kDraftTokensMax});
   spec.Add(&config->n_sequences_max, "sequences", "sequences that run at once on each shard", {1, 4096});
   spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
   spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",

@@ -34,6 +34,10 @@ class HashModel final : public SequenceModel {
     return absl::OkStatus();
   }
   void ClearTail(std::byte*, int64_t) const override {}
+  double position_cost() const override { return 0.0; }
+  int64_t n_draft_max() const override { return 0; }
+  int64_t n_draft() const override { return 0; }
+  absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest>, int64_t) override { return DraftOutput(); }
 
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override {
     std::vector<uint64_t> rows;

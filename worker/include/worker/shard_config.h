@@ -11,6 +11,9 @@
 
 namespace longshelf::worker {
 
+// Of --draft-tokens; what the model allows (engine::kDraftTokensLimit).
+inline constexpr int64_t kDraftTokensMax = 64;
+
 // Everything longshelf-shard can be told. longshelf-worker knows the same options, checks them before it starts
 // anything, and passes on the ones that were given.
 struct ShardConfig {
