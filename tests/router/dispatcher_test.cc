@@ -133,7 +133,7 @@ TEST_F(DispatcherTest, RelaysAStreamOneEventAtATime) {
   EXPECT_THAT(r.progress, ElementsAre(280));
   call.Send(Token(0, 10));
   call.Send(Token(1, 11));
-  call.Send(WorkerFinished{FinishReason::kLength});
+  call.Send(WorkerFinished{FinishReason::kLength, {}});
   EXPECT_THAT(r.tokens, ElementsAre(10, 11));
   EXPECT_EQ(r.finished, FinishReason::kLength);
   EXPECT_EQ(dispatcher_->n_streams(), 0u);
