@@ -1,5 +1,7 @@
 #include "lanes_portable.h"
 //
+#include <algorithm>
+
 #include "row_operations.h"
 #include "softmax_rows.h"
 #include "tables.h"
@@ -39,14 +41,36 @@ float SumOrder2(int64_t columns, const Weight& weight, const Value& value) {
   return Fold(sum);
 }
 
-void Dot(const DotJob& job, std::byte*) {
-  for (int64_t i = 0; i < job.n; ++i) {
-    for (int64_t r = 0; r < job.n_rows; ++r) {
-      const float sum = SumOrder2(
-          job.w->cols, [&](int64_t c) { return WeightAt(*job.w, job.row_begin + r, c); },
-          [&](int64_t c) { return ValueAt(job.x + i * job.x_stride, job.form, c); });
-      job.y[i * job.y_stride + r] = job.round ? RoundBf16(sum) : sum;
+// SumOrder2 of one weight row with several operand rows: each weight is decoded once for all of them.
+template <int64_t n_rows>
+void DotRows(const DotJob& job, int64_t r, int64_t i0) {
+  F sums[n_rows];
+  for (F& sum : sums) sum = Zero();
+  for (int64_t step = 0; step < job.w->cols; step += kStepColumns) {
+    const int64_t n = std::min(kStepColumns, job.w->cols - step);
+    float weights[kStepColumns] = {};
+    for (int64_t c = 0; c < n; ++c) weights[c] = WeightAt(*job.w, job.row_begin + r, step + c);
+    for (int64_t i = 0; i < n_rows; ++i) {
+      float values[kStepColumns] = {};
+      for (int64_t c = 0; c < n; ++c) values[c] = ValueAt(job.x + (i0 + i) * job.x_stride, job.form, step + c);
+      for (int64_t l = 0; l < kLanes; ++l) {
+        sums[i].v[l] = std::fma(weights[2 * l + 1], values[2 * l + 1], sums[i].v[l]);
+        sums[i].v[l] = std::fma(weights[2 * l], values[2 * l], sums[i].v[l]);
+      }
     }
+  }
+  for (int64_t i = 0; i < n_rows; ++i) {
+    const float sum = Fold(sums[i]);
+    job.y[(i0 + i) * job.y_stride + r] = job.round ? RoundBf16(sum) : sum;
+  }
+}
+
+void Dot(const DotJob& job, std::byte*) {
+  constexpr int64_t kRows = 8;
+  for (int64_t r = 0; r < job.n_rows; ++r) {
+    int64_t i = 0;
+    for (; i + kRows <= job.n; i += kRows) DotRows<kRows>(job, r, i);
+    for (; i < job.n; ++i) DotRows<1>(job, r, i);
   }
 }
 

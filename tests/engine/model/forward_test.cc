@@ -95,8 +95,12 @@ TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
   }
   for (const std::string& isa : AvailableKernels()) {
     const std::unique_ptr<Model> other = Load(2, isa);
-    Sequence sequence(other->layout(), tokens);
-    EXPECT_TRUE(SameBits(Run(*other, sequence, 129), expected)) << isa << ", 2 threads";
+    // One scalar at a time is slow: past the first windows and groups is enough.
+    const size_t n = isa == "portable" ? 150 : kTokens;
+    Sequence sequence(other->layout(), {tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(n)});
+    const std::vector<float> first(expected.begin(),
+                                   expected.begin() + static_cast<std::ptrdiff_t>(n * expected.size() / kTokens));
+    EXPECT_TRUE(SameBits(Run(*other, sequence, 129), first)) << isa << ", 2 threads";
   }
 }
 
