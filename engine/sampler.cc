@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/status.h"
+#include "exact_math.h"
 #include "philox.h"
 
 namespace longshelf::engine {
@@ -75,7 +76,7 @@ uint32_t ArgMax(std::span<const float> logits) {
 uint32_t Draw(std::span<const float> logits, const SamplingParams& params, double uniform) {
   RankedTokens ranked(logits);
   const double top_logit = logits[ranked[0]];
-  const auto weight = [&](uint32_t id) { return std::exp((logits[id] - top_logit) / params.temperature); };
+  const auto weight = [&](uint32_t id) { return ExactExp((logits[id] - top_logit) / params.temperature); };
 
   const bool has_top_k = params.top_k > 0 && params.top_k < ranked.size();
   size_t n_kept = has_top_k ? params.top_k : ranked.size();
@@ -114,8 +115,8 @@ uint32_t Draw(std::span<const float> logits, const SamplingParams& params, doubl
 void AddLogprobs(std::span<const float> logits, uint32_t n_top, SampledToken& out) {
   const double top_logit = *std::max_element(logits.begin(), logits.end());
   double mass = 0.0;
-  for (const float logit : logits) mass += std::exp(logit - top_logit);
-  const double log_mass = top_logit + std::log(mass);
+  for (const float logit : logits) mass += ExactExp(logit - top_logit);
+  const double log_mass = top_logit + ExactLog(mass);
   const auto logprob = [&](uint32_t id) { return static_cast<float>(logits[id] - log_mass); };
   out.logprob = logprob(out.token);
   if (n_top == 0) return;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -11,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "exact_math.h"
 #include "philox.h"
 
 namespace longshelf::engine {
@@ -228,6 +230,26 @@ TEST(Sampler, NamesTheParameterThatIsOutOfBounds) {
   EXPECT_THAT(message({.presence_penalty = 1e9}), HasSubstr("presence_penalty"));
   EXPECT_THAT(message({.frequency_penalty = -1e9}), HasSubstr("frequency_penalty"));
   EXPECT_THAT(message({.n_top_logprobs = 100000}), HasSubstr("n_top_logprobs"));
+}
+
+// The values themselves are pinned: they must be the same on every machine.
+TEST(ExactMath, IsCloseToLibmAndFixed) {
+  std::mt19937_64 random(3);
+  for (int i = 0; i < 100000; ++i) {
+    const double x = -700.0 * static_cast<double>(random() >> 11) / 0x1p53;
+    EXPECT_NEAR(ExactExp(x) / std::exp(x), 1.0, 5e-16) << x;
+    const double y = 1.0 + 1e6 * static_cast<double>(random() >> 11) / 0x1p53;
+    EXPECT_NEAR(ExactLog(y), std::log(y), 1e-15 * (1.0 + std::log(y))) << y;
+  }
+  EXPECT_EQ(ExactExp(0.0), 1.0);
+  EXPECT_EQ(ExactExp(-1000.0), 0.0);
+  EXPECT_EQ(ExactExp(-HUGE_VAL), 0.0);
+  EXPECT_NEAR(ExactLog(1.0), 0.0, 3e-16);
+  uint64_t digest = 0;
+  for (int i = 0; i < 10000; ++i) {
+    digest = digest * 31 + std::bit_cast<uint64_t>(ExactExp(-0.07 * i)) + std::bit_cast<uint64_t>(ExactLog(1.0 + i));
+  }
+  EXPECT_EQ(digest, 0xe27a58f09eed300eU);
 }
 
 }  // namespace
