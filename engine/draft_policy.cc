@@ -9,8 +9,6 @@ namespace {
 constexpr double kFade = 0.98;
 constexpr double kPriorRowShare = 1.0 / 3.0;
 constexpr double kHitRateStep = 0.1;
-constexpr double kHitRateAtFirst = 0.7;
-constexpr int64_t kRestMin = 32;
 constexpr int64_t kRestMax = 2048;
 
 }  // namespace
@@ -49,7 +47,7 @@ double DraftPolicy::ChanceWanted(size_t n_sequences) const {
 bool DraftPolicy::IsWorthTrying(DraftRecord& record, double chance_wanted, int64_t n_tokens) {
   if (record.hit_rate >= chance_wanted) return true;
   if (n_tokens < record.retry_at) return false;
-  record.hit_rate = std::max(kHitRateAtFirst, chance_wanted);
+  record.hit_rate = std::max(DraftRecord::kHitRateAtFirst, chance_wanted);
   return true;
 }
 
@@ -74,8 +72,8 @@ void DraftPolicy::ObserveDrafts(DraftSource source, DraftRecord& record, size_t 
   if (record.hit_rate < chance_wanted) {
     record.retry_at = n_tokens + record.rest;
     record.rest = std::min(2 * record.rest, kRestMax);
-  } else if (record.hit_rate > kHitRateAtFirst) {
-    record.rest = kRestMin;
+  } else if (record.hit_rate > DraftRecord::kHitRateAtFirst) {
+    record.rest = DraftRecord::kRestMin;
   }
 }
 

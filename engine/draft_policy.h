@@ -16,9 +16,12 @@ inline constexpr size_t kDraftSources = 2;
 
 // How one sequence's guesses of one source fare. Owner: its sequence.
 struct DraftRecord {
-  double hit_rate = 0.7;  // of guesses that were looked at, the last ones weighing most
-  int64_t retry_at = 0;   // not before this many tokens; a source that did not pay rests
-  int64_t rest = 32;      // tokens of its next rest
+  static constexpr double kHitRateAtFirst = 0.7;
+  static constexpr int64_t kRestMin = 32;
+
+  double hit_rate = kHitRateAtFirst;  // of guesses that were looked at, the last ones weighing most
+  int64_t retry_at = 0;               // not before this many tokens; a source that did not pay rests
+  int64_t rest = kRestMin;            // tokens of its next rest
 };
 
 // Decides whether guesses pay. A guessed token is one more row of the step: it costs the time that a row adds, which is

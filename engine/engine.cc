@@ -178,6 +178,7 @@ void Engine::Impl::Handle(Cancel message) {
 void Engine::Impl::Handle(ProbePrefix message) {
   const auto n_tokens = static_cast<int64_t>(message.tokens.size());
   PrefixChain chain(hasher, message.namespace_salt);
+  chain.Adopt(std::move(message.prefix_keys), n_tokens);
   chain.Extend(message.tokens, n_tokens);
   int shard = 0;
   message.reply(n_tokens == 0 ? 0 : cache.MatchAnywhere(chain, message.tokens, n_tokens - 1, shard).n_tokens);

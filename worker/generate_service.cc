@@ -64,6 +64,7 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
   wanted.tokens = request_.prompt;
   wanted.tokens.insert(wanted.tokens.end(), request_.committed.begin(), request_.committed.end());
   wanted.namespace_salt = request_.namespace_salt;
+  wanted.prefix_keys = request_.prefix_keys;
   wanted.cancelled = restore_cancelled_;
   core_.prefixes->Restore(std::move(wanted),
                           [self = shared_from_this()](RestoreOutcome outcome) { self->Submit(std::move(outcome)); });

@@ -83,17 +83,26 @@ void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome
   }
 }
 
-RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
-  const absl::Time begun = clock_.Now();
+KvBridge::Chain KvBridge::MakeChain(const RestoreRequest& request) const {
   const std::span<const uint32_t> tokens(request.tokens);
   Chain chain;
   chain.n_usable = std::min<int64_t>(static_cast<int64_t>(tokens.size()), kvstore::kMaxDepthTokens) - 1;
   chain.root = kvstore::ChainRoot(options_.fingerprint, request.namespace_salt);
-  for (int64_t end = kBlockTokens; end <= chain.n_usable; end += kBlockTokens) {
+  const auto n_known_max = static_cast<size_t>(std::max<int64_t>(chain.n_usable, 0) / kBlockTokens);
+  chain.blocks = request.prefix_keys;
+  chain.blocks.resize(std::min(chain.blocks.size(), n_known_max));
+  for (int64_t end = (std::ssize(chain.blocks) + 1) * kBlockTokens; end <= chain.n_usable; end += kBlockTokens) {
     chain.blocks.push_back(
         kvstore::ChainNext(chain.Parent(end - 1),
                            tokens.subspan(static_cast<size_t>(end - kBlockTokens), static_cast<size_t>(kBlockTokens))));
   }
+  return chain;
+}
+
+RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
+  const absl::Time begun = clock_.Now();
+  const std::span<const uint32_t> tokens(request.tokens);
+  const Chain chain = MakeChain(request);
   if (chain.n_usable < 1 || chain.blocks.size() > kvstore::kMaxChainKeys) return {};
 
   const auto found = LookupChain(chain, tokens);
@@ -155,8 +164,9 @@ RestoreOutcome KvBridge::RestoreNow(const RestoreRequest& request) {
 
 int64_t KvBridge::ProbeLocal(const RestoreRequest& request) {
   auto reply = std::make_shared<Mailbox<int64_t>>(1);
-  engine::EngineMessage probe = engine::ProbePrefix{request.tokens, request.namespace_salt,
-                                                    [reply](int64_t n_tokens) { reply->Post(std::move(n_tokens)); }};
+  engine::EngineMessage probe =
+      engine::ProbePrefix{request.tokens, request.namespace_salt,
+                          [reply](int64_t n_tokens) { reply->Post(std::move(n_tokens)); }, request.prefix_keys};
   if (!engine_inbox_.Post(std::move(probe))) return 0;
   const auto answer = reply->Drain(absl::ToChronoMilliseconds(options_.probe_timeout));
   return answer.empty() ? 0 : std::max<int64_t>(answer.front(), 0);

@@ -33,6 +33,8 @@ engine::Numerics NumericsOf(const ShardConfig& config) {
   return config.numerics == "fp32" ? engine::Numerics::kFp32 : engine::Numerics::kNative;
 }
 
+int64_t DraftMaxOf(const ShardConfig& config) { return config.drafts == "none" ? 0 : config.n_draft_max; }
+
 // The draft module to run. FAILED_PRECONDITION: --drafts=model, and the checkpoint has none.
 absl::StatusOr<engine::DrafterKind> DrafterOf(const ShardConfig& config, const engine::ModelConfig& model) {
   if (config.drafts != "auto" && config.drafts != "model") return engine::DrafterKind::kNone;
@@ -227,7 +229,7 @@ absl::Status Shard::Load() {
   options.numerics = NumericsOf(config_);
   options.n_threads = config_.n_threads;
   options.n_rows_max = EngineConfigOf(config_, {}).n_rows_max();
-  options.n_draft_max = config_.drafts == "none" ? 0 : config_.n_draft_max;
+  options.n_draft_max = DraftMaxOf(config_);
   ASSIGN_OR_RETURN(options.drafter, DrafterOf(config_, weights_->config));
   for (const std::string& line : engine::RefusedKernels()) {
     spdlog::warn("kernels not used, their self-test found other bits: {}", line);
@@ -251,8 +253,7 @@ absl::Status Shard::Load() {
 absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   // Loading may find that the draft module is not there; then a slot is smaller than this.
   ASSIGN_OR_RETURN(const engine::DrafterKind drafter, DrafterOf(config_, model_config));
-  const int64_t n_draft_max = config_.drafts == "none" ? 0 : config_.n_draft_max;
-  const engine::KvLayout layout(model_config, NumericsOf(config_), {n_draft_max, drafter});
+  const engine::KvLayout layout(model_config, NumericsOf(config_), {DraftMaxOf(config_), drafter});
   const auto n_blocks = static_cast<int64_t>(config_.kv_memory_bytes / layout.block_bytes());
   if (n_blocks < 1 || n_blocks > int64_t{UINT32_MAX}) {
     return absl::InvalidArgumentError(absl::StrCat("--kv-memory is ", config_.kv_memory_bytes, " bytes, or ", n_blocks,

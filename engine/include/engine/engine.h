@@ -14,7 +14,7 @@
 namespace longshelf::engine {
 
 // The one loop of a worker. Run() is the engine thread; everything else talks to it through `inbox`. `clock` only
-// decides how large prefill chunks are (EngineConfig::step_time_budget).
+// decides how large prefill chunks are (EngineConfig::step_time_budget) and whether guesses pay.
 class Engine {
  public:
   Engine(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, const Clock& clock,

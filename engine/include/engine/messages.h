@@ -25,6 +25,7 @@ struct ProbePrefix {
   std::vector<uint32_t> tokens;
   std::string namespace_salt;
   std::function<void(int64_t n_tokens)> reply;
+  std::vector<PrefixKey> prefix_keys = {};  // as SequenceRequest's
 };
 // Copies out everything that resumes at the longest checkpoint at or before tokens.size(); replies with NOT_FOUND when
 // the prefix is no longer held.

@@ -72,6 +72,7 @@ class KvBridge final : public PrefixSource {
   struct Candidate;  // a stored checkpoint that names our own tokens
   struct Fetched;    // what arrived so far
 
+  Chain MakeChain(const RestoreRequest& request) const;
   RestoreOutcome RestoreNow(const RestoreRequest& request);
   int64_t ProbeLocal(const RestoreRequest& request);
   absl::StatusOr<kvstore::LookupResult> LookupChain(const Chain& chain, std::span<const uint32_t> tokens);

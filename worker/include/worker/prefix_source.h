@@ -19,6 +19,7 @@ namespace longshelf::worker {
 struct RestoreRequest {
   std::vector<uint32_t> tokens;  // prompt and committed tokens
   std::string namespace_salt;
+  std::vector<engine::PrefixKey> prefix_keys;  // as SequenceRequest's: those that are missing are computed
   // Set by the caller when the answer is no longer wanted; fetching then stops early.
   std::shared_ptr<const std::atomic<bool>> cancelled;
 };
