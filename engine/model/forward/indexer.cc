@@ -149,10 +149,10 @@ ChosenEntries Indexer::Choose(Ops& ops, std::span<const SequenceRows> parts, int
         const auto score = ops.native() ? &Indexer::ScoreRange : &Indexer::ScoreRangeFp32;
         (this->*score)(ops, rows, begin + row, n_queries, key, count, scores + row * stride + key, stride, thread);
       });
-      ops.pool().Run(n_rows, [&](int64_t i, int) {
+      ops.pool().Run(n_rows, [&](int64_t i, int thread) {
         const int64_t row = begin + i;
-        TopK(scores + i * stride, ChosenEntries::Visible(rows.n_past + row), topk,
-             chosen.entries + (rows.row_begin + row) * topk);
+        TopK(ops.kernels(), scores + i * stride, ChosenEntries::Visible(rows.n_past + row), topk,
+             chosen.entries + (rows.row_begin + row) * topk, ops.scratch(thread));
       });
       begin += n_rows;
     }

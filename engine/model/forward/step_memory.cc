@@ -5,6 +5,7 @@
 #include "attention.h"
 #include "kernel_table.h"
 #include "moe.h"
+#include "top_k.h"
 
 namespace longshelf::engine {
 namespace {
@@ -28,7 +29,8 @@ int64_t ItemScratchBytes(const ModelConfig& c) {
   const int64_t row = 4 * (std::max({c.hidden_size, c.q_lora_rank, RoundUpToStep(c.head_dim), c.index_head_dim,
                                      c.hidden_size + c.dspark.markov_rank}) +
                            2 * c.rope_dim);
-  return std::max({row, AttentionScratchBytes(c), ExpertScratchBytes(c), IndexScratchBytes(c.index_head_dim)});
+  return std::max({row, AttentionScratchBytes(c), ExpertScratchBytes(c), IndexScratchBytes(c.index_head_dim),
+                   TopKScratchBytes(c.index_topk)});
 }
 
 size_t StepMemoryBytes(const ModelConfig& c, const KvLayout& layout, const StepSize& size, int n_threads) {

@@ -43,10 +43,18 @@ void PackIndexQuery(const float* q, const float* weights, int64_t n_heads, int64
   for (int64_t h = 0; h < n_heads; ++h) out.weights[h] = weights[h];
 }
 
-// Adds one head's part to the scores of sixteen keys.
-inline F AddHead(F score, F dot, float weight) {
-  const F positive = Max(RoundToBf16(dot), Zero());
-  return Add(score, RoundToBf16(Mul(positive, Set(weight))));
+int64_t IndicesAbove(const float* scores, int64_t begin, int64_t end, float threshold, int32_t* out) {
+  int64_t n = 0;
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    for (uint32_t bits = LaneBits(Less(Set(threshold), Load(scores + i))); bits != 0; bits &= bits - 1) {
+      out[n++] = static_cast<int32_t>(i) + __builtin_ctz(bits);
+    }
+  }
+  for (; i < end; ++i) {
+    if (scores[i] > threshold) out[n++] = static_cast<int32_t>(i);
+  }
+  return n;
 }
 
 }  // namespace

@@ -3,7 +3,8 @@
 #include "index_rows.h"
 
 // Index scores with byte products. The including file gives DotBytes(sums, keys, query): to every lane the sum of four
-// products of unsigned bytes of `keys` and signed bytes of `query` is added, exactly.
+// products of unsigned bytes of `keys` and signed bytes of `query` is added, exactly. And how much its registers hold:
+// kIndexHeads heads of a query with kIndexVectors times sixteen keys.
 namespace longshelf::engine {
 namespace {
 
@@ -52,54 +53,104 @@ inline void UnpackKeys(const std::byte* const* keys, int64_t width, int32_t* byt
   }
 }
 
-template <int kHeads>
-inline F ScoreHeads(const IndexQuery& query, int64_t head, int64_t width, const int32_t* bytes, const float* scales,
-                    F score) {
+// Of what arithmetic gave, so no denormal: the same as RoundToBf16.
+inline F RoundResult(F x) {
+#ifdef __AVX512BF16__
+  const auto words = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+  return OfBits(Shl<16>(_mm512_cvtepu16_epi32(words)));
+#else
+  return RoundToBf16(x);
+#endif
+}
+
+// Adds one head's part to the scores of sixteen keys.
+inline F AddHead(F score, F dot, float weight) {
+  return Add(score, RoundResult(Mul(Max(RoundResult(dot), Zero()), Set(weight))));
+}
+
+// kHeads heads from `head` on with kVectors times sixteen keys, each of which has `bytes` and `scales` of its own.
+template <int kHeads, int kVectors>
+inline void ScoreHeads(const IndexQuery& query, int64_t head, int64_t width, const int32_t* bytes, const float* scales,
+                       F* score) {
   const int64_t n_blocks = width / kIndexBlock;
-  F dot[kHeads];
+  const int64_t vector_bytes = width / 4 * kLanes;
+  F dot[kHeads][kVectors];
   LONGSHELF_UNROLL
-  for (int h = 0; h < kHeads; ++h) dot[h] = Zero();
+  for (int h = 0; h < kHeads; ++h) {
+    LONGSHELF_UNROLL
+    for (int v = 0; v < kVectors; ++v) dot[h][v] = Zero();
+  }
   for (int64_t b = 0; b < n_blocks; ++b) {
-    I sum[kHeads];
+    I sum[kHeads][kVectors];
     const int32_t* codes[kHeads];
     LONGSHELF_UNROLL
     for (int h = 0; h < kHeads; ++h) {
       const int64_t at = (head + h) * n_blocks + b;
-      sum[h] = SetI(query.offsets[at]);
       codes[h] = reinterpret_cast<const int32_t*>(query.codes + at * kIndexBlock);
+      LONGSHELF_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[h][v] = SetI(query.offsets[at]);
     }
     for (int64_t g = 0; g < kIndexBlock / 4; ++g) {
-      const I keys = LoadI(bytes + (b * (kIndexBlock / 4) + g) * kLanes);
+      I keys[kVectors];
       LONGSHELF_UNROLL
-      for (int h = 0; h < kHeads; ++h) sum[h] = DotBytes(sum[h], keys, SetI(codes[h][g]));
+      for (int v = 0; v < kVectors; ++v) {
+        keys[v] = LoadI(bytes + v * vector_bytes + (b * (kIndexBlock / 4) + g) * kLanes);
+      }
+      LONGSHELF_UNROLL
+      for (int h = 0; h < kHeads; ++h) {
+        const I code = SetI(codes[h][g]);
+        LONGSHELF_UNROLL
+        for (int v = 0; v < kVectors; ++v) sum[h][v] = DotBytes(sum[h][v], keys[v], code);
+      }
     }
-    const F scale = Load(scales + b * kLanes);
     LONGSHELF_UNROLL
-    for (int h = 0; h < kHeads; ++h) {
-      dot[h] = Fma(FromInt(sum[h]), Mul(scale, Set(query.scales[(head + h) * n_blocks + b])), dot[h]);
+    for (int v = 0; v < kVectors; ++v) {
+      const F scale = Load(scales + (v * n_blocks + b) * kLanes);
+      LONGSHELF_UNROLL
+      for (int h = 0; h < kHeads; ++h) {
+        dot[h][v] = Fma(FromInt(sum[h][v]), Mul(scale, Set(query.scales[(head + h) * n_blocks + b])), dot[h][v]);
+      }
     }
   }
   LONGSHELF_UNROLL
-  for (int h = 0; h < kHeads; ++h) score = AddHead(score, dot[h], query.weights[head + h]);
-  return score;
+  for (int v = 0; v < kVectors; ++v) {
+    LONGSHELF_UNROLL
+    for (int h = 0; h < kHeads; ++h) score[v] = AddHead(score[v], dot[h][v], query.weights[head + h]);
+  }
+}
+
+// Keys from `begin` on, kVectors times sixteen of them.
+template <int kVectors>
+inline void ScoreKeys(const IndexJob& job, int64_t begin, std::byte* scratch) {
+  const int64_t n_blocks = job.width / kIndexBlock;
+  auto* bytes = reinterpret_cast<int32_t*>(scratch);
+  auto* scales = reinterpret_cast<float*>(scratch + kVectors * kLanes * job.width);
+  for (int v = 0; v < kVectors; ++v) {
+    const std::byte* keys[kLanes];
+    for (int64_t k = 0; k < kLanes; ++k) keys[k] = job.keys[Least(begin + v * kLanes + k, job.n_keys - 1)];
+    UnpackKeys(keys, job.width, bytes + v * (job.width / 4) * kLanes, scales + v * n_blocks * kLanes);
+  }
+  for (int64_t i = 0; i < job.n_queries; ++i) {
+    const IndexQuery& query = job.queries[i];
+    F score[kVectors];
+    for (int v = 0; v < kVectors; ++v) score[v] = Zero();
+    int64_t h = 0;
+    for (; h + kIndexHeads <= job.n_heads; h += kIndexHeads) {
+      ScoreHeads<kIndexHeads, kVectors>(query, h, job.width, bytes, scales, score);
+    }
+    for (; h < job.n_heads; ++h) ScoreHeads<1, kVectors>(query, h, job.width, bytes, scales, score);
+    for (int v = 0; v < kVectors; ++v) {
+      Store(RoundResult(score[v]), job.scores + i * job.scores_stride + begin + v * kLanes);
+    }
+  }
 }
 
 void IndexScores(const IndexJob& job, std::byte* scratch) {
-  auto* bytes = reinterpret_cast<int32_t*>(scratch);
-  auto* scales = reinterpret_cast<float*>(scratch + kLanes * job.width);
-  for (int64_t begin = 0; begin < job.n_keys; begin += kLanes) {
-    const std::byte* keys[kLanes];
-    for (int64_t k = 0; k < kLanes; ++k) keys[k] = job.keys[Least(begin + k, job.n_keys - 1)];
-    UnpackKeys(keys, job.width, bytes, scales);
-    for (int64_t i = 0; i < job.n_queries; ++i) {
-      const IndexQuery& query = job.queries[i];
-      F score = Zero();
-      int64_t h = 0;
-      for (; h + 4 <= job.n_heads; h += 4) score = ScoreHeads<4>(query, h, job.width, bytes, scales, score);
-      for (; h < job.n_heads; ++h) score = ScoreHeads<1>(query, h, job.width, bytes, scales, score);
-      Store(RoundToBf16(score), job.scores + i * job.scores_stride + begin);
-    }
+  int64_t begin = 0;
+  for (; begin + kIndexVectors * kLanes <= job.n_keys; begin += kIndexVectors * kLanes) {
+    ScoreKeys<kIndexVectors>(job, begin, scratch);
   }
+  for (; begin < job.n_keys; begin += kLanes) ScoreKeys<1>(job, begin, scratch);
 }
 
 }  // namespace

@@ -100,7 +100,7 @@ struct IndexJob {
   int64_t scores_stride = 0;  // at least n_keys rounded up to 16
 };
 // The scratch of one call.
-constexpr int64_t IndexScratchBytes(int64_t width) { return 16 * (width + 4 * (width / 32)); }
+constexpr int64_t IndexScratchBytes(int64_t width) { return 32 * (width + 4 * (width / 32)); }
 
 struct KernelTable {
   const char* name;
@@ -122,6 +122,9 @@ struct KernelTable {
   void (*pack_index_query)(const float* q, const float* weights, int64_t n_heads, int64_t width, const IndexQuery& out);
   // score = round(sum over heads ascending of round(relu(round(dot)) * weight)), rounded to BF16.
   void (*index_scores)(const IndexJob& job, std::byte* scratch);
+
+  // Indices [begin, end) of the scores above the threshold, ascending, to out; returns how many.
+  int64_t (*indices_above)(const float* scores, int64_t begin, int64_t end, float threshold, int32_t* out);
 
   // In sum order 2.
   float (*sum_squares)(const float* x, int64_t n);

@@ -72,6 +72,10 @@ inline Mask Less(F a, F b) {
           _mm256_castps_si256(_mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
 inline Mask LessI(I a, I b) { return {_mm256_cmpgt_epi32(b.lo, a.lo), _mm256_cmpgt_epi32(b.hi, a.hi)}; }
+inline uint32_t LaneBits(Mask m) {
+  const auto low = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(m.lo)));
+  return low | static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(m.hi))) << 8;
+}
 inline Mask IsNan(F a) {
   return {_mm256_castps_si256(_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q)),
           _mm256_castps_si256(_mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q))};

@@ -50,6 +50,7 @@ inline F OfBits(I a) { return _mm512_castsi512_ps(a); }
 
 inline Mask Less(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 inline Mask LessI(I a, I b) { return _mm512_cmplt_epi32_mask(a, b); }
+inline uint32_t LaneBits(Mask m) { return m; }
 inline Mask IsNan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 inline F Select(Mask m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
 inline I SelectI(Mask m, I a, I b) { return _mm512_mask_blend_epi32(m, b, a); }

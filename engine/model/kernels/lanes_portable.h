@@ -123,6 +123,12 @@ inline Mask Less(const F& a, const F& b) {
 inline Mask LessI(const I& a, const I& b) {
   return Lanewise<I>([&](int l) { return a.v[l] < b.v[l] ? -1 : 0; });
 }
+// Bit l: lane l.
+inline uint32_t LaneBits(const Mask& m) {
+  uint32_t bits = 0;
+  for (uint32_t l = 0; l < 16; ++l) bits |= (m.v[l] != 0 ? 1U : 0U) << l;
+  return bits;
+}
 inline Mask IsNan(const F& a) {
   return Lanewise<I>([&](int l) { return a.v[l] != a.v[l] ? -1 : 0; });
 }

@@ -12,6 +12,7 @@ KernelTable RowOperations(const char* name, Operand native_form) {
   table.native_form = native_form;
   table.pack = &Pack;
   table.pack_index_query = &PackIndexQuery;
+  table.indices_above = &IndicesAbove;
   table.sum_squares = &SumSquares;
   table.sum_rounded_squares = &SumRoundedSquares;
   table.scale_row = &ScaleRow;

@@ -87,6 +87,7 @@ class Comparison {
         {"dot", &Comparison::Dot},
         {"attend", &Comparison::Attend},
         {"index_scores", &Comparison::IndexScores},
+        {"indices_above", &Comparison::IndicesAbove},
         {"sum_squares", &Comparison::SumSquares},
         {"scale_row", &Comparison::ScaleRow},
         {"round_row", &Comparison::RoundRow},
@@ -267,6 +268,19 @@ class Comparison {
       Aligned<float> scores(64);
       t.index_scores({n_heads, width, &query, 1, rows.data(), n_keys, scores.data(), 64}, scratch.data());
       std::copy_n(scores.data(), n_keys, out);
+    });
+  }
+
+  bool IndicesAbove() {
+    const int64_t end = cases_.Upto(100);
+    const int64_t begin = cases_.Upto(end) - 1;
+    Aligned<float> scores = cases_.Values(end);
+    const float threshold = scores[cases_.Upto(end) - 1];
+    return SameResult<int32_t>(end + 1, [&](const KernelTable& t, int32_t* out) {
+      std::fill_n(out, end + 1, -1);
+      const int64_t n = t.indices_above(scores.data(), begin, end, threshold, out + 1);
+      std::fill(out + 1 + n, out + end + 1, -1);
+      out[0] = static_cast<int32_t>(n);
     });
   }
 

@@ -8,6 +8,8 @@ constexpr int kTileX = 3;
 constexpr int kDirectX = 1;
 constexpr int64_t kMostDirect = 1;
 constexpr int64_t kBlockRows = 16;
+constexpr int kIndexHeads = 4;
+constexpr int kIndexVectors = 1;
 constexpr int64_t kBlockSteps = 8;
 
 // A pair of products is at most 2 * 24 * 12: no sum of bytes saturates.
