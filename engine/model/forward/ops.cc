@@ -46,7 +46,6 @@ DotJob Ops::Dot(const Matrix& w, const OperandRows& x, int64_t n, float* y, bool
 
 DotJob Ops::DotPart(const Matrix& w, int64_t row_begin, int64_t n_rows, const OperandRows& x, int64_t n, float* y,
                     int64_t y_stride, bool round) const {
-  LONGSHELF_CHECK(w.format != Matrix::Format::kF32 || x.form == Operand::kSplit);
   return {&w, row_begin, n_rows, x.data, x.stride, n, x.form, y, y_stride, round && native()};
 }
 

@@ -169,9 +169,10 @@ void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
       DecodeRowWords<Fp4Words>(w, row, out);
       break;
     case Matrix::Format::kBf16:
-    case Matrix::Format::kF32:
       DecodeRowWords<Bf16Words>(w, row, out);
       break;
+    case Matrix::Format::kF32:
+      break;  // DotF32Words
   }
   const int64_t whole = w.cols / kStepColumns * kStepColumns;
   for (int64_t c = whole; c < RoundUpToStep(w.cols); ++c) {
@@ -179,9 +180,37 @@ void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
   }
 }
 
+// FP32 weights have no BF16 form: the operands take the split one, a few rows at a time. These and what DotSplit needs
+// fit the scratch of kDotRows rows.
+void DotF32Words(DotJob job, std::byte* scratch) {
+  constexpr int64_t kRows = 12;
+  const int64_t width = RoundUpToStep(job.w->cols);
+  auto* split = reinterpret_cast<float*>(scratch);
+  std::byte* rest = scratch + kRows * OperandBytes(Operand::kSplit, width);
+  const int64_t n = job.n;
+  const std::byte* x = job.x;
+  const int64_t x_stride = job.x_stride;
+  job.form = Operand::kSplit;
+  job.x = scratch;
+  job.x_stride = OperandBytes(Operand::kSplit, width);
+  for (int64_t i = 0; i < n; i += kRows) {
+    job.n = Least(kRows, n - i);
+    for (int64_t k = 0; k < job.n; ++k) {
+      const auto* words = reinterpret_cast<const uint16_t*>(x + (i + k) * x_stride);
+      for (int64_t c = 0; c < width; c += kStepColumns) {
+        const I pairs = LoadWords(words + c);
+        Store(OfBits(AndI(pairs, SetI(static_cast<int32_t>(0xFFFF0000U)))), split + k * width + c);
+        Store(OfBits(Shl<16>(pairs)), split + k * width + c + kLanes);
+      }
+    }
+    DotSplit(job, rest);
+    job.y += job.n * job.y_stride;
+  }
+}
+
 void DotBf16(const DotJob& job, std::byte* scratch) {
-  // FP32 weights have no BF16 form.
   if (job.form == Operand::kSplit) return DotSplit(job, scratch);
+  if (job.w->format == Matrix::Format::kF32) return DotF32Words(job, scratch);
   if (job.n <= kDirectRows && job.w->cols % kStepColumns == 0) {
     switch (job.w->format) {
       case Matrix::Format::kFp8:
@@ -189,8 +218,9 @@ void DotBf16(const DotJob& job, std::byte* scratch) {
       case Matrix::Format::kFp4:
         return DotFp4Words(job, scratch);
       case Matrix::Format::kBf16:
-      case Matrix::Format::kF32:
         return DotWordsDirect<Bf16Words>(job);
+      case Matrix::Format::kF32:
+        break;
     }
   }
   const int64_t width = RoundUpToStep(job.w->cols);

@@ -174,7 +174,7 @@ class Comparison {
     std::vector<uint8_t> scales;
     cases_.NextKind();
     const Matrix w = RandomMatrix(format, 40 + n_spare_rows, cols, data, scales);
-    const bool bf16 = format != Matrix::Format::kF32 && cases_.Upto(4) > 1;
+    const bool bf16 = cases_.Upto(4) > 1;
     Aligned<float> x = cases_.Fill<float>(n * cols, [&] { return bf16 ? cases_.Bf16Value() : cases_.Value(); });
     const int64_t row_begin = n_spare_rows + cases_.Upto(5) - 1;
     const int64_t n_rows = cases_.Upto(35);

@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "engine/comm/expert_transport.h"
+#include "engine/model/model.h"
+#include "engine/model/sequence_memory.h"
 #include "engine/model/weights.h"
 #include "testing/fixtures.h"
 
@@ -292,6 +295,43 @@ TEST(Checkpoint, MayHoldDequantisedMatricesAndScalesAsPowersOfTwoInF32) {
   EXPECT_EQ(w2.scale[1], 127);
   checkpoint["layers.0.ffn.experts.3.w2.scale"].bytes = BytesOf({0.3F, 1.0F});
   EXPECT_THAT(ErrorOf(WriteModel(checkpoint, ConfigText("micro-flash"))), HasSubstr("not a positive power of two"));
+}
+
+std::vector<float> LogitsOf(std::shared_ptr<const ModelWeights> weights, const std::string& kernels) {
+  LocalExpertTransport transport;
+  ModelOptions options;
+  options.kernels = kernels;
+  const auto model = Model::Create(std::move(weights), options, transport);
+  EXPECT_TRUE(model.ok()) << model.status();
+  const std::vector<uint32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9};
+  SequenceMemory memory((*model)->layout(), static_cast<int64_t>(tokens.size()));
+  const auto out = (*model)->Forward({{memory.Chunk(0, tokens, WantLogits::kAll)}});
+  EXPECT_TRUE(out.ok()) << out.status();
+  return {out->logits.begin(), out->logits.end()};
+}
+
+TEST(Checkpoint, WidenedFromBf16ToF32ComputesTheSameBits) {
+  Checkpoint checkpoint = ReadCheckpoint("micro-flash");
+  size_t n_widened = 0;
+  for (auto& [name, tensor] : checkpoint) {
+    if (tensor.dtype != Dtype::kBf16) continue;
+    std::vector<uint8_t> wide(2 * tensor.bytes.size());
+    for (size_t i = 0; i < tensor.bytes.size(); i += 2) std::memcpy(&wide[2 * i + 2], &tensor.bytes[i], 2);
+    tensor = {Dtype::kF32, tensor.shape, std::move(wide)};
+    ++n_widened;
+  }
+  ASSERT_GT(n_widened, 0U);
+  std::shared_ptr<const ModelWeights> published = std::move(*Load(testing::ModelPath("micro-flash")));
+  auto loaded = Load(WriteModel(checkpoint, ConfigText("micro-flash")));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::shared_ptr<const ModelWeights> widened = std::move(*loaded);
+  EXPECT_EQ(widened->head.format, Matrix::Format::kF32);
+  for (const std::string& kernels : AvailableKernels()) {
+    const std::vector<float> expected = LogitsOf(published, kernels);
+    const std::vector<float> logits = LogitsOf(widened, kernels);
+    ASSERT_EQ(logits.size(), expected.size());
+    EXPECT_EQ(std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float)), 0) << kernels;
+  }
 }
 
 TEST(Checkpoint, OfABaseModelHasEightBitExperts) {
