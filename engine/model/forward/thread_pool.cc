@@ -13,7 +13,8 @@ constexpr int kSpins = 4000;
 }  // namespace
 
 ThreadPool::ThreadPool(int n_threads)
-    : n_spins_(n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0) {
+    : n_spins_(n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0),
+      stretches_(static_cast<size_t>(n_threads)) {
   for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
 }
 
@@ -33,8 +34,11 @@ void ThreadPool::Run(int64_t n_items, Work fn) {
     return;
   }
   work_ = &fn;
-  n_items_ = n_items;
-  next_.store(0, std::memory_order_relaxed);
+  for (size_t t = 0; t < stretches_.size(); ++t) {
+    const auto edge = [&](size_t at) { return n_items * static_cast<int64_t>(at) / n_threads(); };
+    stretches_[t].next.store(edge(t), std::memory_order_relaxed);
+    stretches_[t].end = edge(t + 1);
+  }
   n_busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   round_.fetch_add(1);
   if (n_sleeping_.load() > 0) {
@@ -79,9 +83,12 @@ void ThreadPool::WorkerLoop(int thread) {
 }
 
 void ThreadPool::TakeItems(int thread, const Work& fn) {
-  for (int64_t i = next_.fetch_add(1, std::memory_order_relaxed); i < n_items_;
-       i = next_.fetch_add(1, std::memory_order_relaxed)) {
-    fn(i, thread);
+  for (size_t k = 0; k < stretches_.size(); ++k) {
+    Stretch& stretch = stretches_[(static_cast<size_t>(thread) + k) % stretches_.size()];
+    for (int64_t i = stretch.next.fetch_add(1, std::memory_order_relaxed); i < stretch.end;
+         i = stretch.next.fetch_add(1, std::memory_order_relaxed)) {
+      fn(i, thread);
+    }
   }
 }
 

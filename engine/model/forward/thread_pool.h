@@ -12,7 +12,8 @@
 namespace longshelf::engine {
 
 // Forks and joins inside one call; owned by the engine thread, which works too. Work items are independent, so results
-// never depend on n_threads. Between two calls that follow closely the threads spin, then they sleep; with more threads
+// never depend on n_threads. Each thread begins with a stretch of neighbouring items, as these read neighbouring memory,
+// and helps the others when it is done. Between two calls that follow closely the threads spin, then they sleep; with more threads
 // than processors they sleep at once.
 class ThreadPool {
  public:
@@ -34,11 +35,16 @@ class ThreadPool {
   int64_t AwaitRound(int64_t seen);
 
   const int n_spins_;
+  // The items of one thread: [next, end) are left.
+  struct alignas(64) Stretch {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   // Written by the engine thread before round_ moves on.
   const Work* work_ = nullptr;
-  int64_t n_items_ = 0;
+  std::vector<Stretch> stretches_;
   alignas(64) std::atomic<int64_t> round_{0};
-  alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<int> n_busy_{0};
   alignas(64) std::atomic<int> n_sleeping_{0};
   std::atomic<bool> joiner_sleeps_{false};
