@@ -66,8 +66,10 @@ void Attention::Attend(Ops& ops, std::span<const SequenceRows> parts) {
   const int64_t group_rows = GroupRows(config);
   int64_t n_groups = 0;
   for (const SequenceRows& rows : parts) n_groups += (rows.n_rows + group_rows - 1) / group_rows;
-  // Few groups: their heads are split, by whole output groups, as each of these is one operand.
-  const int64_t n_splits = std::clamp<int64_t>(2 * ops.pool().n_threads() / n_groups, 1, config.o_groups);
+  // Few groups: their heads are split, by whole output groups, as each of these is one operand. No more than there are
+  // threads, as every part decodes all keys.
+  const int64_t n_threads = ops.pool().n_threads();
+  const int64_t n_splits = std::clamp<int64_t>((n_threads + n_groups - 1) / n_groups, 1, config.o_groups);
   const int64_t split_groups = (config.o_groups + n_splits - 1) / n_splits;
   const int64_t heads_per_group = config.n_heads / config.o_groups;
   auto* groups = ops.memory().Take<Group>(n_groups * n_splits);
