@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""longshelf, its machine's ceilings and llama.cpp in one run, taking turns.
+"""longshelf, its machine's ceilings, llama.cpp and ik_llama.cpp in one run, taking turns.
 
-    bench/compare.py --out DIR [--build build/release] [--package SCRATCH --gguf mid.gguf]
+    bench/compare.py --out DIR [--build build/release] [--gguf mid.gguf] [--package SCRATCH] [--sweep llama-sweep-bench]
                      [--context 512,4096] [--threads 2] [--batch 1,8] [--rounds 5]
 
 Writes DIR/compare.md (one table: medians of the rounds), DIR/prefill.svg and DIR/decode.svg. Every round runs each
-program once, so that a host that drifts drifts for all. Without --package and --gguf (peers.md) there is no llama.cpp.
+program once, so that a host that drifts drifts for all. peers.md says how to get llama.cpp (--package), ik_llama.cpp
+(--sweep) and a model for them (--gguf); one that is not named is left out.
 """
 import argparse
 import csv
 import io
+import json
+import math
 import pathlib
 import statistics
 import subprocess
@@ -19,7 +22,7 @@ from collections import defaultdict
 HERE = pathlib.Path(__file__).parent
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 84, 30, 72, 64
-COLORS = {"longshelf": "#0b7285", "llama.cpp": "#e67700"}
+COLORS = {"longshelf": "#0b7285", "llama.cpp": "#e67700", "ik_llama.cpp": "#5f3dc4"}
 
 
 def rows_of(command):
@@ -45,10 +48,29 @@ class Comparison:
         for row in rows_of([bin_dir / "engine_bench", "--model", "mid", "--context", args.context, "--batch", args.batch,
                             "--chunk", args.chunk, "--threads", args.threads, "--rounds", args.steps]):
             self.note("longshelf", row)
-        if args.gguf:
+        if args.package:
             for row in rows_of(["node", HERE / "peer_llama.mjs", "--package", args.package, "--model", args.gguf,
                                 "--context", args.context, "--threads", args.threads, "--chunk", args.chunk]):
                 self.note("llama.cpp", row)
+        if args.sweep:
+            self.sweep()
+
+    def sweep(self):
+        """Windows of one chunk up to the largest context; before each, some tokens are decoded."""
+        args, chunk = self.args, int(self.args.chunk)
+        contexts = [int(context) for context in args.context.split(",")]
+        command = [args.sweep, "-m", args.gguf, "-c", max(contexts) + 2 * chunk, "-b", chunk, "-ub", chunk, "-n", 32,
+                   "-t", args.threads, "-rtr", "-fa", "on", "--output-format", "jsonl"]
+        done = subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL)
+        for line in done.stdout.splitlines():
+            if not line.startswith("{"):
+                continue
+            window = json.loads(line)
+            for context in contexts:
+                speed = {context - chunk: ("prefill", "speed_pp"), context: ("decode", "speed_tg")}.get(window["n_kv"])
+                if speed is not None:
+                    self.speeds[speed[0], context, 1, "ik_llama.cpp"].append((window[speed[1]], math.nan))
 
     def medians(self):
         """(phase, context, batch) -> program -> (tokens/s, tokens/cpu s)"""
@@ -70,7 +92,7 @@ class Comparison:
         yield "|---|---|---|---|---|---|"
         for phase, context, batch in sorted(table, key=lambda k: (k[0] != "prefill", k[1], k[2])):
             for program, (per_s, per_cpu_s) in table[phase, context, batch].items():
-                yield f"| {phase} | {context:,} | {batch} | {program} | {per_s:.1f} | {per_cpu_s:.1f} |"
+                yield f"| {phase} | {context:,} | {batch} | {program} | {per_s:.1f} | {'' if math.isnan(per_cpu_s) else f'{per_cpu_s:.1f}'} |"
 
 
 def bars(title, groups):
@@ -121,6 +143,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--build", default="build/release")
     parser.add_argument("--package", help="folder in which node-llama-cpp is installed")
+    parser.add_argument("--sweep", help="ik_llama.cpp's llama-sweep-bench")
     parser.add_argument("--gguf", help="written by write_gguf.py mid")
     parser.add_argument("--context", default="512,4096")
     parser.add_argument("--batch", default="1,8")
@@ -129,8 +152,8 @@ def main():
     parser.add_argument("--steps", type=int, default=1, help="engine_bench's own rounds in each round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    if bool(args.package) != bool(args.gguf):
-        parser.error("--package and --gguf go together")
+    if bool(args.package or args.sweep) != bool(args.gguf):
+        parser.error("--gguf goes together with --package and --sweep")
     comparison = Comparison(args)
     for n in range(args.rounds):
         print(f"round {n + 1} of {args.rounds}", file=sys.stderr)

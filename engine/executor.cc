@@ -50,6 +50,7 @@ struct Executor::Impl {
   struct SlotForm {
     bool open = false;
     size_t n_blocks = 0;
+    bool has_row = false;
   };
   // Of the slots that the plan touches, as they are when its rows run.
   using SlotForms = std::unordered_map<uint16_t, SlotForm>;
@@ -65,12 +66,12 @@ struct Executor::Impl {
   void ImportBlock(const StepPlan::ImportBlock& import);
   void ImportState(const StepPlan::ImportState& import, std::vector<SlotFailure>& failures);
   absl::Status RunRows(const StepPlan& plan, int shard, StepResult& result);
-  // logits: of the row's last n_drafts + 1 tokens.
-  void Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled,
-              std::vector<SlotFailure>& failures);
+  // logits: of the row's last n_drafts + 1 tokens. On any thread: it changes the row's slot only.
+  absl::Status Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled);
   // A row of the plan that is at home here.
   struct LocalRow {
     const StepPlan::Row* row;
+    size_t first_logits;          // rows of logits before its own
     size_t n_logits;              // rows of logits it gets
     std::optional<size_t> chunk;  // of the step; none when its sequence has failed
   };
@@ -131,7 +132,9 @@ absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
   for (const auto& row : plan.rows) {
     if (row.slot.shard != shard) continue;
     RETURN_IF_ERROR(CheckSlot(row.slot));
-    RETURN_IF_ERROR(CheckRow(row, FormOf(row.slot.slot, forms)));
+    SlotForm& form = FormOf(row.slot.slot, forms);
+    if (std::exchange(form.has_row, true)) return Misfit("second row of a slot, slot", row.slot.slot, 0);
+    RETURN_IF_ERROR(CheckRow(row, form));
   }
   for (const auto& import : plan.import_blocks) {
     if (import.shard != shard) continue;
@@ -187,7 +190,7 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult
   size_t n_logits_rows = 0;
   for (const StepPlan::Row& row : plan.rows) {
     if (row.slot.shard != shard) continue;
-    local.push_back({.row = &row, .n_logits = 0, .chunk = std::nullopt});
+    local.push_back({.row = &row, .first_logits = n_logits_rows, .n_logits = 0, .chunk = std::nullopt});
     if (HasFailed(result.failures, row.slot)) continue;
     const std::vector<std::byte*>& table = slots[row.slot.slot].blocks;
     const auto n_past = static_cast<uint64_t>(row.n_past);
@@ -209,12 +212,17 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult
   if (output.logits.size() != n_logits_rows * vocab_size) {
     return Misfit("logits of the model", output.logits.size(), n_logits_rows * vocab_size);
   }
-  size_t n_before = 0;
-  for (const LocalRow& row : local) {
-    RowResult& out = result.rows.emplace_back();
-    const auto own = output.logits.subspan(n_before * vocab_size, row.n_logits * vocab_size);
-    if (row.n_logits > 0) Sample(*row.row, own, out.sampled, result.failures);
-    n_before += row.n_logits;
+  result.rows.resize(local.size());
+  std::vector<absl::Status> sampling(local.size());
+  model->ForEach(static_cast<int64_t>(local.size()), [&](int64_t at) {
+    const auto i = static_cast<size_t>(at);
+    const LocalRow& row = local[i];
+    if (row.n_logits == 0) return;
+    const auto own = output.logits.subspan(row.first_logits * vocab_size, row.n_logits * vocab_size);
+    sampling[i] = Sample(*row.row, own, result.rows[i].sampled);
+  });
+  for (size_t i = 0; i < local.size(); ++i) {
+    if (!sampling[i].ok()) result.failures.push_back({local[i].row->slot, sampling[i]});
   }
   return model->n_draft() > 0 ? Draft(local, plan.n_draft, result.rows) : absl::OkStatus();
 }
@@ -244,8 +252,8 @@ absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_to
   return absl::OkStatus();
 }
 
-void Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled,
-                            std::vector<SlotFailure>& failures) {
+absl::Status Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits,
+                                    std::vector<SampledToken>& sampled) {
   Slot& slot = slots[row.slot.slot];
   const size_t vocab_size = model->vocab_size();
   const size_t n_certain = row.tokens.size() - row.n_drafts;
@@ -254,15 +262,15 @@ void Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> log
     const auto own = logits.subspan(i * vocab_size, vocab_size);
     auto token = SampleToken(own, slot.sampling, slot.output_counts, position);
     if (!token.ok()) {
-      failures.push_back({row.slot, Annotate(token.status(), absl::StrCat("sampling position ", position))});
       sampled.clear();
-      return;
+      return Annotate(token.status(), absl::StrCat("sampling position ", position));
     }
     if (row.return_logits) token->logits.assign(own.begin(), own.end());
     ++slot.output_counts[token->token];
     sampled.push_back(*std::move(token));
-    if (i < row.n_drafts && sampled.back().token != row.tokens[n_certain + i]) return;
+    if (i < row.n_drafts && sampled.back().token != row.tokens[n_certain + i]) break;
   }
+  return absl::OkStatus();
 }
 
 std::vector<std::byte> Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) const {

@@ -33,6 +33,7 @@ class ModelSequenceModel final : public SequenceModel {
   absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) override {
     return model_.Draft(requests, n_tokens);
   }
+  void ForEach(int64_t n, absl::FunctionRef<void(int64_t)> fn) override { model_.ForEach(n, fn); }
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override { return model_.Forward(batch); }
 
  private:

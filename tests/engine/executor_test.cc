@@ -138,6 +138,7 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"without tokens", [](StepPlan& p) { p.rows[0].n_past = -1; }},
       {"without tokens", [](StepPlan& p) { p.rows[0].tokens = {}; }},
       {"token", [](StepPlan& p) { p.rows[0].tokens = {FakeModel::kVocab}; }},
+      {"second row", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},
       {"imported block",
        [](StepPlan& p) {
          p.import_blocks = {{0, 0, std::vector<std::byte>(3)}};

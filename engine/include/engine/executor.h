@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
@@ -29,6 +30,11 @@ class SequenceModel {
   virtual void ClearTail(std::byte* block, int64_t n_tokens_in_block) const = 0;
   // See Model::Forward.
   virtual absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) = 0;
+  // fn(i) for every i < n, each on any of the model's threads, with its rule for denormals. What the fn(i) change is
+  // apart.
+  virtual void ForEach(int64_t n, absl::FunctionRef<void(int64_t)> fn) {
+    for (int64_t i = 0; i < n; ++i) fn(i);
+  }
   // Tokens at the end of what was processed that may be taken back: a later Forward begins that much earlier.
   virtual int64_t n_draft_max() const = 0;
   // Tokens its draft module guesses at a time; 0: it has none, and Draft is never called.

@@ -167,6 +167,11 @@ absl::StatusOr<ForwardOutput> Model::Forward(const ForwardBatch& batch, TapSink*
   return output;
 }
 
+void Model::ForEach(int64_t n, absl::FunctionRef<void(int64_t)> fn) {
+  const FlushDenormals flush;
+  impl_->ops.pool().Run(n, [&](int64_t i, int) { fn(i); });
+}
+
 std::vector<float> Model::Embed(std::span<const uint32_t> tokens) const {
   std::vector<float> streams(tokens.size() * static_cast<size_t>(impl_->stream_width()));
   engine::Embed(impl_->ops, impl_->weights->embed, tokens, streams.data());

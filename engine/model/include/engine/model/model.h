@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "engine/comm/expert_transport.h"
 #include "engine/model/kv_layout.h"
@@ -120,6 +121,9 @@ class Model {
   // guessed from what the drafter has seen since. INVALID_ARGUMENT: a request does not fit that batch.
   // FAILED_PRECONDITION: no drafter, or no Forward() before.
   absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens, TapSink* taps = nullptr);
+
+  // fn(i) for every i < n, spread over the model's threads: work of a step beside the pass. Denormals are zero.
+  void ForEach(int64_t n, absl::FunctionRef<void(int64_t)> fn);
 
   // Parts of the same pass, for `verify` and debugging. streams: [n, hc_mult, D].
   std::vector<float> Embed(std::span<const uint32_t> tokens) const;
