@@ -223,20 +223,32 @@ LookupResult ObjectIndex::Lookup(const LookupQuery& query) {
   for (auto it = present.rbegin(); it != present.rend(); ++it) Touch(**it);
   if (!query.want_checkpoints) return result;
 
+  const auto list = [&](const Entry* checkpoint) {
+    if (checkpoint == nullptr || checkpoint->head.fingerprint != query.fingerprint) return false;
+    result.checkpoints.push_back(Describe(*checkpoint));
+    return true;
+  };
+  // A checkpoint at the end of a block has the block's name.
+  size_t n_boundaries = 0;
+  for (auto it = present.rbegin(); it != present.rend() && n_boundaries < kMaxListedBoundaries; ++it) {
+    if (list(Find(ObjectKey{(*it)->head.key.hash, ObjectKind::kCheckpoint}))) ++n_boundaries;
+  }
   // Children of another fingerprint are not listed; this bounds how many of them are stepped over.
-  size_t n_steps_left = 16 * kMaxListedCheckpoints;
-  const auto list_children = [&](const BlockKey& parent) {
+  size_t n_steps_left = 16 * kMaxListedTails;
+  size_t n_tails = 0;
+  const auto list_tails = [&](const BlockKey& parent) {
     const Children* children = ChildrenOf(parent);
     if (children == nullptr) return;
     for (const Entry* child : children->all) {
-      if (child->head.key.kind != ObjectKind::kCheckpoint) break;
-      if (result.checkpoints.size() >= kMaxListedCheckpoints || n_steps_left == 0) return;
+      if (child->head.key.kind != ObjectKind::kCheckpoint || n_tails >= kMaxListedTails || n_steps_left == 0) return;
       --n_steps_left;
-      if (child->head.fingerprint == query.fingerprint) result.checkpoints.push_back(Describe(*child));
+      if (child->head.key.hash != parent && list(child)) ++n_tails;
     }
   };
-  for (auto it = present.rbegin(); it != present.rend(); ++it) list_children((*it)->head.key.hash);
-  list_children(query.root);
+  for (auto it = present.rbegin(); it != present.rend(); ++it) list_tails((*it)->head.key.hash);
+  list_tails(query.root);
+  std::stable_sort(result.checkpoints.begin(), result.checkpoints.end(),
+                   [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.depth_tokens > b.depth_tokens; });
   for (const BlockKey& hash : query.probes) {
     const Entry* found = Find(ObjectKey{hash, ObjectKind::kCheckpoint});
     if (found != nullptr && found->head.fingerprint == query.fingerprint) {

@@ -324,6 +324,16 @@ TEST_F(StoreTest, AncestorsOfParkedObjectsCannotFillTheStoreForEver) {
   EXPECT_FALSE(Has(0));
 }
 
+TEST_F(StoreTest, AncestorsOfParkedObjectsOutliveEveryLeaf) {
+  Make(RoomFor(12), 0.5);
+  ASSERT_TRUE(*Put(MakeObject(1, kRoot, 256, kPayload)));
+  ASSERT_TRUE(*Put(Parked(MakeObject(2, 1, 512, kPayload), kNow + absl::Hours(1))));
+  // Each is more recent than the ancestor, and makes one of those before it go.
+  for (uint64_t id = 100; id < 130; ++id) ASSERT_TRUE(*Put(MakeObject(id, kRoot, 256, kPayload))) << id;
+  EXPECT_TRUE(Has(1)) << "without it what is parked cannot be used";
+  EXPECT_TRUE(Has(2));
+}
+
 TEST_F(StoreTest, AReaderKeepsItsBytesThroughEvictionDropAndReuse) {
   Make(RoomFor(12), 0);
   const Object object = MakeObject(1, kRoot, 256, kPayload);
@@ -384,8 +394,24 @@ TEST_F(StoreTest, LookupListsABoundedNumberOfCheckpointsAndFindsProbesBeyondIt) 
   }
   const LookupResult found = *store_->Lookup(
       {.fingerprint = FingerprintOf(1), .root = Hash(kRoot), .chain = {}, .probes = {Hash(0), Hash(5000)}});
-  ASSERT_EQ(found.checkpoints.size(), kMaxListedCheckpoints + 1);
+  ASSERT_EQ(found.checkpoints.size(), kMaxListedTails + 1);
   EXPECT_EQ(found.checkpoints.back().hash, Hash(0));
+}
+
+TEST_F(StoreTest, ContinuationsOfAPopularPrefixDoNotHideItsOwnEnd) {
+  Make(64 << 20);
+  for (uint64_t id = 0; id < 3; ++id) {
+    const auto depth = static_cast<uint32_t>(256 * (id + 1));
+    ASSERT_TRUE(*Put(MakeObject(id, id == 0 ? kRoot : id - 1, depth, 1000)));
+    ASSERT_TRUE(*Put(MakeObject(id, id, depth, 10, ObjectKind::kCheckpoint)));
+  }
+  for (uint64_t id = 100; id < 300; ++id) {
+    ASSERT_TRUE(*Put(MakeObject(id, 2, static_cast<uint32_t>(769 + id % 200), 10, ObjectKind::kCheckpoint)));
+  }
+  const LookupResult found = *store_->Lookup(
+      {.fingerprint = FingerprintOf(1), .root = Hash(kRoot), .chain = {Hash(0), Hash(1), Hash(2)}, .probes = {}});
+  ASSERT_EQ(found.checkpoints.size(), kMaxListedTails + 3);
+  for (uint64_t id = 0; id < 3; ++id) EXPECT_EQ(found.checkpoints[kMaxListedTails + 2 - id].hash, Hash(id));
 }
 
 TEST_F(StoreTest, LookupRefusesQueriesBeyondTheLimits) {

@@ -58,7 +58,10 @@ inline constexpr size_t kMaxNamespaceBytes = 64;
 inline constexpr size_t kMaxFrameBytes = 512 << 10;    // payload bytes of one data frame
 inline constexpr size_t kMaxChainKeys = 65536;         // Lookup
 inline constexpr size_t kMaxProbes = 4096;             // Lookup
-inline constexpr size_t kMaxListedCheckpoints = 64;    // Lookup
+// Lookup: those inside a block, and those at the end of one.
+inline constexpr size_t kMaxListedTails = 64;
+inline constexpr size_t kMaxListedBoundaries = 64;
+inline constexpr size_t kMaxListedCheckpoints = kMaxListedTails + kMaxListedBoundaries;
 inline constexpr size_t kMaxKeysPerCall = 4096;        // Get, Touch, Drop
 inline constexpr uint32_t kMaxDepthTokens = 1u << 24;  // 16 Mi tokens
 
