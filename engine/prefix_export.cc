@@ -19,6 +19,7 @@ void PrefixExports::Start(ExportPrefix request) {
   }
   PrefixChain chain(hasher_, request.namespace_salt);
   const auto n_tokens = static_cast<int64_t>(request.tokens.size());
+  chain.Adopt(std::move(request.prefix_keys), n_tokens);
   chain.Extend(request.tokens, n_tokens);
   int shard = 0;
   PrefixMatch match = cache_.MatchAnywhere(chain, request.tokens, n_tokens, shard);

@@ -157,6 +157,7 @@ void KvBridge::Park(ParkCommand command, std::function<void(absl::StatusOr<ParkO
   engine::ExportPrefix message;
   message.tokens = shared->tokens;
   message.namespace_salt = shared->namespace_salt;
+  message.prefix_keys = shared->prefix_keys;
   message.reply = [this, shared, answer](absl::StatusOr<std::vector<ParkedObject>> objects) {
     if (!objects.ok()) {
       metrics_.ParkDone(absl::IsNotFound(objects.status()) ? "not_found" : "failed");

@@ -69,6 +69,8 @@ grpc::ServerUnaryReactor* WorkerService::Park(grpc::CallbackServerContext* conte
         absl::FailedPreconditionError("this worker has no KV store to park in; start it with --kvstore")));
     return reactor;
   }
+  // Here, on the caller's thread, as for a request.
+  command->prefix_keys = engine::FullBlockKeys(core_->hasher, command->namespace_salt, command->tokens, {});
   const absl::Duration left = absl::FromChrono(context->deadline()) - absl::Now();
   if (left < command->timeout) command->timeout = left;
   core_->prefixes->Park(std::move(command).value(), [reactor, reply](absl::StatusOr<ParkOutcome> outcome) {

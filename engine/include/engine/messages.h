@@ -33,6 +33,7 @@ struct ExportPrefix {
   std::vector<uint32_t> tokens;
   std::string namespace_salt;
   std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply;
+  std::vector<PrefixKey> prefix_keys = {};  // as SequenceRequest's
 };
 // Admit nothing more: what waits gets Failed(UNAVAILABLE), what runs finishes.
 struct DrainRequest {};

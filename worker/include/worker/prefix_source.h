@@ -35,7 +35,8 @@ struct ParkCommand {
   std::vector<uint32_t> tokens;
   std::string namespace_id;
   std::string namespace_salt;
-  absl::Time retain_until;  // wall clock
+  std::vector<engine::PrefixKey> prefix_keys;  // as SequenceRequest's: those that are missing are computed
+  absl::Time retain_until;                     // wall clock
   absl::Duration timeout = absl::Minutes(2);
 };
 
