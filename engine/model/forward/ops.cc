@@ -12,6 +12,11 @@ namespace {
 // Work items per thread of one fork: enough to even out what items cost.
 constexpr int64_t kItemsPerThread = 8;
 constexpr int64_t kLargestItemRows = 128;
+// Of matrices with few rows, as those of hyper-connections and gates: each thread must get some of them.
+constexpr int64_t kFewRows = 128;
+constexpr int64_t kFewItemRows = 4;
+// Operand rows of an item, when weight rows alone do not make enough items: no fewer than one decoding of weights serves.
+constexpr int64_t kLeastItemOperands = 12;
 constexpr size_t kMaxJobs = 32;
 
 }  // namespace
@@ -52,24 +57,36 @@ DotJob Ops::DotPart(const Matrix& w, int64_t row_begin, int64_t n_rows, const Op
 void Ops::Run(std::span<const DotJob> jobs) {
   LONGSHELF_CHECK(jobs.size() <= kMaxJobs);
   int64_t n_rows = 0;
-  for (const DotJob& job : jobs) n_rows += job.n > 0 ? job.n_rows : 0;
+  int64_t n_operands = 0;  // of the largest
+  for (const DotJob& job : jobs) {
+    n_rows += job.n > 0 ? job.n_rows : 0;
+    n_operands = std::max(n_operands, job.n);
+  }
   if (n_rows == 0) return;
-  const int64_t even = n_rows / (kItemsPerThread * pool_.n_threads()) / kDotRows * kDotRows;
-  const int64_t item_rows = std::clamp(even, kDotRows, kLargestItemRows);
+  const int64_t n_wanted = kItemsPerThread * pool_.n_threads();
+  const int64_t item_rows = std::clamp(n_rows / n_wanted / kDotRows * kDotRows,
+                                       n_rows < kFewRows ? kFewItemRows : kDotRows, kLargestItemRows);
   int64_t first_item[kMaxJobs + 1] = {};
   for (size_t j = 0; j < jobs.size(); ++j) {
     const int64_t n_items = jobs[j].n > 0 ? (jobs[j].n_rows + item_rows - 1) / item_rows : 0;
     first_item[j + 1] = first_item[j] + n_items;
   }
-  pool_.Run(first_item[jobs.size()], [&](int64_t item, int thread) {
+  const int64_t n_items = first_item[jobs.size()];
+  const int64_t n_parts = std::clamp(n_wanted / n_items, int64_t{1}, std::max(n_operands / kLeastItemOperands, int64_t{1}));
+  pool_.Run(n_items * n_parts, [&](int64_t i, int thread) {
+    const int64_t item = i / n_parts;
+    const int64_t part = i % n_parts;
     size_t j = 0;
     while (item >= first_item[j + 1]) ++j;
     DotJob job = jobs[j];
     const int64_t begin = (item - first_item[j]) * item_rows;
+    const int64_t first = job.n * part / n_parts;
     job.row_begin += begin;
     job.n_rows = std::min(item_rows, job.n_rows - begin);
-    job.y += begin;
-    RunSerial(job, thread);
+    job.n = job.n * (part + 1) / n_parts - first;
+    job.x += first * job.x_stride;
+    job.y += first * job.y_stride + begin;
+    if (job.n > 0) RunSerial(job, thread);
   });
 }
 
