@@ -62,7 +62,7 @@ class Comparison:
         command = [args.sweep, "-m", args.gguf, "-c", max(contexts) + 2 * chunk, "-b", chunk, "-ub", chunk, "-n", 32,
                    "-t", args.threads, "-rtr", "-fa", "on", "--output-format", "jsonl"]
         done = subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL)
+                              stderr=subprocess.STDOUT)  # where it writes its figures
         for line in done.stdout.splitlines():
             if not line.startswith("{"):
                 continue
@@ -149,7 +149,7 @@ def main():
     parser.add_argument("--batch", default="1,8")
     parser.add_argument("--chunk", default="512")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1, help="engine_bench's own rounds in each round")
+    parser.add_argument("--steps", type=int, default=7, help="engine_bench's own rounds in each round")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if bool(args.package or args.sweep) != bool(args.gguf):
