@@ -1,10 +1,12 @@
-"""Answers are the same whoever guesses tokens ahead: 32 at once, greedy and sampled, with penalties and stop strings.
+"""Answers are the same whoever guesses tokens ahead: 32 at once, greedy and sampled, with penalties and stop strings;
+also when they are moved out of their slots and back, and when a worker dies under them.
 
 Usage: drafts_test.py BINARIES MODEL [--context N] [--threads N]
 With --context, every prompt has about so many tokens; 70000 is past everything that a window or a top-k can hold."""
 
 import argparse
 import concurrent.futures
+import threading
 
 import api
 from cluster import Cluster
@@ -28,7 +30,8 @@ def body(i):
     if args.context:
         content = text.of(args.context, seed=i % 2) + "\n" + content  # two texts: the rest comes from the cache
     out = {"messages": [{"role": "user", "content": content}], "seed": 500 + i, "max_tokens": 100,
-           "temperature": i // 4 % 2, "thinking": {"type": "disabled"}}
+           "temperature": i // 4 % 2, "thinking": {"type": "disabled"},
+           "service_tier": ("flex", "default", "priority")[i % 3]}
     if i % 3 == 0:
         out.update(presence_penalty=0.5, frequency_penalty=0.3)
     if i % 5 == 0:
@@ -36,26 +39,42 @@ def body(i):
     return out
 
 
-def answers(drafts):
-    flags = (f"--drafts={drafts}", f"--threads={args.threads}", "--sequences=32", "--kv-memory=1GiB")
-    with Cluster(args.bin_dir, args.model, 1, worker_flags=flags) as cluster:
-        ask = lambda i: api.streamed_message(cluster.http_port, body(i))  # noqa: E731
+def answers(drafts, slots=N, dies=False):
+    """With fewer slots than requests, these take turns; with `dies`, one of two workers is killed amid its answers."""
+    flags = (f"--drafts={drafts}", f"--threads={args.threads}", f"--sequences={slots}", "--kv-memory=1GiB")
+    with Cluster(args.bin_dir, args.model, 2 if dies else 1, worker_flags=flags) as cluster:
+        n_left = threading.Semaphore(N * 10)  # tokens until it dies
+
+        def on_token():
+            if dies and not n_left.acquire(blocking=False) and cluster.workers[0].alive():
+                cluster.workers[0].kill()
+
+        def ask(i):
+            return api.streamed_message(cluster.http_port, body(i), on_token=on_token)
+
         if args.context:
             for i in range(2):
                 ask(i)  # each text is read once
         with concurrent.futures.ThreadPoolExecutor(N) as pool:
-            return list(pool.map(ask, range(N)))
+            out = list(pool.map(ask, range(N)))
+        if dies:
+            assert cluster.metric("longshelf_router_resumes_total") > 0, "nobody was moved to the other worker"
+        else:
+            n_preempted = cluster.worker_metric(0, "longshelf_worker_preempted_total")
+            assert (n_preempted > 0) == (slots < N), f"{n_preempted} preempted with {slots} slots"
+        return out
 
 
 plain = answers("none")
-for drafts in ("lookup", "model", "auto"):
+for how in ({"drafts": "lookup"}, {"drafts": "model"}, {"drafts": "auto"}, {"drafts": "auto", "slots": 6},
+            {"drafts": "auto", "dies": True}):
     accepted = rejected = 0
-    for i, (expected, got) in enumerate(zip(plain, answers(drafts))):
-        assert expected[:2] == got[:2], f"{drafts}, answer {i}: {expected} became {got}"
+    for i, (expected, got) in enumerate(zip(plain, answers(**how))):
+        assert expected[:2] == got[:2], f"{how}, answer {i}: {expected} became {got}"
         details = got[2]["completion_tokens_details"]
         accepted += details["accepted_prediction_tokens"]
         rejected += details["rejected_prediction_tokens"]
         assert got[2]["completion_tokens"] == expected[2]["completion_tokens"]
-    print(f"{drafts}: {N} answers equal; {accepted} guesses accepted, {rejected} rejected", flush=True)
+    print(f"{how}: {N} answers equal; {accepted} guesses accepted, {rejected} rejected", flush=True)
     assert accepted > 0, "nothing was guessed: the test says nothing"
 assert not any(u["completion_tokens_details"]["accepted_prediction_tokens"] for _, _, u in plain)
