@@ -15,7 +15,8 @@ constexpr int64_t kLargestItemRows = 128;
 // Of matrices with few rows, as those of hyper-connections and gates: each thread must get some of them.
 constexpr int64_t kFewRows = 128;
 constexpr int64_t kFewItemRows = 4;
-// Operand rows of an item, when weight rows alone do not make enough items: no fewer than one decoding of weights serves.
+// Operand rows of an item, when weight rows alone do not make enough items: no fewer than one decoding of weights
+// serves.
 constexpr int64_t kLeastItemOperands = 12;
 constexpr size_t kMaxJobs = 32;
 
@@ -72,7 +73,8 @@ void Ops::Run(std::span<const DotJob> jobs) {
     first_item[j + 1] = first_item[j] + n_items;
   }
   const int64_t n_items = first_item[jobs.size()];
-  const int64_t n_parts = std::clamp(n_wanted / n_items, int64_t{1}, std::max(n_operands / kLeastItemOperands, int64_t{1}));
+  const int64_t n_parts =
+      std::clamp(n_wanted / n_items, int64_t{1}, std::max(n_operands / kLeastItemOperands, int64_t{1}));
   pool_.Run(n_items * n_parts, [&](int64_t i, int thread) {
     const int64_t item = i / n_parts;
     const int64_t part = i % n_parts;

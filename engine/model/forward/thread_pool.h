@@ -12,9 +12,9 @@
 namespace longshelf::engine {
 
 // Forks and joins inside one call; owned by the engine thread, which works too. Work items are independent, so results
-// never depend on n_threads. Each thread begins with a stretch of neighbouring items, as these read neighbouring memory,
-// and helps the others when it is done. Between two calls that follow closely the threads spin, then they sleep; with more threads
-// than processors they sleep at once.
+// never depend on n_threads. Each thread begins with a stretch of neighbouring items, as these read neighbouring
+// memory, and helps the others when it is done. Between two calls that follow closely the threads spin, then they
+// sleep; with more threads than processors they sleep at once.
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);

@@ -67,9 +67,7 @@ float KeepBest(const float* scores, int32_t* candidates, int64_t n, int64_t k) {
 
 }  // namespace
 
-int64_t TopKScratchBytes(int64_t k) {
-  return (Capacity(k) + kStretch) * static_cast<int64_t>(sizeof(int32_t));
-}
+int64_t TopKScratchBytes(int64_t k) { return (Capacity(k) + kStretch) * static_cast<int64_t>(sizeof(int32_t)); }
 
 void TopK(const KernelTable& kernels, const float* scores, int64_t n, int64_t k, int32_t* out, std::byte* scratch) {
   auto* candidates = reinterpret_cast<int32_t*>(scratch);
@@ -83,7 +81,8 @@ void TopK(const KernelTable& kernels, const float* scores, int64_t n, int64_t k,
       n_candidates = k;
     }
     // Whoever equals the bound comes too late: k lower indices are no smaller.
-    n_candidates += kernels.indices_above(scores, begin, std::min(begin + kStretch, n), bound, candidates + n_candidates);
+    n_candidates +=
+        kernels.indices_above(scores, begin, std::min(begin + kStretch, n), bound, candidates + n_candidates);
   }
   KeepBest(scores, candidates, n_candidates, k);
   std::copy_n(candidates, k, out);

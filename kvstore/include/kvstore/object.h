@@ -55,9 +55,9 @@ struct ObjectHead {
 // Limits of the wire contract, checked on both sides before anything is allocated.
 inline constexpr uint64_t kMaxPayloadBytes = 64ull << 20;
 inline constexpr size_t kMaxNamespaceBytes = 64;
-inline constexpr size_t kMaxFrameBytes = 512 << 10;    // payload bytes of one data frame
-inline constexpr size_t kMaxChainKeys = 65536;         // Lookup
-inline constexpr size_t kMaxProbes = 4096;             // Lookup
+inline constexpr size_t kMaxFrameBytes = 512 << 10;  // payload bytes of one data frame
+inline constexpr size_t kMaxChainKeys = 65536;       // Lookup
+inline constexpr size_t kMaxProbes = 4096;           // Lookup
 // Lookup: those inside a block, and those at the end of one.
 inline constexpr size_t kMaxListedTails = 64;
 inline constexpr size_t kMaxListedBoundaries = 64;

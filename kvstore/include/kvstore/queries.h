@@ -33,10 +33,10 @@ struct CheckpointInfo {
 struct LookupResult {
   // chain[0 .. n_present) are all present now. A hint: what is not parked may be evicted before it is fetched.
   uint32_t n_present = 0;
-  // Of what hangs off the root or a block of the present prefix: the deepest kMaxListedTails that lie inside a block and
-  // the deepest kMaxListedBoundaries at the end of one, together, deepest first; then the probes that were found. The two
-  // are counted apart, so that the many continuations of a popular prefix do not hide its own end. Others may share the
-  // block but not the tokens: compare `hash` with your own.
+  // Of what hangs off the root or a block of the present prefix: the deepest kMaxListedTails that lie inside a block
+  // and the deepest kMaxListedBoundaries at the end of one, together, deepest first; then the probes that were found.
+  // The two are counted apart, so that the many continuations of a popular prefix do not hide its own end. Others may
+  // share the block but not the tokens: compare `hash` with your own.
   std::vector<CheckpointInfo> checkpoints;
 };
 
