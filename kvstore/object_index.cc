@@ -228,11 +228,6 @@ LookupResult ObjectIndex::Lookup(const LookupQuery& query) {
     result.checkpoints.push_back(Describe(*checkpoint));
     return true;
   };
-  // A checkpoint at the end of a block has the block's name.
-  size_t n_boundaries = 0;
-  for (auto it = present.rbegin(); it != present.rend() && n_boundaries < kMaxListedBoundaries; ++it) {
-    if (list(Find(ObjectKey{(*it)->head.key.hash, ObjectKind::kCheckpoint}))) ++n_boundaries;
-  }
   // Children of another fingerprint are not listed; this bounds how many of them are stepped over.
   size_t n_steps_left = 16 * kMaxListedTails;
   size_t n_tails = 0;
@@ -245,16 +240,15 @@ LookupResult ObjectIndex::Lookup(const LookupQuery& query) {
       if (child->head.key.hash != parent && list(child)) ++n_tails;
     }
   };
-  for (auto it = present.rbegin(); it != present.rend(); ++it) list_tails((*it)->head.key.hash);
-  list_tails(query.root);
-  std::stable_sort(result.checkpoints.begin(), result.checkpoints.end(),
-                   [](const CheckpointInfo& a, const CheckpointInfo& b) { return a.depth_tokens > b.depth_tokens; });
-  for (const BlockKey& hash : query.probes) {
-    const Entry* found = Find(ObjectKey{hash, ObjectKind::kCheckpoint});
-    if (found != nullptr && found->head.fingerprint == query.fingerprint) {
-      result.checkpoints.push_back(Describe(*found));
-    }
+  size_t n_boundaries = 0;
+  for (auto it = present.rbegin(); it != present.rend(); ++it) {
+    const BlockKey& hash = (*it)->head.key.hash;
+    list_tails(hash);
+    // The checkpoint at the end of a block has the block's name.
+    if (n_boundaries < kMaxListedBoundaries && list(Find(ObjectKey{hash, ObjectKind::kCheckpoint}))) ++n_boundaries;
   }
+  list_tails(query.root);
+  for (const BlockKey& hash : query.probes) list(Find(ObjectKey{hash, ObjectKind::kCheckpoint}));
   return result;
 }
 
