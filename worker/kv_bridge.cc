@@ -155,9 +155,9 @@ void KvBridge::Park(ParkCommand command, std::function<void(absl::StatusOr<ParkO
   }
   auto shared = std::make_shared<ParkCommand>(std::move(command));
   engine::ExportPrefix message;
-  message.tokens = shared->tokens;
+  message.tokens = std::move(shared->tokens);
   message.namespace_salt = shared->namespace_salt;
-  message.prefix_keys = shared->prefix_keys;
+  message.prefix_keys = std::move(shared->prefix_keys);
   message.reply = [this, shared, answer](absl::StatusOr<std::vector<ParkedObject>> objects) {
     if (!objects.ok()) {
       metrics_.ParkDone(absl::IsNotFound(objects.status()) ? "not_found" : "failed");

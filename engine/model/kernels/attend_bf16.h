@@ -122,6 +122,7 @@ void AttendBf16(const AttendJob& job) {
     AddValuesBf16<kHeads>(p, rescale, pairs, width, begin, end, job.sums + h * width);
     h += kHeads;
   };
+  // The last eight as four and four: one at a time is slow.
   while (h + 6 <= job.n_heads && h + 8 != job.n_heads) add.template operator()<6>();
   while (h + 4 <= job.n_heads) add.template operator()<4>();
   while (h < job.n_heads) add.template operator()<1>();

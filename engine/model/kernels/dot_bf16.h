@@ -183,18 +183,17 @@ void DecodeRowWords(const Matrix& w, int64_t row, uint16_t* out) {
 // FP32 weights have no BF16 form: the operands take the split one, a few rows at a time. These and what DotSplit needs
 // fit the scratch of kDotRows rows.
 void DotF32Words(DotJob job, std::byte* scratch) {
-  constexpr int64_t kRows = 12;
   const int64_t width = RoundUpToStep(job.w->cols);
   auto* split = reinterpret_cast<float*>(scratch);
-  std::byte* rest = scratch + kRows * OperandBytes(Operand::kSplit, width);
+  std::byte* rest = scratch + kDirectRows * OperandBytes(Operand::kSplit, width);
   const int64_t n = job.n;
   const std::byte* x = job.x;
   const int64_t x_stride = job.x_stride;
   job.form = Operand::kSplit;
   job.x = scratch;
   job.x_stride = OperandBytes(Operand::kSplit, width);
-  for (int64_t i = 0; i < n; i += kRows) {
-    job.n = Least(kRows, n - i);
+  for (int64_t i = 0; i < n; i += kDirectRows) {
+    job.n = Least(kDirectRows, n - i);
     for (int64_t k = 0; k < job.n; ++k) {
       const auto* words = reinterpret_cast<const uint16_t*>(x + (i + k) * x_stride);
       for (int64_t c = 0; c < width; c += kStepColumns) {

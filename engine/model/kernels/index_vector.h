@@ -3,10 +3,12 @@
 #include "index_rows.h"
 
 // Index scores with byte products. The including file gives DotBytes(sums, keys, query): to every lane the sum of four
-// products of unsigned bytes of `keys` and signed bytes of `query` is added, exactly. And how much its registers hold:
-// kIndexHeads heads of a query with kIndexVectors times sixteen keys.
+// products of unsigned bytes of `keys` and signed bytes of `query` is added, exactly. And kIndexVectors:
+// how many times sixteen keys its registers hold beside kIndexHeads heads of a query.
 namespace longshelf::engine {
 namespace {
+
+constexpr int kIndexHeads = 4;
 
 // Doubled FP4 value plus kKeyOffset, by code.
 inline __m128i KeyBytes() { return _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0); }

@@ -8,9 +8,8 @@ constexpr int kTileX = 3;
 constexpr int kDirectX = 1;
 constexpr int64_t kMostDirect = 1;
 constexpr int64_t kBlockRows = 16;
-constexpr int kIndexHeads = 4;
-constexpr int kIndexVectors = 1;
 constexpr int64_t kBlockSteps = 8;
+constexpr int kIndexVectors = 1;
 
 // A pair of products is at most 2 * 24 * 12: no sum of bytes saturates.
 inline __m256i DotEightBytes(__m256i sum, __m256i keys, __m256i query) {

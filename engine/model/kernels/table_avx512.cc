@@ -8,9 +8,8 @@ constexpr int kTileX = 6;
 constexpr int kDirectX = 6;
 constexpr int64_t kMostDirect = 12;
 constexpr int64_t kBlockRows = 4;
-constexpr int kIndexHeads = 4;
-constexpr int kIndexVectors = 2;
 constexpr int64_t kBlockSteps = 32;
+constexpr int kIndexVectors = 2;
 
 // A pair of products is at most 2 * 24 * 12: no sum of bytes saturates.
 inline I DotBytes(I sum, I keys, I query) {
