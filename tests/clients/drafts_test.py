@@ -25,13 +25,19 @@ args = parser.parse_args()
 text = LongText(args.model)
 
 
+def is_flex(i):
+    return i % 3 == 0
+
+
 def body(i):
     content = QUESTIONS[i % len(QUESTIONS)]
+    if is_flex(i):
+        content = text.of(1000, seed=100 + i) + "\n" + content  # they take a while: the others find all slots taken
     if args.context:
         content = text.of(args.context, seed=i % 2) + "\n" + content  # two texts: the rest comes from the cache
     out = {"messages": [{"role": "user", "content": content}], "seed": 500 + i, "max_tokens": 100,
            "temperature": i // 4 % 2, "thinking": {"type": "disabled"},
-           "service_tier": ("flex", "default", "priority")[i % 3]}
+           "service_tier": "flex" if is_flex(i) else "priority"}
     if i % 3 == 0:
         out.update(presence_penalty=0.5, frequency_penalty=0.3)
     if i % 5 == 0:
@@ -40,16 +46,21 @@ def body(i):
 
 
 def answers(drafts, slots=N, dies=False):
-    """With fewer slots than requests, these take turns; with `dies`, one of two workers is killed amid its answers."""
+    """The flex ones come first, more of them than there are slots when these are few: then the others move them out.
+    With `dies`, one of two workers is killed amid its answers."""
     flags = (f"--drafts={drafts}", f"--threads={args.threads}", f"--sequences={slots}", "--kv-memory=1GiB")
     with Cluster(args.bin_dir, args.model, 2 if dies else 1, worker_flags=flags) as cluster:
         n_left = threading.Semaphore(N * 10)  # tokens until it dies
 
+        flex_runs = threading.Event()
+
         def on_token():
+            flex_runs.set()
             if dies and not n_left.acquire(blocking=False) and cluster.workers[0].alive():
                 cluster.workers[0].kill()
 
         def ask(i):
+            assert is_flex(i) or flex_runs.wait(60), "the first ones have no token yet"
             return api.streamed_message(cluster.http_port, body(i), on_token=on_token)
 
         if args.context:
