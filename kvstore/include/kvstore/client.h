@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +14,8 @@
 #include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
+
+using Payload = std::shared_ptr<const std::vector<std::byte>>;
 
 struct GetItem {
   ObjectKey key;
@@ -28,61 +29,95 @@ struct FetchedObject {
 };
 
 struct PutItem {
-  // `digest` and `payload_bytes` are filled in by the client from the payload.
-  ObjectHead head;
-  // Must stay valid until PutMany returns.
-  std::span<const std::byte> payload;
+  ObjectHead head;  // `digest` and `payload_bytes` are filled in by the client from the payload
+  Payload payload;  // 1 .. kMaxPayloadBytes
 };
 
 // How a put ended well.
 struct PutOutcome {
   bool existed = false;  // the first writer won: nothing was sent. A parked put then extended the object's retention.
-  Digest digest{};       // what the store holds; equal to our digest unless another writer computed other bytes
+  Digest digest{};       // what the store holds
+  bool conflicts = false;  // another writer computed other bytes for this key
 };
 
-// A client of one KV store node. Calls block the calling thread until the answer or the timeout, whichever is first,
-// and may be made from any number of threads at once. The store is a cache: every failure here means "recompute",
-// never "fail the request".
+// A client of the KV store. Nothing blocks: answers come as callbacks on threads of the client, never before the method
+// that asked has returned, one at a time per call, and none after the callback that ends the call. A callback must be
+// short and may ask for more. The store is a cache: every failure here means "recompute", never "fail the request".
 //
 // Errors of a whole call: UNAVAILABLE (node dead, unreachable or restarting; known within about a second, at once when
-// the connection is refused), DEADLINE_EXCEEDED, UNAUTHENTICATED (token), INVALID_ARGUMENT (a limit of object.h).
+// the connection is refused), DEADLINE_EXCEEDED, UNAUTHENTICATED (token), INVALID_ARGUMENT (a limit of object.h),
+// CANCELLED.
+//
+// Any thread may call. The destructor cancels what still runs and waits for its last callbacks, so it must not be
+// called from one.
 class Client {
  public:
+  template <typename Result>
+  using Done = std::function<void(absl::StatusOr<Result>)>;
+
   virtual ~Client() = default;
 
   // Also refreshes the recency of the present prefix, deepest block first.
-  virtual absl::StatusOr<LookupResult> Lookup(const LookupQuery& query, absl::Duration timeout) = 0;
+  virtual void Lookup(const LookupQuery& query, absl::Duration timeout, Done<LookupResult> done) = 0;
 
-  // Called on the calling thread, once per item, in the order of `items`. Must not call back into the client's Get.
-  using OnObject = std::function<void(size_t index, absl::StatusOr<FetchedObject> object)>;
+  // Many objects, sent one after another in the order of `items`, at most kMaxKeysPerCall.
+  struct GetRequest {
+    Fingerprint fingerprint{};
+    std::vector<GetItem> items;
+    absl::Duration timeout;
+    // Payload bytes that may be delivered and not yet released; at least one object is. What the receiver does not
+    // release is not read from the network, and the store holds one frame and one object meanwhile.
+    uint64_t window_bytes = uint64_t{8} << 20;
+  };
+  struct GetEvents {
+    // Once per item, in order, whatever happens. Per object: NOT_FOUND (absent, evicted or another fingerprint:
+    // indistinguishable), DATA_LOSS (digest mismatch seen by the store, or by us on what arrived), FAILED_PRECONDITION
+    // (another size than expected), or the call's error.
+    std::function<void(size_t index, absl::StatusOr<FetchedObject> object)> on_object;
+    // Last. OK when every object had an answer, found or not.
+    std::function<void(const absl::Status& status)> on_done;
+  };
+  class GetCall {
+   public:
+    virtual ~GetCall() = default;
+    // The receiver is done with so many delivered payload bytes.
+    virtual void Release(uint64_t n_bytes) = 0;
+    virtual void Cancel() = 0;
+  };
+  // Dropping the returned call neither ends nor stalls it, beyond its window.
+  virtual std::shared_ptr<GetCall> Get(GetRequest request, GetEvents events) = 0;
 
-  // Fetches objects one after another, holding one payload in memory at a time: for chains too long to hold whole.
-  // At most kMaxKeysPerCall. Per object: NOT_FOUND (absent, evicted or another fingerprint: indistinguishable),
-  // DATA_LOSS (digest mismatch seen by the store, or by us on what arrived), FAILED_PRECONDITION (another size than
-  // expected). When the call breaks, the objects that had not arrived get the call's error; the return value repeats
-  // it.
-  virtual absl::Status Get(const Fingerprint& fingerprint, std::span<const GetItem> items, absl::Duration timeout,
-                           const OnObject& on_object) = 0;
-
-  // Stores objects, each with its own outcome, in the order of `items` (parents before children). At most
-  // kMaxKeysPerCall. Per object: RESOURCE_EXHAUSTED (no room for it: parked share full, or larger than the store),
-  // UNAVAILABLE (no memory right now, try later), DATA_LOSS (arrived damaged), or the call's error.
-  virtual std::vector<absl::StatusOr<PutOutcome>> PutMany(std::span<const PutItem> items, absl::Duration timeout) = 0;
+  // Many objects on one stream, many in flight, each acknowledged. Parents are offered before their children.
+  struct PutEvents {
+    // Once per offered object, in any order. `index` counts the offers. Per object: RESOURCE_EXHAUSTED (no room for it:
+    // parked share full, or larger than the store), UNAVAILABLE (no memory right now, try later), DATA_LOSS (arrived
+    // damaged), INVALID_ARGUMENT, or the call's error.
+    std::function<void(size_t index, absl::StatusOr<PutOutcome> outcome)> on_outcome;
+    // Last. OK: Finish was called and every offered object had an answer of its own.
+    std::function<void(const absl::Status& status)> on_done;
+  };
+  class PutCall {
+   public:
+    virtual ~PutCall() = default;
+    // Never blocks and takes everything: whoever offers bounds what is in flight by the outcomes. At most
+    // kMaxKeysPerCall. The call holds the payload until the outcome. Ignored (no outcome) after Finish, Cancel or
+    // on_done.
+    virtual void Offer(PutItem item) = 0;
+    virtual void Finish() = 0;  // no more offers
+    virtual void Cancel() = 0;
+  };
+  virtual std::shared_ptr<PutCall> Put(absl::Duration timeout, PutEvents events) = 0;
 
   // Refreshes recency. A retain_until after the epoch also parks the objects until then (never shortens a retention).
-  virtual absl::StatusOr<TouchResult> Touch(std::span<const ObjectKey> keys, absl::Time retain_until,
-                                            absl::Duration timeout) = 0;
+  // At most kMaxKeysPerCall.
+  virtual void Touch(std::vector<ObjectKey> keys, absl::Time retain_until, absl::Duration timeout,
+                     Done<TouchResult> done) = 0;
 
   // Removes objects, parked or not. Their bytes stay in memory only as long as running Gets still send them.
-  virtual absl::StatusOr<DropResult> Drop(std::span<const ObjectKey> keys, absl::Duration timeout) = 0;
-  virtual absl::StatusOr<DropResult> DropNamespace(std::string_view namespace_id, absl::Duration timeout) = 0;
+  virtual void Drop(std::vector<ObjectKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
+  virtual void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) = 0;
 
-  virtual absl::StatusOr<StoreStats> Stats(absl::Duration timeout) = 0;
-
-  // Get with every payload kept: result[i] is the payload of items[i]. The caller's memory is bounded by the sum of
-  // expected_bytes.
-  std::vector<absl::StatusOr<std::vector<std::byte>>> GetMany(const Fingerprint& fingerprint,
-                                                              std::span<const GetItem> items, absl::Duration timeout);
+  virtual void Stats(absl::Duration timeout, Done<StoreStats> done) = 0;
 };
 
 struct ClientOptions {
