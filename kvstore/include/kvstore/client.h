@@ -40,9 +40,9 @@ struct PutOutcome {
   bool conflicts = false;  // another writer computed other bytes for this key
 };
 
-// A client of the KV store. Nothing blocks: answers come as callbacks on threads of the client, never before the method
-// that asked has returned, one at a time per call, and none after the callback that ends the call. A callback must be
-// short and may ask for more. The store is a cache: every failure here means "recompute", never "fail the request".
+// A client of the KV store. Nothing blocks: answers come as callbacks, on threads of the client or within the method that
+// asked, one at a time per call, and none after the callback that ends the call. A callback must be short and must not
+// wait; it may ask for more. The store is a cache: every failure here means "recompute", never "fail the request".
 //
 // Errors of a whole call: UNAVAILABLE (node dead, unreachable or restarting; known within about a second, at once when
 // the connection is refused), DEADLINE_EXCEEDED, UNAUTHENTICATED (token), INVALID_ARGUMENT (a limit of object.h),
