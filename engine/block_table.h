@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/check.h"
 #include "engine/step_plan.h"
 
 namespace longshelf::engine {
@@ -20,6 +21,11 @@ class BlockTable {
     if (blocks_[i] == block) return;
     blocks_[i] = block;
     if (i < n_told_) replaced_.push_back(i);
+  }
+  // REQUIRES: its shard was not told of the last one.
+  void DropLast() {
+    LONGSHELF_CHECK(n_told_ < blocks_.size());
+    blocks_.pop_back();
   }
   // For a slot that is opened anew: its shard's table is empty too.
   void Clear() { *this = BlockTable(); }

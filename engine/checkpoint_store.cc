@@ -10,7 +10,8 @@ namespace longshelf::engine {
 namespace {
 
 uint64_t BytesOf(const Checkpoint& checkpoint) {
-  return sizeof(Checkpoint) + checkpoint.state.size() + checkpoint.tail.size();
+  return sizeof(Checkpoint) + (checkpoint.state == nullptr ? 0 : checkpoint.state->size()) +
+         (checkpoint.tail == nullptr ? 0 : checkpoint.tail->size());
 }
 
 }  // namespace
@@ -25,26 +26,39 @@ void CheckpointStore::Insert(std::shared_ptr<const Checkpoint> checkpoint, std::
   family.keys.push_back(checkpoint->key);
   if (const int64_t n_tail = checkpoint->n_tokens % kBlockTokens; n_tail > 0) ++family.n_by_tail_length[n_tail];
   const PrefixKey key = checkpoint->key;
-  entries_.emplace(key, order_.insert(order_.end(), std::move(checkpoint)));
+  entries_.emplace(key, order_.insert(order_.end(), Entry{std::move(checkpoint)}));
   while (n_bytes_ > bytes_max_) {
-    evicted.push_back(order_.front()->key);
-    Erase(order_.front()->key);
+    const PrefixKey oldest = order_.front().checkpoint->key;
+    evicted.push_back(oldest);
+    Erase(oldest);
   }
 }
 
 std::shared_ptr<const Checkpoint> CheckpointStore::Find(const PrefixKey& key) const {
   const auto it = entries_.find(key);
-  return it == entries_.end() ? nullptr : *it->second;
+  return it == entries_.end() ? nullptr : it->second->checkpoint;
 }
 
 void CheckpointStore::Touch(const PrefixKey& key) {
-  if (const auto it = entries_.find(key); it != entries_.end()) order_.splice(order_.end(), order_, it->second);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return;
+  it->second->is_used = true;
+  order_.splice(order_.end(), order_, it->second);
+}
+
+void CheckpointStore::EraseUnused(const std::vector<PrefixKey>& keys, std::vector<PrefixKey>& erased) {
+  for (const PrefixKey& key : keys) {
+    const auto it = entries_.find(key);
+    if (it == entries_.end() || it->second->is_used) continue;
+    erased.push_back(key);
+    Erase(key);
+  }
 }
 
 void CheckpointStore::Erase(const PrefixKey& key) {
   const auto it = entries_.find(key);
   LONGSHELF_CHECK(it != entries_.end());
-  const std::shared_ptr<const Checkpoint> gone = *it->second;
+  const std::shared_ptr<const Checkpoint> gone = it->second->checkpoint;
   n_bytes_ -= BytesOf(*gone);
   order_.erase(it->second);
   entries_.erase(it);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/cache_objects.h"
 #include "prefix_chain.h"
 
 namespace longshelf::engine {
@@ -18,8 +19,8 @@ struct Checkpoint {
   PrefixKey key{};
   PrefixKey parent{};  // last full block at or before n_tokens, or the root
   int64_t n_tokens = 0;
-  std::vector<std::byte> state;
-  std::vector<std::byte> tail;  // the partly filled block, cleared past n_tokens; empty when n_tokens ends a block
+  Bytes state;
+  Bytes tail;  // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
 };
 
 // Checkpoints in host memory under a byte budget, least recently used first to go. Owner: the prefix cache.
@@ -32,7 +33,10 @@ class CheckpointStore {
   bool Contains(const PrefixKey& key) const { return entries_.contains(key); }
   // Null when absent.
   std::shared_ptr<const Checkpoint> Find(const PrefixKey& key) const;
+  // Somebody resumes there, or came to the same position: it is the most recent, and used.
   void Touch(const PrefixKey& key);
+  // Removes those of `keys` that were never touched.
+  void EraseUnused(const std::vector<PrefixKey>& keys, std::vector<PrefixKey>& erased);
   // Removes every checkpoint whose parent is `parent`.
   void EraseFamily(const PrefixKey& parent, std::vector<PrefixKey>& erased);
 
@@ -47,7 +51,11 @@ class CheckpointStore {
     std::vector<PrefixKey> keys;
     std::map<int64_t, uint32_t> n_by_tail_length;
   };
-  using Order = std::list<std::shared_ptr<const Checkpoint>>;  // least recent first
+  struct Entry {
+    std::shared_ptr<const Checkpoint> checkpoint;
+    bool is_used = false;
+  };
+  using Order = std::list<Entry>;  // least recent first
 
   void Erase(const PrefixKey& key);
 

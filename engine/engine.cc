@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "block_exports.h"
 #include "prefix_cache.h"
-#include "prefix_export.h"
 #include "request_check.h"
 #include "scheduler.h"
 #include "step_builder.h"
@@ -16,6 +16,8 @@
 
 namespace longshelf::engine {
 namespace {
+
+constexpr size_t kPeriodicCheckpointsKept = 4;
 
 // Only bounds a wait that a message or Close() ends at once.
 constexpr std::chrono::milliseconds kIdleWait = std::chrono::hours(1);
@@ -52,7 +54,7 @@ struct Engine::Impl {
   DraftPolicy drafts;
   StepBuilder builder;
   StepCommitter committer;
-  PrefixExports exports;
+  BlockExports exports;
   StepPacer pacer;
   std::vector<EngineMessage> postponed;  // ask for what is leaving; answered after the next step
   uint64_t n_steps = 0;
@@ -71,7 +73,7 @@ struct Engine::Impl {
         scheduler(config, shape, cache),
         builder(config, shape, scheduler, cache),
         committer(config, scheduler, cache, drafts, observer),
-        exports(hasher, cache, shape.block_bytes),
+        exports(cache, shape.block_bytes),
         pacer(config.step_time_budget) {}
 
   bool HasWork() const {
@@ -81,8 +83,10 @@ struct Engine::Impl {
 
   void Handle(Submit message);
   void Handle(Cancel message);
-  void Handle(ProbePrefix message);
-  void Handle(ExportPrefix message) { exports.Start(std::move(message)); }
+  void Handle(FindPrefix message);
+  void Handle(FindCheckpoint message);
+  void Handle(ExportBlocks message) { exports.Start(std::move(message)); }
+  void Handle(Wake) {}
   void Handle(DrainRequest message);
 
   absl::Status Refusal(const SequenceRequest& request) const;
@@ -91,9 +95,11 @@ struct Engine::Impl {
   std::optional<FinishReason> AlreadyEnded(const SequenceRequest& request) const;
 
   absl::Status Loop();
-  absl::Status Step();
+  // False: nothing can go on before a message comes.
+  absl::StatusOr<bool> Step();
   absl::StatusOr<StepResult> RunPlan(StepPlan& plan);
   void Finish(const EndedSequence& end);
+  void DropPeriodicCheckpoints(Sequence& sequence);
   // What is asked of the cache sees all that has ended before.
   bool MustWait(const EngineMessage& message) const;
   void HandleAll(std::vector<EngineMessage> messages);
@@ -147,11 +153,8 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->tokens.insert(sequence->tokens.end(), request.committed.begin(), request.committed.end());
   sequence->chain.Adopt(std::move(request.prefix_keys), sequence->n_given);
   sequence->chain.Extend(sequence->tokens, sequence->n_given);
-  if (request.restored != nullptr && RestoredFits(*request.restored, sequence->n_given - 1, shape)) {
-    sequence->restored = std::move(request.restored);
-  } else if (request.restored != nullptr) {
-    sequence->store_miss_reason = "restore_refused";
-  }
+  sequence->n_shared_elsewhere = std::min(request.n_shared_elsewhere, sequence->n_given - 1) / kBlockTokens * kBlockTokens;
+  if (request.feed != nullptr && !request.no_cache_read) sequence->feed = std::move(request.feed);
   return sequence;
 }
 
@@ -175,13 +178,35 @@ void Engine::Impl::Handle(Cancel message) {
   sequence->Emit(Finished{FinishReason::kCancelled, sequence->n_output()});
 }
 
-void Engine::Impl::Handle(ProbePrefix message) {
+void Engine::Impl::Handle(FindPrefix message) {
   const auto n_tokens = static_cast<int64_t>(message.tokens.size());
   PrefixChain chain(hasher, message.namespace_salt);
   chain.Adopt(std::move(message.prefix_keys), n_tokens);
   chain.Extend(message.tokens, n_tokens);
   int shard = 0;
-  message.reply(n_tokens == 0 ? 0 : cache.MatchAnywhere(chain, message.tokens, n_tokens - 1, shard).n_tokens);
+  const PrefixMatch match = cache.MatchAnywhere(chain, message.tokens, n_tokens, shard);
+  if (match.checkpoint == nullptr) {
+    message.reply(absl::NotFoundError("no position of these tokens can be resumed here"));
+    return;
+  }
+  const Checkpoint& from = *match.checkpoint;
+  cache.TouchCheckpoint(from.key);
+  const auto n_blocks = static_cast<std::ptrdiff_t>(from.n_tokens / kBlockTokens);
+  message.reply(FoundPrefix{.at = {from.key, from.parent, from.n_tokens},
+                            .root = chain.root(),
+                            .blocks = {chain.keys().begin(), chain.keys().begin() + n_blocks},
+                            .state = from.state,
+                            .tail = from.tail});
+}
+
+void Engine::Impl::Handle(FindCheckpoint message) {
+  const std::shared_ptr<const Checkpoint> found = cache.FindCheckpoint(message.key);
+  if (found == nullptr) return message.reply(absl::NotFoundError("the checkpoint is not held any more"));
+  message.reply(FoundPrefix{.at = {found->key, found->parent, found->n_tokens},
+                            .root = {},
+                            .blocks = {},
+                            .state = found->state,
+                            .tail = found->tail});
 }
 
 void Engine::Impl::Handle(DrainRequest) {
@@ -203,6 +228,7 @@ void Engine::Impl::Report() {
   Load load = scheduler.CurrentLoad();
   load.n_steps = n_steps;
   load.drafts_of_lookup = drafts.counts(DraftSource::kLookup);
+  load.prefill = {pacer.SecondsPerCost(), shape.position_cost};
   load.drafts_of_model = drafts.counts(DraftSource::kModel);
   load.draining = draining;
   observer.OnLoad(load);
@@ -216,13 +242,14 @@ absl::StatusOr<StepResult> Engine::Impl::RunPlan(StepPlan& plan) {
   return result;
 }
 
-absl::Status Engine::Impl::Step() {
+absl::StatusOr<bool> Engine::Impl::Step() {
   StepWork work;
   scheduler.MakeRoom();
   scheduler.Admit(work.plan);
   builder.Fill(work, pacer, drafts);
   exports.AddExports(work);
   std::vector<EndedSequence> ended;
+  const bool has_moved = !work.empty() || work.has_ended_restore || !scheduler.leaving().empty();
   if (!work.empty()) {
     const absl::Time start = clock.Now();
     ASSIGN_OR_RETURN(StepResult result, RunPlan(work.plan));
@@ -239,11 +266,24 @@ absl::Status Engine::Impl::Step() {
   for (const EndedSequence& end : ended) Finish(end);
   if (config.self_check) scheduler.CheckInvariants();
   Report();
-  return absl::OkStatus();
+  return has_moved;
+}
+
+// Positions inside a finished turn are rarely gone back to: the last few stay, and those that somebody has used.
+void Engine::Impl::DropPeriodicCheckpoints(Sequence& sequence) {
+  std::vector<PrefixKey>& keys = sequence.periodic_checkpoints;
+  if (keys.size() <= kPeriodicCheckpointsKept) return;
+  keys.resize(keys.size() - kPeriodicCheckpointsKept);
+  std::vector<PrefixKey> dropped = cache.DropUnused(keys);
+  keys.clear();
+  if (config.export_cache_objects && !dropped.empty()) {
+    observer.OnCheckpointsDropped(ChainOf(sequence), std::move(dropped));
+  }
 }
 
 void Engine::Impl::Finish(const EndedSequence& end) {
   Sequence& sequence = *scheduler.Find(end.id);
+  DropPeriodicCheckpoints(sequence);
   const Finished finished{end.reason, sequence.n_output(), sequence.n_drafts_accepted, sequence.n_drafts_rejected};
   if (builder.LeavesCheckpoint(sequence)) {
     const std::shared_ptr<EventSink> sink = sequence.sink;
@@ -256,7 +296,7 @@ void Engine::Impl::Finish(const EndedSequence& end) {
 
 bool Engine::Impl::MustWait(const EngineMessage& message) const {
   if (scheduler.leaving().empty()) return false;
-  return std::holds_alternative<ProbePrefix>(message) || std::holds_alternative<ExportPrefix>(message);
+  return std::holds_alternative<FindPrefix>(message);
 }
 
 void Engine::Impl::HandleAll(std::vector<EngineMessage> messages) {
@@ -271,19 +311,22 @@ void Engine::Impl::HandleAll(std::vector<EngineMessage> messages) {
 
 absl::Status Engine::Impl::Loop() {
   Report();
+  bool is_stuck = false;  // what runs waits for what comes from elsewhere
   while (true) {
-    const bool has_work = HasWork();
-    std::vector<EngineMessage> messages = inbox.Drain(has_work ? std::chrono::milliseconds(0) : kIdleWait);
+    const bool goes_on = HasWork() && !is_stuck;
+    std::vector<EngineMessage> messages = inbox.Drain(goes_on ? std::chrono::milliseconds(0) : kIdleWait);
     const bool had_messages = !messages.empty();
     HandleAll(std::move(messages));
     if (!had_messages && inbox.closed()) return absl::OkStatus();
     if (HasWork()) {
-      RETURN_IF_ERROR(Step());
+      ASSIGN_OR_RETURN(const bool has_moved, Step());
+      is_stuck = !has_moved;
       for (EngineMessage& message : std::exchange(postponed, {})) {
         std::visit([this](auto& m) { Handle(std::move(m)); }, message);
       }
-    } else if (had_messages) {
-      Report();
+    } else {
+      is_stuck = false;
+      if (had_messages) Report();
     }
   }
 }
@@ -307,10 +350,12 @@ void Engine::Impl::EndAll(const absl::Status& status) {
   for (EngineMessage& message : unanswered) {
     if (auto* submit = std::get_if<Submit>(&message); submit != nullptr && submit->request.sink != nullptr) {
       submit->request.sink->OnEvent(Failed{gone});
-    } else if (auto* probe = std::get_if<ProbePrefix>(&message)) {
-      probe->reply(0);
-    } else if (auto* ask = std::get_if<ExportPrefix>(&message)) {
-      ask->reply(gone);
+    } else if (auto* wanted = std::get_if<FindPrefix>(&message)) {
+      wanted->reply(gone);
+    } else if (auto* named = std::get_if<FindCheckpoint>(&message)) {
+      named->reply(gone);
+    } else if (auto* copies = std::get_if<ExportBlocks>(&message)) {
+      copies->sink->OnEnd(gone);
     }
   }
   Report();

@@ -97,18 +97,34 @@ void PrefixCache::InsertCheckpoint(std::shared_ptr<const Checkpoint> checkpoint)
 
 PrefixCache::Changes PrefixCache::TakeChanges() { return std::exchange(changes_, {}); }
 
-bool PrefixCache::IsBlockAnywhere(const PrefixKey& key) const {
-  return std::any_of(pools_.begin(), pools_.end(), [&](const BlockPool& pool) { return pool.Find(key).has_value(); });
+std::optional<PrefixCache::HeldBlock> PrefixCache::FindBlock(const PrefixKey& key) const {
+  for (int shard = 0; shard < n_shards(); ++shard) {
+    if (const auto block = pool(shard).Find(key); block.has_value()) return HeldBlock{shard, *block};
+  }
+  return std::nullopt;
 }
+
+bool PrefixCache::IsBlockAnywhere(const PrefixKey& key) const { return FindBlock(key).has_value(); }
 
 void PrefixCache::OnLost(const std::vector<PrefixKey>& keys) {
   for (const PrefixKey& key : keys) {
     RememberEvicted(key);
-    // Gained and lost between two reports: nobody needs to hear of it.
-    const size_t n_dropped =
-        std::erase_if(changes_.gained, [&](const CachedCheckpoint& gained) { return gained.key == key; });
-    if (n_dropped == 0) changes_.lost.push_back(key);
+    ReportLost(key);
   }
+}
+
+void PrefixCache::ReportLost(const PrefixKey& key) {
+  // Gained and lost between two reports: nobody needs to hear of it.
+  const size_t n_dropped =
+      std::erase_if(changes_.gained, [&](const CachedCheckpoint& gained) { return gained.key == key; });
+  if (n_dropped == 0) changes_.lost.push_back(key);
+}
+
+std::vector<PrefixKey> PrefixCache::DropUnused(const std::vector<PrefixKey>& keys) {
+  std::vector<PrefixKey> dropped;
+  checkpoints_.EraseUnused(keys, dropped);
+  for (const PrefixKey& key : dropped) ReportLost(key);
+  return dropped;
 }
 
 void PrefixCache::RememberEvicted(const PrefixKey& key) {

@@ -44,13 +44,24 @@ class PrefixCache {
   std::string_view MissReason(const PrefixChain& chain, std::span<const uint32_t> tokens, const PrefixMatch& match,
                               int64_t n_tokens_max) const;
 
+  // Where a full block is, on the lowest shard that has it.
+  struct HeldBlock {
+    int shard = 0;
+    uint32_t block = 0;
+  };
+  std::optional<HeldBlock> FindBlock(const PrefixKey& key) const;
+
   // A block for a sequence at home on `shard`. REQUIRES: promised.
   uint32_t Allocate(int shard);
 
   bool HasCheckpoint(const PrefixKey& key) const { return checkpoints_.Contains(key); }
+  // Null when absent.
+  std::shared_ptr<const Checkpoint> FindCheckpoint(const PrefixKey& key) const { return checkpoints_.Find(key); }
   // Keeps it when its last full block is held somewhere and the budget allows.
   void InsertCheckpoint(std::shared_ptr<const Checkpoint> checkpoint);
   void TouchCheckpoint(const PrefixKey& key) { checkpoints_.Touch(key); }
+  // Drops those of `keys` that nobody has used since they were inserted; returns which.
+  std::vector<PrefixKey> DropUnused(const std::vector<PrefixKey>& keys);
   uint64_t checkpoint_bytes() const { return checkpoints_.n_bytes(); }
 
   // What EngineObserver::OnCheckpointsChanged should hear since the last call.
@@ -63,6 +74,7 @@ class PrefixCache {
  private:
   bool IsBlockAnywhere(const PrefixKey& key) const;
   void OnLost(const std::vector<PrefixKey>& keys);
+  void ReportLost(const PrefixKey& key);
   void RememberEvicted(const PrefixKey& key);
 
   const uint64_t checkpoint_bytes_max_;

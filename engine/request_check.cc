@@ -60,17 +60,6 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
   return absl::OkStatus();
 }
 
-bool RestoredFits(const RestoredPrefix& restored, int64_t n_tokens_max, const GroupShape& shape) {
-  if (restored.n_tokens <= 0 || restored.n_tokens > n_tokens_max || restored.first_block < 0) return false;
-  const int64_t n_blocks = BlocksFor(restored.n_tokens) - restored.first_block;
-  if (n_blocks < 0 || static_cast<int64_t>(restored.blocks.size()) != n_blocks) return false;
-  if (restored.first_block > restored.n_tokens / kBlockTokens) return false;  // the tail must come with it
-  for (const auto& block : restored.blocks) {
-    if (block.size() != shape.block_bytes) return false;
-  }
-  return shape.state_export_bytes == nullptr || restored.state.size() == shape.state_export_bytes(restored.n_tokens);
-}
-
 absl::Status CheckEngineConfig(const EngineConfig& config, const GroupShape& shape) {
   const auto check = [](absl::string_view field, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return absl::OkStatus();

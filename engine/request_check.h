@@ -10,9 +10,6 @@ namespace longshelf::engine {
 // What can be said about a request on its own: INVALID_ARGUMENT names the field, the limit and what to do.
 absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& config, const GroupShape& shape);
 
-// Whether `restored` can be used for a sequence whose reuse may not pass n_tokens_max.
-bool RestoredFits(const RestoredPrefix& restored, int64_t n_tokens_max, const GroupShape& shape);
-
 // INVALID_ARGUMENT: the configuration or the group cannot work.
 absl::Status CheckEngineConfig(const EngineConfig& config, const GroupShape& shape);
 

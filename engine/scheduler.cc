@@ -65,7 +65,7 @@ Sequence& Scheduler::LatestOnShard(int shard) const {
   Sequence* latest = nullptr;
   for (const auto& sequence : running_) {
     if (sequence->slot.shard != shard) continue;
-    // What was imported would be lost; the earliest never goes.
+    // What is being imported comes over a network; the earliest never goes.
     if (latest == nullptr || IsEarliestOnShard(*latest) || !sequence->is_importing() || latest->is_importing()) {
       latest = sequence.get();
     }
@@ -83,6 +83,7 @@ bool Scheduler::IsEarliestOnShard(const Sequence& sequence) const {
 
 void Scheduler::MoveOut(Sequence& sequence) {
   ++n_moved_out_;
+  sequence.LeaveFeed();
   leaving_.push_back({TakeFrom(running_, sequence), true});
 }
 
@@ -112,7 +113,7 @@ void Scheduler::WaitAgain(std::unique_ptr<Sequence> sequence) {
   sequence->n_published = 0;
   sequence->publishes = true;
   sequence->common_prefix = 0;
-  sequence->block_imports.clear();
+  sequence->is_restoring = false;
   sequence->resume_from.reset();
   sequence->restored_from_store = false;
   sequence->lacks_room = false;

@@ -29,6 +29,10 @@ namespace longshelf::engine {
 // which the latest arrival on that shard is preempted. The earliest arrival on a shard is never preempted and fits
 // alone, so it always ends: there is nothing to deadlock on and nothing starves.
 //
+// Restoring. A sequence with a feed that leads further than the local cache takes blocks from it, into the memory it was
+// admitted with, before it computes anything. When it is preempted meanwhile, or the feed breaks, what has arrived is in
+// the cache.
+//
 // Leaving. A sequence that ended or is preempted keeps slot and blocks for one step more: the step copies its state
 // into the cache, beside its full blocks. A preempted one goes back to its place in the queue and continues from there;
 // it is computed again only as far as the cache has lost of it meanwhile, to the same bits, so nobody can tell.
@@ -56,6 +60,12 @@ class Scheduler {
   void MakeRoom();
   // Admits what fits: gives slots, holds reused blocks, adds open_slots to the plan, emits Started.
   void Admit(StepPlan& plan);
+  // A block of a restoring sequence's feed is about to be imported into the returned block. REQUIRES: WantsBlock().
+  uint32_t TakeBlock(Sequence& sequence);
+  // Whether a feed may bring one more block.
+  static bool WantsBlock(const Sequence& sequence);
+  // The feed of a restoring sequence has ended: it goes on from there, or from what is held here when that is further.
+  void EndRestore(Sequence& sequence, PrefixFeed::End end);
   // Makes `sequence` hold the blocks for its first n_tokens. REQUIRES: within its promise, as after MakeRoom().
   void GrowTo(Sequence& sequence, int64_t n_tokens);
   // Puts its new full blocks into the cache; `fresh` (may be null) receives those that were not there, by number.
@@ -90,7 +100,7 @@ class Scheduler {
     PrefixMatch match;
     int64_t n_tokens_reused = 0;
     int64_t n_blocks_local = 0;  // leading blocks that are held instead of allocated
-    bool uses_restored = false;
+    bool uses_feed = false;
   };
   std::optional<Home> ChooseHome(const Sequence& sequence) const;
   std::optional<Home> TryShard(const Sequence& sequence, int shard) const;
@@ -110,8 +120,11 @@ class Scheduler {
   void GiveBack(Sequence& sequence);
   // Blocks it is promised at first.
   int64_t BlocksAtAdmission(const Sequence& sequence) const;
-  void TakeRestored(Sequence& sequence, const Home& home);
-  std::string MissReason(const Sequence& sequence, const Home& home) const;
+  // Where it goes on from, of what is in the cache of its home shard.
+  void ResumeFrom(Sequence& sequence, PrefixMatch match);
+  void HoldExactly(Sequence& sequence, int64_t n);
+  void EmitStarted(Sequence& sequence, int64_t n_local, std::string miss_reason);
+  std::string MissReason(const Sequence& sequence, const PrefixMatch& match) const;
 
   const EngineConfig config_;
   const GroupShape shape_;

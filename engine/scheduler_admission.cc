@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/check.h"
 #include "scheduler.h"
 #include "sequence_list.h"
 
@@ -116,11 +117,9 @@ std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int
   if (!sequence.no_cache_read) {
     home.match = cache_.Match(shard, sequence.chain, sequence.tokens, n_reusable);
     home.n_tokens_reused = home.match.n_tokens;
-    const RestoredPrefix* restored = sequence.restored.get();
-    if (restored != nullptr && restored->n_tokens > home.match.n_tokens &&
-        restored->first_block <= home.match.n_blocks) {
-      home.uses_restored = true;
-      home.n_tokens_reused = restored->n_tokens;
+    if (sequence.feed != nullptr && sequence.feed->n_tokens() > home.match.n_tokens) {
+      home.uses_feed = true;
+      home.n_tokens_reused = std::min(sequence.feed->n_tokens(), n_reusable);
     }
     home.n_blocks_local = std::min(home.match.n_blocks, home.n_tokens_reused / kBlockTokens);
   }
@@ -156,67 +155,112 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
   sequence.n_promised = static_cast<uint32_t>(BlocksAtAdmission(sequence) - home.n_blocks_local);
   pool.Promise(sequence.n_promised);
 
-  sequence.n_past = home.n_tokens_reused;
-  if (home.match.n_blocks * kBlockTokens > home.n_tokens_reused) {
-    sequence.common_prefix = home.match.n_blocks * kBlockTokens;
+  if (home.uses_feed) {
+    sequence.is_restoring = true;
+    sequence.n_blocks_found = home.n_blocks_local;
+    sequence.n_past = home.n_blocks_local * kBlockTokens;
+    sequence.feed->Begin(home.n_blocks_local);
+    return;
   }
-  Started started{.n_prompt_tokens = static_cast<uint32_t>(sequence.n_prompt),
-                  .n_cached_local = 0,
-                  .n_cached_store = 0,
-                  .miss_reason = MissReason(sequence, home)};
-  const int64_t n_cached = std::min(home.n_tokens_reused, sequence.n_prompt);
-  const int64_t n_local = home.uses_restored ? std::min(home.n_blocks_local * kBlockTokens, n_cached) : n_cached;
-  started.n_cached_local = static_cast<uint32_t>(n_local);
-  started.n_cached_store = static_cast<uint32_t>(n_cached - n_local);
-  if (home.uses_restored) {
-    TakeRestored(sequence, home);
-  } else if (home.match.checkpoint != nullptr) {
-    cache_.TouchCheckpoint(home.match.checkpoint->key);
-    sequence.resume_from = std::move(home.match.checkpoint);
-  }
-  GrowTo(sequence, sequence.n_past);
-  if (home.uses_restored) {
-    for (size_t i = 0; i < sequence.block_imports.size(); ++i) {
-      sequence.block_imports[i].first = sequence.blocks[static_cast<size_t>(home.n_blocks_local) + i];
-    }
-  }
-  sequence.restored.reset();
-  if (!std::exchange(sequence.started, true)) sequence.Emit(std::move(started));
+  sequence.LeaveFeed();
+  sequence.feed.reset();
+  std::string miss_reason = MissReason(sequence, home.match);
+  ResumeFrom(sequence, std::move(home.match));
+  EmitStarted(sequence, sequence.n_past, std::move(miss_reason));
 }
 
 int64_t Scheduler::BlocksAtAdmission(const Sequence& sequence) const {
   return std::min(sequence.n_blocks_max(), BlocksFor(sequence.n_given + config_.admission_headroom_tokens));
 }
 
-// Turns RestoredPrefix into imports; their blocks are not allocated yet.
-void Scheduler::TakeRestored(Sequence& sequence, const Home& home) {
-  RestoredPrefix& restored = *sequence.restored;
-  auto checkpoint = std::make_shared<Checkpoint>();
-  checkpoint->key = sequence.chain.KeyAt(sequence.tokens, restored.n_tokens);
-  checkpoint->parent = sequence.chain.ParentAt(restored.n_tokens);
-  checkpoint->n_tokens = restored.n_tokens;
-  checkpoint->state = std::move(restored.state);
-  if (restored.n_tokens % kBlockTokens != 0) {
-    checkpoint->tail = std::move(restored.blocks.back());
-    restored.blocks.pop_back();
-  }
-  for (auto i = static_cast<size_t>(home.n_blocks_local - restored.first_block); i < restored.blocks.size(); ++i) {
-    sequence.block_imports.emplace_back(0, std::move(restored.blocks[i]));
-  }
-  sequence.resume_from = std::move(checkpoint);
-  sequence.restored_from_store = true;
+bool Scheduler::WantsBlock(const Sequence& sequence) {
+  return (static_cast<int64_t>(sequence.blocks.size()) + 1) * kBlockTokens < sequence.n_given;
 }
 
-std::string Scheduler::MissReason(const Sequence& sequence, const Home& home) const {
+uint32_t Scheduler::TakeBlock(Sequence& sequence) {
+  LONGSHELF_CHECK(sequence.is_restoring && WantsBlock(sequence));
+  sequence.n_past = (static_cast<int64_t>(sequence.blocks.size()) + 1) * kBlockTokens;
+  GrowTo(sequence, sequence.n_past);
+  return sequence.blocks.blocks().back();
+}
+
+void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
+  LONGSHELF_CHECK(sequence.is_restoring && sequence.n_published == std::ssize(sequence.blocks.blocks()));
+  sequence.is_restoring = false;
+  sequence.feed.reset();
+  PrefixMatch match =
+      cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
+  const bool is_from_feed = end.n_tokens > match.n_tokens;
+  std::string miss_reason = std::move(end.miss_reason);
+  if (is_from_feed) {
+    auto checkpoint = std::make_shared<Checkpoint>();
+    checkpoint->key = sequence.chain.KeyAt(sequence.tokens, end.n_tokens);
+    checkpoint->parent = sequence.chain.ParentAt(end.n_tokens);
+    checkpoint->n_tokens = end.n_tokens;
+    checkpoint->state = std::make_shared<const std::vector<std::byte>>(std::move(end.state));
+    if (!end.tail.empty()) checkpoint->tail = std::make_shared<const std::vector<std::byte>>(std::move(end.tail));
+    match.n_tokens = end.n_tokens;
+    match.checkpoint = std::move(checkpoint);
+  }
+  if (match.n_tokens >= sequence.n_given - 1) {
+    miss_reason.clear();
+  } else if (miss_reason.empty()) {
+    miss_reason = is_from_feed ? "diverged" : MissReason(sequence, match);
+  }
+  const int64_t n_local = is_from_feed ? sequence.n_blocks_found * kBlockTokens : match.n_tokens;
+  ResumeFrom(sequence, std::move(match));
+  sequence.restored_from_store = is_from_feed;
+  EmitStarted(sequence, n_local, std::move(miss_reason));
+}
+
+// Makes it hold just the first n full blocks, all of which are in the cache.
+void Scheduler::HoldExactly(Sequence& sequence, int64_t n) {
+  BlockPool& pool = cache_.pool(sequence.slot.shard);
+  // Others may hold what is given back here, so a promise in its place may have to wait: then it lacks room for a step.
+  while (std::ssize(sequence.blocks.blocks()) > n) {
+    pool.Release(sequence.blocks.blocks().back());
+    sequence.blocks.DropLast();
+    if (pool.n_available() == pool.n_promised()) continue;
+    pool.Promise(1);
+    ++sequence.n_promised;
+  }
+  while (std::ssize(sequence.blocks.blocks()) < n) {
+    const uint32_t block = *pool.Find(sequence.chain.keys()[sequence.blocks.size()]);
+    LONGSHELF_CHECK(sequence.n_promised > 0);
+    pool.Unpromise(1);
+    --sequence.n_promised;
+    pool.Hold(block);
+    sequence.blocks.Append(block);
+  }
+  sequence.n_published = n;
+  sequence.lacks_room = sequence.n_blocks_taken() < BlocksFor(sequence.n_tokens());
+}
+
+void Scheduler::ResumeFrom(Sequence& sequence, PrefixMatch match) {
+  HoldExactly(sequence, match.n_tokens / kBlockTokens);
+  sequence.n_past = match.n_tokens;
+  const int64_t n_shared = std::max(match.n_blocks * kBlockTokens, sequence.n_shared_elsewhere);
+  sequence.common_prefix = n_shared > match.n_tokens ? n_shared : 0;
+  if (match.checkpoint != nullptr) cache_.TouchCheckpoint(match.checkpoint->key);
+  sequence.resume_from = std::move(match.checkpoint);
+}
+
+void Scheduler::EmitStarted(Sequence& sequence, int64_t n_local, std::string miss_reason) {
+  if (std::exchange(sequence.started, true)) return;
+  const int64_t n_cached = std::min(sequence.n_past, sequence.n_prompt);
+  n_local = std::min(n_local, n_cached);
+  sequence.Emit(Started{.n_prompt_tokens = static_cast<uint32_t>(sequence.n_prompt),
+                        .n_cached_local = static_cast<uint32_t>(n_local),
+                        .n_cached_store = static_cast<uint32_t>(n_cached - n_local),
+                        .miss_reason = std::move(miss_reason)});
+}
+
+std::string Scheduler::MissReason(const Sequence& sequence, const PrefixMatch& match) const {
   const int64_t n_reusable = sequence.n_given - 1;
-  if (home.n_tokens_reused >= n_reusable) return "";
+  if (match.n_tokens >= n_reusable) return "";
   if (sequence.no_cache_read) return "disabled";
   if (!sequence.store_miss_reason.empty()) return sequence.store_miss_reason;
-  if (sequence.restored != nullptr && !home.uses_restored && sequence.restored->n_tokens > home.match.n_tokens) {
-    return "evicted";  // local blocks that the restored part builds on
-  }
-  if (home.uses_restored) return "diverged";
-  return std::string(cache_.MissReason(sequence.chain, sequence.tokens, home.match, n_reusable));
+  return std::string(cache_.MissReason(sequence.chain, sequence.tokens, match, n_reusable));
 }
 
 }  // namespace longshelf::engine

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,8 +36,9 @@ struct Sequence {
   std::string namespace_id;
   bool return_logits = false;
   bool no_cache_read = false;
-  std::unique_ptr<RestoredPrefix> restored;  // until it is admitted
+  std::shared_ptr<PrefixFeed> feed;  // until it has ended, or turned out to be of no use
   std::string store_miss_reason;
+  int64_t n_shared_elsewhere = 0;
   std::shared_ptr<EventSink> sink;
 
   std::vector<uint32_t> tokens;  // prompt, committed, then sampled ones
@@ -56,16 +56,18 @@ struct Sequence {
 
   // While running.
   SlotId slot;
-  int64_t n_past = 0;         // tokens in blocks and state
+  int64_t n_past = 0;         // tokens in blocks and state; while it is restoring, in blocks
   BlockTable blocks;          // home shard's, held
   uint32_t n_promised = 0;    // blocks it may still allocate
   bool lacks_room = false;    // its next token waits for a block
   int64_t n_published = 0;    // leading blocks that are in the index
   bool publishes = true;      // its blocks and checkpoints go into the cache
   int64_t common_prefix = 0;  // others share this many tokens: worth a checkpoint; 0 = no
-  std::deque<std::pair<uint32_t, std::vector<std::byte>>> block_imports;  // (block, bytes) still to be sent
-  std::shared_ptr<const Checkpoint> resume_from;                          // still to be sent, after block_imports
-  bool restored_from_store = false;                                       // resume_from is not in the cache yet
+  bool is_restoring = false;                      // blocks come from its feed
+  int64_t n_blocks_found = 0;                     // of those, held when it was admitted
+  std::shared_ptr<const Checkpoint> resume_from;  // still to be sent
+  bool restored_from_store = false;               // resume_from is not in the cache yet
+  std::vector<PrefixKey> periodic_checkpoints;    // that it left on its way, oldest first
 
   // Guesses. Those in `draft` follow the last token and came with it; empty = none.
   PromptLookup lookup;
@@ -76,11 +78,18 @@ struct Sequence {
   uint32_t n_drafts_rejected = 0;
 
   explicit Sequence(PrefixChain prefix_chain) : chain(std::move(prefix_chain)) {}
+  ~Sequence() { LeaveFeed(); }
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+
+  void LeaveFeed() {
+    if (feed != nullptr) feed->Stop();
+  }
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_pending() const { return n_tokens() - n_past; }
   bool may_run() const { return !is_importing() && !lacks_room; }
-  bool is_importing() const { return !block_imports.empty() || resume_from != nullptr; }
+  bool is_importing() const { return is_restoring || resume_from != nullptr; }
   int64_t n_blocks_taken() const { return static_cast<int64_t>(blocks.size()) + n_promised; }
   uint32_t n_output() const { return static_cast<uint32_t>(n_tokens() - n_prompt); }
   // Blocks of the longest it can get: the last token is sampled but never processed.

@@ -29,7 +29,7 @@ void StepBuilder::Fill(StepWork& work, const StepPacer& pacer, const DraftPolicy
                         std::max({cost - work.cost, cost / 4, 1.0})});
   for (const Scheduler::Leaving& leaving : scheduler_.leaving()) {
     Sequence& sequence = *leaving.sequence;
-    if (!sequence.is_importing()) AddCheckpoint(sequence, sequence.n_past, work);
+    if (!sequence.is_importing()) AddCheckpoint(sequence, sequence.n_past, Due::kGiven, work);
   }
 }
 
@@ -44,25 +44,64 @@ bool StepBuilder::LeavesCheckpoint(Sequence& sequence) const {
 }
 
 void StepBuilder::AddImports(StepWork& work) {
-  int64_t bytes_left = kImportBytesPerStep;
-  for (const auto& sequence : scheduler_.running()) {
-    if (!sequence->is_importing()) continue;
-    while (!sequence->block_imports.empty() && bytes_left > 0) {
-      auto& [block, bytes] = sequence->block_imports.front();
-      bytes_left -= static_cast<int64_t>(bytes.size());
-      work.plan.import_blocks.push_back({sequence->slot.shard, block, std::move(bytes)});
-      sequence->block_imports.pop_front();
+  const auto& running = scheduler_.running();
+  const auto n_restoring = std::count_if(running.begin(), running.end(),
+                                         [](const std::unique_ptr<Sequence>& sequence) { return sequence->is_restoring; });
+  const int64_t n_blocks = kImportBytesPerStep / static_cast<int64_t>(shape_.block_bytes);
+  for (const auto& sequence : running) {
+    if (sequence->is_restoring) {
+      TakeFromFeed(*sequence, std::max<int64_t>(1, n_blocks / n_restoring), work);
     }
-    if (!sequence->block_imports.empty() || bytes_left <= 0) return;
-    const std::shared_ptr<const Checkpoint> from = std::exchange(sequence->resume_from, nullptr);
-    if (!from->tail.empty()) {
-      const uint32_t block = sequence->blocks[static_cast<size_t>(from->n_tokens / kBlockTokens)];
-      work.plan.import_blocks.push_back({sequence->slot.shard, block, from->tail});
-    }
-    work.plan.import_states.push_back({sequence->slot, from->n_tokens, from->state});
-    bytes_left -= static_cast<int64_t>(from->tail.size() + from->state.size());
-    work.imported.push_back({sequence.get(), from});
+    if (sequence->resume_from != nullptr && !sequence->lacks_room) ImportState(*sequence, work);
   }
+}
+
+void StepBuilder::TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work) {
+  const PrefixFeed::End refusal{.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "restore_refused"};
+  if (sequence.feed == nullptr) return EndRestore(sequence, refusal, work);
+  PrefixFeed::Arrived arrived = sequence.feed->Take(n_blocks_max);
+  bool fits = true;
+  size_t n_taken = 0;
+  for (std::vector<std::byte>& bytes : arrived.blocks) {
+    fits = bytes.size() == shape_.block_bytes && Scheduler::WantsBlock(sequence);
+    if (!fits) break;
+    work.plan.import_blocks.push_back({sequence.slot.shard, scheduler_.TakeBlock(sequence), std::move(bytes)});
+    ++n_taken;
+  }
+  if (n_taken > 0) work.restoring.push_back(&sequence);
+  if (!fits) {
+    sequence.LeaveFeed();
+    sequence.feed.reset();
+    // What was taken is in the cache after this step; then it ends.
+    if (n_taken == 0) EndRestore(sequence, refusal, work);
+  } else if (arrived.end.has_value()) {
+    EndRestore(sequence, FeedEndFits(sequence, *arrived.end) ? *std::move(arrived.end) : refusal, work);
+  }
+}
+
+void StepBuilder::EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& work) {
+  scheduler_.EndRestore(sequence, std::move(end));
+  work.has_ended_restore = true;
+}
+
+bool StepBuilder::FeedEndFits(const Sequence& sequence, const PrefixFeed::End& end) const {
+  if (end.n_tokens == 0) return true;
+  const bool has_tail = end.n_tokens % kBlockTokens != 0;
+  if (end.n_tokens < 0 || end.n_tokens >= sequence.n_given) return false;
+  if (end.n_tokens / kBlockTokens > static_cast<int64_t>(sequence.blocks.size())) return false;
+  if (end.tail.size() != (has_tail ? shape_.block_bytes : 0)) return false;
+  return shape_.state_export_bytes == nullptr || end.state.size() == shape_.state_export_bytes(end.n_tokens);
+}
+
+void StepBuilder::ImportState(Sequence& sequence, StepWork& work) {
+  const std::shared_ptr<const Checkpoint> from = std::exchange(sequence.resume_from, nullptr);
+  scheduler_.GrowTo(sequence, from->n_tokens);
+  if (from->tail != nullptr) {
+    const uint32_t block = sequence.blocks[static_cast<size_t>(from->n_tokens / kBlockTokens)];
+    work.plan.import_blocks.push_back({sequence.slot.shard, block, *from->tail});
+  }
+  work.plan.import_states.push_back({sequence.slot, from->n_tokens, *from->state});
+  work.imported.push_back({&sequence, from});
 }
 
 void StepBuilder::AddDecodeRows(StepWork& work, const DraftPolicy& drafts) {
@@ -159,10 +198,10 @@ int64_t StepBuilder::ChunkMax(const Sequence& sequence) const {
   return n_end - sequence.n_past;
 }
 
-bool StepBuilder::IsCheckpointDue(const Sequence& sequence, int64_t n_tokens) const {
-  if (n_tokens % config_.checkpoint_interval_tokens == 0) return true;
+StepBuilder::Due StepBuilder::CheckpointDue(const Sequence& sequence, int64_t n_tokens) const {
   const auto given = GivenCheckpoints(sequence);
-  return std::find(given.begin(), given.end(), n_tokens) != given.end();
+  if (std::find(given.begin(), given.end(), n_tokens) != given.end()) return Due::kGiven;
+  return n_tokens % config_.checkpoint_interval_tokens == 0 ? Due::kPeriodic : Due::kNo;
 }
 
 void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& guess, StepWork& work) {
@@ -191,7 +230,8 @@ void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& gues
   FairShare::Charge(*sequence.flow, cost);
   if (config_.export_cache_objects) AddBlockExports(sequence, n_end, work);
   const bool is_end = is_last && sequence.n_tokens() + 1 == sequence.n_tokens_max;
-  if (is_end || IsCheckpointDue(sequence, n_end)) AddCheckpoint(sequence, n_end, work);
+  const Due due = is_end ? Due::kGiven : CheckpointDue(sequence, n_end);
+  if (due != Due::kNo) AddCheckpoint(sequence, n_end, due, work);
 }
 
 void StepBuilder::AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& work) {
@@ -206,7 +246,7 @@ void StepBuilder::AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& w
   }
 }
 
-void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, StepWork& work) {
+void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, StepWork& work) {
   if (!TakesCheckpoints() || !sequence.publishes || n_tokens == 0) return;
   sequence.chain.Extend(sequence.tokens, n_tokens);
   const PrefixKey key = sequence.chain.KeyAt(sequence.tokens, n_tokens);
@@ -215,7 +255,12 @@ void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, StepWork& 
     cache_.TouchCheckpoint(key);
     return;
   }
-  StepWork::NewCheckpoint checkpoint{&sequence, n_tokens, key, work.plan.export_states.size(), std::nullopt};
+  StepWork::NewCheckpoint checkpoint{.sequence = &sequence,
+                                     .n_tokens = n_tokens,
+                                     .key = key,
+                                     .state = work.plan.export_states.size(),
+                                     .tail = std::nullopt,
+                                     .is_periodic = due == Due::kPeriodic};
   work.plan.export_states.push_back({sequence.slot, n_tokens});
   if (const int64_t n_tail = n_tokens % kBlockTokens; n_tail > 0) {
     checkpoint.tail = work.plan.export_blocks.size();

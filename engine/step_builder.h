@@ -30,6 +30,7 @@ struct StepWork {
     PrefixKey key;
     size_t state;                // index into StepResult::states
     std::optional<size_t> tail;  // index into StepResult::blocks
+    bool is_periodic = false;    // due for nothing but the interval
   };
   struct NewBlock {
     Sequence* sequence;
@@ -50,7 +51,9 @@ struct StepWork {
   double chance_wanted = 0.0;  // see DraftPolicy
   std::vector<NewCheckpoint> checkpoints;
   std::vector<NewBlock> blocks;
-  std::vector<Imported> imported;  // their last import is in this plan
+  std::vector<Sequence*> restoring;  // blocks from their feeds are in this plan
+  std::vector<Imported> imported;    // their state is in this plan
+  bool has_ended_restore = false;
 
   bool empty() const {
     return plan.rows.empty() && plan.open_slots.empty() && plan.import_blocks.empty() && plan.import_states.empty() &&
@@ -70,13 +73,14 @@ struct StepWork {
 // before the end of what was given, at the end of the prompt and of the committed tokens, and where a prefix that
 // others share ends. Chunking never changes bits.
 //
-// Imports of restored prefixes are spread over steps of kImportBytesPerStep.
+// What feeds bring is taken as it comes, at most kImportBytesPerStep in a step, each feed its share.
 class StepBuilder {
  public:
-  static constexpr int64_t kImportBytesPerStep = int64_t{64} << 20;
+  static constexpr int64_t kImportBytesPerStep = int64_t{16} << 20;
 
   StepBuilder(const EngineConfig& config, const GroupShape& shape, Scheduler& scheduler, PrefixCache& cache)
       : config_(config),
+        shape_(shape),
         row_cost_{shape.position_cost},
         n_draft_max_(shape.n_draft_max),
         n_draft_of_model_(config.draft_model ? shape.n_draft : 0),
@@ -97,6 +101,10 @@ class StepBuilder {
   };
   bool TakesCheckpoints() const { return cache_.enabled() || config_.export_cache_objects; }
   void AddImports(StepWork& work);
+  void TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work);
+  void EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& work);
+  void ImportState(Sequence& sequence, StepWork& work);
+  bool FeedEndFits(const Sequence& sequence, const PrefixFeed::End& end) const;
   void AddDecodeRows(StepWork& work, const DraftPolicy& drafts);
   // Guesses what follows, for AddRow.
   struct Guess {
@@ -110,15 +118,17 @@ class StepBuilder {
   double BudgetsOfStep() const;
   void AddPrefillRows(StepWork& work, Budget budget);
   void AddRow(Sequence& sequence, int64_t n_tokens, const Guess& guess, StepWork& work);
-  void AddCheckpoint(Sequence& sequence, int64_t n_tokens, StepWork& work);
+  enum class Due : uint8_t { kNo, kPeriodic, kGiven };
+  void AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, StepWork& work);
   void AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& work);
   // Tokens up to the next place where a chunk has to end.
   int64_t ChunkMax(const Sequence& sequence) const;
-  bool IsCheckpointDue(const Sequence& sequence, int64_t n_tokens) const;
+  Due CheckpointDue(const Sequence& sequence, int64_t n_tokens) const;
 
   static constexpr double kAloneBudgets = 4.0;
 
   const EngineConfig config_;
+  const GroupShape shape_;
   const RowCost row_cost_;
   const int64_t n_draft_max_;
   const int64_t n_draft_of_model_;

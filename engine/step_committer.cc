@@ -10,6 +10,15 @@
 #include "absl/strings/str_cat.h"
 
 namespace longshelf::engine {
+namespace {
+
+Bytes Share(std::vector<std::byte> bytes) { return std::make_shared<const std::vector<std::byte>>(std::move(bytes)); }
+
+}  // namespace
+
+CacheChain ChainOf(const Sequence& sequence) {
+  return {sequence.namespace_id, sequence.chain.root(), sequence.chain.keys()};
+}
 
 std::vector<EndedSequence> StepCommitter::Commit(StepWork& work, StepResult& result) {
   std::vector<EndedSequence> ended;
@@ -37,6 +46,7 @@ void StepCommitter::DropFailed(StepWork& work, StepResult& result) {
     std::erase_if(work.checkpoints, is_its);
     std::erase_if(work.blocks, is_its);
     std::erase_if(work.imported, is_its);
+    std::erase(work.restoring, failed);
     scheduler_.Remove(failed->id)->Emit(Failed{failure.status});
   }
 }
@@ -89,6 +99,7 @@ std::optional<FinishReason> StepCommitter::Append(Sequence& sequence, std::vecto
 void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
   std::map<const Sequence*, std::vector<int64_t>> fresh;  // looked up only
   for (const auto& row : work.rows) scheduler_.Publish(*row.sequence, &fresh[row.sequence]);
+  for (Sequence* sequence : work.restoring) scheduler_.Publish(*sequence, nullptr);
   for (auto& imported : work.imported) {
     Sequence& sequence = *imported.sequence;
     if (!std::exchange(sequence.restored_from_store, false)) continue;
@@ -103,10 +114,10 @@ void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
                         .key = block.key,
                         .parent = block.sequence->chain.ParentAt(block.number * kBlockTokens),
                         .n_tokens = (block.number + 1) * kBlockTokens,
-                        .bytes = std::move(result.blocks[block.block])};
+                        .bytes = Share(std::move(result.blocks[block.block]))};
     std::vector<ParkedObject> objects;
     objects.push_back(std::move(object));
-    observer_.OnCacheObjects(block.sequence->namespace_id, std::move(objects));
+    observer_.OnCacheObjects(ChainOf(*block.sequence), std::move(objects));
   }
   CommitCheckpoints(work, result);
 }
@@ -118,8 +129,9 @@ void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
     checkpoint->key = made.key;
     checkpoint->parent = made.sequence->chain.ParentAt(made.n_tokens);
     checkpoint->n_tokens = made.n_tokens;
-    checkpoint->state = std::move(result.states[made.state]);
-    if (made.tail.has_value()) checkpoint->tail = std::move(result.blocks[*made.tail]);
+    checkpoint->state = Share(std::move(result.states[made.state]));
+    if (made.tail.has_value()) checkpoint->tail = Share(std::move(result.blocks[*made.tail]));
+    if (made.is_periodic) made.sequence->periodic_checkpoints.push_back(made.key);
     if (config_.export_cache_objects) {
       std::vector<ParkedObject> objects;
       if (made.tail.has_value()) {
@@ -127,7 +139,7 @@ void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
       }
       objects.push_back(
           {ParkedObject::Kind::kCheckpoint, made.key, checkpoint->parent, made.n_tokens, checkpoint->state});
-      observer_.OnCacheObjects(made.sequence->namespace_id, std::move(objects));
+      observer_.OnCacheObjects(ChainOf(*made.sequence), std::move(objects));
     }
     cache_.InsertCheckpoint(std::move(checkpoint));
   }

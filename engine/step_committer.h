@@ -20,6 +20,9 @@ struct EndedSequence {
   FinishReason reason = FinishReason::kStop;
 };
 
+// As the observer sees it. Valid while the sequence is not touched.
+CacheChain ChainOf(const Sequence& sequence);
+
 // Applies a step's results: tokens leave first, then new blocks and checkpoints go into the cache and to the observer.
 class StepCommitter {
  public:

@@ -17,14 +17,19 @@ int64_t RowCost::TokensWithin(double cost, int64_t n_past, int64_t n_max) const 
   return std::min(static_cast<int64_t>(n), n_max);
 }
 
-double StepPacer::CostMax(double n_budgets) const {
-  if (budget_ == absl::ZeroDuration()) return std::numeric_limits<double>::infinity();
-  if (seconds_per_cost_.empty()) return kFirstCost;
+double StepPacer::SecondsPerCost() const {
+  if (seconds_per_cost_.empty()) return 0.0;
   // One slow step (a page fault, a neighbour) shall not shrink the next: the median counts.
   std::vector<double> sorted(seconds_per_cost_.begin(), seconds_per_cost_.end());
   const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
   std::nth_element(sorted.begin(), middle, sorted.end());
-  return n_budgets * absl::ToDoubleSeconds(budget_) / *middle;
+  return *middle;
+}
+
+double StepPacer::CostMax(double n_budgets) const {
+  if (budget_ == absl::ZeroDuration()) return std::numeric_limits<double>::infinity();
+  if (seconds_per_cost_.empty()) return kFirstCost;
+  return n_budgets * absl::ToDoubleSeconds(budget_) / SecondsPerCost();
 }
 
 void StepPacer::Observe(double cost, absl::Duration took) {

@@ -32,6 +32,8 @@ class StepPacer {
 
   // What the next step may cost if it shall last `n_budgets` time budgets.
   double CostMax(double n_budgets) const;
+  // The median of the last steps; 0: none yet.
+  double SecondsPerCost() const;
   // A step with prefill cost `cost` and took `took`.
   void Observe(double cost, absl::Duration took);
 

@@ -31,7 +31,8 @@ struct NullSink final : EventSink {
 struct NullObserver final : EngineObserver {
   void OnLoad(const Load&) override {}
   void OnCheckpointsChanged(std::vector<CachedCheckpoint>, std::vector<PrefixKey>) override {}
-  void OnCacheObjects(std::string_view, std::vector<ParkedObject>) override {}
+  void OnCacheObjects(const CacheChain&, std::vector<ParkedObject>) override {}
+  void OnCheckpointsDropped(const CacheChain&, std::vector<PrefixKey>) override {}
 };
 
 // The leader's parts over shards that get plans in their serialised form.

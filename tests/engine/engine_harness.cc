@@ -78,18 +78,59 @@ std::shared_ptr<RecordingSink> Harness::Submit(SequenceRequest request) {
 void Harness::Cancel(uint64_t id) { EXPECT_TRUE(inbox_.Post(engine::Cancel{id})); }
 
 void Harness::Probe(std::vector<uint32_t> tokens, std::function<void(int64_t)> reply, std::string salt) {
-  EXPECT_TRUE(inbox_.Post(ProbePrefix{std::move(tokens), std::move(salt), std::move(reply)}));
+  tokens.pop_back();
+  auto answer = [reply = std::move(reply)](const absl::StatusOr<FoundPrefix>& found) {
+    reply(found.ok() ? found->at.n_tokens : 0);
+  };
+  EXPECT_TRUE(inbox_.Post(FindPrefix{std::move(tokens), std::move(salt), std::move(answer)}));
 }
+
+namespace {
+
+// Takes three blocks at a time, and hands everything over at the end.
+class CollectingSink final : public BlockSink {
+ public:
+  CollectingSink(FoundPrefix found, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply)
+      : found_(std::move(found)), reply_(std::move(reply)) {}
+  int64_t n_room() override { return 3; }
+  void OnBlock(ParkedObject block) override { objects_.push_back(std::move(block)); }
+  void OnEnd(const absl::Status& status) override {
+    if (!status.ok()) return reply_(status);
+    const CachedCheckpoint& at = found_.at;
+    if (found_.tail != nullptr) {
+      objects_.push_back({ParkedObject::Kind::kTail, at.key, at.parent, at.n_tokens, found_.tail});
+    }
+    objects_.push_back({ParkedObject::Kind::kCheckpoint, at.key, at.parent, at.n_tokens, found_.state});
+    reply_(std::move(objects_));
+  }
+
+ private:
+  const FoundPrefix found_;
+  const std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply_;
+  std::vector<ParkedObject> objects_;
+};
+
+}  // namespace
 
 void Harness::Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
                      std::string salt) {
   ++n_exports_;
   auto counted = [this, reply = std::move(reply)](absl::StatusOr<std::vector<ParkedObject>> answer) {
-    --n_exports_;
     reply(std::move(answer));
-    if (load.n_running == 0 && load.n_waiting == 0) Advance();
+    EndExport();
   };
-  EXPECT_TRUE(inbox_.Post(ExportPrefix{std::move(tokens), std::move(salt), std::move(counted)}));
+  auto on_found = [this, counted](absl::StatusOr<FoundPrefix> found) {
+    if (!found.ok()) return counted(found.status());
+    ExportBlocks copy{.root = found->root, .keys = found->blocks, .first = 0, .sink = nullptr};
+    copy.sink = std::make_shared<CollectingSink>(*std::move(found), counted);
+    EXPECT_TRUE(inbox_.Post(std::move(copy)));
+  };
+  EXPECT_TRUE(inbox_.Post(FindPrefix{std::move(tokens), std::move(salt), std::move(on_found)}));
+}
+
+void Harness::EndExport() {
+  --n_exports_;
+  if (load.n_running == 0 && load.n_waiting == 0) Advance();
 }
 
 void Harness::Drain() { EXPECT_TRUE(inbox_.Post(DrainRequest{})); }
@@ -119,10 +160,14 @@ void Harness::OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::ve
   }
 }
 
-void Harness::OnCacheObjects(std::string_view namespace_id, std::vector<ParkedObject> made) {
+void Harness::OnCheckpointsDropped(const CacheChain&, std::vector<PrefixKey> keys) {
+  dropped_checkpoints.insert(dropped_checkpoints.end(), keys.begin(), keys.end());
+}
+
+void Harness::OnCacheObjects(const CacheChain& chain, std::vector<ParkedObject> made) {
   for (ParkedObject& object : made) {
     objects.push_back(std::move(object));
-    object_namespaces.emplace_back(namespace_id);
+    object_namespaces.emplace_back(chain.namespace_id);
   }
 }
 

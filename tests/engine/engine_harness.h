@@ -65,7 +65,9 @@ class Harness final : public EngineObserver {
 
   std::shared_ptr<RecordingSink> Submit(SequenceRequest request);
   void Cancel(uint64_t id);
+  // How many leading tokens could be resumed with at least one left to compute.
   void Probe(std::vector<uint32_t> tokens, std::function<void(int64_t)> reply, std::string salt = "");
+  // Everything that resumes at the last position of `tokens` that can be.
   void Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
               std::string salt = "");
   void Drain();
@@ -74,15 +76,18 @@ class Harness final : public EngineObserver {
 
   void OnLoad(const Load& load) override;
   void OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::vector<PrefixKey> lost) override;
-  void OnCacheObjects(std::string_view namespace_id, std::vector<ParkedObject> objects) override;
+  void OnCacheObjects(const CacheChain& chain, std::vector<ParkedObject> objects) override;
+  void OnCheckpointsDropped(const CacheChain& chain, std::vector<PrefixKey> keys) override;
 
   Load load;
   std::map<PrefixKey, CachedCheckpoint> known;  // as an outsider sees the cache
   std::vector<ParkedObject> objects;
   std::vector<std::string> object_namespaces;
+  std::vector<PrefixKey> dropped_checkpoints;
 
  private:
   void Advance();
+  void EndExport();
 
   ManualClock clock_;
   Mailbox<EngineMessage> inbox_{100000};

@@ -18,6 +18,7 @@
 #include "engine/model/model.h"
 #include "engine_harness.h"
 #include "engine_requests.h"
+#include "fake_feed.h"
 #include "fake_model.h"
 #include "testing/fixtures.h"
 
@@ -226,15 +227,7 @@ TEST_P(SameBits, FromTheLocalCacheAndFromAnotherEnginesExport) {
     std::shared_ptr<RecordingSink> restored;
     other.harness().Then([&] {
       SequenceRequest request = WithLogits(next);
-      request.restored = std::make_unique<RestoredPrefix>();
-      for (ParkedObject& object : parked) {
-        if (object.kind == ParkedObject::Kind::kCheckpoint) {
-          request.restored->n_tokens = object.n_tokens;
-          request.restored->state = std::move(object.bytes);
-        } else {
-          request.restored->blocks.push_back(std::move(object.bytes));
-        }
-      }
+      request.feed = std::make_shared<FakeFeed>(parked);
       restored = other.harness().Submit(std::move(request));
     });
     other.Run();

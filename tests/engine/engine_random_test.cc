@@ -9,6 +9,7 @@
 
 #include "engine_harness.h"
 #include "engine_requests.h"
+#include "fake_feed.h"
 #include "fake_model.h"
 
 namespace longshelf::engine {
@@ -121,16 +122,17 @@ class RandomTraffic {
     SequenceRequest request;
     if (!parked_.second.empty() && Below(3) == 0) {
       run.prompt = Join(parked_.first, Prompt(1 + Below(30), random_()));
-      request.restored = std::make_unique<RestoredPrefix>();
-      for (const ParkedObject& object : parked_.second) {
-        if (object.kind == ParkedObject::Kind::kCheckpoint) {
-          request.restored->n_tokens = object.n_tokens;
-          request.restored->state = object.bytes;
-        } else {
-          request.restored->blocks.push_back(object.bytes);
-        }
+      auto feed = std::make_shared<FakeFeed>(parked_.second);
+      if (Below(8) == 0) feed->end.state.clear();
+      if (Below(8) == 0) feed->breaks_at = static_cast<int64_t>(Below(4));
+      if (Below(3) == 0) {  // comes bit by bit, and sometimes the engine has nothing else to do meanwhile
+        feed->n_arrived = 0;
+        feed->on_take = [this, f = feed.get(), n = 0]() mutable {
+          if (++n % 3 == 0) ++f->n_arrived;
+          EXPECT_TRUE(harness_.inbox().Post(Wake{}));
+        };
       }
-      if (Below(8) == 0) request.restored->state.clear();
+      request.feed = feed;
     }
     if (Below(6) == 0) {
       const auto output = FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id);

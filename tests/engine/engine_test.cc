@@ -342,7 +342,8 @@ TEST(Engine, IdleEngineSleepsAndWakesAtOnce) {
   struct NullObserver final : EngineObserver {
     void OnLoad(const Load&) override { ++n_loads; }
     void OnCheckpointsChanged(std::vector<CachedCheckpoint>, std::vector<PrefixKey>) override {}
-    void OnCacheObjects(std::string_view, std::vector<ParkedObject>) override {}
+    void OnCacheObjects(const CacheChain&, std::vector<ParkedObject>) override {}
+    void OnCheckpointsDropped(const CacheChain&, std::vector<PrefixKey>) override {}
     std::atomic<int> n_loads = 0;
   } observer;
   struct CountingSink final : EventSink {

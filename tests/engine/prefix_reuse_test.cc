@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <map>
+#include <thread>
 
 #include "engine_harness.h"
 #include "engine_requests.h"
+#include "fake_feed.h"
 #include "fake_model.h"
 #include "prefix_chain.h"
 
@@ -320,21 +322,6 @@ TEST(PrefixReuse, EachShardKeepsItsOwnBlocksAndRequestsGoToTheirPrefix) {
 
 // ---- exports and restores
 
-std::unique_ptr<RestoredPrefix> Restore(const std::vector<ParkedObject>& objects, int64_t first_block = 0) {
-  auto restored = std::make_unique<RestoredPrefix>();
-  restored->first_block = first_block;
-  int64_t number = 0;
-  for (const ParkedObject& object : objects) {
-    if (object.kind == ParkedObject::Kind::kCheckpoint) {
-      restored->n_tokens = object.n_tokens;
-      restored->state = object.bytes;
-    } else if (number++ >= first_block) {
-      restored->blocks.push_back(object.bytes);
-    }
-  }
-  return restored;
-}
-
 std::vector<ParkedObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_tokens, size_t n_export) {
   auto group = MakeFakeGroup(2, 4, 64);
   Harness harness(NoEos(), *group, kHasher);
@@ -365,7 +352,7 @@ TEST(PrefixExport, WhatIsParkedResumesOnAnotherEngine) {
     std::shared_ptr<RecordingSink> second;
     harness.Then([&] {
       SequenceRequest request = Request(next, 7);
-      request.restored = Restore(objects);
+      request.feed = std::make_shared<FakeFeed>(objects);
       first = harness.Submit(std::move(request));
     });
     harness.Then([&] { second = harness.Submit(Request(Join(whole, Prompt(6, 78)), 7)); });
@@ -444,77 +431,198 @@ TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
   for (const std::string& name : harness.object_namespaces) EXPECT_EQ(name, "acme");
 }
 
-TEST(PrefixRestore, TakesOnlyTheMissingPart) {
-  const auto prompt = Prompt(1200, 1);
-  const auto objects = Parked(prompt, 1, 1200);
-  auto group = MakeFakeGroup(1, 4, 64);
-  Harness harness(NoEos(), *group, kHasher);
-  const auto next = Join(prompt, Prompt(5, 2));
-  std::shared_ptr<RecordingSink> sink;
-  harness.Then([&] { harness.Submit(Request(std::vector(prompt.begin(), prompt.begin() + 800), 1)); });
-  harness.Then([&] {
-    SequenceRequest request = Request(next, 4);
-    request.restored = Restore(objects, /*first_block=*/2);  // three blocks are here
-    sink = harness.Submit(std::move(request));
-  });
-  ASSERT_TRUE(harness.Run().ok());
-  EXPECT_EQ(sink->tokens(), Expected(next, 4));
+// One request over a feed, on an engine of its own; `before` may have filled its cache.
+class FeedTest : public ::testing::Test {
+ protected:
+  void SetUp() override { objects_ = Parked(prompt_, 1, prompt_.size()); }
+  std::shared_ptr<FakeFeed> Feed() const { return std::make_shared<FakeFeed>(objects_); }
+
+  std::shared_ptr<RecordingSink> Run(const std::shared_ptr<FakeFeed>& feed, size_t n_before = 0,
+                                     const std::function<void(Harness&)>& beside = {}) {
+    Harness harness(NoEos(), *group_, kHasher);
+    if (feed->on_take == nullptr) {
+      feed->on_take = [&harness] { EXPECT_TRUE(harness.inbox().Post(Wake{})); };
+    }
+    std::shared_ptr<RecordingSink> sink;
+    if (n_before > 0) {
+      harness.Then([&] {
+        harness.Submit(Request({prompt_.begin(), prompt_.begin() + static_cast<std::ptrdiff_t>(n_before)}, 1));
+      });
+    }
+    harness.Then([&] {
+      SequenceRequest request = Request(next_, 4);
+      request.id = 7;
+      request.feed = feed;
+      sink = harness.Submit(std::move(request));
+      if (beside) beside(harness);
+    });
+    EXPECT_TRUE(harness.Run().ok());
+    EXPECT_EQ(harness.load.n_blocks_free, harness.load.n_blocks_total);
+    return sink;
+  }
+
+  const std::vector<uint32_t> prompt_ = Prompt(1200, 1);
+  const std::vector<uint32_t> next_ = Join(prompt_, Prompt(5, 2));
+  std::vector<ParkedObject> objects_;  // four blocks, a tail, the state at 1,200
+  std::unique_ptr<FakeGroup> group_ = MakeFakeGroup(1, 4, 64);
+};
+
+TEST_F(FeedTest, BringsOnlyTheMissingPart) {
+  const auto feed = Feed();
+  const auto sink = Run(feed, /*n_before=*/800);  // three blocks are here
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(feed->first_blocks, std::vector<int64_t>{3});
   EXPECT_EQ(sink->started->n_cached_local, 768U);
   EXPECT_EQ(sink->started->n_cached_store, 1200U - 768);
+  EXPECT_EQ(sink->started->miss_reason, "diverged");
 }
 
-TEST(PrefixRestore, ComputesInsteadWhenWhatCameDoesNotFit) {
-  const auto prompt = Prompt(600, 1);
-  const auto objects = Parked(prompt, 1, 600);
-  const auto next = Join(prompt, Prompt(5, 2));
-  const std::vector<std::function<void(SequenceRequest&)>> faults = {
-      [](SequenceRequest& r) { r.restored->state.pop_back(); },
-      [](SequenceRequest& r) { r.restored->blocks[1].pop_back(); },
-      [](SequenceRequest& r) { r.restored->blocks.pop_back(); },
-      [](SequenceRequest& r) { r.restored->n_tokens = -5; },
-      [](SequenceRequest& r) { r.restored->n_tokens = 100000; },
-      [](SequenceRequest& r) { r.restored->first_block = -1; },
-      [](SequenceRequest& r) {
-        r.restored->first_block = 3;
-        r.restored->blocks.clear();
-      },
-      [&](SequenceRequest& r) { r.prompt = prompt; },  // the last token must be computed
+TEST_F(FeedTest, IsNotAskedWhenTheLocalCacheLeadsAsFar) {
+  const auto feed = Feed();
+  const auto sink = Run(feed, /*n_before=*/1200);
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(feed->n_begun, 0);
+  EXPECT_TRUE(feed->is_stopped);
+  EXPECT_EQ(sink->started->n_cached_local, 1200U);
+}
+
+TEST_F(FeedTest, BlocksThatComeOneByOneAreTakenOneByOneWhileOthersRun) {
+  const auto feed = Feed();
+  feed->n_arrived = 0;
+  std::shared_ptr<RecordingSink> other;
+  Mailbox<EngineMessage>* inbox = nullptr;
+  feed->on_take = [&] {
+    if (feed->n_takes % 8 == 0) ++feed->n_arrived;
+    EXPECT_TRUE(inbox->Post(Wake{}));
+  };
+  std::vector<size_t> taken;
+  group_->on_plan = [&](const StepPlan& plan) {
+    if (!plan.import_blocks.empty()) taken.push_back(plan.import_blocks.size());
+  };
+  const auto sink = Run(feed, 0, [&](Harness& harness) {
+    inbox = &harness.inbox();
+    other = harness.Submit(Request(Prompt(20, 9), 60));
+  });
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->started->n_cached_store, 1200U);
+  EXPECT_EQ(taken, (std::vector<size_t>{1, 1, 1, 1, 1})) << "four blocks and the tail";
+  EXPECT_EQ(other->tokens(), Expected(Prompt(20, 9), 60));
+}
+
+TEST_F(FeedTest, WhatABrokenOneBroughtIsComputedFromTheLastPositionHeld) {
+  for (const size_t n_before : {0, 300}) {
+    const auto feed = Feed();
+    feed->breaks_at = 3;
+    feed->n_arrived = 3;
+    group_ = MakeFakeGroup(1, 4, 64);
+    const auto sink = Run(feed, n_before);
+    EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+    EXPECT_EQ(sink->started->n_cached_store, 0U);
+    EXPECT_EQ(sink->started->n_cached_local, n_before);
+    EXPECT_EQ(sink->started->miss_reason, "store_timeout");
+  }
+}
+
+TEST_F(FeedTest, MayEndAtAnEarlierPosition) {
+  const auto shorter = Parked({prompt_.begin(), prompt_.begin() + 600}, 1, 600);
+  const auto feed = Feed();
+  const FakeFeed other(shorter);
+  feed->end = other.end;
+  feed->end.miss_reason = "missing";
+  const auto sink = Run(feed);
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->started->n_cached_store, 600U);
+  EXPECT_EQ(sink->started->miss_reason, "missing");
+}
+
+TEST_F(FeedTest, WhatDoesNotFitIsRefusedAndComputed) {
+  const std::vector<std::function<void(FakeFeed&)>> faults = {
+      [](FakeFeed& feed) { feed.end.state.pop_back(); },
+      [](FakeFeed& feed) { feed.end.tail.pop_back(); },
+      [](FakeFeed& feed) { feed.end.tail.clear(); },
+      [](FakeFeed& feed) { feed.blocks[0].pop_back(); },
+      [](FakeFeed& feed) { feed.blocks[2].pop_back(); },
+      [](FakeFeed& feed) { feed.blocks.pop_back(); },
+      [](FakeFeed& feed) { feed.blocks.resize(9, feed.blocks[0]); },  // more than the tokens have
+      [](FakeFeed& feed) { feed.end.n_tokens = -5; },
+      [](FakeFeed& feed) { feed.end.n_tokens = 1205; },  // the last token must be computed
+      [](FakeFeed& feed) { feed.end.n_tokens = 100000; },
   };
   for (size_t i = 0; i < faults.size(); ++i) {
-    auto group = MakeFakeGroup(1, 4, 64);
-    Harness harness(NoEos(), *group, kHasher);
-    std::shared_ptr<RecordingSink> sink;
-    std::vector<uint32_t> asked;
-    harness.Then([&] {
-      SequenceRequest request = Request(next, 4);
-      request.restored = Restore(objects);
-      faults[i](request);
-      asked = request.prompt;
-      sink = harness.Submit(std::move(request));
-    });
-    ASSERT_TRUE(harness.Run().ok());
-    EXPECT_EQ(sink->tokens(), Expected(asked, 4)) << i;
+    const auto feed = Feed();
+    faults[i](*feed);
+    group_ = MakeFakeGroup(1, 4, 64);
+    const auto sink = Run(feed);
+    EXPECT_EQ(sink->tokens(), Expected(next_, 4)) << i;
     EXPECT_EQ(sink->started->n_cached_store, 0U) << i;
     EXPECT_EQ(sink->started->miss_reason, "restore_refused") << i;
   }
 }
 
-TEST(PrefixRestore, ComputesInsteadWhenTheLocalBlocksItBuildsOnAreGone) {
-  const auto prompt = Prompt(1200, 1);
-  const auto objects = Parked(prompt, 1, 1200);
-  auto group = MakeFakeGroup(1, 4, 64);
-  Harness harness(NoEos(), *group, kHasher);
-  const auto next = Join(prompt, Prompt(5, 2));
+TEST_F(FeedTest, CancellingEndsIt) {
+  const auto feed = Feed();
+  feed->n_arrived = 2;
+  Mailbox<EngineMessage>* inbox = nullptr;
+  feed->on_take = [&] {
+    if (feed->n_takes == 3) {
+      EXPECT_TRUE(inbox->Post(Cancel{7}));
+    }
+    EXPECT_TRUE(inbox->Post(Wake{}));
+  };
+  const auto sink = Run(feed, 0, [&](Harness& harness) { inbox = &harness.inbox(); });
+  EXPECT_EQ(sink->finished->reason, FinishReason::kCancelled);
+  EXPECT_FALSE(sink->started.has_value());
+  EXPECT_TRUE(feed->is_stopped);
+}
+
+TEST_F(FeedTest, APreemptedOneBeginsAnewBehindWhatItBrought) {
+  group_ = MakeFakeGroup(1, 4, 9);  // the prompt takes five
+  const auto feed = Feed();
+  feed->n_arrived = 2;
+  std::shared_ptr<RecordingSink> first;
+  Mailbox<EngineMessage>* inbox = nullptr;
+  feed->on_take = [&] {
+    if (feed->n_begun == 2) feed->n_arrived = 100;
+    EXPECT_TRUE(inbox->Post(Wake{}));
+  };
+  EngineConfig config = NoEos();
+  config.admission_headroom_tokens = 0;
+  Harness harness(config, *group_, kHasher);
+  inbox = &harness.inbox();
   std::shared_ptr<RecordingSink> sink;
   harness.Then([&] {
-    SequenceRequest request = Request(next, 4);
-    request.restored = Restore(objects, 2);
+    first = harness.Submit(Request(Prompt(700, 5), 900));  // grows until nothing is left for the other
+    SequenceRequest request = Request(next_, 4);
+    request.feed = feed;
     sink = harness.Submit(std::move(request));
   });
   ASSERT_TRUE(harness.Run().ok());
-  EXPECT_EQ(sink->tokens(), Expected(next, 4));
-  EXPECT_EQ(sink->started->n_cached_store, 0U);
-  EXPECT_EQ(sink->started->miss_reason, "evicted");
+  EXPECT_EQ(first->tokens(), Expected(Prompt(700, 5), 900));
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(feed->n_begun, 2);
+  EXPECT_EQ(sink->started->n_cached_local + sink->started->n_cached_store, 1200U);
+}
+
+// Nothing else runs: the engine must sleep until the feed rings, and then go on at once.
+TEST_F(FeedTest, AnEngineThatOnlyWaitsForAFeedSleeps) {
+  const auto feed = Feed();
+  feed->n_arrived = 0;
+  feed->on_take = [] {};
+  Mailbox<EngineMessage>* inbox = nullptr;
+  std::thread ringer;
+  const auto sink = Run(feed, 0, [&](Harness& harness) {
+    inbox = &harness.inbox();
+    ringer = std::thread([&] {
+      for (int i = 0; i < 4; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        feed->n_arrived += 1;
+        EXPECT_TRUE(inbox->Post(Wake{}));
+      }
+    });
+  });
+  ringer.join();
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_LE(feed->n_takes, 12) << "it went round without being rung for";
 }
 
 TEST(PrefixRestore, ReportsWhyTheStoreHadNoMore) {

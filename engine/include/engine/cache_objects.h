@@ -2,11 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "engine/prefix_key.h"
 
 namespace longshelf::engine {
+
+// Shared and never changed.
+using Bytes = std::shared_ptr<const std::vector<std::byte>>;
 
 // A piece of cached KV outside the engine. kBlock: a full block; key = its chain key, parent = the block before (or the
 // root). kTail: a partly filled block, zero past n_tokens; key = hasher.Next(parent, its tokens). kCheckpoint: the
@@ -18,7 +23,7 @@ struct ParkedObject {
   PrefixKey key{};
   PrefixKey parent{};
   int64_t n_tokens = 0;  // covered from position 0
-  std::vector<std::byte> bytes;
+  Bytes bytes;
 };
 
 // A position the prefix cache can resume at; key and parent as a kCheckpoint ParkedObject's.
@@ -26,6 +31,28 @@ struct CachedCheckpoint {
   PrefixKey key{};
   PrefixKey parent{};
   int64_t n_tokens = 0;
+};
+
+// What resumes at a position, beside the full blocks before it.
+struct FoundPrefix {
+  CachedCheckpoint at;
+  PrefixKey root{};
+  std::vector<PrefixKey> blocks;  // keys of the full blocks before it
+  Bytes state;
+  Bytes tail;  // null when the position ends a block
+};
+
+// Takes blocks that the engine copies out. Called on the engine thread: must not block.
+class BlockSink {
+ public:
+  virtual ~BlockSink() = default;
+  // How many more blocks it has room for. Whoever makes room where there was none posts Wake. Below 0: nothing more is
+  // wanted, and nothing more comes, OnEnd neither.
+  virtual int64_t n_room() = 0;
+  virtual void OnBlock(ParkedObject block) = 0;
+  // OK after the last block. NOT_FOUND: the next one is not held any more. UNAVAILABLE: the engine has ended.
+  // RESOURCE_EXHAUSTED: too many exports at once.
+  virtual void OnEnd(const absl::Status& status) = 0;
 };
 
 }  // namespace longshelf::engine

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -19,24 +20,29 @@ struct Submit {
 struct Cancel {
   uint64_t id = 0;
 };
-// How many leading tokens of `tokens` could be resumed locally right now; at most tokens.size() - 1, as the last token
-// is always computed.
-struct ProbePrefix {
+// The longest position at or before tokens.size() that can be resumed locally right now; NOT_FOUND when there is none.
+struct FindPrefix {
   std::vector<uint32_t> tokens;
   std::string namespace_salt;
-  std::function<void(int64_t n_tokens)> reply;
+  std::function<void(absl::StatusOr<FoundPrefix>)> reply;
   std::vector<PrefixKey> prefix_keys = {};  // as SequenceRequest's
 };
-// Copies out everything that resumes at the longest checkpoint at or before tokens.size(); replies with NOT_FOUND when
-// the prefix is no longer held.
-struct ExportPrefix {
-  std::vector<uint32_t> tokens;
-  std::string namespace_salt;
-  std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply;
-  std::vector<PrefixKey> prefix_keys = {};  // as SequenceRequest's
+// A checkpoint by its name, without the keys of blocks; NOT_FOUND when it is not held any more.
+struct FindCheckpoint {
+  PrefixKey key{};
+  std::function<void(absl::StatusOr<FoundPrefix>)> reply;
 };
+// Copies out full blocks, `keys` from `first` on, as fast as the sink has room.
+struct ExportBlocks {
+  PrefixKey root{};
+  std::vector<PrefixKey> keys;  // of one chain, from its first block
+  size_t first = 0;
+  std::shared_ptr<BlockSink> sink;
+};
+// A feed has something, or a sink has room again.
+struct Wake {};
 // Admit nothing more: what waits gets Failed(UNAVAILABLE), what runs finishes.
 struct DrainRequest {};
-using EngineMessage = std::variant<Submit, Cancel, ProbePrefix, ExportPrefix, DrainRequest>;
+using EngineMessage = std::variant<Submit, Cancel, FindPrefix, FindCheckpoint, ExportBlocks, Wake, DrainRequest>;
 
 }  // namespace longshelf::engine

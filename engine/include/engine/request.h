@@ -7,22 +7,11 @@
 #include <vector>
 
 #include "engine/events.h"
+#include "engine/prefix_feed.h"
 #include "engine/prefix_key.h"
 #include "engine/sampling.h"
 
 namespace longshelf::engine {
-
-// KV that came from elsewhere, verified by whoever fetched it. Blocks [first_block, first_block + blocks.size()) of
-// prompt + committed, and the state at n_tokens. A partly filled last block (tail) is the last element when n_tokens is
-// not a multiple of the block size. Blocks before first_block must be held locally (ProbePrefix said so); one that does
-// not fit (sizes, n_tokens beyond the last token but one, local blocks evicted meanwhile) is not used: the sequence is
-// computed instead and Started says why.
-struct RestoredPrefix {
-  int64_t n_tokens = 0;
-  int64_t first_block = 0;
-  std::vector<std::vector<std::byte>> blocks;
-  std::vector<std::byte> state;
-};
 
 // A share of the machine, not precedence: kDefault weighs 4 times kFlex, kPriority 4 times kDefault, and none starves.
 enum class ServiceTier : uint8_t { kFlex, kDefault, kPriority };
@@ -45,8 +34,12 @@ struct SequenceRequest {
   std::vector<PrefixKey> prefix_keys;
   bool return_logits = false;
   bool no_cache_read = false;
-  std::unique_ptr<RestoredPrefix> restored;  // null: only the local cache is used
-  std::string store_miss_reason;             // why restored is null or short; reported in Started
+  // Null: only the local cache is used. Taken when it leads further than that; what does not fit (sizes, positions) is
+  // refused and computed, and Started says so.
+  std::shared_ptr<PrefixFeed> feed;
+  std::string store_miss_reason;  // why there is no feed or it is short; reported in Started
+  // Others elsewhere share so many leading tokens (a multiple of the block size): worth a checkpoint. 0: not known.
+  int64_t n_shared_elsewhere = 0;
   std::shared_ptr<EventSink> sink;
 };
 

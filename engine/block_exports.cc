@@ -1,0 +1,88 @@
+#include "block_exports.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace longshelf::engine {
+
+BlockExports::BlockExports(const PrefixCache& cache, size_t block_bytes)
+    : cache_(cache), n_blocks_per_step_(std::max<size_t>(1, kBytesPerStep / std::max<size_t>(1, block_bytes))) {}
+
+void BlockExports::Start(ExportBlocks request) {
+  if (jobs_.size() >= kJobsMax) {
+    request.sink->OnEnd(absl::ResourceExhaustedError(absl::StrCat("already ", kJobsMax, " exports; try again later")));
+    return;
+  }
+  const size_t first = request.first;
+  if (first >= request.keys.size()) {
+    request.sink->OnEnd(absl::OkStatus());
+    return;
+  }
+  jobs_.push_back({.request = std::move(request), .next = first, .n_in_step = 0, .end = {}});
+}
+
+void BlockExports::AddExports(StepWork& work) {
+  first_export_ = work.plan.export_blocks.size();
+  size_t n_left = n_blocks_per_step_;
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const int64_t n_room = job->request.sink->n_room();
+    if (n_room < 0) {
+      job = jobs_.erase(job);
+      continue;
+    }
+    Plan(*job, std::min(n_left, static_cast<size_t>(n_room)), work);
+    n_left -= job->n_in_step;
+    if (job->n_in_step == 0 && !job->end.ok()) {
+      job->request.sink->OnEnd(job->end);
+      job = jobs_.erase(job);
+    } else {
+      ++job;
+    }
+  }
+}
+
+void BlockExports::Plan(Job& job, size_t n_max, StepWork& work) {
+  const size_t n = std::min(n_max, job.request.keys.size() - job.next);
+  for (; job.n_in_step < n; ++job.n_in_step) {
+    const PrefixKey& key = job.request.keys[job.next + job.n_in_step];
+    const auto held = cache_.FindBlock(key);
+    if (!held.has_value()) {
+      job.end = absl::NotFoundError("the prefix was evicted while it was copied out");
+      return;
+    }
+    work.plan.export_blocks.push_back({static_cast<uint16_t>(held->shard), held->block, kBlockTokens});
+  }
+}
+
+void BlockExports::Commit(StepResult& result) {
+  size_t at = first_export_;
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const auto& keys = job->request.keys;
+    for (size_t n = std::exchange(job->n_in_step, 0); n > 0; --n, ++job->next) {
+      const auto number = static_cast<int64_t>(job->next);
+      job->request.sink->OnBlock(
+          {.kind = ParkedObject::Kind::kBlock,
+           .key = keys[job->next],
+           .parent = number == 0 ? job->request.root : keys[job->next - 1],
+           .n_tokens = (number + 1) * kBlockTokens,
+           .bytes = std::make_shared<const std::vector<std::byte>>(std::move(result.blocks[at++]))});
+    }
+    if (job->next < keys.size()) {
+      ++job;
+      continue;
+    }
+    job->request.sink->OnEnd(absl::OkStatus());
+    job = jobs_.erase(job);
+  }
+}
+
+void BlockExports::FailAll(const absl::Status& status) {
+  for (Job& job : jobs_) job.request.sink->OnEnd(status);
+  jobs_.clear();
+}
+
+}  // namespace longshelf::engine

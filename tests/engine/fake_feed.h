@@ -1,0 +1,69 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "engine/cache_objects.h"
+#include "engine/prefix_feed.h"
+
+namespace longshelf::engine {
+
+// A feed that has everything, made of what an engine exported. Knobs make it slow, short or wrong.
+class FakeFeed final : public PrefixFeed {
+ public:
+  explicit FakeFeed(const std::vector<ParkedObject>& objects) {
+    for (const ParkedObject& object : objects) {
+      if (object.kind == ParkedObject::Kind::kBlock) blocks.push_back(*object.bytes);
+      if (object.kind == ParkedObject::Kind::kTail) end.tail = *object.bytes;
+      if (object.kind == ParkedObject::Kind::kCheckpoint) {
+        n_hoped = end.n_tokens = object.n_tokens;
+        end.state = *object.bytes;
+      }
+    }
+  }
+
+  int64_t n_tokens() const override { return n_hoped; }
+  void Begin(int64_t n_blocks) override {
+    ++n_begun;
+    is_stopped = false;
+    first_blocks.push_back(n_blocks);
+    next_ = n_blocks;
+  }
+  Arrived Take(int64_t n_blocks_max) override {
+    ++n_takes;
+    if (on_take) on_take();
+    Arrived out;
+    const auto n_have = std::min<int64_t>(static_cast<int64_t>(blocks.size()), n_arrived.load());
+    for (; next_ < n_have && n_blocks_max > 0; ++next_, --n_blocks_max) {
+      out.blocks.push_back(blocks[static_cast<size_t>(next_)]);
+    }
+    if (out.blocks.empty() && next_ >= static_cast<int64_t>(blocks.size())) out.end = end;
+    if (out.blocks.empty() && breaks_at.has_value() && next_ >= *breaks_at) {
+      out.end = End{.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "store_timeout"};
+    }
+    return out;
+  }
+  void Stop() override { is_stopped = true; }
+
+  std::vector<std::vector<std::byte>> blocks;
+  End end;
+  int64_t n_hoped = 0;
+  std::atomic<int64_t> n_arrived = std::numeric_limits<int64_t>::max();  // blocks; others may add
+  std::optional<int64_t> breaks_at;                         // block
+  std::function<void()> on_take;
+  int n_begun = 0;
+  int n_takes = 0;
+  bool is_stopped = false;
+  std::vector<int64_t> first_blocks;
+
+ private:
+  int64_t next_ = 0;
+};
+
+}  // namespace longshelf::engine
