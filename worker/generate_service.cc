@@ -78,13 +78,12 @@ void GenerateStream::Submit(RestoreOutcome outcome) {
     if (peer_gone_ || finish_started_) return;
     request_.id = id_;
     request_.sink = shared_from_this();
-    request_.restored = std::move(outcome.restored);
+    request_.feed = std::move(outcome.feed);
+    request_.n_shared_elsewhere = outcome.n_shared;
     request_.store_miss_reason = std::move(outcome.miss_reason);
-    lease_ = std::move(outcome.lease);
     engine::EngineMessage message = engine::Submit{std::move(request_)};
     submitted_ = core_.engine_inbox.Post(std::move(message));
     if (!submitted_) {
-      lease_ = nullptr;
       refused = core_.engine_inbox.closed()
                     ? absl::UnavailableError("this worker is shutting down; use another one")
                     : absl::ResourceExhaustedError("the engine's inbox is full; try again later");
@@ -139,7 +138,6 @@ void GenerateStream::OnEvent(engine::SequenceEvent event) {
   bool post = false;
   {
     std::lock_guard lock(mutex_);
-    lease_ = nullptr;
     std::optional<engine::Finished> finished;
     if (const auto* end = std::get_if<engine::Finished>(&event)) finished = *end;
     const auto* failed = std::get_if<engine::Failed>(&event);

@@ -62,7 +62,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
 
   std::mutex mutex_;
   engine::SequenceRequest request_;  // until it is submitted
-  std::shared_ptr<void> lease_;      // of restored bytes, until the engine has them
   std::deque<engine::SequenceEvent> buffer_;
   size_t buffered_bytes_ = 0;
   v1::WorkerGenerateEvent writing_;

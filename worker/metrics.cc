@@ -64,8 +64,7 @@ struct WorkerMetrics::Impl {
         misses(m, "longshelf_worker_cache_misses_total", "Sequences whose prompt was not wholly reused, by reason.",
                "reason",
                {"cold", "diverged", "evicted", "no_checkpoint", "digest_mismatch", "missing", "bad_size", "no_tail",
-                "store_unreachable", "store_timeout", "store_busy", "restore_memory", "disabled", "restore_refused",
-                "cancelled"}),
+                "store_unreachable", "store_timeout", "slower_than_computing", "disabled", "restore_refused"}),
         ttft(m.AddHistogram("longshelf_worker_time_to_first_token_seconds",
                             "From accepting a stream to its first token.", Metrics::SecondsBounds())),
         inter_token(m.AddHistogram("longshelf_worker_inter_token_seconds", "Between two tokens of a stream.",
@@ -78,7 +77,7 @@ struct WorkerMetrics::Impl {
         restore_failures(m, "longshelf_worker_restore_failures_total",
                          "Stored prefixes that were refused or not fetched, by reason.", "reason",
                          {"digest_mismatch", "missing", "bad_size", "no_tail", "store_unreachable", "store_timeout",
-                          "store_busy", "restore_memory", "cancelled"}),
+                          "slower_than_computing"}),
         restores(m.AddCounter("longshelf_worker_restores_total", "Prefixes fetched from the KV store.")),
         restored_tokens(m.AddCounter("longshelf_worker_restored_tokens_total", "Tokens of fetched prefixes.")),
         restored_bytes(m.AddCounter("longshelf_worker_restored_bytes_total", "Bytes of fetched prefixes.")),
@@ -93,6 +92,8 @@ struct WorkerMetrics::Impl {
         digest_conflicts(m.AddCounter("longshelf_worker_digest_conflicts_total",
                                       "Objects the store already held with other bytes.")),
         parks(m, "longshelf_worker_parks_total", "Park calls, by outcome.", "result", {"ok", "not_found", "failed"}),
+        healed(m.AddCounter("longshelf_worker_healed_blocks_total",
+                            "Blocks of sessions that the KV store had lost and was given again.")),
         store_up(m.AddGauge("longshelf_worker_store_up", "1 while the KV store answers.")) {}
 
   Gauge &running, &waiting, &tokens_queued, &blocks_total, &blocks_used;
@@ -116,6 +117,7 @@ struct WorkerMetrics::Impl {
   LabelledCounter offloads;
   Counter &offload_bytes, &digest_conflicts;
   LabelledCounter parks;
+  Counter& healed;
   Gauge& store_up;
 };
 
@@ -187,6 +189,7 @@ void WorkerMetrics::OffloadDone(std::string_view result, uint64_t n_bytes) {
 }
 void WorkerMetrics::DigestConflict() { impl_->digest_conflicts.Increment(); }
 void WorkerMetrics::ParkDone(std::string_view result) { impl_->parks.Add(result); }
+void WorkerMetrics::Healed(uint64_t n_blocks) { impl_->healed.Increment(static_cast<double>(n_blocks)); }
 void WorkerMetrics::SetStoreUp(bool up) { impl_->store_up.Set(up ? 1 : 0); }
 
 absl::StatusOr<engine::StepResult> MeteredStepRunner::Run(const engine::StepPlan& plan) {

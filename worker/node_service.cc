@@ -74,10 +74,11 @@ namespace {
 
 KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model) {
   KvBridgeOptions options;
-  options.restore_memory_bytes = config.restore_memory_bytes;
   options.fingerprint = model.fingerprint;
   options.block_bytes = model.block_bytes;
   options.state_bytes = model.state_export_bytes;
+  options.state_bytes_max = model.state_export_bytes_max;
+  options.memory_bytes = config.store_memory_bytes;
   return options;
 }
 
@@ -89,6 +90,14 @@ absl::Status CheckEdgeConfig(const ShardConfig& config) {
   return ConnectStore(config).status();  // does not connect yet
 }
 
+absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model) {
+  const uint64_t n_min = BridgeOptions(config, model).MemoryMin();
+  if (config.kvstores.empty() || config.store_memory_bytes >= n_min) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("--store-memory is ", config.store_memory_bytes,
+                                                 " bytes; this model needs at least ", n_min,
+                                                 " for a state and a few blocks in each direction"));
+}
+
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
   NodeModel out;
   out.fingerprint = model.fingerprint();
@@ -98,6 +107,7 @@ NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
   out.eos_token_id = model.config().eos_token_id;
   out.n_context_max = n_context_max;
   out.block_bytes = model.layout().block_bytes();
+  out.state_export_bytes_max = model.layout().StateExportBytesMax();
   out.state_export_bytes = [&model](int64_t n_tokens) { return model.layout().StateExportBytes(n_tokens); };
   return out;
 }
@@ -105,6 +115,7 @@ NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
 void WorkerNode::Observer::OnLoad(const engine::Load& load) {
   node_.hub_.OnLoad(load);
   node_.metrics_.SetLoad(load);
+  if (node_.bridge_ != nullptr) node_.bridge_->SetPrefillSpeed(load.prefill);
 }
 
 void WorkerNode::Observer::OnCheckpointsChanged(std::vector<engine::CachedCheckpoint> gained,
@@ -112,14 +123,19 @@ void WorkerNode::Observer::OnCheckpointsChanged(std::vector<engine::CachedCheckp
   node_.hub_.OnCheckpointsChanged(gained, lost);
 }
 
-void WorkerNode::Observer::OnCacheObjects(std::string_view namespace_id, std::vector<engine::ParkedObject> objects) {
-  if (node_.bridge_ != nullptr) node_.bridge_->Offload(namespace_id, std::move(objects));
+void WorkerNode::Observer::OnCacheObjects(const engine::CacheChain& chain, std::vector<engine::ParkedObject> objects) {
+  if (node_.bridge_ != nullptr) node_.bridge_->Offload(chain, std::move(objects));
+}
+
+void WorkerNode::Observer::OnCheckpointsDropped(const engine::CacheChain&, std::vector<engine::PrefixKey> keys) {
+  if (node_.bridge_ != nullptr) node_.bridge_->DropCheckpoints(std::move(keys));
 }
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,
                                                                std::vector<int64_t> shard_pids, Clock& clock,
                                                                Metrics& metrics, engine::StepRunner& runner) {
   RETURN_IF_ERROR(CheckEdgeConfig(config));
+  RETURN_IF_ERROR(CheckStoreMemory(config, model));
   if (!proto::IsLoopback(config.listen) && config.token.empty()) {
     spdlog::warn("--insecure-internal: {} accepts anybody who can reach it", config.listen);
   }
@@ -150,7 +166,9 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       bridge_(store_ == nullptr
                   ? nullptr
                   : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_, inbox_, metrics_)),
-      service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {}
+      service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {
+  if (bridge_ != nullptr) bridge_thread_ = std::thread([this] { bridge_->Run(); });
+}
 
 WorkerNode::~WorkerNode() { Shutdown(absl::ZeroDuration()); }
 
@@ -178,6 +196,10 @@ void WorkerNode::Shutdown(absl::Duration grace) {
   inbox_.Close();
   if (server_ != nullptr) server_->Shutdown(grace);
   server_.reset();
+  if (bridge_thread_.joinable()) {
+    bridge_->Stop();
+    bridge_thread_.join();
+  }
   bridge_.reset();
 }
 

@@ -280,6 +280,7 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.kv_blocks = static_cast<uint64_t>(n_blocks) * layout.block_bytes();
   need.states = uint64_t{config_.n_sequences_max} * layout.state_bytes();
   need.checkpoints = config_.checkpoint_memory_bytes;
+  need.store_buffers = config_.kvstores.empty() ? 0 : config_.store_memory_bytes;
   need.weights_copied = config_.weights == "huge";
   // For all shards, by one of them, before any of them allocates.
   if (rank_ > 0) return absl::OkStatus();

@@ -44,17 +44,16 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
   spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",
                 {uint64_t{1} << 20, uint64_t{1} << 44});
-  spec.Add(&config->checkpoint_interval_tokens, "checkpoint-interval", "tokens between resumable positions",
+  spec.Add(&config->checkpoint_interval_tokens, "checkpoint-interval", "tokens between resumable positions inside a long prompt or answer",
            {256, int64_t{1} << 24});
   spec.AddBytes(&config->checkpoint_memory_bytes, "checkpoint-memory", "memory for checkpoints of the prefix cache",
                 {0, uint64_t{1} << 44});
 
   spec.Group("KV store");
   spec.Add(&config->kvstores, "kvstore", "addresses of KV store nodes; none: only this worker's own cache");
-
-  spec.AddBytes(&config->restore_memory_bytes, "restore-memory",
-                "memory for what is fetched from the KV store and not yet taken over; longer prefixes are computed",
-                {uint64_t{1} << 20, uint64_t{1} << 44});
+  spec.AddBytes(&config->store_memory_bytes, "store-memory",
+                "memory for what is on its way from and to the KV store: restores, parks and offloads together",
+                {uint64_t{1} << 16, uint64_t{1} << 44});
 
   spec.Group("Shard group");
   spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});

@@ -135,6 +135,13 @@ size_t KvLayout::StateExportBytes(int64_t n_tokens) const {
   return total;
 }
 
+size_t KvLayout::StateExportBytesMax() const {
+  // Behind the first window only the open rows of the compressors come and go, with a block at the longest.
+  size_t most = 0;
+  for (int64_t n = 0; n < kBlockTokens; ++n) most = std::max(most, StateExportBytes(config_.window + kBlockTokens + n));
+  return most;
+}
+
 void KvLayout::ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const {
   std::byte* to = out.data();
   VisitLive(n_tokens, [&](size_t offset, size_t bytes) {

@@ -32,7 +32,7 @@ class WorkerMetrics {
   void AuthRefused();
   void SetSubscribers(size_t n, uint64_t n_resyncs);
 
-  // reason: see RestoreFailure in kv_bridge.cc, e.g. "digest_mismatch", "missing", "bad_size", "store_unreachable".
+  // reason: see ReasonOf in bridge_core.cc, e.g. "digest_mismatch", "missing", "bad_size", "store_unreachable".
   void RestoreFailed(std::string_view reason);
   void RestoreDone(absl::Duration took, int64_t n_tokens, uint64_t n_bytes);
   void SetOffloadQueue(size_t n_objects, uint64_t n_bytes);
@@ -43,6 +43,8 @@ class WorkerMetrics {
   void DigestConflict();
   // result: "ok", "not_found", "failed".
   void ParkDone(std::string_view result);
+  // Blocks the store had lost and was given again.
+  void Healed(uint64_t n_blocks);
   void SetStoreUp(bool up);
 
  private:

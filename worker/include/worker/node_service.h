@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,7 +16,7 @@
 #include "engine/engine.h"
 #include "engine/model/model.h"
 #include "engine/observer.h"
-#include "worker/kv_bridge.h"
+#include "worker/bridge/kv_bridge.h"
 #include "worker/prefix_hasher.h"
 #include "worker/shard_config.h"
 #include "worker/worker_service.h"
@@ -32,6 +33,7 @@ struct NodeModel {
   int64_t n_context_max = 0;
   uint64_t block_bytes = 0;
   std::function<uint64_t(int64_t n_tokens)> state_export_bytes;
+  uint64_t state_export_bytes_max = 0;
 };
 // `model` must outlive what is returned.
 NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max);
@@ -42,6 +44,8 @@ engine::EngineConfig EngineConfigOf(const ShardConfig& config, const NodeModel& 
 // What can be known to be wrong before a model is loaded. FAILED_PRECONDITION: the listen rule forbids config.listen.
 // INVALID_ARGUMENT: a token or a store address that cannot be one.
 absl::Status CheckEdgeConfig(const ShardConfig& config);
+// INVALID_ARGUMENT: --store-memory cannot hold what one transfer needs of this model.
+absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model);
 
 // One worker put together: engine, KV bridge and gRPC edge around a step runner. Created and run on the engine thread;
 // the rest may be called from anywhere.
@@ -81,7 +85,8 @@ class WorkerNode {
     void OnLoad(const engine::Load& load) override;
     void OnCheckpointsChanged(std::vector<engine::CachedCheckpoint> gained,
                               std::vector<engine::PrefixKey> lost) override;
-    void OnCacheObjects(std::string_view namespace_id, std::vector<engine::ParkedObject> objects) override;
+    void OnCacheObjects(const engine::CacheChain& chain, std::vector<engine::ParkedObject> objects) override;
+    void OnCheckpointsDropped(const engine::CacheChain& chain, std::vector<engine::PrefixKey> keys) override;
 
    private:
     WorkerNode& node_;
@@ -96,6 +101,7 @@ class WorkerNode {
   engine::Engine engine_;
   const std::unique_ptr<kvstore::Client> store_;  // null: no KV store
   std::unique_ptr<KvBridge> bridge_;              // null: no KV store
+  std::thread bridge_thread_;                     // turns it
   WorkerService service_;
   std::unique_ptr<WorkerServer> server_;
 };

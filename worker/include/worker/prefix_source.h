@@ -20,15 +20,14 @@ struct RestoreRequest {
   std::vector<uint32_t> tokens;  // prompt and committed tokens
   std::string namespace_salt;
   std::vector<engine::PrefixKey> prefix_keys;  // as SequenceRequest's: those that are missing are computed
-  // Set by the caller when the answer is no longer wanted; fetching then stops early.
+  // Set by the caller when the answer is no longer wanted.
   std::shared_ptr<const std::atomic<bool>> cancelled;
 };
 
 struct RestoreOutcome {
-  std::unique_ptr<engine::RestoredPrefix> restored;  // null: nothing beyond the local cache
-  std::string miss_reason;                           // why it is null or short; empty when nothing is missing
-  // The memory the restored bytes are charged to; drop it once the engine has imported them.
-  std::shared_ptr<void> lease;
+  std::shared_ptr<engine::PrefixFeed> feed;  // null: nothing is known beyond the local cache
+  std::string miss_reason;                   // why it is null or short; empty when nothing is known to be missing
+  int64_t n_shared = 0;                      // leading tokens whose blocks are there, with or without a checkpoint
 };
 
 struct ParkCommand {
@@ -51,7 +50,7 @@ class PrefixSource {
  public:
   virtual ~PrefixSource() = default;
   // `done` is called exactly once, on a thread of the source or before Restore returns. Never fails: a store that is
-  // down, slow or wrong gives an empty outcome with a reason.
+  // down, slow or wrong gives an empty outcome with a reason. The feed fetches when the engine has admitted the request.
   virtual void Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) = 0;
   // NOT_FOUND: the engine no longer holds the prefix. UNAVAILABLE: no store, or it did not acknowledge everything.
   // RESOURCE_EXHAUSTED: the store has no room for the promise. `done` as above.

@@ -42,12 +42,12 @@ struct ShardConfig {
   uint32_t n_sequences_max = 16;
   uint32_t n_waiting_max = 1024;
   uint64_t kv_memory_bytes = uint64_t{256} << 20;  // of each shard
-  int64_t checkpoint_interval_tokens = 256;
+  int64_t checkpoint_interval_tokens = 2048;
   uint64_t checkpoint_memory_bytes = uint64_t{64} << 20;
 
   // KV store.
-  std::vector<std::string> kvstores;                  // host:port
-  uint64_t restore_memory_bytes = uint64_t{1} << 30;  // fetched and not yet imported
+  std::vector<std::string> kvstores;                   // host:port
+  uint64_t store_memory_bytes = uint64_t{256} << 20;  // on its way from and to them
 
   // Group; all but the deadline set by longshelf-worker.
   int n_shards = 1;

@@ -89,6 +89,8 @@ class KvLayout {
   // What must be kept to continue after n_tokens, in logical (never ring) order; the same bytes whatever the history
   // of the slot. Size depends on n_tokens only. n_tokens may be lower than what was written, by n_draft_max at most.
   size_t StateExportBytes(int64_t n_tokens) const;
+  // The most of any position.
+  size_t StateExportBytesMax() const;
   void ExportState(const std::byte* slot, int64_t n_tokens, std::span<std::byte> out) const;
   // INVALID_ARGUMENT when the size is not StateExportBytes(n_tokens).
   absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const;

@@ -1,23 +1,34 @@
-#include "worker/breaker.h"
+#include "breaker.h"
 
 #include <algorithm>
 
 namespace longshelf::worker {
 
-bool Breaker::MayCall(absl::Time now) {
+bool Breaker::MayCall(absl::Time now, absl::Duration worth) {
   std::lock_guard lock(mutex_);
-  if (pause_ == absl::ZeroDuration()) return true;
-  if (now < open_until_) return false;
-  // Half open: this caller tries; the others wait one more pause for its report.
-  open_until_ = now + pause_;
+  if (pause_ != absl::ZeroDuration()) {
+    if (now < open_until_) return false;
+    // Half open: this caller tries; the others wait one more pause for its report.
+    open_until_ = now + pause_;
+    return true;
+  }
+  if (latency_ <= worth) return true;
+  if (now < try_again_) return false;
+  try_again_ = now + options_.first_pause;
   return true;
 }
 
-void Breaker::Succeeded() {
+void Breaker::Answered(absl::Duration took) {
   std::lock_guard lock(mutex_);
   n_failed_ = 0;
   pause_ = absl::ZeroDuration();
   open_until_ = absl::InfinitePast();
+  latency_ = took >= latency_ ? took : (latency_ + took) / 2;
+}
+
+void Breaker::TooSlow(absl::Duration waited) {
+  std::lock_guard lock(mutex_);
+  latency_ = std::max(latency_, 2 * waited);
 }
 
 void Breaker::Failed(absl::Time now) {

@@ -1,0 +1,108 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/mailbox.h"
+#include "common/metrics.h"
+#include "engine/messages.h"
+#include "fake_store.h"
+#include "worker/bridge/kv_bridge.h"
+#include "worker/metrics.h"
+
+namespace longshelf::worker {
+
+// Answers the bridge as an engine would that holds what the test gave it, when the test says Run().
+class FakeEngine {
+ public:
+  explicit FakeEngine(Mailbox<engine::EngineMessage>& inbox) : inbox_(inbox) {}
+
+  void Hold(const std::vector<engine::ParkedObject>& objects);
+  // True when there was anything to do.
+  bool Run();
+
+  std::map<engine::PrefixKey, engine::ParkedObject> blocks;
+  std::map<engine::PrefixKey, engine::FoundPrefix> checkpoints;
+  // What FindPrefix answers.
+  absl::StatusOr<engine::FoundPrefix> found = absl::NotFoundError("not held");
+  int64_t n_blocks_sent = 0;
+  bool is_asleep = false;  // answers nothing
+
+ private:
+  bool Export(engine::ExportBlocks& job);  // true when something was sent or it ended
+
+  Mailbox<engine::EngineMessage>& inbox_;
+  std::deque<engine::EngineMessage> waiting_;
+  std::deque<engine::ExportBlocks> exports_;
+};
+
+// A bridge, a store and an engine, all turned by the test, on a clock of its own.
+class BridgeHarness : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kBlockBytes = 640;
+  static uint64_t StateBytes(int64_t n_tokens) { return 100 + static_cast<uint64_t>(n_tokens % 128); }
+
+  BridgeHarness();
+  void Start() { bridge_ = std::make_unique<KvBridge>(options_, clock_, store_, inbox_, worker_metrics_); }
+  void TearDown() override;
+
+  // Lets everything go on that can without time passing.
+  void Settle();
+  // In steps of 10 ms.
+  void Pass(absl::Duration time);
+
+  static std::vector<uint32_t> Tokens(size_t n, uint32_t seed = 0);
+  static std::vector<std::byte> Filled(uint64_t n_bytes, uint64_t seed);
+  // What a worker that computed these tokens has: all full blocks, and state (and tail) at each of `checkpoints`.
+  std::vector<engine::ParkedObject> Objects(const std::vector<uint32_t>& tokens,
+                                            const std::vector<int64_t>& checkpoints) const;
+  engine::FoundPrefix FoundAt(const std::vector<uint32_t>& tokens, int64_t n_tokens) const;
+  kvstore::ObjectKey KeyOf(const std::vector<uint32_t>& tokens, int64_t n, kvstore::ObjectKind kind) const;
+  // As the engine does it: blocks one by one, then each checkpoint.
+  void Offload(const std::vector<uint32_t>& tokens, const std::vector<int64_t>& checkpoints);
+  // Straight into the store.
+  void Put(const std::vector<engine::ParkedObject>& objects);
+  void Spoil(const kvstore::ObjectKey& key);                // a bit flips
+  void Remove(const kvstore::ObjectKey& key) { store_.store().Drop(std::vector{key}); }
+  void Resize(const kvstore::ObjectKey& key);               // the same name with a byte more
+  bool IsStored(const kvstore::ObjectKey& key) { return store_.Read(key, options_.fingerprint) != nullptr; }
+
+  // One request, from the lookup on; the test is its engine.
+  struct Request {
+    std::optional<RestoreOutcome> outcome;
+    std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
+    std::vector<std::vector<std::byte>> blocks;
+    std::optional<engine::PrefixFeed::End> end;
+  };
+  std::shared_ptr<Request> Ask(const std::vector<uint32_t>& tokens);
+  // Admits it: takes at most n_blocks at a time whenever something may have come, until it has ended or time is up.
+  void Take(Request& request, int64_t n_blocks_held = 0, int64_t n_blocks = 100,
+            absl::Duration patience = absl::Seconds(30));
+  std::shared_ptr<Request> Restore(const std::vector<uint32_t>& tokens, int64_t n_blocks_held = 0);
+
+  std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> AskToPark(const std::vector<uint32_t>& tokens);
+  absl::StatusOr<ParkOutcome> Park(const std::vector<uint32_t>& tokens);
+
+  // Whether /metrics has such a line.
+  bool Shows(const std::string& line) { return metrics_.Serialize().find("\n" + line + "\n") != std::string::npos; }
+
+  ManualClock clock_;
+  Metrics metrics_{"bridge_test"};
+  WorkerMetrics worker_metrics_{metrics_};
+  Mailbox<engine::EngineMessage> inbox_{100};
+  FakeStore store_{clock_};
+  FakeEngine engine_{inbox_};
+  KvBridgeOptions options_;
+  std::string salt_ = std::string(32, 's');
+  std::unique_ptr<KvBridge> bridge_;
+};
+
+}  // namespace longshelf::worker

@@ -1,0 +1,326 @@
+// The way in: lookups and restores, against a store that keeps all its promises but can be slow, down or damaged.
+
+#include <functional>
+
+#include "bridge_harness.h"
+
+namespace longshelf::worker {
+namespace {
+
+using kvstore::ObjectKey;
+using kvstore::ObjectKind;
+
+class RestoreTest : public BridgeHarness {
+ protected:
+  // What computing costs: 1 ms a token.
+  void SetPrefillSpeed() { bridge_->SetPrefillSpeed({.seconds_per_token = 0.001, .per_position = 0.0}); }
+};
+
+TEST_F(RestoreTest, BringsTheDeepestCheckpointOfTheSameTokens) {
+  Start();
+  const auto tokens = Tokens(700);
+  Put(Objects(tokens, {256, 600, 650}));
+  const auto request = Restore(tokens);
+  ASSERT_TRUE(request->end.has_value()) << request->outcome->miss_reason;
+  EXPECT_EQ(request->outcome->feed->n_tokens(), 650);
+  EXPECT_EQ(request->outcome->n_shared, 512);
+  EXPECT_EQ(request->end->n_tokens, 650);
+  ASSERT_EQ(request->blocks.size(), 2U);
+  EXPECT_EQ(request->blocks[0], Filled(kBlockBytes, 256));
+  EXPECT_EQ(request->blocks[1], Filled(kBlockBytes, 512));
+  EXPECT_EQ(request->end->tail, Filled(kBlockBytes, 1000 + 650 % 256));
+  EXPECT_EQ(request->end->state, Filled(StateBytes(650), 650));
+  EXPECT_EQ(store_.n_gets, 1);
+}
+
+TEST_F(RestoreTest, ShortAndAlignedPrefixes) {
+  Start();
+  for (const int64_t n : {1, 3, 255, 256, 257, 512}) {
+    const auto tokens = Tokens(static_cast<size_t>(n) + 1, static_cast<uint32_t>(100'000 * n));
+    Put(Objects(tokens, {n}));
+    const auto request = Restore(tokens);
+    ASSERT_TRUE(request->end.has_value()) << n << " " << request->outcome->miss_reason;
+    EXPECT_EQ(request->end->n_tokens, n);
+    EXPECT_EQ(request->blocks.size(), static_cast<size_t>(n / 256));
+    EXPECT_EQ(request->end->tail.empty(), n % 256 == 0);
+    EXPECT_EQ(request->end->miss_reason, "");
+  }
+}
+
+TEST_F(RestoreTest, NeverTheLastTokenWhoseLogitsAreWanted) {
+  Start();
+  const auto tokens = Tokens(300);
+  Put(Objects(tokens, {256, 300}));
+  EXPECT_EQ(Restore(tokens)->end->n_tokens, 256);
+}
+
+TEST_F(RestoreTest, OnlyTheBlocksTheEngineDoesNotHold) {
+  Start();
+  const auto tokens = Tokens(1000);
+  Put(Objects(tokens, {768}));
+  const auto request = Restore(tokens, /*n_blocks_held=*/2);
+  EXPECT_EQ(request->end->n_tokens, 768);
+  ASSERT_EQ(request->blocks.size(), 1U);
+  EXPECT_EQ(request->blocks[0], Filled(kBlockBytes, 768));
+  EXPECT_EQ(Restore(tokens, 3)->end->n_tokens, 0) << "the engine holds as much";
+  EXPECT_EQ(store_.n_gets, 1);
+}
+
+TEST_F(RestoreTest, NothingIsFetchedBeforeTheEngineAsksAndAllAgainWhenItBeginsAnew) {
+  Start();
+  const auto tokens = Tokens(1000);
+  Put(Objects(tokens, {768}));
+  const auto request = Ask(tokens);
+  Pass(absl::Seconds(60));
+  EXPECT_EQ(store_.n_gets, 0);
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+  engine::PrefixFeed& feed = *request->outcome->feed;
+  feed.Begin(0);
+  Settle();
+  EXPECT_GT(bridge_->n_bytes_used(), 0U);
+  EXPECT_EQ(feed.Take(1).blocks.size(), 1U);
+  feed.Stop();  // preempted
+  Settle();
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+  Take(*request, /*n_blocks_held=*/1);
+  EXPECT_EQ(request->end->n_tokens, 768);
+  EXPECT_EQ(request->blocks.size(), 2U);
+}
+
+TEST_F(RestoreTest, NotACheckpointOfOtherTokensOrOfAnotherNamespace) {
+  Start();
+  auto tokens = Tokens(400);
+  Put(Objects(tokens, {300}));
+  tokens[299] = 7;
+  EXPECT_EQ(Restore(tokens)->outcome->feed, nullptr);
+  tokens = Tokens(400);
+  salt_ = std::string(32, 'x');
+  EXPECT_EQ(Restore(tokens)->outcome->feed, nullptr);
+  salt_ = std::string(32, 's');
+  EXPECT_EQ(Restore(tokens)->end->n_tokens, 300);
+}
+
+TEST_F(RestoreTest, ASystemPromptSharedByAHundredChatsIsFound) {
+  Start();
+  const auto prompt = Tokens(768);
+  Put(Objects(prompt, {768}));
+  for (uint32_t chat = 0; chat < 100; ++chat) {
+    auto tokens = prompt;
+    for (uint32_t i = 0; i < 100; ++i) tokens.push_back(100'000 + 1000 * chat + i);
+    Put(Objects(tokens, {868}));
+  }
+  auto tokens = prompt;
+  for (uint32_t i = 0; i < 197; ++i) tokens.push_back(7);
+  EXPECT_EQ(Restore(tokens)->end->n_tokens, 768);
+}
+
+TEST_F(RestoreTest, AnyDamagedMissingOrMisSizedComponentIsRefusedAndAShallowerCheckpointTaken) {
+  struct Case {
+    std::string reason;
+    int64_t n;
+    ObjectKind kind;
+    std::function<void(const ObjectKey&)> spoil;
+    bool before_lookup = true;
+  };
+  const auto flip = [this](const ObjectKey& key) { Spoil(key); };
+  const auto remove = [this](const ObjectKey& key) { Remove(key); };
+  const auto resize = [this](const ObjectKey& key) { Resize(key); };
+  const std::vector<Case> cases = {
+      {"digest_mismatch", 600, ObjectKind::kCheckpoint, flip},
+      {"digest_mismatch", 600, ObjectKind::kTail, flip},
+      {"digest_mismatch", 512, ObjectKind::kBlock, flip},
+      {"missing", 600, ObjectKind::kCheckpoint, remove, false},
+      {"missing", 600, ObjectKind::kTail, remove, false},
+      {"missing", 512, ObjectKind::kBlock, remove, false},
+      {"no_tail", 600, ObjectKind::kTail, remove},
+      {"bad_size", 600, ObjectKind::kCheckpoint, resize},
+      {"bad_size", 600, ObjectKind::kTail, resize},
+      {"bad_size", 512, ObjectKind::kBlock, resize},
+  };
+  Start();
+  const auto tokens = Tokens(700);
+  for (const Case& c : cases) {
+    store_.Restart();
+    Put(Objects(tokens, {256, 600}));
+    const ObjectKey key = KeyOf(tokens, c.n, c.kind);
+    if (c.before_lookup) c.spoil(key);
+    const auto request = Ask(tokens);
+    Settle();
+    if (!c.before_lookup) c.spoil(key);
+    Take(*request);
+    ASSERT_TRUE(request->end.has_value()) << c.reason;
+    EXPECT_EQ(request->end->n_tokens, 256) << "the shallower checkpoint is whole";
+    EXPECT_EQ(request->end->state, Filled(StateBytes(256), 256));
+    EXPECT_EQ(request->blocks.size(), 1U);
+    const bool is_seen_in_lookup = c.reason == "no_tail" || (c.reason == "bad_size" && c.kind != ObjectKind::kBlock);
+    EXPECT_EQ(is_seen_in_lookup ? request->outcome->miss_reason : request->end->miss_reason, c.reason);
+    EXPECT_FALSE(Shows("longshelf_worker_restore_failures_total{reason=\"" + c.reason + "\"} 0"));
+  }
+}
+
+TEST_F(RestoreTest, NeverHoldsMoreThanItsLeaseHoweverLongThePrefix) {
+  options_.memory_bytes = options_.MemoryMin() + 40 * kBlockBytes;
+  Start();
+  const auto tokens = Tokens(256 * 400);
+  Put(Objects(tokens, {256 * 400 - 300}));
+  const auto request = Ask(tokens);
+  Settle();
+  request->outcome->feed->Begin(0);
+  Settle();
+  uint64_t n_used = 0;
+  for (int i = 0; i < 10000 && !request->end.has_value(); ++i) {
+    auto arrived = request->outcome->feed->Take(3);
+    n_used = std::max(n_used, bridge_->n_bytes_used());
+    for (auto& block : arrived.blocks) request->blocks.push_back(std::move(block));
+    request->end = std::move(arrived.end);
+    Settle();
+  }
+  ASSERT_TRUE(request->end.has_value());
+  EXPECT_EQ(request->end->n_tokens, 256 * 400 - 300);
+  ASSERT_EQ(request->blocks.size(), 398U);
+  for (size_t i = 0; i < request->blocks.size(); ++i) {
+    ASSERT_EQ(request->blocks[i], Filled(kBlockBytes, 256 * (i + 1))) << i;
+  }
+  EXPECT_LE(n_used, options_.memory_bytes / 4);
+  EXPECT_LE(store_.n_bytes_out_max, n_used);
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+}
+
+TEST_F(RestoreTest, WhoFindsNoMemoryWaitsForOthersToEnd) {
+  options_.memory_bytes = options_.MemoryMin();
+  Start();
+  const auto tokens = Tokens(3000);
+  Put(Objects(tokens, {2900}));
+  std::vector<std::shared_ptr<Request>> requests;
+  for (int i = 0; i < 10; ++i) requests.push_back(Ask(tokens));
+  Settle();
+  for (const auto& request : requests) request->outcome->feed->Begin(0);
+  Settle();
+  EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes);
+  size_t n_ended = 0;
+  for (int i = 0; i < 1000 && n_ended < requests.size(); ++i) {
+    n_ended = 0;
+    for (const auto& request : requests) {
+      if (!request->end.has_value()) request->end = request->outcome->feed->Take(1).end;
+      n_ended += request->end.has_value() ? 1 : 0;
+      Settle();
+      EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes);
+    }
+  }
+  for (const auto& request : requests) EXPECT_EQ(request->end->n_tokens, 2900);
+}
+
+TEST_F(RestoreTest, GoesOnWithoutAStoreThatIsDownAndSoonStopsAsking) {
+  Start();
+  store_.down = absl::UnavailableError("down");
+  for (int i = 0; i < 20; ++i) {
+    const auto request = Restore(Tokens(300));
+    EXPECT_EQ(request->outcome->feed, nullptr);
+    EXPECT_EQ(request->outcome->miss_reason, "store_unreachable");
+  }
+  EXPECT_EQ(store_.n_lookups, 2);
+  EXPECT_FALSE(bridge_->store_up());
+  EXPECT_EQ(Park(Tokens(300)).status().code(), absl::StatusCode::kNotFound) << "the engine was asked";
+}
+
+// The measured case: 40 unknown short prompts at once, each frame takes 0.9 s.
+TEST_F(RestoreTest, ASlowStoreCostsABurstOfShortPromptsNoMoreThanComputingThem) {
+  Start();
+  SetPrefillSpeed();
+  store_.latency = absl::Milliseconds(900);
+  std::vector<std::shared_ptr<Request>> requests;
+  const absl::Time begun = clock_.Now();
+  std::vector<absl::Time> answered(40, absl::InfiniteFuture());
+  for (uint32_t i = 0; i < 40; ++i) requests.push_back(Ask(Tokens(50, i * 1000)));
+  for (int step = 0; step < 300; ++step) {
+    Pass(absl::Milliseconds(10));
+    for (size_t i = 0; i < requests.size(); ++i) {
+      if (requests[i]->outcome.has_value() && answered[i] == absl::InfiniteFuture()) answered[i] = clock_.Now();
+    }
+  }
+  for (const absl::Time at : answered) EXPECT_LE(at - begun, options_.shortest_wait + absl::Milliseconds(10));
+  // Those who come later do not wait at all, but for one in a while.
+  int n_waited = 0;
+  for (uint32_t i = 0; i < 40; ++i) {
+    const auto request = Ask(Tokens(50, 100'000 + i * 1000));
+    Settle();
+    n_waited += request->outcome.has_value() ? 0 : 1;
+    Pass(absl::Milliseconds(10));
+  }
+  EXPECT_LE(n_waited, 2);
+  // To whom it is worth waiting, waits.
+  const auto tokens = Tokens(5000, 500'000);
+  store_.latency = absl::ZeroDuration();
+  Put(Objects(tokens, {4900}));
+  store_.latency = absl::Milliseconds(900);
+  const auto request = Ask(tokens);
+  Pass(absl::Seconds(1));
+  EXPECT_NE(request->outcome->feed, nullptr);
+}
+
+TEST_F(RestoreTest, AStoreThatStopsInTheMiddleCostsAtMostWhatComputingTakes) {
+  Start();
+  SetPrefillSpeed();
+  const auto tokens = Tokens(2000);
+  Put(Objects(tokens, {1900}));
+  const auto request = Ask(tokens);
+  Settle();
+  request->outcome->feed->Begin(0);
+  Settle();
+  store_.object_latency = absl::Hours(1);
+  const auto other = Ask(tokens);
+  Settle();
+  const absl::Time begun = clock_.Now();
+  Take(*other);
+  EXPECT_EQ(other->end->n_tokens, 0);
+  EXPECT_EQ(other->end->miss_reason, "store_timeout");
+  EXPECT_LE(clock_.Now() - begun, absl::Milliseconds(1920));
+  EXPECT_GE(store_.n_cancelled, 1);
+  // It is not tried again and again.
+  const auto third = Restore(tokens);
+  EXPECT_EQ(third->end->miss_reason, "slower_than_computing");
+}
+
+TEST_F(RestoreTest, WhatIsFetchedSlowerThanItIsComputedIsComputed) {
+  Start();
+  bridge_->SetPrefillSpeed({.seconds_per_token = 0.00001, .per_position = 0.0});
+  const auto tokens = Tokens(256 * 40);
+  Put(Objects(tokens, {256 * 40 - 10}));
+  store_.object_latency = absl::Milliseconds(10);
+  EXPECT_EQ(Restore(tokens)->end->miss_reason, "store_timeout");
+  EXPECT_EQ(Restore(tokens)->end->miss_reason, "slower_than_computing");
+  store_.object_latency = absl::ZeroDuration();
+  Pass(absl::Seconds(6));
+  EXPECT_EQ(Restore(tokens)->end->n_tokens, 256 * 40 - 10) << "now and then somebody looks";
+}
+
+TEST_F(RestoreTest, StopsForASequenceThatWasCancelled) {
+  Start();
+  const auto tokens = Tokens(2000);
+  Put(Objects(tokens, {1900}));
+  const auto request = Ask(tokens);
+  Settle();
+  store_.object_latency = absl::Milliseconds(100);
+  request->outcome->feed->Begin(0);
+  Pass(absl::Milliseconds(250));
+  request->outcome->feed.reset();  // the sequence is gone
+  Settle();
+  EXPECT_EQ(store_.n_cancelled, 1);
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+}
+
+TEST_F(RestoreTest, WhoeverWaitsWhenTheWorkerStopsIsAnswered) {
+  Start();
+  store_.latency = absl::Milliseconds(500);
+  const auto request = Ask(Tokens(300));
+  Settle();
+  bridge_->Stop();
+  Settle();
+  ASSERT_TRUE(request->outcome.has_value());
+  EXPECT_EQ(request->outcome->miss_reason, "store_unreachable");
+  bridge_.reset();
+  Pass(absl::Seconds(1));  // the answer comes to nobody
+}
+
+}  // namespace
+}  // namespace longshelf::worker

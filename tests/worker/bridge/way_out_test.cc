@@ -1,0 +1,263 @@
+// The way out: offloading, parking, and giving the store again what it has lost.
+
+#include <algorithm>
+
+#include "bridge_harness.h"
+
+namespace longshelf::worker {
+namespace {
+
+using kvstore::ObjectKey;
+using kvstore::ObjectKind;
+
+class WayOutTest : public BridgeHarness {
+ protected:
+  // As another worker sees it.
+  int64_t Restorable(const std::vector<uint32_t>& tokens) {
+    store_.latency = absl::ZeroDuration();
+    const auto request = Restore(tokens);
+    return request->end.has_value() ? request->end->n_tokens : 0;
+  }
+  void HoldForPark(const std::vector<uint32_t>& tokens, int64_t n) {
+    engine_.Hold(Objects(tokens, {n}));
+    engine_.found = FoundAt(tokens, n);
+  }
+};
+
+TEST_F(WayOutTest, OffloadsInTheOrderOfTheChain) {
+  Start();
+  const auto tokens = Tokens(1000);
+  Offload(tokens, {1000});
+  Settle();
+  EXPECT_EQ(store_.n_objects(), 5U);
+  ASSERT_EQ(store_.put_keys.size(), 5U);
+  for (const int64_t n : {256, 512, 768}) {
+    EXPECT_EQ(store_.put_keys[static_cast<size_t>(n / 256 - 1)], KeyOf(tokens, n, ObjectKind::kBlock));
+  }
+  EXPECT_EQ(Restorable(Tokens(1001)), 1000);
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+}
+
+TEST_F(WayOutTest, DropsAndCountsWhatTheBudgetCannotHoldAndBringsItLater) {
+  options_.memory_bytes = options_.MemoryMin();
+  Start();
+  const auto tokens = Tokens(5000);
+  store_.latency = absl::Milliseconds(100);
+  Offload(tokens, {5000});
+  Settle();
+  EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes);
+  EXPECT_FALSE(Shows("longshelf_worker_offload_dropped_total 0"));
+  Pass(absl::Seconds(10));
+  EXPECT_EQ(Restorable(Tokens(5001)), 5000) << "the end of a turn shows what is missing";
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+}
+
+TEST_F(WayOutTest, AStoreThatRestartedEmptyHasTheWholeSessionAfterTheNextTurn) {
+  options_.memory_bytes = 400 * kBlockBytes;
+  Start();
+  const auto first = Tokens(20'000);
+  Offload(first, {20'000});
+  Settle();
+  ASSERT_EQ(Restorable(Tokens(20'001)), 20'000);
+  store_.Restart();
+  // The next turn makes few new objects.
+  const auto second = Tokens(20'600);
+  const auto all = Objects(second, {20'600});
+  engine_.Hold(all);
+  bridge_->Offload({"tenant", FoundAt(second, 20'600).root, FoundAt(second, 20'600).blocks},
+                   {all.end() - 2, all.end()});
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Restorable(Tokens(20'601)), 20'600);
+  EXPECT_TRUE(Shows("longshelf_worker_healed_blocks_total 80"));
+}
+
+TEST_F(WayOutTest, AnIdleSessionIsGivenBackToAStoreThatRestartedEmpty) {
+  Start();
+  const auto tokens = Tokens(5000);
+  Offload(tokens, {5000});
+  Settle();
+  store_.Restart();
+  Pass(options_.verify_interval + absl::Seconds(1));
+  EXPECT_EQ(Restorable(Tokens(5001)), 5000);
+}
+
+TEST_F(WayOutTest, WhatCouldNotBePutWhileTheStoreWasDownIsPutWhenItIsBack) {
+  Start();
+  store_.down = absl::UnavailableError("down");
+  const auto tokens = Tokens(3000);
+  Offload(tokens, {3000});
+  Pass(absl::Seconds(5));
+  EXPECT_EQ(store_.n_objects(), 0U);
+  store_.down = absl::OkStatus();
+  Pass(absl::Minutes(1));
+  EXPECT_EQ(Restorable(Tokens(3001)), 3000);
+}
+
+TEST_F(WayOutTest, HealingHoldsFewBlocksAtATime) {
+  options_.memory_bytes = options_.MemoryMin() + 64 * kBlockBytes;
+  Start();
+  const auto tokens = Tokens(256 * 500);
+  engine_.Hold(Objects(tokens, {256 * 500 - 5}));
+  const auto found = FoundAt(tokens, 256 * 500 - 5);
+  store_.latency = absl::Milliseconds(10);
+  const auto all = Objects(tokens, {256 * 500 - 5});
+  bridge_->Offload({"tenant", found.root, found.blocks}, {all.end() - 2, all.end()});
+  uint64_t n_used = 0;
+  for (int i = 0; i < 200; ++i) {
+    Pass(absl::Milliseconds(10));
+    n_used = std::max(n_used, bridge_->n_bytes_used());
+  }
+  EXPECT_LE(n_used, options_.memory_bytes / 2);
+  Pass(absl::Seconds(20));
+  EXPECT_EQ(Restorable(tokens), 256 * 500 - 5);
+}
+
+TEST_F(WayOutTest, ASessionThatIsNotHeldAnyMoreIsForgotten) {
+  Start();
+  const auto tokens = Tokens(3000);
+  Offload(tokens, {3000});
+  Settle();
+  store_.Restart();
+  engine_.blocks.clear();
+  Pass(options_.verify_interval + absl::Seconds(1));
+  const int n_lookups = store_.n_lookups;
+  Pass(3 * options_.verify_interval);
+  EXPECT_EQ(store_.n_lookups, n_lookups);
+}
+
+TEST_F(WayOutTest, DropsCheckpointsBehindTheirPuts) {
+  Start();
+  const auto tokens = Tokens(3000);
+  Offload(tokens, {2048, 3000});
+  bridge_->DropCheckpoints({KeyOf(tokens, 2048, ObjectKind::kCheckpoint).hash});
+  Settle();
+  EXPECT_FALSE(IsStored(KeyOf(tokens, 2048, ObjectKind::kCheckpoint)));
+  EXPECT_TRUE(IsStored(KeyOf(tokens, 2048, ObjectKind::kBlock)));
+  EXPECT_EQ(Restorable(Tokens(3001)), 3000);
+}
+
+// ---- parks
+
+TEST_F(WayOutTest, ParksEverythingWithTheRetentionAndAnswersWithTheCheckpoint) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  const auto outcome = Park(tokens);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->n_tokens, 600);
+  EXPECT_EQ(outcome->n_objects, 4U);
+  EXPECT_EQ(outcome->n_bytes, 3 * kBlockBytes + StateBytes(600));
+  EXPECT_EQ(outcome->checkpoint_key, KeyOf(tokens, 600, ObjectKind::kCheckpoint).hash);
+  for (const auto& [n, kind] : std::vector<std::pair<int64_t, ObjectKind>>{{256, ObjectKind::kBlock},
+                                                                           {512, ObjectKind::kBlock},
+                                                                           {600, ObjectKind::kTail},
+                                                                           {600, ObjectKind::kCheckpoint}}) {
+    const auto stored = store_.Read(KeyOf(tokens, n, kind), options_.fingerprint);
+    ASSERT_NE(stored, nullptr);
+    EXPECT_EQ(stored->head.object_class, kvstore::ObjectClass::kParked);
+    EXPECT_EQ(stored->head.retain_until, absl::FromUnixSeconds(4'000'000'000));
+    EXPECT_EQ(stored->head.namespace_id, "tenant");
+  }
+  EXPECT_EQ(Restorable(Tokens(601)), 600);
+}
+
+TEST_F(WayOutTest, ParkingWhatIsThereSendsNoBytesAndPromisesAll) {
+  Start();
+  const auto tokens = Tokens(5000);
+  Offload(tokens, {5000});
+  Settle();
+  HoldForPark(tokens, 5000);
+  const auto outcome = Park(tokens);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->n_objects, 21U);
+  EXPECT_EQ(engine_.n_blocks_sent, 0);
+  for (int64_t n = 256; n <= 5000; n += 256) {
+    EXPECT_EQ(store_.Read(KeyOf(tokens, n, ObjectKind::kBlock), options_.fingerprint)->head.object_class,
+              kvstore::ObjectClass::kParked);
+  }
+}
+
+TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  store_.refuse = [](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail ? absl::ResourceExhaustedError("parked share is full")
+                                                   : absl::OkStatus();
+  };
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
+  Settle();
+  EXPECT_EQ(store_.n_objects(), 0U) << "half a park is dropped again";
+  // Busy for a while is not a refusal.
+  int n_busy = 5;
+  store_.refuse = [&n_busy](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail && n_busy-- > 0 ? absl::UnavailableError("busy") : absl::OkStatus();
+  };
+  EXPECT_TRUE(Park(tokens).ok());
+  store_.Restart();
+  store_.refuse = [](const kvstore::PutItem&) { return absl::UnavailableError("busy"); };
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kUnavailable) << "but for ever is";
+  store_.refuse = nullptr;
+  engine_.blocks.clear();
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound) << "evicted meanwhile";
+  engine_.found = absl::NotFoundError("not held");
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(WayOutTest, ALongParkNeedsAFewBlocksOfMemory) {
+  options_.memory_bytes = options_.MemoryMin() + 64 * kBlockBytes;
+  Start();
+  const int64_t n = 256 * 5000 - 3;  // more blocks than one call takes
+  const auto tokens = Tokens(256 * 5000);
+  HoldForPark(tokens, n);
+  const auto outcome = Park(tokens);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->n_objects, 5001U);
+  EXPECT_LE(store_.n_bytes_offered_max, 10 * kBlockBytes);
+  EXPECT_EQ(store_.n_bytes_offered, 0U);
+}
+
+// Measured before: ten parks of 270 MB against a stuck store took 2.7 GB.
+TEST_F(WayOutTest, ManyParksAgainstAStuckStoreStayWithinTheBudget) {
+  Start();
+  const auto tokens = Tokens(20'000);
+  HoldForPark(tokens, 20'000);
+  std::vector<std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>>> answers;
+  for (int i = 0; i < 10; ++i) answers.push_back(AskToPark(tokens));
+  Settle();  // looked up; now it gets stuck
+  store_.latency = absl::Hours(1);
+  for (int i = 0; i < 200; ++i) {
+    Pass(absl::Seconds(1));
+    EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes / 2);
+  }
+  for (const auto& answer : answers) {
+    ASSERT_TRUE(answer->has_value());
+  }
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+}
+
+TEST_F(WayOutTest, AParkIsAnsweredWhenTheWorkerStops) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  store_.latency = absl::Seconds(5);
+  const auto answer = AskToPark(tokens);
+  Pass(absl::Milliseconds(100));
+  bridge_->Stop();
+  Pass(absl::Milliseconds(100));
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_EQ((*answer)->status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WayOutTest, WhatIsQueuedIsPutBeforeTheBridgeStops) {
+  Start();
+  store_.latency = absl::Milliseconds(300);
+  const auto tokens = Tokens(3000);
+  Offload(tokens, {3000});
+  bridge_->Stop();
+  Pass(absl::Seconds(5));
+  EXPECT_EQ(store_.n_objects(), 13U);
+}
+
+}  // namespace
+}  // namespace longshelf::worker

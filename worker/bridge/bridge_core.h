@@ -1,0 +1,75 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "breaker.h"
+#include "byte_budget.h"
+#include "common/clock.h"
+#include "common/mailbox.h"
+#include "engine/messages.h"
+#include "engine/observer.h"
+#include "kvstore/client.h"
+#include "task_loop.h"
+#include "worker/bridge/options.h"
+#include "worker/metrics.h"
+
+namespace longshelf::worker {
+
+// What a fetched byte took lately, so that nothing is fetched that is computed faster. Owner: the loop.
+class FetchSpeed {
+ public:
+  // False: computing is faster. Every now and then somebody is let through, to see whether that is still so.
+  bool IsWorth(uint64_t n_bytes, absl::Duration compute_time, absl::Time now);
+  void Observe(uint64_t n_bytes, absl::Duration took);
+  // It was given up after so many bytes and so long.
+  void TooSlow(uint64_t n_bytes, absl::Duration took, absl::Time now);
+
+ private:
+  static constexpr absl::Duration kPause = absl::Seconds(5);
+  double seconds_per_byte_ = 0.0;
+  absl::Time try_again_ = absl::InfinitePast();
+};
+
+// What the machines of one bridge share. All but the breakers, the budget and the prefill speed belong to the loop.
+struct BridgeCore {
+  BridgeCore(const KvBridgeOptions& bridge_options, const Clock& bridge_clock, kvstore::Client& client,
+             Mailbox<engine::EngineMessage>& inbox, WorkerMetrics& worker_metrics)
+      : options(bridge_options),
+        clock(bridge_clock),
+        store(client),
+        engine_inbox(inbox),
+        metrics(worker_metrics),
+        loop(std::make_shared<TaskLoop>(bridge_clock)),
+        budget(options.memory_bytes, loop) {}
+
+  // The engine looks whether something has arrived. A full inbox wakes it anyway.
+  void WakeEngine() { engine_inbox.Post(engine::Wake{}); }
+  // What computing these tokens would take; infinite while nothing was measured.
+  absl::Duration ComputeTime(int64_t n_past, int64_t n_tokens) const;
+
+  const KvBridgeOptions options;
+  const Clock& clock;
+  kvstore::Client& store;
+  Mailbox<engine::EngineMessage>& engine_inbox;
+  WorkerMetrics& metrics;
+  const std::shared_ptr<TaskLoop> loop;
+  ByteBudget budget;
+  Breaker breaker_in;
+  Breaker breaker_out;
+  FetchSpeed fetch_speed;
+  // engine::PrefillSpeed; written by the engine thread.
+  std::atomic<double> prefill_seconds_per_token{0.0};
+  std::atomic<double> prefill_per_position{0.0};
+};
+
+// Label of a failure in metrics and in Started::miss_reason.
+std::string ReasonOf(const absl::Status& status);
+// The store is gone, as opposed to having an answer that helps nobody.
+bool IsStoreDown(const absl::Status& status);
+
+}  // namespace longshelf::worker

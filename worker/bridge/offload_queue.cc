@@ -1,0 +1,158 @@
+#include "offload_queue.h"
+
+#include <algorithm>
+
+#include "put_item.h"
+
+namespace longshelf::worker {
+namespace {
+
+constexpr size_t kObjectsPerPut = 256;
+
+uint64_t BytesOf(const std::vector<engine::ParkedObject>& objects) {
+  uint64_t n_bytes = 0;
+  for (const engine::ParkedObject& object : objects) n_bytes += object.bytes->size();
+  return n_bytes;
+}
+
+}  // namespace
+
+void OffloadQueue::Count(int64_t n_objects, int64_t n_bytes) {
+  const int64_t objects = n_objects_.fetch_add(n_objects) + n_objects;
+  const int64_t bytes = n_bytes_.fetch_add(n_bytes) + n_bytes;
+  core_.metrics.SetOffloadQueue(static_cast<size_t>(objects), static_cast<uint64_t>(bytes));
+}
+
+void OffloadQueue::Offer(std::string namespace_id, std::vector<engine::ParkedObject> objects, OnSettled settled) {
+  Batch batch{.namespace_id = std::move(namespace_id),
+              .objects = std::move(objects),
+              .drops = {},
+              .settled = std::move(settled),
+              .lease = nullptr};
+  const uint64_t n_bytes = BytesOf(batch.objects);
+  if (auto lease = core_.budget.TryTake(ByteBudget::Way::kOut, n_bytes); lease.has_value()) {
+    batch.lease = std::make_shared<ByteBudget::Lease>(*std::move(lease));
+    Count(std::ssize(batch.objects), static_cast<int64_t>(n_bytes));
+  } else {
+    core_.metrics.OffloadDropped(batch.objects.size());
+    batch.objects.clear();
+    if (batch.settled == nullptr) return;  // whoever looks after the session will find the gap
+  }
+  auto shared = std::make_shared<Batch>(std::move(batch));
+  core_.loop->Post([self = shared_from_this(), shared] { self->Push(std::move(*shared)); });
+}
+
+void OffloadQueue::Drop(std::vector<engine::PrefixKey> keys) {
+  core_.loop->Post([self = shared_from_this(), keys = std::move(keys)] {
+    self->Push({.namespace_id = {}, .objects = {}, .drops = keys, .settled = nullptr, .lease = nullptr});
+  });
+}
+
+void OffloadQueue::Push(Batch batch) {
+  queue_.push_back(std::move(batch));
+  if (!is_busy_) SendNext();
+}
+
+void OffloadQueue::SendNext() {
+  while (!queue_.empty()) {
+    if (!queue_.front().drops.empty()) {
+      const std::vector<engine::PrefixKey> keys = std::move(queue_.front().drops);
+      queue_.pop_front();
+      SendDrop(keys);
+      continue;
+    }
+    std::vector<Batch> batches;
+    size_t n_objects = 0;
+    while (!queue_.empty() && queue_.front().drops.empty() && n_objects < kObjectsPerPut) {
+      n_objects += queue_.front().objects.size();
+      batches.push_back(std::move(queue_.front()));
+      queue_.pop_front();
+    }
+    if (n_objects > 0 && core_.breaker_out.MayCall(core_.clock.Now())) return SendPut(std::move(batches));
+    if (n_objects > 0) core_.metrics.OffloadDropped(n_objects);
+    Settle(std::move(batches));
+  }
+  if (const auto idle = std::exchange(idle_, nullptr)) idle();
+}
+
+void OffloadQueue::WhenIdle(std::function<void()> idle) {
+  if (!is_busy_ && queue_.empty()) return idle();
+  idle_ = std::move(idle);
+}
+
+void OffloadQueue::SendPut(std::vector<Batch> batches) {
+  is_busy_ = true;
+  was_answered_ = false;
+  in_flight_ = std::move(batches);
+  auto sizes = std::make_shared<std::vector<uint64_t>>();
+  kvstore::Client::PutEvents events;
+  events.on_outcome = [self = shared_from_this(), loop = core_.loop, sizes](
+                          size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+    loop->Post([self, n_bytes = (*sizes)[index], outcome] { self->OnOutcome(n_bytes, outcome); });
+  };
+  events.on_done = [self = shared_from_this(), loop = core_.loop](const absl::Status& status) {
+    loop->Post([self, status] { self->OnDone(status); });
+  };
+  for (const Batch& batch : in_flight_) {
+    for (const engine::ParkedObject& object : batch.objects) sizes->push_back(object.bytes->size());
+  }
+  put_ = core_.store.Put(core_.options.put_timeout, std::move(events));
+  for (const Batch& batch : in_flight_) {
+    for (const engine::ParkedObject& object : batch.objects) {
+      put_->Offer(MakePutItem(core_.options.fingerprint, object, batch.namespace_id));
+    }
+  }
+  put_->Finish();
+}
+
+void OffloadQueue::OnOutcome(uint64_t n_bytes, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+  if (outcome.ok()) {
+    was_answered_ = true;
+    core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", n_bytes);
+    if (outcome->conflicts) core_.metrics.DigestConflict();
+    return;
+  }
+  const bool is_refused = absl::IsResourceExhausted(outcome.status());
+  was_answered_ = was_answered_ || is_refused;
+  core_.metrics.OffloadDone(is_refused ? "refused" : "failed", n_bytes);
+}
+
+void OffloadQueue::OnDone(const absl::Status& status) {
+  if (was_answered_ || !IsStoreDown(status)) {
+    core_.breaker_out.Answered(absl::ZeroDuration());
+  } else {
+    core_.breaker_out.Failed(core_.clock.Now());
+  }
+  put_.reset();
+  is_busy_ = false;
+  Settle(std::exchange(in_flight_, {}));
+  if (!is_busy_) SendNext();
+}
+
+void OffloadQueue::Settle(std::vector<Batch> batches) {
+  for (Batch& batch : batches) {
+    Count(-std::ssize(batch.objects), -static_cast<int64_t>(BytesOf(batch.objects)));
+    batch.objects.clear();
+    batch.lease.reset();
+    if (batch.settled != nullptr) batch.settled();
+  }
+}
+
+void OffloadQueue::SendDrop(std::vector<engine::PrefixKey> keys) {
+  if (!core_.breaker_out.MayCall(core_.clock.Now())) return;  // they are evicted in their time
+  for (size_t first = 0; first < keys.size(); first += kvstore::kMaxKeysPerCall) {
+    std::vector<kvstore::ObjectKey> names;
+    for (size_t i = first; i < std::min(keys.size(), first + kvstore::kMaxKeysPerCall); ++i) {
+      names.push_back({keys[i], kvstore::ObjectKind::kCheckpoint});
+    }
+    core_.store.Drop(std::move(names), core_.options.put_timeout,
+                     [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::DropResult>& dropped) {
+                       loop->Post([self, status = dropped.status()] {
+                         if (IsStoreDown(status)) return self->core_.breaker_out.Failed(self->core_.clock.Now());
+                         self->core_.breaker_out.Answered(absl::ZeroDuration());
+                       });
+                     });
+  }
+}
+
+}  // namespace longshelf::worker

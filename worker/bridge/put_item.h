@@ -1,0 +1,14 @@
+#pragma once
+
+#include <string_view>
+
+#include "engine/cache_objects.h"
+#include "kvstore/client.h"
+
+namespace longshelf::worker {
+
+// A cache object of the engine as the store takes it: of class kCache.
+kvstore::PutItem MakePutItem(const kvstore::Fingerprint& fingerprint, const engine::ParkedObject& object,
+                             std::string_view namespace_id);
+
+}  // namespace longshelf::worker

@@ -1,0 +1,340 @@
+#include "restore.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "engine/model/kv_layout.h"
+
+namespace longshelf::worker {
+
+using engine::kBlockTokens;
+using kvstore::GetItem;
+using kvstore::ObjectKind;
+
+namespace {
+
+// Shallower candidates are tried when a deeper one turns out to be incomplete.
+constexpr int kAttemptsMax = 4;
+// Blocks on their way of one restore, as far as the budget allows.
+constexpr uint64_t kBlocksOnTheWay = 16;
+
+}  // namespace
+
+bool Restore::Candidate::has_tail() const { return n_tokens % kBlockTokens != 0; }
+
+void Restore::Start(std::vector<uint32_t> tokens) {
+  begun_at_ = core_.clock.Now();
+  const absl::Duration worth =
+      std::max(core_.options.shortest_wait, core_.ComputeTime(0, std::max<int64_t>(chain_.n_usable(), 0)));
+  if (!core_.breaker_in.MayCall(begun_at_, worth)) {
+    core_.metrics.RestoreFailed("store_unreachable");
+    return Answer({.feed = nullptr, .miss_reason = "store_unreachable", .n_shared = 0});
+  }
+  kvstore::LookupQuery query;
+  query.fingerprint = core_.options.fingerprint;
+  query.root = chain_.root();
+  query.chain = chain_.blocks();
+  // Every position inside the last, partly filled block, by name: the listing of a popular block is bounded and may be
+  // full of other people's continuations.
+  const int64_t last_boundary = chain_.n_usable() - chain_.n_usable() % kBlockTokens;
+  for (int64_t n = last_boundary + 1; n <= chain_.n_usable(); ++n) {
+    query.probes.push_back(chain_.CheckpointAt(tokens, n));
+  }
+  const absl::Duration timeout = std::min(core_.options.lookup_timeout, worth);
+  const auto self = shared_from_this();
+  core_.loop->At(begun_at_ + timeout, [weak = weak_from_this()] {
+    if (const auto restore = weak.lock()) restore->OnLookupTimeout();
+  });
+  core_.store.Lookup(query, timeout,
+                     [self, loop = core_.loop, kept = std::make_shared<const std::vector<uint32_t>>(std::move(tokens))](
+                         absl::StatusOr<kvstore::LookupResult> found) {
+                       auto shared = std::make_shared<const absl::StatusOr<kvstore::LookupResult>>(std::move(found));
+                       loop->Post([self, kept, shared] { self->OnLookup(*kept, *shared); });
+                     });
+}
+
+void Restore::Abandon() {
+  Answer({.feed = nullptr, .miss_reason = "store_unreachable", .n_shared = 0});
+  OnStop();
+}
+
+void Restore::Answer(RestoreOutcome outcome) {
+  if (const auto done = std::exchange(done_, nullptr)) done(std::move(outcome));
+}
+
+void Restore::OnLookupTimeout() {
+  if (done_ == nullptr) return;
+  waited_ = core_.clock.Now() - begun_at_;
+  core_.breaker_in.TooSlow(waited_);
+  if (waited_ >= core_.options.lookup_timeout) core_.breaker_in.Failed(core_.clock.Now());
+  core_.metrics.RestoreFailed("store_timeout");
+  Answer({.feed = nullptr, .miss_reason = "store_timeout", .n_shared = 0});
+}
+
+void Restore::OnLookup(const std::vector<uint32_t>& tokens, const absl::StatusOr<kvstore::LookupResult>& found) {
+  const absl::Time now = core_.clock.Now();
+  if (!found.ok() && absl::IsDeadlineExceeded(found.status())) return OnLookupTimeout();
+  if (found.ok() || !IsStoreDown(found.status())) {
+    core_.breaker_in.Answered(now - begun_at_);
+  } else if (done_ != nullptr) {
+    core_.breaker_in.Failed(now);
+  }
+  core_.metrics.SetStoreUp(!core_.breaker_in.is_open(now));
+  if (done_ == nullptr) return;  // too late
+  waited_ = now - begun_at_;
+  if (!found.ok()) {
+    core_.metrics.RestoreFailed(ReasonOf(found.status()));
+    return Answer({.feed = nullptr, .miss_reason = ReasonOf(found.status()), .n_shared = 0});
+  }
+  // Nothing at all: the engine knows better whether it ever saw these tokens.
+  if (found->n_present == 0 && found->checkpoints.empty()) return Answer({});
+  RestoreOutcome outcome;
+  outcome.n_shared = std::min<int64_t>(found->n_present, std::ssize(chain_.blocks())) * kBlockTokens;
+  outcome.miss_reason = TakeCandidates(tokens, *found);
+  if (!candidates_.empty()) outcome.feed = MakeFeed();
+  Answer(std::move(outcome));
+}
+
+std::string Restore::TakeCandidates(const std::vector<uint32_t>& tokens, const kvstore::LookupResult& found) {
+  std::string reason;
+  std::set<kvstore::BlockKey> seen;
+  for (const kvstore::CheckpointInfo& info : found.checkpoints) {
+    const auto n_tokens = static_cast<int64_t>(info.depth_tokens);
+    if (n_tokens < 1 || n_tokens > chain_.n_usable() || !seen.insert(info.hash).second) continue;
+    // The store says where it hangs; only our own tokens say what it is of.
+    if (chain_.CheckpointAt(tokens, n_tokens) != info.hash) continue;
+    const Candidate candidate{info.hash, n_tokens};
+    std::string refused;
+    if (candidate.has_tail() && !info.has_tail) {
+      refused = "no_tail";
+    } else if (info.payload_bytes != core_.options.state_bytes(n_tokens) ||
+               (candidate.has_tail() && info.tail_bytes != core_.options.block_bytes)) {
+      refused = "bad_size";
+    }
+    if (refused.empty()) {
+      candidates_.push_back(candidate);
+    } else {
+      core_.metrics.RestoreFailed(refused);
+      if (reason.empty()) reason = refused;
+    }
+  }
+  std::sort(candidates_.begin(), candidates_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.n_tokens > b.n_tokens; });
+  if (candidates_.empty() && reason.empty()) reason = "no_checkpoint";
+  return reason;
+}
+
+std::shared_ptr<RestoreFeed> Restore::MakeFeed() {
+  // The engine's calls become tasks. The feed keeps this restore alive, not the other way round.
+  RestoreFeed::Listener listener;
+  listener.on_begin = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, int64_t n_blocks) {
+    loop->Post([self, attempt, n_blocks] { self->OnBegin(attempt, n_blocks); });
+  };
+  listener.on_taken = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, uint64_t n_bytes) {
+    loop->Post([self, attempt, n_bytes] { self->OnTaken(attempt, n_bytes); });
+  };
+  listener.on_stop = [self = shared_from_this(), loop = core_.loop] { loop->Post([self] { self->OnStop(); }); };
+  auto feed = std::make_shared<RestoreFeed>(candidates_.front().n_tokens, std::move(listener),
+                                            [core = &core_] { core->WakeEngine(); });
+  feed_ = feed;
+  return feed;
+}
+
+uint64_t Restore::LeaseBytes() const {
+  const KvBridgeOptions& options = core_.options;
+  const uint64_t n_affordable = std::clamp<uint64_t>(options.memory_bytes / 8 / options.block_bytes, 2, kBlocksOnTheWay);
+  const auto n_wanted = static_cast<uint64_t>(candidates_.front().n_tokens / kBlockTokens);
+  return options.state_bytes_max + options.block_bytes * (1 + std::clamp<uint64_t>(n_wanted, 1, n_affordable));
+}
+
+void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
+  OnStop();
+  attempt_ = attempt;
+  attempt_at_ = core_.clock.Now();
+  first_block_ = n_blocks;
+  end_block_ = std::ssize(chain_.blocks()) + 1;
+  const Candidate& deepest = candidates_.front();
+  const int64_t n_held = n_blocks * kBlockTokens;
+  const int64_t n_fetched = std::max<int64_t>(deepest.n_tokens - n_held, 0);
+  const auto n_blocks_fetched = n_fetched / kBlockTokens;
+  const absl::Duration compute = core_.ComputeTime(n_held, n_fetched);
+  absl::Duration allowed = core_.options.fetch_timeout + core_.options.fetch_timeout_per_block * n_blocks_fetched;
+  if (compute != absl::InfiniteDuration()) allowed = std::max(core_.options.shortest_wait, compute - waited_);
+  const uint64_t n_bytes =
+      core_.options.state_bytes_max + core_.options.block_bytes * static_cast<uint64_t>(n_blocks_fetched + 1);
+  if (!core_.fetch_speed.IsWorth(n_bytes, allowed, attempt_at_)) {
+    reason_ = "slower_than_computing";
+    core_.metrics.RestoreFailed(reason_);
+    return Finish(0);
+  }
+  core_.loop->At(attempt_at_ + allowed, [weak = weak_from_this(), attempt] {
+    if (const auto restore = weak.lock()) restore->OnDeadline(attempt);
+  });
+  deadline_ = attempt_at_ + allowed;
+  core_.budget.Take(ByteBudget::Way::kIn, LeaseBytes(),
+                    [self = shared_from_this(), attempt](const std::shared_ptr<ByteBudget::Lease>& lease) {
+                      self->OnLease(attempt, lease);
+                    });
+}
+
+void Restore::OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease) {
+  if (attempt != attempt_) return;
+  lease_ = lease;
+  if (candidates_.front().n_tokens <= first_block_ * kBlockTokens) return NextCandidate();
+  FetchNext();
+}
+
+void Restore::OnStop() {
+  EndCall();
+  attempt_ = 0;
+  candidate_ = 0;
+  n_fetched_candidates_ = 0;
+  reason_.clear();
+  lease_.reset();
+  n_delivered_ = 0;
+  n_bytes_out_ = 0;
+  state_ = {};
+  tail_ = {};
+  has_state_ = false;
+  fetch_again_ = false;
+}
+
+void Restore::EndCall() {
+  ++call_;  // what it still says is not heard
+  if (const auto get = std::exchange(get_, nullptr)) get->Cancel();
+  items_.clear();
+}
+
+void Restore::OnDeadline(uint32_t attempt) {
+  if (attempt != attempt_) return;
+  OnGone("store_timeout");
+  // It was slow while it was asked, not while there was no memory to ask it.
+  if (lease_ != nullptr) {
+    const absl::Time now = core_.clock.Now();
+    core_.fetch_speed.TooSlow(static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes, now - attempt_at_, now);
+  }
+  Finish(0);
+}
+
+void Restore::OnGone(const std::string& reason) {
+  core_.metrics.RestoreFailed(reason);
+  if (reason_.empty()) reason_ = reason;
+}
+
+void Restore::NextCandidate() {
+  has_state_ = false;
+  state_ = {};
+  tail_ = {};
+  while (++candidate_ < candidates_.size()) {
+    const int64_t n_tokens = candidates_[candidate_].n_tokens;
+    if (n_tokens <= first_block_ * kBlockTokens) break;  // the engine holds as much
+    if (n_tokens / kBlockTokens > end_block_) continue;
+    if (++n_fetched_candidates_ >= kAttemptsMax) break;
+    return FetchNext();
+  }
+  Finish(0);
+}
+
+void Restore::FetchNext() {
+  if (cancelled_ != nullptr && cancelled_->load()) return Finish(0);
+  // A call's window counts what was delivered by it alone.
+  fetch_again_ = n_bytes_out_ > 0;
+  if (fetch_again_) return;
+  const Candidate& candidate = candidates_[candidate_];
+  std::vector<GetItem> items;
+  if (!has_state_) {
+    // First: without it the blocks are of no use.
+    items.push_back({{candidate.key, ObjectKind::kCheckpoint}, core_.options.state_bytes(candidate.n_tokens)});
+    if (candidate.has_tail()) items.push_back({{candidate.key, ObjectKind::kTail}, core_.options.block_bytes});
+  }
+  const int64_t end = candidate.n_tokens / kBlockTokens;
+  for (int64_t block = n_next(); block < end && items.size() < kvstore::kMaxKeysPerCall; ++block) {
+    items.push_back({{chain_.blocks()[static_cast<size_t>(block)], ObjectKind::kBlock}, core_.options.block_bytes});
+  }
+  if (items.empty()) return Finish(candidate.n_tokens);
+  Fetch(std::move(items));
+}
+
+void Restore::Fetch(std::vector<GetItem> items) {
+  const uint32_t call = ++call_;
+  items_ = items;
+  kvstore::Client::GetRequest request;
+  request.fingerprint = core_.options.fingerprint;
+  request.items = std::move(items);
+  request.timeout = deadline_ - core_.clock.Now();
+  request.window_bytes = lease_->n_bytes() - core_.options.state_bytes_max - core_.options.block_bytes;
+  kvstore::Client::GetEvents events;
+  events.on_object = [self = shared_from_this(), loop = core_.loop, call](
+                         size_t index, absl::StatusOr<kvstore::FetchedObject> object) {
+    auto shared = std::make_shared<absl::StatusOr<kvstore::FetchedObject>>(std::move(object));
+    loop->Post([self, call, index, shared] { self->OnObject(call, index, std::move(*shared)); });
+  };
+  events.on_done = [self = shared_from_this(), loop = core_.loop, call](const absl::Status& status) {
+    loop->Post([self, call, status] { self->OnFetched(call, status); });
+  };
+  get_ = core_.store.Get(std::move(request), std::move(events));
+}
+
+void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object) {
+  if (call != call_) return;
+  const GetItem& item = items_[index];
+  if (!object.ok() || object->payload.size() != item.expected_bytes) {
+    OnGone(object.ok() ? "bad_size" : ReasonOf(object.status()));
+    const bool is_down = IsStoreDown(object.status());
+    if (item.key.kind == ObjectKind::kBlock) end_block_ = n_next();
+    EndCall();
+    if (is_down) {
+      core_.breaker_in.Failed(core_.clock.Now());
+      return Finish(0);
+    }
+    return NextCandidate();
+  }
+  if (item.key.kind == ObjectKind::kBlock) {
+    ++n_delivered_;
+    n_bytes_out_ += object->payload.size();
+    if (const auto feed = feed_.lock()) feed->Deliver(attempt_, std::move(object->payload));
+    return;
+  }
+  get_->Release(object->payload.size());  // the lease has room for them beside the window
+  (item.key.kind == ObjectKind::kCheckpoint ? state_ : tail_) = std::move(object->payload);
+  has_state_ = !state_.empty() && (!tail_.empty() || !candidates_[candidate_].has_tail());
+}
+
+void Restore::OnFetched(uint32_t call, const absl::Status& status) {
+  if (call != call_) return;
+  get_.reset();
+  if (!status.ok()) {
+    OnGone(ReasonOf(status));
+    return Finish(0);
+  }
+  FetchNext();
+}
+
+void Restore::OnTaken(uint32_t attempt, uint64_t n_bytes) {
+  if (attempt != attempt_) return;
+  n_bytes_out_ -= std::min(n_bytes_out_, n_bytes);
+  if (get_ != nullptr) get_->Release(n_bytes);
+  if (fetch_again_ && n_bytes_out_ == 0) FetchNext();
+}
+
+void Restore::Finish(int64_t n_tokens) {
+  EndCall();
+  const uint32_t attempt = attempt_;
+  if (n_tokens > 0) {
+    const absl::Duration took = core_.clock.Now() - attempt_at_;
+    const uint64_t n_bytes = state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
+    core_.metrics.RestoreDone(waited_ + took, n_tokens - first_block_ * kBlockTokens, n_bytes);
+    core_.fetch_speed.Observe(n_bytes, took);
+  }
+  engine::PrefixFeed::End end;
+  end.n_tokens = n_tokens;
+  end.state = std::move(state_);
+  end.tail = std::move(tail_);
+  end.miss_reason = n_tokens == chain_.n_usable() ? "" : reason_;
+  std::shared_ptr<void> lease = std::move(lease_);
+  OnStop();
+  if (const auto feed = feed_.lock()) feed->Finish(attempt, std::move(end), std::move(lease));
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,82 @@
+#include "session_keeper.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace longshelf::worker {
+
+void SessionKeeper::SetTimer() {
+  core_.loop->At(core_.clock.Now() + core_.options.verify_interval, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnTimer();
+  });
+}
+
+void SessionKeeper::OnTimer() {
+  for (Session& session : sessions_) session.is_due = true;
+  CheckNext();
+  SetTimer();
+}
+
+void SessionKeeper::Note(UploadOrder order) {
+  // An earlier turn of this session is a prefix of it.
+  const auto before = std::find_if(sessions_.begin(), sessions_.end(), [&](const Session& session) {
+    const auto& blocks = session.order.blocks;
+    if (session.order.root != order.root || blocks.size() > order.blocks.size()) return false;
+    return blocks.empty() ? order.blocks.empty() : blocks.back() == order.blocks[blocks.size() - 1];
+  });
+  if (before != sessions_.end()) {
+    n_keys_ -= before->order.blocks.size();
+    sessions_.erase(before);
+  }
+  n_keys_ += order.blocks.size();
+  sessions_.push_back({std::move(order), true});
+  Trim();
+  CheckNext();
+}
+
+void SessionKeeper::Trim() {
+  while (sessions_.size() > 1 && (sessions_.size() > kSessionsMax || n_keys_ > kKeysMax)) {
+    n_keys_ -= sessions_.front().order.blocks.size();
+    sessions_.pop_front();
+  }
+}
+
+void SessionKeeper::CheckNext() {
+  if (running_ != nullptr) return;
+  // The most recent first: it is the likeliest to be asked for.
+  const auto due = std::find_if(sessions_.rbegin(), sessions_.rend(), [](const Session& s) { return s.is_due; });
+  if (due == sessions_.rend() || !core_.breaker_out.MayCall(core_.clock.Now())) return;
+  due->is_due = false;
+  UploadOrder order = due->order;
+  order.timeout = absl::Minutes(5);
+  running_ = std::make_shared<Upload>(
+      core_, std::move(order),
+      [weak = weak_from_this(), key = due->order.at.key](const absl::StatusOr<UploadResult>& result) {
+        if (const auto self = weak.lock()) self->OnChecked(key, result);
+      });
+  running_->Start();
+}
+
+void SessionKeeper::OnChecked(const engine::PrefixKey& key, const absl::StatusOr<UploadResult>& result) {
+  running_.reset();
+  if (result.ok()) {
+    core_.metrics.Healed(result->n_blocks_sent);
+  } else if (absl::IsNotFound(result.status())) {
+    // Not held here any more either: nothing can be done for it.
+    const auto gone = std::find_if(sessions_.begin(), sessions_.end(),
+                                   [&](const Session& session) { return session.order.at.key == key; });
+    if (gone != sessions_.end()) {
+      n_keys_ -= gone->order.blocks.size();
+      sessions_.erase(gone);
+    }
+  }
+  CheckNext();
+}
+
+void SessionKeeper::Abandon(const absl::Status& status) {
+  sessions_.clear();
+  n_keys_ = 0;
+  if (const auto running = running_) running->Abandon(status);
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bridge_core.h"
+#include "upload.h"
+
+namespace longshelf::worker {
+
+// Sees to it that the store holds the whole chain of every recent session, whatever was dropped on the way, and also
+// when the store has restarted empty: looks a session's chain up when a turn has left a checkpoint, and every now and
+// then, and offers what is missing again, parents first, one session at a time. Lives on the bridge's loop.
+class SessionKeeper : public std::enable_shared_from_this<SessionKeeper> {
+ public:
+  static constexpr size_t kSessionsMax = 64;
+  static constexpr size_t kKeysMax = size_t{1} << 18;  // of all sessions: 8 MiB
+
+  explicit SessionKeeper(BridgeCore& core) : core_(core) {}
+
+  void Start() { SetTimer(); }
+  // A session stands at `at`; takes the place of the entry that it goes on from.
+  void Note(UploadOrder session);
+  void Abandon(const absl::Status& status);
+
+ private:
+  struct Session {
+    UploadOrder order;
+    bool is_due = false;
+  };
+
+  void SetTimer();
+  void OnTimer();
+  void CheckNext();
+  void OnChecked(const engine::PrefixKey& key, const absl::StatusOr<UploadResult>& result);
+  void Trim();
+
+  BridgeCore& core_;
+  std::list<Session> sessions_;  // least recent first
+  size_t n_keys_ = 0;
+  std::shared_ptr<Upload> running_;
+};
+
+}  // namespace longshelf::worker

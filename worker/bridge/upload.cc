@@ -1,0 +1,288 @@
+#include "upload.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "common/status.h"
+#include "engine/model/kv_layout.h"
+#include "put_item.h"
+
+namespace longshelf::worker {
+namespace {
+
+// Blocks read from the engine and not yet acknowledged.
+constexpr uint64_t kBlocksOnTheWay = 8;
+// A put stream takes so many objects, then another one goes on.
+constexpr size_t kOffersPerCall = 1024;
+// A store that has no memory now is asked again after this.
+constexpr absl::Duration kBusyPause = absl::Milliseconds(100);
+// A store that has had no memory for so long is full, not busy.
+constexpr absl::Duration kBusyMax = absl::Seconds(10);
+
+}  // namespace
+
+// The engine's side: as much room as the lease has for blocks that are not acknowledged.
+class Upload::Sink final : public engine::BlockSink {
+ public:
+  Sink(std::weak_ptr<Upload> upload, std::shared_ptr<TaskLoop> loop, int64_t n_room)
+      : upload_(std::move(upload)), loop_(std::move(loop)), n_room_(n_room) {}
+
+  int64_t n_room() override { return is_closed_ ? -1 : n_room_.load(); }
+  void OnBlock(engine::ParkedObject block) override {
+    n_room_.fetch_sub(1);
+    auto shared = std::make_shared<engine::ParkedObject>(std::move(block));
+    loop_->Post([upload = upload_, shared] {
+      if (const auto self = upload.lock()) self->OnBlock(std::move(*shared));
+    });
+  }
+  void OnEnd(const absl::Status& status) override {
+    loop_->Post([upload = upload_, status] {
+      if (const auto self = upload.lock()) self->OnBlocksEnd(status);
+    });
+  }
+
+  // True: there was none.
+  bool MakeRoom() { return n_room_.fetch_add(1) == 0; }
+  void Close() { is_closed_ = true; }
+
+ private:
+  const std::weak_ptr<Upload> upload_;
+  const std::shared_ptr<TaskLoop> loop_;
+  std::atomic<int64_t> n_room_;
+  std::atomic<bool> is_closed_{false};
+};
+
+void Upload::Start() {
+  last_progress_ = core_.clock.Now();
+  deadline_ = last_progress_ + order_.timeout;
+  core_.loop->At(deadline_, [weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self != nullptr) self->End(absl::DeadlineExceededError("the KV store did not acknowledge every object in time"));
+  });
+  kvstore::LookupQuery query;
+  query.fingerprint = core_.options.fingerprint;
+  query.root = order_.root;
+  query.chain = order_.blocks;
+  query.probes = {order_.at.key};
+  core_.store.Lookup(query, std::min(core_.options.put_timeout, TimeLeft()),
+                     [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::LookupResult>& found) {
+                       loop->Post([self, found] { self->OnLookup(found); });
+                     });
+}
+
+void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
+  if (done_ == nullptr) return;
+  if (!found.ok()) return End(found.status());
+  const size_t n_present = std::min<size_t>(found->n_present, order_.blocks.size());
+  if (is_parking()) return TouchPresent(0, n_present);
+  const bool has_state = std::any_of(
+      found->checkpoints.begin(), found->checkpoints.end(), [this](const kvstore::CheckpointInfo& info) {
+        return info.hash == order_.at.key && (info.has_tail || order_.at.n_tokens % engine::kBlockTokens == 0);
+      });
+  if (has_state && n_present == order_.blocks.size()) return End(absl::OkStatus());
+  TakeLease(n_present);
+}
+
+// What is there already only has to be promised to stay.
+void Upload::TouchPresent(size_t first, size_t n_present) {
+  if (first == n_present) return TakeLease(n_present);
+  const size_t end = std::min(n_present, first + kvstore::kMaxKeysPerCall);
+  std::vector<kvstore::ObjectKey> keys;
+  for (size_t i = first; i < end; ++i) keys.push_back({order_.blocks[i], kvstore::ObjectKind::kBlock});
+  const size_t n_keys = keys.size();
+  core_.store.Touch(std::move(keys), order_.retain_until, std::min(core_.options.put_timeout, TimeLeft()),
+                    [self = shared_from_this(), loop = core_.loop, end, n_present,
+                     n_keys](const absl::StatusOr<kvstore::TouchResult>& touched) {
+                      loop->Post([self, touched, end, n_present, n_keys] {
+                        if (self->done_ == nullptr) return;
+                        if (!touched.ok()) return self->End(touched.status());
+                        if (touched->n_refused > 0) {
+                          return self->End(absl::ResourceExhaustedError(
+                              "the parked share is full: raise --parked-share or --memory"));
+                        }
+                        // Some went meanwhile: then all are offered, and those that are there say so.
+                        if (touched->n_present < n_keys) return self->TakeLease(0);
+                        self->TouchPresent(end, n_present);
+                      });
+                    });
+}
+
+void Upload::TakeLease(size_t first) {
+  const uint64_t n_affordable =
+      std::clamp<uint64_t>(core_.options.memory_bytes / 16 / core_.options.block_bytes, 1, kBlocksOnTheWay);
+  const uint64_t n_blocks = std::clamp<uint64_t>(order_.blocks.size() - first, 1, n_affordable);
+  core_.budget.Take(ByteBudget::Way::kOut,
+                    core_.options.state_bytes_max + (1 + n_blocks) * core_.options.block_bytes,
+                    [self = shared_from_this(), first](const std::shared_ptr<ByteBudget::Lease>& lease) {
+                      if (self->done_ == nullptr) return;
+                      self->lease_ = lease;
+                      self->SendBlocks(first);
+                    });
+}
+
+void Upload::SendBlocks(size_t first) {
+  RollCall();
+  const int64_t n_room = static_cast<int64_t>(
+      (lease_->n_bytes() - core_.options.state_bytes_max - core_.options.block_bytes) / core_.options.block_bytes);
+  sink_ = std::make_shared<Sink>(weak_from_this(), core_.loop, n_room);
+  engine::ExportBlocks message{.root = order_.root, .keys = order_.blocks, .first = first, .sink = sink_};
+  result_.n_objects = first;
+  result_.n_bytes = first * core_.options.block_bytes;
+  if (!core_.engine_inbox.Post(std::move(message))) {
+    End(absl::ResourceExhaustedError("the engine's inbox is full; try again later"));
+  }
+}
+
+void Upload::OnBlock(engine::ParkedObject block) {
+  if (done_ == nullptr || !refusal_.ok()) return;
+  ++result_.n_blocks_sent;
+  Offer(std::move(block));
+}
+
+void Upload::OnBlocksEnd(const absl::Status& status) {
+  if (done_ == nullptr || !refusal_.ok()) return;
+  if (!status.ok()) return Refuse(status);
+  engine::FindCheckpoint message{
+      .key = order_.at.key,
+      .reply = [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<engine::FoundPrefix>& found) {
+        loop->Post([self, found] { self->SendState(found); });
+      }};
+  if (!core_.engine_inbox.Post(std::move(message))) {
+    End(absl::ResourceExhaustedError("the engine's inbox is full; try again later"));
+  }
+}
+
+void Upload::SendState(const absl::StatusOr<engine::FoundPrefix>& found) {
+  if (done_ == nullptr || !refusal_.ok()) return;
+  // The blocks alone are worth keeping too: another checkpoint of the chain may be there.
+  if (!found.ok() && is_parking()) return Refuse(found.status());
+  if (found.ok()) {
+    using Kind = engine::ParkedObject::Kind;
+    const engine::CachedCheckpoint& at = order_.at;
+    if (found->tail != nullptr) Offer({Kind::kTail, at.key, at.parent, at.n_tokens, found->tail});
+    Offer({Kind::kCheckpoint, at.key, at.parent, at.n_tokens, found->state});
+  }
+  all_offered_ = true;
+  MaybeEnd();
+}
+
+void Upload::Offer(engine::ParkedObject object) {
+  ++result_.n_objects;
+  result_.n_bytes += object.bytes->size();
+  kvstore::PutItem item = MakePutItem(core_.options.fingerprint, object, order_.namespace_id);
+  item.head.object_class = order_.object_class;
+  item.head.retain_until = order_.retain_until;
+  OfferItem(std::move(item));
+}
+
+void Upload::RollCall() {
+  if (call_ != 0) calls_.at(call_).put->Finish();
+  const uint32_t number = ++call_;
+  kvstore::Client::PutEvents events;
+  events.on_outcome = [self = shared_from_this(), loop = core_.loop, number](
+                          size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+    loop->Post([self, number, index, outcome] { self->OnOutcome(number, index, outcome); });
+  };
+  events.on_done = [self = shared_from_this(), loop = core_.loop, number](const absl::Status& status) {
+    loop->Post([self, number, status] { self->OnCallDone(number, status); });
+  };
+  // The call is there before anything is heard of it: that comes as tasks.
+  calls_[number].put = core_.store.Put(TimeLeft(), std::move(events));
+}
+
+void Upload::OfferItem(kvstore::PutItem item) {
+  if (calls_.at(call_).n_offered >= kOffersPerCall) RollCall();
+  Call& call = calls_.at(call_);
+  call.offered.emplace(call.n_offered++, item);
+  call.put->Offer(std::move(item));
+}
+
+void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+  if (done_ == nullptr) return;
+  auto& offered = calls_.at(number).offered;
+  const auto it = offered.find(index);
+  if (it == offered.end()) return;
+  kvstore::PutItem item = std::move(it->second);
+  offered.erase(it);
+  if (absl::IsUnavailable(outcome.status())) {
+    // No memory right now, or the stream broke: then OnCallDone says so before the pause is over.
+    const bool has_waited = core_.clock.Now() - last_progress_ > kBusyMax;
+    if (!is_parking() || has_waited || !refusal_.ok()) return Refuse(outcome.status());
+    ++n_waiting_;
+    core_.loop->At(core_.clock.Now() + kBusyPause, [self = shared_from_this(), again = std::move(item)] {
+      if (self->done_ == nullptr || !self->refusal_.ok()) return;
+      --self->n_waiting_;
+      self->OfferItem(again);
+      self->MaybeEnd();
+    });
+    return;
+  }
+  if (!outcome.ok()) return Refuse(outcome.status());
+  last_progress_ = core_.clock.Now();
+  if (outcome->conflicts) core_.metrics.DigestConflict();
+  core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", item.payload->size());
+  if (!outcome->existed) created_.push_back(item.head.key);
+  if (item.head.key.kind == kvstore::ObjectKind::kBlock) {
+    if (sink_->MakeRoom()) core_.WakeEngine();
+  }
+  MaybeEnd();
+}
+
+void Upload::OnCallDone(uint32_t number, const absl::Status& status) {
+  if (done_ == nullptr) return;
+  if (!status.ok()) return End(refusal_.ok() ? status : refusal_);
+  calls_.erase(number);
+  if (!refusal_.ok() && calls_.empty()) End(refusal_);
+}
+
+void Upload::Refuse(const absl::Status& status) {
+  if (!refusal_.ok()) return;
+  if (!is_parking()) return End(status);
+  refusal_ = status;
+  sink_->Close();
+  for (auto& [number, call] : calls_) call.put->Finish();
+}
+
+void Upload::MaybeEnd() {
+  if (!all_offered_ || n_waiting_ > 0 || !refusal_.ok()) return;
+  const bool is_open = std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
+  if (!is_open) End(absl::OkStatus());
+}
+
+void Upload::End(const absl::Status& status) {
+  const auto self = shared_from_this();  // until the end of this call
+  const Done done = std::exchange(done_, nullptr);
+  if (done == nullptr) return;
+  if (sink_ != nullptr) sink_->Close();
+  for (auto& [number, call] : calls_) {
+    if (status.ok()) {
+      call.put->Finish();
+    } else {
+      call.put->Cancel();
+    }
+  }
+  calls_.clear();
+  if (IsStoreDown(status)) {
+    core_.breaker_out.Failed(core_.clock.Now());
+  } else {
+    core_.breaker_out.Answered(absl::ZeroDuration());
+  }
+  if (!status.ok() && is_parking()) DropCreated();
+  lease_.reset();
+  if (status.ok()) {
+    done(result_);
+  } else {
+    done(status);
+  }
+}
+
+void Upload::DropCreated() {
+  for (size_t first = 0; first < created_.size(); first += kvstore::kMaxKeysPerCall) {
+    const size_t end = std::min(created_.size(), first + kvstore::kMaxKeysPerCall);
+    core_.store.Drop({created_.begin() + static_cast<std::ptrdiff_t>(first),
+                      created_.begin() + static_cast<std::ptrdiff_t>(end)},
+                     core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
+  }
+}
+
+}  // namespace longshelf::worker
