@@ -145,6 +145,37 @@ TEST(PrefixReuse, DecodingTakesCheckpointsAtTheIntervalToo) {
   EXPECT_EQ(runs.started(second).n_cached_local, 256U);
 }
 
+TEST(PrefixReuse, AFinishedTurnLeavesTheLastFewOfItsPeriodicCheckpointsAndThoseThatWereUsed) {
+  EngineConfig config = NoEos();
+  config.export_cache_objects = true;
+  const auto prompt = Prompt(3000, 1);
+  const auto branch = Join({prompt.begin(), prompt.begin() + 600}, Prompt(10, 2));
+  OneByOne runs(config);
+  std::vector<int64_t> dropped;
+  std::shared_ptr<RecordingSink> used;
+  runs.harness().Then([&] {
+    const auto first = runs.harness().Submit(Request(prompt, 10));
+    first->on_token = [&, done = false](const RecordingSink&) mutable {
+      // While the first one answers, another goes on from a position inside its prompt.
+      if (!std::exchange(done, true)) used = runs.harness().Submit(Request(branch, 2));
+    };
+  });
+  const size_t again = runs.Add(Join(prompt, Prompt(5, 3)), 2);
+  runs.Run();
+  EXPECT_EQ(used->started->n_cached_local, 512U);
+  EXPECT_EQ(runs.started(again).n_cached_local, 3000U);
+  PrefixChain chain(kHasher, "");
+  chain.Extend(prompt, 3000);
+  std::vector<int64_t> kept;
+  for (int64_t n = 256; n <= 2816; n += 256) {
+    if (runs.harness().known.contains(chain.KeyAt(prompt, n))) kept.push_back(n);
+    if (std::ranges::count(runs.harness().dropped_checkpoints, chain.KeyAt(prompt, n)) > 0) dropped.push_back(n);
+  }
+  // 2,816 is the last boundary of the prompt, which a repeated prompt resumes at.
+  EXPECT_EQ(kept, (std::vector<int64_t>{512, 1792, 2048, 2304, 2560, 2816}));
+  EXPECT_EQ(dropped, (std::vector<int64_t>{256, 768, 1024, 1280, 1536}));
+}
+
 TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
   // Many forks from one unaligned checkpoint, all at once: each copies the tail.
   const auto shared = Prompt(700, 1);

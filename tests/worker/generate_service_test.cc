@@ -301,7 +301,15 @@ TEST_F(GenerateServiceTest, DrainRefusesNewStreamsAndLetsRunningOnesFinish) {
   EXPECT_TRUE(End(*reader).ok());
 }
 
-TEST_F(GenerateServiceTest, SubmitsWhatTheStoreRestored) {
+class EmptyFeed final : public engine::PrefixFeed {
+ public:
+  int64_t n_tokens() const override { return 2; }
+  void Begin(int64_t) override {}
+  Arrived Take(int64_t) override { return {}; }
+  void Stop() override {}
+};
+
+TEST_F(GenerateServiceTest, SubmitsWhatTheStoreKnows) {
   FakePrefixSource source;
   Serve(Options(), &source);
   WorkerGenerateRequest request = GoodRequest();
@@ -312,19 +320,16 @@ TEST_F(GenerateServiceTest, SubmitsWhatTheStoreRestored) {
   EXPECT_THAT(source.request_.tokens, ElementsAre(1, 2, 3, 9));
   EXPECT_TRUE(EngineWasToldNothing());
   RestoreOutcome outcome;
-  outcome.restored = std::make_unique<engine::RestoredPrefix>();
-  outcome.restored->n_tokens = 2;
+  const auto feed = std::make_shared<EmptyFeed>();
+  outcome.feed = feed;
   outcome.miss_reason = "missing";
-  auto lease = std::make_shared<int>(0);
-  outcome.lease = lease;
+  outcome.n_shared = 512;
   source.done_(std::move(outcome));
   const auto submit = Take<engine::Submit>();
-  ASSERT_NE(submit.request.restored, nullptr);
-  EXPECT_EQ(submit.request.restored->n_tokens, 2);
+  EXPECT_EQ(submit.request.feed, feed);
   EXPECT_EQ(submit.request.store_miss_reason, "missing");
-  EXPECT_EQ(lease.use_count(), 2) << "charged until the engine has the bytes";
+  EXPECT_EQ(submit.request.n_shared_elsewhere, 512);
   submit.request.sink->OnEvent(engine::Started{3, 0, 2, "missing"});
-  EXPECT_EQ(lease.use_count(), 1);
   submit.request.sink->OnEvent(engine::Finished{engine::FinishReason::kStop, 1});
   EXPECT_TRUE(End(*reader).ok());
 }

@@ -2,16 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "bridge_harness.h"
 #include "common/metrics.h"
 #include "kvstore/server.h"
-#include "worker/kv_bridge.h"
+#include "worker/bridge/kv_bridge.h"
 #include "worker/prefix_hasher.h"
 
 namespace longshelf::worker {
@@ -20,76 +23,89 @@ namespace {
 using engine::ParkedObject;
 
 constexpr uint64_t kBlockBytes = 900'000;
-constexpr auto kPatience = std::chrono::seconds(60);
 
 uint64_t StateBytes(int64_t n_tokens) { return 1'500'000 + 4096 * static_cast<uint64_t>(n_tokens % 128); }
 
-std::vector<std::byte> Payload(uint64_t n_bytes, uint64_t seed) {
+engine::Bytes Payload(uint64_t n_bytes, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<std::byte> out(n_bytes);
   for (std::byte& byte : out) byte = static_cast<std::byte>(random());
-  return out;
+  return std::make_shared<const std::vector<std::byte>>(std::move(out));
 }
 
-// One worker's bridge with an engine that holds nothing and exports what it is told to.
+// One worker's bridge, turned by the test's own thread, with an engine that holds what it is told.
 class Worker {
  public:
   Worker(const KvBridgeOptions& options, Clock& clock, const std::string& store_address)
-      : store_(std::move(*kvstore::MakeClient({.address = store_address}))),
-        bridge_(std::make_unique<KvBridge>(options, clock, *store_, inbox_, worker_metrics_)),
-        engine_([this] { EngineLoop(); }) {}
-  ~Worker() {
-    inbox_.Close();
-    engine_.join();
-    bridge_.reset();
-  }
+      : clock_(clock),
+        store_(std::move(*kvstore::MakeClient({.address = store_address}))),
+        bridge_(options, clock, *store_, inbox_, worker_metrics_) {}
 
-  RestoreOutcome Restore(const std::vector<uint32_t>& tokens, const std::string& salt) {
-    auto answer = std::make_shared<Mailbox<RestoreOutcome>>(1);
+  struct Restored {
+    std::string miss_reason;
+    std::vector<std::vector<std::byte>> blocks;
+    engine::PrefixFeed::End end;
+  };
+  Restored Restore(const std::vector<uint32_t>& tokens, const std::string& salt) {
+    auto outcome = std::make_shared<std::optional<RestoreOutcome>>();
     RestoreRequest request;
     request.tokens = tokens;
     request.namespace_salt = salt;
-    bridge_->Restore(std::move(request), [answer](RestoreOutcome outcome) { answer->Post(std::move(outcome)); });
-    auto got = answer->Drain(kPatience);
-    EXPECT_EQ(got.size(), 1);
-    return got.empty() ? RestoreOutcome{} : std::move(got.front());
+    bridge_.Restore(std::move(request), [outcome](RestoreOutcome given) { *outcome = std::move(given); });
+    TurnUntil([&] { return outcome->has_value(); });
+    Restored restored{.miss_reason = (*outcome)->miss_reason, .blocks = {}, .end = {}};
+    if ((*outcome)->feed == nullptr) return restored;
+    (*outcome)->feed->Begin(0);
+    TurnUntil([&] {
+      engine::PrefixFeed::Arrived arrived = (*outcome)->feed->Take(2);
+      for (auto& block : arrived.blocks) restored.blocks.push_back(std::move(block));
+      if (arrived.end.has_value()) restored.end = std::move(*arrived.end);
+      return arrived.end.has_value();
+    });
+    if (!restored.end.miss_reason.empty()) restored.miss_reason = restored.end.miss_reason;
+    return restored;
   }
 
   absl::StatusOr<ParkOutcome> Park(const std::vector<uint32_t>& tokens, const std::string& salt) {
-    auto answer = std::make_shared<Mailbox<absl::StatusOr<ParkOutcome>>>(1);
+    auto answer = std::make_shared<std::optional<absl::StatusOr<ParkOutcome>>>();
     ParkCommand command;
     command.tokens = tokens;
     command.namespace_id = "tenant";
     command.namespace_salt = salt;
     command.retain_until = absl::FromUnixSeconds(4'000'000'000);
     command.timeout = absl::Seconds(30);
-    bridge_->Park(std::move(command),
-                  [answer](absl::StatusOr<ParkOutcome> outcome) { answer->Post(std::move(outcome)); });
-    auto got = answer->Drain(kPatience);
-    EXPECT_EQ(got.size(), 1);
-    return got.empty() ? absl::StatusOr<ParkOutcome>(absl::InternalError("no answer")) : std::move(got.front());
+    bridge_.Park(std::move(command), [answer](absl::StatusOr<ParkOutcome> outcome) { *answer = std::move(outcome); });
+    TurnUntil([&] { return answer->has_value(); });
+    return **answer;
   }
 
-  std::vector<ParkedObject> held;  // set before Park
-
- private:
-  void EngineLoop() {
-    while (true) {
-      auto messages = inbox_.Drain(std::chrono::minutes(1));
-      if (messages.empty() && inbox_.closed()) return;
-      for (auto& message : messages) {
-        if (auto* probe = std::get_if<engine::ProbePrefix>(&message)) probe->reply(0);
-        if (auto* wanted = std::get_if<engine::ExportPrefix>(&message)) wanted->reply(held);
-      }
+  void Hold(const std::vector<ParkedObject>& objects, const engine::PrefixKey& root) {
+    engine_.Hold(objects);
+    engine_.found = engine_.checkpoints.at(objects.back().key);
+    engine_.found->root = root;
+    for (const ParkedObject& object : objects) {
+      if (object.kind == ParkedObject::Kind::kBlock) engine_.found->blocks.push_back(object.key);
     }
   }
 
+ private:
+  void TurnUntil(const std::function<bool()>& is_done) {
+    const absl::Time deadline = clock_.Now() + absl::Seconds(60);
+    while (!is_done()) {
+      ASSERT_LT(clock_.Now(), deadline) << "no answer";
+      bridge_.RunReady();
+      engine_.Run();
+      std::this_thread::yield();
+    }
+  }
+
+  Clock& clock_;
   Metrics metrics_{"worker"};
   WorkerMetrics worker_metrics_{metrics_};
-  Mailbox<engine::EngineMessage> inbox_{16};
-  std::unique_ptr<kvstore::Client> store_;
-  std::unique_ptr<KvBridge> bridge_;
-  std::thread engine_;
+  Mailbox<engine::EngineMessage> inbox_{64};
+  FakeEngine engine_{inbox_};
+  const std::unique_ptr<kvstore::Client> store_;
+  KvBridge bridge_;
 };
 
 class BridgeAndStoreTest : public ::testing::Test {
@@ -98,6 +114,7 @@ class BridgeAndStoreTest : public ::testing::Test {
     options_.fingerprint.fill(3);
     options_.block_bytes = kBlockBytes;
     options_.state_bytes = StateBytes;
+    options_.state_bytes_max = StateBytes(127);
     // The machine may be busy with other tests; time is not what is tested here.
     options_.lookup_timeout = absl::Seconds(10);
     options_.fetch_timeout = absl::Seconds(30);
@@ -136,6 +153,12 @@ class BridgeAndStoreTest : public ::testing::Test {
     return out;
   }
 
+  std::vector<ParkedObject> HoldAtA(const std::vector<uint32_t>& tokens) {
+    const std::vector<ParkedObject> objects = ObjectsOf(tokens);
+    a_->Hold(objects, KvPrefixHasher(options_.fingerprint).Root(salt_));
+    return objects;
+  }
+
   // Continues `tokens` by one, as the next turn of a session does.
   static std::vector<uint32_t> Next(std::vector<uint32_t> tokens) {
     tokens.push_back(1);
@@ -158,67 +181,69 @@ TEST_F(BridgeAndStoreTest, WhatOneWorkerParksAnotherRestoresByteForByte) {
   for (const size_t n :
        {size_t{1}, size_t{3}, size_t{127}, size_t{255}, size_t{256}, size_t{257}, size_t{1000}, size_t{5000}}) {
     const auto tokens = Tokens(n);
-    a_->held = ObjectsOf(tokens);
+    const auto held = HoldAtA(tokens);
     const auto parked = a_->Park(tokens, salt_);
     ASSERT_TRUE(parked.ok()) << parked.status();
     EXPECT_EQ(parked->n_tokens, static_cast<int64_t>(n));
-    EXPECT_EQ(parked->checkpoint_key, a_->held.back().key);
+    EXPECT_EQ(parked->checkpoint_key, held.back().key);
 
-    const RestoreOutcome outcome = b_->Restore(Next(tokens), salt_);
-    ASSERT_NE(outcome.restored, nullptr) << n << " " << outcome.miss_reason;
-    ASSERT_EQ(outcome.restored->n_tokens, static_cast<int64_t>(n));
-    ASSERT_EQ(outcome.restored->blocks.size(), a_->held.size() - 1);
-    for (size_t i = 0; i < outcome.restored->blocks.size(); ++i) {
-      ASSERT_TRUE(outcome.restored->blocks[i] == a_->held[i].bytes) << n << " block " << i;
+    const Worker::Restored restored = b_->Restore(Next(tokens), salt_);
+    ASSERT_EQ(restored.end.n_tokens, static_cast<int64_t>(n)) << restored.miss_reason;
+    ASSERT_EQ(restored.blocks.size(), n / 256);
+    for (size_t i = 0; i < restored.blocks.size(); ++i) {
+      ASSERT_TRUE(restored.blocks[i] == *held[i].bytes) << n << " block " << i;
     }
-    EXPECT_TRUE(outcome.restored->state == a_->held.back().bytes) << n;
-    EXPECT_EQ(b_->Restore(Next(tokens), std::string(32, 't')).restored, nullptr) << "another tenant";
+    if (n % 256 != 0) {
+      EXPECT_TRUE(restored.end.tail == *held[held.size() - 2].bytes) << n;
+    }
+    EXPECT_TRUE(restored.end.state == *held.back().bytes) << n;
+    EXPECT_EQ(b_->Restore(Next(tokens), std::string(32, 't')).end.n_tokens, 0) << "another tenant";
   }
 }
 
 TEST_F(BridgeAndStoreTest, ABitFlippedInTheStoreIsNeverRestoredWhicheverObjectItHits) {
   Start(256 << 20);
   const auto tokens = Tokens(600);
-  a_->held = ObjectsOf(tokens);
+  const auto held = HoldAtA(tokens);
   using Kind = ParkedObject::Kind;
-  for (const ParkedObject& victim : a_->held) {
+  for (const ParkedObject& victim : held) {
     ASSERT_TRUE(a_->Park(tokens, salt_).ok());
     const auto kind = victim.kind == Kind::kBlock  ? kvstore::ObjectKind::kBlock
                       : victim.kind == Kind::kTail ? kvstore::ObjectKind::kTail
                                                    : kvstore::ObjectKind::kCheckpoint;
-    ASSERT_TRUE(store_->FlipBitForTest({victim.key, kind}, victim.bytes.size() * 4));
-    const RestoreOutcome broken = b_->Restore(Next(tokens), salt_);
-    EXPECT_EQ(broken.restored, nullptr);
+    ASSERT_TRUE(store_->FlipBitForTest({victim.key, kind}, victim.bytes->size() * 4));
+    const Worker::Restored broken = b_->Restore(Next(tokens), salt_);
+    EXPECT_EQ(broken.end.n_tokens, 0);
     EXPECT_EQ(broken.miss_reason, "digest_mismatch");
   }
-  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_quarantined, a_->held.size());
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_quarantined, held.size());
   ASSERT_TRUE(a_->Park(tokens, salt_).ok()) << "and all of it may be stored again";
-  EXPECT_NE(b_->Restore(Next(tokens), salt_).restored, nullptr);
+  EXPECT_EQ(b_->Restore(Next(tokens), salt_).end.n_tokens, 600);
 }
 
 TEST_F(BridgeAndStoreTest, AParkThatDoesNotFitIsRefusedAndLeavesRoomForOneThatDoes) {
   Start(16 << 20);
   const auto tokens = Tokens(5000);
-  a_->held = ObjectsOf(tokens);
+  HoldAtA(tokens);
   EXPECT_EQ(a_->Park(tokens, salt_).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
 
   const auto small = Tokens(600);
-  a_->held = ObjectsOf(small);
+  HoldAtA(small);
   EXPECT_TRUE(a_->Park(small, salt_).ok());
-  a_->held = ObjectsOf(tokens);
+  HoldAtA(tokens);
   EXPECT_FALSE(a_->Park(tokens, salt_).ok());
-  EXPECT_NE(b_->Restore(Next(small), salt_).restored, nullptr) << "what was parked before stays parked";
+  EXPECT_EQ(b_->Restore(Next(small), salt_).end.n_tokens, 600) << "what was parked before stays parked";
 }
 
 TEST_F(BridgeAndStoreTest, AStoreThatDiesIsAMissAndItsSuccessorIsUsed) {
   Start(64 << 20);
   const auto tokens = Tokens(300);
-  a_->held = ObjectsOf(tokens);
+  HoldAtA(tokens);
   ASSERT_TRUE(a_->Park(tokens, salt_).ok());
   server_.reset();
-  const RestoreOutcome dead = b_->Restore(Next(tokens), salt_);
-  EXPECT_EQ(dead.restored, nullptr);
+  const Worker::Restored dead = b_->Restore(Next(tokens), salt_);
+  EXPECT_EQ(dead.end.n_tokens, 0);
   EXPECT_FALSE(dead.miss_reason.empty());
   EXPECT_FALSE(a_->Park(tokens, salt_).ok());
 
@@ -226,7 +251,7 @@ TEST_F(BridgeAndStoreTest, AStoreThatDiesIsAMissAndItsSuccessorIsUsed) {
   const absl::Time deadline = clock_.Now() + absl::Seconds(60);
   bool restored = false;
   while (!restored && clock_.Now() < deadline) {
-    restored = b_->Restore(Next(tokens), salt_).restored != nullptr;
+    restored = b_->Restore(Next(tokens), salt_).end.n_tokens > 0;
     std::this_thread::yield();
   }
   EXPECT_TRUE(restored);

@@ -16,9 +16,16 @@
 
 namespace longshelf::worker {
 
-RealStore::RealStore(uint64_t capacity_bytes) {
+RealStore::RealStore(uint64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {
   store_ = std::move(kvstore::Store::Create({capacity_bytes, 0.9})).value();
   server_ = std::move(kvstore::Server::Start({}, *store_, clock_, metrics_)).value();
+}
+
+void RealStore::RestartEmpty() {
+  const std::string at = address();
+  server_.reset();
+  store_ = std::move(kvstore::Store::Create({capacity_bytes_, 0.9})).value();
+  server_ = std::move(kvstore::Server::Start({.listen = at}, *store_, clock_, metrics_)).value();
 }
 
 std::shared_ptr<const engine::ModelWeights> WeightsOf(const std::string& model) {
@@ -94,7 +101,8 @@ void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& 
 }
 
 void RealWorker::Serve(const engine::Model& model, engine::StepRunner& runner, uint32_t n_blocks) {
-  const int64_t n_context_max = std::min<int64_t>(8192, int64_t{n_blocks} * engine::kBlockTokens);
+  const int64_t n_wanted = config_.n_context_max > 0 ? config_.n_context_max : 8192;
+  const int64_t n_context_max = std::min<int64_t>(n_wanted, int64_t{n_blocks} * engine::kBlockTokens);
   node_ =
       std::move(WorkerNode::Create(config_, DescribeModel(model, n_context_max), {}, clock_, metrics_, runner)).value();
   fingerprint_ = model.fingerprint();
@@ -146,13 +154,29 @@ absl::StatusOr<v1::ParkReply> RealWorker::Park(const std::vector<uint32_t>& toke
   return reply;
 }
 
-bool RealWorker::WaitUntilOffloaded() const {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (std::chrono::steady_clock::now() < deadline) {
-    if (metrics().find("longshelf_worker_offload_queue_bytes 0\n") != std::string::npos) return true;
+namespace {
+
+bool WaitUntil(const std::function<bool()>& is_so) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!is_so()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::yield();
   }
-  return false;
+  return true;
+}
+
+}  // namespace
+
+bool RealWorker::WaitUntilOffloaded() const {
+  return WaitUntil([this] { return metrics().find("longshelf_worker_offload_queue_bytes 0\n") != std::string::npos; });
+}
+
+bool RealWorker::WaitForMetric(const std::string& name, double at_least) const {
+  return WaitUntil([&] {
+    const std::string all = metrics();
+    const size_t line = all.find("\n" + name + " ");
+    return line != std::string::npos && std::stod(all.substr(line + name.size() + 2)) >= at_least;
+  });
 }
 
 }  // namespace longshelf::worker

@@ -29,8 +29,11 @@ class RealStore {
   kvstore::Store& store() { return *store_; }
   // Stops answering.
   void Kill() { server_.reset(); }
+  // As a process that is killed and started again at its address.
+  void RestartEmpty();
 
  private:
+  const uint64_t capacity_bytes_;
   SystemClock clock_;
   Metrics metrics_{"store"};
   std::unique_ptr<kvstore::Store> store_;
@@ -74,6 +77,8 @@ class RealWorker {
   std::array<uint8_t, 32> fingerprint() const { return fingerprint_; }
   // Everything offered so far has been put, and the queue of the bridge is empty.
   bool WaitUntilOffloaded() const;
+  // A counter without labels reaches `at_least`.
+  bool WaitForMetric(const std::string& name, double at_least) const;
 
  private:
   // One shard, on its thread; rank 0 serves until the engine is stopped.

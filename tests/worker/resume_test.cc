@@ -122,17 +122,77 @@ TEST_P(ResumeTest, ASharedPrefixIsReusedLocallyAndThroughTheStore) {
   const Generated cold = a.Generate({.prompt = one});
   EXPECT_EQ(cold.started.n_cached_local() + cold.started.n_cached_store(), 0);
   EXPECT_EQ(cold.started.miss_reason(), "cold");
-  const Generated local = a.Generate({.prompt = two});
-  EXPECT_EQ(local.started.n_cached_local(), 512) << "the last checkpoint before the prompts part";
+  const Generated second = a.Generate({.prompt = two});
+  EXPECT_EQ(second.started.n_cached_local(), 0) << "blocks are shared, but nobody left a state where the prompts part";
+  auto three = common;
+  three.insert(three.end(), more.begin() + 20, more.begin() + 70);
+  const Generated local = a.Generate({.prompt = three});
+  EXPECT_EQ(local.started.n_cached_local(), 512) << "left by the second, that saw what it shares with the first";
   EXPECT_EQ(local.started.n_cached_store(), 0);
+  const Generated alone = b.Generate({.prompt = three, .no_cache_read = true, .salt = std::string(32, 'r')});
+  ExpectSame(local, alone);
   ASSERT_TRUE(a.WaitUntilOffloaded());
   const Generated stored = b.Generate({.prompt = two});
   EXPECT_EQ(stored.started.n_cached_local(), 0);
   EXPECT_GE(stored.started.n_cached_store(), 512);
   const Generated whole = b.Generate({.prompt = two, .no_cache_read = true});
-  ExpectSame(local, whole);
+  ExpectSame(second, whole);
   ExpectSame(stored, whole);
   EXPECT_THAT(b.metrics(), HasSubstr("longshelf_worker_restores_total 1\n"));
+}
+
+// The first worker saw the first prompt only, so nobody has seen on one machine what the prompts share.
+TEST_P(ResumeTest, WhatPromptsShareIsSeenAcrossWorkersToo) {
+  RealStore store;
+  RealWorker a(weights_, store.address());
+  RealWorker b(weights_, store.address());
+  RealWorker c(weights_, store.address());
+  const auto common = Prompt(700);
+  const auto with = [&](uint32_t seed) {
+    auto prompt = common;
+    const auto more = Prompt(60, seed);
+    prompt.insert(prompt.end(), more.begin(), more.end());
+    return prompt;
+  };
+  a.Generate({.prompt = with(11)});
+  ASSERT_TRUE(a.WaitUntilOffloaded());
+  EXPECT_EQ(b.Generate({.prompt = with(12)}).started.n_cached_store(), 0);
+  ASSERT_TRUE(b.WaitUntilOffloaded());
+  const Generated third = c.Generate({.prompt = with(13)});
+  EXPECT_EQ(third.started.n_cached_store(), 512);
+  ExpectSame(third, a.Generate({.prompt = with(13), .no_cache_read = true, .salt = std::string(32, 'r')}));
+}
+
+// A store that restarts empty in the middle of a session: one turn later all of it is there again.
+TEST_P(ResumeTest, AStoreThatRestartsEmptyIsGivenTheSessionAgain) {
+  if (GetParam() != std::string_view("micro-flash")) GTEST_SKIP() << "the length is what is tested";
+  const auto roomy = [](ShardConfig& config) {
+    config.n_context_max = 32768;
+    config.kv_memory_bytes = uint64_t{256} << 20;
+    config.store_memory_bytes = uint64_t{4} << 20;
+  };
+  RealStore store;
+  const std::string address = store.address();
+  std::vector<uint32_t> session = Prompt(20'000);
+  {
+    RealWorker a(weights_, address, roomy);
+    const Generated first = a.Generate({.prompt = session, .max_tokens = 4});
+    ASSERT_TRUE(a.WaitUntilOffloaded());
+    store.RestartEmpty();
+    session.insert(session.end(), first.tokens.begin(), first.tokens.end());
+    const auto more = Prompt(500, 7);
+    session.insert(session.end(), more.begin(), more.end());
+    const Generated second = a.Generate({.prompt = session, .max_tokens = 4});
+    session.insert(session.end(), second.tokens.begin(), second.tokens.end());
+    ASSERT_TRUE(a.WaitForMetric("longshelf_worker_healed_blocks_total", 70));
+    ASSERT_TRUE(a.WaitUntilOffloaded());
+  }
+  RealWorker b(weights_, address, roomy);
+  session.push_back(5);
+  const Generated next = b.Generate({.prompt = session, .max_tokens = 4});
+  EXPECT_GE(next.started.n_cached_store(), session.size() * 95 / 100);
+  RealWorker alone(weights_, "", roomy);
+  ExpectSame(next, alone.Generate({.prompt = session, .max_tokens = 4}));
 }
 
 TEST_P(ResumeTest, AnotherTenantsPrefixIsNeverReused) {
