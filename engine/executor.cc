@@ -98,6 +98,9 @@ absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& 
   for (const uint32_t token : row.tokens) {
     if (token >= model->vocab_size()) return Misfit("token", token, model->vocab_size());
   }
+  if (row.replay_begin >= 0 && (row.sample || row.replay_begin > row.n_past || model->replay_tokens() == 0)) {
+    return Misfit("row that replays, from", static_cast<uint64_t>(row.replay_begin), static_cast<uint64_t>(row.n_past));
+  }
   const auto n_draft_max = static_cast<uint64_t>(model->n_draft_max());
   if (row.n_drafts > n_draft_max) return Misfit("drafts of a row", row.n_drafts, n_draft_max);
   if (row.n_drafts > 0 && (!row.sample || row.tokens.size() != row.n_drafts + 1)) {
@@ -194,7 +197,8 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult
     if (HasFailed(result.failures, row.slot)) continue;
     const std::vector<std::byte*>& table = slots[row.slot.slot].blocks;
     const auto n_past = static_cast<uint64_t>(row.n_past);
-    for (size_t i = BlocksCovering(n_past); i < BlocksCovering(n_past + row.tokens.size()); ++i) {
+    const bool is_replay = row.replay_begin >= 0;
+    for (size_t i = BlocksCovering(n_past); !is_replay && i < BlocksCovering(n_past + row.tokens.size()); ++i) {
       std::memset(table[i], 0, blocks->cell_bytes());
     }
     const WantLogits want = !row.sample ? WantLogits::kNone : row.n_drafts == 0 ? WantLogits::kLast : WantLogits::kAll;
@@ -205,7 +209,8 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult
                             .tokens = row.tokens,
                             .blocks = table,
                             .state = states->cell(row.slot.slot),
-                            .want_logits = want});
+                            .want_logits = want,
+                            .replay_begin = row.replay_begin});
   }
   ASSIGN_OR_RETURN(const ForwardOutput output, model->Forward(batch));
   const size_t vocab_size = model->vocab_size();
@@ -345,6 +350,7 @@ GroupShape Executor::shape(int n_shards) const {
           .block_bytes = impl_->blocks->cell_bytes(),
           .state_export_bytes = [model](int64_t n_tokens) { return model->StateExportBytes(n_tokens); },
           .position_cost = model->position_cost(),
+          .replay_tokens = model->replay_tokens(),
           .n_draft_max = model->n_draft_max(),
           .n_draft = model->n_draft()};
 }

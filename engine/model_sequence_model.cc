@@ -28,6 +28,7 @@ class ModelSequenceModel final : public SequenceModel {
   void ClearTail(std::byte* block, int64_t n_tokens_in_block) const override {
     model_.layout().ClearTail(block, n_tokens_in_block);
   }
+  int64_t replay_tokens() const override { return model_.replay_tokens(); }
   int64_t n_draft_max() const override { return model_.layout().n_draft_max(); }
   int64_t n_draft() const override { return model_.n_draft(); }
   absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) override {

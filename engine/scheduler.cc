@@ -114,6 +114,7 @@ void Scheduler::WaitAgain(std::unique_ptr<Sequence> sequence) {
   sequence->publishes = true;
   sequence->common_prefix = 0;
   sequence->is_restoring = false;
+  sequence->replay_begin = sequence->replay_end = 0;
   sequence->resume_from.reset();
   sequence->restored_from_store = false;
   sequence->lacks_room = false;

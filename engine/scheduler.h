@@ -33,6 +33,9 @@ namespace longshelf::engine {
 // admitted with, before it computes anything. When it is preempted meanwhile, or the feed breaks, what has arrived is in
 // the cache.
 //
+// Replaying. Blocks without a checkpoint at their end are of use too: the state there is rebuilt by processing the last
+// GroupShape::replay_tokens of them once more, when that are fewer than what lies behind the last checkpoint.
+//
 // Leaving. A sequence that ended or is preempted keeps slot and blocks for one step more: the step copies its state
 // into the cache, beside its full blocks. A preempted one goes back to its place in the queue and continues from there;
 // it is computed again only as far as the cache has lost of it meanwhile, to the same bits, so nobody can tell.
@@ -122,6 +125,8 @@ class Scheduler {
   int64_t BlocksAtAdmission(const Sequence& sequence) const;
   // Where it goes on from, of what is in the cache of its home shard.
   void ResumeFrom(Sequence& sequence, PrefixMatch match);
+  // Where a state replayed over `match`'s blocks begins, when that takes fewer tokens than going on from its checkpoint.
+  std::optional<int64_t> ReplayBegin(const PrefixMatch& match) const;
   void HoldExactly(Sequence& sequence, int64_t n);
   void EmitStarted(Sequence& sequence, int64_t n_local, std::string miss_reason);
   std::string MissReason(const Sequence& sequence, const PrefixMatch& match) const;

@@ -116,12 +116,13 @@ std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int
   const int64_t n_reusable = sequence.n_given - 1;  // the last token is always computed
   if (!sequence.no_cache_read) {
     home.match = cache_.Match(shard, sequence.chain, sequence.tokens, n_reusable);
-    home.n_tokens_reused = home.match.n_tokens;
-    if (sequence.feed != nullptr && sequence.feed->n_tokens() > home.match.n_tokens) {
+    home.n_tokens_reused = ReplayBegin(home.match).value_or(home.match.n_tokens);
+    home.n_blocks_local = ReplayBegin(home.match).has_value() ? home.match.n_blocks : home.match.n_tokens / kBlockTokens;
+    if (sequence.feed != nullptr && sequence.feed->n_tokens() > home.n_tokens_reused) {
       home.uses_feed = true;
       home.n_tokens_reused = std::min(sequence.feed->n_tokens(), n_reusable);
+      home.n_blocks_local = home.match.n_blocks;
     }
-    home.n_blocks_local = std::min(home.match.n_blocks, home.n_tokens_reused / kBlockTokens);
   }
   const BlockPool& pool = cache_.pool(shard);
   int64_t n_needed = BlocksAtAdmission(sequence) - home.n_blocks_local;
@@ -190,7 +191,7 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
   sequence.feed.reset();
   PrefixMatch match =
       cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
-  const bool is_from_feed = end.n_tokens > match.n_tokens;
+  const bool is_from_feed = end.n_tokens > ReplayBegin(match).value_or(match.n_tokens);
   std::string miss_reason = std::move(end.miss_reason);
   if (is_from_feed) {
     auto checkpoint = std::make_shared<Checkpoint>();
@@ -202,14 +203,16 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
     match.n_tokens = end.n_tokens;
     match.checkpoint = std::move(checkpoint);
   }
+  const std::optional<int64_t> replay_begin = ReplayBegin(match);
   if (match.n_tokens >= sequence.n_given - 1) {
     miss_reason.clear();
   } else if (miss_reason.empty()) {
     miss_reason = is_from_feed ? "diverged" : MissReason(sequence, match);
   }
-  const int64_t n_local = is_from_feed ? sequence.n_blocks_found * kBlockTokens : match.n_tokens;
+  const bool uses_feed = is_from_feed || replay_begin.has_value();
+  const int64_t n_local = uses_feed ? sequence.n_blocks_found * kBlockTokens : match.n_tokens;
   ResumeFrom(sequence, std::move(match));
-  sequence.restored_from_store = is_from_feed;
+  sequence.restored_from_store = is_from_feed && !replay_begin.has_value();
   EmitStarted(sequence, n_local, std::move(miss_reason));
 }
 
@@ -236,7 +239,19 @@ void Scheduler::HoldExactly(Sequence& sequence, int64_t n) {
   sequence.lacks_room = sequence.n_blocks_taken() < BlocksFor(sequence.n_tokens());
 }
 
+std::optional<int64_t> Scheduler::ReplayBegin(const PrefixMatch& match) const {
+  const int64_t begin = match.n_blocks * kBlockTokens - shape_.replay_tokens;
+  if (shape_.replay_tokens == 0 || begin <= match.n_tokens) return std::nullopt;
+  return begin;
+}
+
 void Scheduler::ResumeFrom(Sequence& sequence, PrefixMatch match) {
+  if (const std::optional<int64_t> begin = ReplayBegin(match); begin.has_value()) {
+    HoldExactly(sequence, match.n_blocks);
+    sequence.n_past = sequence.replay_begin = *begin;
+    sequence.replay_end = match.n_blocks * kBlockTokens;
+    return;
+  }
   HoldExactly(sequence, match.n_tokens / kBlockTokens);
   sequence.n_past = match.n_tokens;
   const int64_t n_shared = std::max(match.n_blocks * kBlockTokens, sequence.n_shared_elsewhere);

@@ -67,6 +67,8 @@ struct Sequence {
   int64_t n_blocks_found = 0;                     // of those, held when it was admitted
   std::shared_ptr<const Checkpoint> resume_from;  // still to be sent
   bool restored_from_store = false;               // resume_from is not in the cache yet
+  int64_t replay_begin = 0;                       // its state is rebuilt from here ..
+  int64_t replay_end = 0;                         // .. up to here; nothing to rebuild: 0
   std::vector<PrefixKey> periodic_checkpoints;    // that it left on its way, oldest first
 
   // Guesses. Those in `draft` follow the last token and came with it; empty = none.
@@ -89,6 +91,7 @@ struct Sequence {
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_pending() const { return n_tokens() - n_past; }
   bool may_run() const { return !is_importing() && !lacks_room; }
+  bool is_replaying() const { return n_past < replay_end; }
   bool is_importing() const { return is_restoring || resume_from != nullptr; }
   int64_t n_blocks_taken() const { return static_cast<int64_t>(blocks.size()) + n_promised; }
   uint32_t n_output() const { return static_cast<uint32_t>(n_tokens() - n_prompt); }

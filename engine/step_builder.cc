@@ -29,7 +29,7 @@ void StepBuilder::Fill(StepWork& work, const StepPacer& pacer, const DraftPolicy
                         std::max({cost - work.cost, cost / 4, 1.0})});
   for (const Scheduler::Leaving& leaving : scheduler_.leaving()) {
     Sequence& sequence = *leaving.sequence;
-    if (!sequence.is_importing()) AddCheckpoint(sequence, sequence.n_past, Due::kGiven, work);
+    if (!sequence.is_importing() && !sequence.is_replaying()) AddCheckpoint(sequence, sequence.n_past, Due::kGiven, work);
   }
 }
 
@@ -187,6 +187,7 @@ void StepBuilder::AddPrefillRows(StepWork& work, Budget budget) {
 }
 
 int64_t StepBuilder::ChunkMax(const Sequence& sequence) const {
+  if (sequence.is_replaying()) return sequence.replay_end - sequence.n_past;
   int64_t n_end = sequence.n_given;
   if (TakesCheckpoints() && sequence.publishes) {
     const int64_t interval = config_.checkpoint_interval_tokens;
@@ -199,6 +200,8 @@ int64_t StepBuilder::ChunkMax(const Sequence& sequence) const {
 }
 
 StepBuilder::Due StepBuilder::CheckpointDue(const Sequence& sequence, int64_t n_tokens) const {
+  if (n_tokens < sequence.replay_end) return Due::kNo;     // not right yet
+  if (n_tokens == sequence.replay_end) return Due::kGiven;  // and need not be replayed again
   const auto given = GivenCheckpoints(sequence);
   if (std::find(given.begin(), given.end(), n_tokens) != given.end()) return Due::kGiven;
   return n_tokens % config_.checkpoint_interval_tokens == 0 ? Due::kPeriodic : Due::kNo;
@@ -219,7 +222,8 @@ void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& gues
                     .sample = is_last,
                     .return_logits = is_last && sequence.return_logits,
                     .n_drafts = static_cast<uint32_t>(n_drafts),
-                    .wants_draft = wants_draft};
+                    .wants_draft = wants_draft,
+                    .replay_begin = sequence.is_replaying() ? sequence.replay_begin : -1};
   row.tokens.insert(row.tokens.end(), guess.tokens.begin(), guess.tokens.end());
   if (wants_draft) work.plan.n_draft = static_cast<uint32_t>(n_draft_of_model_);
   work.plan.rows.push_back(std::move(row));
@@ -228,7 +232,7 @@ void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& gues
   work.n_tokens += n_tokens + n_drafts;
   work.cost += cost;
   FairShare::Charge(*sequence.flow, cost);
-  if (config_.export_cache_objects) AddBlockExports(sequence, n_end, work);
+  if (config_.export_cache_objects && !sequence.is_replaying()) AddBlockExports(sequence, n_end, work);
   const bool is_end = is_last && sequence.n_tokens() + 1 == sequence.n_tokens_max;
   const Due due = is_end ? Due::kGiven : CheckpointDue(sequence, n_end);
   if (due != Due::kNo) AddCheckpoint(sequence, n_end, due, work);

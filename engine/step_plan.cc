@@ -88,6 +88,7 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     w.Flag(row.return_logits, "rows.return_logits");
     w.Value(row.n_drafts, "rows.n_drafts");
     w.Flag(row.wants_draft, "rows.wants_draft");
+    w.Value(row.replay_begin, "rows.replay_begin");
   });
   wire.List(plan.export_blocks, "export_blocks", [](auto& w, auto& ex) {
     w.Value(ex.shard, "export_blocks.shard");

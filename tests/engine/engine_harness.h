@@ -52,7 +52,7 @@ class FakeGroup final : public StepRunner {
 
 // n shards of FakeModel, which can take n_draft_max tokens back and guesses n_draft.
 std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_t n_blocks, int64_t n_draft_max = 0,
-                                         int64_t n_draft = 0);
+                                         int64_t n_draft = 0, int64_t n_replay = 0);
 
 // An engine driven from one thread: each script step runs when nothing is left to do, and posts messages. After the
 // last one the inbox is closed and Run() returns.

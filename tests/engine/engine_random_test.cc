@@ -23,7 +23,8 @@ class RandomTraffic {
       : random_(seed),
         config_(Config()),
         n_blocks_(n_blocks),
-        group_(MakeFakeGroup(n_shards, n_slots, n_blocks, seed % 4 == 0 ? 0 : 8, seed % 3 == 0 ? 5 : 0)),
+        group_(MakeFakeGroup(n_shards, n_slots, n_blocks, seed % 4 == 0 ? 0 : 8, seed % 3 == 0 ? 5 : 0,
+                             seed % 2 == 0 ? 300 : 0)),
         harness_(config_, *group_, kHasher) {
     group_->keep_plans = false;
   }

@@ -93,12 +93,36 @@ void FakeModel::ClearTail(std::byte* block, int64_t n_tokens_in_block) const {
   std::memset(block + n_kept, 0, block_bytes() - n_kept);
 }
 
+void FakeModel::Replay(const SequenceChunk& chunk) {
+  State state = LoadState(chunk.state);
+  if (chunk.n_past == chunk.replay_begin) {
+    LONGSHELF_CHECK(state.n_tokens == 0);
+    state.n_tokens = static_cast<uint64_t>(chunk.n_past);
+  }
+  LONGSHELF_CHECK(static_cast<uint64_t>(chunk.n_past) == state.n_tokens && chunk.want_logits == WantLogits::kNone);
+  for (size_t i = 0; i < chunk.tokens.size(); ++i) {
+    uint64_t record = 0;
+    std::memcpy(&record, chunk.blocks[state.n_tokens / kBlockTokens] + state.n_tokens % kBlockTokens * kRecordBytes,
+                kRecordBytes);
+    // As far as the tokens go it has to be what they make.
+    LONGSHELF_CHECK(record != 0);
+    const bool is_right = static_cast<int64_t>(state.n_tokens) + 1 >= chunk.replay_begin + n_replay_;
+    state.Push(is_right ? record : 12345);
+  }
+  std::memcpy(chunk.state, &state, sizeof state);
+  n_tokens_replayed += static_cast<int64_t>(chunk.tokens.size());
+}
+
 absl::StatusOr<ForwardOutput> FakeModel::Forward(const ForwardBatch& batch) {
   ++n_forwards;
   ForwardOutput out;
   logits_.clear();
   chunks_ = batch.chunks;
   for (const SequenceChunk& chunk : batch.chunks) {
+    if (chunk.replay_begin >= 0) {
+      Replay(chunk);
+      continue;
+    }
     State state = LoadState(chunk.state);
     // The bookkeeping of the engine is what is tested: a wrong position is its bug.
     const auto n_past = static_cast<uint64_t>(chunk.n_past);

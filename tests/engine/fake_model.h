@@ -22,7 +22,9 @@ class FakeModel final : public SequenceModel {
   static constexpr size_t kRecordBytes = sizeof(uint64_t);
 
   // Guesses n_draft tokens at a time, most of them right; up to n_draft_max tokens can be taken back.
-  explicit FakeModel(int64_t n_draft_max = 0, int64_t n_draft = 0) : n_draft_max_(n_draft_max), n_draft_(n_draft) {}
+  // n_replay: its state can be rebuilt from blocks, and is right after so many tokens; before, it is rubbish.
+  explicit FakeModel(int64_t n_draft_max = 0, int64_t n_draft = 0, int64_t n_replay = 0)
+      : n_draft_max_(n_draft_max), n_draft_(n_draft), n_replay_(n_replay) {}
 
   uint32_t vocab_size() const override { return kVocab; }
   size_t block_bytes() const override { return kBlockTokens * kRecordBytes; }
@@ -37,6 +39,7 @@ class FakeModel final : public SequenceModel {
   absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const override;
   void ClearTail(std::byte* block, int64_t n_tokens_in_block) const override;
   absl::StatusOr<ForwardOutput> Forward(const ForwardBatch& batch) override;
+  int64_t replay_tokens() const override { return n_replay_; }
   int64_t n_draft_max() const override { return n_draft_max_; }
   int64_t n_draft() const override { return n_draft_; }
   absl::StatusOr<DraftOutput> Draft(std::span<const DraftRequest> requests, int64_t n_tokens) override;
@@ -51,14 +54,17 @@ class FakeModel final : public SequenceModel {
 
   int64_t n_forwards = 0;
   int64_t n_tokens_computed = 0;
+  int64_t n_tokens_replayed = 0;
 
  private:
+  void Replay(const SequenceChunk& chunk);
   void AppendLogits(const SequenceChunk& chunk, uint64_t n_tokens, bool poisoned, ForwardOutput& out);
 
   static constexpr size_t kRecordsKept = 16;  // of the last positions, in the state
 
   const int64_t n_draft_max_;
   const int64_t n_draft_;
+  const int64_t n_replay_;
   std::vector<float> logits_;          // of the last Forward
   std::vector<SequenceChunk> chunks_;  // the same
   std::vector<uint32_t> guesses_;

@@ -176,6 +176,39 @@ TEST(PrefixReuse, AFinishedTurnLeavesTheLastFewOfItsPeriodicCheckpointsAndThoseT
   EXPECT_EQ(dropped, (std::vector<int64_t>{256, 768, 1024, 1280, 1536}));
 }
 
+// Blocks without a state at their end: the last of them are processed once more, when that is less than all behind the
+// last checkpoint.
+TEST(PrefixReuse, AStateThatIsGoneIsReplayedFromItsBlocks) {
+  constexpr int64_t kReplay = 700;
+  EngineConfig config = NoEos();
+  config.checkpoint_interval_tokens = 4096;
+  const auto shared = Prompt(2048, 1);
+  for (const bool is_parked_between : {false, true}) {
+    auto group = MakeFakeGroup(1, 4, 64, 0, 0, kReplay);
+    Harness harness(config, *group, kHasher);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    const auto submit = [&](size_t n_shared, uint64_t seed) {
+      harness.Then([&, n_shared, seed] {
+        sinks.push_back(harness.Submit(
+            Request(Join({shared.begin(), shared.begin() + static_cast<std::ptrdiff_t>(n_shared)}, Prompt(900, seed)), 3)));
+      });
+    };
+    submit(2048, 2);
+    submit(2048, 3);
+    if (is_parked_between) submit(2048, 4);
+    submit(600, 5);  // too short to be worth it
+    ASSERT_TRUE(harness.Run().ok());
+    EXPECT_EQ(sinks[1]->tokens(), Expected(Join(shared, Prompt(900, 3)), 3));
+    EXPECT_EQ(sinks[1]->started->n_cached_local, 2048 - kReplay);
+    EXPECT_EQ(sinks[1]->started->miss_reason, "no_checkpoint");
+    if (is_parked_between) {
+      EXPECT_EQ(sinks[2]->started->n_cached_local, 2048U) << "the second one left a checkpoint there";
+    }
+    EXPECT_EQ(sinks.back()->started->n_cached_local, 0U);
+    EXPECT_EQ(harness.load.n_blocks_free, 64U);
+  }
+}
+
 TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
   // Many forks from one unaligned checkpoint, all at once: each copies the tail.
   const auto shared = Prompt(700, 1);
@@ -552,6 +585,17 @@ TEST_F(FeedTest, WhatABrokenOneBroughtIsComputedFromTheLastPositionHeld) {
     EXPECT_EQ(sink->started->n_cached_local, n_before);
     EXPECT_EQ(sink->started->miss_reason, "store_timeout");
   }
+}
+
+TEST_F(FeedTest, OfOneThatBrokeTheStateIsReplayed) {
+  constexpr int64_t kReplay = 300;
+  const auto feed = Feed();
+  feed->breaks_at = 4;
+  group_ = MakeFakeGroup(1, 4, 64, 0, 0, kReplay);
+  feed->end = {.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "missing"};  // all blocks, but no state
+  const auto sink = Run(feed);
+  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->started->n_cached_store, 1024U - kReplay);
 }
 
 TEST_F(FeedTest, MayEndAtAnEarlierPosition) {

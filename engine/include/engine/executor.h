@@ -35,6 +35,8 @@ class SequenceModel {
   virtual void ForEach(int64_t n, absl::FunctionRef<void(int64_t)> fn) {
     for (int64_t i = 0; i < n; ++i) fn(i);
   }
+  // Model::replay_tokens; 0: a state cannot be rebuilt from blocks.
+  virtual int64_t replay_tokens() const { return 0; }
   // Tokens at the end of what was processed that may be taken back: a later Forward begins that much earlier.
   virtual int64_t n_draft_max() const = 0;
   // Tokens its draft module guesses at a time; 0: it has none, and Draft is never called.

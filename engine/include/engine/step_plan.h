@@ -61,6 +61,7 @@ struct StepPlan {
     bool return_logits = false;
     uint32_t n_drafts = 0;     // at most GroupShape::n_draft_max; then tokens are one more, and sample is set
     bool wants_draft = false;  // the model shall guess on: n_draft of this plan
+    int64_t replay_begin = -1;  // SequenceChunk::replay_begin; then nothing is sampled
     bool operator==(const Row&) const = default;
   };
   struct ExportBlock {
@@ -138,6 +139,8 @@ struct GroupShape {
   std::function<size_t(int64_t n_tokens)> state_export_bytes;
   // What a position behind a token adds to its cost, in tokens that have none.
   double position_cost = 0.0;
+  // Tokens after which a replayed state is right; 0: states cannot be replayed.
+  int64_t replay_tokens = 0;
   // Guessed tokens that a row may carry, and that the model's own draft module guesses at a time (0: it has none).
   int64_t n_draft_max = 0;
   int64_t n_draft = 0;

@@ -152,7 +152,7 @@ void Attention::AppendEntries(Ops& ops, std::span<const SequenceRows> parts) {
   const KvComponent& component = *layout_.Entries(layer_);
   for (const SequenceRows& rows : parts) {
     const int64_t first = compressor_->FirstEntry(rows);
-    const int64_t count = compressor_->CountEntries(rows);
+    const int64_t count = rows.keeps_entries ? 0 : compressor_->CountEntries(rows);
     ops.pool().Run(count * (indexer_ ? 2 : 1), [&](int64_t item, int thread) {
       const int64_t e = first + item % count;
       if (item >= count) return indexer_->AppendKey(ops, rows, e, thread);

@@ -18,6 +18,7 @@ struct SequenceRows {
   std::span<std::byte* const> blocks = {};
   std::byte* state = nullptr;
   int64_t first_key = 0;        // the window has no positions before
+  bool keeps_entries = false;   // blocks hold the entries of these rows already
   bool is_draft_block = false;  // every row sees the window before the block and all rows of it; nothing is stored
 
   int64_t n_total() const { return n_past + n_rows; }

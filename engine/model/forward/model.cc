@@ -109,6 +109,8 @@ std::array<uint8_t, 32> Model::fingerprint() const {
 
 int64_t Model::n_draft() const { return impl_->drafter == nullptr ? 0 : impl_->drafter->n_draft(); }
 
+int64_t Model::replay_tokens() const { return config().n_layers * config().window; }
+
 void Model::Impl::Prepare(int64_t n_rows, int64_t n_logits, int64_t n_chunks) {
   const int n_shards = context.transport.size();
   const int64_t n_received = n_rows * config.n_experts_per_token * n_shards;
@@ -125,7 +127,11 @@ absl::StatusOr<ForwardOutput> Model::Forward(const ForwardBatch& batch, TapSink*
   const FlushDenormals flush;
   m.step.Clear();
   for (const SequenceChunk& chunk : batch.chunks) {
-    m.step.Add(chunk.tokens, {.n_past = chunk.n_past, .blocks = chunk.blocks, .state = chunk.state});
+    m.step.Add(chunk.tokens, {.n_past = chunk.n_past,
+                              .blocks = chunk.blocks,
+                              .state = chunk.state,
+                              .first_key = std::max<int64_t>(chunk.replay_begin, 0),
+                              .keeps_entries = chunk.replay_begin >= 0});
   }
   const int64_t n = m.step.n();
   const auto wanted_rows = [](const SequenceChunk& chunk) -> int64_t {

@@ -28,6 +28,10 @@ struct SequenceChunk {
   std::span<std::byte* const> blocks;  // block i covers tokens [256 i, 256 (i+1)); covers n_past + tokens.size()
   std::byte* state = nullptr;          // state slot
   WantLogits want_logits = WantLogits::kLast;
+  // At least 0: only the state is rebuilt, from this position on, by chunks one after another. The blocks hold the
+  // entries of these tokens and are read, not written; what the state knew before is not looked at. After
+  // Model::replay_tokens() it is, bit for bit, what it was when the tokens were first processed. No logits.
+  int64_t replay_begin = -1;
 };
 
 // A plain batch; the model knows nothing of scheduling. Chunks are independent and must be distinct sequences.
@@ -108,6 +112,9 @@ class Model {
   std::string_view kernels() const;
   // SHA-256 of weights digest, layout, numerics and their revision: equal fingerprints promise equal bits.
   std::array<uint8_t, 32> fingerprint() const;
+
+  // Tokens after which a replayed state is right: each layer's inputs are once the window of the layer below is.
+  int64_t replay_tokens() const;
 
   // Appends every chunk's KV to its blocks and state, and returns the logits asked for. An empty batch still takes
   // part in expert dispatch. UNAVAILABLE: a peer shard is gone.
