@@ -19,6 +19,11 @@ class ResumeTest : public ::testing::TestWithParam<const char*> {
 
   std::vector<uint32_t> Prompt(size_t n, uint32_t seed = 1) const { return RandomTokens(weights_->config, n, seed); }
 
+  static std::vector<uint32_t> With(std::vector<uint32_t> tokens, const std::vector<uint32_t>& more) {
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    return tokens;
+  }
+
   // Equal tokens and bit-equal logits from `skip` on.
   static void ExpectSame(const Generated& got, const Generated& want, size_t skip = 0) {
     ASSERT_EQ(got.tokens.size() + skip, want.tokens.size());
@@ -114,18 +119,14 @@ TEST_P(ResumeTest, ASharedPrefixIsReusedLocallyAndThroughTheStore) {
   RealWorker a(weights_, store.address());
   RealWorker b(weights_, store.address());
   const auto common = Prompt(700);
-  auto one = common;
-  auto two = common;
-  const auto more = Prompt(100, 9);
-  one.insert(one.end(), more.begin(), more.begin() + 50);
-  two.insert(two.end(), more.begin() + 50, more.end());
-  const Generated cold = a.Generate({.prompt = one});
+  const auto with = [&](uint32_t seed) { return With(common, Prompt(400, seed)); };
+  const auto two = with(12);
+  const auto three = with(13);
+  const Generated cold = a.Generate({.prompt = with(11)});
   EXPECT_EQ(cold.started.n_cached_local() + cold.started.n_cached_store(), 0);
   EXPECT_EQ(cold.started.miss_reason(), "cold");
   const Generated second = a.Generate({.prompt = two});
   EXPECT_EQ(second.started.n_cached_local(), 0) << "blocks are shared, but nobody left a state where the prompts part";
-  auto three = common;
-  three.insert(three.end(), more.begin() + 20, more.begin() + 70);
   const Generated local = a.Generate({.prompt = three});
   EXPECT_EQ(local.started.n_cached_local(), 512) << "left by the second, that saw what it shares with the first";
   EXPECT_EQ(local.started.n_cached_store(), 0);
@@ -148,12 +149,7 @@ TEST_P(ResumeTest, WhatPromptsShareIsSeenAcrossWorkersToo) {
   RealWorker b(weights_, store.address());
   RealWorker c(weights_, store.address());
   const auto common = Prompt(700);
-  const auto with = [&](uint32_t seed) {
-    auto prompt = common;
-    const auto more = Prompt(60, seed);
-    prompt.insert(prompt.end(), more.begin(), more.end());
-    return prompt;
-  };
+  const auto with = [&](uint32_t seed) { return With(common, Prompt(400, seed)); };
   a.Generate({.prompt = with(11)});
   ASSERT_TRUE(a.WaitUntilOffloaded());
   EXPECT_EQ(b.Generate({.prompt = with(12)}).started.n_cached_store(), 0);
