@@ -79,6 +79,7 @@ KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model)
   options.state_bytes = model.state_export_bytes;
   options.state_bytes_max = model.state_export_bytes_max;
   options.memory_bytes = config.store_memory_bytes;
+  options.replay_tokens = model.replay_tokens;
   return options;
 }
 
@@ -107,6 +108,7 @@ NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
   out.eos_token_id = model.config().eos_token_id;
   out.n_context_max = n_context_max;
   out.block_bytes = model.layout().block_bytes();
+  out.replay_tokens = model.replay_tokens();
   out.state_export_bytes_max = model.layout().StateExportBytesMax();
   out.state_export_bytes = [&model](int64_t n_tokens) { return model.layout().StateExportBytes(n_tokens); };
   return out;

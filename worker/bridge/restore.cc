@@ -119,9 +119,14 @@ std::string Restore::TakeCandidates(const std::vector<uint32_t>& tokens, const k
       if (reason.empty()) reason = refused;
     }
   }
-  std::sort(candidates_.begin(), candidates_.end(),
-            [](const Candidate& a, const Candidate& b) { return a.n_tokens > b.n_tokens; });
-  if (candidates_.empty() && reason.empty()) reason = "no_checkpoint";
+  const int64_t n_in_blocks = std::min<int64_t>(found.n_present, std::ssize(chain_.blocks())) * kBlockTokens;
+  const int64_t n_replay = core_.options.replay_tokens;
+  if (n_replay > 0 && n_in_blocks > n_replay) {
+    candidates_.push_back({.key = {}, .n_tokens = n_in_blocks, .n_replayed = n_replay});
+  }
+  std::stable_sort(candidates_.begin(), candidates_.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.n_gained() > b.n_gained(); });
+  if (reason.empty() && (candidates_.empty() || !candidates_.front().has_state())) reason = "no_checkpoint";
   return reason;
 }
 
@@ -135,7 +140,7 @@ std::shared_ptr<RestoreFeed> Restore::MakeFeed() {
     loop->Post([self, attempt, n_bytes] { self->OnTaken(attempt, n_bytes); });
   };
   listener.on_stop = [self = shared_from_this(), loop = core_.loop] { loop->Post([self] { self->OnStop(); }); };
-  auto feed = std::make_shared<RestoreFeed>(candidates_.front().n_tokens, std::move(listener),
+  auto feed = std::make_shared<RestoreFeed>(candidates_.front().n_gained(), std::move(listener),
                                             [core = &core_] { core->WakeEngine(); });
   feed_ = feed;
   return feed;
@@ -243,7 +248,7 @@ void Restore::FetchNext() {
   if (fetch_again_) return;
   const Candidate& candidate = candidates_[candidate_];
   std::vector<GetItem> items;
-  if (!has_state_) {
+  if (!has_state_ && candidate.has_state()) {
     // First: without it the blocks are of no use.
     items.push_back({{candidate.key, ObjectKind::kCheckpoint}, core_.options.state_bytes(candidate.n_tokens)});
     if (candidate.has_tail()) items.push_back({{candidate.key, ObjectKind::kTail}, core_.options.block_bytes});
@@ -252,7 +257,10 @@ void Restore::FetchNext() {
   for (int64_t block = n_next(); block < end && items.size() < kvstore::kMaxKeysPerCall; ++block) {
     items.push_back({{chain_.blocks()[static_cast<size_t>(block)], ObjectKind::kBlock}, core_.options.block_bytes});
   }
-  if (items.empty()) return Finish(candidate.n_tokens);
+  if (items.empty()) {
+    CountDone(candidate);
+    return Finish(candidate.has_state() ? candidate.n_tokens : 0);
+  }
   Fetch(std::move(items));
 }
 
@@ -318,15 +326,17 @@ void Restore::OnTaken(uint32_t attempt, uint64_t n_bytes) {
   if (fetch_again_ && n_bytes_out_ == 0) FetchNext();
 }
 
+void Restore::CountDone(const Candidate& candidate) {
+  const absl::Duration took = core_.clock.Now() - attempt_at_;
+  const uint64_t n_bytes = state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
+  core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0), n_bytes);
+  core_.fetch_speed.Observe(n_bytes, took);
+}
+
+// n_tokens 0: blocks at most.
 void Restore::Finish(int64_t n_tokens) {
   EndCall();
   const uint32_t attempt = attempt_;
-  if (n_tokens > 0) {
-    const absl::Duration took = core_.clock.Now() - attempt_at_;
-    const uint64_t n_bytes = state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
-    core_.metrics.RestoreDone(waited_ + took, n_tokens - first_block_ * kBlockTokens, n_bytes);
-    core_.fetch_speed.Observe(n_bytes, took);
-  }
   engine::PrefixFeed::End end;
   end.n_tokens = n_tokens;
   end.state = std::move(state_);

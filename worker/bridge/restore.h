@@ -18,7 +18,8 @@ namespace longshelf::worker {
 // One request's way in, from the lookup to the last block. Lives on the bridge's loop.
 //
 // It is looked up first; what the store says to have becomes candidates, by names computed from the request's own
-// tokens. When the engine has admitted the sequence, the state of the deepest candidate is fetched, then blocks, which
+// tokens. Blocks that reach further than any checkpoint are one too: the engine replays the state. When the engine has
+// admitted the sequence, the state of the deepest candidate is fetched, then blocks, which
 // go to the engine one by one, never more at a time than the lease holds. When something is missing or damaged, a
 // shallower candidate is gone on with, if one is left.
 //
@@ -39,7 +40,10 @@ class Restore : public std::enable_shared_from_this<Restore> {
   struct Candidate {
     kvstore::BlockKey key{};
     int64_t n_tokens = 0;
+    int64_t n_replayed = 0;  // of these tokens, for want of a state; 0: there is one
+    bool has_state() const { return n_replayed == 0; }
     bool has_tail() const;
+    int64_t n_gained() const { return n_tokens - n_replayed; }
   };
   using Task = void (Restore::*)();
 
@@ -62,6 +66,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   void OnGone(const std::string& reason);
   void NextCandidate();
   void EndCall();
+  void CountDone(const Candidate& candidate);
   void Finish(int64_t n_tokens);
   uint64_t LeaseBytes() const;
   int64_t n_next() const { return first_block_ + n_delivered_; }
@@ -90,7 +95,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   uint64_t n_bytes_out_ = 0;   // delivered, not yet taken
   std::vector<std::byte> state_;
   std::vector<std::byte> tail_;
-  bool has_state_ = false;
+  bool has_state_ = false;  // or needs none
 
   uint32_t call_ = 0;  // number of the newest one
   std::shared_ptr<kvstore::Client::GetCall> get_;

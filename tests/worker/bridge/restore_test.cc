@@ -114,6 +114,33 @@ TEST_F(RestoreTest, ASystemPromptSharedByAHundredChatsIsFound) {
   EXPECT_EQ(Restore(tokens)->end->n_tokens, 768);
 }
 
+TEST_F(RestoreTest, BlocksWithoutAStateAreBroughtWhereReplayingItIsWorthIt) {
+  options_.replay_tokens = 600;
+  Start();
+  const auto tokens = Tokens(2000);
+  Put(Objects(tokens, {256}));
+  auto request = Restore(tokens);
+  EXPECT_EQ(request->outcome->feed->n_tokens(), 7 * 256 - 600);
+  EXPECT_EQ(request->blocks.size(), 7U);
+  EXPECT_EQ(request->end->n_tokens, 0);
+  EXPECT_TRUE(Shows("longshelf_worker_restores_total 1"));
+  // A state that is not too far behind is better.
+  Put(Objects(tokens, {1500}));
+  request = Restore(tokens);
+  EXPECT_EQ(request->end->n_tokens, 1500);
+  // One that is damaged is none.
+  Spoil(KeyOf(tokens, 1500, ObjectKind::kCheckpoint));
+  request = Restore(tokens);
+  EXPECT_EQ(request->end->n_tokens, 0);
+  EXPECT_EQ(request->blocks.size(), 7U);
+  EXPECT_EQ(request->end->miss_reason, "digest_mismatch");
+  // With a hole in the blocks an early state is what is left.
+  Put(Objects(tokens, {1500}));
+  Spoil(KeyOf(tokens, 1280, ObjectKind::kBlock));
+  request = Restore(tokens);
+  EXPECT_EQ(request->end->n_tokens, 256);
+}
+
 TEST_F(RestoreTest, AnyDamagedMissingOrMisSizedComponentIsRefusedAndAShallowerCheckpointTaken) {
   struct Case {
     std::string reason;

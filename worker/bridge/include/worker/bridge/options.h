@@ -14,6 +14,7 @@ struct KvBridgeOptions {
   uint64_t block_bytes = 0;                               // full blocks and tails
   std::function<uint64_t(int64_t n_tokens)> state_bytes;  // checkpoint at a position
   uint64_t state_bytes_max = 0;
+  int64_t replay_tokens = 0;  // after which a state is rebuilt from blocks alone; 0: it cannot be
 
   // Everything on its way between engine and store, in both directions. At least MemoryMin().
   uint64_t memory_bytes = uint64_t{256} << 20;
