@@ -21,6 +21,7 @@
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/metrics.h"
+#include "kvstore/blocking_client.h"
 #include "kvstore/client.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
@@ -116,23 +117,21 @@ class RawReader final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::B
 struct Blocks {
   explicit Blocks(const BenchConfig& config) {
     std::mt19937_64 random(1);
-    payloads.resize(static_cast<size_t>(config.n_objects));
-    for (size_t i = 0; i < payloads.size(); ++i) {
-      payloads[i].resize(config.payload_bytes);
-      for (std::byte& byte : payloads[i]) byte = static_cast<std::byte>(random());
+    for (size_t i = 0; i < static_cast<size_t>(config.n_objects); ++i) {
+      std::vector<std::byte> payload(config.payload_bytes);
+      for (std::byte& byte : payload) byte = static_cast<std::byte>(random());
       PutItem item;
       std::memcpy(item.head.key.hash.data(), &i, sizeof i);
       item.head.depth_tokens = static_cast<uint32_t>(256 * (i + 1));
       item.head.parent.fill(0xff);
       item.head.namespace_id = "bench";
       item.head.payload_bytes = config.payload_bytes;
-      item.head.digest = DigestOf(payloads[i]);
-      item.payload = payloads[i];
+      item.head.digest = DigestOf(payload);
+      item.payload = std::make_shared<const std::vector<std::byte>>(std::move(payload));
       puts.push_back(item);
       gets.push_back({item.head.key, config.payload_bytes});
     }
   }
-  std::vector<std::vector<std::byte>> payloads;
   std::vector<PutItem> puts;
   std::vector<GetItem> gets;
 };
@@ -182,7 +181,7 @@ void PutDirect(Store& store, const Blocks& blocks) {
     auto opened = store.Open(item.head, absl::UnixEpoch());
     LONGSHELF_CHECK(opened.ok());
     auto& reservation = std::get<Store::Reservation>(*opened);
-    LONGSHELF_CHECK(reservation.Append(0, item.payload).ok());
+    LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());
     LONGSHELF_CHECK(store.Commit(std::move(reservation), absl::UnixEpoch()).ok());
   }
 }
@@ -206,7 +205,8 @@ void Run(const BenchConfig& config) {
   const uint64_t capacity = 2 * n_bytes + (64 << 20);
   auto store = std::move(*Store::Create({.capacity_bytes = capacity, .parked_share = 0.5}));
   auto server = std::move(*Server::Start({}, *store, clock, metrics));
-  auto client = std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", server->port())}));
+  const auto client = std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", server->port())}));
+  BlockingClient blocking(*client);
 
   RawService raw_service(n_bytes);
   int raw_port = 0;
@@ -223,28 +223,26 @@ void Run(const BenchConfig& config) {
   std::vector<Step> steps = {
       {"memcpy", nullptr,
        [&] {
-         for (size_t i = 0; i < blocks.payloads.size(); ++i) {
-           std::memcpy(target.data() + i * config.payload_bytes, blocks.payloads[i].data(), config.payload_bytes);
+         for (size_t i = 0; i < blocks.puts.size(); ++i) {
+           std::memcpy(target.data() + i * config.payload_bytes, blocks.puts[i].payload->data(), config.payload_bytes);
          }
        }},
       {"digest", nullptr,
        [&] {
-         for (size_t i = 0; i < blocks.payloads.size(); ++i) {
-           LONGSHELF_CHECK(DigestOf(blocks.payloads[i]) == blocks.puts[i].head.digest);
-         }
+         for (const PutItem& item : blocks.puts) LONGSHELF_CHECK(DigestOf(*item.payload) == item.head.digest);
        }},
       {"raw_grpc", nullptr, [&] { LONGSHELF_CHECK(RawReader(target).Run(raw_stub) + kMaxFrameBytes > n_bytes); }},
       {"store_put", empty, [&] { PutDirect(*store, blocks); }},
       {"store_get", nullptr, [&] { GetDirect(*store, blocks, target); }},
       {"grpc_put", empty,
        [&] {
-         for (const auto& outcome : client->PutMany(blocks.puts, absl::Minutes(5))) LONGSHELF_CHECK(outcome.ok());
+         for (const auto& outcome : blocking.PutMany(blocks.puts, absl::Minutes(5))) LONGSHELF_CHECK(outcome.ok());
        }},
       {"grpc_get", nullptr,
        [&] {
-         LONGSHELF_CHECK(client
-                             ->Get({}, blocks.gets, absl::Minutes(5),
-                                   [](size_t, absl::StatusOr<FetchedObject> object) { LONGSHELF_CHECK(object.ok()); })
+         LONGSHELF_CHECK(blocking
+                             .Get({}, blocks.gets, absl::Minutes(5),
+                                  [](size_t, absl::StatusOr<FetchedObject> object) { LONGSHELF_CHECK(object.ok()); })
                              .ok());
        }},
   };

@@ -58,9 +58,4 @@ absl::Status StreamSlot::Check() const {
   return absl::ResourceExhaustedError(absl::StrCat("more than ", edge_.options.streams_max, " streams at once"));
 }
 
-void ErrorToWire(const absl::Status& status, v1::ObjectError* wire) {
-  wire->set_code(static_cast<uint32_t>(status.raw_code()));
-  wire->set_message(std::string(status.message()));
-}
-
 }  // namespace longshelf::kvstore

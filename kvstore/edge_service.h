@@ -14,7 +14,6 @@
 #include "common/metrics.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
-#include "longshelf/v1/kvstore.pb.h"
 #include "proto/internal_auth.h"
 
 namespace longshelf::kvstore {
@@ -77,7 +76,5 @@ class StreamSlot {
   Edge& edge_;
   const int n_before_;
 };
-
-void ErrorToWire(const absl::Status& status, v1::ObjectError* wire);
 
 }  // namespace longshelf::kvstore

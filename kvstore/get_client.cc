@@ -1,152 +1,106 @@
 #include "get_client.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/wire_format_lite.h>
-#include <grpcpp/support/proto_buffer_reader.h>
-
+#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "common/status.h"
+#include "proto/grpc_status.h"
 #include "wire_service.h"
 
 namespace longshelf::kvstore {
-namespace {
 
-using google::protobuf::internal::WireFormatLite;
-using google::protobuf::io::CodedInputStream;
+GetCallReactor::GetCallReactor(std::shared_ptr<CallRegistry> calls, Client::GetRequest request,
+                               Client::GetEvents events)
+    : calls_(std::move(calls)),
+      request_(std::move(request)),
+      events_(std::move(events)),
+      receiver_(request_.fingerprint, request_.items,
+                [this](size_t index, absl::StatusOr<FetchedObject> object) { Deliver(index, std::move(object)); }) {}
 
-constexpr uint32_t kMaxSmallBytes = 64 << 10;  // heads and errors
-
-absl::Status Malformed() { return absl::InternalError("the store sent a malformed frame"); }
-
-bool ReadSmall(CodedInputStream& in, google::protobuf::MessageLite& message) {
-  uint32_t n_bytes = 0;
-  std::string bytes;
-  return in.ReadVarint32(&n_bytes) && n_bytes <= kMaxSmallBytes && in.ReadString(&bytes, static_cast<int>(n_bytes)) &&
-         message.ParseFromString(bytes);
+void GetCallReactor::Start(gpr_timespec deadline) {
+  wire_.set_fingerprint(HashToWire(request_.fingerprint));
+  wire_.mutable_keys()->Reserve(static_cast<int>(request_.items.size()));
+  for (const GetItem& item : request_.items) wire_.add_keys(KeyToWire(item.key));
+  AddHold();
+  StartWriteLast(&wire_, grpc::WriteOptions());
+  StartRead(&frame_);
+  at_deadline_.Set(deadline, [weak = weak_from_this()](bool passed) {
+    const std::shared_ptr<GetCallReactor> self = weak.lock();
+    if (!passed || self == nullptr) return;
+    std::lock_guard lock(self->mutex_);
+    self->DropHold();
+  });
+  StartCall();
 }
 
-constexpr uint32_t VarintTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
-constexpr uint32_t BytesTag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+void GetCallReactor::Release(uint64_t n_bytes) {
+  std::lock_guard lock(mutex_);
+  n_unreleased_ -= std::min(n_bytes, n_unreleased_);
+  if (!paused_ || !holds_ || !HasRoom()) return;
+  paused_ = false;
+  StartRead(&frame_);
 }
 
-}  // namespace
-
-absl::Status FromError(const v1::ObjectError& error) {
-  const auto code = static_cast<absl::StatusCode>(error.code());
-  return absl::Status(code == absl::StatusCode::kOk ? absl::StatusCode::kUnknown : code, error.message());
+void GetCallReactor::Cancel() {
+  std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  if (context_.has_value()) context_->TryCancel();
+  DropHold();
 }
 
-absl::Status GetReceiver::OnFrame(grpc::ByteBuffer& frame) {
-  grpc::ProtoBufferReader slices(&frame);
-  if (!slices.status().ok()) return Malformed();
-  CodedInputStream in(&slices);
-  // Index 0 is the default and may be left out; every writer puts it before the rest.
-  uint32_t index = 0;
-  uint32_t tag = in.ReadTag();
-  if (tag == VarintTag(v1::GetFrame::kIndexFieldNumber)) {
-    if (!in.ReadVarint32(&index)) return Malformed();
-    tag = in.ReadTag();
-  }
-  if (index != next_ || next_ >= items_.size()) {
-    return absl::InternalError(absl::StrCat("frame of object ", index, " instead of ", next_));
-  }
-  if (tag == BytesTag(v1::GetFrame::kDataFieldNumber)) {
-    RETURN_IF_ERROR(OnData(in));
-  } else if (tag == BytesTag(v1::GetFrame::kHeadFieldNumber)) {
-    v1::ObjectHead head;
-    if (!ReadSmall(in, head)) return Malformed();
-    RETURN_IF_ERROR(OnHead(head));
-  } else if (tag == BytesTag(v1::GetFrame::kErrorFieldNumber)) {
-    v1::ObjectError error;
-    if (!ReadSmall(in, error)) return Malformed();
-    Deliver(FromError(error));
-  } else {
-    return Malformed();
-  }
-  return in.ReadTag() == 0 && in.ConsumedEntireMessage() ? absl::OkStatus() : Malformed();
+void GetCallReactor::DropHold() {
+  if (std::exchange(holds_, false)) RemoveHold();
 }
 
-void GetReceiver::Fail(const absl::Status& status) {
-  while (next_ < items_.size()) Deliver(status);
+void GetCallReactor::OnReadDone(bool ok) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!ok || cancelled_) return DropHold();
+  }
+  const absl::Status understood = receiver_.OnFrame(frame_);
+  frame_.Clear();
+  std::lock_guard lock(mutex_);
+  if (!understood.ok()) {
+    broken_ = understood;
+    context_->TryCancel();
+    return DropHold();
+  }
+  next_bytes_ = receiver_.next_bytes();
+  if (HasRoom()) return StartRead(&frame_);
+  paused_ = true;
 }
 
-absl::Status GetReceiver::OnHead(const v1::ObjectHead& wire) {
-  if (in_object_) return absl::InternalError("a second head");
-  in_object_ = true;
-  failure_ = absl::OkStatus();
-  n_received_ = 0;
-  const GetItem& item = items_[next_];
-  absl::StatusOr<ObjectHead> head = HeadFromWire(wire);
-  if (!head.ok() || head->key != item.key || head->fingerprint != fingerprint_) {
-    failure_ = absl::DataLossError("the store sent another object than was asked for");
-    return absl::OkStatus();
+void GetCallReactor::Deliver(size_t index, absl::StatusOr<FetchedObject> object) {
+  if (object.ok()) {
+    std::lock_guard lock(mutex_);
+    n_unreleased_ += object->payload.size();
   }
-  if (head->payload_bytes != item.expected_bytes || head->payload_bytes > kMaxPayloadBytes) {
-    failure_ = absl::FailedPreconditionError(
-        absl::StrCat("payload_bytes: ", head->payload_bytes, ", expected ", item.expected_bytes));
-    return absl::OkStatus();
-  }
-  object_.head = *std::move(head);
-  object_.payload.resize(object_.head.payload_bytes);
-  return absl::OkStatus();
+  events_.on_object(index, std::move(object));
 }
 
-absl::Status GetReceiver::OnData(CodedInputStream& in) {
-  if (!in_object_) return absl::InternalError("data without a head");
-  uint32_t n_bytes = 0;
-  if (!in.ReadVarint32(&n_bytes)) return Malformed();
-  const CodedInputStream::Limit limit = in.PushLimit(static_cast<int>(n_bytes));
-  const size_t begin = n_received_;
-  uint64_t offset = 0;
-  uint64_t last = 0;
-  while (const uint32_t tag = in.ReadTag()) {
-    uint32_t n_payload = 0;
-    if (tag == VarintTag(v1::GetData::kOffsetFieldNumber)) {
-      if (!in.ReadVarint64(&offset)) return Malformed();
-    } else if (tag == VarintTag(v1::GetData::kLastFieldNumber)) {
-      if (!in.ReadVarint64(&last)) return Malformed();
-    } else if (tag == BytesTag(v1::GetData::kPayloadFieldNumber)) {
-      if (!in.ReadVarint32(&n_payload) || !TakePayload(in, n_payload)) return Malformed();
-    } else {
-      return Malformed();
-    }
+void GetCallReactor::OnDone(const grpc::Status& status) {
+  absl::Status broken;
+  {
+    std::lock_guard lock(mutex_);
+    broken = broken_;
+    if (broken.ok() && cancelled_ && !receiver_.complete()) broken = absl::CancelledError("cancelled by its caller");
   }
-  if (!in.ConsumedEntireMessage()) return Malformed();
-  in.PopLimit(limit);
-  if (failure_.ok() && offset != begin) failure_ = absl::DataLossError("bytes out of order");
-  if (last != 0) FinishObject();
-  return absl::OkStatus();
+  if (broken.ok()) broken = proto::FromGrpc(status);
+  if (broken.ok() && !receiver_.complete()) {
+    broken = absl::InternalError("the store answered for fewer objects than were asked for");
+  }
+  End(broken);
 }
 
-bool GetReceiver::TakePayload(CodedInputStream& in, uint32_t n_bytes) {
-  if (n_bytes > kMaxFrameBytes) return false;
-  if (failure_.ok() && n_bytes > object_.payload.size() - n_received_) {
-    failure_ = absl::DataLossError("bytes beyond the announced size");
+void GetCallReactor::End(const absl::Status& status) {
+  receiver_.Fail(status);
+  events_.on_done(status);
+  events_ = {};
+  {
+    std::lock_guard lock(mutex_);
+    context_.reset();
   }
-  if (!failure_.ok()) return in.Skip(static_cast<int>(n_bytes));
-  if (!in.ReadRaw(object_.payload.data() + n_received_, static_cast<int>(n_bytes))) return false;
-  n_received_ += n_bytes;
-  return true;
-}
-
-void GetReceiver::FinishObject() {
-  if (failure_.ok() && (n_received_ != object_.payload.size() || DigestOf(object_.payload) != object_.head.digest)) {
-    failure_ = absl::DataLossError("the received bytes do not match their digest");
-  }
-  if (failure_.ok()) {
-    Deliver(std::move(object_));
-  } else {
-    Deliver(failure_);
-  }
-}
-
-void GetReceiver::Deliver(absl::StatusOr<FetchedObject> object) {
-  in_object_ = false;
-  object_ = {};
-  on_object_(next_++, std::move(object));
+  const std::shared_ptr<CallRegistry> calls = calls_;
+  calls->Remove(*this);
 }
 
 }  // namespace longshelf::kvstore

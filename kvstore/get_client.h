@@ -1,55 +1,72 @@
 #pragma once
 
+#include <grpcpp/alarm.h>
+#include <grpcpp/client_context.h>
 #include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <cstdint>
-#include <span>
-#include <string>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
 
-#include "absl/status/status.h"
+#include "call_registry.h"
+#include "get_client_receiver.h"
 #include "kvstore/client.h"
 #include "longshelf/v1/kvstore.pb.h"
 
-namespace google::protobuf::io {
-class CodedInputStream;
-}
-
 namespace longshelf::kvstore {
 
-absl::Status FromError(const v1::ObjectError& error);
-
-// Receives the frames of one Get call in order and hands over each object once it is whole and verified. Frames are
-// read by hand: the payload goes from the incoming slices to its place in one copy. Owned by the calling thread.
-class GetReceiver {
+// One Get call. A read is in flight unless the receiver of the objects holds as much as it may: then the call pauses,
+// and HTTP/2 stops the store. Owned by the registry until OnDone; gRPC runs its reactions one after another.
+class GetCallReactor final : public RunningCall,
+                             public grpc::ClientBidiReactor<v1::GetRequest, grpc::ByteBuffer>,
+                             public std::enable_shared_from_this<GetCallReactor> {
  public:
-  // Everything must outlive the receiver.
-  GetReceiver(const Fingerprint& fingerprint, std::span<const GetItem> items, const Client::OnObject& on_object)
-      : fingerprint_(fingerprint), items_(items), on_object_(on_object) {}
+  GetCallReactor(std::shared_ptr<CallRegistry> calls, Client::GetRequest request, Client::GetEvents events);
 
-  // One serialized GetFrame. An error ends the call: the server does not speak the protocol.
-  absl::Status OnFrame(grpc::ByteBuffer& frame);
+  grpc::ClientContext& context() { return *context_; }
+  // REQUIRES: gRPC has prepared the call, with this deadline.
+  void Start(gpr_timespec deadline);
+  // Ends a call that was not started.
+  void Refuse(const absl::Status& status) { End(status); }
 
-  // What is still to come gets `status`.
-  void Fail(const absl::Status& status);
+  void Release(uint64_t n_bytes);
+  void Cancel() override;
 
-  bool complete() const { return next_ == items_.size(); }
+  void OnReadDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
 
  private:
-  absl::Status OnHead(const v1::ObjectHead& wire);
-  absl::Status OnData(google::protobuf::io::CodedInputStream& in);
-  // Copies to the end of what was received, or skips when the object failed already.
-  bool TakePayload(google::protobuf::io::CodedInputStream& in, uint32_t n_bytes);
-  void FinishObject();
-  void Deliver(absl::StatusOr<FetchedObject> object);
+  void Deliver(size_t index, absl::StatusOr<FetchedObject> object);
+  // Nobody will ask for more: gRPC may end the call although no read is in flight. REQUIRES: mutex_ held.
+  void DropHold();
+  bool HasRoom() const { return n_unreleased_ == 0 || n_unreleased_ + next_bytes_ <= request_.window_bytes; }
+  // The last thing that a call does.
+  void End(const absl::Status& status);
 
-  const Fingerprint& fingerprint_;
-  const std::span<const GetItem> items_;
-  const Client::OnObject& on_object_;
-  size_t next_ = 0;  // the object whose frames are due
-  bool in_object_ = false;
-  absl::Status failure_;  // of the object at hand
-  FetchedObject object_;
-  size_t n_received_ = 0;
+  const std::shared_ptr<CallRegistry> calls_;
+  const Client::GetRequest request_;
+  Client::GetEvents events_;
+  v1::GetRequest wire_;
+  GetReceiver receiver_;
+  grpc::ByteBuffer frame_;
+  // Ends a paused call at its deadline, which gRPC would not report.
+  grpc::Alarm at_deadline_;
+
+  // Guards what is below: Release and Cancel come from any thread, and there is no mailbox, as the reactions are the
+  // only thread of a call.
+  std::mutex mutex_;
+  uint64_t n_unreleased_ = 0;  // payload bytes delivered and not yet released
+  uint64_t next_bytes_ = 0;    // of the object that is due
+  bool paused_ = false;
+  bool holds_ = true;  // keeps gRPC from ending the call while it is paused
+  bool cancelled_ = false;
+  absl::Status broken_;  // what the store did wrong
+  // Gone before the registry forgets the call: it holds the channel, whose end on a thread of gRPC gRPC does not
+  // survive.
+  std::optional<grpc::ClientContext> context_{std::in_place};
 };
 
 }  // namespace longshelf::kvstore

@@ -1,72 +1,17 @@
 #include "get_service.h"
 
-#include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/check.h"
 #include "common/status.h"
+#include "frame_service.h"
 #include "proto/grpc_status.h"
 #include "wire_service.h"
 
 namespace longshelf::kvstore {
-namespace {
-
-using google::protobuf::internal::WireFormatLite;
-using google::protobuf::io::CodedOutputStream;
-
-size_t VarintFieldBytes(int field, uint64_t value) {
-  return CodedOutputStream::VarintSize32(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT)) +
-         CodedOutputStream::VarintSize64(value);
-}
-
-size_t LengthPrefixBytes(int field, size_t n_bytes) {
-  return CodedOutputStream::VarintSize32(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) +
-         CodedOutputStream::VarintSize64(n_bytes);
-}
-
-uint8_t* PutVarintField(int field, uint64_t value, uint8_t* out) {
-  out = CodedOutputStream::WriteTagToArray(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT), out);
-  return CodedOutputStream::WriteVarint64ToArray(value, out);
-}
-
-uint8_t* PutLengthPrefix(int field, size_t n_bytes, uint8_t* out) {
-  out = CodedOutputStream::WriteTagToArray(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED),
-                                           out);
-  return CodedOutputStream::WriteVarint64ToArray(n_bytes, out);
-}
-
-// A serialized GetFrame{index, data{last, offset, payload}} whose payload, at the end, is still to be filled in.
-struct DataFrame {
-  grpc::Slice slice;
-  std::span<std::byte> payload;
-};
-
-DataFrame MakeDataFrame(uint32_t index, uint64_t offset, bool last, size_t n_payload) {
-  const size_t data_bytes = VarintFieldBytes(v1::GetData::kLastFieldNumber, last ? 1 : 0) +
-                            VarintFieldBytes(v1::GetData::kOffsetFieldNumber, offset) +
-                            LengthPrefixBytes(v1::GetData::kPayloadFieldNumber, n_payload) + n_payload;
-  const size_t total = VarintFieldBytes(v1::GetFrame::kIndexFieldNumber, index) +
-                       LengthPrefixBytes(v1::GetFrame::kDataFieldNumber, data_bytes) + data_bytes;
-  DataFrame frame{grpc::Slice(total), {}};
-  // A fresh slice of one owner: grpc::Slice has no writable view of its own.
-  uint8_t* const begin = const_cast<uint8_t*>(frame.slice.begin());
-  uint8_t* out = PutVarintField(v1::GetFrame::kIndexFieldNumber, index, begin);
-  out = PutLengthPrefix(v1::GetFrame::kDataFieldNumber, data_bytes, out);
-  out = PutVarintField(v1::GetData::kLastFieldNumber, last ? 1 : 0, out);
-  out = PutVarintField(v1::GetData::kOffsetFieldNumber, offset, out);
-  out = PutLengthPrefix(v1::GetData::kPayloadFieldNumber, n_payload, out);
-  LONGSHELF_CHECK(static_cast<size_t>(out - begin) + n_payload == total);
-  frame.payload = {reinterpret_cast<std::byte*>(out), n_payload};
-  return frame;
-}
-
-}  // namespace
 
 GetStream::GetStream(Edge& edge) : edge_(edge), slot_(edge) {}
 
@@ -132,7 +77,7 @@ void GetStream::WriteData() {
   const uint64_t left = reader_->head().payload_bytes - offset;
   const size_t n_payload = std::min<uint64_t>(left, kMaxFrameBytes);
   const bool last = n_payload == left;
-  DataFrame frame = MakeDataFrame(index_, offset, last, n_payload);
+  GetDataFrame frame = MakeGetDataFrame(index_, offset, last, n_payload);
   if (const absl::Status status = reader_->Read(frame.payload); !status.ok()) {
     edge_.counters.get_corrupt.Increment();
     return WriteError(status);
@@ -156,8 +101,7 @@ void GetStream::WriteError(const absl::Status& status) {
 }
 
 void GetStream::WriteMessage(const v1::GetFrame& frame) {
-  const grpc::Slice slice(frame.SerializeAsString());
-  frame_ = grpc::ByteBuffer(&slice, 1);
+  frame_ = SerializeFrame(frame);
   StartWrite(&frame_);
 }
 

@@ -9,6 +9,7 @@
 
 #include "edge_service.h"
 #include "kvstore/store.h"
+#include "longshelf/v1/kvstore.pb.h"
 
 namespace longshelf::kvstore {
 

@@ -1,14 +1,15 @@
 // The gRPC side of kvstore/client.h.
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
-#include <cstring>
-#include <deque>
-#include <map>
+#include <functional>
+#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "call_registry.h"
 #include "common/status.h"
 #include "get_client.h"
 #include "kvstore/client.h"
@@ -16,6 +17,7 @@
 #include "proto/channel_settings.h"
 #include "proto/grpc_status.h"
 #include "proto/internal_auth.h"
+#include "put_client.h"
 #include "wire_service.h"
 
 namespace longshelf::kvstore {
@@ -24,266 +26,206 @@ namespace {
 constexpr absl::Duration kLongestTimeout = absl::Minutes(10);
 // A dead node is given up after this and asked again at most this often.
 constexpr int kConnectTimeoutMs = 1000;
-// Objects whose answer to open is awaited or whose bytes are on their way, per PutMany.
-constexpr size_t kPutWindow = 8;
+
+// What a store may send of one Get before it is read. Fixed, so that a receiver that pauses costs no more, and as fast
+// as a window that grows by probing: it fills 16 Gbit/s over a round trip of 1 ms.
+constexpr int kLookaheadBytes = 2 << 20;
 
 absl::Status CheckCount(size_t n) {
   if (n <= kMaxKeysPerCall) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(n, " objects in one call, at most ", kMaxKeysPerCall));
 }
 
-// One PutMany: opens up to a window of objects, sends what gets credit, collects the answers.
-class PutSender {
+gpr_timespec DeadlineIn(absl::Duration timeout) {
+  const absl::Duration bounded = std::clamp(timeout, absl::ZeroDuration(), kLongestTimeout);
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                      gpr_time_from_micros(absl::ToInt64Microseconds(bounded), GPR_TIMESPAN));
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments args = proto::InternalChannelArguments();
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
+  args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  args.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+}
+
+// What a caller holds of a call: the call itself goes away when it has ended, whatever its caller keeps.
+class GetHandle final : public Client::GetCall {
  public:
-  using Stream = grpc::ClientReaderWriter<v1::PutFrame, v1::PutReply>;
-
-  PutSender(std::span<const PutItem> items, std::vector<absl::StatusOr<PutOutcome>>& results)
-      : items_(items), results_(results) {}
-
-  // False when the stream broke, or the server broke the protocol.
-  bool Run(Stream& stream) {
-    while (next_ < items_.size() || n_open_ > 0) {
-      while (next_ < items_.size() && n_open_ < kPutWindow) {
-        if (!Open(stream, next_++)) return false;
-      }
-      if (n_open_ == 0) continue;
-      v1::PutReply reply;
-      if (!stream.Read(&reply)) return false;
-      broke_protocol_ = true;
-      if (!OnReply(stream, reply)) return false;
-      broke_protocol_ = false;
-    }
-    return true;
+  explicit GetHandle(std::weak_ptr<GetCallReactor> call) : call_(std::move(call)) {}
+  void Release(uint64_t n_bytes) override {
+    if (const auto call = call_.lock()) call->Release(n_bytes);
   }
-
-  bool broke_protocol() const { return broke_protocol_; }
+  void Cancel() override {
+    if (const auto call = call_.lock()) call->Cancel();
+  }
 
  private:
-  bool Open(Stream& stream, size_t index) {
-    const PutItem& item = items_[index];
-    if (item.payload.empty() || item.payload.size() > kMaxPayloadBytes) {
-      results_[index] = absl::InvalidArgumentError(
-          absl::StrCat("payload: ", item.payload.size(), " bytes, must be 1 .. ", kMaxPayloadBytes));
-      return true;
-    }
-    ObjectHead head = item.head;
-    head.payload_bytes = item.payload.size();
-    head.digest = DigestOf(item.payload);
-    digests_[index] = head.digest;
-    v1::PutFrame frame;
-    frame.mutable_open()->set_object_id(static_cast<uint32_t>(index));
-    HeadToWire(head, frame.mutable_open()->mutable_head());
-    ++n_open_;
-    return Write(stream, frame);
+  const std::weak_ptr<GetCallReactor> call_;
+};
+
+class PutHandle final : public Client::PutCall {
+ public:
+  explicit PutHandle(std::weak_ptr<PutCallReactor> call) : call_(std::move(call)) {}
+  void Offer(PutItem item) override {
+    if (const auto call = call_.lock()) call->Offer(std::move(item));
+  }
+  void Finish() override {
+    if (const auto call = call_.lock()) call->FinishOffers();
+  }
+  void Cancel() override {
+    if (const auto call = call_.lock()) call->Cancel();
   }
 
-  bool OnReply(Stream& stream, const v1::PutReply& reply) {
-    const auto digest = digests_.find(reply.object_id());
-    if (digest == digests_.end()) return false;
-    const size_t index = digest->first;
-    switch (reply.reply_case()) {
-      case v1::PutReply::kCredit:
-        return SendPayload(stream, index);
-      case v1::PutReply::kCommitted:
-        Close(index, PutOutcome{.existed = false, .digest = digest->second});
-        return true;
-      case v1::PutReply::kExists: {
-        PutOutcome outcome{.existed = true, .digest = {}};
-        if (reply.exists().xxh3_128().size() != outcome.digest.size()) return false;
-        std::memcpy(outcome.digest.data(), reply.exists().xxh3_128().data(), outcome.digest.size());
-        Close(index, outcome);
-        return true;
-      }
-      case v1::PutReply::kBusy:
-        Close(index, absl::UnavailableError("the store has no memory now"));
-        return true;
-      case v1::PutReply::kError:
-        Close(index, FromError(reply.error()));
-        return true;
-      case v1::PutReply::REPLY_NOT_SET:
-        break;
-    }
-    return false;
+ private:
+  const std::weak_ptr<PutCallReactor> call_;
+};
+
+template <typename Request, typename Reply>
+struct UnaryCall final : RunningCall {
+  void Cancel() override {
+    std::lock_guard lock(mutex);
+    if (context.has_value()) context->TryCancel();
+  }
+  void End() {
+    std::lock_guard lock(mutex);
+    context.reset();
   }
 
-  bool Write(Stream& stream, const v1::PutFrame& frame) {
-    if (stream.Write(frame)) return true;
-    broke_protocol_ = false;
-    return false;
-  }
-
-  bool SendPayload(Stream& stream, size_t index) {
-    const std::span<const std::byte> payload = items_[index].payload;
-    v1::PutFrame frame;
-    for (size_t at = 0; at < payload.size(); at += kMaxFrameBytes) {
-      const size_t n = std::min(kMaxFrameBytes, payload.size() - at);
-      v1::PutData* data = frame.mutable_data();
-      data->set_object_id(static_cast<uint32_t>(index));
-      data->set_offset(at);
-      data->set_payload(payload.data() + at, n);
-      if (!Write(stream, frame)) return false;
-    }
-    frame.mutable_commit()->set_object_id(static_cast<uint32_t>(index));
-    return Write(stream, frame);
-  }
-
-  void Close(size_t index, absl::StatusOr<PutOutcome> outcome) {
-    results_[index] = std::move(outcome);
-    digests_.erase(index);
-    --n_open_;
-  }
-
-  const std::span<const PutItem> items_;
-  std::vector<absl::StatusOr<PutOutcome>>& results_;
-  std::map<size_t, Digest> digests_;  // of open objects
-  size_t next_ = 0;
-  size_t n_open_ = 0;
-  bool broke_protocol_ = false;
+  std::mutex mutex;  // guards the end of `context` against Cancel
+  // Gone before the registry forgets the call, as in the other calls.
+  std::optional<grpc::ClientContext> context{std::in_place};
+  Request request;
+  Reply reply;
 };
 
 class GrpcClient final : public Client {
  public:
-  explicit GrpcClient(const ClientOptions& options) : token_(options.token) {
-    grpc::ChannelArguments args = proto::InternalChannelArguments();
-    args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-    args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
-    args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
-    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    channel_ = grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), args);
-    stub_ = v1::KvStore::NewStub(channel_);
-  }
+  explicit GrpcClient(const ClientOptions& options)
+      : token_(options.token),
+        calls_(std::make_shared<CallRegistry>()),
+        channel_(MakeChannel(options.address)),
+        stub_(v1::KvStore::NewStub(channel_)),
+        get_stub_(channel_),
+        put_stub_(channel_) {}
+  ~GrpcClient() override { calls_->Close(); }
 
-  absl::StatusOr<LookupResult> Lookup(const LookupQuery& query, absl::Duration timeout) override {
+  void Lookup(const LookupQuery& query, absl::Duration timeout, Done<LookupResult> done) override {
     v1::LookupRequest request;
     QueryToWire(query, &request);
-    v1::LookupReply reply;
-    RETURN_IF_ERROR(Unary(&v1::KvStore::Stub::Lookup, request, reply, timeout));
-    if (reply.n_present() > query.chain.size()) return absl::InternalError("the store found more than was asked for");
-    return ResultFromWire(reply);
+    const auto convert = [n_asked = query.chain.size()](const v1::LookupReply& reply) -> absl::StatusOr<LookupResult> {
+      if (reply.n_present() > n_asked) return absl::InternalError("the store found more than was asked for");
+      return ResultFromWire(reply);
+    };
+    CallUnary<LookupResult>(&AsyncStub::Lookup, std::move(request), timeout, std::move(done), convert);
   }
 
-  absl::Status Get(const Fingerprint& fingerprint, std::span<const GetItem> items, absl::Duration timeout,
-                   const OnObject& on_object) override {
-    GetReceiver receiver(fingerprint, items, on_object);
-    const absl::Status status = RunGet(fingerprint, items, timeout, receiver);
-    receiver.Fail(status);
-    return status;
-  }
-
-  std::vector<absl::StatusOr<PutOutcome>> PutMany(std::span<const PutItem> items, absl::Duration timeout) override {
-    std::vector<absl::StatusOr<PutOutcome>> results(items.size(), absl::UnknownError(""));
-    const absl::Status status = RunPut(items, timeout, results);
-    for (auto& result : results) {
-      if (result.status().code() != absl::StatusCode::kUnknown) continue;
-      result = status.ok() ? absl::InternalError("the store gave no reason") : status;
+  std::shared_ptr<GetCall> Get(GetRequest request, GetEvents events) override {
+    const gpr_timespec deadline = DeadlineIn(request.timeout);
+    absl::Status status = CheckCount(request.items.size());
+    const auto call = std::make_shared<GetCallReactor>(calls_, std::move(request), std::move(events));
+    if (status.ok()) status = calls_->Add(call);
+    if (status.ok()) {
+      Prepare(call->context(), deadline);
+      // On the wire a call that streams both ways and sends one message is one that streams the answers only.
+      get_stub_.PrepareBidiStreamingCall(&call->context(), "/longshelf.v1.KvStore/Get", {}, call.get());
+      call->Start(deadline);
+    } else {
+      call->Refuse(status);
     }
-    return results;
+    return std::make_shared<GetHandle>(call);
   }
 
-  absl::StatusOr<TouchResult> Touch(std::span<const ObjectKey> keys, absl::Time retain_until,
-                                    absl::Duration timeout) override {
-    RETURN_IF_ERROR(CheckCount(keys.size()));
+  std::shared_ptr<PutCall> Put(absl::Duration timeout, PutEvents events) override {
+    const auto call = std::make_shared<PutCallReactor>(calls_, std::move(events));
+    if (const absl::Status status = calls_->Add(call); status.ok()) {
+      Prepare(call->context(), DeadlineIn(timeout));
+      put_stub_.PrepareBidiStreamingCall(&call->context(), "/longshelf.v1.KvStore/Put", {}, call.get());
+      call->Start();
+    } else {
+      call->Refuse(status);
+    }
+    return std::make_shared<PutHandle>(call);
+  }
+
+  void Touch(std::vector<ObjectKey> keys, absl::Time retain_until, absl::Duration timeout,
+             Done<TouchResult> done) override {
+    if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
     v1::TouchRequest request;
     for (const ObjectKey& key : keys) request.add_keys(KeyToWire(key));
     request.set_retain_until_unix_ms(RetentionToWire(retain_until));
-    v1::TouchReply reply;
-    RETURN_IF_ERROR(Unary(&v1::KvStore::Stub::Touch, request, reply, timeout));
-    return TouchResult{.n_present = reply.n_present(), .n_refused = reply.n_refused()};
+    const auto convert = [](const v1::TouchReply& reply) {
+      return TouchResult{.n_present = reply.n_present(), .n_refused = reply.n_refused()};
+    };
+    CallUnary<TouchResult>(&AsyncStub::Touch, std::move(request), timeout, std::move(done), convert);
   }
 
-  absl::StatusOr<DropResult> Drop(std::span<const ObjectKey> keys, absl::Duration timeout) override {
-    RETURN_IF_ERROR(CheckCount(keys.size()));
+  void Drop(std::vector<ObjectKey> keys, absl::Duration timeout, Done<DropResult> done) override {
+    if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
     v1::DropRequest request;
     for (const ObjectKey& key : keys) request.add_keys(KeyToWire(key));
-    return RunDrop(request, timeout);
+    CallDrop(std::move(request), timeout, std::move(done));
   }
 
-  absl::StatusOr<DropResult> DropNamespace(std::string_view namespace_id, absl::Duration timeout) override {
-    if (namespace_id.empty()) return absl::InvalidArgumentError("namespace_id: empty");
+  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
+    if (namespace_id.empty()) return done(absl::InvalidArgumentError("namespace_id: empty"));
     v1::DropRequest request;
-    request.set_namespace_id(namespace_id.data(), namespace_id.size());
-    return RunDrop(request, timeout);
+    request.set_namespace_id(std::move(namespace_id));
+    CallDrop(std::move(request), timeout, std::move(done));
   }
 
-  absl::StatusOr<StoreStats> Stats(absl::Duration timeout) override {
-    v1::StatsReply reply;
-    RETURN_IF_ERROR(Unary(&v1::KvStore::Stub::Stats, v1::StatsRequest(), reply, timeout));
-    return StatsFromWire(reply);
+  void Stats(absl::Duration timeout, Done<StoreStats> done) override {
+    CallUnary<StoreStats>(&AsyncStub::Stats, v1::StatsRequest(), timeout, std::move(done), StatsFromWire);
   }
 
  private:
-  void Prepare(grpc::ClientContext& context, absl::Duration timeout) const {
-    const absl::Duration bounded = std::clamp(timeout, absl::ZeroDuration(), kLongestTimeout);
-    context.set_deadline(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                      gpr_time_from_micros(absl::ToInt64Microseconds(bounded), GPR_TIMESPAN)));
+  using AsyncStub = v1::KvStore::StubInterface::async_interface;
+  template <typename Request, typename Reply>
+  using UnaryMethod = void (AsyncStub::*)(grpc::ClientContext*, const Request*, Reply*,
+                                          std::function<void(grpc::Status)>);
+
+  void Prepare(grpc::ClientContext& context, gpr_timespec deadline) const {
+    context.set_deadline(deadline);
     proto::AddToken(context, token_);
   }
 
-  template <typename Method, typename Request, typename Reply>
-  absl::Status Unary(Method method, const Request& request, Reply& reply, absl::Duration timeout) {
-    grpc::ClientContext context;
-    Prepare(context, timeout);
-    return proto::FromGrpc(((*stub_).*method)(&context, request, &reply));
+  // Answers with what `convert` makes of the reply.
+  template <typename Result, typename Request, typename Reply, typename Convert>
+  void CallUnary(UnaryMethod<Request, Reply> method, Request request, absl::Duration timeout, Done<Result> done,
+                 Convert convert) {
+    const auto call = std::make_shared<UnaryCall<Request, Reply>>();
+    if (const absl::Status status = calls_->Add(call); !status.ok()) return done(status);
+    call->request = std::move(request);
+    Prepare(*call->context, DeadlineIn(timeout));
+    (stub_->async()->*method)(&*call->context, &call->request, &call->reply,
+                              [calls = calls_, call, done = std::move(done), convert](const grpc::Status& status) {
+                                if (status.ok()) {
+                                  done(convert(call->reply));
+                                } else {
+                                  done(proto::FromGrpc(status));
+                                }
+                                call->End();
+                                calls->Remove(*call);
+                              });
   }
 
-  absl::StatusOr<DropResult> RunDrop(const v1::DropRequest& request, absl::Duration timeout) {
-    v1::DropReply reply;
-    RETURN_IF_ERROR(Unary(&v1::KvStore::Stub::Drop, request, reply, timeout));
-    return DropResult{.n_dropped = reply.n_dropped(), .bytes_dropped = reply.bytes_dropped()};
-  }
-
-  absl::Status RunGet(const Fingerprint& fingerprint, std::span<const GetItem> items, absl::Duration timeout,
-                      GetReceiver& receiver) {
-    RETURN_IF_ERROR(CheckCount(items.size()));
-    v1::GetRequest request;
-    request.set_fingerprint(HashToWire(fingerprint));
-    for (const GetItem& item : items) request.add_keys(KeyToWire(item.key));
-    grpc::ClientContext context;
-    Prepare(context, timeout);
-    // What the generated Get does, with frames left as they came.
-    const grpc::internal::RpcMethod method("/longshelf.v1.KvStore/Get", grpc::internal::RpcMethod::SERVER_STREAMING);
-    const std::unique_ptr<grpc::ClientReader<grpc::ByteBuffer>> reader(
-        grpc::internal::ClientReaderFactory<grpc::ByteBuffer>::Create(channel_.get(), method, &context, request));
-    grpc::ByteBuffer frame;
-    absl::Status broken;
-    while (broken.ok() && reader->Read(&frame)) {
-      broken = receiver.OnFrame(frame);
-    }
-    if (!broken.ok()) context.TryCancel();
-    const absl::Status finished = proto::FromGrpc(reader->Finish());
-    RETURN_IF_ERROR(broken);
-    RETURN_IF_ERROR(finished);
-    if (!receiver.complete()) return absl::InternalError("the store answered for fewer objects than were asked for");
-    return absl::OkStatus();
-  }
-
-  absl::Status RunPut(std::span<const PutItem> items, absl::Duration timeout,
-                      std::vector<absl::StatusOr<PutOutcome>>& results) {
-    RETURN_IF_ERROR(CheckCount(items.size()));
-    grpc::ClientContext context;
-    Prepare(context, timeout);
-    const auto stream = stub_->Put(&context);
-    PutSender sender(items, results);
-    const bool complete = sender.Run(*stream);
-    if (complete) {
-      stream->WritesDone();
-    } else if (sender.broke_protocol()) {
-      context.TryCancel();
-    } else {
-      // The status comes after the last reply.
-      v1::PutReply unread;
-      while (stream->Read(&unread)) {
-      }
-    }
-    const absl::Status finished = proto::FromGrpc(stream->Finish());
-    if (complete) return absl::OkStatus();
-    if (sender.broke_protocol()) return absl::InternalError("the store answered a put out of turn");
-    return finished.ok() ? absl::UnavailableError("the store ended a put early") : finished;
+  void CallDrop(v1::DropRequest request, absl::Duration timeout, Done<DropResult> done) {
+    const auto convert = [](const v1::DropReply& reply) {
+      return DropResult{.n_dropped = reply.n_dropped(), .bytes_dropped = reply.bytes_dropped()};
+    };
+    CallUnary<DropResult>(&AsyncStub::Drop, std::move(request), timeout, std::move(done), convert);
   }
 
   const std::string token_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::KvStore::Stub> stub_;
+  const std::shared_ptr<CallRegistry> calls_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::KvStore::Stub> stub_;
+  grpc::TemplatedGenericStub<v1::GetRequest, grpc::ByteBuffer> get_stub_;
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, v1::PutReply> put_stub_;
 };
 
 }  // namespace

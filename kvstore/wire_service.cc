@@ -165,6 +165,16 @@ absl::StatusOr<LookupResult> ResultFromWire(const v1::LookupReply& wire) {
   return result;
 }
 
+void ErrorToWire(const absl::Status& status, v1::ObjectError* wire) {
+  wire->set_code(static_cast<uint32_t>(status.raw_code()));
+  wire->set_message(std::string(status.message()));
+}
+
+absl::Status ErrorFromWire(const v1::ObjectError& wire) {
+  const auto code = static_cast<absl::StatusCode>(wire.code());
+  return {code == absl::StatusCode::kOk ? absl::StatusCode::kUnknown : code, wire.message()};
+}
+
 void StatsToWire(const StoreStats& stats, v1::StatsReply* wire) {
   wire->set_capacity_bytes(stats.capacity_bytes);
   wire->set_used_bytes(stats.used_bytes);

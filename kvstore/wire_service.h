@@ -34,6 +34,10 @@ absl::StatusOr<LookupQuery> QueryFromWire(const v1::LookupRequest& wire);
 void ResultToWire(const LookupResult& result, v1::LookupReply* wire);
 absl::StatusOr<LookupResult> ResultFromWire(const v1::LookupReply& wire);
 
+// Of one object, beside the status of the call.
+void ErrorToWire(const absl::Status& status, v1::ObjectError* wire);
+absl::Status ErrorFromWire(const v1::ObjectError& wire);
+
 void StatsToWire(const StoreStats& stats, v1::StatsReply* wire);
 StoreStats StatsFromWire(const v1::StatsReply& wire);
 

@@ -10,25 +10,17 @@
 #include "proto/channel_settings.h"
 #include "resident_bytes.h"
 #include "service_fixture.h"
+#include "wire_heads.h"
 
 namespace longshelf::kvstore {
 namespace {
 
 constexpr uint64_t kRoot = 1 << 20;
 
-std::string Bytes(const BlockKey& hash) { return {reinterpret_cast<const char*>(hash.data()), hash.size()}; }
-
 v1::PutFrame OpenFrame(uint32_t id, const ObjectHead& head) {
   v1::PutFrame frame;
   frame.mutable_open()->set_object_id(id);
-  v1::ObjectHead* wire = frame.mutable_open()->mutable_head();
-  wire->set_key(Bytes(head.key.hash) + static_cast<char>(head.key.kind));
-  wire->set_parent(Bytes(head.parent));
-  wire->set_depth_tokens(head.depth_tokens);
-  wire->set_fingerprint(Bytes(head.fingerprint));
-  wire->set_payload_bytes(head.payload_bytes);
-  wire->set_xxh3_128(std::string(reinterpret_cast<const char*>(head.digest.data()), head.digest.size()));
-  wire->set_namespace_id(head.namespace_id);
+  FillHead(head, frame.mutable_open()->mutable_head());
   return frame;
 }
 
@@ -345,7 +337,7 @@ TEST_F(HostileTest, ReadersThatStopReadingCostBoundedMemoryAndDoNotStopOthers) {
   std::vector<std::unique_ptr<grpc::ClientReader<v1::GetFrame>>> calls;
   v1::GetRequest request;
   request.set_fingerprint(Bytes(FingerprintOf(1)));
-  request.add_keys(Bytes(object.head.key.hash) + static_cast<char>(object.head.key.kind));
+  request.add_keys(KeyBytes(object.head.key));
   v1::GetFrame frame;
   for (int i = 0; i < kSlow; ++i) {
     stubs.push_back(NewStub());

@@ -18,7 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/config.h"
-#include "kvstore/client.h"
+#include "connection.h"
 #include "objects.h"
 #include "testing/fixtures.h"
 
@@ -103,10 +103,9 @@ TEST(Node, ServesReportsAndStopsOnSigterm) {
   NodeProcess node({"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--memory", "16MiB"});
   ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
   ASSERT_TRUE(node.WaitFor("\n"));
-  const auto client =
-      std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))}));
+  const Connection client({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))});
   const Object object = MakeObject(1, 99, 256, 100000);
-  const PutItem puts[] = {{object.head, object.payload}};
+  const PutItem puts[] = {ItemOf(object)};
   ASSERT_TRUE(client->PutMany(puts, absl::Seconds(10))[0].ok());
   const GetItem gets[] = {{object.head.key, 100000}, {BlockKeyOf(2), 1}};
   const auto got = client->GetMany(FingerprintOf(1), gets, absl::Seconds(10));
@@ -141,8 +140,8 @@ TEST(Node, ListensBeyondLoopbackWithATokenAndAsksForIt) {
       {"--listen", "0.0.0.0:0", "--admin-listen", "127.0.0.1:0", "--memory", "16MiB", "--token-file", token_file});
   ASSERT_TRUE(node.WaitFor("\n"));
   const std::string address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "));
-  EXPECT_TRUE((*MakeClient({.address = address, .token = "0123456789abcdef"}))->Stats(absl::Seconds(10)).ok());
-  EXPECT_EQ((*MakeClient({.address = address}))->Stats(absl::Seconds(10)).status().code(),
+  EXPECT_TRUE(Connection({.address = address, .token = "0123456789abcdef"})->Stats(absl::Seconds(10)).ok());
+  EXPECT_EQ(Connection({.address = address})->Stats(absl::Seconds(10)).status().code(),
             absl::StatusCode::kUnauthenticated);
   node.Signal(SIGINT);
   EXPECT_EQ(node.ExitCode(), 0);

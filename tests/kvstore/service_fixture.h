@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/metrics.h"
-#include "kvstore/client.h"
+#include "connection.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
 #include "objects.h"
@@ -29,12 +29,7 @@ class ServiceFixture : public ::testing::Test {
     client_ = Connect(options.token);
   }
 
-  std::unique_ptr<Client> Connect(const std::string& token = "") {
-    return std::move(*MakeClient({.address = address_, .token = token}));
-  }
-
-  static PutItem ItemOf(const Object& object) { return {object.head, object.payload}; }
-  static GetItem WantOf(const Object& object) { return {object.head.key, object.payload.size()}; }
+  Connection Connect(const std::string& token = "") { return Connection({.address = address_, .token = token}); }
 
   absl::StatusOr<PutOutcome> Put(const Object& object) {
     const PutItem items[] = {ItemOf(object)};
@@ -51,7 +46,7 @@ class ServiceFixture : public ::testing::Test {
   Metrics metrics_{"test"};
   std::unique_ptr<Store> store_;
   std::unique_ptr<Server> server_;
-  std::unique_ptr<Client> client_;
+  Connection client_;
   std::string address_;
 };
 

@@ -52,8 +52,11 @@ TEST_F(ServiceTest, ASecondPutSendsNothingAndTellsTheDigest) {
   const auto again = Put(other);
   ASSERT_TRUE(again.ok());
   EXPECT_TRUE(again->existed);
+  EXPECT_TRUE(again->conflicts);
   EXPECT_EQ(again->digest, object.head.digest);
   EXPECT_EQ(*Get(object), object.payload);
+  EXPECT_TRUE(Put(object)->existed);
+  EXPECT_FALSE(Put(object)->conflicts);
 }
 
 TEST_F(ServiceTest, EveryObjectHasItsOwnStatus) {

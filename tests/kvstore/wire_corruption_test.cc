@@ -2,14 +2,13 @@
 // TCP stream, where HTTP/2 often falls over first. The outcome may be any error, never other bytes.
 #include <grpcpp/grpcpp.h>
 
-#include <boost/asio.hpp>
 #include <functional>
-#include <optional>
 #include <random>
 #include <thread>
 
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "service_fixture.h"
+#include "tcp_relay.h"
 
 namespace longshelf::kvstore {
 namespace {
@@ -88,7 +87,7 @@ TEST_F(WireCorruptionTest, AFlippedBitInAnyGetFrameNeverReachesTheReader) {
   ASSERT_TRUE(Put(a).ok());
   ASSERT_TRUE(Put(b).ok());
   SpoilingProxy proxy(address_);
-  const auto client = std::move(*MakeClient({.address = proxy.address()}));
+  const Connection client({.address = proxy.address()});
   const GetItem items[] = {WantOf(a), WantOf(b)};
   std::mt19937_64 random(3);
   int n_refused = 0;
@@ -119,7 +118,7 @@ TEST_F(WireCorruptionTest, EveryPayloadBitFlippedOnTheWayOutIsDataLoss) {
   const Object object = MakeObject(1, kRoot, 256, 2 * kMaxFrameBytes);
   ASSERT_TRUE(Put(object).ok());
   SpoilingProxy proxy(address_);
-  const auto client = std::move(*MakeClient({.address = proxy.address()}));
+  const Connection client({.address = proxy.address()});
   const GetItem items[] = {WantOf(object)};
   std::mt19937_64 random(4);
   for (int round = 0; round < 20; ++round) {
@@ -135,7 +134,7 @@ TEST_F(WireCorruptionTest, EveryPayloadBitFlippedOnTheWayOutIsDataLoss) {
 TEST_F(WireCorruptionTest, AFlippedBitInAnyPutFrameIsNeverServedLater) {
   Start(64 << 20);
   SpoilingProxy proxy(address_);
-  const auto client = std::move(*MakeClient({.address = proxy.address()}));
+  const Connection client({.address = proxy.address()});
   std::mt19937_64 random(5);
   int n_refused = 0;
   constexpr int kRounds = 60;
@@ -160,75 +159,6 @@ TEST_F(WireCorruptionTest, AFlippedBitInAnyPutFrameIsNeverServedLater) {
   EXPECT_EQ(Stats().n_reservations, 0u);
 }
 
-// A TCP relay that flips one bit after a given number of bytes from upstream.
-class FlippingRelay {
- public:
-  FlippingRelay(uint16_t upstream_port, size_t flip_at_byte)
-      : upstream_port_(upstream_port), flip_at_byte_(flip_at_byte), acceptor_(io_, {Loopback(), 0}) {
-    Accept();
-    thread_ = std::thread([this] { io_.run(); });
-  }
-  ~FlippingRelay() {
-    io_.stop();
-    thread_.join();
-  }
-  uint16_t port() const { return acceptor_.local_endpoint().port(); }
-
- private:
-  using Socket = boost::asio::ip::tcp::socket;
-  struct Pipe {
-    explicit Pipe(boost::asio::io_context& io) : client(io), upstream(io) {}
-    Socket client;
-    Socket upstream;
-    std::array<char, 65536> up_buffer;
-    std::array<char, 65536> down_buffer;
-  };
-
-  static boost::asio::ip::address Loopback() { return boost::asio::ip::address_v4::loopback(); }
-
-  void Accept() {
-    auto pipe = std::make_shared<Pipe>(io_);
-    acceptor_.async_accept(pipe->client, [this, pipe](boost::system::error_code error) {
-      if (error) return;
-      pipe->upstream.connect({Loopback(), upstream_port_}, error);
-      if (!error) {
-        Copy(pipe, pipe->client, pipe->upstream, pipe->up_buffer, false);
-        Copy(pipe, pipe->upstream, pipe->client, pipe->down_buffer, true);
-      }
-      Accept();
-    });
-  }
-
-  void Copy(const std::shared_ptr<Pipe>& pipe, Socket& from, Socket& to, std::array<char, 65536>& buffer, bool down) {
-    from.async_read_some(boost::asio::buffer(buffer), [=, this, &from, &to, &buffer](auto error, size_t n) {
-      if (error) return Close(*pipe);
-      if (down) {
-        if (n_down_ <= flip_at_byte_ && flip_at_byte_ < n_down_ + n) {
-          buffer[flip_at_byte_ - n_down_] = static_cast<char>(buffer[flip_at_byte_ - n_down_] ^ 4);
-        }
-        n_down_ += n;
-      }
-      boost::asio::async_write(to, boost::asio::buffer(buffer, n), [=, this, &from, &to, &buffer](auto failed, size_t) {
-        if (failed) return Close(*pipe);
-        Copy(pipe, from, to, buffer, down);
-      });
-    });
-  }
-
-  static void Close(Pipe& pipe) {
-    boost::system::error_code ignored;
-    pipe.client.close(ignored);
-    pipe.upstream.close(ignored);
-  }
-
-  const uint16_t upstream_port_;
-  const size_t flip_at_byte_;
-  size_t n_down_ = 0;
-  boost::asio::io_context io_;
-  boost::asio::ip::tcp::acceptor acceptor_;
-  std::thread thread_;
-};
-
 TEST_F(WireCorruptionTest, AFlippedBitAnywhereInTheTcpStreamNeverChangesAnObject) {
   Start(16 << 20);
   const Object object = MakeObject(1, kRoot, 256, 200000);
@@ -238,8 +168,14 @@ TEST_F(WireCorruptionTest, AFlippedBitAnywhereInTheTcpStreamNeverChangesAnObject
   int n_refused = 0;
   for (int round = 0; round < 40; ++round) {
     // The first kilobyte holds settings, headers and the object's head.
-    FlippingRelay relay(server_->port(), round < 20 ? random() % 1000 : random() % 200000);
-    const auto client = std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", relay.port())}));
+    const size_t flip_at = round < 20 ? random() % 1000 : random() % 200000;
+    TcpRelay relay(server_->port(), {.from_upstream = [flip_at](size_t offset, std::span<char> bytes) {
+                     if (offset <= flip_at && flip_at < offset + bytes.size()) {
+                       bytes[flip_at - offset] = static_cast<char>(bytes[flip_at - offset] ^ 4);
+                     }
+                     return TcpRelay::Verdict{.n_passed = bytes.size()};
+                   }});
+    const Connection client({.address = absl::StrCat("127.0.0.1:", relay.port())});
     const auto got = client->GetMany(FingerprintOf(1), items, absl::Seconds(2))[0];
     if (got.ok()) {
       EXPECT_TRUE(*got == object.payload) << round;

@@ -35,14 +35,14 @@ struct PutItem {
 
 // How a put ended well.
 struct PutOutcome {
-  bool existed = false;  // the first writer won: nothing was sent. A parked put then extended the object's retention.
-  Digest digest{};       // what the store holds
+  bool existed = false;    // the first writer won: nothing was sent. A parked put then extended the object's retention.
+  Digest digest{};         // what the store holds
   bool conflicts = false;  // another writer computed other bytes for this key
 };
 
-// A client of the KV store. Nothing blocks: answers come as callbacks, on threads of the client or within the method that
-// asked, one at a time per call, and none after the callback that ends the call. A callback must be short and must not
-// wait; it may ask for more. The store is a cache: every failure here means "recompute", never "fail the request".
+// A client of the KV store. Nothing blocks: answers come as callbacks, on threads of the client or within the method
+// that asked, one at a time per call, and none after the callback that ends the call. A callback must be short and must
+// not wait; it may ask for more. The store is a cache: every failure here means "recompute", never "fail the request".
 //
 // Errors of a whole call: UNAVAILABLE (node dead, unreachable or restarting; known within about a second, at once when
 // the connection is refused), DEADLINE_EXCEEDED, UNAUTHENTICATED (token), INVALID_ARGUMENT (a limit of object.h),

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <grpcpp/client_context.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/client_callback.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "call_registry.h"
+#include "kvstore/client.h"
+#include "longshelf/v1/kvstore.pb.h"
+#include "serial_callbacks.h"
+
+namespace longshelf::kvstore {
+
+// One Put call. Offers are opened in order, a window of them at a time; what the store gives credit for is sent in
+// frames around the payload where it lies. One write and one read are in flight. Owned by the registry until the last
+// callback has run.
+class PutCallReactor final : public RunningCall,
+                             public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::PutReply>,
+                             public std::enable_shared_from_this<PutCallReactor> {
+ public:
+  PutCallReactor(std::shared_ptr<CallRegistry> calls, Client::PutEvents events);
+
+  grpc::ClientContext& context() { return *context_; }
+  // REQUIRES: gRPC has prepared the call.
+  void Start();
+  // Ends a call that was not started.
+  void Refuse(const absl::Status& status) { End(status); }
+
+  void Offer(PutItem item);
+  void FinishOffers();
+  void Cancel() override;
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+
+ private:
+  using ObjectId = uint32_t;
+  enum class Stage { kQueued, kOpened, kCredited, kSent };
+  struct Object {
+    PutItem item;  // with its digest
+    Stage stage = Stage::kQueued;
+    size_t n_sent = 0;
+  };
+
+  using Objects = std::map<ObjectId, Object>;  // in the order of the offers
+
+  // These REQUIRE: mutex_ held.
+  bool OnReply();  // false when it breaks the protocol
+  bool OnExists(Objects::iterator object);
+  void Answer(Objects::iterator object, absl::StatusOr<PutOutcome> outcome);
+  // Starts the next write if none is in flight and there is something to write.
+  void WriteNext();
+  void WriteOpen(ObjectId id);
+  void WritePayload(ObjectId id);
+  void WriteCommit(ObjectId id);
+  // There is nothing more to write: gRPC may end the call.
+  void DropHold();
+
+  // The last callbacks. REQUIRES: mutex_ not held.
+  void End(const absl::Status& status);
+
+  const std::shared_ptr<CallRegistry> calls_;
+  Client::PutEvents events_;  // called by callbacks_ only
+  SerialCallbacks callbacks_;
+  grpc::ByteBuffer frame_;  // being written
+  v1::PutReply reply_;      // being read
+
+  // Guards what is below: offers come from any thread, and gRPC runs reads and writes side by side.
+  std::mutex mutex_;
+  Objects objects_;  // without an answer
+  std::deque<ObjectId> queued_;
+  std::deque<ObjectId> credited_;  // the front is being sent
+  size_t n_offered_ = 0;
+  size_t n_open_ = 0;
+  bool writing_ = false;
+  bool holds_ = true;  // keeps gRPC from ending the call between two writes
+  bool finish_requested_ = false;
+  bool cancelled_ = false;
+  bool ended_ = false;
+  absl::Status broken_;  // what the store did wrong
+  // Gone before the registry forgets the call: it holds the channel, whose end on a thread of gRPC gRPC does not
+  // survive.
+  std::optional<grpc::ClientContext> context_{std::in_place};
+};
+
+}  // namespace longshelf::kvstore
