@@ -80,7 +80,7 @@ TEST(HostileStore, AGetThatReleasesNothingLetsTheStoreSendOneWindowAndLittleMore
   EXPECT_EQ(n_sent, kObjects * kBytes);
 }
 
-TEST(HostileStore, AStoreThatNeverAnswersCannotKeepAClientFromGoing) {
+TEST(HostileStore, AStoreThatNeverAnswersCostsTheTimeoutAndCannotKeepAClientFromGoing) {
   std::promise<void> released;
   const std::shared_future<void> release = released.get_future().share();
   std::atomic<int> n_waiting = 0;
@@ -95,6 +95,17 @@ TEST(HostileStore, AStoreThatNeverAnswersCannotKeepAClientFromGoing) {
   store.on_lookup = [&](auto&&...) { return wait(); };
   Connection connection({.address = store.address()});
   Client& client = connection.client();
+
+  const auto late = std::make_shared<GetRecord>();
+  client.Get({.fingerprint = {}, .items = std::vector<GetItem>(3), .timeout = absl::Milliseconds(100)}, EventsOf(late));
+  EXPECT_EQ(late->WaitForEnd().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(late->Count(3, absl::StatusCode::kDeadlineExceeded), 3u);
+  const auto late_put = std::make_shared<PutRecord>();
+  client.Put(absl::Milliseconds(100), EventsOf(late_put))->Offer(ItemOf(MakeObject(1, kRoot, 256, 1000)));
+  EXPECT_EQ(late_put->WaitForEnd().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(late_put->code(0), absl::StatusCode::kDeadlineExceeded);
+
+  n_waiting = 0;
   const auto get = std::make_shared<GetRecord>();
   const auto put = std::make_shared<PutRecord>();
   const auto lookup = std::make_shared<CallRecord<LookupResult>>();
