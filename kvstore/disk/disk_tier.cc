@@ -230,7 +230,7 @@ void DiskTier::Write() {
     std::vector<Request> batch = TakeBatch(sync_by_);
     const bool idle = batch.empty();
     if (!idle) WriteBatch(std::move(batch));
-    if (!unsynced_.empty() && (log_->unsynced_bytes() >= options_.sync_bytes || clock_.Now() >= sync_by_)) SyncNow();
+    if (log_->unsynced_bytes() >= options_.sync_bytes || clock_.Now() >= sync_by_) SyncNow();
     PublishStats();
     std::lock_guard lock(mutex_);
     if (stopping_ && queue_.empty()) break;
@@ -285,8 +285,8 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
       Answer(batch[i].done, absl::OkStatus());
     }
   }
-  if (log_->unsynced_bytes() > 0 && sync_by_ == absl::InfiniteFuture())
-    sync_by_ = clock_.Now() + options_.sync_interval;
+  // Cache objects wait for nobody: they become durable along with others, or by the bytes.
+  if (!unsynced_.empty() && sync_by_ == absl::InfiniteFuture()) sync_by_ = clock_.Now() + options_.sync_interval;
   std::lock_guard lock(mutex_);
   queued_bytes_ -= n_bytes;
   queued_parked_bytes_ -= n_parked_bytes;

@@ -13,7 +13,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
 #include "common/status.h"
+#include "uring.h"
 
 namespace longshelf::kvstore::disk {
 namespace {
@@ -54,7 +56,8 @@ class Descriptor {
 
 class PosixFile final : public File {
  public:
-  PosixFile(Descriptor descriptor, std::string path) : descriptor_(std::move(descriptor)), path_(std::move(path)) {}
+  PosixFile(Descriptor descriptor, std::string path, Uring* uring)
+      : descriptor_(std::move(descriptor)), path_(std::move(path)), uring_(uring) {}
 
   absl::StatusOr<size_t> ReadSome(uint64_t offset, std::span<std::byte> out) override {
     ssize_t n = 0;
@@ -66,6 +69,14 @@ class PosixFile final : public File {
   }
 
   absl::StatusOr<size_t> WriteSome(uint64_t offset, std::span<const std::span<const std::byte>> pieces) override {
+    if (uring_ != nullptr && pieces.size() > 1) {
+      int64_t n_bytes = 0;
+      do {
+        n_bytes = uring_->Write(descriptor_.get(), offset, pieces);
+      } while (n_bytes == -EINTR || n_bytes == -EAGAIN);
+      if (n_bytes < 0) return ErrnoStatus(static_cast<int>(-n_bytes), absl::StrCat("write ", path_));
+      return static_cast<size_t>(n_bytes);
+    }
     std::vector<iovec> vectors;
     for (const std::span<const std::byte> piece : pieces.first(std::min(pieces.size(), kPiecesMax))) {
       // The kernel's own type; it does not write to what it sends.
@@ -100,6 +111,7 @@ class PosixFile final : public File {
  private:
   const Descriptor descriptor_;
   const std::string path_;
+  Uring* const uring_;  // the file system's; null where there is none
 };
 
 class PosixLock final : public DirectoryLock {
@@ -112,7 +124,16 @@ class PosixLock final : public DirectoryLock {
 
 class PosixFileSystem final : public FileSystem {
  public:
-  explicit PosixFileSystem(DirectIo direct) : direct_(direct) {}
+  PosixFileSystem(DirectIo direct, WriteMethod method) : direct_(direct) {
+    if (method == WriteMethod::kPwrite) return;
+    absl::StatusOr<std::unique_ptr<Uring>> uring = Uring::Create();
+    if (uring.ok()) {
+      uring_ = *std::move(uring);
+      spdlog::info("segment files are written through io_uring");
+    } else {
+      spdlog::info("segment files are written by pwrite ({})", std::string(uring.status().message()));
+    }
+  }
 
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, bool create) override {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0);
@@ -120,7 +141,7 @@ class PosixFileSystem final : public FileSystem {
     int fd = direct_ == DirectIo::kAuto ? open(path.c_str(), flags | O_DIRECT, 0600) : -1;
     if (fd < 0 && (direct_ == DirectIo::kNever || errno == EINVAL)) fd = open(path.c_str(), flags, 0600);
     if (fd < 0) return ErrnoStatus(errno, absl::StrCat("open ", path));
-    return std::make_unique<PosixFile>(Descriptor(fd), path);
+    return std::make_unique<PosixFile>(Descriptor(fd), path, uring_.get());
   }
 
   absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
@@ -161,10 +182,13 @@ class PosixFileSystem final : public FileSystem {
 
  private:
   const DirectIo direct_;
+  std::unique_ptr<Uring> uring_;
 };
 
 }  // namespace
 
-std::unique_ptr<FileSystem> MakePosixFileSystem(DirectIo direct) { return std::make_unique<PosixFileSystem>(direct); }
+std::unique_ptr<FileSystem> MakePosixFileSystem(DirectIo direct, WriteMethod method) {
+  return std::make_unique<PosixFileSystem>(direct, method);
+}
 
 }  // namespace longshelf::kvstore::disk

@@ -209,7 +209,7 @@ absl::Status SegmentLog::Flush() {
       } else {
         index_.Insert(pending.record.head, place);
       }
-      unsynced_.emplace_back(pending.record.head.key, place);
+      unsynced_.push_back({pending.record.head.key, place, pending.moved_from});
     } else {
       ApplyNotes(pending.record, index_);
     }
@@ -238,7 +238,13 @@ absl::Status SegmentLog::Sync() {
 absl::Status SegmentLog::Fence(const absl::Status& why) {
   // A second fsync may succeed although the first one lost pages: what was written since the last good one is unknown.
   fenced_ = true;
-  for (const auto& [key, place] : unsynced_) index_.RemoveAt(key, place);
+  for (const Unsynced& each : unsynced_) {
+    if (each.moved_from.has_value()) {
+      index_.Move(each.key, each.place, *each.moved_from);
+    } else {
+      index_.RemoveAt(each.key, each.place);
+    }
+  }
   spdlog::error("the disk tier is only read from now on: {}", std::string(why.message()));
   unsynced_.clear();
   unsynced_bytes_ = 0;
@@ -322,7 +328,7 @@ absl::Status SegmentLog::EvictOldest(absl::Time now) {
     if (slot.sequence != slots_[active_].sequence && (oldest == 0 || slot.sequence < oldest)) oldest = slot.sequence;
   }
   for (const DiskEntry& entry : Keepers(oldest, now)) RETURN_IF_ERROR(Keep(entry));
-  // Durable in their new place before the old one is written over.
+  // When this fails they are still in their old place.
   RETURN_IF_ERROR(Sync());
   counters_.n_evicted += index_.ForgetSegment(oldest);
   slots_[static_cast<size_t>(FindSlot(oldest))].sequence = 0;

@@ -130,7 +130,13 @@ class SegmentLog {
   uint64_t gathered_at_ = 0;
   uint64_t link_before_ = 0;
 
-  std::vector<std::pair<ObjectKey, Place>> unsynced_;
+  // Objects that a failed sync takes out of the index, or back to where they were.
+  struct Unsynced {
+    ObjectKey key;
+    Place place;
+    std::optional<Place> moved_from;
+  };
+  std::vector<Unsynced> unsynced_;
   uint64_t unsynced_bytes_ = 0;
   bool fenced_ = false;
   LogCounters counters_;

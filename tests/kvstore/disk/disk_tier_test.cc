@@ -234,6 +234,21 @@ TEST_F(DiskTierTest, AFailedSyncFencesTheDeviceAndIsNeverRetried) {
   EXPECT_TRUE(Has(1)) << "reading goes on";
 }
 
+TEST_F(DiskTierTest, ASyncThatFailsWhileRetainedObjectsMoveLosesNone) {
+  for (int n_good = 0; n_good < 40; ++n_good) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    for (uint64_t id = 0; id < 5; ++id) ASSERT_TRUE(PutAndWait(*tier, Retained(id)).ok());
+    std::atomic<int> n_syncs = 0;
+    files.SetFault([&](Operation operation) {
+      return operation == Operation::kSync && n_syncs++ == n_good ? absl::DataLossError("EIO once") : absl::OkStatus();
+    });
+    for (uint64_t id = 100; id < 200 && !tier->Stats().fenced; ++id) (void)PutAndWait(*tier, Cached(id));
+    ASSERT_TRUE(tier->Stats().fenced);
+    for (uint64_t id = 0; id < 5; ++id) ASSERT_EQ(*Get(*tier, BlockKeyOf(id)), Cached(id).payload) << id << n_good;
+  }
+}
+
 TEST_F(DiskTierTest, AFailedWriteFencesTheDevice) {
   Start();
   ASSERT_TRUE(PutAndWait(*tier_, Retained(1)).ok());
