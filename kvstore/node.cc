@@ -35,6 +35,8 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
                 "limit for everything stored: payloads, puts under way, and the index", {1 << 20, 16ull << 40});
   spec.Add(&config->store.parked_share, "parked-share", "part of the memory that parked sessions may claim",
            {0.0, 1.0});
+  spec.Add(&config->store.floor_share, "floor-share",
+           "part of the memory divided evenly among namespaces as what others cannot push out", {0.0, 1.0});
   spec.Group("Operation");
   AddAdminOptions(spec, &config->admin);
   AddLogOptions(spec, &config->log);

@@ -79,9 +79,7 @@ void ObjectIndex::Rerank(Entry& entry) {
     }
   }
   if (rank == entry.rank) return;
-  if (entry.rank != Entry::Rank::kNone) ListOf(entry.rank).erase({entry.stamp, &entry});
-  if (rank != Entry::Rank::kNone) ListOf(rank).emplace(entry.stamp, &entry);
-  entry.rank = rank;
+  queue_.SetRank(entry, rank);
 }
 
 void ObjectIndex::RerankParent(const Entry& entry) {
@@ -93,11 +91,13 @@ Entry& ObjectIndex::Insert(std::unique_ptr<Entry> owned, absl::Time now) {
   LONGSHELF_CHECK(entry.rank == Entry::Rank::kNone && !entry.held && entry.n_pins == 0);
   const bool inserted = entries_.emplace(entry.head.key, std::move(owned)).second;
   LONGSHELF_CHECK(inserted);
-  entry.stamp = next_stamp_++;
   children_[entry.head.parent].all.insert(&entry);
-  Namespace& ns = namespaces_[entry.head.namespace_id];
-  ns.entries.insert(&entry);
-  ns.bytes += entry.charge_bytes;
+  entry.tenant = &tenants_[entry.head.namespace_id];
+  entry.tenant->entries.insert(&entry);
+  entry.tenant->bytes += entry.charge_bytes;
+  queue_.Enter(entry);
+  if (HasChildInMain(entry)) queue_.Promote(entry);
+  if (entry.queue == Entry::Queue::kMain) PromoteParents(entry);
   used_bytes_ += entry.charge_bytes;
   evictable_bytes_ += entry.charge_bytes;
   if (entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now) {
@@ -109,17 +109,17 @@ Entry& ObjectIndex::Insert(std::unique_ptr<Entry> owned, absl::Time now) {
   return entry;
 }
 
-std::unique_ptr<Entry> ObjectIndex::Remove(Entry& entry) {
+std::unique_ptr<Entry> ObjectIndex::Take(Entry& entry, bool evicted) {
   if (entry.held) SetHeld(entry, false);
-  if (entry.rank != Entry::Rank::kNone) ListOf(entry.rank).erase({entry.stamp, &entry});
-  entry.rank = Entry::Rank::kNone;
+  queue_.SetRank(entry, Entry::Rank::kNone);
+  queue_.Leave(entry, evicted, entries_.size());
   if (Evictable(entry)) evictable_bytes_ -= entry.charge_bytes;
   used_bytes_ -= entry.charge_bytes;
 
-  const auto ns = namespaces_.find(entry.head.namespace_id);
-  ns->second.bytes -= entry.charge_bytes;
-  ns->second.entries.erase(&entry);
-  if (ns->second.entries.empty()) namespaces_.erase(ns);
+  entry.tenant->bytes -= entry.charge_bytes;
+  entry.tenant->entries.erase(&entry);
+  if (entry.tenant->entries.empty()) tenants_.erase(entry.head.namespace_id);
+  entry.tenant = nullptr;
 
   const auto siblings = children_.find(entry.head.parent);
   siblings->second.all.erase(&entry);
@@ -130,16 +130,6 @@ std::unique_ptr<Entry> ObjectIndex::Remove(Entry& entry) {
   entries_.erase(it);
   RerankParent(entry);
   return owned;
-}
-
-void ObjectIndex::Touch(Entry& entry) {
-  const uint64_t stamp = next_stamp_++;
-  if (entry.rank != Entry::Rank::kNone) {
-    Ordered& list = ListOf(entry.rank);
-    list.erase({entry.stamp, &entry});
-    list.emplace(stamp, &entry);
-  }
-  entry.stamp = stamp;
 }
 
 void ObjectIndex::Pin(Entry& entry) {
@@ -163,6 +153,8 @@ void ObjectIndex::SetHeld(Entry& entry, bool held) {
     holds_.emplace(entry.head.retain_until, &entry);
     held_bytes_ += entry.charge_bytes;
     ++siblings.n_held;
+    queue_.Promote(entry);  // somebody means to come back
+    PromoteParents(entry);
   } else {
     if (entry.n_pins == 0) evictable_bytes_ += entry.charge_bytes;
     holds_.erase({entry.head.retain_until, &entry});
@@ -191,81 +183,78 @@ void ObjectIndex::ExpireHolds(absl::Time now) {
   while (!holds_.empty() && holds_.begin()->first <= now) SetHeld(*holds_.begin()->second, false);
 }
 
-Entry* ObjectIndex::Victim() const {
-  if (!leaves_.empty()) return leaves_.begin()->second;
-  if (!under_held_.empty()) return under_held_.begin()->second;
-  return nullptr;
-}
-
-CheckpointInfo ObjectIndex::Describe(const Entry& checkpoint) const {
-  CheckpointInfo info;
-  info.hash = checkpoint.head.key.hash;
-  info.parent = checkpoint.head.parent;
-  info.depth_tokens = checkpoint.head.depth_tokens;
-  info.payload_bytes = checkpoint.head.payload_bytes;
-  const Entry* tail = Find(ObjectKey{info.hash, ObjectKind::kTail});
-  if (tail != nullptr && tail->head.fingerprint == checkpoint.head.fingerprint) {
-    info.has_tail = true;
-    info.tail_bytes = tail->head.payload_bytes;
-  }
-  return info;
-}
-
-LookupResult ObjectIndex::Lookup(const LookupQuery& query) {
-  LookupResult result;
-  std::vector<Entry*> present;
-  for (const BlockKey& hash : query.chain) {
-    Entry* entry = Find(ObjectKey{hash, ObjectKind::kBlock});
-    if (entry == nullptr || entry->head.fingerprint != query.fingerprint) break;
-    present.push_back(entry);
-  }
-  result.n_present = static_cast<uint32_t>(present.size());
-  for (auto it = present.rbegin(); it != present.rend(); ++it) Touch(**it);
-  if (!query.want_checkpoints) return result;
-
-  const auto list = [&](const Entry* checkpoint) {
-    if (checkpoint == nullptr || checkpoint->head.fingerprint != query.fingerprint) return false;
-    result.checkpoints.push_back(Describe(*checkpoint));
-    return true;
-  };
-  // Children of another fingerprint are not listed; this bounds how many of them are stepped over.
-  size_t n_steps_left = 16 * kMaxListedTails;
-  size_t n_tails = 0;
-  const auto list_tails = [&](const BlockKey& parent) {
-    const Children* children = ChildrenOf(parent);
-    if (children == nullptr) return;
-    for (const Entry* child : children->all) {
-      if (child->head.key.kind != ObjectKind::kCheckpoint || n_tails >= kMaxListedTails || n_steps_left == 0) return;
-      --n_steps_left;
-      if (child->head.key.hash != parent && list(child)) ++n_tails;
+uint64_t ObjectIndex::Freeable(uint64_t wanted, const Entry::Queue* queue) const {
+  uint64_t n_bytes = 0;
+  // Children of a parent that could go before it; held ones need not.
+  std::unordered_map<const Entry*, uint64_t> n_gone;
+  // Of each candidate the ancestors that could follow it.
+  const auto climb = [&](const Entry& candidate) {
+    const Entry* entry = &candidate;
+    while (n_bytes < wanted) {
+      n_bytes += entry->charge_bytes;
+      entry = ParentOf(*entry);
+      if (entry == nullptr || !Evictable(*entry) || (queue != nullptr && entry->queue != *queue)) break;
+      const Children* children = ChildrenOf(entry->head.key.hash);
+      if (++n_gone[entry] < children->all.size() - children->n_held) break;
     }
+    return n_bytes < wanted;
   };
-  size_t n_boundaries = 0;
-  for (auto it = present.rbegin(); it != present.rend(); ++it) {
-    const BlockKey& hash = (*it)->head.key.hash;
-    list_tails(hash);
-    // The checkpoint at the end of a block has the block's name.
-    if (n_boundaries < kMaxListedBoundaries && list(Find(ObjectKey{hash, ObjectKind::kCheckpoint}))) ++n_boundaries;
+  for (const Entry::Queue each : {Entry::Queue::kSmall, Entry::Queue::kMain}) {
+    if (queue == nullptr || *queue == each) queue_.VisitLeaves(each, climb);
   }
-  list_tails(query.root);
-  for (const BlockKey& hash : query.probes) list(Find(ObjectKey{hash, ObjectKind::kCheckpoint}));
-  return result;
+  if (queue == nullptr) {
+    for (const auto& [stamp, entry] : queue_.under_held()) {
+      if (!climb(*entry)) break;
+    }
+  }
+  return n_bytes;
 }
 
-std::vector<Entry*> ObjectIndex::OfNamespace(const std::string& namespace_id) const {
-  const auto it = namespaces_.find(namespace_id);
-  if (it == namespaces_.end()) return {};
-  return {it->second.entries.begin(), it->second.entries.end()};
+bool ObjectIndex::CanFree(uint64_t n_bytes, const ObjectHead& wanted_for, bool parked) const {
+  constexpr Entry::Queue kSmall = Entry::Queue::kSmall;
+  if (!parked && !queue_.WasSeen(wanted_for.key)) {
+    const uint64_t wanted = std::min(n_bytes, queue_.SmallExcess());
+    // Without its parent it is of no use, and it must not push out the part of the chain that is.
+    if (wanted > 0 && queue_.WasSeen(ObjectKey{wanted_for.parent, ObjectKind::kBlock})) return false;
+    if (queue_.LeafBytes(kSmall) < wanted && Freeable(wanted, &kSmall) < wanted) return false;
+  }
+  if (queue_.LeafBytes(kSmall) + queue_.LeafBytes(Entry::Queue::kMain) >= n_bytes) return true;
+  return evictable_bytes_ >= n_bytes && Freeable(n_bytes, nullptr) >= n_bytes;
+}
+
+std::unique_ptr<Entry> ObjectIndex::Evict() {
+  Entry* victim = queue_.Front(tenants_.size());
+  // Each object is promoted once.
+  while (victim != nullptr && queue_.Spare(*victim)) {
+    PromoteParents(*victim);
+    victim = queue_.Front(tenants_.size());
+  }
+  return victim == nullptr ? nullptr : Take(*victim, /*evicted=*/true);
+}
+
+void ObjectIndex::PromoteParents(const Entry& entry) {
+  for (Entry* above = ParentOf(entry); above != nullptr && queue_.Promote(*above);) above = ParentOf(*above);
+}
+
+bool ObjectIndex::HasChildInMain(const Entry& entry) const {
+  const Children* children = entry.head.key.kind == ObjectKind::kBlock ? ChildrenOf(entry.head.key.hash) : nullptr;
+  return children != nullptr && std::any_of(children->all.begin(), children->all.end(),
+                                            [](const Entry* child) { return child->queue == Entry::Queue::kMain; });
+}
+
+Entry* ObjectIndex::AnyOfNamespace(const std::string& namespace_id) const {
+  const auto it = tenants_.find(namespace_id);
+  return it == tenants_.end() ? nullptr : *it->second.entries.begin();
 }
 
 uint64_t ObjectIndex::NamespaceBytes(const std::string& namespace_id) const {
-  const auto it = namespaces_.find(namespace_id);
-  return it == namespaces_.end() ? 0 : it->second.bytes;
+  const auto it = tenants_.find(namespace_id);
+  return it == tenants_.end() ? 0 : it->second.bytes;
 }
 
 uint64_t ObjectIndex::NamespaceObjects(const std::string& namespace_id) const {
-  const auto it = namespaces_.find(namespace_id);
-  return it == namespaces_.end() ? 0 : it->second.entries.size();
+  const auto it = tenants_.find(namespace_id);
+  return it == tenants_.end() ? 0 : it->second.entries.size();
 }
 
 }  // namespace longshelf::kvstore

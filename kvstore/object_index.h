@@ -15,34 +15,25 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "entry.h"
+#include "eviction_queue.h"
 #include "kvstore/object.h"
-#include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
 
-// A committed object. Fields below the line belong to the index.
-struct Entry {
-  ObjectHead head;
-  std::vector<uint32_t> pages;
-  uint64_t charge_bytes = 0;  // what it costs against the store's limit
-  uint32_t n_pins = 0;        // readers that still copy from the pages; changed through Pin and Unpin
-  // ---
-  enum class Rank : uint8_t { kNone, kLeaf, kUnderHeld };
-  bool held = false;        // parked and not expired
-  Rank rank = Rank::kNone;  // which eviction list it is on
-  uint64_t stamp = 0;       // recency; larger is later
-};
-
 // Who is present, how objects hang together, and who goes first when memory is short. Knows nothing of bytes.
 //
-// Eviction order. Candidates are objects that are neither held nor pinned and have no present children, least recent
-// first: a parent never goes before its child. When there is none, parents whose children are all held follow: a
-// retention protects exactly the objects it was asked for, so what is outside the parked share can always be evicted.
+// Eviction order. Candidates are objects that are neither held nor pinned and have no present children, in the order of
+// the eviction queue: a parent never goes before its child. When there is none, parents whose children are all held
+// follow, least recent first: a retention protects exactly the objects it was asked for, so what is outside the parked
+// share can always be evicted.
 //
 // Chains cannot form a cycle: along parent links depth strictly falls (CheckLinks).
 // Owner: the store, under its mutex.
 class ObjectIndex {
  public:
+  explicit ObjectIndex(const EvictionOptions& eviction) : queue_(eviction) {}
+
   // Null when absent.
   Entry* Find(const ObjectKey& key) const;
 
@@ -52,9 +43,10 @@ class ObjectIndex {
 
   // Most recent. REQUIRES: the key is absent and CheckLinks passed. A parked entry whose time is past is not held.
   Entry& Insert(std::unique_ptr<Entry> entry, absl::Time now);
-  std::unique_ptr<Entry> Remove(Entry& entry);
+  std::unique_ptr<Entry> Remove(Entry& entry) { return Take(entry, /*evicted=*/false); }
 
-  void Touch(Entry& entry);
+  // Counts as a use. Of a chain, the deepest first.
+  void Touch(Entry& entry) { queue_.Use(entry); }
   void Pin(Entry& entry);
   void Unpin(Entry& entry);
   // Parks until the later of `until` and what was promised before.
@@ -62,14 +54,26 @@ class ObjectIndex {
   // Ends retentions that are over: their objects become evictable, nothing more.
   void ExpireHolds(absl::Time now);
 
-  // The object to evict next, or null.
-  Entry* Victim() const;
+  // Whether evicting can free that much for this object, and may: what is new and not parked cannot push
+  // out what was used, once the small queue is over its share.
+  bool CanFree(uint64_t n_bytes, const ObjectHead& wanted_for, bool parked) const;
+  // Takes out what goes next; null when nothing may.
+  std::unique_ptr<Entry> Evict();
+  // Remembers that an object was turned away: when it comes again soon, it counts as used.
+  void NoteRefused(const ObjectKey& key) { queue_.NoteRefused(key, entries_.size()); }
 
-  // Touches the present prefix, deepest first.
-  LookupResult Lookup(const LookupQuery& query);
+  // Calls visit(entry) for the checkpoints that hang off a hash, deepest first, until it returns false.
+  template <typename Visit>
+  void VisitCheckpoints(const BlockKey& parent, Visit visit) const {
+    const Children* children = ChildrenOf(parent);
+    if (children == nullptr) return;
+    for (const Entry* child : children->all) {
+      if (child->head.key.kind != ObjectKind::kCheckpoint || !visit(*child)) return;
+    }
+  }
 
-  // Entries of a namespace, in no particular order.
-  std::vector<Entry*> OfNamespace(const std::string& namespace_id) const;
+  // Any entry of a namespace, or null.
+  Entry* AnyOfNamespace(const std::string& namespace_id) const;
   uint64_t NamespaceBytes(const std::string& namespace_id) const;
   uint64_t NamespaceObjects(const std::string& namespace_id) const;
 
@@ -94,30 +98,25 @@ class ObjectIndex {
     std::set<Entry*, SiblingOrder> all;
     uint64_t n_held = 0;
   };
-  struct Namespace {
-    std::unordered_set<Entry*> entries;
-    uint64_t bytes = 0;
-  };
-
   bool Evictable(const Entry& entry) const { return !entry.held && entry.n_pins == 0; }
   const Children* ChildrenOf(const BlockKey& hash) const;
   Entry* ParentOf(const Entry& entry) const;
-  // Puts the entry on the list it belongs to, or on none.
+  // Tells the queue whether the entry may go.
   void Rerank(Entry& entry);
   void RerankParent(const Entry& entry);
   void SetHeld(Entry& entry, bool held);
-  CheckpointInfo Describe(const Entry& checkpoint) const;
-
-  using Ordered = std::set<std::pair<uint64_t, Entry*>>;
-  Ordered& ListOf(Entry::Rank rank) { return rank == Entry::Rank::kLeaf ? leaves_ : under_held_; }
+  // Keeps parents of what is in the main queue there.
+  void PromoteParents(const Entry& entry);
+  bool HasChildInMain(const Entry& entry) const;
+  std::unique_ptr<Entry> Take(Entry& entry, bool evicted);
+  // At least min(wanted, what evicting can free); of one queue, or of everything when null.
+  uint64_t Freeable(uint64_t wanted, const Entry::Queue* queue) const;
 
   std::unordered_map<ObjectKey, std::unique_ptr<Entry>, KeyHash> entries_;
   std::unordered_map<BlockKey, Children, KeyHash> children_;  // by parent hash, present or not
-  std::unordered_map<std::string, Namespace> namespaces_;
-  Ordered leaves_;
-  Ordered under_held_;
+  std::unordered_map<std::string, Tenant> tenants_;
+  EvictionQueue queue_;
   std::set<std::pair<absl::Time, Entry*>> holds_;
-  uint64_t next_stamp_ = 1;
   uint64_t used_bytes_ = 0;
   uint64_t held_bytes_ = 0;
   uint64_t evictable_bytes_ = 0;

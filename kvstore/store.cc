@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -10,6 +11,9 @@
 #include "common/check.h"
 #include "common/status.h"
 #include "digest_stream.h"
+#include "eviction_queue.h"
+#include "fifo_mutex.h"
+#include "lookup_walk.h"
 #include "object_index.h"
 #include "page_arena.h"
 
@@ -19,8 +23,16 @@ namespace {
 // The index's own memory per object: the entry, its tree and hash nodes, its namespace string. Measured below 900
 // bytes.
 constexpr uint64_t kObjectOverheadBytes = 1024;
+// Of a call that names many keys, those that are handled before others may take their turn.
+constexpr size_t kKeysPerTurn = 64;
 // Per page: its number in the object's list, and once more in the free list.
 constexpr uint64_t kPageOverheadBytes = 2 * sizeof(uint32_t);
+
+uint64_t ShareOf(uint64_t capacity_bytes, double share) {
+  return static_cast<uint64_t>(share * static_cast<double>(capacity_bytes));
+}
+
+bool IsShare(double share) { return share >= 0.0 && share <= 1.0; }
 
 uint32_t PagesOf(uint64_t payload_bytes) {
   return static_cast<uint32_t>((payload_bytes + kPageBytes - 1) / kPageBytes);
@@ -69,18 +81,25 @@ void ForEachRun(const PageArena& arena, std::span<const uint32_t> pages, uint64_
 struct Store::Impl {
   Impl(const StoreOptions& store_options, PageArena pages)
       : options(store_options),
-        parked_limit(
-            static_cast<uint64_t>(store_options.parked_share * static_cast<double>(store_options.capacity_bytes))),
-        arena(std::move(pages)) {}
+        parked_limit(ShareOf(store_options.capacity_bytes, store_options.parked_share)),
+        arena(std::move(pages)),
+        index({.policy = store_options.eviction,
+               .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
+               .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}) {}
 
   uint64_t InUse() const { return index.used_bytes() + detached_bytes + reserved_bytes; }
   uint64_t Parked() const { return index.held_bytes() + reserved_parked_bytes; }
   bool ParkedFits(uint64_t charge) const { return Parked() + charge <= parked_limit; }
 
-  // Evicts until `charge` more bytes fit; false (and nothing evicted) when that is not possible.
-  bool MakeRoom(uint64_t charge);
+  // Waits for the long calls before this one, if this is one.
+  std::unique_lock<FifoMutex> LongCall(size_t n_keys) {
+    return n_keys > kKeysPerTurn ? std::unique_lock(long_calls) : std::unique_lock(long_calls, std::defer_lock);
+  }
+  // Evicts until the object fits; false (and nothing evicted) when that is not possible.
+  bool MakeRoom(uint64_t charge, const ObjectHead& head, bool parked);
   // Takes the entry out of the index; its memory stays while readers are attached.
   void Detach(Entry& entry);
+  void DropEntry(Entry& entry, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
   // Answers a put whose key is present.
@@ -93,8 +112,11 @@ struct Store::Impl {
   const StoreOptions options;
   const uint64_t parked_limit;
 
+  // Held, before the other, by a call that takes many turns: of those one at a time, or a short call would wait for a
+  // turn of each of them.
+  FifoMutex long_calls;
   // Guards everything below, but not the bytes of pages.
-  std::mutex mutex;
+  FifoMutex mutex;
   PageArena arena;
   ObjectIndex index;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
@@ -131,16 +153,15 @@ struct Store::Reader::State {
   DigestStream digest;
 };
 
-bool Store::Impl::MakeRoom(uint64_t charge) {
+bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked) {
   if (charge > options.capacity_bytes) return false;
   const uint64_t limit = options.capacity_bytes - charge;
   if (InUse() <= limit) return true;
-  if (InUse() - limit > index.evictable_bytes()) return false;
+  if (!index.CanFree(InUse() - limit, head, parked)) return false;
   while (InUse() > limit) {
-    Entry* victim = index.Victim();
-    if (victim == nullptr) return false;
+    const std::unique_ptr<Entry> victim = index.Evict();
+    LONGSHELF_CHECK(victim != nullptr);
     arena.Free(victim->pages);
-    index.Remove(*victim);
     ++n_evicted;
   }
   return true;
@@ -154,6 +175,12 @@ void Store::Impl::Detach(Entry& entry) {
   }
   detached_bytes += owned->charge_bytes;
   detached.emplace(&entry, std::move(owned));
+}
+
+void Store::Impl::DropEntry(Entry& entry, DropResult& result) {
+  ++result.n_dropped;
+  result.bytes_dropped += entry.charge_bytes;
+  Detach(entry);
 }
 
 bool Store::Impl::TryHold(Entry& entry, absl::Time until, absl::Time now) {
@@ -262,8 +289,8 @@ uint64_t Store::ChargeOf(uint64_t payload_bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options) {
-  if (!(options.parked_share >= 0.0 && options.parked_share <= 1.0)) {
-    return absl::InvalidArgumentError("parked share: must be in 0 .. 1");
+  if (!IsShare(options.parked_share) || !IsShare(options.small_share) || !IsShare(options.floor_share)) {
+    return absl::InvalidArgumentError("parked share, small share, floor share: must be in 0 .. 1");
   }
   constexpr uint64_t kMinCapacity = 1 << 20;
   const uint64_t n_pages = options.capacity_bytes / (kPageBytes + kPageOverheadBytes);
@@ -300,9 +327,12 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
   // An object must not push out the parent that makes it useful.
   Entry* parent = impl.index.Find(ObjectKey{head.parent, ObjectKind::kBlock});
   if (parent != nullptr) impl.index.Pin(*parent);
-  const bool has_room = impl.MakeRoom(charge);
+  const bool has_room = impl.MakeRoom(charge, head, parked);
   if (parent != nullptr) impl.index.Unpin(*parent);
-  if (!has_room) return absl::UnavailableError("no memory now");
+  if (!has_room) {
+    impl.index.NoteRefused(head.key);
+    return absl::UnavailableError("no memory now");
+  }
   auto state = std::make_unique<Reservation::State>();
   state->store = &impl;
   state->head = head;
@@ -376,45 +406,65 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
   if (query.probes.size() > kMaxProbes) {
     return absl::InvalidArgumentError(absl::StrCat("probes: ", query.probes.size(), " hashes, at most ", kMaxProbes));
   }
-  std::lock_guard lock(impl_->mutex);
-  return impl_->index.Lookup(query);
+  const auto long_call = impl_->LongCall(query.chain.size() + query.probes.size());
+  LookupWalk walk(query, impl_->index);
+  const auto step = [&] {
+    std::lock_guard lock(impl_->mutex);
+    return walk.Step();
+  };
+  while (step()) {
+  }
+  return walk.TakeResult();
 }
 
 TouchResult Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now) {
   TouchResult result;
-  std::lock_guard lock(impl_->mutex);
-  impl_->index.ExpireHolds(now);
+  const auto long_call = impl_->LongCall(keys.size());
   // Callers name parents first; the last one touched is the most recent.
-  for (auto key = keys.rbegin(); key != keys.rend(); ++key) {
-    Entry* entry = impl_->index.Find(*key);
-    if (entry == nullptr) continue;
-    ++result.n_present;
-    impl_->index.Touch(*entry);
-    if (!impl_->TryHold(*entry, retain_until, now)) ++result.n_refused;
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> turn = keys.last(std::min(keys.size(), kKeysPerTurn));
+    keys = keys.first(keys.size() - turn.size());
+    std::lock_guard lock(impl_->mutex);
+    impl_->index.ExpireHolds(now);
+    for (auto key = turn.rbegin(); key != turn.rend(); ++key) {
+      Entry* entry = impl_->index.Find(*key);
+      if (entry == nullptr) continue;
+      ++result.n_present;
+      impl_->index.Touch(*entry);
+      if (!impl_->TryHold(*entry, retain_until, now)) ++result.n_refused;
+    }
   }
   return result;
 }
 
 DropResult Store::Drop(std::span<const ObjectKey> keys) {
   DropResult result;
-  std::lock_guard lock(impl_->mutex);
-  for (const ObjectKey& key : keys) {
-    Entry* entry = impl_->index.Find(key);
-    if (entry == nullptr) continue;
-    ++result.n_dropped;
-    result.bytes_dropped += entry->charge_bytes;
-    impl_->Detach(*entry);
+  const auto long_call = impl_->LongCall(keys.size());
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
+    keys = keys.subspan(turn.size());
+    std::lock_guard lock(impl_->mutex);
+    for (const ObjectKey& key : turn) {
+      if (Entry* entry = impl_->index.Find(key); entry != nullptr) impl_->DropEntry(*entry, result);
+    }
   }
   return result;
 }
 
 DropResult Store::DropNamespace(const std::string& namespace_id) {
   DropResult result;
-  std::lock_guard lock(impl_->mutex);
-  for (Entry* entry : impl_->index.OfNamespace(namespace_id)) {
-    ++result.n_dropped;
-    result.bytes_dropped += entry->charge_bytes;
-    impl_->Detach(*entry);
+  Impl& impl = *impl_;
+  const std::lock_guard long_call(impl.long_calls);
+  const auto drop_some = [&] {
+    std::lock_guard lock(impl.mutex);
+    for (size_t i = 0; i < kKeysPerTurn; ++i) {
+      Entry* entry = impl.index.AnyOfNamespace(namespace_id);
+      if (entry == nullptr) return false;
+      impl.DropEntry(*entry, result);
+    }
+    return true;
+  };
+  while (drop_some()) {
   }
   return result;
 }

@@ -13,7 +13,7 @@ packages=(
   # expert parallelism
   libopenmpi-dev openmpi-bin openssh-client
   # the rest
-  libbenchmark-dev libcli11-dev libfmt-dev libgmock-dev libgtest-dev libsimdjson-dev libspdlog-dev
+  libbenchmark-dev libcli11-dev libfmt-dev libgmock-dev libgtest-dev libsimdjson-dev libspdlog-dev liburing-dev
   libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
   # tests with real clients
   python3-venv

@@ -25,8 +25,8 @@ struct Known {
 
 class StoreModel {
  public:
-  explicit StoreModel(uint64_t seed) : random_(seed) {
-    store_ = std::move(*Store::Create({.capacity_bytes = kCapacity, .parked_share = 0.4}));
+  StoreModel(uint64_t seed, EvictionPolicy eviction) : random_(seed) {
+    store_ = std::move(*Store::Create({.capacity_bytes = kCapacity, .parked_share = 0.4, .eviction = eviction}));
   }
 
   // Reconciled before time moves on: what was held when it happened must not look expired.
@@ -251,7 +251,7 @@ class StoreModel {
 
 TEST(StoreAgainstAModel, AgreesOnEveryStepOfRandomHistories) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
-    StoreModel model(seed);
+    StoreModel model(seed, seed % 2 == 0 ? EvictionPolicy::kLru : EvictionPolicy::kScanResistant);
     for (int step = 0; step < 1500; ++step) {
       model.Step();
       if (step % 10 == 0) model.Check();

@@ -17,8 +17,8 @@ const absl::Time kNow = absl::FromUnixSeconds(1700000000);
 
 class StoreTest : public ::testing::Test {
  protected:
-  void Make(uint64_t capacity, double parked_share = 0.5) {
-    auto store = Store::Create({.capacity_bytes = capacity, .parked_share = parked_share});
+  void Make(uint64_t capacity, double parked_share = 0.5, EvictionPolicy eviction = EvictionPolicy::kScanResistant) {
+    auto store = Store::Create({.capacity_bytes = capacity, .parked_share = parked_share, .eviction = eviction});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = std::move(*store);
   }
@@ -214,7 +214,7 @@ TEST_F(StoreTest, AnObjectLargerThanTheStoreIsRefusedForGood) {
 }
 
 TEST_F(StoreTest, EvictsTheLeastRecentlyUsed) {
-  Make(RoomFor(12), 0);
+  Make(RoomFor(12), 0, EvictionPolicy::kLru);
   for (uint64_t id = 0; id < 12; ++id) ASSERT_TRUE(*Put(MakeObject(id, kRoot + id, 256, kPayload)));
   ASSERT_TRUE(Get(BlockKeyOf(0)).ok());
   const ObjectKey touched[] = {BlockKeyOf(1)};
@@ -230,7 +230,7 @@ TEST_F(StoreTest, EvictsTheLeastRecentlyUsed) {
 
 TEST_F(StoreTest, ChildrenGoBeforeTheirParentsWhateverTheOrderOfArrival) {
   for (const bool parents_first : {true, false}) {
-    Make(RoomFor(12), 0);
+    Make(RoomFor(12), 0, EvictionPolicy::kLru);
     for (uint64_t i = 0; i < 12; ++i) {
       const uint64_t id = parents_first ? i : 11 - i;
       ASSERT_TRUE(*Put(MakeObject(id, id == 0 ? kRoot : id - 1, static_cast<uint32_t>(256 * (id + 1)), kPayload)));
@@ -254,7 +254,7 @@ TEST_F(StoreTest, AnObjectNeverPushesOutItsOwnParent) {
 }
 
 TEST_F(StoreTest, ParkedObjectsStayUntilTheirTimeAndOnlyThenBecomeEvictable) {
-  Make(RoomFor(12), 0.5);
+  Make(RoomFor(12), 0.5, EvictionPolicy::kLru);
   const absl::Time until = kNow + absl::Seconds(10);
   for (uint64_t id = 0; id < 6; ++id) ASSERT_TRUE(*Put(Parked(MakeObject(id, kRoot, 256, kPayload), until)));
   EXPECT_EQ(store_->Stats(kNow).parked_bytes, RoomFor(6));
@@ -286,7 +286,7 @@ TEST_F(StoreTest, AParkedReservationAlreadyCountsAgainstTheShare) {
 }
 
 TEST_F(StoreTest, ParkingAPresentObjectRetainsItOrSaysNo) {
-  Make(RoomFor(12), 1.0 / 12);
+  Make(RoomFor(12), 1.0 / 12, EvictionPolicy::kLru);
   const absl::Time until = kNow + absl::Hours(1);
   ASSERT_TRUE(*Put(MakeObject(1, kRoot, 256, kPayload)));
   ASSERT_TRUE(*Put(MakeObject(2, kRoot, 256, kPayload)));
@@ -314,7 +314,7 @@ TEST_F(StoreTest, ARetentionInThePastParksNothing) {
 }
 
 TEST_F(StoreTest, AncestorsOfParkedObjectsCannotFillTheStoreForEver) {
-  Make(RoomFor(12), 1.0 / 12);
+  Make(RoomFor(12), 1.0 / 12, EvictionPolicy::kLru);
   for (uint64_t id = 0; id < 11; ++id) {
     ASSERT_TRUE(*Put(MakeObject(id, id == 0 ? kRoot : id - 1, static_cast<uint32_t>(256 * (id + 1)), kPayload)));
   }

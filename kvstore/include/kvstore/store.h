@@ -17,19 +17,31 @@
 
 namespace longshelf::kvstore {
 
+enum class EvictionPolicy : uint8_t {
+  kScanResistant,  // what is used once does not push out what is used again
+  kLru,            // for comparison
+};
+
 struct StoreOptions {
   // Hard limit of everything the store holds: payload pages, reservations of opened puts, and the index.
   uint64_t capacity_bytes = 0;
   // Part of the capacity that parked objects may claim, 0 .. 1.
   double parked_share = 0.5;
+  EvictionPolicy eviction = EvictionPolicy::kScanResistant;
+  // Part of the capacity in which new objects wait for a first use, 0 .. 1.
+  double small_share = 0.2;
+  // Part of the capacity, 0 .. 1, that is divided evenly among the namespaces that hold something: what a namespace
+  // has within its part is evicted only when nobody has more than his.
+  double floor_share = 0.5;
 };
 
 // The memory tier of one node: immutable objects, first writer wins, checked against their digest when they are put
 // and again while they are read. `now` is wall-clock time; only retention looks at it.
 //
-// Thread safe. One mutex guards the index and the page list and is held for lookups and list surgery only; bytes are
-// copied and hashed outside it, because pages belong to one reservation until commit, are immutable after it, and are
-// not freed while a reader is attached. A mailbox and an owner thread would put every Lookup behind a hop for nothing.
+// Thread safe. One mutex guards the index and the page list and is held for lookups and list surgery only, for a few
+// dozen keys at a time and first come, first served: a small Get does not wait for a long Lookup. Bytes are copied and
+// hashed outside it, because pages belong to one reservation until commit, are immutable after it, and are not freed
+// while a reader is attached. A mailbox and an owner thread would put every Lookup behind a hop for nothing.
 class Store {
   struct Impl;
 
@@ -91,7 +103,8 @@ class Store {
   // INVALID_ARGUMENT: a head outside the limits of object.h, or one that cannot be linked to present objects.
   // ALREADY_EXISTS: the key is held under another fingerprint.
   // RESOURCE_EXHAUSTED: it can never fit, or it is parked and the parked share is full; never downgraded.
-  // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all).
+  // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all), or none for an object that
+  // nobody has asked for yet. Nothing was evicted then.
   absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now);
 
   // Verifies length and digest, then makes the object visible. Whatever the outcome, the reservation is gone.

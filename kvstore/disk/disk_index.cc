@@ -1,0 +1,168 @@
+#include "disk_index.h"
+
+#include <algorithm>
+
+#include "record_format.h"
+
+namespace longshelf::kvstore::disk {
+namespace {
+
+uint64_t BytesOf(const ObjectHead& head) { return kSectorBytes + PaddedBytes(head.payload_bytes); }
+
+}  // namespace
+
+void DiskIndex::Erase(Entries::iterator it) {
+  const DiskEntry& entry = it->second;
+  live_bytes_ -= BytesOf(entry.head);
+  if (retained_.erase({entry.head.retain_until, it->first}) > 0) retained_bytes_ -= BytesOf(entry.head);
+  if (it->first.kind == ObjectKind::kCheckpoint) {
+    const auto [begin, end] = checkpoints_.equal_range(entry.head.parent);
+    checkpoints_.erase(std::find_if(begin, end, [&](const auto& child) { return child.second == it->first; }));
+  }
+  entries_.erase(it);
+}
+
+void DiskIndex::Retain(DiskEntry& entry, absl::Time until) {
+  if (retained_.erase({entry.head.retain_until, entry.head.key}) > 0) retained_bytes_ -= BytesOf(entry.head);
+  entry.head.object_class = ObjectClass::kParked;
+  entry.head.retain_until = until;
+  retained_.emplace(until, entry.head.key);
+  retained_bytes_ += BytesOf(entry.head);
+}
+
+void DiskIndex::Insert(const ObjectHead& head, const Place& place) {
+  std::lock_guard lock(mutex_);
+  if (const auto it = entries_.find(head.key); it != entries_.end()) Erase(it);
+  DiskEntry& entry = entries_[head.key];
+  entry = {head, place, false};
+  live_bytes_ += BytesOf(head);
+  segments_[place.sequence].push_back(head.key);
+  if (head.key.kind == ObjectKind::kCheckpoint) checkpoints_.emplace(head.parent, head.key);
+  if (head.object_class == ObjectClass::kParked) Retain(entry, head.retain_until);
+}
+
+void DiskIndex::Move(const ObjectKey& key, const Place& from, const Place& to) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end() || it->second.place != from) return;
+  it->second.place = to;
+  it->second.used = false;
+  segments_[to.sequence].push_back(key);
+}
+
+std::optional<DiskEntry> DiskIndex::Find(const ObjectKey& key) const {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  return it == entries_.end() ? std::nullopt : std::optional(it->second);
+}
+
+void DiskIndex::Touch(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  if (const auto it = entries_.find(key); it != entries_.end()) it->second.used = true;
+}
+
+bool DiskIndex::Extend(const ObjectKey& key, absl::Time until) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return false;
+  const ObjectHead& head = it->second.head;
+  if (head.object_class != ObjectClass::kParked || head.retain_until < until) Retain(it->second, until);
+  return true;
+}
+
+bool DiskIndex::Remove(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return false;
+  Erase(it);
+  return true;
+}
+
+bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end() || it->second.place != place) return false;
+  Erase(it);
+  return true;
+}
+
+uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  uint64_t n_removed = 0;
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    const auto next = std::next(it);
+    if (it->second.head.namespace_id == namespace_id) {
+      Erase(it);
+      ++n_removed;
+    }
+    it = next;
+  }
+  return n_removed;
+}
+
+std::vector<ObjectHead> DiskIndex::CheckpointsUnder(const BlockKey& parent, size_t n_max) const {
+  std::lock_guard lock(mutex_);
+  std::vector<ObjectHead> heads;
+  const auto [begin, end] = checkpoints_.equal_range(parent);
+  for (auto it = begin; it != end && heads.size() < n_max; ++it) heads.push_back(entries_.at(it->second).head);
+  return heads;
+}
+
+std::vector<DiskEntry> DiskIndex::LiveIn(uint64_t sequence) const {
+  std::lock_guard lock(mutex_);
+  std::vector<DiskEntry> live;
+  const auto segment = segments_.find(sequence);
+  if (segment == segments_.end()) return live;
+  for (const ObjectKey& key : segment->second) {
+    const auto it = entries_.find(key);
+    if (it != entries_.end() && it->second.place.sequence == sequence) live.push_back(it->second);
+  }
+  // A key that was removed and written again in one segment is in the list twice.
+  std::sort(live.begin(), live.end(), [](const DiskEntry& a, const DiskEntry& b) { return a.place < b.place; });
+  const auto same = [](const DiskEntry& a, const DiskEntry& b) { return a.place == b.place; };
+  live.erase(std::unique(live.begin(), live.end(), same), live.end());
+  return live;
+}
+
+std::vector<uint64_t> DiskIndex::Sequences() const {
+  std::lock_guard lock(mutex_);
+  std::vector<uint64_t> sequences;
+  for (const auto& [sequence, keys] : segments_) sequences.push_back(sequence);
+  return sequences;
+}
+
+uint64_t DiskIndex::ForgetSegment(uint64_t sequence) {
+  std::lock_guard lock(mutex_);
+  const auto segment = segments_.find(sequence);
+  if (segment == segments_.end()) return 0;
+  uint64_t n_removed = 0;
+  for (const ObjectKey& key : segment->second) {
+    const auto it = entries_.find(key);
+    if (it == entries_.end() || it->second.place.sequence != sequence) continue;
+    Erase(it);
+    ++n_removed;
+  }
+  segments_.erase(segment);
+  return n_removed;
+}
+
+uint64_t DiskIndex::n_objects() const {
+  std::lock_guard lock(mutex_);
+  return entries_.size();
+}
+
+uint64_t DiskIndex::live_bytes() const {
+  std::lock_guard lock(mutex_);
+  return live_bytes_;
+}
+
+uint64_t DiskIndex::RetainedBytes(absl::Time now) {
+  std::lock_guard lock(mutex_);
+  while (!retained_.empty() && retained_.begin()->first <= now) {
+    retained_bytes_ -= BytesOf(entries_.at(retained_.begin()->second).head);
+    retained_.erase(retained_.begin());
+  }
+  return retained_bytes_;
+}
+
+}  // namespace longshelf::kvstore::disk

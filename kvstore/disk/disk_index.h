@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "kvstore/object.h"
+
+namespace longshelf::kvstore::disk {
+
+// Where a record is. The sequence names the segment; a slot is a file that segments use one after another.
+struct Place {
+  uint64_t sequence = 0;
+  uint32_t slot = 0;
+  uint64_t offset = 0;
+  auto operator<=>(const Place&) const = default;
+};
+
+struct DiskEntry {
+  ObjectHead head;
+  Place place;
+  bool used = false;  // since it was written where it is
+};
+
+// Which objects are on disk, and where. Knows nothing of files.
+//
+// Thread safe: the writer changes it, readers and lookups look. A message to the writer instead would make them wait
+// for the device.
+class DiskIndex {
+ public:
+  // Of this key there is one entry: a later place replaces an earlier one.
+  void Insert(const ObjectHead& head, const Place& place);
+  // Of an object that is still at `from`: it is at `to` now, and not used there yet.
+  void Move(const ObjectKey& key, const Place& from, const Place& to);
+  std::optional<DiskEntry> Find(const ObjectKey& key) const;
+  // Counts as a use.
+  void Touch(const ObjectKey& key);
+  // True when the object is present and the later of the two times is now its retention.
+  bool Extend(const ObjectKey& key, absl::Time until);
+  bool Remove(const ObjectKey& key);
+  // Only if it is still there: an entry that has moved is another's.
+  bool RemoveAt(const ObjectKey& key, const Place& place);
+  uint64_t RemoveNamespace(const std::string& namespace_id);
+
+  // The checkpoints whose parent this is, in no particular order, at most n_max.
+  std::vector<ObjectHead> CheckpointsUnder(const BlockKey& parent, size_t n_max) const;
+  // What is live in a segment, in the order of the file.
+  std::vector<DiskEntry> LiveIn(uint64_t sequence) const;
+  // Of the segments that objects were written to.
+  std::vector<uint64_t> Sequences() const;
+  // Forgets a segment and whatever is still live in it; how many objects that were.
+  uint64_t ForgetSegment(uint64_t sequence);
+
+  uint64_t n_objects() const;
+  uint64_t live_bytes() const;
+  // Record bytes under an unexpired retention.
+  uint64_t RetainedBytes(absl::Time now);
+
+ private:
+  struct KeyHash {
+    size_t operator()(const BlockKey& key) const {
+      return absl::HashOf(absl::string_view(reinterpret_cast<const char*>(key.data()), key.size()));
+    }
+    size_t operator()(const ObjectKey& key) const { return (*this)(key.hash) * 4 + static_cast<size_t>(key.kind); }
+  };
+  using Entries = std::unordered_map<ObjectKey, DiskEntry, KeyHash>;
+
+  // REQUIRES: mutex_ held.
+  void Erase(Entries::iterator it);
+  void Retain(DiskEntry& entry, absl::Time until);
+
+  mutable std::mutex mutex_;
+  Entries entries_;
+  std::unordered_multimap<BlockKey, ObjectKey, KeyHash> checkpoints_;  // by parent
+  std::map<uint64_t, std::vector<ObjectKey>> segments_;                // what was ever written there
+  std::set<std::pair<absl::Time, ObjectKey>> retained_;
+  uint64_t retained_bytes_ = 0;
+  uint64_t live_bytes_ = 0;
+};
+
+}  // namespace longshelf::kvstore::disk

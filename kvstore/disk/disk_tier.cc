@@ -1,0 +1,362 @@
+#include "disk_tier.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+
+namespace longshelf::kvstore::disk {
+namespace {
+
+constexpr uint64_t kBatchBytes = 8 << 20;
+// Room in the queue that only removals may take: they are small, and must not be refused.
+constexpr size_t kNotesQueuedMax = 4096;
+
+void Answer(const DiskTier::Done& done, const absl::Status& status) {
+  if (done) done(status);
+}
+
+// Calls `done` once, after all of the parts, with the first failure.
+DiskTier::Done Joined(DiskTier::Done done, size_t n_parts) {
+  struct Join {
+    std::mutex mutex;  // parts may be answered by different threads
+    absl::Status first;
+    size_t n_left;
+  };
+  auto join = std::make_shared<Join>();
+  join->n_left = n_parts;
+  return [join, done = std::move(done)](const absl::Status& status) {
+    {
+      std::lock_guard lock(join->mutex);
+      join->first.Update(status);
+      if (--join->n_left > 0) return;
+    }
+    Answer(done, join->first);
+  };
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& options, FileSystem& file_system,
+                                                         const Clock& clock, const NodeId& new_node) {
+  if (!(options.parked_share >= 0.0 && options.parked_share <= 1.0)) {
+    return absl::InvalidArgumentError("the disk's parked share must be in 0 .. 1");
+  }
+  auto tier = std::make_unique<DiskTier>(options, clock);
+  const LogOptions log_options{
+      .directory = options.directory, .quota_bytes = options.quota_bytes, .segment_bytes = options.segment_bytes};
+  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node));
+  tier->PublishStats();
+  tier->writer_ = std::thread([raw = tier.get()] { raw->Write(); });
+  if (options.scrub_bytes_per_s > 0) tier->scrubber_ = std::thread([raw = tier.get()] { raw->Scrub(); });
+  return tier;
+}
+
+DiskTier::~DiskTier() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (scrubber_.joinable()) scrubber_.join();
+  if (writer_.joinable()) writer_.join();
+}
+
+AlignedBuffer DiskTier::BufferFor(uint64_t payload_bytes) {
+  AlignedBuffer buffer(kSectorBytes + payload_bytes);
+  const uint64_t end = kSectorBytes + payload_bytes;
+  std::memset(buffer.span().data() + end, 0, buffer.size() - end);
+  return buffer;
+}
+
+std::span<std::byte> DiskTier::PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes) {
+  return buffer.span().subspan(kSectorBytes, payload_bytes);
+}
+
+bool DiskTier::Wants(const ObjectKey& key) {
+  if (index_.Find(key).has_value()) {
+    index_.Touch(key);
+    return false;
+  }
+  std::lock_guard lock(mutex_);
+  return !stats_.fenced && doorkeeper_.Admit(key);
+}
+
+void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
+  const absl::Time now = clock_.WallNow();
+  Request request;
+  request.pending.record.head = head;
+  request.pending.bytes = std::move(bytes);
+  request.durable = head.object_class == ObjectClass::kParked && head.retain_until > now;
+  const uint64_t n_bytes = request.pending.record.disk_bytes();
+  if (n_bytes > SegmentLog::RecordBytesMax(options_.segment_bytes)) {
+    return Answer(done, absl::ResourceExhaustedError(
+                            absl::StrCat("payload_bytes: ", head.payload_bytes, " do not fit into a segment on disk")));
+  }
+  if (request.durable) {
+    request.parked_bytes = n_bytes;
+    const uint64_t retained = index_.RetainedBytes(now);
+    std::lock_guard lock(mutex_);
+    if (retained + queued_parked_bytes_ + n_bytes > stats_.retained_limit_bytes) request.parked_bytes = 0;
+  }
+  if (request.durable && request.parked_bytes == 0) {
+    return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+  }
+  request.done = std::move(done);
+  if (Enqueue(request)) return;
+  if (!request.durable) {
+    std::lock_guard lock(mutex_);
+    ++stats_.n_dropped;
+  }
+  Answer(request.done, absl::UnavailableError("the disk is behind"));
+}
+
+bool DiskTier::Enqueue(Request& request) {
+  {
+    std::lock_guard lock(mutex_);
+    const uint64_t n_bytes = request.pending.record.disk_bytes();
+    const bool is_object = request.pending.record.kind == RecordKind::kObject;
+    if (is_object ? queued_bytes_ + n_bytes > options_.queue_bytes
+                  : queued_bytes_ > options_.queue_bytes + kNotesQueuedMax * kSectorBytes) {
+      return false;
+    }
+    queued_bytes_ += n_bytes;
+    queued_parked_bytes_ += request.parked_bytes;
+    queue_.push_back(std::move(request));
+  }
+  changed_.notify_all();
+  return true;
+}
+
+void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done) {
+  if (keys.empty()) return Answer(done, absl::OkStatus());
+  const Done part_done = Joined(std::move(done), (keys.size() + kMaxNotes - 1) / kMaxNotes);
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> part = keys.first(std::min(keys.size(), kMaxNotes));
+    keys = keys.subspan(part.size());
+    Request request;
+    request.durable = true;
+    request.pending.record.kind = kind;
+    for (const ObjectKey& key : part) request.pending.record.notes.push_back({key, until});
+    request.pending.bytes = BufferFor(0);
+    request.done = part_done;
+    if (!Enqueue(request)) Answer(request.done, absl::UnavailableError("the disk is behind"));
+  }
+}
+
+void DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
+  const absl::Time now = clock_.WallNow();
+  std::vector<ObjectKey> extended;
+  for (const ObjectKey& key : keys) {
+    const std::optional<DiskEntry> entry = index_.Find(key);
+    if (!entry.has_value()) continue;
+    index_.Touch(key);
+    const ObjectHead& head = entry->head;
+    if (until <= now || (head.object_class == ObjectClass::kParked && head.retain_until >= until)) continue;
+    extended.push_back(key);
+  }
+  const uint64_t retained = index_.RetainedBytes(now);
+  bool room = true;
+  for (const ObjectKey& key : extended) {
+    const std::optional<DiskEntry> entry = index_.Find(key);
+    const bool counted =
+        entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until > now;
+    if (!counted && entry.has_value()) {
+      std::lock_guard lock(mutex_);
+      room = room && retained + queued_parked_bytes_ + kSectorBytes + PaddedBytes(entry->head.payload_bytes) <=
+                         stats_.retained_limit_bytes;
+    }
+  }
+  if (!room) return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+  EnqueueNotes(RecordKind::kTouch, extended, until, std::move(done));
+}
+
+uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
+  uint64_t n_dropped = 0;
+  for (const ObjectKey& key : keys) n_dropped += index_.Remove(key) ? 1 : 0;
+  // Named whether present or not: a put of them may be queued.
+  EnqueueNotes(RecordKind::kDrop, keys, absl::UnixEpoch(), std::move(done));
+  return n_dropped;
+}
+
+uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
+  const uint64_t n_dropped = index_.RemoveNamespace(namespace_id);
+  Request request;
+  request.durable = true;
+  request.pending.record.kind = RecordKind::kDropNamespace;
+  request.pending.record.head.namespace_id = namespace_id;
+  request.pending.bytes = BufferFor(0);
+  request.done = std::move(done);
+  if (!Enqueue(request)) Answer(request.done, absl::UnavailableError("the disk is behind"));
+  return n_dropped;
+}
+
+absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerprint& fingerprint) {
+  // An object may be moved while it is read, each time after whole segments were written.
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const std::optional<DiskEntry> entry = index_.Find(key);
+    if (!entry.has_value() || entry->head.fingerprint != fingerprint) break;
+    absl::StatusOr<StoredRecord> stored = ReadObject(log_->files(), *entry);
+    if (stored.ok()) {
+      index_.Touch(key);
+      stored->header.record.head = entry->head;  // with its retention
+      std::lock_guard lock(mutex_);
+      ++stats_.n_hits;
+      return stored;
+    }
+    const std::optional<DiskEntry> again = index_.Find(key);
+    if (!again.has_value() || again->place != entry->place) continue;
+    Quarantine(*entry);
+    return stored.status();
+  }
+  return absl::NotFoundError("no such object");
+}
+
+void DiskTier::Quarantine(const DiskEntry& entry) {
+  if (!index_.RemoveAt(entry.head.key, entry.place)) return;
+  {
+    std::lock_guard lock(mutex_);
+    ++stats_.n_quarantined;
+  }
+  const ObjectKey keys[] = {entry.head.key};
+  EnqueueNotes(RecordKind::kDrop, keys, absl::UnixEpoch(), nullptr);
+}
+
+void DiskTier::Write() {
+  while (true) {
+    std::vector<Request> batch = TakeBatch(sync_by_);
+    const bool idle = batch.empty();
+    if (!idle) WriteBatch(std::move(batch));
+    if (log_->unsynced_bytes() >= options_.sync_bytes || clock_.Now() >= sync_by_) SyncNow();
+    PublishStats();
+    std::lock_guard lock(mutex_);
+    if (stopping_ && queue_.empty()) break;
+  }
+  SyncNow();
+  PublishStats();
+}
+
+std::vector<DiskTier::Request> DiskTier::TakeBatch(absl::Time until) {
+  std::unique_lock lock(mutex_);
+  const auto ready = [this] { return stopping_ || !queue_.empty(); };
+  if (until == absl::InfiniteFuture()) {
+    changed_.wait(lock, ready);
+  } else {
+    changed_.wait_for(lock, absl::ToChronoNanoseconds(std::max(until - clock_.Now(), absl::ZeroDuration())), ready);
+  }
+  std::vector<Request> batch;
+  for (uint64_t n_bytes = 0; !queue_.empty() && n_bytes < kBatchBytes;) {
+    n_bytes += queue_.front().pending.record.disk_bytes();
+    batch.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  return batch;
+}
+
+void DiskTier::WriteBatch(std::vector<Request> batch) {
+  uint64_t n_bytes = 0;
+  uint64_t n_parked_bytes = 0;
+  uint64_t n_put = 0;
+  uint64_t n_payload_bytes = 0;
+  uint64_t n_dropped = 0;
+  std::vector<PendingRecord> records;
+  for (Request& request : batch) {
+    n_bytes += request.pending.record.disk_bytes();
+    n_parked_bytes += request.parked_bytes;
+    records.push_back(std::move(request.pending));
+  }
+  const absl::Status status = log_->Append(records, clock_.WallNow());
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const bool is_object = records[i].record.kind == RecordKind::kObject;
+    n_put += records[i].written && is_object ? 1 : 0;
+    n_payload_bytes += records[i].written ? records[i].record.payload_bytes() : 0;
+    if (!records[i].written) {
+      n_dropped += is_object && !batch[i].durable ? 1 : 0;
+      Answer(batch[i].done, status);
+    } else if (batch[i].durable && log_->fenced()) {
+      Answer(batch[i].done, absl::UnavailableError("the device failed; it is only read"));
+    } else if (batch[i].durable) {
+      batch[i].pending.record = std::move(records[i].record);
+      unsynced_.push_back(std::move(batch[i]));
+    } else {
+      Answer(batch[i].done, absl::OkStatus());
+    }
+  }
+  // Cache objects wait for nobody: they become durable along with others, or by the bytes.
+  if (!unsynced_.empty() && sync_by_ == absl::InfiniteFuture()) sync_by_ = clock_.Now() + options_.sync_interval;
+  std::lock_guard lock(mutex_);
+  queued_bytes_ -= n_bytes;
+  queued_parked_bytes_ -= n_parked_bytes;
+  stats_.n_put += n_put;
+  stats_.payload_bytes += n_payload_bytes;
+  stats_.n_dropped += n_dropped;
+}
+
+void DiskTier::SyncNow() {
+  const absl::Status status = log_->Sync();
+  for (const Request& request : std::exchange(unsynced_, {})) {
+    // What was to be retained may have been evicted or dropped before the note of it was written.
+    const Record& record = request.pending.record;
+    const bool kept = record.kind != RecordKind::kTouch ||
+                      std::all_of(record.notes.begin(), record.notes.end(), [this](const KeyNote& note) {
+                        const std::optional<DiskEntry> entry = index_.Find(note.key);
+                        return entry.has_value() && entry->head.retain_until >= note.retain_until;
+                      });
+    Answer(request.done, status.ok() && !kept ? absl::NotFoundError("gone before it could be retained") : status);
+  }
+  sync_by_ = absl::InfiniteFuture();
+}
+
+void DiskTier::PublishStats() {
+  std::lock_guard lock(mutex_);
+  stats_.log = log_->counters();
+  stats_.fenced = log_->fenced();
+  stats_.quota_bytes = stats_.log.n_slots * options_.segment_bytes;
+  // One segment is always spare.
+  const uint64_t usable = stats_.quota_bytes - options_.segment_bytes;
+  stats_.retained_limit_bytes = static_cast<uint64_t>(options_.parked_share * static_cast<double>(usable));
+}
+
+DiskStats DiskTier::Stats() {
+  const uint64_t retained = index_.RetainedBytes(clock_.WallNow());
+  const uint64_t live = index_.live_bytes();
+  const uint64_t n_objects = index_.n_objects();
+  std::lock_guard lock(mutex_);
+  DiskStats stats = stats_;
+  stats.retained_bytes = retained + queued_parked_bytes_;
+  stats.live_bytes = live;
+  stats.n_objects = n_objects;
+  stats.queued_bytes = queued_bytes_;
+  return stats;
+}
+
+void DiskTier::Scrub() {
+  const auto pause = [this](std::chrono::nanoseconds wait) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, wait, [this] { return stopping_; });
+    return stopping_;
+  };
+  while (true) {
+    uint64_t n_checked = 0;
+    for (const uint64_t sequence : index_.Sequences()) {
+      for (const DiskEntry& entry : index_.LiveIn(sequence)) {
+        ++n_checked;
+        const double n_bytes = static_cast<double>(kSectorBytes + entry.head.payload_bytes);
+        const double seconds = n_bytes / static_cast<double>(options_.scrub_bytes_per_s);
+        if (pause(std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9)))) return;
+        if (!ReadObject(log_->files(), entry).ok()) {
+          const std::optional<DiskEntry> again = index_.Find(entry.head.key);
+          if (again.has_value() && again->place == entry.place) Quarantine(entry);
+        }
+        std::lock_guard lock(mutex_);
+        ++stats_.n_scrubbed;
+      }
+    }
+    if (n_checked == 0 && pause(std::chrono::seconds(1))) return;
+  }
+}
+
+}  // namespace longshelf::kvstore::disk

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "disk_index.h"
+#include "doorkeeper.h"
+#include "file_system.h"
+#include "kvstore/disk_options.h"
+#include "segment_log.h"
+
+namespace longshelf::kvstore::disk {
+
+struct DiskStats {
+  LogCounters log;
+  uint64_t quota_bytes = 0;
+  uint64_t live_bytes = 0;
+  uint64_t n_objects = 0;
+  uint64_t retained_bytes = 0;
+  uint64_t retained_limit_bytes = 0;
+  uint64_t queued_bytes = 0;
+  uint64_t n_put = 0;          // objects written
+  uint64_t payload_bytes = 0;  // of those
+  uint64_t n_dropped = 0;      // cache objects that found the queue or the device full
+  uint64_t n_hits = 0;
+  uint64_t n_quarantined = 0;
+  uint64_t n_scrubbed = 0;
+  bool fenced = false;
+};
+
+// Objects on disk: written by one thread in groups, read by whoever asks. Nothing here blocks a caller but Read.
+//
+// A put whose Done says OK for a parked object is on the device; for a cache object it is written and may still be lost
+// with the power. A failing device makes the tier read-only, a full one refuses puts; neither stops anything else.
+//
+// Thread safe. Threads: the writer owns the log; the scrubber reads along. Done is called once, by the writer, or by
+// the caller's thread when the answer is known at once; it must not block.
+class DiskTier {
+ public:
+  using Done = std::function<void(const absl::Status&)>;
+
+  // As SegmentLog::Open. The file system and the clock must outlive the tier. Blocks while it reads what is there.
+  static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskOptions& options, FileSystem& file_system,
+                                                        const Clock& clock, const NodeId& new_node);
+  DiskTier(const DiskOptions& options, const Clock& clock) : options_(options), clock_(clock) {}  // through Open
+  // Writes what is queued and makes it durable.
+  ~DiskTier();
+
+  // Memory for a record; the payload goes to PayloadOf.
+  static AlignedBuffer BufferFor(uint64_t payload_bytes);
+  static std::span<std::byte> PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes);
+
+  // Whether a cache object should be put: it was offered before, and is not there.
+  bool Wants(const ObjectKey& key);
+
+  // RESOURCE_EXHAUSTED: larger than a segment, the parked share or the device is full. UNAVAILABLE: the queue is full,
+  // or the device failed.
+  void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
+  // Retains what is present until the later of `until` and what was promised; durable when done. At most
+  // kMaxKeysPerCall.
+  void Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // Gone at once; stays gone after a restart when done.
+  uint64_t Drop(std::span<const ObjectKey> keys, Done done);
+  uint64_t DropNamespace(const std::string& namespace_id, Done done);
+
+  // NOT_FOUND; DATA_LOSS: what is there is not what was written, and has been removed. Blocks on the device.
+  absl::StatusOr<StoredRecord> Read(const ObjectKey& key, const Fingerprint& fingerprint);
+
+  DiskIndex& index() { return index_; }
+  const NodeId& node() const { return log_->node(); }
+  DiskStats Stats();
+
+ private:
+  struct Request {
+    PendingRecord pending;
+    Done done;
+    bool durable = false;
+    uint64_t parked_bytes = 0;
+  };
+
+  // False, and `request.done` not called, when the queue is full.
+  bool Enqueue(Request& request);
+  void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done);
+  void Write();
+  // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
+  std::vector<Request> TakeBatch(absl::Time until);
+  void WriteBatch(std::vector<Request> batch);
+  void SyncNow();
+  void PublishStats();
+  void Scrub();
+  void Quarantine(const DiskEntry& entry);
+
+  const DiskOptions options_;
+  const Clock& clock_;
+  DiskIndex index_;
+  std::unique_ptr<SegmentLog> log_;  // the writer's, but for its files
+
+  // The writer's: requests that are written and wait for the next sync.
+  std::vector<Request> unsynced_;
+  absl::Time sync_by_ = absl::InfiniteFuture();
+
+  // Guards the queue and what is below. Not a Mailbox: it is bounded by bytes, and the writer takes some at a time.
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Request> queue_;
+  uint64_t queued_bytes_ = 0;
+  uint64_t queued_parked_bytes_ = 0;
+  Doorkeeper doorkeeper_{1 << 18};
+  DiskStats stats_;  // as the writer last published
+  bool stopping_ = false;
+
+  std::thread writer_;
+  std::thread scrubber_;
+};
+
+}  // namespace longshelf::kvstore::disk

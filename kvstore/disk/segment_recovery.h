@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "disk_index.h"
+#include "file_system.h"
+#include "record_format.h"
+
+namespace longshelf::kvstore::disk {
+
+// What is in one segment file after a start.
+struct RecoveredSegment {
+  NodeId node{};
+  uint64_t sequence = 0;
+  bool sealed = false;  // has a whole footer; otherwise it was scanned, up to the first record that is not whole
+  Footer footer;
+  uint64_t end = kSectorBytes;  // of the last whole record
+  uint64_t link = 0;            // what the next record's header would carry
+};
+
+// FAILED_PRECONDITION: the file holds a segment of another size.
+absl::Status CheckSegmentSize(File& file, uint64_t segment_bytes);
+
+// Empty: no segment was begun there, or nothing of it can be told any more (`damaged` is set then). Reads the footer,
+// and only without a whole one the records.
+std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged);
+
+// Does to the index what the records say, in their order. REQUIRES: segments come by rising sequence.
+void Replay(const RecoveredSegment& segment, uint32_t slot, DiskIndex& index);
+
+// What a record that is not an object does, at any time.
+void ApplyNotes(const Record& record, DiskIndex& index);
+
+}  // namespace longshelf::kvstore::disk

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/check.h"
+#include "disk/disk_tier.h"
+#include "objects.h"
+
+namespace longshelf::kvstore::disk {
+
+// Time passes; the date stands still until it is moved.
+class DatedClock final : public Clock {
+ public:
+  absl::Time Now() const override { return steady_.Now(); }
+  absl::Time WallNow() const override { return absl::FromUnixSeconds(seconds_); }
+  void Advance(int64_t seconds) { seconds_ += seconds; }
+
+ private:
+  SystemClock steady_;
+  std::atomic<int64_t> seconds_ = 1'700'000'000;
+};
+
+// The answer to one request. Copies share it, so it may come after the one who asked is gone.
+class Answer {
+ public:
+  DiskTier::Done Done() {
+    return [state = state_](const absl::Status& status) {
+      std::lock_guard lock(state->mutex);
+      LONGSHELF_CHECK(!state->status.has_value());
+      state->status = status;
+      state->arrived.notify_all();
+    };
+  }
+  absl::Status Wait() {
+    std::unique_lock lock(state_->mutex);
+    state_->arrived.wait(lock, [this] { return state_->status.has_value(); });
+    return *state_->status;
+  }
+  bool IsOk() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->status.has_value() && state_->status->ok();
+  }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable arrived;
+    std::optional<absl::Status> status;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+inline void Put(DiskTier& tier, const Object& object, DiskTier::Done done) {
+  AlignedBuffer buffer = DiskTier::BufferFor(object.payload.size());
+  std::memcpy(DiskTier::PayloadOf(buffer, object.payload.size()).data(), object.payload.data(), object.payload.size());
+  tier.Put(object.head, std::move(buffer), std::move(done));
+}
+
+inline absl::Status PutAndWait(DiskTier& tier, const Object& object) {
+  Answer answer;
+  Put(tier, object, answer.Done());
+  return answer.Wait();
+}
+
+inline absl::StatusOr<std::vector<std::byte>> Get(DiskTier& tier, const ObjectKey& key) {
+  auto stored = tier.Read(key, FingerprintOf(1));
+  if (!stored.ok()) return stored.status();
+  const auto payload = stored->payload();
+  return std::vector<std::byte>(payload.begin(), payload.end());
+}
+
+inline DiskOptions SmallDisk(uint64_t n_segments = 6) {
+  DiskOptions options;
+  options.directory = "/disk";
+  options.segment_bytes = 256 << 10;
+  options.quota_bytes = n_segments * options.segment_bytes;
+  options.sync_interval = absl::Milliseconds(1);
+  options.scrub_bytes_per_s = 0;
+  return options;
+}
+
+inline absl::StatusOr<std::unique_ptr<DiskTier>> OpenTier(const DiskOptions& options, FileSystem& files,
+                                                          const Clock& clock) {
+  return DiskTier::Open(options, files, clock, NodeId{1, 2, 3});
+}
+
+}  // namespace longshelf::kvstore::disk

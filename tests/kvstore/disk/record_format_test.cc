@@ -1,0 +1,191 @@
+#include "disk/record_format.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <random>
+
+#include "disk/crc32c.h"
+#include "disk_fixture.h"
+#include "memory_file_system.h"
+#include "parsers_fuzz.h"
+
+namespace longshelf::kvstore::disk {
+namespace {
+
+std::span<const std::byte> BytesOf(const char* text) { return std::as_bytes(std::span(text, std::strlen(text))); }
+
+TEST(Crc32c, IsTheOneOfTheStandardOnEveryPath) {
+  EXPECT_EQ(Crc32c(BytesOf("123456789")), 0xe3069283u);
+  const auto bytes = RandomBytes(1, 1000);
+  for (size_t n = 0; n < bytes.size(); ++n) {
+    ASSERT_EQ(Crc32c(std::span(bytes).first(n)), internal::PortableCrc32c(std::span(bytes).first(n))) << n;
+  }
+}
+
+ObjectHead FullHead() {
+  ObjectHead head = Parked(MakeObject(7, 6, 512, 150000), absl::FromUnixMillis(1234567890123)).head;
+  head.namespace_id = std::string(kMaxNamespaceBytes, 'n');
+  return head;
+}
+
+RecordHeader FullHeader() {
+  RecordHeader header{.sequence = 9, .previous = 0x1234567890abcdef};
+  header.record.head = FullHead();
+  header.chunk_crcs = ChunkCrcs(MakeObject(7, 6, 512, 150000).payload);
+  return header;
+}
+
+TEST(RecordFormat, GivesBackEveryField) {
+  AlignedBuffer buffer(kSectorBytes);
+  const Sector sector = buffer.span().first<kSectorBytes>();
+  const RecordHeader header = FullHeader();
+  EncodeRecordHeader(header, sector);
+  const RecordHeader parsed = *ParseRecordHeader(sector);
+  EXPECT_EQ(parsed.sequence, header.sequence);
+  EXPECT_EQ(parsed.previous, header.previous);
+  EXPECT_EQ(parsed.chunk_crcs, header.chunk_crcs);
+  const ObjectHead& head = parsed.record.head;
+  const ObjectHead expected = FullHead();
+  EXPECT_EQ(head.key, expected.key);
+  EXPECT_EQ(head.parent, expected.parent);
+  EXPECT_EQ(head.depth_tokens, expected.depth_tokens);
+  EXPECT_EQ(head.fingerprint, expected.fingerprint);
+  EXPECT_EQ(head.payload_bytes, expected.payload_bytes);
+  EXPECT_EQ(head.digest, expected.digest);
+  EXPECT_EQ(head.object_class, expected.object_class);
+  EXPECT_EQ(head.retain_until, expected.retain_until);
+  EXPECT_EQ(head.namespace_id, expected.namespace_id);
+}
+
+TEST(RecordFormat, TheHeaderOfTheLargestPayloadFitsIntoASector) {
+  RecordHeader header{.sequence = 1};
+  header.record.head = FullHead();
+  header.record.head.payload_bytes = kMaxPayloadBytes;
+  header.chunk_crcs.resize(kMaxPayloadBytes / ChunkBytes(kMaxPayloadBytes));
+  AlignedBuffer buffer(kSectorBytes);
+  EncodeRecordHeader(header, buffer.span().first<kSectorBytes>());
+  EXPECT_TRUE(ParseRecordHeader(buffer.span().first<kSectorBytes>()).ok());
+}
+
+// Calls parses(sector) with each bit flipped, one after another; none may parse.
+void FlipEveryBit(std::span<std::byte> bytes, const std::function<bool()>& parses) {
+  ASSERT_TRUE(parses());
+  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+    bytes[bit / 8] ^= std::byte{1} << (bit % 8);
+    ASSERT_FALSE(parses()) << "bit " << bit;
+    bytes[bit / 8] ^= std::byte{1} << (bit % 8);
+  }
+}
+
+TEST(RecordFormat, EveryFlippedBitOfEverySectorIsDetected) {
+  AlignedBuffer buffer(kSectorBytes);
+  const Sector sector = buffer.span().first<kSectorBytes>();
+  EncodeSuperblock({NodeId{1, 2}, 5, 1 << 20}, sector);
+  FlipEveryBit(sector, [&] { return ParseSuperblock(sector).ok(); });
+  EncodeRecordHeader(FullHeader(), sector);
+  FlipEveryBit(sector, [&] { return ParseRecordHeader(sector).ok(); });
+  EncodeTrailer({NodeId{1, 2}, 5, 4096, 1000, 3, 77}, sector);
+  FlipEveryBit(sector, [&] { return ParseTrailer(sector).ok(); });
+}
+
+TEST(RecordFormat, EveryFlippedBitOfAFooterIsDetected) {
+  std::string footer;
+  for (uint64_t i = 0; i < 4; ++i) {
+    Record record;
+    record.head = FullHead();
+    if (i == 3) record = Record{RecordKind::kTouch, {}, std::vector<KeyNote>(5)};
+    for (KeyNote& note : record.notes) note.key = BlockKeyOf(i);
+    AppendFooterEntry(kSectorBytes * (1 + 38 * i), record, &footer);
+  }
+  Trailer trailer{.sequence = 5, .footer_offset = 1 << 19};
+  trailer.footer_bytes = footer.size();
+  trailer.n_entries = 4;
+  const std::span<std::byte> bytes = std::as_writable_bytes(std::span(footer));
+  trailer.footer_crc = FooterCrc(bytes);
+  FlipEveryBit(bytes, [&] { return ParseFooter(bytes, trailer, 1 << 20).ok(); });
+}
+
+TEST(RecordFormat, FlippedBitsOfPayloadsAreDetected) {
+  std::mt19937_64 random(3);
+  Object object = MakeObject(7, 6, 512, 70001);
+  RecordHeader header;
+  header.record.head = object.head;
+  header.chunk_crcs = ChunkCrcs(object.payload);
+  ASSERT_TRUE(PayloadMatches(header, object.payload));
+  for (int round = 0; round < 20000; ++round) {
+    std::vector<uint64_t> bits(1 + random() % 64);
+    for (uint64_t& bit : bits) bit = random() % (object.payload.size() * 8);
+    const auto flip = [&] {
+      for (const uint64_t bit : bits) object.payload[bit / 8] ^= std::byte{1} << (bit % 8);
+    };
+    std::sort(bits.begin(), bits.end());
+    bits.erase(std::unique(bits.begin(), bits.end()), bits.end());
+    flip();
+    ASSERT_FALSE(PayloadMatches(header, object.payload)) << round;
+    flip();
+  }
+}
+
+// Whatever is flipped on the device: a start succeeds, and what is served is what was put.
+TEST(SegmentFiles, NoBitFlippedOnDiskIsEverServed) {
+  std::mt19937_64 random(11);
+  DatedClock clock;
+  int n_refused = 0;
+  for (int round = 0; round < 300; ++round) {
+    MemoryFileSystem files;
+    constexpr uint64_t kObjects = 20;
+    {
+      auto tier = std::move(*OpenTier(SmallDisk(), files, clock));
+      for (uint64_t id = 0; id < kObjects; ++id) Put(*tier, MakeObject(id, 1000, 256, 9000 + 800 * id), nullptr);
+    }
+    const std::vector<std::string> paths = files.Paths();
+    for (uint64_t i = 0; i <= random() % 64; ++i) {
+      std::vector<std::byte>& bytes = files.Bytes(paths[random() % 2]);
+      // Structure is small: half of the flips go where it is.
+      const uint64_t at = random() % 2 == 0 ? random() % bytes.size() : (random() % 64) * 4096 + random() % 300;
+      bytes[at] ^= std::byte{1} << (random() % 8);
+    }
+    auto tier = OpenTier(SmallDisk(), files, clock);
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    for (uint64_t id = 0; id < kObjects; ++id) {
+      const auto got = Get(**tier, BlockKeyOf(id));
+      if (got.ok()) {
+        ASSERT_EQ(*got, MakeObject(id, 1000, 256, 9000 + 800 * id).payload) << "round " << round;
+      } else {
+        ++n_refused;
+      }
+    }
+  }
+  EXPECT_GT(n_refused, 100) << "the flips must have hit something";
+}
+
+TEST(ParsersFuzz, NoMutationOfWellFormedInputsBreaksTheContract) {
+  std::mt19937_64 random(17);
+  const std::vector<std::string> corpus = FuzzCorpus();
+  for (int i = 0; i < 60000; ++i) {
+    std::string input = corpus[random() % corpus.size()];
+    for (uint64_t n = random() % 8; n > 0; --n) {
+      const size_t at = 2 + random() % std::min<size_t>(input.size() - 2, 300);
+      switch (random() % 4) {
+        case 0:
+          input[at] = static_cast<char>(random());
+          break;
+        case 1:
+          input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8)));
+          break;
+        case 2:
+          input.resize(2 + random() % input.size());
+          break;
+        default:
+          for (size_t j = at; j < std::min(at + 8, input.size()); ++j) input[j] = '\xff';
+      }
+      if (input.size() < 3) break;
+    }
+    input[0] = static_cast<char>(random() % 5 == 0 ? random() : static_cast<uint64_t>(input[0]));
+    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+  }
+}
+
+}  // namespace
+}  // namespace longshelf::kvstore::disk
