@@ -83,7 +83,8 @@ class Process:
 class Cluster:
     """One router, n_workers workers of `shards` processes each, and one KV store node."""
 
-    def __init__(self, bin_dir, model, n_workers=1, shards=1, kvstore=True, router_flags=(), worker_flags=()):
+    def __init__(self, bin_dir, model, n_workers=1, shards=1, kvstore=True, router_flags=(), worker_flags=(),
+                 kvstore_flags=()):
         self.bin_dir = bin_dir
         self.dir = tempfile.TemporaryDirectory(prefix="longshelf-cluster-")
         self.processes = []
@@ -97,7 +98,8 @@ class Cluster:
         store = []
         if kvstore:
             self.kvstore = self._start("kvstore", "longshelf-kvstore",
-                                       [f"--listen=127.0.0.1:{kv_port}", f"--admin-listen=127.0.0.1:{kv_admin}"] + common)
+                                       [f"--listen=127.0.0.1:{kv_port}", f"--admin-listen=127.0.0.1:{kv_admin}"] + common +
+                                       list(kvstore_flags))
             store = [f"--kvstore=127.0.0.1:{kv_port}"]
         self.workers = []
         for i in range(n_workers):
