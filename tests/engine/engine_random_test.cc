@@ -172,6 +172,7 @@ class RandomTraffic {
       }
     }
     for (const auto& row : plan.rows) {
+      if (row.replay_begin >= 0) continue;  // reads only
       const auto n_end = row.n_past + static_cast<int64_t>(row.tokens.size());
       for (int64_t i = row.n_past / 256; i <= (n_end - 1) / 256; ++i) {
         const auto& table = tables_[{row.slot.shard, row.slot.slot}];
