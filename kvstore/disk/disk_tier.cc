@@ -147,7 +147,7 @@ void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, ab
   }
 }
 
-void DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
+absl::Status DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
   const absl::Time now = clock_.WallNow();
   std::vector<ObjectKey> extended;
   for (const ObjectKey& key : keys) {
@@ -170,8 +170,9 @@ void DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done don
                          stats_.retained_limit_bytes;
     }
   }
-  if (!room) return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+  if (!room) return absl::ResourceExhaustedError("the disk's parked share is full");
   EnqueueNotes(RecordKind::kTouch, extended, until, std::move(done));
+  return absl::OkStatus();
 }
 
 uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {

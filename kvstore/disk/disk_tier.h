@@ -71,8 +71,8 @@ class DiskTier {
   // or the device failed.
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // Retains what is present until the later of `until` and what was promised; durable when done. At most
-  // kMaxKeysPerCall.
-  void Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
+  absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   uint64_t DropNamespace(const std::string& namespace_id, Done done);

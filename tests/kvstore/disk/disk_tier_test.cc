@@ -119,7 +119,7 @@ TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   ASSERT_TRUE(PutAndWait(*tier_, Retained(2, 10)).ok());
   const ObjectKey keys[] = {BlockKeyOf(1), BlockKeyOf(2)};
   Answer touched;
-  tier_->Touch(keys, clock_.WallNow() + absl::Hours(1), touched.Done());
+  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Hours(1), touched.Done()).ok());
   ASSERT_TRUE(touched.Wait().ok());
   Start();
   clock_.Advance(600);
@@ -128,7 +128,7 @@ TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   EXPECT_TRUE(Has(2));
   // Never shortened.
   Answer shorter;
-  tier_->Touch(keys, clock_.WallNow() + absl::Seconds(1), shorter.Done());
+  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Seconds(1), shorter.Done()).ok());
   ASSERT_TRUE(shorter.Wait().ok());
   EXPECT_GT(tier_->index().Find(keys[0])->head.retain_until, clock_.WallNow() + absl::Minutes(49));
 }
