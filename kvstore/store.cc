@@ -67,6 +67,7 @@ bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
       continue;
     }
     detached_bytes += victim->charge_bytes;
+    demoting.push_back(victim.get());
     n_demoted_bytes += victim->charge_bytes;
     demoted->push_back(std::move(victim));
   }
@@ -414,23 +415,47 @@ TouchResult Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_unti
   return result;
 }
 
-DropResult Store::Drop(std::span<const ObjectKey> keys) {
-  DropResult result;
-  const auto long_call = impl_->LongCall(keys.size());
-  std::span<const ObjectKey> left = keys;
-  uint64_t n_of_both = 0;
-  while (!left.empty()) {
-    const std::span<const ObjectKey> turn = left.first(std::min(left.size(), kKeysPerTurn));
-    left = left.subspan(turn.size());
-    std::lock_guard lock(impl_->mutex);
+uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult& result) {
+  uint64_t n_also_on_disk = 0;
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
+    keys = keys.subspan(turn.size());
+    std::lock_guard lock(mutex);
     for (const ObjectKey& key : turn) {
-      Entry* entry = impl_->index.Find(key);
+      for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
+      Entry* entry = index.Find(key);
       if (entry == nullptr) continue;
-      if (impl_->disk != nullptr && impl_->disk->index().Find(key).has_value()) ++n_of_both;
-      impl_->DropEntry(*entry, result);
+      if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
+      DropEntry(*entry, result);
     }
   }
-  if (impl_->disk != nullptr) result.n_dropped += impl_->disk->Drop(keys, nullptr) - n_of_both;
+  return n_also_on_disk;
+}
+
+void Store::Impl::DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result) {
+  const auto drop_some = [&] {
+    std::lock_guard lock(mutex);
+    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.namespace_id == namespace_id;
+    for (size_t i = 0; i < kKeysPerTurn; ++i) {
+      Entry* entry = index.AnyOfNamespace(namespace_id);
+      if (entry == nullptr) return false;
+      DropEntry(*entry, result);
+    }
+    return true;
+  };
+  while (drop_some()) {
+  }
+}
+
+DropResult Store::Drop(std::span<const ObjectKey> keys) {
+  DropResult result;
+  Impl& impl = *impl_;
+  const auto long_call = impl.LongCall(keys.size());
+  const uint64_t n_of_both = impl.DropFromMemory(keys, result);
+  if (impl.disk == nullptr) return result;
+  result.n_dropped += impl.disk->Drop(keys, nullptr) - n_of_both;
+  // What came from the disk into memory meanwhile.
+  (void)impl.DropFromMemory(keys, result);
   return result;
 }
 
@@ -438,19 +463,11 @@ DropResult Store::DropNamespace(const std::string& namespace_id) {
   DropResult result;
   Impl& impl = *impl_;
   const std::lock_guard long_call(impl.long_calls);
-  const auto drop_some = [&] {
-    std::lock_guard lock(impl.mutex);
-    for (size_t i = 0; i < kKeysPerTurn; ++i) {
-      Entry* entry = impl.index.AnyOfNamespace(namespace_id);
-      if (entry == nullptr) return false;
-      impl.DropEntry(*entry, result);
-    }
-    return true;
-  };
-  while (drop_some()) {
-  }
+  impl.DropNamespaceFromMemory(namespace_id, result);
+  if (impl.disk == nullptr) return result;
   // Objects in both tiers count in both.
-  if (impl.disk != nullptr) result.n_dropped += impl.disk->DropNamespace(namespace_id, nullptr);
+  result.n_dropped += impl.disk->DropNamespace(namespace_id, nullptr);
+  impl.DropNamespaceFromMemory(namespace_id, result);
   return result;
 }
 

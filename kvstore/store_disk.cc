@@ -28,9 +28,13 @@ bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
 void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
   for (const std::unique_ptr<Entry>& entry : demoted) {
     PutOnDisk(*entry, entry->head, nullptr);
-    std::lock_guard lock(mutex);
-    arena.Free(entry->pages);
-    detached_bytes -= entry->charge_bytes;
+    {
+      std::lock_guard lock(mutex);
+      arena.Free(entry->pages);
+      detached_bytes -= entry->charge_bytes;
+      std::erase(demoting, entry.get());
+    }
+    if (entry->dropped) DropFromDisk(entry->head.key);
   }
 }
 
@@ -81,6 +85,18 @@ void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_
     if (status.ok()) ReleaseRetained(key, until);
     Answer(on_durable, status);
   });
+  bool dropped = false;
+  {
+    std::lock_guard lock(mutex);
+    dropped = detached.contains(pinned->entry);
+  }
+  if (dropped) DropFromDisk(key);
+}
+
+// Behind the put that was too late.
+void Store::Impl::DropFromDisk(const ObjectKey& key) {
+  const ObjectKey keys[] = {key};
+  disk->Drop(keys, nullptr);
 }
 
 // Memory may evict what the disk retains; it is read from there then.
@@ -132,6 +148,9 @@ std::unique_ptr<Store::Reader::State> Store::Impl::Promote(const disk::StoredRec
   if (!(*reservation)->Append(0, record.payload()).ok()) return nullptr;
   if (!CommitTo(**std::move(reservation), absl::InfinitePast(), nullptr).ok()) return nullptr;
   std::lock_guard lock(mutex);
+  // Drop takes from memory again after it took from the disk.
+  Entry* entry = index.Find(head.key);
+  if (entry != nullptr && !disk->index().Has(head.key, head.fingerprint)) Detach(*entry);
   return Pinned(head.key, &head.fingerprint);
 }
 

@@ -72,6 +72,9 @@ struct Store::Impl {
   // Takes the entry out of the index; its memory stays while readers are attached.
   void Detach(Entry& entry);
   void DropEntry(Entry& entry, DropResult& result);
+  // Returns how many of the dropped are on disk too.
+  uint64_t DropFromMemory(std::span<const ObjectKey> keys, DropResult& result);
+  void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
   // Answers a put whose key is present.
@@ -89,6 +92,7 @@ struct Store::Impl {
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
   void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
+  void DropFromDisk(const ObjectKey& key);
   void ReleaseRetained(const ObjectKey& key, absl::Time until);
   // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
@@ -118,7 +122,8 @@ struct Store::Impl {
   PageArena arena;
   ObjectIndex index;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
-  uint64_t detached_bytes = 0;
+  std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
+  uint64_t detached_bytes = 0;                                  // of both
   uint64_t reserved_bytes = 0;
   uint64_t reserved_parked_bytes = 0;
   uint64_t n_reservations = 0;

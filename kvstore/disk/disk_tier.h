@@ -99,6 +99,8 @@ class DiskTier {
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
   void WriteBatch(std::vector<Request> batch);
+  // Answers cache objects that are there already, and lets no record shorten a retention.
+  void SkipKnown(std::vector<Request>& batch);
   void SyncNow();
   void PublishStats();
   void Scrub();

@@ -149,6 +149,7 @@ TEST_F(StoreDiskTest, WhatMemoryEvictsTwiceIsReadFromDisk) {
   round();
   round();
   round();
+  while (tier_->Stats().queued_bytes > 0) std::this_thread::yield();
   EXPECT_GT(tier_->Stats().n_put, 20u);
   int n_from_disk = 0;
   for (uint64_t id = 1000; id < 1300; id += 3) {
@@ -198,6 +199,37 @@ TEST_F(StoreDiskTest, TouchAndDropReachBothTiers) {
   EXPECT_EQ(store_->DropNamespace("ns").n_dropped > 0, true);
   Start();
   EXPECT_EQ(Present(0, 3), 0u);
+}
+
+TEST_F(StoreDiskTest, WhatIsDroppedWhileItIsReadDoesNotComeBack) {
+  for (const bool whole_namespace : {false, true}) {
+    Start();
+    ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+    Start();
+    std::promise<void> stall;
+    std::promise<void> reading;
+    const std::shared_future<void> stalled(stall.get_future());
+    std::atomic<bool> first = true;
+    files_.SetFault([&, stalled](Operation operation) {
+      if (operation == Operation::kRead && first.exchange(false)) {
+        reading.set_value();
+        stalled.wait();
+      }
+      return absl::OkStatus();
+    });
+    std::promise<void> fetched;
+    store_->Fetch(BlockKeyOf(0), FingerprintOf(1), [&](const absl::StatusOr<Store::Reader>&) { fetched.set_value(); });
+    reading.get_future().wait();
+    const ObjectKey keys[] = {BlockKeyOf(0)};
+    EXPECT_EQ((whole_namespace ? store_->DropNamespace("ns") : store_->Drop(keys)).n_dropped, 1u);
+    stall.set_value();
+    fetched.get_future().wait();
+    EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(Present(0, 1), 0u);
+    files_.SetFault(nullptr);
+    Start();
+    EXPECT_EQ(Present(0, 1), 0u);
+  }
 }
 
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
