@@ -59,7 +59,12 @@ void GetStream::OnDone() {
 void GetStream::WriteNext() {
   if (reader_.has_value()) return WriteData();
   if (index_ == keys_.size()) return Finish(grpc::Status::OK);
-  absl::StatusOr<Store::Reader> found = edge_.store.Get(keys_[index_], fingerprint_);
+  // Nothing else happens to the stream until this is answered: what it waits for is the next write.
+  edge_.store.Fetch(keys_[index_], fingerprint_,
+                    [this](absl::StatusOr<Store::Reader> found) { WriteFound(std::move(found)); });
+}
+
+void GetStream::WriteFound(absl::StatusOr<Store::Reader> found) {
   if (!found.ok()) return WriteError(found.status());
   reader_ = *std::move(found);
   WriteHead();

@@ -14,8 +14,9 @@
 namespace longshelf::kvstore {
 
 // One Get call: objects one after another, one frame in flight, so a slow reader costs a frame and a pinned object and
-// nothing else. Frames are built by hand around the payload, which goes from the arena into the outgoing slice in one
-// copy. Owns itself until OnDone; gRPC calls it from one thread at a time.
+// nothing else. What is only on disk is read by a thread of the store, which then goes on with the stream. Frames are
+// built by hand around the payload, which goes from the arena into the outgoing slice in one copy. Owns itself until
+// OnDone; gRPC calls it from one thread at a time.
 class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   static GetStream* Start(Edge& edge, const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request);
@@ -27,6 +28,7 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  private:
   absl::Status Parse(const grpc::ByteBuffer& request);
   void WriteNext();
+  void WriteFound(absl::StatusOr<Store::Reader> found);
   void WriteHead();
   void WriteData();
   void WriteError(const absl::Status& status);

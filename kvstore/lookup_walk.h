@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 
+#include "disk/disk_index.h"
 #include "kvstore/queries.h"
 #include "object_index.h"
 
@@ -13,7 +15,9 @@ namespace longshelf::kvstore {
 // Owner: the thread that looks up. The query and the index must outlive it.
 class LookupWalk {
  public:
-  LookupWalk(const LookupQuery& query, ObjectIndex& index) : query_(query), index_(index) {}
+  // `disk`: where else objects may be; null for nowhere.
+  LookupWalk(const LookupQuery& query, ObjectIndex& index, disk::DiskIndex* disk)
+      : query_(query), index_(index), disk_(disk) {}
 
   // Visits some keys; false when the result is complete. REQUIRES: nobody else uses the index meanwhile.
   bool Step();
@@ -25,14 +29,17 @@ class LookupWalk {
   void Forward(size_t n_keys);
   void Back(size_t n_keys);
   void Probe(size_t n_keys);
-  Entry* Find(const BlockKey& hash, ObjectKind kind) const;
-  void List(const Entry& checkpoint);
+  // In memory or on disk, of this fingerprint.
+  bool HasBlock(const BlockKey& hash, bool use);
+  std::optional<ObjectHead> Find(const BlockKey& hash, ObjectKind kind) const;
+  void List(const ObjectHead& checkpoint);
   void ListTails(const BlockKey& parent);
   // Nothing that was listed hangs off the present prefix.
   void StartListing();
 
   const LookupQuery& query_;
   ObjectIndex& index_;
+  disk::DiskIndex* const disk_;
   Stage stage_ = Stage::kForward;
   size_t position_ = 0;  // in the chain (kBack: how many of its keys are left), then in the probes
   size_t n_steps_left_ = 0;

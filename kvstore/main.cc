@@ -6,7 +6,7 @@
 int main(int argc, char** argv) {
   longshelf::ShutdownSignals signals;
   longshelf::kvstore::NodeConfig config;
-  longshelf::ConfigSpec spec("longshelf-kvstore", "One node of the KV store: keeps what workers computed, in memory.");
+  longshelf::ConfigSpec spec("longshelf-kvstore", "One node of the KV store: keeps what workers computed.");
   longshelf::kvstore::AddNodeOptions(spec, &config);
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const longshelf::Logging logging(config.log, "longshelf-kvstore");

@@ -1,9 +1,16 @@
 #include "kvstore/node.h"
 
+#include <memory>
+#include <optional>
+#include <random>
 #include <string>
+#include <utility>
 
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/status.h"
+#include "disk/disk_tier.h"
+#include "disk/posix_file_system.h"
 #include "store_metrics.h"
 
 namespace longshelf::kvstore {
@@ -14,6 +21,23 @@ constexpr absl::Duration kWarnInterval = absl::Minutes(1);
 int Refuse(const char* what, const absl::Status& status) {
   spdlog::error("{}: {}", what, std::string(status.message()));
   return status.code() == absl::StatusCode::kUnavailable ? kExitUnavailable : kExitConfig;
+}
+
+disk::NodeId RandomNodeId() {
+  std::random_device random;
+  disk::NodeId id;
+  for (uint8_t& byte : id) byte = static_cast<uint8_t>(random());
+  return id;
+}
+
+// Null without --disk. Reads what is there, so it may take seconds.
+absl::StatusOr<std::unique_ptr<disk::DiskTier>> OpenDisk(const DiskOptions& options, disk::FileSystem* files,
+                                                         const Clock& clock) {
+  if (files == nullptr) return nullptr;
+  ASSIGN_OR_RETURN(std::unique_ptr<disk::DiskTier> tier, disk::DiskTier::Open(options, *files, clock, RandomNodeId()));
+  const disk::DiskStats stats = tier->Stats();
+  spdlog::info("{} objects on disk, {} of {} bytes", stats.n_objects, stats.live_bytes, stats.quota_bytes);
+  return tier;
 }
 
 }  // namespace
@@ -37,6 +61,18 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
            {0.0, 1.0});
   spec.Add(&config->store.floor_share, "floor-share",
            "part of the memory divided evenly among namespaces as what others cannot push out", {0.0, 1.0});
+  spec.Group("Disk");
+  spec.Add(&config->disk.directory, "disk", "directory for what outlives memory and restarts; none: memory only");
+  spec.AddBytes(&config->disk.quota_bytes, "disk-size", "space set aside in --disk, in segments of 256MiB",
+                {0, 1024ull << 40});
+  spec.Add(&config->disk.parked_share, "disk-parked-share", "part of the disk that parked sessions may claim",
+           {0.0, 0.9});
+  spec.AddBytes(&config->disk.scrub_bytes_per_s, "disk-scrub", "bytes per second that are read again and checked",
+                {0, 1ll << 40});
+  spec.Check([config] {
+    if (config->disk.directory.empty() == (config->disk.quota_bytes == 0)) return absl::OkStatus();
+    return absl::InvalidArgumentError("--disk and --disk-size belong together");
+  });
   spec.Group("Operation");
   AddAdminOptions(spec, &config->admin);
   AddLogOptions(spec, &config->log);
@@ -46,7 +82,13 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
   SystemClock clock;
   Metrics metrics("longshelf-kvstore");
   StoreMetrics store_metrics(metrics);
-  auto store = Store::Create(config.store);
+  std::optional<DiskMetrics> disk_metrics;
+  const std::unique_ptr<disk::FileSystem> files =
+      config.disk.directory.empty() ? nullptr : disk::MakePosixFileSystem(disk::DirectIo::kAuto);
+  auto tier = OpenDisk(config.disk, files.get(), clock);
+  if (!tier.ok()) return Refuse("disk", tier.status());
+  if (*tier != nullptr) disk_metrics.emplace(metrics);
+  auto store = Store::Create(config.store, *std::move(tier));
   if (!store.ok()) return Refuse("store", store.status());
   auto server = Server::Start(config.server, **store, clock, metrics);
   if (!server.ok()) return Refuse("server", server.status());
@@ -58,6 +100,8 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
                                                   .metrics =
                                                       [&] {
                                                         store_metrics.Update((*store)->Stats(clock.WallNow()));
+                                                        if (disk_metrics)
+                                                          disk_metrics->Update(*(*store)->StatsOfDisk());
                                                         return metrics.Serialize();
                                                       }});
   if (!admin.ok()) return Refuse("admin server", admin.status());

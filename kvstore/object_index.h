@@ -51,6 +51,8 @@ class ObjectIndex {
   void Unpin(Entry& entry);
   // Parks until the later of `until` and what was promised before.
   void Hold(Entry& entry, absl::Time until);
+  // The retention is somebody else's from now on.
+  void Release(Entry& entry) { SetHeld(entry, false); }
   // Ends retentions that are over: their objects become evictable, nothing more.
   void ExpireHolds(absl::Time now);
 

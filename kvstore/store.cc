@@ -2,20 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
-#include <span>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
-#include "digest_stream.h"
 #include "eviction_queue.h"
-#include "fifo_mutex.h"
 #include "lookup_walk.h"
-#include "object_index.h"
-#include "page_arena.h"
+#include "store_impl.h"
 
 namespace longshelf::kvstore {
 namespace {
@@ -23,14 +17,8 @@ namespace {
 // The index's own memory per object: the entry, its tree and hash nodes, its namespace string. Measured below 900
 // bytes.
 constexpr uint64_t kObjectOverheadBytes = 1024;
-// Of a call that names many keys, those that are handled before others may take their turn.
-constexpr size_t kKeysPerTurn = 64;
 // Per page: its number in the object's list, and once more in the free list.
 constexpr uint64_t kPageOverheadBytes = 2 * sizeof(uint32_t);
-
-uint64_t ShareOf(uint64_t capacity_bytes, double share) {
-  return static_cast<uint64_t>(share * static_cast<double>(capacity_bytes));
-}
 
 bool IsShare(double share) { return share >= 0.0 && share <= 1.0; }
 
@@ -61,108 +49,27 @@ absl::Status CheckHead(const ObjectHead& head) {
   return absl::OkStatus();
 }
 
-// Calls visit(span) for the runs of adjacent pages that hold bytes [offset, offset + n) of an object.
-template <typename Visit>
-void ForEachRun(const PageArena& arena, std::span<const uint32_t> pages, uint64_t offset, uint64_t n, Visit visit) {
-  while (n > 0) {
-    const size_t first = offset / kPageBytes;
-    const size_t skip = offset % kPageBytes;
-    size_t last = first + 1;
-    while (last < pages.size() && pages[last] == pages[last - 1] + 1 && (last - first) * kPageBytes - skip < n) ++last;
-    const uint64_t run = std::min<uint64_t>(n, (last - first) * kPageBytes - skip);
-    visit(std::span<std::byte>(arena.page(pages[first]) + skip, run));
-    offset += run;
-    n -= run;
-  }
-}
-
 }  // namespace
 
-struct Store::Impl {
-  Impl(const StoreOptions& store_options, PageArena pages)
-      : options(store_options),
-        parked_limit(ShareOf(store_options.capacity_bytes, store_options.parked_share)),
-        arena(std::move(pages)),
-        index({.policy = store_options.eviction,
-               .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
-               .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}) {}
-
-  uint64_t InUse() const { return index.used_bytes() + detached_bytes + reserved_bytes; }
-  uint64_t Parked() const { return index.held_bytes() + reserved_parked_bytes; }
-  bool ParkedFits(uint64_t charge) const { return Parked() + charge <= parked_limit; }
-
-  // Waits for the long calls before this one, if this is one.
-  std::unique_lock<FifoMutex> LongCall(size_t n_keys) {
-    return n_keys > kKeysPerTurn ? std::unique_lock(long_calls) : std::unique_lock(long_calls, std::defer_lock);
-  }
-  // Evicts until the object fits; false (and nothing evicted) when that is not possible.
-  bool MakeRoom(uint64_t charge, const ObjectHead& head, bool parked);
-  // Takes the entry out of the index; its memory stays while readers are attached.
-  void Detach(Entry& entry);
-  void DropEntry(Entry& entry, DropResult& result);
-  // Parks a present entry if the share allows. True also when there is nothing to promise.
-  bool TryHold(Entry& entry, absl::Time until, absl::Time now);
-  // Answers a put whose key is present.
-  absl::StatusOr<Exists> AnswerExisting(Entry& entry, const ObjectHead& head, absl::Time now);
-  void ReleaseReservation(const Reservation::State& state);
-  void ReleaseReader(Entry* entry);
-  void Quarantine(Entry* entry);
-  StoreStats Stats(absl::Time now);
-
-  const StoreOptions options;
-  const uint64_t parked_limit;
-
-  // Held, before the other, by a call that takes many turns: of those one at a time, or a short call would wait for a
-  // turn of each of them.
-  FifoMutex long_calls;
-  // Guards everything below, but not the bytes of pages.
-  FifoMutex mutex;
-  PageArena arena;
-  ObjectIndex index;
-  std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
-  uint64_t detached_bytes = 0;
-  uint64_t reserved_bytes = 0;
-  uint64_t reserved_parked_bytes = 0;
-  uint64_t n_reservations = 0;
-  uint64_t n_hits = 0;
-  uint64_t n_misses = 0;
-  uint64_t n_evicted = 0;
-  uint64_t n_quarantined = 0;
-};
-
-struct Store::Reservation::State {
-  ~State();
-
-  Impl* store = nullptr;  // null once committed
-  ObjectHead head;
-  std::vector<uint32_t> pages;
-  uint64_t charge_bytes = 0;
-  uint64_t parked_bytes = 0;  // what of the charge counts against the parked share
-  uint64_t n_written = 0;
-};
-
-struct Store::Reader::State {
-  ~State() {
-    if (store != nullptr) store->ReleaseReader(entry);
-  }
-
-  Impl* store = nullptr;
-  Entry* entry = nullptr;  // pinned; its pages do not change
-  ObjectHead head;         // a copy: retention of a present object may be extended at any time
-  uint64_t offset = 0;
-  DigestStream digest;
-};
-
-bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked) {
+bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
+                           std::vector<std::unique_ptr<Entry>>* demoted) {
   if (charge > options.capacity_bytes) return false;
   const uint64_t limit = options.capacity_bytes - charge;
   if (InUse() <= limit) return true;
   if (!index.CanFree(InUse() - limit, head, parked)) return false;
-  while (InUse() > limit) {
-    const std::unique_ptr<Entry> victim = index.Evict();
+  uint64_t n_demoted_bytes = 0;
+  while (InUse() - n_demoted_bytes > limit) {
+    std::unique_ptr<Entry> victim = index.Evict();
     LONGSHELF_CHECK(victim != nullptr);
-    arena.Free(victim->pages);
     ++n_evicted;
+    if (disk == nullptr || !disk->Wants(victim->head.key)) {
+      arena.Free(victim->pages);
+      continue;
+    }
+    detached_bytes += victim->charge_bytes;
+    demoting.push_back(victim.get());
+    n_demoted_bytes += victim->charge_bytes;
+    demoted->push_back(std::move(victim));
   }
   return true;
 }
@@ -184,7 +91,7 @@ void Store::Impl::DropEntry(Entry& entry, DropResult& result) {
 }
 
 bool Store::Impl::TryHold(Entry& entry, absl::Time until, absl::Time now) {
-  if (until <= now) return true;
+  if (until <= now || DiskRetains(entry.head.key, until)) return true;
   if (!entry.held && !ParkedFits(entry.charge_bytes)) return false;
   index.Hold(entry, until);
   return true;
@@ -259,6 +166,14 @@ absl::Status Store::Reservation::Append(uint64_t offset, std::span<const std::by
   return absl::OkStatus();
 }
 
+Store::Reader::State::~State() {
+  if (entry != nullptr) {
+    store->ReleaseReader(entry);
+  } else if (store != nullptr) {
+    store->ReleaseDiskRead(disk_read_bytes);
+  }
+}
+
 Store::Reader::Reader(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Store::Reader::Reader(Reader&&) noexcept = default;
 Store::Reader& Store::Reader::operator=(Reader&&) noexcept = default;
@@ -272,15 +187,19 @@ absl::Status Store::Reader::Read(std::span<std::byte> out) {
   const ObjectHead& object = state.head;
   LONGSHELF_CHECK(out.size() <= object.payload_bytes - state.offset);
   std::byte* target = out.data();
-  ForEachRun(state.store->arena, state.entry->pages, state.offset, out.size(), [&target](std::span<std::byte> run) {
-    std::memcpy(target, run.data(), run.size());
-    target += run.size();
-  });
+  if (state.entry == nullptr) {
+    std::memcpy(target, state.record.payload().data() + state.offset, out.size());
+  } else {
+    ForEachRun(state.store->arena, state.entry->pages, state.offset, out.size(), [&target](std::span<std::byte> run) {
+      std::memcpy(target, run.data(), run.size());
+      target += run.size();
+    });
+  }
   // What goes out is hashed, not what lies in memory: nothing can change between the two.
   state.digest.Add(out);
   state.offset += out.size();
   if (state.offset < object.payload_bytes || state.digest.Finish() == object.digest) return absl::OkStatus();
-  state.store->Quarantine(state.entry);
+  if (state.entry != nullptr) state.store->Quarantine(state.entry);
   return absl::DataLossError("the stored bytes no longer match their digest");
 }
 
@@ -288,7 +207,10 @@ uint64_t Store::ChargeOf(uint64_t payload_bytes) {
   return PagesOf(payload_bytes) * (kPageBytes + kPageOverheadBytes) + kObjectOverheadBytes;
 }
 
-absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options) {
+absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options) { return Create(options, nullptr); }
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options,
+                                                     std::unique_ptr<disk::DiskTier> disk) {
   if (!IsShare(options.parked_share) || !IsShare(options.small_share) || !IsShare(options.floor_share)) {
     return absl::InvalidArgumentError("parked share, small share, floor share: must be in 0 .. 1");
   }
@@ -299,103 +221,147 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options
                                                    kMinCapacity, " .. ", uint64_t{UINT32_MAX} * kPageBytes));
   }
   ASSIGN_OR_RETURN(PageArena arena, PageArena::Create(static_cast<uint32_t>(n_pages)));
-  return std::make_unique<Store>(std::make_unique<Impl>(options, std::move(arena)));
+  return std::make_unique<Store>(std::make_unique<Impl>(options, std::move(arena), std::move(disk)));
 }
 
 Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Store::~Store() = default;
 
-absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(const ObjectHead& head, absl::Time now) {
+absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(const ObjectHead& head, absl::Time now,
+                                                                            Durable on_durable) {
   RETURN_IF_ERROR(CheckHead(head));
-  const uint64_t charge = ChargeOf(head.payload_bytes);
   Impl& impl = *impl_;
-  std::lock_guard lock(impl.mutex);
-  impl.index.ExpireHolds(now);
-  if (Entry* present = impl.index.Find(head.key); present != nullptr) {
-    ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, head, now));
-    return exists;
+  const bool parked = head.object_class == ObjectClass::kParked && head.retain_until > now;
+  while (true) {
+    std::vector<std::unique_ptr<Entry>> demoted;
+    std::unique_lock lock(impl.mutex);
+    impl.index.ExpireHolds(now);
+    if (Entry* present = impl.index.Find(head.key); present != nullptr) {
+      ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, head, now));
+      lock.unlock();
+      if (parked) impl.RetainOnDisk(head.key, head.retain_until, std::move(on_durable));
+      return exists;
+    }
+    if (impl.disk != nullptr && impl.disk->index().Find(head.key).has_value()) {
+      lock.unlock();
+      std::optional<absl::StatusOr<Exists>> exists = impl.AnswerFromDisk(head, now, on_durable);
+      if (!exists.has_value()) continue;  // evicted meanwhile
+      RETURN_IF_ERROR(exists->status());
+      return **exists;
+    }
+    ASSIGN_OR_RETURN(std::optional<Reservation> reservation, impl.Reserve(head, now, &demoted));
+    if (reservation.has_value()) return *std::move(reservation);
+    lock.unlock();
+    impl.FinishDemotion(std::move(demoted));
   }
-  RETURN_IF_ERROR(impl.index.CheckLinks(head));
-  if (charge > impl.options.capacity_bytes) {
-    return absl::ResourceExhaustedError(absl::StrCat("payload_bytes: ", head.payload_bytes,
-                                                     " can never fit into a store of ", impl.options.capacity_bytes));
+}
+
+absl::StatusOr<std::optional<Store::Reservation>> Store::Impl::Reserve(const ObjectHead& head, absl::Time now,
+                                                                       std::vector<std::unique_ptr<Entry>>* demoted) {
+  RETURN_IF_ERROR(index.CheckLinks(head));
+  const uint64_t charge = ChargeOf(head.payload_bytes);
+  if (charge > options.capacity_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("payload_bytes: ", head.payload_bytes, " can never fit into a store of ", options.capacity_bytes));
   }
   const bool parked = head.object_class == ObjectClass::kParked && head.retain_until > now;
-  if (parked && !impl.ParkedFits(charge)) {
+  if (parked && !ParkedFits(charge)) {
     return absl::ResourceExhaustedError("the parked share is full: raise --parked-share or --memory");
   }
-  // An object must not push out the parent that makes it useful.
-  Entry* parent = impl.index.Find(ObjectKey{head.parent, ObjectKind::kBlock});
-  if (parent != nullptr) impl.index.Pin(*parent);
-  const bool has_room = impl.MakeRoom(charge, head, parked);
-  if (parent != nullptr) impl.index.Unpin(*parent);
+  // An object must not push out the parent that makes it useful, unless that is on disk too.
+  const ObjectKey parent_key{head.parent, ObjectKind::kBlock};
+  Entry* parent = index.Find(parent_key);
+  if (parent != nullptr && disk != nullptr && disk->index().Has(parent_key, parent->head.fingerprint)) parent = nullptr;
+  if (parent != nullptr) index.Pin(*parent);
+  const bool has_room = MakeRoom(charge, head, parked, demoted);
+  if (parent != nullptr) index.Unpin(*parent);
   if (!has_room) {
-    impl.index.NoteRefused(head.key);
+    index.NoteRefused(head.key);
     return absl::UnavailableError("no memory now");
   }
+  if (!demoted->empty()) return std::nullopt;
   auto state = std::make_unique<Reservation::State>();
-  state->store = &impl;
+  state->store = this;
   state->head = head;
-  state->pages = impl.arena.Allocate(PagesOf(head.payload_bytes));
+  state->pages = arena.Allocate(PagesOf(head.payload_bytes));
   state->charge_bytes = charge;
   state->parked_bytes = parked ? charge : 0;
-  impl.reserved_bytes += charge;
-  impl.reserved_parked_bytes += state->parked_bytes;
-  ++impl.n_reservations;
+  reserved_bytes += charge;
+  reserved_parked_bytes += state->parked_bytes;
+  ++n_reservations;
   return Reservation(std::move(state));
 }
 
-absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Commit(Reservation reservation, absl::Time now) {
-  Impl& impl = *impl_;
+absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Commit(Reservation reservation, absl::Time now,
+                                                                            Durable on_durable) {
+  return impl_->CommitTo(std::move(reservation), now, std::move(on_durable));
+}
+
+absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::CommitTo(Reservation reservation,
+                                                                                    absl::Time now,
+                                                                                    Durable on_durable) {
   Reservation::State& state = *reservation.state_;
   if (state.n_written != state.head.payload_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("commit after ", state.n_written, " of ", state.head.payload_bytes, " bytes"));
   }
   DigestStream digest;
-  ForEachRun(impl.arena, state.pages, 0, state.head.payload_bytes,
+  ForEachRun(arena, state.pages, 0, state.head.payload_bytes,
              [&digest](std::span<const std::byte> run) { digest.Add(run); });
   if (digest.Finish() != state.head.digest) {
     return absl::DataLossError("the received bytes do not match the announced digest");
   }
-  std::lock_guard lock(impl.mutex);
-  impl.index.ExpireHolds(now);
-  Entry* present = impl.index.Find(state.head.key);
-  const absl::Status links = present == nullptr ? impl.index.CheckLinks(state.head) : absl::OkStatus();
+  const ObjectKey key = state.head.key;
+  const absl::Time until = state.head.retain_until;
+  const bool parked = state.head.object_class == ObjectClass::kParked && until > now;
+  std::unique_lock lock(mutex);
+  index.ExpireHolds(now);
+  Entry* present = index.Find(key);
+  const absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
   if (present != nullptr || !links.ok()) {
-    impl.ReleaseReservation(state);
+    ReleaseReservation(state);
     state.store = nullptr;
     RETURN_IF_ERROR(links);
-    ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, state.head, now));
+    ASSIGN_OR_RETURN(const Exists exists, AnswerExisting(*present, state.head, now));
+    lock.unlock();
+    if (parked) RetainOnDisk(key, until, std::move(on_durable));
     return exists;
   }
   auto entry = std::make_unique<Entry>();
   entry->head = std::move(state.head);
   entry->pages = std::move(state.pages);
   entry->charge_bytes = state.charge_bytes;
-  impl.reserved_bytes -= state.charge_bytes;
-  impl.reserved_parked_bytes -= state.parked_bytes;
-  --impl.n_reservations;
+  reserved_bytes -= state.charge_bytes;
+  reserved_parked_bytes -= state.parked_bytes;
+  --n_reservations;
   state.store = nullptr;
-  impl.index.Insert(std::move(entry), now);
+  index.Insert(std::move(entry), now);
+  lock.unlock();
+  if (parked) RetainOnDisk(key, until, std::move(on_durable));
   return Committed{};
+}
+
+std::unique_ptr<Store::Reader::State> Store::Impl::Pinned(const ObjectKey& key, const Fingerprint* fingerprint) {
+  Entry* entry = index.Find(key);
+  if (entry == nullptr || (fingerprint != nullptr && entry->head.fingerprint != *fingerprint)) return nullptr;
+  auto state = std::make_unique<Reader::State>();
+  index.Pin(*entry);
+  state->store = this;
+  state->entry = entry;
+  state->head = entry->head;
+  return state;
 }
 
 absl::StatusOr<Store::Reader> Store::Get(const ObjectKey& key, const Fingerprint& fingerprint) {
   Impl& impl = *impl_;
-  auto state = std::make_unique<Reader::State>();
   std::lock_guard lock(impl.mutex);
-  Entry* entry = impl.index.Find(key);
-  if (entry == nullptr || entry->head.fingerprint != fingerprint) {
+  std::unique_ptr<Reader::State> state = impl.Pinned(key, &fingerprint);
+  if (state == nullptr) {
     ++impl.n_misses;
     return absl::NotFoundError("no such object");
   }
   ++impl.n_hits;
-  impl.index.Touch(*entry);
-  impl.index.Pin(*entry);
-  state->store = &impl;
-  state->entry = entry;
-  state->head = entry->head;
+  impl.index.Touch(*state->entry);
   return Reader(std::move(state));
 }
 
@@ -407,7 +373,7 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
     return absl::InvalidArgumentError(absl::StrCat("probes: ", query.probes.size(), " hashes, at most ", kMaxProbes));
   }
   const auto long_call = impl_->LongCall(query.chain.size() + query.probes.size());
-  LookupWalk walk(query, impl_->index);
+  LookupWalk walk(query, impl_->index, impl_->disk == nullptr ? nullptr : &impl_->disk->index());
   const auto step = [&] {
     std::lock_guard lock(impl_->mutex);
     return walk.Step();
@@ -419,35 +385,77 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
 
 TouchResult Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now) {
   TouchResult result;
-  const auto long_call = impl_->LongCall(keys.size());
+  Impl& impl = *impl_;
+  const auto long_call = impl.LongCall(keys.size());
   // Callers name parents first; the last one touched is the most recent.
   while (!keys.empty()) {
     const std::span<const ObjectKey> turn = keys.last(std::min(keys.size(), kKeysPerTurn));
     keys = keys.first(keys.size() - turn.size());
-    std::lock_guard lock(impl_->mutex);
-    impl_->index.ExpireHolds(now);
-    for (auto key = turn.rbegin(); key != turn.rend(); ++key) {
-      Entry* entry = impl_->index.Find(*key);
-      if (entry == nullptr) continue;
-      ++result.n_present;
-      impl_->index.Touch(*entry);
-      if (!impl_->TryHold(*entry, retain_until, now)) ++result.n_refused;
+    std::vector<ObjectKey> retained;
+    std::vector<ObjectKey> absent;
+    {
+      std::lock_guard lock(impl.mutex);
+      impl.index.ExpireHolds(now);
+      for (auto key = turn.rbegin(); key != turn.rend(); ++key) {
+        Entry* entry = impl.index.Find(*key);
+        if (entry == nullptr) {
+          absent.push_back(*key);
+          continue;
+        }
+        ++result.n_present;
+        impl.index.Touch(*entry);
+        const bool held = impl.TryHold(*entry, retain_until, now);
+        if (!held) ++result.n_refused;
+        if (held && retain_until > now) retained.push_back(*key);
+      }
     }
+    for (const ObjectKey& key : retained) impl.RetainOnDisk(key, retain_until, nullptr);
+    impl.TouchOnDisk(absent, retain_until, result);
   }
   return result;
 }
 
-DropResult Store::Drop(std::span<const ObjectKey> keys) {
-  DropResult result;
-  const auto long_call = impl_->LongCall(keys.size());
+uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult& result) {
+  uint64_t n_also_on_disk = 0;
   while (!keys.empty()) {
     const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
     keys = keys.subspan(turn.size());
-    std::lock_guard lock(impl_->mutex);
+    std::lock_guard lock(mutex);
     for (const ObjectKey& key : turn) {
-      if (Entry* entry = impl_->index.Find(key); entry != nullptr) impl_->DropEntry(*entry, result);
+      for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
+      Entry* entry = index.Find(key);
+      if (entry == nullptr) continue;
+      if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
+      DropEntry(*entry, result);
     }
   }
+  return n_also_on_disk;
+}
+
+void Store::Impl::DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result) {
+  const auto drop_some = [&] {
+    std::lock_guard lock(mutex);
+    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.namespace_id == namespace_id;
+    for (size_t i = 0; i < kKeysPerTurn; ++i) {
+      Entry* entry = index.AnyOfNamespace(namespace_id);
+      if (entry == nullptr) return false;
+      DropEntry(*entry, result);
+    }
+    return true;
+  };
+  while (drop_some()) {
+  }
+}
+
+DropResult Store::Drop(std::span<const ObjectKey> keys) {
+  DropResult result;
+  Impl& impl = *impl_;
+  const auto long_call = impl.LongCall(keys.size());
+  const uint64_t n_of_both = impl.DropFromMemory(keys, result);
+  if (impl.disk == nullptr) return result;
+  result.n_dropped += impl.disk->Drop(keys, nullptr) - n_of_both;
+  // What came from the disk into memory meanwhile.
+  (void)impl.DropFromMemory(keys, result);
   return result;
 }
 
@@ -455,17 +463,11 @@ DropResult Store::DropNamespace(const std::string& namespace_id) {
   DropResult result;
   Impl& impl = *impl_;
   const std::lock_guard long_call(impl.long_calls);
-  const auto drop_some = [&] {
-    std::lock_guard lock(impl.mutex);
-    for (size_t i = 0; i < kKeysPerTurn; ++i) {
-      Entry* entry = impl.index.AnyOfNamespace(namespace_id);
-      if (entry == nullptr) return false;
-      impl.DropEntry(*entry, result);
-    }
-    return true;
-  };
-  while (drop_some()) {
-  }
+  impl.DropNamespaceFromMemory(namespace_id, result);
+  if (impl.disk == nullptr) return result;
+  // Objects in both tiers count in both.
+  result.n_dropped += impl.disk->DropNamespace(namespace_id, nullptr);
+  impl.DropNamespaceFromMemory(namespace_id, result);
   return result;
 }
 

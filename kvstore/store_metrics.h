@@ -1,6 +1,7 @@
 #pragma once
 
 #include "common/metrics.h"
+#include "disk/disk_tier.h"
 #include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
@@ -23,6 +24,32 @@ class StoreMetrics {
   prometheus::Counter& misses_;
   prometheus::Counter& evicted_;
   prometheus::Counter& quarantined_;
+};
+
+// The same of the disk tier.
+class DiskMetrics {
+ public:
+  explicit DiskMetrics(Metrics& metrics);
+  void Update(const disk::DiskStats& stats);
+
+ private:
+  prometheus::Gauge& quota_bytes_;
+  prometheus::Gauge& live_bytes_;
+  prometheus::Gauge& objects_;
+  prometheus::Gauge& retained_bytes_;
+  prometheus::Gauge& retained_limit_bytes_;
+  prometheus::Gauge& queued_bytes_;
+  prometheus::Gauge& fenced_;
+  prometheus::Counter& hits_;
+  prometheus::Counter& put_;
+  prometheus::Counter& payload_bytes_;
+  prometheus::Counter& written_bytes_;
+  prometheus::Counter& evicted_;
+  prometheus::Counter& kept_;
+  prometheus::Counter& dropped_;
+  prometheus::Counter& quarantined_;
+  prometheus::Counter& damaged_;
+  prometheus::Counter& scrubbed_;
 };
 
 }  // namespace longshelf::kvstore

@@ -56,6 +56,12 @@ std::optional<DiskEntry> DiskIndex::Find(const ObjectKey& key) const {
   return it == entries_.end() ? std::nullopt : std::optional(it->second);
 }
 
+bool DiskIndex::Has(const ObjectKey& key, const Fingerprint& fingerprint) const {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  return it != entries_.end() && it->second.head.fingerprint == fingerprint;
+}
+
 void DiskIndex::Touch(const ObjectKey& key) {
   std::lock_guard lock(mutex_);
   if (const auto it = entries_.find(key); it != entries_.end()) it->second.used = true;

@@ -43,6 +43,7 @@ class DiskIndex {
   // Of an object that is still at `from`: it is at `to` now, and not used there yet.
   void Move(const ObjectKey& key, const Place& from, const Place& to);
   std::optional<DiskEntry> Find(const ObjectKey& key) const;
+  bool Has(const ObjectKey& key, const Fingerprint& fingerprint) const;
   // Counts as a use.
   void Touch(const ObjectKey& key);
   // True when the object is present and the later of the two times is now its retention.

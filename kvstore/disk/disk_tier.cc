@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -147,7 +148,7 @@ void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, ab
   }
 }
 
-void DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
+absl::Status DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
   const absl::Time now = clock_.WallNow();
   std::vector<ObjectKey> extended;
   for (const ObjectKey& key : keys) {
@@ -170,8 +171,9 @@ void DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done don
                          stats_.retained_limit_bytes;
     }
   }
-  if (!room) return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+  if (!room) return absl::ResourceExhaustedError("the disk's parked share is full");
   EnqueueNotes(RecordKind::kTouch, extended, until, std::move(done));
+  return absl::OkStatus();
 }
 
 uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
@@ -266,15 +268,27 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   for (Request& request : batch) {
     n_bytes += request.pending.record.disk_bytes();
     n_parked_bytes += request.parked_bytes;
-    records.push_back(std::move(request.pending));
   }
+  SkipKnown(batch);
+  for (Request& request : batch) records.push_back(std::move(request.pending));
   const absl::Status status = log_->Append(records, clock_.WallNow());
   for (size_t i = 0; i < batch.size(); ++i) {
     const bool is_object = records[i].record.kind == RecordKind::kObject;
     n_put += records[i].written && is_object ? 1 : 0;
     n_payload_bytes += records[i].written ? records[i].record.payload_bytes() : 0;
+    n_dropped += !records[i].written && is_object && !batch[i].durable ? 1 : 0;
+  }
+  {
+    std::lock_guard lock(mutex_);
+    queued_bytes_ -= n_bytes;
+    queued_parked_bytes_ -= n_parked_bytes;
+    stats_.n_put += n_put;
+    stats_.payload_bytes += n_payload_bytes;
+    stats_.n_dropped += n_dropped;
+  }
+  PublishStats();  // before anybody is told
+  for (size_t i = 0; i < batch.size(); ++i) {
     if (!records[i].written) {
-      n_dropped += is_object && !batch[i].durable ? 1 : 0;
       Answer(batch[i].done, status);
     } else if (batch[i].durable && log_->fenced()) {
       Answer(batch[i].done, absl::UnavailableError("the device failed; it is only read"));
@@ -287,16 +301,35 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   }
   // Cache objects wait for nobody: they become durable along with others, or by the bytes.
   if (!unsynced_.empty() && sync_by_ == absl::InfiniteFuture()) sync_by_ = clock_.Now() + options_.sync_interval;
-  std::lock_guard lock(mutex_);
-  queued_bytes_ -= n_bytes;
-  queued_parked_bytes_ -= n_parked_bytes;
-  stats_.n_put += n_put;
-  stats_.payload_bytes += n_payload_bytes;
-  stats_.n_dropped += n_dropped;
+}
+
+void DiskTier::SkipKnown(std::vector<Request>& batch) {
+  // By key, what the batch itself is about to retain.
+  std::map<ObjectKey, absl::Time> retained;
+  std::vector<Request> needed;
+  for (Request& request : batch) {
+    ObjectHead& head = request.pending.record.head;
+    if (request.pending.record.kind == RecordKind::kObject) {
+      const std::optional<DiskEntry> known = index_.Find(head.key);
+      const bool is_retained = known.has_value() && known->head.object_class == ObjectClass::kParked;
+      if (!request.durable && (known.has_value() || retained.contains(head.key))) {
+        Answer(request.done, absl::OkStatus());
+        continue;
+      }
+      if (request.durable) {
+        if (is_retained) head.retain_until = std::max(head.retain_until, known->head.retain_until);
+        absl::Time& until = retained.try_emplace(head.key, head.retain_until).first->second;
+        head.retain_until = until = std::max(until, head.retain_until);
+      }
+    }
+    needed.push_back(std::move(request));
+  }
+  batch = std::move(needed);
 }
 
 void DiskTier::SyncNow() {
   const absl::Status status = log_->Sync();
+  PublishStats();
   for (const Request& request : std::exchange(unsynced_, {})) {
     // What was to be retained may have been evicted or dropped before the note of it was written.
     const Record& record = request.pending.record;

@@ -71,8 +71,8 @@ class DiskTier {
   // or the device failed.
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // Retains what is present until the later of `until` and what was promised; durable when done. At most
-  // kMaxKeysPerCall.
-  void Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
+  absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
@@ -99,6 +99,8 @@ class DiskTier {
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
   void WriteBatch(std::vector<Request> batch);
+  // Answers cache objects that are there already, and lets no record shorten a retention.
+  void SkipKnown(std::vector<Request>& batch);
   void SyncNow();
   void PublishStats();
   void Scrub();

@@ -58,7 +58,6 @@ absl::Status SegmentLog::OpenSlots(FileSystem& file_system) {
                                                         "): raise it, or remove them all to start empty"));
     }
   }
-  bool created = false;
   while (files_.slots.size() < n_slots) {
     const std::string path = SlotPath(options_.directory, files_.slots.size());
     const bool is_new =
@@ -77,10 +76,10 @@ absl::Status SegmentLog::OpenSlots(FileSystem& file_system) {
       spdlog::warn("the disk has room for {} of {} segments; using those", files_.slots.size(), n_slots);
       break;
     }
-    created = created || is_new;
     files_.slots.push_back(std::move(file));
   }
-  if (created) RETURN_IF_ERROR(file_system.SyncDirectory(options_.directory));
+  // Always: who created the files may have been killed before he did this.
+  RETURN_IF_ERROR(file_system.SyncDirectory(options_.directory));
   slots_.resize(files_.slots.size());
   counters_.n_slots = slots_.size();
   return absl::OkStatus();
@@ -252,6 +251,8 @@ absl::Status SegmentLog::Fence(const absl::Status& why) {
 }
 
 absl::Status SegmentLog::SealActive() {
+  // First, or a footer could outlive a loss of power that a record it names did not.
+  RETURN_IF_ERROR(Sync());
   AlignedBuffer footer(footer_.size());
   std::memset(footer.span().data(), 0, footer.size());
   std::memcpy(footer.span().data(), footer_.data(), footer_.size());

@@ -39,7 +39,7 @@ class LookupWalkTest : public ::testing::Test {
 };
 
 TEST_F(LookupWalkTest, NoStepVisitsMoreThanAFewDozenKeys) {
-  LookupWalk walk(query_, index_);
+  LookupWalk walk(query_, index_, nullptr);
   int n_steps = 1;
   while (walk.Step()) ++n_steps;
   EXPECT_GE(n_steps, 2 * static_cast<int>(kBlocks) / 64);
@@ -53,7 +53,7 @@ TEST_F(LookupWalkTest, NoStepVisitsMoreThanAFewDozenKeys) {
 TEST_F(LookupWalkTest, ABlockThatGoesBetweenTwoStepsEndsThePrefixThere) {
   for (const uint64_t gone : {uint64_t{0}, uint64_t{63}, uint64_t{64}, uint64_t{500}, uint64_t{999}}) {
     for (int after = 0; after < 40; ++after) {
-      LookupWalk walk(query_, index_);
+      LookupWalk walk(query_, index_, nullptr);
       bool more = true;
       for (int i = 0; i < after && more; ++i) more = walk.Step();
       Remove(gone);

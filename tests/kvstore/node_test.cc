@@ -126,6 +126,58 @@ TEST(Node, ServesReportsAndStopsOnSigterm) {
   EXPECT_EQ(node.ExitCode(), 0);
 }
 
+TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
+  const std::string directory = (longshelf::testing::MakeTempDir("disk") / "segments").string();
+  const std::vector<std::string> args = {"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--memory",
+                                         "16MiB",    "--disk",      directory,        "--disk-size", "768MiB"};
+  std::vector<Object> objects;
+  for (uint64_t id = 0; id < 4; ++id) {
+    objects.push_back(Parked(MakeObject(id, id == 0 ? 99 : id - 1, static_cast<uint32_t>(256 * (id + 1)), 100000),
+                             absl::Now() + absl::Hours(1)));
+  }
+  {
+    NodeProcess node(args);
+    ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
+    ASSERT_TRUE(node.WaitFor("\n"));
+    const auto client =
+        std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))}));
+    std::vector<PutItem> puts;
+    for (const Object& object : objects) puts.push_back({object.head, object.payload});
+    for (const auto& outcome : client->PutMany(puts, absl::Seconds(10))) ASSERT_TRUE(outcome.ok());
+    // The put says when they are in memory; they are on disk when the metric says so.
+    const std::string admin = node.NumberAfter("admin http://127.0.0.1:");
+    const std::string durable = "longshelf_kvstore_disk_put_objects_total 4\n";
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (HttpGet(admin, "/metrics").find(durable) == std::string::npos) ASSERT_LT(absl::Now(), deadline);
+    node.Signal(SIGKILL);
+  }
+  NodeProcess node(args);
+  ASSERT_TRUE(node.WaitFor("4 objects on disk"));
+  ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
+  ASSERT_TRUE(node.WaitFor("\n"));
+  const auto client =
+      std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))}));
+  LookupQuery query{.fingerprint = FingerprintOf(1), .root = Hash(99), .chain = {}, .probes = {}};
+  std::vector<GetItem> gets;
+  for (const Object& object : objects) {
+    query.chain.push_back(object.head.key.hash);
+    gets.push_back({object.head.key, object.payload.size()});
+  }
+  EXPECT_EQ(client->Lookup(query, absl::Seconds(10))->n_present, 4u);
+  const auto got = client->GetMany(FingerprintOf(1), gets, absl::Seconds(10));
+  for (size_t i = 0; i < objects.size(); ++i) {
+    ASSERT_TRUE(got[i].ok()) << i << ": " << got[i].status();
+    EXPECT_EQ(*got[i], objects[i].payload);
+  }
+  node.Signal(SIGTERM);
+  EXPECT_EQ(node.ExitCode(), 0);
+}
+
+TEST(Node, RefusesADiskWithoutASize) {
+  EXPECT_EQ(NodeProcess({"--disk", "/nowhere"}).ExitCode(), kExitConfig);
+  EXPECT_EQ(NodeProcess({"--disk-size", "1GiB"}).ExitCode(), kExitConfig);
+}
+
 TEST(Node, RefusesToListenBeyondLoopbackWithoutAuthentication) {
   NodeProcess node({"--listen", "0.0.0.0:0"});
   EXPECT_EQ(node.ExitCode(), kExitConfig);

@@ -9,8 +9,8 @@ namespace longshelf::kvstore {
 
 // The disk tier of a store.
 struct DiskOptions {
-  std::string directory = {};   // empty: there is none
-  uint64_t quota_bytes = 0;     // set aside at the start, used up to it and never beyond
+  std::string directory = {};  // empty: there is none
+  uint64_t quota_bytes = 0;    // set aside at the start, used up to it and never beyond
   uint64_t segment_bytes = 256ull << 20;
   // Part of the quota that retained objects may claim, 0 .. 1. Each turn of the disk writes them anew, so this part
   // costs 1 / (1 - part) in writes.

@@ -5,6 +5,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/shutdown.h"
+#include "kvstore/disk_options.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
 
@@ -14,6 +15,7 @@ namespace longshelf::kvstore {
 struct NodeConfig {
   ServerOptions server;
   StoreOptions store;
+  DiskOptions disk;
   AdminOptions admin;
   LogConfig log;
   absl::Duration drain_timeout = absl::Seconds(2);

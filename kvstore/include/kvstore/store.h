@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -16,6 +17,11 @@
 #include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
+
+namespace disk {
+class DiskTier;
+struct DiskStats;
+}  // namespace disk
 
 enum class EvictionPolicy : uint8_t {
   kScanResistant,  // what is used once does not push out what is used again
@@ -35,8 +41,12 @@ struct StoreOptions {
   double floor_share = 0.5;
 };
 
-// The memory tier of one node: immutable objects, first writer wins, checked against their digest when they are put
-// and again while they are read. `now` is wall-clock time; only retention looks at it.
+// The objects of one node: immutable, first writer wins, checked against their digest when they are put and again while
+// they are read. `now` is wall-clock time; only retention looks at it.
+//
+// They are in memory; with a disk tier also, or only, on disk. What is parked is written to disk at once, and held in
+// memory no longer than until it is durable there; what memory evicts for the second time is written then. Nothing but
+// Fetch waits for the disk, and that on threads of its own.
 //
 // Thread safe. One mutex guards the index and the page list and is held for lookups and list surgery only, for a few
 // dozen keys at a time and first come, first served: a small Get does not wait for a long Lookup. Bytes are copied and
@@ -94,8 +104,15 @@ class Store {
   };
   struct Committed {};
 
+  // Called once, from any thread, when the disk has answered: OK when the object and its retention would survive a loss
+  // of power. RESOURCE_EXHAUSTED, UNAVAILABLE or NOT_FOUND: they would not; what memory promised holds all the same.
+  // FAILED_PRECONDITION: there is no disk. Must not block, nor call the store.
+  using Durable = std::function<void(const absl::Status&)>;
+
   // INVALID_ARGUMENT: a capacity too small for one object, or a share outside 0 .. 1.
   static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options);
+  static absl::StatusOr<std::unique_ptr<Store>> Create(const StoreOptions& options,
+                                                       std::unique_ptr<disk::DiskTier> disk);
   explicit Store(std::unique_ptr<Impl> impl);  // through Create
   ~Store();
 
@@ -105,14 +122,24 @@ class Store {
   // RESOURCE_EXHAUSTED: it can never fit, or it is parked and the parked share is full; never downgraded.
   // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all), or none for an object that
   // nobody has asked for yet. Nothing was evicted then.
-  absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now);
+  // `on_durable` is called only for a parked object that is answered with Exists.
+  absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now,
+                                                         Durable on_durable = nullptr);
 
   // Verifies length and digest, then makes the object visible. Whatever the outcome, the reservation is gone.
   // INVALID_ARGUMENT: bytes are missing. DATA_LOSS: they do not match the digest.
-  absl::StatusOr<std::variant<Committed, Exists>> Commit(Reservation reservation, absl::Time now);
+  // `on_durable` is called for a parked object, unless the commit fails.
+  absl::StatusOr<std::variant<Committed, Exists>> Commit(Reservation reservation, absl::Time now,
+                                                         Durable on_durable = nullptr);
 
-  // NOT_FOUND: absent or of another fingerprint; nothing tells these apart.
+  // From memory. NOT_FOUND: absent or of another fingerprint; nothing tells these apart.
   absl::StatusOr<Reader> Get(const ObjectKey& key, const Fingerprint& fingerprint);
+
+  // From memory, where `found` is called before Fetch returns, or from disk, where a thread of the store reads the
+  // object and calls it then. As Get, and DATA_LOSS (the disk gave other bytes; the object is removed) or UNAVAILABLE
+  // (too many reads wait).
+  using Found = std::function<void(absl::StatusOr<Reader>)>;
+  void Fetch(const ObjectKey& key, const Fingerprint& fingerprint, Found found);
 
   // INVALID_ARGUMENT: more keys or probes than object.h allows.
   absl::StatusOr<LookupResult> Lookup(const LookupQuery& query);
@@ -126,6 +153,9 @@ class Store {
   StoreStats Stats(absl::Time now);
   // Bytes and objects of one namespace in used_bytes and n_objects; the rest as in Stats.
   StoreStats StatsOf(const std::string& namespace_id, absl::Time now);
+
+  // Null without a disk.
+  std::unique_ptr<disk::DiskStats> StatsOfDisk();
 
   // What an object of this payload size costs against the capacity.
   static uint64_t ChargeOf(uint64_t payload_bytes);

@@ -119,7 +119,7 @@ TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   ASSERT_TRUE(PutAndWait(*tier_, Retained(2, 10)).ok());
   const ObjectKey keys[] = {BlockKeyOf(1), BlockKeyOf(2)};
   Answer touched;
-  tier_->Touch(keys, clock_.WallNow() + absl::Hours(1), touched.Done());
+  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Hours(1), touched.Done()).ok());
   ASSERT_TRUE(touched.Wait().ok());
   Start();
   clock_.Advance(600);
@@ -128,9 +128,34 @@ TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   EXPECT_TRUE(Has(2));
   // Never shortened.
   Answer shorter;
-  tier_->Touch(keys, clock_.WallNow() + absl::Seconds(1), shorter.Done());
+  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Seconds(1), shorter.Done()).ok());
   ASSERT_TRUE(shorter.Wait().ok());
   EXPECT_GT(tier_->index().Find(keys[0])->head.retain_until, clock_.WallNow() + absl::Minutes(49));
+}
+
+TEST_F(DiskTierTest, NoLaterPutShortensARetention) {
+  Start();
+  // In one batch, or one after another.
+  for (const bool wait : {false, true}) {
+    const uint64_t id = wait ? 1 : 2;
+    std::vector<Answer> answers(3);
+    Put(*tier_, Retained(id, 3600), answers[0].Done());
+    if (wait) {
+      ASSERT_TRUE(answers[0].Wait().ok());
+    }
+    Put(*tier_, Retained(id, 10), answers[1].Done());
+    if (wait) {
+      ASSERT_TRUE(answers[1].Wait().ok());
+    }
+    Put(*tier_, Cached(id), answers[2].Done());
+    for (Answer& answer : answers) ASSERT_TRUE(answer.Wait().ok());
+  }
+  clock_.Advance(60);
+  for (uint64_t id = 100; id < 200; ++id) ASSERT_TRUE(PutAndWait(*tier_, Cached(id)).ok());
+  Start();
+  for (uint64_t id = 200; id < 300; ++id) ASSERT_TRUE(PutAndWait(*tier_, Cached(id)).ok());
+  EXPECT_TRUE(Has(1));
+  EXPECT_TRUE(Has(2));
 }
 
 TEST_F(DiskTierTest, WhatWasDroppedStaysGoneAfterARestart) {

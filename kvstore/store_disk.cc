@@ -1,0 +1,202 @@
+// What the store does with its disk tier.
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "common/check.h"
+#include "common/status.h"
+#include "store_impl.h"
+
+namespace longshelf::kvstore {
+namespace {
+
+// Copies of objects that are sent from disk, beside --memory.
+constexpr uint64_t kDiskReadBytesMax = 256ull << 20;
+
+void Answer(const Store::Durable& on_durable, const absl::Status& status) {
+  if (on_durable) on_durable(status);
+}
+
+}  // namespace
+
+bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
+  if (disk == nullptr) return false;
+  const std::optional<disk::DiskEntry> entry = disk->index().Find(key);
+  return entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until >= until;
+}
+
+void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
+  for (const std::unique_ptr<Entry>& entry : demoted) {
+    PutOnDisk(*entry, entry->head, nullptr);
+    {
+      std::lock_guard lock(mutex);
+      arena.Free(entry->pages);
+      detached_bytes -= entry->charge_bytes;
+      std::erase(demoting, entry.get());
+    }
+    if (entry->dropped) DropFromDisk(entry->head.key);
+  }
+}
+
+void Store::Impl::PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable) {
+  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(head.payload_bytes);
+  std::byte* target = disk::DiskTier::PayloadOf(buffer, head.payload_bytes).data();
+  ForEachRun(arena, entry.pages, 0, head.payload_bytes, [&target](std::span<const std::byte> run) {
+    std::memcpy(target, run.data(), run.size());
+    target += run.size();
+  });
+  disk->Put(head, std::move(buffer), std::move(on_durable));
+}
+
+void Store::Impl::RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
+  if (disk == nullptr) return Answer(on_durable, absl::FailedPreconditionError("the store has no disk"));
+  if (!disk->index().Find(key).has_value()) return CopyToDisk(key, until, std::move(on_durable));
+  if (const absl::Status status = TouchOnDisk(key, until, on_durable); !status.ok()) Answer(on_durable, status);
+}
+
+absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
+  const ObjectKey keys[] = {key};
+  return disk->Touch(keys, until, [this, key, until, on_durable = std::move(on_durable)](const absl::Status& status) {
+    if (status.ok()) ReleaseRetained(key, until);
+    Answer(on_durable, status);
+  });
+}
+
+void Store::Impl::TouchOnDisk(std::span<const ObjectKey> keys, absl::Time until, TouchResult& result) {
+  if (disk == nullptr) return;
+  for (const ObjectKey& key : keys) {
+    if (!disk->index().Find(key).has_value()) continue;
+    ++result.n_present;
+    if (!TouchOnDisk(key, until, nullptr).ok()) ++result.n_refused;
+  }
+}
+
+void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
+  std::unique_ptr<Reader::State> pinned;
+  {
+    std::lock_guard lock(mutex);
+    pinned = Pinned(key, nullptr);
+  }
+  if (pinned == nullptr) return Answer(on_durable, absl::NotFoundError("gone before it could be written"));
+  ObjectHead head = pinned->head;
+  head.object_class = ObjectClass::kParked;
+  head.retain_until = until;
+  PutOnDisk(*pinned->entry, head, [this, key, until, on_durable = std::move(on_durable)](const absl::Status& status) {
+    if (status.ok()) ReleaseRetained(key, until);
+    Answer(on_durable, status);
+  });
+  bool dropped = false;
+  {
+    std::lock_guard lock(mutex);
+    dropped = detached.contains(pinned->entry);
+  }
+  if (dropped) DropFromDisk(key);
+}
+
+// Behind the put that was too late.
+void Store::Impl::DropFromDisk(const ObjectKey& key) {
+  const ObjectKey keys[] = {key};
+  disk->Drop(keys, nullptr);
+}
+
+// Memory may evict what the disk retains; it is read from there then.
+void Store::Impl::ReleaseRetained(const ObjectKey& key, absl::Time until) {
+  std::lock_guard lock(mutex);
+  Entry* entry = index.Find(key);
+  if (entry != nullptr && entry->held && entry->head.retain_until <= until) index.Release(*entry);
+}
+
+std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const ObjectHead& head, absl::Time now,
+                                                                         Durable on_durable) {
+  const std::optional<disk::DiskEntry> entry = disk->index().Find(head.key);
+  if (!entry.has_value()) return std::nullopt;
+  if (entry->head.fingerprint != head.fingerprint) {
+    return absl::AlreadyExistsError("key: held under another fingerprint");
+  }
+  disk->index().Touch(head.key);
+  if (head.object_class != ObjectClass::kParked || head.retain_until <= now) return Exists{entry->head.digest};
+  RETURN_IF_ERROR(TouchOnDisk(head.key, head.retain_until, std::move(on_durable)));
+  return Exists{entry->head.digest};
+}
+
+absl::StatusOr<Store::Reader> Store::Impl::ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint,
+                                                        uint64_t n_bytes) {
+  auto state = std::make_unique<Reader::State>();
+  state->store = this;
+  state->disk_read_bytes = n_bytes;
+  ASSIGN_OR_RETURN(state->record, disk->Read(key, fingerprint));
+  state->head = state->record.header.record.head;
+  if (std::unique_ptr<Reader::State> in_memory = Promote(state->record); in_memory != nullptr) {
+    return Reader(std::move(in_memory));
+  }
+  return Reader(std::move(state));
+}
+
+std::unique_ptr<Store::Reader::State> Store::Impl::Promote(const disk::StoredRecord& record) {
+  // The retention stays the disk's.
+  ObjectHead head = record.header.record.head;
+  head.object_class = ObjectClass::kCache;
+  std::vector<std::unique_ptr<Entry>> demoted;
+  absl::StatusOr<std::optional<Reservation>> reservation;
+  {
+    std::lock_guard lock(mutex);
+    if (index.Find(head.key) != nullptr) return Pinned(head.key, &head.fingerprint);
+    reservation = Reserve(head, absl::InfinitePast(), &demoted);
+  }
+  FinishDemotion(std::move(demoted));
+  if (!reservation.ok() || !reservation->has_value()) return nullptr;
+  if (!(*reservation)->Append(0, record.payload()).ok()) return nullptr;
+  if (!CommitTo(**std::move(reservation), absl::InfinitePast(), nullptr).ok()) return nullptr;
+  std::lock_guard lock(mutex);
+  // Drop takes from memory again after it took from the disk.
+  Entry* entry = index.Find(head.key);
+  if (entry != nullptr && !disk->index().Has(head.key, head.fingerprint)) Detach(*entry);
+  return Pinned(head.key, &head.fingerprint);
+}
+
+void Store::Fetch(const ObjectKey& key, const Fingerprint& fingerprint, Found found) {
+  Impl& impl = *impl_;
+  std::optional<disk::DiskEntry> on_disk;
+  uint64_t n_bytes = 0;
+  {
+    std::unique_lock lock(impl.mutex);
+    std::unique_ptr<Reader::State> state = impl.Pinned(key, &fingerprint);
+    if (state == nullptr && impl.disk != nullptr) on_disk = impl.disk->index().Find(key);
+    const bool readable = on_disk.has_value() && on_disk->head.fingerprint == fingerprint;
+    ++(state != nullptr || readable ? impl.n_hits : impl.n_misses);
+    if (state != nullptr) {
+      impl.index.Touch(*state->entry);
+      lock.unlock();
+      return found(Reader(std::move(state)));
+    }
+    if (!readable) {
+      lock.unlock();
+      return found(absl::NotFoundError("no such object"));
+    }
+    n_bytes = disk::PaddedBytes(on_disk->head.payload_bytes);
+    if (impl.disk_read_bytes + n_bytes > kDiskReadBytesMax) {
+      lock.unlock();
+      return found(absl::UnavailableError("too many objects are read from disk"));
+    }
+    impl.disk_read_bytes += n_bytes;
+  }
+  const bool posted = impl.disk_reads->Post([&impl, key, fingerprint, n_bytes, found] {
+    // In a statement of its own: what is not sent from the copy gives it back before the answer goes out.
+    absl::StatusOr<Reader> reader = impl.ReadFromDisk(key, fingerprint, n_bytes);
+    found(std::move(reader));
+  });
+  if (posted) return;
+  impl.ReleaseDiskRead(n_bytes);
+  found(absl::UnavailableError("too many reads wait for the disk"));
+}
+
+void Store::Impl::ReleaseDiskRead(uint64_t n_bytes) {
+  std::lock_guard lock(mutex);
+  disk_read_bytes -= n_bytes;
+}
+
+std::unique_ptr<disk::DiskStats> Store::StatsOfDisk() {
+  return impl_->disk == nullptr ? nullptr : std::make_unique<disk::DiskStats>(impl_->disk->Stats());
+}
+
+}  // namespace longshelf::kvstore

@@ -1,0 +1,164 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "digest_stream.h"
+#include "disk/disk_tier.h"
+#include "disk/read_pool.h"
+#include "fifo_mutex.h"
+#include "kvstore/store.h"
+#include "object_index.h"
+#include "page_arena.h"
+
+// What store.cc and store_disk.cc share. Nobody else includes it.
+namespace longshelf::kvstore {
+
+inline constexpr size_t kDiskReaders = 4;
+inline constexpr size_t kDiskReadsQueuedMax = 4096;
+// Of a call that names many keys, those that are handled before others may take their turn.
+inline constexpr size_t kKeysPerTurn = 64;
+inline uint64_t ShareOf(uint64_t capacity_bytes, double share) {
+  return static_cast<uint64_t>(share * static_cast<double>(capacity_bytes));
+}
+
+// Calls visit(span) for the runs of adjacent pages that hold bytes [offset, offset + n) of an object.
+template <typename Visit>
+void ForEachRun(const PageArena& arena, std::span<const uint32_t> pages, uint64_t offset, uint64_t n, Visit visit) {
+  while (n > 0) {
+    const size_t first = offset / kPageBytes;
+    const size_t skip = offset % kPageBytes;
+    size_t last = first + 1;
+    while (last < pages.size() && pages[last] == pages[last - 1] + 1 && (last - first) * kPageBytes - skip < n) ++last;
+    const uint64_t run = std::min<uint64_t>(n, (last - first) * kPageBytes - skip);
+    visit(std::span<std::byte>(arena.page(pages[first]) + skip, run));
+    offset += run;
+    n -= run;
+  }
+}
+
+struct Store::Impl {
+  Impl(const StoreOptions& store_options, PageArena pages, std::unique_ptr<disk::DiskTier> disk_tier)
+      : options(store_options),
+        parked_limit(ShareOf(store_options.capacity_bytes, store_options.parked_share)),
+        arena(std::move(pages)),
+        index({.policy = store_options.eviction,
+               .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
+               .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}),
+        disk(std::move(disk_tier)) {
+    if (disk != nullptr) disk_reads = std::make_unique<disk::ReadPool>(kDiskReaders, kDiskReadsQueuedMax);
+  }
+
+  uint64_t InUse() const { return index.used_bytes() + detached_bytes + reserved_bytes; }
+  uint64_t Parked() const { return index.held_bytes() + reserved_parked_bytes; }
+  bool ParkedFits(uint64_t charge) const { return Parked() + charge <= parked_limit; }
+
+  // Waits for the long calls before this one, if this is one.
+  std::unique_lock<FifoMutex> LongCall(size_t n_keys) {
+    return n_keys > kKeysPerTurn ? std::unique_lock(long_calls) : std::unique_lock(long_calls, std::defer_lock);
+  }
+  // Evicts until the object fits; false (and nothing evicted) when that is not possible. Of what went, that which
+  // belongs on disk is put into `demoted`: its memory is in use until FinishDemotion.
+  bool MakeRoom(uint64_t charge, const ObjectHead& head, bool parked, std::vector<std::unique_ptr<Entry>>* demoted);
+  // A reservation, or nothing when `demoted` must leave first.
+  absl::StatusOr<std::optional<Reservation>> Reserve(const ObjectHead& head, absl::Time now,
+                                                     std::vector<std::unique_ptr<Entry>>* demoted);
+  // Takes the entry out of the index; its memory stays while readers are attached.
+  void Detach(Entry& entry);
+  void DropEntry(Entry& entry, DropResult& result);
+  // Returns how many of the dropped are on disk too.
+  uint64_t DropFromMemory(std::span<const ObjectKey> keys, DropResult& result);
+  void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
+  // Parks a present entry if the share allows. True also when there is nothing to promise.
+  bool TryHold(Entry& entry, absl::Time until, absl::Time now);
+  // Answers a put whose key is present.
+  absl::StatusOr<Exists> AnswerExisting(Entry& entry, const ObjectHead& head, absl::Time now);
+  void ReleaseReservation(const Reservation::State& state);
+  void ReleaseReader(Entry* entry);
+  void Quarantine(Entry* entry);
+  StoreStats Stats(absl::Time now);
+
+  // With a disk (store_disk.cc). REQUIRES: the mutex is not held; the disk may answer at once.
+  // Whether the disk keeps the object at least until then; also false without a disk.
+  bool DiskRetains(const ObjectKey& key, absl::Time until) const;
+  // Copies to the disk what was evicted, and gives its memory back.
+  void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
+  // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
+  void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
+  void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
+  void DropFromDisk(const ObjectKey& key);
+  void ReleaseRetained(const ObjectKey& key, absl::Time until);
+  // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
+  std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
+  // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
+  absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
+  // Of objects that memory has not.
+  void TouchOnDisk(std::span<const ObjectKey> keys, absl::Time until, TouchResult& result);
+  void PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable);
+  // REQUIRES: n_bytes were added to disk_read_bytes; the reader, or nobody, has them afterwards.
+  absl::StatusOr<Reader> ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint, uint64_t n_bytes);
+  void ReleaseDiskRead(uint64_t n_bytes);
+  // Into memory, if there is room for it; a reader of what is there then.
+  std::unique_ptr<Reader::State> Promote(const disk::StoredRecord& record);
+  absl::StatusOr<std::variant<Committed, Exists>> CommitTo(Reservation reservation, absl::Time now, Durable on_durable);
+
+  // REQUIRES: the mutex is held.
+  std::unique_ptr<Reader::State> Pinned(const ObjectKey& key, const Fingerprint* fingerprint);
+
+  const StoreOptions options;
+  const uint64_t parked_limit;
+
+  // Held, before the other, by a call that takes many turns: of those one at a time, or a short call would wait for a
+  // turn of each of them.
+  FifoMutex long_calls;
+  // Guards everything below, but not the bytes of pages.
+  FifoMutex mutex;
+  PageArena arena;
+  ObjectIndex index;
+  std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
+  std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
+  uint64_t detached_bytes = 0;                                  // of both
+  uint64_t reserved_bytes = 0;
+  uint64_t reserved_parked_bytes = 0;
+  uint64_t n_reservations = 0;
+  uint64_t n_hits = 0;
+  uint64_t n_misses = 0;
+  uint64_t n_evicted = 0;
+  uint64_t n_quarantined = 0;
+  uint64_t disk_read_bytes = 0;  // of objects that are sent from a copy of their own
+
+  // After all that they use. The disk answers what is queued while it is destroyed.
+  const std::unique_ptr<disk::DiskTier> disk;
+  std::unique_ptr<disk::ReadPool> disk_reads;
+};
+
+struct Store::Reservation::State {
+  ~State();
+
+  Impl* store = nullptr;  // null once committed
+  ObjectHead head;
+  std::vector<uint32_t> pages;
+  uint64_t charge_bytes = 0;
+  uint64_t parked_bytes = 0;  // what of the charge counts against the parked share
+  uint64_t n_written = 0;
+};
+
+struct Store::Reader::State {
+  ~State();
+
+  Impl* store = nullptr;
+  Entry* entry = nullptr;  // pinned; its pages do not change. Null: the bytes are in `record`
+  disk::StoredRecord record;
+  uint64_t disk_read_bytes = 0;
+  ObjectHead head;  // a copy: retention of a present object may be extended at any time
+  uint64_t offset = 0;
+  DigestStream digest;
+};
+
+}  // namespace longshelf::kvstore

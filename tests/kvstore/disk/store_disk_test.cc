@@ -1,0 +1,313 @@
+// The store with a disk behind its memory.
+#include <gtest/gtest.h>
+
+#include <future>
+#include <thread>
+
+#include "disk_fixture.h"
+#include "kvstore/store.h"
+#include "memory_file_system.h"
+
+namespace longshelf::kvstore {
+namespace {
+
+using disk::Answer;
+using disk::DatedClock;
+using disk::MemoryFileSystem;
+using Operation = disk::MemoryFileSystem::Operation;
+
+constexpr uint64_t kRoot = 1u << 30;
+constexpr size_t kPayload = 20000;
+
+class StoreDiskTest : public ::testing::Test {
+ protected:
+  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20) {
+    store_.reset();
+    auto tier = disk::OpenTier(disk::SmallDisk(n_segments), files_, clock_);
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    tier_ = tier->get();
+    store_ = std::move(*Store::Create({.capacity_bytes = n_in_memory * Store::ChargeOf(kPayload)}, *std::move(tier)));
+  }
+
+  Object Block(uint64_t id) {
+    return MakeObject(id, id % 100 == 0 ? kRoot : id - 1, static_cast<uint32_t>(256 * (id % 100 + 1)), kPayload);
+  }
+  Object ParkedBlock(uint64_t id, absl::Duration duration = absl::Hours(1)) {
+    return Parked(Block(id), clock_.WallNow() + duration);
+  }
+
+  // OK with true when committed.
+  absl::StatusOr<bool> Put(const Object& object, Store::Durable on_durable = nullptr) {
+    auto opened = store_->Open(object.head, clock_.WallNow(), on_durable);
+    if (!opened.ok()) return opened.status();
+    if (std::holds_alternative<Store::Exists>(*opened)) return false;
+    auto& reservation = std::get<Store::Reservation>(*opened);
+    if (auto status = reservation.Append(0, object.payload); !status.ok()) return status;
+    auto committed = store_->Commit(std::move(reservation), clock_.WallNow(), on_durable);
+    if (!committed.ok()) return committed.status();
+    return std::holds_alternative<Store::Committed>(*committed);
+  }
+
+  absl::Status PutDurably(const Object& object) {
+    Answer answer;
+    auto put = Put(object, answer.Done());
+    return put.ok() ? answer.Wait() : put.status();
+  }
+
+  absl::StatusOr<std::vector<std::byte>> Fetch(const ObjectKey& key) {
+    std::promise<absl::StatusOr<Store::Reader>> promise;
+    store_->Fetch(key, FingerprintOf(1),
+                  [&](absl::StatusOr<Store::Reader> found) { promise.set_value(std::move(found)); });
+    absl::StatusOr<Store::Reader> reader = promise.get_future().get();
+    if (!reader.ok()) return reader.status();
+    std::vector<std::byte> bytes(reader->head().payload_bytes);
+    while (reader->offset() < bytes.size()) {
+      const size_t n = std::min<size_t>(7000, bytes.size() - reader->offset());
+      if (auto status = reader->Read(std::span(bytes).subspan(reader->offset(), n)); !status.ok()) return status;
+    }
+    return bytes;
+  }
+
+  uint32_t Present(uint64_t first, uint64_t n) {
+    LookupQuery query{.fingerprint = FingerprintOf(1), .root = Hash(kRoot), .chain = {}, .probes = {}};
+    for (uint64_t id = first; id < first + n; ++id) query.chain.push_back(Hash(id));
+    return store_->Lookup(query)->n_present;
+  }
+
+  bool InMemory(uint64_t id) { return store_->Get(BlockKeyOf(id), FingerprintOf(1)).ok(); }
+
+  MemoryFileSystem files_;
+  DatedClock clock_;
+  disk::DiskTier* tier_ = nullptr;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreDiskTest, ParkedSessionsSurviveARestart) {
+  Start();
+  for (uint64_t id = 0; id < 10; ++id) ASSERT_TRUE(PutDurably(ParkedBlock(id)).ok());
+  Object checkpoint = Parked(MakeObject(9, 9, 2560, 5000, ObjectKind::kCheckpoint), clock_.WallNow() + absl::Hours(1));
+  ASSERT_TRUE(PutDurably(checkpoint).ok());
+  Start();
+  EXPECT_FALSE(InMemory(0));
+  EXPECT_EQ(Present(0, 20), 10u);
+  LookupQuery query{.fingerprint = FingerprintOf(1), .root = Hash(kRoot), .chain = {}, .probes = {}};
+  for (uint64_t id = 0; id < 10; ++id) query.chain.push_back(Hash(id));
+  const LookupResult found = *store_->Lookup(query);
+  ASSERT_EQ(found.checkpoints.size(), 1u);
+  EXPECT_EQ(found.checkpoints[0].depth_tokens, 2560u);
+  for (uint64_t id = 0; id < 10; ++id) EXPECT_EQ(*Fetch(BlockKeyOf(id)), Block(id).payload);
+  EXPECT_EQ(*Fetch(checkpoint.head.key), checkpoint.payload);
+  EXPECT_TRUE(InMemory(0)) << "what was read is in memory while there is room";
+}
+
+TEST_F(StoreDiskTest, WhatTheDiskRetainsMemoryMayEvict) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u) << "the disk's promise now";
+  // More than memory could ever hold as parked.
+  for (uint64_t id = 100; id < 180; ++id) {
+    const absl::Status status = PutDurably(ParkedBlock(id));
+    ASSERT_TRUE(status.ok()) << id << ": " << status;
+  }
+  for (uint64_t id = 100; id < 180; ++id) EXPECT_EQ(*Fetch(BlockKeyOf(id)), Block(id).payload) << id;
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
+}
+
+TEST_F(StoreDiskTest, ADurableAnswerIsNeverGivenWithoutTheDisk) {
+  Start();
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kSync ? absl::DataLossError("EIO") : absl::OkStatus();
+  });
+  EXPECT_EQ(PutDurably(ParkedBlock(0)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload) << "what memory promised holds";
+  EXPECT_GT(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  EXPECT_TRUE(Put(Block(1)).ok()) << "the node goes on";
+
+  auto memory_only = std::move(*Store::Create({.capacity_bytes = 8 << 20}));
+  Answer answer;
+  auto opened = memory_only->Open(ParkedBlock(5).head, clock_.WallNow(), answer.Done());
+  auto& reservation = std::get<Store::Reservation>(*opened);
+  ASSERT_TRUE(reservation.Append(0, Block(5).payload).ok());
+  ASSERT_TRUE(memory_only->Commit(std::move(reservation), clock_.WallNow(), answer.Done()).ok());
+  EXPECT_EQ(answer.Wait().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(StoreDiskTest, AFullParkedShareOfTheDiskIsSaid) {
+  Start(60, /*n_segments=*/4);
+  absl::Status status;
+  uint64_t id = 0;
+  for (; id < 100 && status.ok(); ++id) status = PutDurably(ParkedBlock(id));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  for (uint64_t kept = 0; kept + 1 < id; ++kept) EXPECT_EQ(*Fetch(BlockKeyOf(kept)), Block(kept).payload);
+}
+
+TEST_F(StoreDiskTest, WhatMemoryEvictsTwiceIsReadFromDisk) {
+  Start();
+  const auto round = [&] {
+    for (uint64_t id = 1000; id < 1300; id += 3) ASSERT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok()) << id;
+  };
+  round();
+  round();
+  round();
+  while (tier_->Stats().queued_bytes > 0) std::this_thread::yield();
+  EXPECT_GT(tier_->Stats().n_put, 20u);
+  int n_from_disk = 0;
+  for (uint64_t id = 1000; id < 1300; id += 3) {
+    n_from_disk += InMemory(id) ? 0 : 1;
+    const auto got = Fetch(BlockKeyOf(id));
+    if (got.ok()) {
+      EXPECT_EQ(*got, MakeObject(id, kRoot, 256, kPayload).payload);
+    }
+  }
+  EXPECT_GT(n_from_disk, 20);
+  EXPECT_GT(tier_->Stats().n_hits, 20u);
+}
+
+TEST_F(StoreDiskTest, AnObjectOnDiskExistsForItsNextWriter) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  Start();
+  Object other = ParkedBlock(0, absl::Hours(2));
+  Answer extended;
+  auto opened = store_->Open(other.head, clock_.WallNow(), extended.Done());
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ(std::get<Store::Exists>(*opened).digest, Block(0).head.digest);
+  ASSERT_TRUE(extended.Wait().ok());
+  EXPECT_EQ(tier_->index().Find(BlockKeyOf(0))->head.retain_until, other.head.retain_until);
+  other.head.fingerprint = FingerprintOf(2);
+  EXPECT_EQ(store_->Open(other.head, clock_.WallNow()).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(StoreDiskTest, TouchAndDropReachBothTiers) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  ASSERT_TRUE(PutDurably(ParkedBlock(1, absl::Seconds(10))).ok());
+  ASSERT_TRUE(*Put(Block(2)));
+  Start();
+  ASSERT_TRUE(*Put(Block(2)));
+  const ObjectKey keys[] = {BlockKeyOf(0), BlockKeyOf(1), BlockKeyOf(2), BlockKeyOf(3)};
+  const TouchResult touched = store_->Touch(keys, clock_.WallNow() + absl::Hours(1), clock_.WallNow());
+  EXPECT_EQ(touched.n_present, 3u);
+  EXPECT_EQ(touched.n_refused, 0u);
+  EXPECT_EQ(store_->Drop(std::span(keys).subspan(1, 1)).n_dropped, 1u);
+  EXPECT_EQ(Present(0, 3), 1u);
+  Start();
+  clock_.Advance(60);
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
+  EXPECT_EQ(Fetch(BlockKeyOf(1)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(*Fetch(BlockKeyOf(2)), Block(2).payload) << "parked by Touch, so written to disk";
+  EXPECT_EQ(store_->DropNamespace("ns").n_dropped > 0, true);
+  Start();
+  EXPECT_EQ(Present(0, 3), 0u);
+}
+
+TEST_F(StoreDiskTest, WhatIsDroppedWhileItIsReadDoesNotComeBack) {
+  for (const bool whole_namespace : {false, true}) {
+    Start();
+    ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+    Start();
+    std::promise<void> stall;
+    std::promise<void> reading;
+    const std::shared_future<void> stalled(stall.get_future());
+    std::atomic<bool> first = true;
+    files_.SetFault([&, stalled](Operation operation) {
+      if (operation == Operation::kRead && first.exchange(false)) {
+        reading.set_value();
+        stalled.wait();
+      }
+      return absl::OkStatus();
+    });
+    std::promise<void> fetched;
+    store_->Fetch(BlockKeyOf(0), FingerprintOf(1), [&](const absl::StatusOr<Store::Reader>&) { fetched.set_value(); });
+    reading.get_future().wait();
+    const ObjectKey keys[] = {BlockKeyOf(0)};
+    EXPECT_EQ((whole_namespace ? store_->DropNamespace("ns") : store_->Drop(keys)).n_dropped, 1u);
+    stall.set_value();
+    fetched.get_future().wait();
+    EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(Present(0, 1), 0u);
+    files_.SetFault(nullptr);
+    Start();
+    EXPECT_EQ(Present(0, 1), 0u);
+  }
+}
+
+TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  Start();
+  const disk::Place place = tier_->index().Find(BlockKeyOf(0))->place;
+  files_.Bytes("/disk/segment-00000" + std::to_string(place.slot))[place.offset + 5000] ^= std::byte{4};
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(PutDurably(ParkedBlock(0)).ok());
+}
+
+TEST_F(StoreDiskTest, NobodyButAFetchWaitsForAStalledDisk) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  Start();
+  std::promise<void> stall;
+  const std::shared_future<void> stalled(stall.get_future());
+  files_.SetFault([stalled](Operation) {
+    stalled.wait();
+    return absl::OkStatus();
+  });
+  std::promise<absl::Status> fetched;
+  store_->Fetch(BlockKeyOf(0), FingerprintOf(1),
+                [&](const absl::StatusOr<Store::Reader>& found) { fetched.set_value(found.status()); });
+  EXPECT_EQ(Present(0, 1), 1u);
+  for (uint64_t id = 100; id < 150; ++id) EXPECT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok());
+  EXPECT_TRUE(*Put(ParkedBlock(1)));
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload) << "from memory";
+  stall.set_value();
+  EXPECT_TRUE(fetched.get_future().get().ok());
+}
+
+TEST_F(StoreDiskTest, ManyThreadsSeeWholeObjectsInBothTiers) {
+  Start(50, 8);
+  std::atomic<int> n_wrong = 0;
+  std::atomic<int> n_read = 0;
+  const auto run = [&](uint64_t seed) {
+    std::mt19937_64 random(seed);
+    for (int step = 0; step < 300; ++step) {
+      const uint64_t id = random() % 120;
+      Object object = MakeObject(id, kRoot, 256, 1000 + id * 150);
+      if (random() % 4 == 0) object = Parked(object, clock_.WallNow() + absl::Seconds(1));
+      const ObjectKey keys[] = {object.head.key};
+      switch (random() % 8) {
+        case 0:
+          store_->Drop(keys);
+          break;
+        case 1:
+          store_->Touch(keys, clock_.WallNow() + absl::Seconds(1), clock_.WallNow());
+          clock_.Advance(1);
+          break;
+        case 2:
+        case 3:
+        case 4:
+          (void)Put(object);
+          break;
+        default: {
+          const auto got = Fetch(object.head.key);
+          if (got.ok()) {
+            ++n_read;
+            if (*got != object.payload) ++n_wrong;
+          } else if (got.status().code() == absl::StatusCode::kDataLoss) {
+            ++n_wrong;
+          }
+          const StoreStats stats = store_->Stats(clock_.WallNow());
+          if (stats.used_bytes + stats.reserved_bytes > stats.capacity_bytes) ++n_wrong;
+        }
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint64_t seed = 1; seed <= 5; ++seed) threads.emplace_back(run, seed);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(n_wrong, 0);
+  EXPECT_GT(n_read, 50);
+}
+
+}  // namespace
+}  // namespace longshelf::kvstore
