@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "block_exports.h"
 #include "common/check.h"
 #include "common/status.h"
-#include "block_exports.h"
 #include "prefix_cache.h"
 #include "request_check.h"
 #include "scheduler.h"
@@ -153,7 +153,8 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->tokens.insert(sequence->tokens.end(), request.committed.begin(), request.committed.end());
   sequence->chain.Adopt(std::move(request.prefix_keys), sequence->n_given);
   sequence->chain.Extend(sequence->tokens, sequence->n_given);
-  sequence->n_shared_elsewhere = std::min(request.n_shared_elsewhere, sequence->n_given - 1) / kBlockTokens * kBlockTokens;
+  sequence->n_shared_elsewhere =
+      std::min(request.n_shared_elsewhere, sequence->n_given - 1) / kBlockTokens * kBlockTokens;
   if (request.feed != nullptr && !request.no_cache_read) sequence->feed = std::move(request.feed);
   return sequence;
 }

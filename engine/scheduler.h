@@ -29,9 +29,9 @@ namespace longshelf::engine {
 // which the latest arrival on that shard is preempted. The earliest arrival on a shard is never preempted and fits
 // alone, so it always ends: there is nothing to deadlock on and nothing starves.
 //
-// Restoring. A sequence with a feed that leads further than the local cache takes blocks from it, into the memory it was
-// admitted with, before it computes anything. When it is preempted meanwhile, or the feed breaks, what has arrived is in
-// the cache.
+// Restoring. A sequence with a feed that leads further than the local cache takes blocks from it, into the memory it
+// was admitted with, before it computes anything. When it is preempted meanwhile, or the feed breaks, what has arrived
+// is in the cache.
 //
 // Replaying. Blocks without a checkpoint at their end are of use too: the state there is rebuilt by processing the last
 // GroupShape::replay_tokens of them once more, when that are fewer than what lies behind the last checkpoint.
@@ -125,7 +125,8 @@ class Scheduler {
   int64_t BlocksAtAdmission(const Sequence& sequence) const;
   // Where it goes on from, of what is in the cache of its home shard.
   void ResumeFrom(Sequence& sequence, PrefixMatch match);
-  // Where a state replayed over `match`'s blocks begins, when that takes fewer tokens than going on from its checkpoint.
+  // Where a state replayed over `match`'s blocks begins, when that takes fewer tokens than going on from its
+  // checkpoint.
   std::optional<int64_t> ReplayBegin(const PrefixMatch& match) const;
   void HoldExactly(Sequence& sequence, int64_t n);
   void EmitStarted(Sequence& sequence, int64_t n_local, std::string miss_reason);

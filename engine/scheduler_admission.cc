@@ -117,7 +117,8 @@ std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int
   if (!sequence.no_cache_read) {
     home.match = cache_.Match(shard, sequence.chain, sequence.tokens, n_reusable);
     home.n_tokens_reused = ReplayBegin(home.match).value_or(home.match.n_tokens);
-    home.n_blocks_local = ReplayBegin(home.match).has_value() ? home.match.n_blocks : home.match.n_tokens / kBlockTokens;
+    home.n_blocks_local =
+        ReplayBegin(home.match).has_value() ? home.match.n_blocks : home.match.n_tokens / kBlockTokens;
     if (sequence.feed != nullptr && sequence.feed->n_tokens() > home.n_tokens_reused) {
       home.uses_feed = true;
       home.n_tokens_reused = std::min(sequence.feed->n_tokens(), n_reusable);
@@ -189,8 +190,7 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
   LONGSHELF_CHECK(sequence.is_restoring && sequence.n_published == std::ssize(sequence.blocks.blocks()));
   sequence.is_restoring = false;
   sequence.feed.reset();
-  PrefixMatch match =
-      cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
+  PrefixMatch match = cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
   const bool is_from_feed = end.n_tokens > ReplayBegin(match).value_or(match.n_tokens);
   std::string miss_reason = std::move(end.miss_reason);
   if (is_from_feed) {

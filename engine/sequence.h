@@ -56,13 +56,13 @@ struct Sequence {
 
   // While running.
   SlotId slot;
-  int64_t n_past = 0;         // tokens in blocks and state; while it is restoring, in blocks
-  BlockTable blocks;          // home shard's, held
-  uint32_t n_promised = 0;    // blocks it may still allocate
-  bool lacks_room = false;    // its next token waits for a block
-  int64_t n_published = 0;    // leading blocks that are in the index
-  bool publishes = true;      // its blocks and checkpoints go into the cache
-  int64_t common_prefix = 0;  // others share this many tokens: worth a checkpoint; 0 = no
+  int64_t n_past = 0;                             // tokens in blocks and state; while it is restoring, in blocks
+  BlockTable blocks;                              // home shard's, held
+  uint32_t n_promised = 0;                        // blocks it may still allocate
+  bool lacks_room = false;                        // its next token waits for a block
+  int64_t n_published = 0;                        // leading blocks that are in the index
+  bool publishes = true;                          // its blocks and checkpoints go into the cache
+  int64_t common_prefix = 0;                      // others share this many tokens: worth a checkpoint; 0 = no
   bool is_restoring = false;                      // blocks come from its feed
   int64_t n_blocks_found = 0;                     // of those, held when it was admitted
   std::shared_ptr<const Checkpoint> resume_from;  // still to be sent

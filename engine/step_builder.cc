@@ -29,7 +29,8 @@ void StepBuilder::Fill(StepWork& work, const StepPacer& pacer, const DraftPolicy
                         std::max({cost - work.cost, cost / 4, 1.0})});
   for (const Scheduler::Leaving& leaving : scheduler_.leaving()) {
     Sequence& sequence = *leaving.sequence;
-    if (!sequence.is_importing() && !sequence.is_replaying()) AddCheckpoint(sequence, sequence.n_past, Due::kGiven, work);
+    if (!sequence.is_importing() && !sequence.is_replaying())
+      AddCheckpoint(sequence, sequence.n_past, Due::kGiven, work);
   }
 }
 
@@ -45,8 +46,8 @@ bool StepBuilder::LeavesCheckpoint(Sequence& sequence) const {
 
 void StepBuilder::AddImports(StepWork& work) {
   const auto& running = scheduler_.running();
-  const auto n_restoring = std::count_if(running.begin(), running.end(),
-                                         [](const std::unique_ptr<Sequence>& sequence) { return sequence->is_restoring; });
+  const auto n_restoring = std::count_if(
+      running.begin(), running.end(), [](const std::unique_ptr<Sequence>& sequence) { return sequence->is_restoring; });
   const int64_t n_blocks = kImportBytesPerStep / static_cast<int64_t>(shape_.block_bytes);
   for (const auto& sequence : running) {
     if (sequence->is_restoring) {
@@ -200,7 +201,7 @@ int64_t StepBuilder::ChunkMax(const Sequence& sequence) const {
 }
 
 StepBuilder::Due StepBuilder::CheckpointDue(const Sequence& sequence, int64_t n_tokens) const {
-  if (n_tokens < sequence.replay_end) return Due::kNo;     // not right yet
+  if (n_tokens < sequence.replay_end) return Due::kNo;      // not right yet
   if (n_tokens == sequence.replay_end) return Due::kGiven;  // and need not be replayed again
   const auto given = GivenCheckpoints(sequence);
   if (std::find(given.begin(), given.end(), n_tokens) != given.end()) return Due::kGiven;

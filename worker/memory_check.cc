@@ -74,8 +74,8 @@ absl::Status CheckMemory(const MemoryNeed& need, int n_processes, const MemoryRo
       " are available (and ", room.huge_free, " in reserved huge pages): weights ", need.weights,
       need.weights_copied ? " (with --weights mapped they need not fit)" : " (mapped: not counted)", ", and for ",
       n_processes, " shard(s) each KV blocks ", need.kv_blocks, " (--kv-memory), sequence states ", need.states,
-      " (--sequences), checkpoints ", need.checkpoints,
-      " (--checkpoint-memory); on the way from and to the KV store ", need.store_buffers, " (--store-memory)"));
+      " (--sequences), checkpoints ", need.checkpoints, " (--checkpoint-memory); on the way from and to the KV store ",
+      need.store_buffers, " (--store-memory)"));
 }
 
 }  // namespace longshelf::worker

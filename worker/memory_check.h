@@ -11,8 +11,8 @@ struct MemoryNeed {
   uint64_t weights = 0;         // of the checkpoint's files
   bool weights_copied = false;  // into memory; mapped files may stay on disk instead
   uint64_t kv_blocks = 0;
-  uint64_t states = 0;       // slots of running sequences
-  uint64_t checkpoints = 0;  // local prefix cache
+  uint64_t states = 0;         // slots of running sequences
+  uint64_t checkpoints = 0;    // local prefix cache
   uint64_t store_buffers = 0;  // of the leading shard only
 };
 

@@ -44,8 +44,8 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->n_waiting_max, "waiting", "sequences that may wait for a place", {1, 1 << 20});
   spec.AddBytes(&config->kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",
                 {uint64_t{1} << 20, uint64_t{1} << 44});
-  spec.Add(&config->checkpoint_interval_tokens, "checkpoint-interval", "tokens between resumable positions inside a long prompt or answer",
-           {256, int64_t{1} << 24});
+  spec.Add(&config->checkpoint_interval_tokens, "checkpoint-interval",
+           "tokens between resumable positions inside a long prompt or answer", {256, int64_t{1} << 24});
   spec.AddBytes(&config->checkpoint_memory_bytes, "checkpoint-memory", "memory for checkpoints of the prefix cache",
                 {0, uint64_t{1} << 44});
 

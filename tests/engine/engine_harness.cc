@@ -54,9 +54,8 @@ std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_
                                          int64_t n_draft, int64_t n_replay) {
   std::vector<std::unique_ptr<Executor>> shards;
   for (int shard = 0; shard < n_shards; ++shard) {
-    auto executor =
-        Executor::Create(std::make_unique<FakeModel>(n_draft_max, n_draft, n_replay),
-                         {.n_slots = n_slots, .n_blocks = n_blocks});
+    auto executor = Executor::Create(std::make_unique<FakeModel>(n_draft_max, n_draft, n_replay),
+                                     {.n_slots = n_slots, .n_blocks = n_blocks});
     LONGSHELF_CHECK(executor.ok());
     shards.push_back(*std::move(executor));
   }

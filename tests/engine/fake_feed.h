@@ -37,6 +37,7 @@ class FakeFeed final : public PrefixFeed {
   }
   Arrived Take(int64_t n_blocks_max) override {
     ++n_takes;
+    n_takes.notify_all();
     if (on_take) on_take();
     Arrived out;
     const auto n_have = std::min<int64_t>(static_cast<int64_t>(blocks.size()), n_arrived.load());
@@ -55,10 +56,10 @@ class FakeFeed final : public PrefixFeed {
   End end;
   int64_t n_hoped = 0;
   std::atomic<int64_t> n_arrived = std::numeric_limits<int64_t>::max();  // blocks; others may add
-  std::optional<int64_t> breaks_at;                         // block
+  std::optional<int64_t> breaks_at;                                      // block
   std::function<void()> on_take;
   int n_begun = 0;
-  int n_takes = 0;
+  std::atomic<int> n_takes = 0;
   bool is_stopped = false;
   std::vector<int64_t> first_blocks;
 

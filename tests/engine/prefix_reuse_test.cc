@@ -189,8 +189,8 @@ TEST(PrefixReuse, AStateThatIsGoneIsReplayedFromItsBlocks) {
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const auto submit = [&](size_t n_shared, uint64_t seed) {
       harness.Then([&, n_shared, seed] {
-        sinks.push_back(harness.Submit(
-            Request(Join({shared.begin(), shared.begin() + static_cast<std::ptrdiff_t>(n_shared)}, Prompt(900, seed)), 3)));
+        sinks.push_back(harness.Submit(Request(
+            Join({shared.begin(), shared.begin() + static_cast<std::ptrdiff_t>(n_shared)}, Prompt(900, seed)), 3)));
       });
     };
     submit(2048, 2);
@@ -689,9 +689,11 @@ TEST_F(FeedTest, AnEngineThatOnlyWaitsForAFeedSleeps) {
     inbox = &harness.inbox();
     ringer = std::thread([&] {
       for (int i = 0; i < 4; ++i) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        const int n_takes = feed->n_takes;
+        if (n_takes == 0) feed->n_takes.wait(0);  // it has looked, and found nothing
         feed->n_arrived += 1;
         EXPECT_TRUE(inbox->Post(Wake{}));
+        feed->n_takes.wait(n_takes);
       }
     });
   });

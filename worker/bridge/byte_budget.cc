@@ -31,9 +31,8 @@ struct ByteBudget::State : std::enable_shared_from_this<State> {
     for (const Way way : {Way::kIn, Way::kOut}) {
       auto& queue = waiting[static_cast<size_t>(way)];
       while (!queue.empty() && Fits(way, queue.front().n_bytes)) {
-        tasks.push_back([taken = std::move(queue.front().taken), lease = TakeLocked(way, queue.front().n_bytes)] {
-          taken(lease);
-        });
+        tasks.push_back(
+            [taken = std::move(queue.front().taken), lease = TakeLocked(way, queue.front().n_bytes)] { taken(lease); });
         queue.pop_front();
       }
       if (!queue.empty()) break;  // what comes free is for the one in front

@@ -10,8 +10,8 @@ namespace longshelf::worker {
 using engine::kBlockTokens;
 using kvstore::BlockKey;
 
-Chain::Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace_salt,
-             std::span<const uint32_t> tokens, std::vector<BlockKey> known)
+Chain::Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace_salt, std::span<const uint32_t> tokens,
+             std::vector<BlockKey> known)
     : n_usable_(std::min<int64_t>(std::ssize(tokens), kvstore::kMaxDepthTokens) - 1),
       root_(kvstore::ChainRoot(fingerprint, namespace_salt)),
       blocks_(std::move(known)) {

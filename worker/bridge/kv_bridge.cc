@@ -90,14 +90,14 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
   order.object_class = kvstore::ObjectClass::kParked;
   order.retain_until = command.retain_until;
   order.timeout = command.timeout;
-  auto upload = std::make_shared<Upload>(
-      core, std::move(order), [done, at = found.at](const absl::StatusOr<UploadResult>& result) {
-        if (!result.ok()) return done(Annotate(result.status(), "parking"));
-        done(ParkOutcome{.n_tokens = at.n_tokens,
-                         .n_objects = static_cast<uint32_t>(result->n_objects),
-                         .n_bytes = result->n_bytes,
-                         .checkpoint_key = at.key});
-      });
+  auto upload = std::make_shared<Upload>(core, std::move(order),
+                                         [done, at = found.at](const absl::StatusOr<UploadResult>& result) {
+                                           if (!result.ok()) return done(Annotate(result.status(), "parking"));
+                                           done(ParkOutcome{.n_tokens = at.n_tokens,
+                                                            .n_objects = static_cast<uint32_t>(result->n_objects),
+                                                            .n_bytes = result->n_bytes,
+                                                            .checkpoint_key = at.key});
+                                         });
   parks.push_back(upload);
   upload->Start();
 }
@@ -138,8 +138,8 @@ void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome
   // Hashing is done here, on the caller's thread.
   Chain chain(impl_->core.options.fingerprint, request.namespace_salt, request.tokens, std::move(request.prefix_keys));
   if (chain.n_usable() < 1 || chain.blocks().size() > kvstore::kMaxChainKeys) return done({});
-  auto restore = std::make_shared<worker::Restore>(impl_->core, std::move(chain), std::move(done),
-                                                   std::move(request.cancelled));
+  auto restore =
+      std::make_shared<worker::Restore>(impl_->core, std::move(chain), std::move(done), std::move(request.cancelled));
   impl_->core.loop->Post([impl = impl_.get(), restore, tokens = std::move(request.tokens)]() mutable {
     impl->StartRestore(restore, std::move(tokens));
   });

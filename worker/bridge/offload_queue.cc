@@ -145,13 +145,14 @@ void OffloadQueue::SendDrop(std::vector<engine::PrefixKey> keys) {
     for (size_t i = first; i < std::min(keys.size(), first + kvstore::kMaxKeysPerCall); ++i) {
       names.push_back({keys[i], kvstore::ObjectKind::kCheckpoint});
     }
-    core_.store.Drop(std::move(names), core_.options.put_timeout,
-                     [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::DropResult>& dropped) {
-                       loop->Post([self, status = dropped.status()] {
-                         if (IsStoreDown(status)) return self->core_.breaker_out.Failed(self->core_.clock.Now());
-                         self->core_.breaker_out.Answered(absl::ZeroDuration());
-                       });
-                     });
+    core_.store.Drop(
+        std::move(names), core_.options.put_timeout,
+        [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::DropResult>& dropped) {
+          loop->Post([self, status = dropped.status()] {
+            if (IsStoreDown(status)) return self->core_.breaker_out.Failed(self->core_.clock.Now());
+            self->core_.breaker_out.Answered(absl::ZeroDuration());
+          });
+        });
   }
 }
 

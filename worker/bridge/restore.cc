@@ -148,7 +148,8 @@ std::shared_ptr<RestoreFeed> Restore::MakeFeed() {
 
 uint64_t Restore::LeaseBytes() const {
   const KvBridgeOptions& options = core_.options;
-  const uint64_t n_affordable = std::clamp<uint64_t>(options.memory_bytes / 8 / options.block_bytes, 2, kBlocksOnTheWay);
+  const uint64_t n_affordable =
+      std::clamp<uint64_t>(options.memory_bytes / 8 / options.block_bytes, 2, kBlocksOnTheWay);
   const auto n_wanted = static_cast<uint64_t>(candidates_.front().n_tokens / kBlockTokens);
   return options.state_bytes_max + options.block_bytes * (1 + std::clamp<uint64_t>(n_wanted, 1, n_affordable));
 }
@@ -328,8 +329,10 @@ void Restore::OnTaken(uint32_t attempt, uint64_t n_bytes) {
 
 void Restore::CountDone(const Candidate& candidate) {
   const absl::Duration took = core_.clock.Now() - attempt_at_;
-  const uint64_t n_bytes = state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
-  core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0), n_bytes);
+  const uint64_t n_bytes =
+      state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
+  core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0),
+                            n_bytes);
   core_.fetch_speed.Observe(n_bytes, took);
 }
 

@@ -90,9 +90,9 @@ class Restore : public std::enable_shared_from_this<Restore> {
   std::string reason_;
   std::shared_ptr<ByteBudget::Lease> lease_;
   int64_t first_block_ = 0;
-  int64_t n_delivered_ = 0;    // blocks from first_block_ on
-  int64_t end_block_ = 0;      // the first block that cannot be had
-  uint64_t n_bytes_out_ = 0;   // delivered, not yet taken
+  int64_t n_delivered_ = 0;   // blocks from first_block_ on
+  int64_t end_block_ = 0;     // the first block that cannot be had
+  uint64_t n_bytes_out_ = 0;  // delivered, not yet taken
   std::vector<std::byte> state_;
   std::vector<std::byte> tail_;
   bool has_state_ = false;  // or needs none

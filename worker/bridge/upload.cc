@@ -57,26 +57,28 @@ void Upload::Start() {
   deadline_ = last_progress_ + order_.timeout;
   core_.loop->At(deadline_, [weak = weak_from_this()] {
     const auto self = weak.lock();
-    if (self != nullptr) self->End(absl::DeadlineExceededError("the KV store did not acknowledge every object in time"));
+    if (self != nullptr)
+      self->BreakOff(absl::DeadlineExceededError("the KV store did not acknowledge every object in time"));
   });
   kvstore::LookupQuery query;
   query.fingerprint = core_.options.fingerprint;
   query.root = order_.root;
   query.chain = order_.blocks;
   query.probes = {order_.at.key};
-  core_.store.Lookup(query, std::min(core_.options.put_timeout, TimeLeft()),
-                     [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::LookupResult>& found) {
-                       loop->Post([self, found] { self->OnLookup(found); });
-                     });
+  core_.store.Lookup(
+      query, std::min(core_.options.put_timeout, TimeLeft()),
+      [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::LookupResult>& found) {
+        loop->Post([self, found] { self->OnLookup(found); });
+      });
 }
 
 void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   if (done_ == nullptr) return;
-  if (!found.ok()) return End(found.status());
+  if (!found.ok()) return BreakOff(found.status());
   const size_t n_present = std::min<size_t>(found->n_present, order_.blocks.size());
   if (is_parking()) return TouchPresent(0, n_present);
-  const bool has_state = std::any_of(
-      found->checkpoints.begin(), found->checkpoints.end(), [this](const kvstore::CheckpointInfo& info) {
+  const bool has_state =
+      std::any_of(found->checkpoints.begin(), found->checkpoints.end(), [this](const kvstore::CheckpointInfo& info) {
         return info.hash == order_.at.key && (info.has_tail || order_.at.n_tokens % engine::kBlockTokens == 0);
       });
   if (has_state && n_present == order_.blocks.size()) return End(absl::OkStatus());
@@ -95,7 +97,7 @@ void Upload::TouchPresent(size_t first, size_t n_present) {
                      n_keys](const absl::StatusOr<kvstore::TouchResult>& touched) {
                       loop->Post([self, touched, end, n_present, n_keys] {
                         if (self->done_ == nullptr) return;
-                        if (!touched.ok()) return self->End(touched.status());
+                        if (!touched.ok()) return self->BreakOff(touched.status());
                         if (touched->n_refused > 0) {
                           return self->End(absl::ResourceExhaustedError(
                               "the parked share is full: raise --parked-share or --memory"));
@@ -111,8 +113,7 @@ void Upload::TakeLease(size_t first) {
   const uint64_t n_affordable =
       std::clamp<uint64_t>(core_.options.memory_bytes / 16 / core_.options.block_bytes, 1, kBlocksOnTheWay);
   const uint64_t n_blocks = std::clamp<uint64_t>(order_.blocks.size() - first, 1, n_affordable);
-  core_.budget.Take(ByteBudget::Way::kOut,
-                    core_.options.state_bytes_max + (1 + n_blocks) * core_.options.block_bytes,
+  core_.budget.Take(ByteBudget::Way::kOut, core_.options.state_bytes_max + (1 + n_blocks) * core_.options.block_bytes,
                     [self = shared_from_this(), first](const std::shared_ptr<ByteBudget::Lease>& lease) {
                       if (self->done_ == nullptr) return;
                       self->lease_ = lease;
@@ -230,14 +231,13 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
 
 void Upload::OnCallDone(uint32_t number, const absl::Status& status) {
   if (done_ == nullptr) return;
-  if (!status.ok()) return End(refusal_.ok() ? status : refusal_);
+  if (!status.ok()) return BreakOff(status);
   calls_.erase(number);
   if (!refusal_.ok() && calls_.empty()) End(refusal_);
 }
 
 void Upload::Refuse(const absl::Status& status) {
   if (!refusal_.ok()) return;
-  if (!is_parking()) return End(status);
   refusal_ = status;
   sink_->Close();
   for (auto& [number, call] : calls_) call.put->Finish();
@@ -245,8 +245,16 @@ void Upload::Refuse(const absl::Status& status) {
 
 void Upload::MaybeEnd() {
   if (!all_offered_ || n_waiting_ > 0 || !refusal_.ok()) return;
-  const bool is_open = std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
+  const bool is_open =
+      std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
   if (!is_open) End(absl::OkStatus());
+}
+
+void Upload::BreakOff(const absl::Status& status) {
+  if (done_ == nullptr) return;
+  is_broken_off_ = IsStoreDown(status);
+  if (is_broken_off_) core_.breaker_out.Failed(core_.clock.Now());
+  End(status);
 }
 
 void Upload::End(const absl::Status& status) {
@@ -262,11 +270,7 @@ void Upload::End(const absl::Status& status) {
     }
   }
   calls_.clear();
-  if (IsStoreDown(status)) {
-    core_.breaker_out.Failed(core_.clock.Now());
-  } else {
-    core_.breaker_out.Answered(absl::ZeroDuration());
-  }
+  if (!is_broken_off_) core_.breaker_out.Answered(absl::ZeroDuration());
   if (!status.ok() && is_parking()) DropCreated();
   lease_.reset();
   if (status.ok()) {
@@ -279,9 +283,9 @@ void Upload::End(const absl::Status& status) {
 void Upload::DropCreated() {
   for (size_t first = 0; first < created_.size(); first += kvstore::kMaxKeysPerCall) {
     const size_t end = std::min(created_.size(), first + kvstore::kMaxKeysPerCall);
-    core_.store.Drop({created_.begin() + static_cast<std::ptrdiff_t>(first),
-                      created_.begin() + static_cast<std::ptrdiff_t>(end)},
-                     core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
+    core_.store.Drop(
+        {created_.begin() + static_cast<std::ptrdiff_t>(first), created_.begin() + static_cast<std::ptrdiff_t>(end)},
+        core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
   }
 }
 

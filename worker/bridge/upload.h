@@ -34,9 +34,9 @@ struct UploadResult {
 // Used to park, and to heal what the store has lost. Lives on the bridge's loop; keeps itself alive until it has
 // answered.
 //
-// UNAVAILABLE: the store is gone. RESOURCE_EXHAUSTED: it has no room for the promise. NOT_FOUND: a block is not held any
-// more. DEADLINE_EXCEEDED: it did not take everything in time. What it had stored before is dropped again when it was to
-// be parked: half a park is of no use, and its retention would keep others out.
+// UNAVAILABLE: the store is gone. RESOURCE_EXHAUSTED: it has no room for the promise. NOT_FOUND: a block is not held
+// any more. DEADLINE_EXCEEDED: it did not take everything in time. What it had stored before is dropped again when it
+// was to be parked: half a park is of no use, and its retention would keep others out.
 class Upload : public std::enable_shared_from_this<Upload> {
  public:
   using Done = std::function<void(absl::StatusOr<UploadResult>)>;
@@ -64,6 +64,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   void MaybeEnd();
   // Ends it when what is under way has its outcome, so that nothing is left of it.
   void Refuse(const absl::Status& status);
+  // A call as a whole failed, or time is up.
+  void BreakOff(const absl::Status& status);
   void End(const absl::Status& status);
   void DropCreated();
   bool is_parking() const { return order_.object_class == kvstore::ObjectClass::kParked; }
@@ -84,11 +86,12 @@ class Upload : public std::enable_shared_from_this<Upload> {
     size_t n_offered = 0;
   };
   std::map<uint32_t, Call> calls_;
-  uint32_t call_ = 0;         // the one that takes offers
+  uint32_t call_ = 0;     // the one that takes offers
   size_t n_waiting_ = 0;  // busy, to be offered again
   absl::Time last_progress_;
   bool all_offered_ = false;
   absl::Status refusal_;  // not OK: ends so
+  bool is_broken_off_ = false;
 };
 
 }  // namespace longshelf::worker

@@ -22,7 +22,7 @@ struct EngineConfig {
   // at once, and more of them preempted (computed again later, with the same bits) when outputs turn out long.
   int64_t admission_headroom_tokens = 1024;
   int64_t checkpoint_interval_tokens = 2048;  // of a long prompt or answer; multiple of the block size
-  uint64_t checkpoint_memory_bytes = 0;      // budget of local checkpoints and tails (LRU); 0 = no prefix cache
+  uint64_t checkpoint_memory_bytes = 0;       // budget of local checkpoints and tails (LRU); 0 = no prefix cache
   uint32_t eos_token_id = 1;
   uint32_t vocab_size = 0;
   bool export_cache_objects = false;  // feed OnCacheObjects

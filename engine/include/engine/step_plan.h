@@ -59,8 +59,8 @@ struct StepPlan {
     // is not one, then on as long as the guess is what was sampled.
     bool sample = false;
     bool return_logits = false;
-    uint32_t n_drafts = 0;     // at most GroupShape::n_draft_max; then tokens are one more, and sample is set
-    bool wants_draft = false;  // the model shall guess on: n_draft of this plan
+    uint32_t n_drafts = 0;      // at most GroupShape::n_draft_max; then tokens are one more, and sample is set
+    bool wants_draft = false;   // the model shall guess on: n_draft of this plan
     int64_t replay_begin = -1;  // SequenceChunk::replay_begin; then nothing is sampled
     bool operator==(const Row&) const = default;
   };

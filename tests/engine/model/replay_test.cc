@@ -39,8 +39,8 @@ class ReplayTest : public ::testing::TestWithParam<std::tuple<const char*, Numer
   }
 
   void Process(SequenceMemory& memory, int64_t n_past, int64_t n, int64_t replay_begin, WantLogits want) {
-    SequenceChunk chunk = memory.Chunk(
-        n_past, std::span(tokens_).subspan(static_cast<size_t>(n_past), static_cast<size_t>(n)), want);
+    SequenceChunk chunk =
+        memory.Chunk(n_past, std::span(tokens_).subspan(static_cast<size_t>(n_past), static_cast<size_t>(n)), want);
     chunk.replay_begin = replay_begin;
     const auto out = model_->Forward({{chunk}});
     ASSERT_TRUE(out.ok()) << out.status();

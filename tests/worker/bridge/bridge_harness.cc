@@ -125,8 +125,7 @@ std::vector<ParkedObject> BridgeHarness::Objects(const std::vector<uint32_t>& to
   const std::span<const uint32_t> all(tokens);
   for (size_t end = 256; end <= tokens.size(); end += 256) {
     const auto key = hasher.Next(keys.back(), all.subspan(end - 256, 256));
-    out.push_back(
-        {ParkedObject::Kind::kBlock, key, keys.back(), static_cast<int64_t>(end), filled(kBlockBytes, end)});
+    out.push_back({ParkedObject::Kind::kBlock, key, keys.back(), static_cast<int64_t>(end), filled(kBlockBytes, end)});
     keys.push_back(key);
   }
   for (const int64_t n : checkpoints) {
@@ -137,8 +136,7 @@ std::vector<ParkedObject> BridgeHarness::Objects(const std::vector<uint32_t>& to
       key = hasher.Next(parent, all.subspan(static_cast<size_t>(n) - n_tail, n_tail));
       out.push_back({ParkedObject::Kind::kTail, key, parent, n, filled(kBlockBytes, 1000 + n_tail)});
     }
-    out.push_back(
-        {ParkedObject::Kind::kCheckpoint, key, parent, n, filled(StateBytes(n), static_cast<uint64_t>(n))});
+    out.push_back({ParkedObject::Kind::kCheckpoint, key, parent, n, filled(StateBytes(n), static_cast<uint64_t>(n))});
   }
   return out;
 }

@@ -70,9 +70,9 @@ class BridgeHarness : public ::testing::Test {
   void Offload(const std::vector<uint32_t>& tokens, const std::vector<int64_t>& checkpoints);
   // Straight into the store.
   void Put(const std::vector<engine::ParkedObject>& objects);
-  void Spoil(const kvstore::ObjectKey& key);                // a bit flips
+  void Spoil(const kvstore::ObjectKey& key);  // a bit flips
   void Remove(const kvstore::ObjectKey& key) { store_.store().Drop(std::vector{key}); }
-  void Resize(const kvstore::ObjectKey& key);               // the same name with a byte more
+  void Resize(const kvstore::ObjectKey& key);  // the same name with a byte more
   bool IsStored(const kvstore::ObjectKey& key) { return store_.Read(key, options_.fingerprint) != nullptr; }
 
   // One request, from the lookup on; the test is its engine.

@@ -81,8 +81,7 @@ class FakeStore final : public kvstore::Client {
   kvstore::Store& store() { return *store_; }
   uint64_t n_objects() { return store_->Stats(kNow).n_objects; }
   // What is stored under a name, or null.
-  std::unique_ptr<kvstore::FetchedObject> Read(const kvstore::ObjectKey& key,
-                                               const kvstore::Fingerprint& fingerprint) {
+  std::unique_ptr<kvstore::FetchedObject> Read(const kvstore::ObjectKey& key, const kvstore::Fingerprint& fingerprint) {
     auto reader = store_->Get(key, fingerprint);
     if (!reader.ok()) return nullptr;
     auto out = std::make_unique<kvstore::FetchedObject>();
@@ -115,9 +114,8 @@ class FakeStore final : public kvstore::Client {
     FakeGet(FakeStore& fake, GetRequest request, GetEvents events)
         : store_(fake), request_(std::move(request)), events_(std::move(events)) {}
     void Begin() {
-      store_.At(store_.clock_.Now() + request_.timeout, [self = shared_from_this()] {
-        self->End(absl::DeadlineExceededError("timeout"));
-      });
+      store_.At(store_.clock_.Now() + request_.timeout,
+                [self = shared_from_this()] { self->End(absl::DeadlineExceededError("timeout")); });
       Next(store_.latency + store_.object_latency);
     }
     void Release(uint64_t n_bytes) override {

@@ -137,8 +137,12 @@ TEST(RestoreFeed, ForgetsWhatAnEarlierAttemptDelivers) {
   std::vector<std::string> heard;
   int n_rung = 0;
   RestoreFeed::Listener listener;
-  listener.on_begin = [&](uint32_t attempt, int64_t n) { heard.push_back("begin " + std::to_string(attempt) + " " + std::to_string(n)); };
-  listener.on_taken = [&](uint32_t attempt, uint64_t n) { heard.push_back("taken " + std::to_string(attempt) + " " + std::to_string(n)); };
+  listener.on_begin = [&](uint32_t attempt, int64_t n) {
+    heard.push_back("begin " + std::to_string(attempt) + " " + std::to_string(n));
+  };
+  listener.on_taken = [&](uint32_t attempt, uint64_t n) {
+    heard.push_back("taken " + std::to_string(attempt) + " " + std::to_string(n));
+  };
   listener.on_stop = [&] { heard.push_back("stop"); };
   {
     RestoreFeed feed(600, listener, [&] { ++n_rung; });

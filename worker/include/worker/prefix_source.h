@@ -50,7 +50,8 @@ class PrefixSource {
  public:
   virtual ~PrefixSource() = default;
   // `done` is called exactly once, on a thread of the source or before Restore returns. Never fails: a store that is
-  // down, slow or wrong gives an empty outcome with a reason. The feed fetches when the engine has admitted the request.
+  // down, slow or wrong gives an empty outcome with a reason. The feed fetches when the engine has admitted the
+  // request.
   virtual void Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) = 0;
   // NOT_FOUND: the engine no longer holds the prefix. UNAVAILABLE: no store, or it did not acknowledge everything.
   // RESOURCE_EXHAUSTED: the store has no room for the promise. `done` as above.

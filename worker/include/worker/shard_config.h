@@ -46,7 +46,7 @@ struct ShardConfig {
   uint64_t checkpoint_memory_bytes = uint64_t{64} << 20;
 
   // KV store.
-  std::vector<std::string> kvstores;                   // host:port
+  std::vector<std::string> kvstores;                  // host:port
   uint64_t store_memory_bytes = uint64_t{256} << 20;  // on its way from and to them
 
   // Group; all but the deadline set by longshelf-worker.
