@@ -139,10 +139,9 @@ TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
     NodeProcess node(args);
     ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
     ASSERT_TRUE(node.WaitFor("\n"));
-    const auto client =
-        std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))}));
+    const Connection client({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))});
     std::vector<PutItem> puts;
-    for (const Object& object : objects) puts.push_back({object.head, object.payload});
+    for (const Object& object : objects) puts.push_back(ItemOf(object));
     for (const auto& outcome : client->PutMany(puts, absl::Seconds(10))) ASSERT_TRUE(outcome.ok());
     // The put says when they are in memory; they are on disk when the metric says so.
     const std::string admin = node.NumberAfter("admin http://127.0.0.1:");
@@ -155,13 +154,12 @@ TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
   ASSERT_TRUE(node.WaitFor("4 objects on disk"));
   ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
   ASSERT_TRUE(node.WaitFor("\n"));
-  const auto client =
-      std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))}));
+  const Connection client({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))});
   LookupQuery query{.fingerprint = FingerprintOf(1), .root = Hash(99), .chain = {}, .probes = {}};
   std::vector<GetItem> gets;
   for (const Object& object : objects) {
     query.chain.push_back(object.head.key.hash);
-    gets.push_back({object.head.key, object.payload.size()});
+    gets.push_back(WantOf(object));
   }
   EXPECT_EQ(client->Lookup(query, absl::Seconds(10))->n_present, 4u);
   const auto got = client->GetMany(FingerprintOf(1), gets, absl::Seconds(10));
