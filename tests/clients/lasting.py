@@ -103,6 +103,7 @@ def main():
             alone = Turn(cluster, session, user_id="alone")
             assert alone.n_cached == 0, alone.usage
             assert alone.text == last.text, "a restored session answers otherwise"
+            print(f"computed from the beginning: first token after {alone.seconds:.2f} s, decode {alone.rate:.0f} tokens/s")
 
 
 main()

@@ -120,7 +120,7 @@ KvBridge::KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::
   impl_->core.loop->Post([sessions = impl_->sessions] { sessions->Start(); });
 }
 
-KvBridge::~KvBridge() { impl_->core.loop->Close(); }
+KvBridge::~KvBridge() { impl_->core.loop->Abandon(); }
 
 void KvBridge::Run() { impl_->core.loop->RunUntilClosed(); }
 

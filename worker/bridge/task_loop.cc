@@ -7,6 +7,12 @@ namespace longshelf::worker {
 
 void TaskLoop::Post(std::function<void()> task) { inbox_.Post(std::move(task)); }
 
+void TaskLoop::Abandon() {
+  inbox_.Close();
+  inbox_.Drain(std::chrono::milliseconds(0));
+  timers_.clear();
+}
+
 void TaskLoop::At(absl::Time when, std::function<void()> task) { timers_.emplace(when, std::move(task)); }
 
 bool TaskLoop::RunDue() {

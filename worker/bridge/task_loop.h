@@ -28,6 +28,8 @@ class TaskLoop {
   void RunUntilClosed();
   // Any thread. What was posted before still runs; timers do not.
   void Close() { inbox_.Close(); }
+  // Closes it and drops what is left, which may hold the loop itself. REQUIRES: nobody turns it.
+  void Abandon();
 
   absl::Time Now() const { return clock_.Now(); }
 

@@ -24,6 +24,7 @@ class KvBridge final : public PrefixSource {
   // is destroyed. REQUIRES: options.memory_bytes >= options.MemoryMin().
   KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
            Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics);
+  // REQUIRES: nobody runs it.
   ~KvBridge() override;
   KvBridge(const KvBridge&) = delete;
   KvBridge& operator=(const KvBridge&) = delete;
