@@ -80,8 +80,6 @@ class Arrivals {
   std::optional<absl::Status> end_;
 };
 
-std::vector<ObjectKey> CopyOf(std::span<const ObjectKey> keys) { return {keys.begin(), keys.end()}; }
-
 }  // namespace
 
 absl::StatusOr<LookupResult> BlockingClient::Lookup(const LookupQuery& query, absl::Duration timeout) {
@@ -144,18 +142,21 @@ std::vector<absl::StatusOr<PutOutcome>> BlockingClient::PutMany(std::span<const 
   return std::move(*outcomes);
 }
 
-absl::StatusOr<TouchResult> BlockingClient::Touch(std::span<const ObjectKey> keys, absl::Time retain_until,
-                                                  absl::Duration timeout) {
-  return Await<TouchResult>([&](auto done) { client_.Touch(CopyOf(keys), retain_until, timeout, std::move(done)); });
+absl::StatusOr<TouchResult> BlockingClient::Touch(const TouchQuery& query, absl::Duration timeout) {
+  return Await<TouchResult>([&](auto done) { client_.Touch(query, timeout, std::move(done)); });
 }
 
-absl::StatusOr<DropResult> BlockingClient::Drop(std::span<const ObjectKey> keys, absl::Duration timeout) {
-  return Await<DropResult>([&](auto done) { client_.Drop(CopyOf(keys), timeout, std::move(done)); });
+absl::StatusOr<DropResult> BlockingClient::Drop(std::span<const PlacedKey> keys, absl::Duration timeout) {
+  return Await<DropResult>([&](auto done) { client_.Drop({keys.begin(), keys.end()}, timeout, std::move(done)); });
 }
 
 absl::StatusOr<DropResult> BlockingClient::DropNamespace(std::string_view namespace_id, absl::Duration timeout) {
   return Await<DropResult>(
       [&](auto done) { client_.DropNamespace(std::string(namespace_id), timeout, std::move(done)); });
+}
+
+absl::StatusOr<ListResult> BlockingClient::List(const ListQuery& query, absl::Duration timeout) {
+  return Await<ListResult>([&](auto done) { client_.List(query, timeout, std::move(done)); });
 }
 
 absl::StatusOr<StoreStats> BlockingClient::Stats(absl::Duration timeout) {

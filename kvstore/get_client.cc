@@ -19,7 +19,7 @@ GetCallReactor::GetCallReactor(std::shared_ptr<CallRegistry> calls, Client::GetR
 void GetCallReactor::Start(gpr_timespec deadline) {
   wire_.set_fingerprint(HashToWire(request_.fingerprint));
   wire_.mutable_keys()->Reserve(static_cast<int>(request_.items.size()));
-  for (const GetItem& item : request_.items) wire_.add_keys(KeyToWire(item.key));
+  for (const GetItem& item : request_.items) wire_.add_keys(PlacedKeyToWire(item.key, item.extent));
   AddHold();
   StartWriteLast(&wire_, grpc::WriteOptions());
   StartRead(&frame_);

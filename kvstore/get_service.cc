@@ -40,7 +40,8 @@ absl::Status GetStream::Parse(const grpc::ByteBuffer& request) {
   ASSIGN_OR_RETURN(fingerprint_, HashFromWire(parsed.fingerprint(), "fingerprint"));
   keys_.reserve(static_cast<size_t>(parsed.keys_size()));
   for (const std::string& bytes : parsed.keys()) {
-    ASSIGN_OR_RETURN(keys_.emplace_back(), KeyFromWire(bytes));
+    ASSIGN_OR_RETURN(const PlacedKey placed, PlacedKeyFromWire(bytes));
+    keys_.push_back(placed.key);
   }
   return absl::OkStatus();
 }

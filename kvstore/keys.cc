@@ -52,6 +52,14 @@ BlockKey ChainNext(const BlockKey& parent, std::span<const uint32_t> tokens) {
   return sha.Finish();
 }
 
+const BlockKey& ExtentOf(const BlockKey& root, std::span<const BlockKey> blocks, uint64_t depth_tokens) {
+  const uint64_t extent = (depth_tokens - 1) / kExtentTokens;
+  if (extent == 0) return root;
+  const uint64_t n_before = extent * kExtentBlocks;
+  LONGSHELF_CHECK(n_before <= blocks.size());
+  return blocks[n_before - 1];
+}
+
 std::array<uint8_t, 32> NamespaceSalt(std::string_view tenant_secret, std::string_view namespace_id) {
   std::array<uint8_t, 32> out;
   unsigned n = 0;

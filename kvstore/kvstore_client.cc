@@ -152,22 +152,22 @@ class GrpcClient final : public Client {
     return std::make_shared<PutHandle>(call);
   }
 
-  void Touch(std::vector<ObjectKey> keys, absl::Time retain_until, absl::Duration timeout,
-             Done<TouchResult> done) override {
-    if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
+  void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
+    if (const absl::Status status = CheckCount(query.keys.size()); !status.ok()) return done(status);
     v1::TouchRequest request;
-    for (const ObjectKey& key : keys) request.add_keys(KeyToWire(key));
-    request.set_retain_until_unix_ms(RetentionToWire(retain_until));
-    const auto convert = [](const v1::TouchReply& reply) {
-      return TouchResult{.n_present = reply.n_present(), .n_refused = reply.n_refused()};
+    for (const PlacedKey& placed : query.keys) request.add_keys(PlacedKeyToWire(placed.key, placed.extent));
+    request.set_retain_until_unix_ms(RetentionToWire(query.retain_until));
+    request.set_durable(IsDurable(query.ack));
+    const auto convert = [n_keys = query.keys.size()](const v1::TouchReply& reply) {
+      return TouchFromWire(reply, n_keys);
     };
     CallUnary<TouchResult>(&AsyncStub::Touch, std::move(request), timeout, std::move(done), convert);
   }
 
-  void Drop(std::vector<ObjectKey> keys, absl::Duration timeout, Done<DropResult> done) override {
+  void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
     if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
     v1::DropRequest request;
-    for (const ObjectKey& key : keys) request.add_keys(KeyToWire(key));
+    for (const PlacedKey& placed : keys) request.add_keys(PlacedKeyToWire(placed.key, placed.extent));
     CallDrop(std::move(request), timeout, std::move(done));
   }
 
@@ -176,6 +176,12 @@ class GrpcClient final : public Client {
     v1::DropRequest request;
     request.set_namespace_id(std::move(namespace_id));
     CallDrop(std::move(request), timeout, std::move(done));
+  }
+
+  void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override {
+    v1::ListRequest request;
+    ListQueryToWire(query, &request);
+    CallUnary<ListResult>(&AsyncStub::List, std::move(request), timeout, std::move(done), ListFromWire);
   }
 
   void Stats(absl::Duration timeout, Done<StoreStats> done) override {

@@ -20,7 +20,8 @@ absl::StatusOr<std::vector<ObjectKey>> KeysFromWire(const Keys& wire) {
   std::vector<ObjectKey> keys;
   keys.reserve(static_cast<size_t>(wire.size()));
   for (const std::string& bytes : wire) {
-    ASSIGN_OR_RETURN(keys.emplace_back(), KeyFromWire(bytes));
+    ASSIGN_OR_RETURN(const PlacedKey placed, PlacedKeyFromWire(bytes));
+    keys.push_back(placed.key);  // where it belongs is for those to know who look for it
   }
   return keys;
 }
@@ -47,12 +48,28 @@ absl::Status DoLookup(Edge& edge, const v1::LookupRequest& request, v1::LookupRe
   return absl::OkStatus();
 }
 
-absl::Status DoTouch(Edge& edge, const v1::TouchRequest& request, v1::TouchReply* reply) {
+// Finishes the reactor, now or when the disk has answered.
+absl::Status DoTouch(Edge& edge, const v1::TouchRequest& request, v1::TouchReply* reply,
+                     grpc::ServerUnaryReactor* reactor) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
   ASSIGN_OR_RETURN(const absl::Time retain_until, RetentionFromWire(request.retain_until_unix_ms()));
-  const TouchResult result = edge.store.Touch(keys, retain_until, edge.clock.WallNow());
-  reply->set_n_present(result.n_present);
-  reply->set_n_refused(result.n_refused);
+  const auto finish = [reply, reactor](const TouchResult& result) {
+    TouchToWire(result, reply);
+    reactor->Finish(grpc::Status::OK);
+  };
+  const absl::Time now = edge.clock.WallNow();
+  if (request.durable()) {
+    edge.store.Touch(keys, retain_until, now, finish);
+  } else {
+    finish(edge.store.Touch(keys, retain_until, now));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DoList(Edge& edge, const v1::ListRequest& request, v1::ListReply* reply) {
+  ASSIGN_OR_RETURN(const ListQuery query, ListQueryFromWire(request));
+  ASSIGN_OR_RETURN(const ListResult result, edge.store.List(query));
+  ListToWire(result, reply);
   return absl::OkStatus();
 }
 
@@ -97,8 +114,17 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* KvStoreService::Get(grpc::CallbackSe
 
 grpc::ServerUnaryReactor* KvStoreService::Touch(grpc::CallbackServerContext* context, const v1::TouchRequest* request,
                                                 v1::TouchReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  absl::Status status = edge_.CheckCaller(*context);
+  if (status.ok()) status = DoTouch(edge_, *request, reply, reactor);
+  if (!status.ok()) reactor->Finish(proto::ToGrpc(status));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* KvStoreService::List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+                                               v1::ListReply* reply) {
   const absl::Status caller = edge_.CheckCaller(*context);
-  return Answer(context, caller.ok() ? DoTouch(edge_, *request, reply) : caller);
+  return Answer(context, caller.ok() ? DoList(edge_, *request, reply) : caller);
 }
 
 grpc::ServerUnaryReactor* KvStoreService::Drop(grpc::CallbackServerContext* context, const v1::DropRequest* request,

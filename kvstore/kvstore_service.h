@@ -21,6 +21,8 @@ class KvStoreService final : public v1::KvStore::WithRawCallbackMethod_Get<v1::K
                                   v1::TouchReply* reply) override;
   grpc::ServerUnaryReactor* Drop(grpc::CallbackServerContext* context, const v1::DropRequest* request,
                                  v1::DropReply* reply) override;
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context, const v1::ListRequest* request,
+                                 v1::ListReply* reply) override;
   grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* context, const v1::StatsRequest* request,
                                   v1::StatsReply* reply) override;
 

@@ -16,8 +16,10 @@ int KindOrder(ObjectKind kind) {
       return 1;
     case ObjectKind::kTail:
       return 2;
+    case ObjectKind::kManifest:
+      return 3;
   }
-  return 3;
+  return 4;
 }
 
 }  // namespace
@@ -26,7 +28,7 @@ bool ObjectIndex::SiblingOrder::operator()(const Entry* a, const Entry* b) const
   const int order_a = KindOrder(a->head.key.kind);
   const int order_b = KindOrder(b->head.key.kind);
   if (order_a != order_b) return order_a < order_b;
-  if (a->head.depth_tokens != b->head.depth_tokens) {
+  if (a->head.depth_tokens != b->head.depth_tokens && a->head.key.kind != ObjectKind::kManifest) {
     return a->head.key.kind == ObjectKind::kCheckpoint ? a->head.depth_tokens > b->head.depth_tokens
                                                        : a->head.depth_tokens < b->head.depth_tokens;
   }
@@ -240,6 +242,22 @@ bool ObjectIndex::HasChildInMain(const Entry& entry) const {
   const Children* children = entry.head.key.kind == ObjectKind::kBlock ? ChildrenOf(entry.head.key.hash) : nullptr;
   return children != nullptr && std::any_of(children->all.begin(), children->all.end(),
                                             [](const Entry* child) { return child->queue == Entry::Queue::kMain; });
+}
+
+std::vector<ObjectHead> ObjectIndex::Manifests(const ListQuery& query) const {
+  std::vector<ObjectHead> heads;
+  const Children* children = ChildrenOf(query.parent);
+  if (children == nullptr) return heads;
+  Entry first;
+  first.head.key = {FirstListed(query), ObjectKind::kManifest};
+  for (auto it = children->all.lower_bound(&first); it != children->all.end() && heads.size() < query.limit; ++it) {
+    if (!IsListed(query, (*it)->head.key.hash)) {
+      if ((*it)->head.key.hash == query.after) continue;
+      break;
+    }
+    heads.push_back((*it)->head);
+  }
+  return heads;
 }
 
 Entry* ObjectIndex::AnyOfNamespace(const std::string& namespace_id) const {

@@ -15,9 +15,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "disk/listing.h"
 #include "entry.h"
 #include "eviction_queue.h"
 #include "kvstore/object.h"
+#include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
 
@@ -74,6 +76,9 @@ class ObjectIndex {
     }
   }
 
+  // What a List finds, at most its limit.
+  std::vector<ObjectHead> Manifests(const ListQuery& query) const;
+
   // Any entry of a namespace, or null.
   Entry* AnyOfNamespace(const std::string& namespace_id) const;
   uint64_t NamespaceBytes(const std::string& namespace_id) const;
@@ -92,7 +97,7 @@ class ObjectIndex {
     }
     size_t operator()(const ObjectKey& key) const { return (*this)(key.hash) * 4 + static_cast<size_t>(key.kind); }
   };
-  // Checkpoints first, deepest first; then blocks, shallowest first; then tails.
+  // Checkpoints first, deepest first; then blocks, shallowest first; then tails; then manifests, by hash.
   struct SiblingOrder {
     bool operator()(const Entry* a, const Entry* b) const;
   };

@@ -180,6 +180,7 @@ void PutCallReactor::WriteOpen(ObjectId id) {
   object.stage = Stage::kOpened;
   v1::PutFrame frame;
   frame.mutable_open()->set_object_id(id);
+  frame.mutable_open()->set_durable(IsDurable(object.item.ack));
   HeadToWire(object.item.head, frame.mutable_open()->mutable_head());
   frame_ = SerializeFrame(frame);
 }

@@ -71,7 +71,7 @@ void PutStream::OnDone() {
 }
 
 void PutStream::FreeOpen() {
-  std::map<uint32_t, Store::Reservation> abandoned;
+  std::map<uint32_t, OpenObject> abandoned;
   {
     std::lock_guard lock(mutex_);
     abandoned.swap(open_);
@@ -89,16 +89,59 @@ void PutStream::End(const absl::Status& status) {
 void PutStream::MaybeFinish() {
   if (!end_.has_value() || finished_) return;
   // A failed stream does not wait for replies the client may never take.
-  if (end_->ok() && !replies_.empty()) return;
+  if (end_->ok() && !(replies_.empty() && awaited_.empty())) return;
   finished_ = true;
   Finish(proto::ToGrpc(*end_));
 }
 
 void PutStream::Reply(v1::PutReply reply) {
   std::lock_guard lock(mutex_);
+  ReplyLocked(std::move(reply));
+}
+
+void PutStream::ReplyLocked(v1::PutReply reply) {
   if (finished_) return;
   replies_.push_back(std::move(reply));
   if (replies_.size() == 1) StartWrite(&replies_.front());
+}
+
+Store::Durable PutStream::AwaitDisk(uint32_t object_id, bool durable) {
+  if (!durable) return nullptr;
+  std::lock_guard lock(mutex_);
+  awaited_.emplace(object_id, Awaited());
+  return [self = self_, object_id](const absl::Status& status) { self->OnDisk(object_id, status); };
+}
+
+void PutStream::ForgetDisk(uint32_t object_id) {
+  std::lock_guard lock(mutex_);
+  awaited_.erase(object_id);
+}
+
+void PutStream::ReplyWhenDurable(v1::PutReply reply) {
+  std::lock_guard lock(mutex_);
+  const uint32_t object_id = reply.object_id();
+  const auto it = awaited_.find(object_id);
+  if (it == awaited_.end()) return ReplyLocked(std::move(reply));
+  it->second.reply = std::move(reply);
+  MaybeReplyDurable(object_id);
+}
+
+void PutStream::OnDisk(uint32_t object_id, const absl::Status& status) {
+  std::lock_guard lock(mutex_);
+  const auto it = awaited_.find(object_id);
+  if (it == awaited_.end()) return;
+  it->second.disk = status;
+  MaybeReplyDurable(object_id);
+  MaybeFinish();
+}
+
+void PutStream::MaybeReplyDurable(uint32_t object_id) {
+  const auto it = awaited_.find(object_id);
+  if (!it->second.reply.has_value() || !it->second.disk.has_value()) return;
+  v1::PutReply reply = *std::move(it->second.reply);
+  if (!it->second.disk->ok()) ErrorToWire(*it->second.disk, reply.mutable_error());
+  awaited_.erase(it);
+  ReplyLocked(std::move(reply));
 }
 
 void PutStream::ReplyError(uint32_t object_id, const absl::Status& status) {
@@ -144,7 +187,8 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
   size_t n_open = 0;
   {
     std::lock_guard lock(mutex_);
-    if (open_.contains(id)) return absl::InvalidArgumentError(absl::StrCat("object_id: ", id, " is already open"));
+    if (open_.contains(id) || awaited_.contains(id))
+      return absl::InvalidArgumentError(absl::StrCat("object_id: ", id, " is already open"));
     n_open = open_.size();
   }
   const absl::StatusOr<ObjectHead> head = HeadFromWire(open.head());
@@ -156,8 +200,13 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
     ReplyOpenFailure(id, absl::UnavailableError("too many open objects"));
     return absl::OkStatus();
   }
-  auto opened = edge_.store.Open(*head, edge_.clock.WallNow());
+  if (open.durable() && head->object_class != ObjectClass::kParked) {
+    ReplyOpenFailure(id, absl::InvalidArgumentError("durable: only what is parked is"));
+    return absl::OkStatus();
+  }
+  auto opened = edge_.store.Open(*head, edge_.clock.WallNow(), AwaitDisk(id, open.durable()));
   if (!opened.ok()) {
+    ForgetDisk(id);
     ReplyOpenFailure(id, opened.status());
     return absl::OkStatus();
   }
@@ -166,14 +215,16 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
   if (const auto* exists = std::get_if<Store::Exists>(&*opened); exists != nullptr) {
     edge_.counters.put_existed.Increment();
     reply.mutable_exists()->set_xxh3_128(exists->digest.data(), exists->digest.size());
-  } else {
-    reply.mutable_credit()->set_bytes(head->payload_bytes);
-    std::lock_guard lock(mutex_);
-    // A cancelled stream has freed its reservations already and must not get new ones.
-    if (end_.has_value()) return *end_;
-    open_.emplace(id, std::get<Store::Reservation>(*std::move(opened)));
+    ReplyWhenDurable(std::move(reply));
+    return absl::OkStatus();
   }
-  Reply(std::move(reply));
+  reply.mutable_credit()->set_bytes(head->payload_bytes);
+  std::lock_guard lock(mutex_);
+  awaited_.erase(id);  // again when it is committed
+  // A cancelled stream has freed its reservations already and must not get new ones.
+  if (end_.has_value()) return *end_;
+  open_.emplace(id, OpenObject{std::get<Store::Reservation>(*std::move(opened)), open.durable()});
+  ReplyLocked(std::move(reply));
   return absl::OkStatus();
 }
 
@@ -189,22 +240,24 @@ absl::Status PutStream::HandleData(const v1::PutData& data) {
   if (it == open_.end()) {
     return absl::InvalidArgumentError(absl::StrCat("object_id: ", data.object_id(), " has no credit"));
   }
-  RETURN_IF_ERROR(it->second.Append(data.offset(), AsBytes(data.payload())));
+  RETURN_IF_ERROR(it->second.reservation.Append(data.offset(), AsBytes(data.payload())));
   edge_.counters.bytes_in.Increment(static_cast<double>(data.payload().size()));
   return absl::OkStatus();
 }
 
 absl::Status PutStream::HandleCommit(uint32_t object_id) {
-  std::optional<Store::Reservation> reservation;
+  std::optional<OpenObject> open;
   {
     std::lock_guard lock(mutex_);
     const auto it = open_.find(object_id);
     if (it == open_.end()) return absl::InvalidArgumentError(absl::StrCat("object_id: ", object_id, " is not open"));
-    reservation = std::move(it->second);
+    open = std::move(it->second);
     open_.erase(it);
   }
-  auto committed = edge_.store.Commit(*std::move(reservation), edge_.clock.WallNow());
+  auto committed =
+      edge_.store.Commit(std::move(open->reservation), edge_.clock.WallNow(), AwaitDisk(object_id, open->durable));
   if (!committed.ok()) {
+    ForgetDisk(object_id);
     if (committed.status().code() == absl::StatusCode::kDataLoss) edge_.counters.put_corrupt.Increment();
     ReplyError(object_id, committed.status());
     return absl::OkStatus();
@@ -218,7 +271,7 @@ absl::Status PutStream::HandleCommit(uint32_t object_id) {
     edge_.counters.put_committed.Increment();
     reply.mutable_committed();
   }
-  Reply(std::move(reply));
+  ReplyWhenDurable(std::move(reply));
   return absl::OkStatus();
 }
 

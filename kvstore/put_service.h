@@ -36,6 +36,15 @@ class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutRepl
   absl::Status HandleAbort(uint32_t object_id);
 
   void Reply(v1::PutReply reply);
+  // REQUIRES: mutex_ held.
+  void ReplyLocked(v1::PutReply reply);
+  // A put that is answered when the disk has it: both must be there, the store's answer and the disk's.
+  Store::Durable AwaitDisk(uint32_t object_id, bool durable);
+  void ForgetDisk(uint32_t object_id);
+  void ReplyWhenDurable(v1::PutReply reply);
+  void OnDisk(uint32_t object_id, const absl::Status& status);
+  // REQUIRES: mutex_ held.
+  void MaybeReplyDurable(uint32_t object_id);
   void ReplyError(uint32_t object_id, const absl::Status& status);
   void ReplyOpenFailure(uint32_t object_id, const absl::Status& status);
   // Ends the stream once queued replies are out, or now when it failed.
@@ -53,7 +62,16 @@ class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutRepl
   // gRPC runs reads, writes and OnCancel side by side; this guards what they share. A reactor cannot have a mailbox of
   // its own: the callbacks are its thread.
   std::mutex mutex_;
-  std::map<uint32_t, Store::Reservation> open_;
+  struct OpenObject {
+    Store::Reservation reservation;
+    bool durable = false;
+  };
+  std::map<uint32_t, OpenObject> open_;
+  struct Awaited {
+    std::optional<v1::PutReply> reply;
+    std::optional<absl::Status> disk;
+  };
+  std::map<uint32_t, Awaited> awaited_;
   std::deque<v1::PutReply> replies_;  // front is being written
   bool read_paused_ = false;          // the client does not take its replies
   bool finished_ = false;

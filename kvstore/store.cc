@@ -27,10 +27,7 @@ uint32_t PagesOf(uint64_t payload_bytes) {
 }
 
 absl::Status CheckHead(const ObjectHead& head) {
-  if (head.key.kind != ObjectKind::kBlock && head.key.kind != ObjectKind::kCheckpoint &&
-      head.key.kind != ObjectKind::kTail) {
-    return absl::InvalidArgumentError("key: unknown object kind");
-  }
+  if (!IsObjectKind(static_cast<uint8_t>(head.key.kind))) return absl::InvalidArgumentError("key: unknown object kind");
   if (head.payload_bytes == 0 || head.payload_bytes > kMaxPayloadBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("payload_bytes: ", head.payload_bytes, " is not in 1 .. ", kMaxPayloadBytes));
@@ -239,7 +236,7 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
     if (Entry* present = impl.index.Find(head.key); present != nullptr) {
       ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, head, now));
       lock.unlock();
-      if (parked) impl.RetainOnDisk(head.key, head.retain_until, std::move(on_durable));
+      impl.Retain(head.key, parked, head.retain_until, std::move(on_durable));
       return exists;
     }
     if (impl.disk != nullptr && impl.disk->index().Find(head.key).has_value()) {
@@ -324,7 +321,7 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
     RETURN_IF_ERROR(links);
     ASSIGN_OR_RETURN(const Exists exists, AnswerExisting(*present, state.head, now));
     lock.unlock();
-    if (parked) RetainOnDisk(key, until, std::move(on_durable));
+    Retain(key, parked, until, std::move(on_durable));
     return exists;
   }
   auto entry = std::make_unique<Entry>();
@@ -337,7 +334,7 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
   state.store = nullptr;
   index.Insert(std::move(entry), now);
   lock.unlock();
-  if (parked) RetainOnDisk(key, until, std::move(on_durable));
+  Retain(key, parked, until, std::move(on_durable));
   return Committed{};
 }
 
@@ -383,35 +380,120 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
   return walk.TakeResult();
 }
 
-TouchResult Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now) {
-  TouchResult result;
-  Impl& impl = *impl_;
-  const auto long_call = impl.LongCall(keys.size());
-  // Callers name parents first; the last one touched is the most recent.
-  while (!keys.empty()) {
-    const std::span<const ObjectKey> turn = keys.last(std::min(keys.size(), kKeysPerTurn));
-    keys = keys.first(keys.size() - turn.size());
-    std::vector<ObjectKey> retained;
-    std::vector<ObjectKey> absent;
-    {
-      std::lock_guard lock(impl.mutex);
-      impl.index.ExpireHolds(now);
-      for (auto key = turn.rbegin(); key != turn.rend(); ++key) {
-        Entry* entry = impl.index.Find(*key);
-        if (entry == nullptr) {
-          absent.push_back(*key);
-          continue;
-        }
-        ++result.n_present;
-        impl.index.Touch(*entry);
-        const bool held = impl.TryHold(*entry, retain_until, now);
-        if (!held) ++result.n_refused;
-        if (held && retain_until > now) retained.push_back(*key);
+void Store::Impl::TouchTurn(size_t first, size_t end, absl::Time retain_until, absl::Time now, TouchWalk& walk) {
+  std::vector<size_t> retained;
+  std::vector<size_t> absent;
+  {
+    std::lock_guard lock(mutex);
+    index.ExpireHolds(now);
+    for (size_t i = end; i > first; --i) {
+      Entry* entry = index.Find(walk.keys[i - 1]);
+      if (entry == nullptr) {
+        absent.push_back(i - 1);
+        continue;
       }
+      ++walk.result.n_present;
+      index.Touch(*entry);
+      const bool held = TryHold(*entry, retain_until, now);
+      walk.result.retained[i - 1] = held;
+      if (!held) ++walk.result.n_refused;
+      if (held && retain_until > now) retained.push_back(i - 1);
     }
-    for (const ObjectKey& key : retained) impl.RetainOnDisk(key, retain_until, nullptr);
-    impl.TouchOnDisk(absent, retain_until, result);
   }
+  for (const size_t i : retained) {
+    RetainOnDisk(walk.keys[i], retain_until, walk.durable == nullptr ? nullptr : walk.durable->Await(i));
+  }
+  TouchOnDisk(absent, retain_until, walk);
+}
+
+void Store::Impl::TouchAll(absl::Time retain_until, absl::Time now, TouchWalk& walk) {
+  const auto long_call = LongCall(walk.keys.size());
+  // Callers name parents first; the last one touched is the most recent.
+  for (size_t end = walk.keys.size(); end > 0;) {
+    const size_t first = end - std::min(end, kKeysPerTurn);
+    TouchTurn(first, end, retain_until, now, walk);
+    end = first;
+  }
+}
+
+TouchResult Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now) {
+  TouchWalk walk(keys);
+  impl_->TouchAll(retain_until, now, walk);
+  return std::move(walk.result);
+}
+
+void Store::Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now,
+                  std::function<void(TouchResult)> done) {
+  TouchWalk walk(keys);
+  walk.durable = std::make_shared<DurableTouch>(std::move(done));
+  impl_->TouchAll(retain_until, now, walk);
+  walk.durable->End(std::move(walk.result));
+}
+
+Store::Durable DurableTouch::Await(size_t index) {
+  std::lock_guard lock(mutex_);
+  ++n_awaited_;
+  // The disk keeps its answers, and thereby this.
+  return [self = shared_from_this(), index](const absl::Status& status) {
+    if (!status.ok()) {
+      std::lock_guard refused_lock(self->mutex_);
+      self->refused_.push_back(index);
+    }
+    self->AnswerOne();
+  };
+}
+
+void DurableTouch::End(TouchResult result) {
+  {
+    std::lock_guard lock(mutex_);
+    result_ = std::move(result);
+  }
+  AnswerOne();
+}
+
+void DurableTouch::AnswerOne() {
+  TouchResult result;
+  {
+    std::lock_guard lock(mutex_);
+    if (--n_awaited_ > 0) return;
+    result = std::move(result_);
+    for (const size_t index : refused_) {
+      if (!result.retained[index]) continue;
+      result.retained[index] = false;
+      ++result.n_refused;
+    }
+  }
+  done_(std::move(result));
+}
+
+absl::StatusOr<ListResult> Store::List(const ListQuery& query) {
+  if (query.limit == 0 || query.limit > kMaxListed) {
+    return absl::InvalidArgumentError(absl::StrCat("limit: ", query.limit, " is not in 1 .. ", kMaxListed));
+  }
+  if (query.hash_prefix.size() > query.after.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hash_prefix: ", query.hash_prefix.size(), " bytes, at most ", query.after.size()));
+  }
+  // One more than is wanted tells whether there are more. What has just moved to the disk is in one of the two.
+  ListQuery asked = query;
+  ++asked.limit;
+  std::vector<ObjectHead> heads;
+  {
+    std::lock_guard lock(impl_->mutex);
+    heads = impl_->index.Manifests(asked);
+  }
+  if (impl_->disk != nullptr) {
+    const std::vector<ObjectHead> on_disk = impl_->disk->index().Manifests(asked);
+    heads.insert(heads.end(), on_disk.begin(), on_disk.end());
+    const auto by_hash = [](const ObjectHead& a, const ObjectHead& b) { return a.key.hash < b.key.hash; };
+    const auto same = [](const ObjectHead& a, const ObjectHead& b) { return a.key.hash == b.key.hash; };
+    std::stable_sort(heads.begin(), heads.end(), by_hash);
+    heads.erase(std::unique(heads.begin(), heads.end(), same), heads.end());
+  }
+  ListResult result;
+  result.more = heads.size() > query.limit;
+  if (result.more) heads.resize(query.limit);
+  result.heads = std::move(heads);
   return result;
 }
 

@@ -48,6 +48,11 @@ void Store::Impl::PutOnDisk(const Entry& entry, const ObjectHead& head, Durable 
   disk->Put(head, std::move(buffer), std::move(on_durable));
 }
 
+void Store::Impl::Retain(const ObjectKey& key, bool parked, absl::Time until, Durable on_durable) {
+  if (!parked) return Answer(on_durable, absl::OkStatus());
+  RetainOnDisk(key, until, std::move(on_durable));
+}
+
 void Store::Impl::RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
   if (disk == nullptr) return Answer(on_durable, absl::FailedPreconditionError("the store has no disk"));
   if (!disk->index().Find(key).has_value()) return CopyToDisk(key, until, std::move(on_durable));
@@ -62,12 +67,17 @@ absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Du
   });
 }
 
-void Store::Impl::TouchOnDisk(std::span<const ObjectKey> keys, absl::Time until, TouchResult& result) {
+void Store::Impl::TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk) {
   if (disk == nullptr) return;
-  for (const ObjectKey& key : keys) {
-    if (!disk->index().Find(key).has_value()) continue;
-    ++result.n_present;
-    if (!TouchOnDisk(key, until, nullptr).ok()) ++result.n_refused;
+  for (const size_t i : indices) {
+    if (!disk->index().Find(walk.keys[i]).has_value()) continue;
+    ++walk.result.n_present;
+    const Durable on_durable = walk.durable == nullptr ? nullptr : walk.durable->Await(i);
+    const absl::Status status = TouchOnDisk(walk.keys[i], until, on_durable);
+    walk.result.retained[i] = status.ok();
+    if (status.ok()) continue;
+    ++walk.result.n_refused;
+    Answer(on_durable, status);
   }
 }
 
@@ -114,7 +124,10 @@ std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const O
     return absl::AlreadyExistsError("key: held under another fingerprint");
   }
   disk->index().Touch(head.key);
-  if (head.object_class != ObjectClass::kParked || head.retain_until <= now) return Exists{entry->head.digest};
+  if (head.object_class != ObjectClass::kParked || head.retain_until <= now) {
+    Answer(on_durable, absl::OkStatus());
+    return Exists{entry->head.digest};
+  }
   RETURN_IF_ERROR(TouchOnDisk(head.key, head.retain_until, std::move(on_durable)));
   return Exists{entry->head.digest};
 }

@@ -43,6 +43,35 @@ void ForEachRun(const PageArena& arena, std::span<const uint32_t> pages, uint64_
   }
 }
 
+// Collects what the disk says of the keys of one Touch.
+class DurableTouch : public std::enable_shared_from_this<DurableTouch> {
+ public:
+  explicit DurableTouch(std::function<void(TouchResult)> done) : done_(std::move(done)) {}
+
+  // One more answer is to come.
+  Store::Durable Await(size_t index);
+  // All are asked for.
+  void End(TouchResult result);
+
+ private:
+  void AnswerOne();
+
+  const std::function<void(TouchResult)> done_;
+  std::mutex mutex_;      // guards what is below; the disk answers on a thread of its own
+  size_t n_awaited_ = 1;  // and the end
+  std::vector<size_t> refused_;
+  TouchResult result_;
+};
+
+// A Touch under way.
+struct TouchWalk {
+  explicit TouchWalk(std::span<const ObjectKey> touched) : keys(touched) { result.retained.resize(touched.size()); }
+
+  std::span<const ObjectKey> keys;  // of the caller, as long as his call runs
+  TouchResult result;
+  std::shared_ptr<DurableTouch> durable;  // null: nobody waits for the disk
+};
+
 struct Store::Impl {
   Impl(const StoreOptions& store_options, PageArena pages, std::unique_ptr<disk::DiskTier> disk_tier)
       : options(store_options),
@@ -57,6 +86,9 @@ struct Store::Impl {
 
   uint64_t InUse() const { return index.used_bytes() + detached_bytes + reserved_bytes; }
   uint64_t Parked() const { return index.held_bytes() + reserved_parked_bytes; }
+  // One turn of a Touch: a run of its keys, the last first.
+  void TouchTurn(size_t first, size_t end, absl::Time retain_until, absl::Time now, TouchWalk& walk);
+  void TouchAll(absl::Time retain_until, absl::Time now, TouchWalk& walk);
   bool ParkedFits(uint64_t charge) const { return Parked() + charge <= parked_limit; }
 
   // Waits for the long calls before this one, if this is one.
@@ -89,6 +121,8 @@ struct Store::Impl {
   bool DiskRetains(const ObjectKey& key, absl::Time until) const;
   // Copies to the disk what was evicted, and gives its memory back.
   void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
+  // What a put of a parked object promises; nothing when its time is over.
+  void Retain(const ObjectKey& key, bool parked, absl::Time until, Durable on_durable);
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
   void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
@@ -99,7 +133,7 @@ struct Store::Impl {
   // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   // Of objects that memory has not.
-  void TouchOnDisk(std::span<const ObjectKey> keys, absl::Time until, TouchResult& result);
+  void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
   void PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable);
   // REQUIRES: n_bytes were added to disk_read_bytes; the reader, or nobody, has them afterwards.
   absl::StatusOr<Reader> ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint, uint64_t n_bytes);

@@ -34,18 +34,36 @@ std::string KeyToWire(const ObjectKey& key) {
   return bytes;
 }
 
-absl::StatusOr<ObjectKey> KeyFromWire(const std::string& bytes) {
+absl::StatusOr<ObjectKey> KeyFromWire(std::string_view bytes) {
   ObjectKey key;
   if (bytes.size() != key.hash.size() + 1) {
     return absl::InvalidArgumentError(absl::StrCat("key: ", bytes.size(), " bytes, must be ", key.hash.size() + 1));
   }
   std::memcpy(key.hash.data(), bytes.data(), key.hash.size());
   const auto kind = static_cast<uint8_t>(bytes.back());
-  if (kind < static_cast<uint8_t>(ObjectKind::kBlock) || kind > static_cast<uint8_t>(ObjectKind::kTail)) {
+  if (!IsObjectKind(kind)) {
     return absl::InvalidArgumentError(absl::StrCat("key: object kind ", kind, " is unknown"));
   }
   key.kind = static_cast<ObjectKind>(kind);
   return key;
+}
+
+std::string PlacedKeyToWire(const ObjectKey& key, const BlockKey& extent) {
+  std::string bytes = KeyToWire(key);
+  bytes.append(reinterpret_cast<const char*>(extent.data()), extent.size());
+  return bytes;
+}
+
+absl::StatusOr<PlacedKey> PlacedKeyFromWire(std::string_view bytes) {
+  PlacedKey placed;
+  const size_t n_key = placed.key.hash.size() + 1;
+  if (bytes.size() != n_key + placed.extent.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("keys: ", bytes.size(), " bytes, must be ", n_key + placed.extent.size()));
+  }
+  ASSIGN_OR_RETURN(placed.key, KeyFromWire(bytes.substr(0, n_key)));
+  std::memcpy(placed.extent.data(), bytes.data() + n_key, placed.extent.size());
+  return placed;
 }
 
 std::string HashToWire(const BlockKey& hash) { return ToWire(hash); }
@@ -75,12 +93,14 @@ void HeadToWire(const ObjectHead& head, v1::ObjectHead* wire) {
   wire->set_object_class(head.object_class == ObjectClass::kParked ? v1::OBJECT_CLASS_PARKED : v1::OBJECT_CLASS_CACHE);
   wire->set_retain_until_unix_ms(RetentionToWire(head.retain_until));
   wire->set_namespace_id(head.namespace_id);
+  wire->set_extent(HashToWire(head.extent));
 }
 
 absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire) {
   ObjectHead head;
   ASSIGN_OR_RETURN(head.key, KeyFromWire(wire.key()));
   ASSIGN_OR_RETURN(head.parent, HashFromWire(wire.parent(), "parent"));
+  ASSIGN_OR_RETURN(head.extent, HashFromWire(wire.extent(), "extent"));
   ASSIGN_OR_RETURN(head.fingerprint, FromWire<Fingerprint>(wire.fingerprint(), "fingerprint"));
   ASSIGN_OR_RETURN(head.digest, FromWire<Digest>(wire.xxh3_128(), "xxh3_128"));
   ASSIGN_OR_RETURN(head.retain_until, RetentionFromWire(wire.retain_until_unix_ms()));
@@ -162,6 +182,57 @@ absl::StatusOr<LookupResult> ResultFromWire(const v1::LookupReply& wire) {
     info.has_tail = in.has_tail();
     info.tail_bytes = in.tail_bytes();
   }
+  return result;
+}
+
+void ListQueryToWire(const ListQuery& query, v1::ListRequest* wire) {
+  wire->set_parent(HashToWire(query.parent));
+  wire->set_hash_prefix(query.hash_prefix);
+  wire->set_after(HashToWire(query.after));
+  wire->set_limit(query.limit);
+}
+
+absl::StatusOr<ListQuery> ListQueryFromWire(const v1::ListRequest& wire) {
+  ListQuery query;
+  ASSIGN_OR_RETURN(query.parent, HashFromWire(wire.parent(), "parent"));
+  query.hash_prefix = wire.hash_prefix();
+  if (!wire.after().empty()) {
+    ASSIGN_OR_RETURN(query.after, HashFromWire(wire.after(), "after"));
+  }
+  query.limit = wire.limit();
+  return query;
+}
+
+void ListToWire(const ListResult& result, v1::ListReply* wire) {
+  for (const ObjectHead& head : result.heads) HeadToWire(head, wire->add_heads());
+  wire->set_more(result.more);
+}
+
+absl::StatusOr<ListResult> ListFromWire(const v1::ListReply& wire) {
+  ListResult result;
+  if (static_cast<size_t>(wire.heads_size()) > kMaxListed) {
+    return absl::InternalError(absl::StrCat("the store listed ", wire.heads_size(), " objects"));
+  }
+  for (const v1::ObjectHead& head : wire.heads()) {
+    ASSIGN_OR_RETURN(result.heads.emplace_back(), HeadFromWire(head));
+  }
+  result.more = wire.more();
+  return result;
+}
+
+void TouchToWire(const TouchResult& result, v1::TouchReply* wire) {
+  wire->set_n_present(result.n_present);
+  wire->set_n_refused(result.n_refused);
+  std::string& bytes = *wire->mutable_retained();
+  for (const bool retained : result.retained) bytes.push_back(retained ? '\1' : '\0');
+}
+
+absl::StatusOr<TouchResult> TouchFromWire(const v1::TouchReply& wire, size_t n_keys) {
+  if (wire.retained().size() != n_keys || wire.n_present() > n_keys || wire.n_refused() > n_keys) {
+    return absl::InternalError("the store answered for other keys than were touched");
+  }
+  TouchResult result{.n_present = wire.n_present(), .n_refused = wire.n_refused()};
+  for (const char retained : wire.retained()) result.retained.push_back(retained != '\0');
   return result;
 }
 

@@ -5,6 +5,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "kvstore/object.h"
@@ -15,7 +16,10 @@ namespace longshelf::kvstore {
 
 // The 33 bytes of a key: hash and kind.
 std::string KeyToWire(const ObjectKey& key);
-absl::StatusOr<ObjectKey> KeyFromWire(const std::string& bytes);
+absl::StatusOr<ObjectKey> KeyFromWire(std::string_view bytes);
+// The same and the 32 bytes of its extent.
+std::string PlacedKeyToWire(const ObjectKey& key, const BlockKey& extent);
+absl::StatusOr<PlacedKey> PlacedKeyFromWire(std::string_view bytes);
 
 std::string HashToWire(const BlockKey& hash);
 // `field` names the field in the error.
@@ -33,6 +37,15 @@ absl::StatusOr<LookupQuery> QueryFromWire(const v1::LookupRequest& wire);
 
 void ResultToWire(const LookupResult& result, v1::LookupReply* wire);
 absl::StatusOr<LookupResult> ResultFromWire(const v1::LookupReply& wire);
+
+void ListQueryToWire(const ListQuery& query, v1::ListRequest* wire);
+absl::StatusOr<ListQuery> ListQueryFromWire(const v1::ListRequest& wire);
+void ListToWire(const ListResult& result, v1::ListReply* wire);
+absl::StatusOr<ListResult> ListFromWire(const v1::ListReply& wire);
+
+void TouchToWire(const TouchResult& result, v1::TouchReply* wire);
+// INTERNAL: it is not an answer to n_keys keys.
+absl::StatusOr<TouchResult> TouchFromWire(const v1::TouchReply& wire, size_t n_keys);
 
 // Of one object, beside the status of the call.
 void ErrorToWire(const absl::Status& status, v1::ObjectError* wire);

@@ -129,8 +129,8 @@ void WorkerNode::Observer::OnCacheObjects(const engine::CacheChain& chain, std::
   if (node_.bridge_ != nullptr) node_.bridge_->Offload(chain, std::move(objects));
 }
 
-void WorkerNode::Observer::OnCheckpointsDropped(const engine::CacheChain&, std::vector<engine::PrefixKey> keys) {
-  if (node_.bridge_ != nullptr) node_.bridge_->DropCheckpoints(std::move(keys));
+void WorkerNode::Observer::OnCheckpointsDropped(const engine::CacheChain& chain, std::vector<engine::PrefixKey> keys) {
+  if (node_.bridge_ != nullptr) node_.bridge_->DropCheckpoints(chain, keys);
 }
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,

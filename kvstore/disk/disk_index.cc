@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "listing.h"
 #include "record_format.h"
 
 namespace longshelf::kvstore::disk {
@@ -19,6 +20,7 @@ void DiskIndex::Erase(Entries::iterator it) {
     const auto [begin, end] = checkpoints_.equal_range(entry.head.parent);
     checkpoints_.erase(std::find_if(begin, end, [&](const auto& child) { return child.second == it->first; }));
   }
+  if (it->first.kind == ObjectKind::kManifest) manifests_.erase({entry.head.parent, it->first.hash});
   entries_.erase(it);
 }
 
@@ -38,6 +40,7 @@ void DiskIndex::Insert(const ObjectHead& head, const Place& place) {
   live_bytes_ += BytesOf(head);
   segments_[place.sequence].push_back(head.key);
   if (head.key.kind == ObjectKind::kCheckpoint) checkpoints_.emplace(head.parent, head.key);
+  if (head.key.kind == ObjectKind::kManifest) manifests_.emplace(head.parent, head.key.hash);
   if (head.object_class == ObjectClass::kParked) Retain(entry, head.retain_until);
 }
 
@@ -111,6 +114,20 @@ std::vector<ObjectHead> DiskIndex::CheckpointsUnder(const BlockKey& parent, size
   std::vector<ObjectHead> heads;
   const auto [begin, end] = checkpoints_.equal_range(parent);
   for (auto it = begin; it != end && heads.size() < n_max; ++it) heads.push_back(entries_.at(it->second).head);
+  return heads;
+}
+
+std::vector<ObjectHead> DiskIndex::Manifests(const ListQuery& query) const {
+  std::lock_guard lock(mutex_);
+  std::vector<ObjectHead> heads;
+  for (auto it = manifests_.lower_bound({query.parent, FirstListed(query)});
+       it != manifests_.end() && it->first == query.parent && heads.size() < query.limit; ++it) {
+    if (!IsListed(query, it->second)) {
+      if (it->second == query.after) continue;
+      break;
+    }
+    heads.push_back(entries_.at({it->second, ObjectKind::kManifest}).head);
+  }
   return heads;
 }
 

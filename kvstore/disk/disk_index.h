@@ -15,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "kvstore/object.h"
+#include "kvstore/queries.h"
 
 namespace longshelf::kvstore::disk {
 
@@ -55,6 +56,8 @@ class DiskIndex {
 
   // The checkpoints whose parent this is, in no particular order, at most n_max.
   std::vector<ObjectHead> CheckpointsUnder(const BlockKey& parent, size_t n_max) const;
+  // What a List finds, at most its limit.
+  std::vector<ObjectHead> Manifests(const ListQuery& query) const;
   // What is live in a segment, in the order of the file.
   std::vector<DiskEntry> LiveIn(uint64_t sequence) const;
   // Of the segments that objects were written to.
@@ -83,6 +86,7 @@ class DiskIndex {
   mutable std::mutex mutex_;
   Entries entries_;
   std::unordered_multimap<BlockKey, ObjectKey, KeyHash> checkpoints_;  // by parent
+  std::set<std::pair<BlockKey, BlockKey>> manifests_;                  // parent and hash
   std::map<uint64_t, std::vector<ObjectKey>> segments_;                // what was ever written there
   std::set<std::pair<absl::Time, ObjectKey>> retained_;
   uint64_t retained_bytes_ = 0;

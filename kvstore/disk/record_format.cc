@@ -56,7 +56,7 @@ ObjectKey ReadKey(ByteReader& reader) {
   ObjectKey key;
   reader.Bytes(key.hash);
   const auto kind = reader.Number<uint8_t>();
-  if (kind < static_cast<uint8_t>(ObjectKind::kBlock) || kind > static_cast<uint8_t>(ObjectKind::kTail)) reader.Fail();
+  if (!IsObjectKind(kind)) reader.Fail();
   key.kind = static_cast<ObjectKind>(kind);
   return key;
 }
@@ -75,6 +75,7 @@ std::string ReadNamespace(ByteReader& reader) {
 void WriteHead(const ObjectHead& head, ByteWriter& writer) {
   WriteKey(head.key, writer);
   writer.Bytes(head.parent);
+  writer.Bytes(head.extent);
   writer.Number(head.depth_tokens);
   writer.Bytes(head.fingerprint);
   writer.Number(head.payload_bytes);
@@ -88,6 +89,7 @@ ObjectHead ReadHead(ByteReader& reader) {
   ObjectHead head;
   head.key = ReadKey(reader);
   reader.Bytes(head.parent);
+  reader.Bytes(head.extent);
   head.depth_tokens = reader.Number<uint32_t>();
   reader.Bytes(head.fingerprint);
   head.payload_bytes = reader.Number<uint64_t>();

@@ -24,7 +24,7 @@
 // holds.
 namespace longshelf::kvstore::disk {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 
 using NodeId = std::array<uint8_t, 16>;
 

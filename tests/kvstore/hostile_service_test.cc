@@ -134,9 +134,11 @@ TEST_F(HostileTest, MalformedHeadsAreRefusedOneByOne) {
       {"short key", [](auto& h) { h.set_key("abc"); }},
       {"long key", [](auto& h) { h.set_key(std::string(34, 'k')); }},
       {"kind 0", [](auto& h) { h.mutable_key()->back() = 0; }},
-      {"kind 4", [](auto& h) { h.mutable_key()->back() = 4; }},
+      {"kind 5", [](auto& h) { h.mutable_key()->back() = 5; }},
       {"kind 255", [](auto& h) { h.mutable_key()->back() = static_cast<char>(255); }},
       {"no parent", [](auto& h) { h.clear_parent(); }},
+      {"no extent", [](auto& h) { h.clear_extent(); }},
+      {"long extent", [](auto& h) { h.set_extent(std::string(33, 'e')); }},
       {"own parent", [](auto& h) { h.set_parent(h.key().substr(0, 32)); }},
       {"short fingerprint", [](auto& h) { h.set_fingerprint(std::string(31, 'f')); }},
       {"short digest", [](auto& h) { h.set_xxh3_128(std::string(15, 'd')); }},
@@ -185,7 +187,7 @@ TEST_F(HostileTest, MalformedQueriesAreRefused) {
   request.add_keys("short");
   EXPECT_EQ(get(request), grpc::StatusCode::INVALID_ARGUMENT);
   request.clear_keys();
-  for (size_t i = 0; i <= kMaxKeysPerCall; ++i) request.add_keys(hash + '\1');
+  for (size_t i = 0; i <= kMaxKeysPerCall; ++i) request.add_keys(hash + '\1' + hash);
   EXPECT_EQ(get(request), grpc::StatusCode::INVALID_ARGUMENT);
   request.clear_keys();
   request.set_fingerprint("f");
@@ -337,7 +339,7 @@ TEST_F(HostileTest, ReadersThatStopReadingCostBoundedMemoryAndDoNotStopOthers) {
   std::vector<std::unique_ptr<grpc::ClientReader<v1::GetFrame>>> calls;
   v1::GetRequest request;
   request.set_fingerprint(Bytes(FingerprintOf(1)));
-  request.add_keys(KeyBytes(object.head.key));
+  request.add_keys(PlacedKeyBytes(object.head.key));
   v1::GetFrame frame;
   for (int i = 0; i < kSlow; ++i) {
     stubs.push_back(NewStub());

@@ -60,6 +60,19 @@ TEST(Keys, DifferForEveryPrefixSaltAndFingerprint) {
   }
 }
 
+TEST(Keys, NameTheExtentThatATokenLiesIn) {
+  const BlockKey root = ChainRoot(Ascending(), "");
+  std::vector<BlockKey> blocks(3 * kExtentBlocks);
+  for (size_t i = 0; i < blocks.size(); ++i) blocks[i][0] = static_cast<uint8_t>(i), blocks[i][1] = i / 256 + 1;
+  EXPECT_EQ(ExtentOf(root, {}, 1), root);
+  EXPECT_EQ(ExtentOf(root, blocks, kExtentTokens), root)
+      << "the last block of an extent, and the checkpoint at its end";
+  EXPECT_EQ(ExtentOf(root, blocks, kExtentTokens + 1), blocks[kExtentBlocks - 1]);
+  EXPECT_EQ(ExtentOf(root, blocks, 2 * kExtentTokens), blocks[kExtentBlocks - 1]);
+  EXPECT_EQ(ExtentOf(root, std::span(blocks).first(2 * kExtentBlocks), 2 * kExtentTokens + 255),
+            blocks[2 * kExtentBlocks - 1]);
+}
+
 TEST(Digest, EqualsThePublishedValueOfTheEmptyInputAndSeesEveryBit) {
   EXPECT_EQ(Hex(DigestOf({})), "99aa06d3014798d86001c324468d497f");
   std::vector<std::byte> bytes(333);

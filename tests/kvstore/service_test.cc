@@ -103,9 +103,13 @@ TEST_F(ServiceTest, LookupTouchDropAndStatsReachTheStore) {
     EXPECT_TRUE(info.has_tail);
     EXPECT_EQ(info.tail_bytes, 500u);
   }
-  const ObjectKey keys[] = {block.head.key, tail.head.key, BlockKeyOf(99)};
-  const auto touched = client_->Touch(keys, absl::Now() + absl::Hours(1), kTimeout);
+  const PlacedKey keys[] = {{block.head.key}, {tail.head.key}, {BlockKeyOf(99)}};
+  TouchQuery touch{.keys = {std::begin(keys), std::end(keys)}, .retain_until = absl::Now() + absl::Hours(1)};
+  const auto touched = client_->Touch(touch, kTimeout);
   EXPECT_EQ(touched->n_present, 2u);
+  EXPECT_EQ(touched->retained, (std::vector<bool>{true, true, false}));
+  touch.ack = Ack::kDurableOne;
+  EXPECT_EQ(client_->Touch(touch, kTimeout)->retained, std::vector<bool>(3)) << "there is no disk";
   const auto stats = client_->Stats(kTimeout);
   EXPECT_EQ(stats->n_objects, 3u);
   EXPECT_EQ(stats->parked_bytes, Store::ChargeOf(1000) + Store::ChargeOf(500));
@@ -148,6 +152,54 @@ TEST_F(ServiceTest, CallsBeyondTheLimitsAreRefusedBeforeTheyLeave) {
   EXPECT_EQ(client_->Lookup(query, kTimeout).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(ServiceTest, ManifestsAreListedByHashInPages) {
+  Start(16 << 20);
+  std::vector<Object> manifests;
+  for (uint64_t id = 1; id <= 40; ++id) {
+    manifests.push_back(MakeObject(id, kRoot, 300, 100, ObjectKind::kManifest));
+    manifests.back().head.extent = Hash(id % 3);
+    ASSERT_TRUE(Put(manifests.back()).ok());
+  }
+  ASSERT_TRUE(Put(MakeObject(50, kRoot, 300, 100, ObjectKind::kCheckpoint)).ok());
+  ASSERT_TRUE(Put(MakeObject(51, kRoot + 1, 300, 100, ObjectKind::kManifest)).ok());
+  ListQuery query{.parent = Hash(kRoot), .limit = 15};
+  std::vector<ObjectHead> heads;
+  absl::StatusOr<ListResult> page;
+  do {
+    page = client_->List(query, kTimeout);
+    ASSERT_TRUE(page.ok()) << page.status();
+    EXPECT_EQ(page->heads.size(), heads.size() < 30 ? 15u : 10u);
+    heads.insert(heads.end(), page->heads.begin(), page->heads.end());
+    query.after = heads.back().key.hash;
+  } while (page->more);
+  ASSERT_EQ(heads.size(), 40u);
+  for (uint64_t id = 1; id <= 40; ++id) {
+    EXPECT_EQ(heads[id - 1].key, manifests[id - 1].head.key);
+    EXPECT_EQ(heads[id - 1].extent, Hash(id % 3));
+    EXPECT_EQ(heads[id - 1].digest, manifests[id - 1].head.digest);
+  }
+  EXPECT_EQ(client_->List({.parent = Hash(kRoot), .hash_prefix = std::string(1, 7)}, kTimeout)->heads.size(), 1u);
+  EXPECT_EQ(client_->List({.parent = Hash(kRoot + 2)}, kTimeout)->heads.size(), 0u);
+  for (const ListQuery& bad :
+       {ListQuery{.limit = 0}, ListQuery{.limit = kMaxListed + 1}, ListQuery{.hash_prefix = std::string(33, 'x')}}) {
+    EXPECT_EQ(client_->List(bad, kTimeout).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(ServiceTest, ADurablePutIsRefusedWithoutADiskAndKeptInMemory) {
+  Start(16 << 20);
+  const Object object = Parked(MakeObject(1, kRoot, 256, 100000), absl::Now() + absl::Hours(1));
+  PutItem item = ItemOf(object);
+  item.ack = Ack::kDurableOne;
+  for (int i = 0; i < 2; ++i) {
+    const auto outcome = client_->PutMany(std::span(&item, 1), kTimeout)[0];
+    EXPECT_EQ(outcome.status().code(), absl::StatusCode::kFailedPrecondition) << outcome.status();
+  }
+  EXPECT_EQ(*Get(object), object.payload);
+  item.head.object_class = ObjectClass::kCache;
+  EXPECT_EQ(client_->PutMany(std::span(&item, 1), kTimeout)[0].status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(ServiceTest, OnlyCallersWithTheTokenGetIn) {
   Start(16 << 20, {.token = "0123456789abcdef"});
   const Object object = MakeObject(1, kRoot, 256, 1000);
@@ -156,14 +208,15 @@ TEST_F(ServiceTest, OnlyCallersWithTheTokenGetIn) {
     const auto stranger = Connect(token);
     const GetItem gets[] = {WantOf(object)};
     const PutItem puts[] = {ItemOf(object)};
-    const ObjectKey keys[] = {object.head.key};
+    const PlacedKey keys[] = {{object.head.key}};
     constexpr auto kDenied = absl::StatusCode::kUnauthenticated;
     EXPECT_EQ(stranger->GetMany(FingerprintOf(1), gets, kTimeout)[0].status().code(), kDenied);
     EXPECT_EQ(stranger->PutMany(puts, kTimeout)[0].status().code(), kDenied);
     EXPECT_EQ(stranger->Lookup({}, kTimeout).status().code(), kDenied);
-    EXPECT_EQ(stranger->Touch(keys, absl::UnixEpoch(), kTimeout).status().code(), kDenied);
+    EXPECT_EQ(stranger->Touch({.keys = {keys[0]}}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->Drop(keys, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->DropNamespace("ns", kTimeout).status().code(), kDenied);
+    EXPECT_EQ(stranger->List({}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->Stats(kTimeout).status().code(), kDenied);
   }
   EXPECT_EQ(*Get(object), object.payload);

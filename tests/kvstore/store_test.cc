@@ -151,7 +151,7 @@ TEST_F(StoreTest, RefusesHeadsOutsideTheLimits) {
   const Object good = MakeObject(1, kRoot, 256, 100);
   const std::vector<std::pair<const char*, std::function<void(ObjectHead&)>>> cases = {
       {"kind 0", [](ObjectHead& h) { h.key.kind = static_cast<ObjectKind>(0); }},
-      {"kind 4", [](ObjectHead& h) { h.key.kind = static_cast<ObjectKind>(4); }},
+      {"kind 5", [](ObjectHead& h) { h.key.kind = static_cast<ObjectKind>(5); }},
       {"no payload", [](ObjectHead& h) { h.payload_bytes = 0; }},
       {"payload too large", [](ObjectHead& h) { h.payload_bytes = kMaxPayloadBytes + 1; }},
       {"payload 2^64-1", [](ObjectHead& h) { h.payload_bytes = std::numeric_limits<uint64_t>::max(); }},

@@ -14,6 +14,10 @@ std::string Bytes(const Array& array) {
 
 inline std::string KeyBytes(const ObjectKey& key) { return Bytes(key.hash) + static_cast<char>(key.kind); }
 
+inline std::string PlacedKeyBytes(const ObjectKey& key, const BlockKey& extent = {}) {
+  return KeyBytes(key) + Bytes(extent);
+}
+
 // Of a cached object. Written down once more for the tests: what the product sends must be this.
 inline void FillHead(const ObjectHead& head, v1::ObjectHead* wire) {
   wire->set_key(KeyBytes(head.key));
@@ -23,6 +27,7 @@ inline void FillHead(const ObjectHead& head, v1::ObjectHead* wire) {
   wire->set_payload_bytes(head.payload_bytes);
   wire->set_xxh3_128(Bytes(head.digest));
   wire->set_namespace_id(head.namespace_id);
+  wire->set_extent(Bytes(head.extent));
 }
 
 }  // namespace longshelf::kvstore

@@ -10,6 +10,8 @@ namespace longshelf::worker {
 using engine::kBlockTokens;
 using kvstore::BlockKey;
 
+static_assert(kBlockTokens == kvstore::kChainBlockTokens);
+
 Chain::Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace_salt, std::span<const uint32_t> tokens,
              std::vector<BlockKey> known)
     : n_usable_(std::min<int64_t>(std::ssize(tokens), kvstore::kMaxDepthTokens) - 1),
@@ -25,6 +27,10 @@ Chain::Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace
 const BlockKey& Chain::ParentAt(int64_t n_tokens) const {
   const int64_t n_blocks = n_tokens / kBlockTokens;
   return n_blocks == 0 ? root_ : blocks_[static_cast<size_t>(n_blocks) - 1];
+}
+
+const BlockKey& Chain::ExtentAt(int64_t n_tokens) const {
+  return kvstore::ExtentOf(root_, blocks_, static_cast<uint64_t>(n_tokens));
 }
 
 BlockKey Chain::CheckpointAt(std::span<const uint32_t> tokens, int64_t n_tokens) const {

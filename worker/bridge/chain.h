@@ -23,6 +23,8 @@ class Chain {
   const std::vector<kvstore::BlockKey>& blocks() const { return blocks_; }
   // Of the last full block at or before n_tokens, or the root.
   const kvstore::BlockKey& ParentAt(int64_t n_tokens) const;
+  // Where an object of the first n_tokens, 1 or more, is placed.
+  const kvstore::BlockKey& ExtentAt(int64_t n_tokens) const;
   // The name of the checkpoint at n_tokens of these tokens.
   kvstore::BlockKey CheckpointAt(std::span<const uint32_t> tokens, int64_t n_tokens) const;
 

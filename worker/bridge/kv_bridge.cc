@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "engine/model/kv_layout.h"
 #include "offload_queue.h"
+#include "put_item.h"
 #include "restore.h"
 #include "session_keeper.h"
 #include "upload.h"
@@ -89,6 +90,8 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
   order.at = found.at;
   order.object_class = kvstore::ObjectClass::kParked;
   order.retain_until = command.retain_until;
+  order.ack = command.ack;
+  order.n_replicas = command.n_replicas;
   order.timeout = command.timeout;
   auto upload = std::make_shared<Upload>(core, std::move(order),
                                          [done, at = found.at](const absl::StatusOr<UploadResult>& result) {
@@ -184,10 +187,23 @@ void KvBridge::Offload(const engine::CacheChain& chain, std::vector<engine::Park
     order->at = {checkpoint->key, checkpoint->parent, checkpoint->n_tokens};
     settled = [sessions = impl_->sessions, order] { sessions->Note(std::move(*order)); };
   }
-  impl_->offloads->Offer(std::string(chain.namespace_id), std::move(objects), std::move(settled));
+  std::vector<kvstore::PutItem> items;
+  for (const engine::ParkedObject& object : objects) {
+    items.push_back(MakePutItem(impl_->core.options.fingerprint, object, chain.namespace_id,
+                                kvstore::ExtentOf(chain.root, chain.blocks, static_cast<uint64_t>(object.n_tokens))));
+  }
+  impl_->offloads->Offer(std::move(items), std::move(settled));
 }
 
-void KvBridge::DropCheckpoints(std::vector<engine::PrefixKey> keys) { impl_->offloads->Drop(std::move(keys)); }
+void KvBridge::DropCheckpoints(const engine::CacheChain& chain, const std::vector<engine::PrefixKey>& keys) {
+  std::vector<kvstore::PlacedKey> placed;
+  for (size_t i = 0; i < chain.blocks.size() && placed.size() < keys.size(); ++i) {
+    if (chain.blocks[i] != keys[placed.size()]) continue;
+    placed.push_back({.key = {chain.blocks[i], kvstore::ObjectKind::kCheckpoint},
+                      .extent = kvstore::ExtentOf(chain.root, chain.blocks, (i + 1) * engine::kBlockTokens)});
+  }
+  impl_->offloads->Drop(std::move(placed));
+}
 
 void KvBridge::SetPrefillSpeed(const engine::PrefillSpeed& speed) {
   impl_->core.prefill_seconds_per_token.store(speed.seconds_per_token);

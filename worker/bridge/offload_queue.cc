@@ -2,16 +2,14 @@
 
 #include <algorithm>
 
-#include "put_item.h"
-
 namespace longshelf::worker {
 namespace {
 
 constexpr size_t kObjectsPerPut = 256;
 
-uint64_t BytesOf(const std::vector<engine::ParkedObject>& objects) {
+uint64_t BytesOf(const std::vector<kvstore::PutItem>& items) {
   uint64_t n_bytes = 0;
-  for (const engine::ParkedObject& object : objects) n_bytes += object.bytes->size();
+  for (const kvstore::PutItem& item : items) n_bytes += item.payload->size();
   return n_bytes;
 }
 
@@ -23,28 +21,24 @@ void OffloadQueue::Count(int64_t n_objects, int64_t n_bytes) {
   core_.metrics.SetOffloadQueue(static_cast<size_t>(objects), static_cast<uint64_t>(bytes));
 }
 
-void OffloadQueue::Offer(std::string namespace_id, std::vector<engine::ParkedObject> objects, OnSettled settled) {
-  Batch batch{.namespace_id = std::move(namespace_id),
-              .objects = std::move(objects),
-              .drops = {},
-              .settled = std::move(settled),
-              .lease = nullptr};
-  const uint64_t n_bytes = BytesOf(batch.objects);
+void OffloadQueue::Offer(std::vector<kvstore::PutItem> items, OnSettled settled) {
+  Batch batch{.items = std::move(items), .drops = {}, .settled = std::move(settled), .lease = nullptr};
+  const uint64_t n_bytes = BytesOf(batch.items);
   if (auto lease = core_.budget.TryTake(ByteBudget::Way::kOut, n_bytes); lease.has_value()) {
     batch.lease = std::make_shared<ByteBudget::Lease>(*std::move(lease));
-    Count(std::ssize(batch.objects), static_cast<int64_t>(n_bytes));
+    Count(std::ssize(batch.items), static_cast<int64_t>(n_bytes));
   } else {
-    core_.metrics.OffloadDropped(batch.objects.size());
-    batch.objects.clear();
+    core_.metrics.OffloadDropped(batch.items.size());
+    batch.items.clear();
     if (batch.settled == nullptr) return;  // whoever looks after the session will find the gap
   }
   auto shared = std::make_shared<Batch>(std::move(batch));
   core_.loop->Post([self = shared_from_this(), shared] { self->Push(std::move(*shared)); });
 }
 
-void OffloadQueue::Drop(std::vector<engine::PrefixKey> keys) {
+void OffloadQueue::Drop(std::vector<kvstore::PlacedKey> keys) {
   core_.loop->Post([self = shared_from_this(), keys = std::move(keys)] {
-    self->Push({.namespace_id = {}, .objects = {}, .drops = keys, .settled = nullptr, .lease = nullptr});
+    self->Push({.items = {}, .drops = keys, .settled = nullptr, .lease = nullptr});
   });
 }
 
@@ -56,15 +50,15 @@ void OffloadQueue::Push(Batch batch) {
 void OffloadQueue::SendNext() {
   while (!queue_.empty()) {
     if (!queue_.front().drops.empty()) {
-      const std::vector<engine::PrefixKey> keys = std::move(queue_.front().drops);
+      std::vector<kvstore::PlacedKey> keys = std::move(queue_.front().drops);
       queue_.pop_front();
-      SendDrop(keys);
+      SendDrop(std::move(keys));
       continue;
     }
     std::vector<Batch> batches;
     size_t n_objects = 0;
     while (!queue_.empty() && queue_.front().drops.empty() && n_objects < kObjectsPerPut) {
-      n_objects += queue_.front().objects.size();
+      n_objects += queue_.front().items.size();
       batches.push_back(std::move(queue_.front()));
       queue_.pop_front();
     }
@@ -94,13 +88,11 @@ void OffloadQueue::SendPut(std::vector<Batch> batches) {
     loop->Post([self, status] { self->OnDone(status); });
   };
   for (const Batch& batch : in_flight_) {
-    for (const engine::ParkedObject& object : batch.objects) sizes->push_back(object.bytes->size());
+    for (const kvstore::PutItem& item : batch.items) sizes->push_back(item.payload->size());
   }
   put_ = core_.store.Put(core_.options.put_timeout, std::move(events));
   for (const Batch& batch : in_flight_) {
-    for (const engine::ParkedObject& object : batch.objects) {
-      put_->Offer(MakePutItem(core_.options.fingerprint, object, batch.namespace_id));
-    }
+    for (const kvstore::PutItem& item : batch.items) put_->Offer(item);
   }
   put_->Finish();
 }
@@ -131,22 +123,20 @@ void OffloadQueue::OnDone(const absl::Status& status) {
 
 void OffloadQueue::Settle(std::vector<Batch> batches) {
   for (Batch& batch : batches) {
-    Count(-std::ssize(batch.objects), -static_cast<int64_t>(BytesOf(batch.objects)));
-    batch.objects.clear();
+    Count(-std::ssize(batch.items), -static_cast<int64_t>(BytesOf(batch.items)));
+    batch.items.clear();
     batch.lease.reset();
     if (batch.settled != nullptr) batch.settled();
   }
 }
 
-void OffloadQueue::SendDrop(std::vector<engine::PrefixKey> keys) {
+void OffloadQueue::SendDrop(std::vector<kvstore::PlacedKey> keys) {
   if (!core_.breaker_out.MayCall(core_.clock.Now())) return;  // they are evicted in their time
   for (size_t first = 0; first < keys.size(); first += kvstore::kMaxKeysPerCall) {
-    std::vector<kvstore::ObjectKey> names;
-    for (size_t i = first; i < std::min(keys.size(), first + kvstore::kMaxKeysPerCall); ++i) {
-      names.push_back({keys[i], kvstore::ObjectKind::kCheckpoint});
-    }
+    const size_t end = std::min(keys.size(), first + kvstore::kMaxKeysPerCall);
     core_.store.Drop(
-        std::move(names), core_.options.put_timeout,
+        {keys.begin() + static_cast<std::ptrdiff_t>(first), keys.begin() + static_cast<std::ptrdiff_t>(end)},
+        core_.options.put_timeout,
         [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::DropResult>& dropped) {
           loop->Post([self, status = dropped.status()] {
             if (IsStoreDown(status)) return self->core_.breaker_out.Failed(self->core_.clock.Now());

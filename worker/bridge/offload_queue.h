@@ -23,17 +23,16 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   explicit OffloadQueue(BridgeCore& core) : core_(core) {}
 
   // Any thread. Takes the objects, or drops and counts them, at once.
-  void Offer(std::string namespace_id, std::vector<engine::ParkedObject> objects, OnSettled settled);
+  void Offer(std::vector<kvstore::PutItem> items, OnSettled settled);
   // Any thread. Of checkpoints that were offered before.
-  void Drop(std::vector<engine::PrefixKey> keys);
+  void Drop(std::vector<kvstore::PlacedKey> keys);
   // Loop. Calls back when nothing is queued or under way, at once or later.
   void WhenIdle(std::function<void()> idle);
 
  private:
   struct Batch {
-    std::string namespace_id;
-    std::vector<engine::ParkedObject> objects;
-    std::vector<engine::PrefixKey> drops;
+    std::vector<kvstore::PutItem> items;
+    std::vector<kvstore::PlacedKey> drops;
     OnSettled settled;
     std::shared_ptr<ByteBudget::Lease> lease;
   };
@@ -41,7 +40,7 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   void Push(Batch batch);
   void SendNext();
   void SendPut(std::vector<Batch> batches);
-  void SendDrop(std::vector<engine::PrefixKey> keys);
+  void SendDrop(std::vector<kvstore::PlacedKey> keys);
   void OnOutcome(uint64_t n_bytes, const absl::StatusOr<kvstore::PutOutcome>& outcome);
   void OnDone(const absl::Status& status);
   void Settle(std::vector<Batch> batches);

@@ -251,12 +251,15 @@ void Restore::FetchNext() {
   std::vector<GetItem> items;
   if (!has_state_ && candidate.has_state()) {
     // First: without it the blocks are of no use.
-    items.push_back({{candidate.key, ObjectKind::kCheckpoint}, core_.options.state_bytes(candidate.n_tokens)});
-    if (candidate.has_tail()) items.push_back({{candidate.key, ObjectKind::kTail}, core_.options.block_bytes});
+    const kvstore::BlockKey& extent = chain_.ExtentAt(candidate.n_tokens);
+    items.push_back({{candidate.key, ObjectKind::kCheckpoint}, core_.options.state_bytes(candidate.n_tokens), extent});
+    if (candidate.has_tail()) items.push_back({{candidate.key, ObjectKind::kTail}, core_.options.block_bytes, extent});
   }
   const int64_t end = candidate.n_tokens / kBlockTokens;
   for (int64_t block = n_next(); block < end && items.size() < kvstore::kMaxKeysPerCall; ++block) {
-    items.push_back({{chain_.blocks()[static_cast<size_t>(block)], ObjectKind::kBlock}, core_.options.block_bytes});
+    items.push_back({{chain_.blocks()[static_cast<size_t>(block)], ObjectKind::kBlock},
+                     core_.options.block_bytes,
+                     chain_.ExtentAt((block + 1) * kBlockTokens)});
   }
   if (items.empty()) {
     CountDone(candidate);

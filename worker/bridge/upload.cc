@@ -19,6 +19,10 @@ constexpr absl::Duration kBusyPause = absl::Milliseconds(100);
 // A store that has had no memory for so long is full, not busy.
 constexpr absl::Duration kBusyMax = absl::Seconds(10);
 
+absl::Status NoRoomToPark() {
+  return absl::ResourceExhaustedError("the parked share is full: raise --parked-share or --memory");
+}
+
 }  // namespace
 
 // The engine's side: as much room as the lease has for blocks that are not acknowledged.
@@ -76,7 +80,7 @@ void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   if (done_ == nullptr) return;
   if (!found.ok()) return BreakOff(found.status());
   const size_t n_present = std::min<size_t>(found->n_present, order_.blocks.size());
-  if (is_parking()) return TouchPresent(0, n_present);
+  if (is_parking()) return RetainPresent(0, n_present);
   const bool has_state =
       std::any_of(found->checkpoints.begin(), found->checkpoints.end(), [this](const kvstore::CheckpointInfo& info) {
         return info.hash == order_.at.key && (info.has_tail || order_.at.n_tokens % engine::kBlockTokens == 0);
@@ -85,28 +89,60 @@ void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   TakeLease(n_present);
 }
 
+kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end) const {
+  kvstore::TouchQuery query;
+  query.retain_until = order_.retain_until;
+  query.n_replicas = order_.n_replicas;
+  for (size_t i = first; i < std::min(end, order_.blocks.size()); ++i) {
+    query.keys.push_back({.key = {order_.blocks[i], kvstore::ObjectKind::kBlock},
+                          .extent = kvstore::ExtentOf(order_.root, order_.blocks, (i + 1) * engine::kBlockTokens)});
+  }
+  return query;
+}
+
 // What is there already only has to be promised to stay.
-void Upload::TouchPresent(size_t first, size_t n_present) {
-  if (first == n_present) return TakeLease(n_present);
-  const size_t end = std::min(n_present, first + kvstore::kMaxKeysPerCall);
-  std::vector<kvstore::ObjectKey> keys;
-  for (size_t i = first; i < end; ++i) keys.push_back({order_.blocks[i], kvstore::ObjectKind::kBlock});
-  const size_t n_keys = keys.size();
-  core_.store.Touch(std::move(keys), order_.retain_until, std::min(core_.options.put_timeout, TimeLeft()),
-                    [self = shared_from_this(), loop = core_.loop, end, n_present,
+void Upload::RetainPresent(size_t first, size_t end) {
+  if (first == end) return TakeLease(end);
+  const size_t n_keys = std::min(end - first, kvstore::kMaxKeysPerCall);
+  core_.store.Touch(RetentionOf(first, first + n_keys), std::min(core_.options.put_timeout, TimeLeft()),
+                    [self = shared_from_this(), loop = core_.loop, first, end,
                      n_keys](const absl::StatusOr<kvstore::TouchResult>& touched) {
-                      loop->Post([self, touched, end, n_present, n_keys] {
+                      loop->Post([self, touched, first, end, n_keys] {
                         if (self->done_ == nullptr) return;
                         if (!touched.ok()) return self->BreakOff(touched.status());
-                        if (touched->n_refused > 0) {
-                          return self->End(absl::ResourceExhaustedError(
-                              "the parked share is full: raise --parked-share or --memory"));
-                        }
-                        // Some went meanwhile: then all are offered, and those that are there say so.
-                        if (touched->n_present < n_keys) return self->TakeLease(0);
-                        self->TouchPresent(end, n_present);
+                        if (touched->n_refused > 0) return self->End(NoRoomToPark());
+                        // Some went meanwhile, or are on too few nodes: from there on all are offered, and those that
+                        // are there say so.
+                        const auto gap = std::find(touched->retained.begin(), touched->retained.end(), false);
+                        const auto n_retained = static_cast<size_t>(gap - touched->retained.begin());
+                        if (n_retained < n_keys) return self->TakeLease(first + n_retained);
+                        self->RetainPresent(first + n_keys, end);
                       });
                     });
+}
+
+void Upload::Confirm(size_t first) {
+  if (!kvstore::IsDurable(order_.ack)) return End(absl::OkStatus());
+  kvstore::TouchQuery query = RetentionOf(first, first + kvstore::kMaxKeysPerCall - at_end_.size());
+  query.ack = order_.ack;
+  const size_t next = first + query.keys.size();
+  const bool is_last = next == order_.blocks.size();
+  if (is_last) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
+  core_.store.Touch(
+      std::move(query), std::min(core_.options.put_timeout, TimeLeft()),
+      [self = shared_from_this(), loop = core_.loop, next,
+       is_last](const absl::StatusOr<kvstore::TouchResult>& touched) {
+        loop->Post([self, touched, next, is_last] {
+          if (self->done_ == nullptr) return;
+          if (!touched.ok()) return self->BreakOff(touched.status());
+          if (std::find(touched->retained.begin(), touched->retained.end(), false) != touched->retained.end()) {
+            return self->End(
+                absl::ResourceExhaustedError("the KV store's disks did not take everything: no --disk, a full "
+                                             "--disk-parked-share, or a failed device"));
+          }
+          is_last ? self->End(absl::OkStatus()) : self->Confirm(next);
+        });
+      });
 }
 
 void Upload::TakeLease(size_t first) {
@@ -170,7 +206,12 @@ void Upload::SendState(const absl::StatusOr<engine::FoundPrefix>& found) {
 void Upload::Offer(engine::ParkedObject object) {
   ++result_.n_objects;
   result_.n_bytes += object.bytes->size();
-  kvstore::PutItem item = MakePutItem(core_.options.fingerprint, object, order_.namespace_id);
+  kvstore::PutItem item =
+      MakePutItem(core_.options.fingerprint, object, order_.namespace_id,
+                  kvstore::ExtentOf(order_.root, order_.blocks, static_cast<uint64_t>(object.n_tokens)));
+  if (object.kind != engine::ParkedObject::Kind::kBlock) at_end_.push_back({item.head.key, item.head.extent});
+  item.n_replicas = order_.n_replicas;
+  if (is_parking() && order_.ack != kvstore::Ack::kMemoryOne) item.ack = kvstore::Ack::kMemoryAll;
   item.head.object_class = order_.object_class;
   item.head.retain_until = order_.retain_until;
   OfferItem(std::move(item));
@@ -222,7 +263,7 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   last_progress_ = core_.clock.Now();
   if (outcome->conflicts) core_.metrics.DigestConflict();
   core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", item.payload->size());
-  if (!outcome->existed) created_.push_back(item.head.key);
+  if (!outcome->existed) created_.push_back({item.head.key, item.head.extent});
   if (item.head.key.kind == kvstore::ObjectKind::kBlock) {
     if (sink_->MakeRoom()) core_.WakeEngine();
   }
@@ -247,7 +288,7 @@ void Upload::MaybeEnd() {
   if (!all_offered_ || n_waiting_ > 0 || !refusal_.ok()) return;
   const bool is_open =
       std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
-  if (!is_open) End(absl::OkStatus());
+  if (!is_open) Confirm(0);
 }
 
 void Upload::BreakOff(const absl::Status& status) {

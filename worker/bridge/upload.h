@@ -20,6 +20,8 @@ struct UploadOrder {
   engine::CachedCheckpoint at;
   kvstore::ObjectClass object_class = kvstore::ObjectClass::kCache;
   absl::Time retain_until = absl::UnixEpoch();  // of parked ones
+  kvstore::Ack ack = kvstore::Ack::kMemoryOne;  // of parked ones: what the answer waits for
+  uint32_t n_replicas = 1;
   absl::Duration timeout;
 };
 
@@ -50,7 +52,11 @@ class Upload : public std::enable_shared_from_this<Upload> {
   class Sink;
 
   void OnLookup(const absl::StatusOr<kvstore::LookupResult>& found);
-  void TouchPresent(size_t first, size_t n_present);
+  // Retains blocks [first, end) that are there already; what is not is sent.
+  void RetainPresent(size_t first, size_t end);
+  // All was taken: asks for what the answer promises beyond memory.
+  void Confirm(size_t first);
+  kvstore::TouchQuery RetentionOf(size_t first, size_t end) const;
   void TakeLease(size_t first);
   void SendBlocks(size_t first);
   void OnBlock(engine::ParkedObject block);
@@ -78,7 +84,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   std::shared_ptr<ByteBudget::Lease> lease_;
   std::shared_ptr<Sink> sink_;
   UploadResult result_;
-  std::vector<kvstore::ObjectKey> created_;
+  std::vector<kvstore::PlacedKey> created_;
+  std::vector<kvstore::PlacedKey> at_end_;  // state and tail
 
   struct Call {
     std::shared_ptr<kvstore::Client::PutCall> put;

@@ -33,9 +33,10 @@ class BlockingClient {
   // result[i] is the outcome of items[i]. At most kMaxKeysPerCall.
   std::vector<absl::StatusOr<PutOutcome>> PutMany(std::span<const PutItem> items, absl::Duration timeout);
 
-  absl::StatusOr<TouchResult> Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Duration timeout);
-  absl::StatusOr<DropResult> Drop(std::span<const ObjectKey> keys, absl::Duration timeout);
+  absl::StatusOr<TouchResult> Touch(const TouchQuery& query, absl::Duration timeout);
+  absl::StatusOr<DropResult> Drop(std::span<const PlacedKey> keys, absl::Duration timeout);
   absl::StatusOr<DropResult> DropNamespace(std::string_view namespace_id, absl::Duration timeout);
+  absl::StatusOr<ListResult> List(const ListQuery& query, absl::Duration timeout);
   absl::StatusOr<StoreStats> Stats(absl::Duration timeout);
 
  private:

@@ -21,6 +21,7 @@ struct GetItem {
   ObjectKey key;
   // The only size that is accepted; a payload of another size is FAILED_PRECONDITION and never allocated.
   uint64_t expected_bytes = 0;
+  BlockKey extent{};
 };
 
 struct FetchedObject {
@@ -31,6 +32,8 @@ struct FetchedObject {
 struct PutItem {
   ObjectHead head;  // `digest` and `payload_bytes` are filled in by the client from the payload
   Payload payload;  // 1 .. kMaxPayloadBytes
+  Ack ack = Ack::kMemoryOne;
+  uint32_t n_replicas = 1;  // 1 .. kMaxReplicas; fewer nodes than that: as many as there are
 };
 
 // How a put ended well.
@@ -108,14 +111,14 @@ class Client {
   };
   virtual std::shared_ptr<PutCall> Put(absl::Duration timeout, PutEvents events) = 0;
 
-  // Refreshes recency. A retain_until after the epoch also parks the objects until then (never shortens a retention).
-  // At most kMaxKeysPerCall.
-  virtual void Touch(std::vector<ObjectKey> keys, absl::Time retain_until, absl::Duration timeout,
-                     Done<TouchResult> done) = 0;
+  // Refreshes recency, and may retain.
+  virtual void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) = 0;
 
   // Removes objects, parked or not. Their bytes stay in memory only as long as running Gets still send them.
-  virtual void Drop(std::vector<ObjectKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
+  virtual void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
   virtual void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) = 0;
+
+  virtual void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) = 0;
 
   virtual void Stats(absl::Duration timeout, Done<StoreStats> done) = 0;
 };

@@ -19,7 +19,12 @@ enum class ObjectKind : uint8_t {
   kBlock = 1,       // the compressed entries of one full block
   kCheckpoint = 2,  // the fixed-size state of a sequence at a token position
   kTail = 3,        // the compressed entries of a partly filled last block
+  kManifest = 4,    // what a session is made of; its parent is the root of a namespace's sessions
 };
+
+constexpr bool IsObjectKind(uint8_t value) {
+  return value >= static_cast<uint8_t>(ObjectKind::kBlock) && value <= static_cast<uint8_t>(ObjectKind::kManifest);
+}
 
 enum class ObjectClass : uint8_t {
   kCache = 0,   // may be evicted at any time
@@ -37,12 +42,21 @@ struct ObjectKey {
   auto operator<=>(const ObjectKey&) const = default;
 };
 
+// A key and where in the cluster its object belongs.
+struct PlacedKey {
+  ObjectKey key;
+  BlockKey extent{};
+};
+
 // Everything about an object but its bytes.
 struct ObjectHead {
   ObjectKey key;
   // kBlock: key of the block before it, or the chain root. kCheckpoint and kTail: key of the last full block at or
   // before depth_tokens (equal to key.hash for a checkpoint on a block boundary), or the chain root.
+  // kManifest: what its sessions are listed under.
   BlockKey parent{};
+  // What it is placed by: objects of one extent lie on the same nodes (ExtentOf). A node only keeps it.
+  BlockKey extent{};
   uint32_t depth_tokens = 0;  // tokens covered from position 0; at least 1
   Fingerprint fingerprint{};
   uint64_t payload_bytes = 0;  // 1 .. kMaxPayloadBytes
@@ -62,7 +76,9 @@ inline constexpr size_t kMaxProbes = 4096;           // Lookup
 inline constexpr size_t kMaxListedTails = 64;
 inline constexpr size_t kMaxListedBoundaries = 64;
 inline constexpr size_t kMaxListedCheckpoints = kMaxListedTails + kMaxListedBoundaries;
-inline constexpr size_t kMaxKeysPerCall = 4096;        // Get, Touch, Drop
+inline constexpr size_t kMaxKeysPerCall = 4096;  // Get, Touch, Drop
+inline constexpr uint32_t kMaxReplicas = 8;
+inline constexpr size_t kMaxListed = 1000;             // List, per call
 inline constexpr uint32_t kMaxDepthTokens = 1u << 24;  // 16 Mi tokens
 
 // The digest of a whole payload.

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "kvstore/object.h"
 
 namespace longshelf::kvstore {
@@ -40,9 +42,42 @@ struct LookupResult {
   std::vector<CheckpointInfo> checkpoints;
 };
 
+// The manifests that hang off a hash.
+struct ListQuery {
+  BlockKey parent{};
+  std::string hash_prefix = {};  // 0 to 32 bytes: only hashes that begin so
+  BlockKey after{};              // only larger hashes, unless all zero: to go on with the next page
+  uint32_t limit = kMaxListed;   // 1 .. kMaxListed
+};
+
+struct ListResult {
+  std::vector<ObjectHead> heads;  // by hash, smallest first
+  bool more = false;
+};
+
+// What a put or a retention is answered after.
+enum class Ack : uint8_t {
+  kMemoryOne,   // in the memory of one node
+  kMemoryAll,   // of as many as there are to be replicas
+  kDurableOne,  // as kMemoryAll, and on the disk of one: survives a loss of power of all nodes
+  kDurableAll,  // on the disks of all
+};
+
+constexpr bool IsDurable(Ack ack) { return ack == Ack::kDurableOne || ack == Ack::kDurableAll; }
+
+struct TouchQuery {
+  std::vector<PlacedKey> keys;  // parents first; at most kMaxKeysPerCall
+  // After the epoch: the objects are parked until then (a retention is never shortened).
+  absl::Time retain_until = absl::UnixEpoch();
+  Ack ack = Ack::kMemoryOne;  // of the retention
+  uint32_t n_replicas = 1;    // nodes that must hold and retain an object for it to count
+};
+
 struct TouchResult {
   uint32_t n_present = 0;
-  uint32_t n_refused = 0;  // present, but the parked share has no room to retain them
+  uint32_t n_refused = 0;  // present, but the parked share, or the disk, has no room to retain them
+  // Per key: present and, with a retention, retained as was asked for.
+  std::vector<bool> retained = {};
 };
 
 struct DropResult {

@@ -106,7 +106,7 @@ class Store {
 
   // Called once, from any thread, when the disk has answered: OK when the object and its retention would survive a loss
   // of power. RESOURCE_EXHAUSTED, UNAVAILABLE or NOT_FOUND: they would not; what memory promised holds all the same.
-  // FAILED_PRECONDITION: there is no disk. Must not block, nor call the store.
+  // FAILED_PRECONDITION: there is no disk. Must not block, nor call the store. May come before the call has returned.
   using Durable = std::function<void(const absl::Status&)>;
 
   // INVALID_ARGUMENT: a capacity too small for one object, or a share outside 0 .. 1.
@@ -146,6 +146,12 @@ class Store {
 
   // `retain_until` after `now` parks the present objects until then, as far as the parked share goes.
   TouchResult Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now);
+  // The same, answered when the disk has the retentions: what it refuses is not retained. `done` as Durable above.
+  void Touch(std::span<const ObjectKey> keys, absl::Time retain_until, absl::Time now,
+             std::function<void(TouchResult)> done);
+
+  // INVALID_ARGUMENT: limit or prefix outside the limits of queries.h.
+  absl::StatusOr<ListResult> List(const ListQuery& query);
 
   DropResult Drop(std::span<const ObjectKey> keys);
   DropResult DropNamespace(const std::string& namespace_id);

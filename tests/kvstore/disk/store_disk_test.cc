@@ -178,6 +178,55 @@ TEST_F(StoreDiskTest, AnObjectOnDiskExistsForItsNextWriter) {
   EXPECT_EQ(store_->Open(other.head, clock_.WallNow()).status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  ASSERT_TRUE(*Put(Block(1)));
+  const ObjectKey keys[] = {BlockKeyOf(0), BlockKeyOf(1), BlockKeyOf(2)};
+  const auto touch = [&] {
+    std::promise<TouchResult> promise;
+    store_->Touch(keys, clock_.WallNow() + absl::Hours(1), clock_.WallNow(),
+                  [&](TouchResult result) { promise.set_value(std::move(result)); });
+    return promise.get_future().get();
+  };
+  EXPECT_EQ(touch().retained, (std::vector<bool>{true, true, false}));
+  Start();
+  clock_.Advance(60);
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kSync ? absl::DataLossError("EIO") : absl::OkStatus();
+  });
+  ASSERT_TRUE(*Put(Block(2)));
+  const TouchResult refused = touch();
+  EXPECT_FALSE(refused.retained[2]);
+  EXPECT_GE(refused.n_refused, 1u);
+}
+
+TEST_F(StoreDiskTest, ManifestsAreListedFromBothTiers) {
+  Start();
+  for (const uint64_t id : {5, 3, 9}) {
+    const Object manifest = MakeObject(id, kRoot, 256, 1000, ObjectKind::kManifest);
+    ASSERT_TRUE(PutDurably(Parked(manifest, clock_.WallNow() + absl::Hours(1))).ok());
+  }
+  Start();
+  ASSERT_TRUE(*Put(MakeObject(4, kRoot, 256, 1000, ObjectKind::kManifest)));
+  ASSERT_TRUE(Fetch({Hash(3), ObjectKind::kManifest}).ok()) << "and is in both now";
+  const auto list = [&](ListQuery query) {
+    std::vector<BlockKey> hashes;
+    const auto listed = store_->List(query);
+    for (const ObjectHead& head : listed.value().heads) hashes.push_back(head.key.hash);
+    return hashes;
+  };
+  EXPECT_EQ(list({.parent = Hash(kRoot)}), (std::vector{Hash(3), Hash(4), Hash(5), Hash(9)}));
+  EXPECT_EQ(list({.parent = Hash(kRoot), .after = Hash(3), .limit = 2}), (std::vector{Hash(4), Hash(5)}));
+  EXPECT_TRUE(store_->List({.parent = Hash(kRoot), .limit = 3})->more);
+  EXPECT_FALSE(store_->List({.parent = Hash(kRoot), .limit = 4})->more);
+  const ObjectKey keys[] = {{Hash(5), ObjectKind::kManifest}};
+  store_->Drop(keys);
+  EXPECT_EQ(list({.parent = Hash(kRoot), .hash_prefix = std::string(1, 5)}).size(), 0u);
+}
+
 TEST_F(StoreDiskTest, TouchAndDropReachBothTiers) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());

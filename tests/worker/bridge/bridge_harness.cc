@@ -179,6 +179,8 @@ void BridgeHarness::Offload(const std::vector<uint32_t>& tokens, const std::vect
 }
 
 void BridgeHarness::Put(const std::vector<ParkedObject>& objects) {
+  const engine::PrefixKey root = KvPrefixHasher(options_.fingerprint).Root(salt_);
+  std::vector<engine::PrefixKey> keys;
   for (const ParkedObject& object : objects) {
     kvstore::ObjectHead head;
     head.key.hash = object.key;
@@ -186,6 +188,8 @@ void BridgeHarness::Put(const std::vector<ParkedObject>& objects) {
                     : object.kind == ParkedObject::Kind::kTail ? ObjectKind::kTail
                                                                : ObjectKind::kCheckpoint;
     head.parent = object.parent;
+    if (head.key.kind == ObjectKind::kBlock) keys.push_back(object.key);
+    head.extent = kvstore::ExtentOf(root, keys, static_cast<uint64_t>(object.n_tokens));
     head.depth_tokens = static_cast<uint32_t>(object.n_tokens);
     head.fingerprint = options_.fingerprint;
     head.payload_bytes = object.bytes->size();
@@ -264,6 +268,7 @@ std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> BridgeHarness::AskTo
   command.namespace_id = "tenant";
   command.namespace_salt = salt_;
   command.retain_until = absl::FromUnixSeconds(4'000'000'000);
+  command.ack = park_ack_;
   bridge_->Park(std::move(command), [answer](absl::StatusOr<ParkOutcome> outcome) {
     EXPECT_FALSE(answer->has_value()) << "answered twice";
     *answer = std::move(outcome);

@@ -88,6 +88,7 @@ class BridgeHarness : public ::testing::Test {
             absl::Duration patience = absl::Seconds(30));
   std::shared_ptr<Request> Restore(const std::vector<uint32_t>& tokens, int64_t n_blocks_held = 0);
 
+  kvstore::Ack park_ack_ = kvstore::Ack::kMemoryAll;
   std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> AskToPark(const std::vector<uint32_t>& tokens);
   absl::StatusOr<ParkOutcome> Park(const std::vector<uint32_t>& tokens);
 

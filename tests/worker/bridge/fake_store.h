@@ -60,19 +60,26 @@ class FakeStore final : public kvstore::Client {
     return std::make_shared<FakePut>(*this, clock_.Now() + timeout, std::move(events));
   }
 
-  void Touch(std::vector<kvstore::ObjectKey> keys, absl::Time retain_until, absl::Duration timeout,
-             Done<kvstore::TouchResult> done) override {
-    LONGSHELF_CHECK(keys.size() <= kvstore::kMaxKeysPerCall);
-    Answer<kvstore::TouchResult>(timeout, std::move(done),
-                                 [this, keys, retain_until] { return store_->Touch(keys, retain_until, kNow); });
+  void Touch(kvstore::TouchQuery query, absl::Duration timeout, Done<kvstore::TouchResult> done) override {
+    LONGSHELF_CHECK(query.keys.size() <= kvstore::kMaxKeysPerCall);
+    Answer<kvstore::TouchResult>(timeout, std::move(done), [this, keys = Names(query.keys), query] {
+      kvstore::TouchResult result = store_->Touch(keys, query.retain_until, kNow);
+      if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
+      for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
+      return result;
+    });
   }
-  void Drop(std::vector<kvstore::ObjectKey> keys, absl::Duration timeout, Done<kvstore::DropResult> done) override {
+  void Drop(std::vector<kvstore::PlacedKey> placed, absl::Duration timeout, Done<kvstore::DropResult> done) override {
+    const std::vector<kvstore::ObjectKey> keys = Names(placed);
     dropped.insert(dropped.end(), keys.begin(), keys.end());
     Answer<kvstore::DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
   }
   void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<kvstore::DropResult> done) override {
     Answer<kvstore::DropResult>(timeout, std::move(done),
                                 [this, namespace_id] { return store_->DropNamespace(namespace_id); });
+  }
+  void List(kvstore::ListQuery query, absl::Duration timeout, Done<kvstore::ListResult> done) override {
+    Answer<kvstore::ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
   }
   void Stats(absl::Duration timeout, Done<kvstore::StoreStats> done) override {
     Answer<kvstore::StoreStats>(timeout, std::move(done), [this] { return store_->Stats(kNow); });
@@ -96,6 +103,8 @@ class FakeStore final : public kvstore::Client {
   absl::Duration object_latency = absl::ZeroDuration();  // of each object of a Get
   std::function<absl::Status(const kvstore::PutItem&)> refuse;
   std::function<void()> before_get;
+  bool has_disk = false;             // which takes everything
+  size_t n_retained_max = SIZE_MAX;  // of the keys of one Touch, as if others were on too few nodes
   std::vector<kvstore::ObjectKey> dropped;
   std::vector<kvstore::ObjectKey> put_keys;  // in the order of the offers
   int n_lookups = 0;
@@ -145,6 +154,8 @@ class FakeStore final : public kvstore::Client {
       }
       auto reader = store_.store_->Get(item.key, request_.fingerprint);
       absl::StatusOr<kvstore::FetchedObject> out = absl::NotFoundError("absent");
+      // Whoever looks in another extent asks another node.
+      if (reader.ok() && reader->head().extent != item.extent) reader = absl::NotFoundError("elsewhere");
       if (reader.ok() && reader->head().payload_bytes != item.expected_bytes) {
         out = absl::FailedPreconditionError("size");
       } else if (reader.ok()) {
@@ -251,6 +262,11 @@ class FakeStore final : public kvstore::Client {
     bool is_over_ = false;
   };
 
+  static std::vector<kvstore::ObjectKey> Names(const std::vector<kvstore::PlacedKey>& placed) {
+    std::vector<kvstore::ObjectKey> keys;
+    for (const kvstore::PlacedKey& one : placed) keys.push_back(one.key);
+    return keys;
+  }
   void At(absl::Time when, std::function<void()> task) { pending_.emplace(when, std::move(task)); }
 
   template <typename Result>

@@ -129,7 +129,8 @@ TEST_F(WayOutTest, DropsCheckpointsBehindTheirPuts) {
   Start();
   const auto tokens = Tokens(3000);
   Offload(tokens, {2048, 3000});
-  bridge_->DropCheckpoints({KeyOf(tokens, 2048, ObjectKind::kCheckpoint).hash});
+  const engine::FoundPrefix found = FoundAt(tokens, 3000);
+  bridge_->DropCheckpoints({"tenant", found.root, found.blocks}, {KeyOf(tokens, 2048, ObjectKind::kCheckpoint).hash});
   Settle();
   EXPECT_FALSE(IsStored(KeyOf(tokens, 2048, ObjectKind::kCheckpoint)));
   EXPECT_TRUE(IsStored(KeyOf(tokens, 2048, ObjectKind::kBlock)));
@@ -175,6 +176,23 @@ TEST_F(WayOutTest, ParkingWhatIsThereSendsNoBytesAndPromisesAll) {
     EXPECT_EQ(store_.Read(KeyOf(tokens, n, ObjectKind::kBlock), options_.fingerprint)->head.object_class,
               kvstore::ObjectClass::kParked);
   }
+}
+
+TEST_F(WayOutTest, ParkingWhatIsTooFewNodesHaveSendsItAgainAndDurableIsAskedForAtTheEnd) {
+  Start();
+  const auto tokens = Tokens(5000);
+  Offload(tokens, {5000});
+  Settle();
+  HoldForPark(tokens, 5000);
+  store_.n_retained_max = 7;  // of the keys of one Touch
+  store_.put_keys.clear();
+  ASSERT_TRUE(Park(tokens).ok());
+  EXPECT_EQ(store_.put_keys.size(), 19U - 7U + 2U);
+  park_ack_ = kvstore::Ack::kDurableOne;
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted) << "this store has no disk";
+  store_.has_disk = true;
+  store_.n_retained_max = 1000;
+  EXPECT_TRUE(Park(tokens).ok());
 }
 
 TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "engine/prefix_key.h"
 #include "engine/request.h"
+#include "kvstore/queries.h"
 
 // What the RPC edge asks of whatever keeps prefixes outside the engine. The KV bridge implements it; a worker without a
 // KV store has none.
@@ -34,8 +35,10 @@ struct ParkCommand {
   std::vector<uint32_t> tokens;
   std::string namespace_id;
   std::string namespace_salt;
-  std::vector<engine::PrefixKey> prefix_keys;  // as SequenceRequest's: those that are missing are computed
-  absl::Time retain_until;                     // wall clock
+  std::vector<engine::PrefixKey> prefix_keys;   // as SequenceRequest's: those that are missing are computed
+  absl::Time retain_until;                      // wall clock
+  kvstore::Ack ack = kvstore::Ack::kMemoryAll;  // what the answer waits for
+  uint32_t n_replicas = 1;
   absl::Duration timeout = absl::Minutes(2);
 };
 

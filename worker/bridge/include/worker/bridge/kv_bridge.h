@@ -42,7 +42,8 @@ class KvBridge final : public PrefixSource {
 
   // Engine thread. Takes the objects or drops them, at once.
   void Offload(const engine::CacheChain& chain, std::vector<engine::ParkedObject> objects);
-  void DropCheckpoints(std::vector<engine::PrefixKey> keys);
+  // Those at the end of blocks of the chain, in its order.
+  void DropCheckpoints(const engine::CacheChain& chain, const std::vector<engine::PrefixKey>& keys);
   void SetPrefillSpeed(const engine::PrefillSpeed& speed);
 
   bool store_up() const;
