@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "task_loop.h"
+#include "common/task_loop.h"
 
 namespace longshelf::worker {
 

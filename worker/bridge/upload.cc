@@ -312,22 +312,23 @@ void Upload::End(const absl::Status& status) {
   }
   calls_.clear();
   if (!is_broken_off_) core_.breaker_out.Answered(absl::ZeroDuration());
-  if (!status.ok() && is_parking()) DropCreated();
   lease_.reset();
-  if (status.ok()) {
-    done(result_);
-  } else {
-    done(status);
-  }
+  if (status.ok()) return done(result_);
+  if (!is_parking()) return done(status);
+  // Answered when it is gone: whoever hears of it may use the room.
+  DropCreated(0, [done, status] { done(status); });
 }
 
-void Upload::DropCreated() {
-  for (size_t first = 0; first < created_.size(); first += kvstore::kMaxKeysPerCall) {
-    const size_t end = std::min(created_.size(), first + kvstore::kMaxKeysPerCall);
-    core_.store.Drop(
-        {created_.begin() + static_cast<std::ptrdiff_t>(first), created_.begin() + static_cast<std::ptrdiff_t>(end)},
-        core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
-  }
+void Upload::DropCreated(size_t first, std::function<void()> done) {
+  if (first >= created_.size()) return done();
+  const size_t end = std::min(created_.size(), first + kvstore::kMaxKeysPerCall);
+  core_.store.Drop(
+      {created_.begin() + static_cast<std::ptrdiff_t>(first), created_.begin() + static_cast<std::ptrdiff_t>(end)},
+      core_.options.put_timeout,
+      [self = shared_from_this(), loop = core_.loop, end,
+       done = std::move(done)](const absl::StatusOr<kvstore::DropResult>&) mutable {
+        loop->Post([self, end, done = std::move(done)] { self->DropCreated(end, done); });
+      });
 }
 
 }  // namespace longshelf::worker

@@ -73,7 +73,7 @@ class Upload : public std::enable_shared_from_this<Upload> {
   // A call as a whole failed, or time is up.
   void BreakOff(const absl::Status& status);
   void End(const absl::Status& status);
-  void DropCreated();
+  void DropCreated(size_t first, std::function<void()> done);
   bool is_parking() const { return order_.object_class == kvstore::ObjectClass::kParked; }
   absl::Duration TimeLeft() const { return deadline_ - core_.clock.Now(); }
 

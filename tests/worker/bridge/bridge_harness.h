@@ -14,7 +14,7 @@
 #include "common/mailbox.h"
 #include "common/metrics.h"
 #include "engine/messages.h"
-#include "fake_store.h"
+#include "simulated_store.h"
 #include "worker/bridge/kv_bridge.h"
 #include "worker/metrics.h"
 
@@ -99,7 +99,7 @@ class BridgeHarness : public ::testing::Test {
   Metrics metrics_{"bridge_test"};
   WorkerMetrics worker_metrics_{metrics_};
   Mailbox<engine::EngineMessage> inbox_{100};
-  FakeStore store_{clock_};
+  kvstore::SimulatedStore store_{clock_};
   FakeEngine engine_{inbox_};
   KvBridgeOptions options_;
   std::string salt_ = std::string(32, 's');

@@ -4,10 +4,10 @@
 
 #include <vector>
 
-#include "breaker.h"
+#include "common/breaker.h"
 #include "byte_budget.h"
 #include "restore_feed.h"
-#include "task_loop.h"
+#include "common/task_loop.h"
 
 namespace longshelf::worker {
 namespace {

@@ -9,10 +9,10 @@
 #include "common/clock.h"
 #include "common/mailbox.h"
 
-namespace longshelf::worker {
+namespace longshelf {
 
-// Runs tasks one after another: what lives on a loop needs no locks. Anybody posts; somebody turns it: the bridge's
-// thread, or a test with a clock of its own.
+// Runs tasks one after another: what lives on a loop needs no locks. Anybody posts; somebody turns it: a thread of
+// its own, or a test with a clock of its own.
 class TaskLoop {
  public:
   explicit TaskLoop(const Clock& clock) : clock_(clock) {}
@@ -41,4 +41,4 @@ class TaskLoop {
   std::multimap<absl::Time, std::function<void()>> timers_;
 };
 
-}  // namespace longshelf::worker
+}  // namespace longshelf

@@ -1,9 +1,9 @@
-#include "task_loop.h"
+#include "common/task_loop.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace longshelf::worker {
+namespace longshelf {
 
 void TaskLoop::Post(std::function<void()> task) { inbox_.Post(std::move(task)); }
 
@@ -49,4 +49,4 @@ void TaskLoop::RunUntilClosed() {
   }
 }
 
-}  // namespace longshelf::worker
+}  // namespace longshelf

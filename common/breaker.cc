@@ -1,8 +1,8 @@
-#include "breaker.h"
+#include "common/breaker.h"
 
 #include <algorithm>
 
-namespace longshelf::worker {
+namespace longshelf {
 
 bool Breaker::MayCall(absl::Time now, absl::Duration worth) {
   std::lock_guard lock(mutex_);
@@ -43,4 +43,4 @@ bool Breaker::is_open(absl::Time now) const {
   return pause_ != absl::ZeroDuration() && now < open_until_;
 }
 
-}  // namespace longshelf::worker
+}  // namespace longshelf

@@ -4,9 +4,9 @@
 
 #include "absl/time/time.h"
 
-namespace longshelf::worker {
+namespace longshelf {
 
-// Keeps callers away from a KV store that does not answer, or answers too slowly for what it is asked.
+// Keeps callers away from a service that does not answer, or answers too slowly for what it is asked.
 //
 // After `n_failures` failures in a row it opens for a pause that doubles up to a bound; then one caller at a time may
 // try, and an answer closes it. How long answers take is remembered: a caller to whom an answer is worth less than that
@@ -41,4 +41,4 @@ class Breaker {
   absl::Time try_again_ = absl::InfinitePast();    // who is kept away for latency
 };
 
-}  // namespace longshelf::worker
+}  // namespace longshelf

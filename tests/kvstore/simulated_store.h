@@ -15,17 +15,17 @@
 #include "kvstore/client.h"
 #include "kvstore/store.h"
 
-namespace longshelf::worker {
+namespace longshelf::kvstore {
 
 // A client of a real memory store in this process, without threads: what is asked is answered when the test says
 // Run(), after `latency` of the test's clock. Keeps every promise of kvstore/client.h, deadlines and windows included.
-class FakeStore final : public kvstore::Client {
+class SimulatedStore final : public Client {
  public:
-  explicit FakeStore(ManualClock& clock) : clock_(clock) { Restart(); }
+  explicit SimulatedStore(ManualClock& clock) : clock_(clock) { Restart(); }
 
   // Everything is gone, as when the process is started anew.
   void Restart() {
-    auto made = kvstore::Store::Create({.capacity_bytes = uint64_t{64} << 20, .parked_share = 0.9});
+    auto made = Store::Create({.capacity_bytes = uint64_t{64} << 20, .parked_share = 0.9});
     LONGSHELF_CHECK(made.ok());
     store_ = *std::move(made);
   }
@@ -42,14 +42,14 @@ class FakeStore final : public kvstore::Client {
     return has_run;
   }
 
-  void Lookup(const kvstore::LookupQuery& query, absl::Duration timeout, Done<kvstore::LookupResult> done) override {
+  void Lookup(const LookupQuery& query, absl::Duration timeout, Done<LookupResult> done) override {
     ++n_lookups;
-    Answer<kvstore::LookupResult>(timeout, std::move(done), [this, query] { return store_->Lookup(query); });
+    Answer<LookupResult>(timeout, std::move(done), [this, query] { return store_->Lookup(query); });
   }
 
   std::shared_ptr<GetCall> Get(GetRequest request, GetEvents events) override {
     ++n_gets;
-    LONGSHELF_CHECK(request.items.size() <= kvstore::kMaxKeysPerCall);
+    LONGSHELF_CHECK(request.items.size() <= kMaxKeysPerCall);
     auto call = std::make_shared<FakeGet>(*this, std::move(request), std::move(events));
     call->Begin();
     return call;
@@ -60,38 +60,38 @@ class FakeStore final : public kvstore::Client {
     return std::make_shared<FakePut>(*this, clock_.Now() + timeout, std::move(events));
   }
 
-  void Touch(kvstore::TouchQuery query, absl::Duration timeout, Done<kvstore::TouchResult> done) override {
-    LONGSHELF_CHECK(query.keys.size() <= kvstore::kMaxKeysPerCall);
-    Answer<kvstore::TouchResult>(timeout, std::move(done), [this, keys = Names(query.keys), query] {
-      kvstore::TouchResult result = store_->Touch(keys, query.retain_until, kNow);
+  void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
+    LONGSHELF_CHECK(query.keys.size() <= kMaxKeysPerCall);
+    Answer<TouchResult>(timeout, std::move(done), [this, keys = Names(query.keys), query] {
+      TouchResult result = store_->Touch(keys, query.retain_until, kNow);
       if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
       for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
       return result;
     });
   }
-  void Drop(std::vector<kvstore::PlacedKey> placed, absl::Duration timeout, Done<kvstore::DropResult> done) override {
-    const std::vector<kvstore::ObjectKey> keys = Names(placed);
+  void Drop(std::vector<PlacedKey> placed, absl::Duration timeout, Done<DropResult> done) override {
+    const std::vector<ObjectKey> keys = Names(placed);
     dropped.insert(dropped.end(), keys.begin(), keys.end());
-    Answer<kvstore::DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
+    Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
   }
-  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<kvstore::DropResult> done) override {
-    Answer<kvstore::DropResult>(timeout, std::move(done),
+  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
+    Answer<DropResult>(timeout, std::move(done),
                                 [this, namespace_id] { return store_->DropNamespace(namespace_id); });
   }
-  void List(kvstore::ListQuery query, absl::Duration timeout, Done<kvstore::ListResult> done) override {
-    Answer<kvstore::ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
+  void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override {
+    Answer<ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
   }
-  void Stats(absl::Duration timeout, Done<kvstore::StoreStats> done) override {
-    Answer<kvstore::StoreStats>(timeout, std::move(done), [this] { return store_->Stats(kNow); });
+  void Stats(absl::Duration timeout, Done<StoreStats> done) override {
+    Answer<StoreStats>(timeout, std::move(done), [this] { return store_->Stats(kNow); });
   }
 
-  kvstore::Store& store() { return *store_; }
+  Store& store() { return *store_; }
   uint64_t n_objects() { return store_->Stats(kNow).n_objects; }
   // What is stored under a name, or null.
-  std::unique_ptr<kvstore::FetchedObject> Read(const kvstore::ObjectKey& key, const kvstore::Fingerprint& fingerprint) {
+  std::unique_ptr<FetchedObject> Read(const ObjectKey& key, const Fingerprint& fingerprint) {
     auto reader = store_->Get(key, fingerprint);
     if (!reader.ok()) return nullptr;
-    auto out = std::make_unique<kvstore::FetchedObject>();
+    auto out = std::make_unique<FetchedObject>();
     out->head = reader->head();
     out->payload.resize(out->head.payload_bytes);
     LONGSHELF_CHECK(reader->Read(out->payload).ok());
@@ -101,12 +101,12 @@ class FakeStore final : public kvstore::Client {
   absl::Status down;                                     // of every call that is answered
   absl::Duration latency = absl::ZeroDuration();         // of every call
   absl::Duration object_latency = absl::ZeroDuration();  // of each object of a Get
-  std::function<absl::Status(const kvstore::PutItem&)> refuse;
+  std::function<absl::Status(const PutItem&)> refuse;
   std::function<void()> before_get;
   bool has_disk = false;             // which takes everything
   size_t n_retained_max = SIZE_MAX;  // of the keys of one Touch, as if others were on too few nodes
-  std::vector<kvstore::ObjectKey> dropped;
-  std::vector<kvstore::ObjectKey> put_keys;  // in the order of the offers
+  std::vector<ObjectKey> dropped;
+  std::vector<ObjectKey> put_keys;  // in the order of the offers
   int n_lookups = 0;
   int n_gets = 0;
   int n_puts = 0;
@@ -120,7 +120,7 @@ class FakeStore final : public kvstore::Client {
 
   class FakeGet final : public GetCall, public std::enable_shared_from_this<FakeGet> {
    public:
-    FakeGet(FakeStore& fake, GetRequest request, GetEvents events)
+    FakeGet(SimulatedStore& fake, GetRequest request, GetEvents events)
         : store_(fake), request_(std::move(request)), events_(std::move(events)) {}
     void Begin() {
       store_.At(store_.clock_.Now() + request_.timeout,
@@ -147,19 +147,19 @@ class FakeStore final : public kvstore::Client {
       if (store_.before_get) store_.before_get();
       if (!store_.down.ok()) return End(store_.down);
       if (next_ == request_.items.size()) return End(absl::OkStatus());
-      const kvstore::GetItem& item = request_.items[next_];
+      const GetItem& item = request_.items[next_];
       if (n_out_ > 0 && n_out_ + item.expected_bytes > request_.window_bytes) {
         is_stalled_ = true;
         return;
       }
       auto reader = store_.store_->Get(item.key, request_.fingerprint);
-      absl::StatusOr<kvstore::FetchedObject> out = absl::NotFoundError("absent");
+      absl::StatusOr<FetchedObject> out = absl::NotFoundError("absent");
       // Whoever looks in another extent asks another node.
       if (reader.ok() && reader->head().extent != item.extent) reader = absl::NotFoundError("elsewhere");
       if (reader.ok() && reader->head().payload_bytes != item.expected_bytes) {
         out = absl::FailedPreconditionError("size");
       } else if (reader.ok()) {
-        kvstore::FetchedObject object{reader->head(), std::vector<std::byte>(item.expected_bytes)};
+        FetchedObject object{reader->head(), std::vector<std::byte>(item.expected_bytes)};
         if (const absl::Status read = reader->Read(object.payload); read.ok()) {
           n_out_ += object.payload.size();
           store_.n_bytes_out_max = std::max(store_.n_bytes_out_max, n_out_);
@@ -178,7 +178,7 @@ class FakeStore final : public kvstore::Client {
       events_ = {};
     }
 
-    FakeStore& store_;
+    SimulatedStore& store_;
     const GetRequest request_;
     GetEvents events_;
     size_t next_ = 0;
@@ -189,11 +189,11 @@ class FakeStore final : public kvstore::Client {
 
   class FakePut final : public PutCall, public std::enable_shared_from_this<FakePut> {
    public:
-    FakePut(FakeStore& fake, absl::Time deadline, PutEvents events)
+    FakePut(SimulatedStore& fake, absl::Time deadline, PutEvents events)
         : store_(fake), deadline_(deadline), events_(std::move(events)) {}
-    void Offer(kvstore::PutItem item) override {
+    void Offer(PutItem item) override {
       if (is_finished_ || is_over_) return;
-      LONGSHELF_CHECK(n_offered_ < kvstore::kMaxKeysPerCall);
+      LONGSHELF_CHECK(n_offered_ < kMaxKeysPerCall);
       const size_t index = n_offered_++;
       store_.put_keys.push_back(item.head.key);
       store_.n_bytes_offered += item.payload->size();
@@ -220,25 +220,25 @@ class FakeStore final : public kvstore::Client {
       Close(index, Put(waiting_.at(index)));
       MaybeEnd();
     }
-    absl::StatusOr<kvstore::PutOutcome> Put(const kvstore::PutItem& item) {
+    absl::StatusOr<PutOutcome> Put(const PutItem& item) {
       if (store_.refuse) {
         if (const absl::Status refusal = store_.refuse(item); !refusal.ok()) return refusal;
       }
-      kvstore::ObjectHead head = item.head;
+      ObjectHead head = item.head;
       head.payload_bytes = item.payload->size();
-      head.digest = kvstore::DigestOf(*item.payload);
+      head.digest = DigestOf(*item.payload);
       auto opened = store_.store_->Open(head, kNow);
       if (!opened.ok()) return opened.status();
-      if (const auto* exists = std::get_if<kvstore::Store::Exists>(&*opened)) {
-        return kvstore::PutOutcome{
+      if (const auto* exists = std::get_if<Store::Exists>(&*opened)) {
+        return PutOutcome{
             .existed = true, .digest = exists->digest, .conflicts = exists->digest != head.digest};
       }
-      auto reservation = std::get<kvstore::Store::Reservation>(*std::move(opened));
+      auto reservation = std::get<Store::Reservation>(*std::move(opened));
       LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());
       LONGSHELF_CHECK(store_.store_->Commit(std::move(reservation), kNow).ok());
-      return kvstore::PutOutcome{.existed = false, .digest = head.digest, .conflicts = false};
+      return PutOutcome{.existed = false, .digest = head.digest, .conflicts = false};
     }
-    void Close(size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+    void Close(size_t index, const absl::StatusOr<PutOutcome>& outcome) {
       store_.n_bytes_offered -= waiting_.at(index).payload->size();
       waiting_.erase(index);
       events_.on_outcome(index, outcome);
@@ -253,18 +253,18 @@ class FakeStore final : public kvstore::Client {
       events_ = {};
     }
 
-    FakeStore& store_;
+    SimulatedStore& store_;
     const absl::Time deadline_;
     PutEvents events_;
-    std::map<size_t, kvstore::PutItem> waiting_;
+    std::map<size_t, PutItem> waiting_;
     size_t n_offered_ = 0;
     bool is_finished_ = false;
     bool is_over_ = false;
   };
 
-  static std::vector<kvstore::ObjectKey> Names(const std::vector<kvstore::PlacedKey>& placed) {
-    std::vector<kvstore::ObjectKey> keys;
-    for (const kvstore::PlacedKey& one : placed) keys.push_back(one.key);
+  static std::vector<ObjectKey> Names(const std::vector<PlacedKey>& placed) {
+    std::vector<ObjectKey> keys;
+    for (const PlacedKey& one : placed) keys.push_back(one.key);
     return keys;
   }
   void At(absl::Time when, std::function<void()> task) { pending_.emplace(when, std::move(task)); }
@@ -279,8 +279,8 @@ class FakeStore final : public kvstore::Client {
   }
 
   ManualClock& clock_;
-  std::unique_ptr<kvstore::Store> store_;
+  std::unique_ptr<Store> store_;
   std::multimap<absl::Time, std::function<void()>> pending_;
 };
 
-}  // namespace longshelf::worker
+}  // namespace longshelf::kvstore
