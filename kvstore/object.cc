@@ -4,7 +4,24 @@
 
 #include <cstring>
 
+#include "kvstore/queries.h"
+
 namespace longshelf::kvstore {
+
+StoreStats& StoreStats::operator+=(const StoreStats& other) {
+  capacity_bytes += other.capacity_bytes;
+  used_bytes += other.used_bytes;
+  reserved_bytes += other.reserved_bytes;
+  parked_bytes += other.parked_bytes;
+  parked_limit_bytes += other.parked_limit_bytes;
+  n_objects += other.n_objects;
+  n_reservations += other.n_reservations;
+  n_hits += other.n_hits;
+  n_misses += other.n_misses;
+  n_evicted += other.n_evicted;
+  n_quarantined += other.n_quarantined;
+  return *this;
+}
 
 Digest DigestOf(std::span<const std::byte> payload) {
   XXH128_canonical_t canonical;

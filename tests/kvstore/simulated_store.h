@@ -229,13 +229,18 @@ class SimulatedStore final : public Client {
       head.digest = DigestOf(*item.payload);
       auto opened = store_.store_->Open(head, kNow);
       if (!opened.ok()) return opened.status();
+      // What is in memory stays there, whatever the disk says.
+      const bool is_refused = IsDurable(item.ack) && !store_.has_disk;
+      const absl::Status no_disk = absl::FailedPreconditionError("the store has no disk");
       if (const auto* exists = std::get_if<Store::Exists>(&*opened)) {
+        if (is_refused) return no_disk;
         return PutOutcome{
             .existed = true, .digest = exists->digest, .conflicts = exists->digest != head.digest};
       }
       auto reservation = std::get<Store::Reservation>(*std::move(opened));
       LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());
       LONGSHELF_CHECK(store_.store_->Commit(std::move(reservation), kNow).ok());
+      if (is_refused) return no_disk;
       return PutOutcome{.existed = false, .digest = head.digest, .conflicts = false};
     }
     void Close(size_t index, const absl::StatusOr<PutOutcome>& outcome) {

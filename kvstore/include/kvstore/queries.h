@@ -83,6 +83,7 @@ struct TouchResult {
 struct DropResult {
   uint64_t n_dropped = 0;
   uint64_t bytes_dropped = 0;
+  uint32_t n_nodes_missed = 0;  // that did not answer and may still hold something; of one node alone never
 };
 
 // Bytes include the fixed per-object overhead that the store charges against its limit.
@@ -98,6 +99,8 @@ struct StoreStats {
   uint64_t n_misses = 0;
   uint64_t n_evicted = 0;
   uint64_t n_quarantined = 0;  // removed because the bytes in memory no longer matched their digest
+
+  StoreStats& operator+=(const StoreStats& other);
 };
 
 }  // namespace longshelf::kvstore

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "kvstore/members.h"
+
+namespace longshelf::kvstore {
+
+// Resolves a name every now and then and tells the members whenever they have changed. A name that cannot be resolved
+// changes nothing: who was there stays. A thread of its own, because resolving blocks.
+class DnsWatcher {
+ public:
+  using OnMembers = std::function<void(std::vector<Member> members)>;  // on the watcher's thread
+
+  DnsWatcher(std::string host_port, absl::Duration interval, OnMembers on_members);
+  ~DnsWatcher();
+
+ private:
+  void Watch();
+
+  const std::string host_port_;
+  const absl::Duration interval_;
+  const OnMembers on_members_;
+  std::mutex mutex_;  // guards stopping_
+  std::condition_variable stopped_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace longshelf::kvstore

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "cluster_core.h"
+
+namespace longshelf::kvstore {
+
+// One question to several nodes at once, answered when the last of them has answered or failed. Lives on the loop;
+// keeps itself alive until then.
+template <typename Result>
+class Scatter final : public Operation, public std::enable_shared_from_this<Scatter<Result>> {
+ public:
+  struct Answer {
+    std::shared_ptr<ClusterNode> node;
+    absl::StatusOr<Result> result = absl::UnavailableError("the KV store cannot be reached");
+  };
+  using Done = std::function<void(absl::StatusOr<std::vector<Answer>> answers)>;
+  using Ask = std::function<void(Client& client, size_t i, Client::Done<Result> done)>;
+
+  // answers[i] is of nodes[i].
+  Scatter(ClusterCore& core, const std::vector<std::shared_ptr<ClusterNode>>& nodes, Done done)
+      : core_(core), done_(std::move(done)) {
+    for (const auto& node : nodes) answers_.push_back({.node = node});
+  }
+
+  void Start(const Ask& ask) {
+    n_waiting_ = 1;
+    for (size_t i = 0; i < answers_.size(); ++i) {
+      if (!core_.MayCall(*answers_[i].node)) continue;
+      ++n_waiting_;
+      ask(*answers_[i].node->client, i,
+          [self = this->shared_from_this(), loop = core_.loop, i](const absl::StatusOr<Result>& result) {
+            loop->Post([self, i, result] { self->OnAnswer(i, result); });
+          });
+    }
+    EndOne();
+  }
+
+  void Abandon(const absl::Status& status) override {
+    if (const auto done = std::exchange(done_, nullptr)) done(status);
+  }
+
+ private:
+  void OnAnswer(size_t i, const absl::StatusOr<Result>& result) {
+    core_.Report(*answers_[i].node, result.status());
+    answers_[i].result = result;
+    EndOne();
+  }
+  void EndOne() {
+    if (--n_waiting_ > 0) return;
+    if (const auto done = std::exchange(done_, nullptr)) done(std::move(answers_));
+  }
+
+  ClusterCore& core_;
+  std::vector<Answer> answers_;
+  size_t n_waiting_ = 0;
+  Done done_;
+};
+
+// Starts one.
+template <typename Result>
+void ScatterTo(ClusterCore& core, const std::vector<std::shared_ptr<ClusterNode>>& nodes,
+               const typename Scatter<Result>::Ask& ask, typename Scatter<Result>::Done done) {
+  const auto scatter = std::make_shared<Scatter<Result>>(core, nodes, std::move(done));
+  core.Register(scatter);
+  scatter->Start(ask);
+}
+
+}  // namespace longshelf::kvstore
