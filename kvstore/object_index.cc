@@ -185,6 +185,16 @@ void ObjectIndex::ExpireHolds(absl::Time now) {
   while (!holds_.empty() && holds_.begin()->first <= now) SetHeld(*holds_.begin()->second, false);
 }
 
+std::vector<ObjectHead> ObjectIndex::Held(absl::Time& until, Entry*& entry, size_t n_max) const {
+  std::vector<ObjectHead> heads;
+  for (auto it = holds_.upper_bound({until, entry}); it != holds_.end() && heads.size() < n_max; ++it) {
+    heads.push_back(it->second->head);
+    until = it->first;
+    entry = it->second;
+  }
+  return heads;
+}
+
 uint64_t ObjectIndex::Freeable(uint64_t wanted, const Entry::Queue* queue) const {
   uint64_t n_bytes = 0;
   // Children of a parent that could go before it; held ones need not.

@@ -58,6 +58,10 @@ class ObjectIndex {
   // Ends retentions that are over: their objects become evictable, nothing more.
   void ExpireHolds(absl::Time now);
 
+  // Those held, by time: at most n_max behind (until, entry), which becomes the last of them. The entry is only
+  // compared.
+  std::vector<ObjectHead> Held(absl::Time& until, Entry*& entry, size_t n_max) const;
+
   // Whether evicting can free that much for this object, and may: what is new and not parked cannot push
   // out what was used, once the small queue is over its share.
   bool CanFree(uint64_t n_bytes, const ObjectHead& wanted_for, bool parked) const;

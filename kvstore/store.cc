@@ -497,6 +497,19 @@ absl::StatusOr<ListResult> Store::List(const ListQuery& query) {
   return result;
 }
 
+std::vector<ObjectHead> Store::Retained(RetainedCursor& cursor, size_t n_max) {
+  std::vector<ObjectHead> heads;
+  if (!cursor.on_disk) {
+    std::lock_guard lock(impl_->mutex);
+    heads = impl_->index.Held(cursor.until, cursor.entry, n_max);
+    if (!heads.empty()) return heads;
+    cursor = {};
+    cursor.on_disk = true;
+  }
+  if (impl_->disk != nullptr) heads = impl_->disk->index().Retained(cursor.until, cursor.key, n_max);
+  return heads;
+}
+
 uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult& result) {
   uint64_t n_also_on_disk = 0;
   while (!keys.empty()) {

@@ -1,6 +1,7 @@
 #include "disk_index.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "listing.h"
 #include "record_format.h"
@@ -114,6 +115,16 @@ std::vector<ObjectHead> DiskIndex::CheckpointsUnder(const BlockKey& parent, size
   std::vector<ObjectHead> heads;
   const auto [begin, end] = checkpoints_.equal_range(parent);
   for (auto it = begin; it != end && heads.size() < n_max; ++it) heads.push_back(entries_.at(it->second).head);
+  return heads;
+}
+
+std::vector<ObjectHead> DiskIndex::Retained(absl::Time& until, ObjectKey& key, size_t n_max) const {
+  std::lock_guard lock(mutex_);
+  std::vector<ObjectHead> heads;
+  for (auto it = retained_.upper_bound({until, key}); it != retained_.end() && heads.size() < n_max; ++it) {
+    heads.push_back(entries_.at(it->second).head);
+    std::tie(until, key) = *it;
+  }
   return heads;
 }
 

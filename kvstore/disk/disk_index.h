@@ -56,6 +56,8 @@ class DiskIndex {
 
   // The checkpoints whose parent this is, in no particular order, at most n_max.
   std::vector<ObjectHead> CheckpointsUnder(const BlockKey& parent, size_t n_max) const;
+  // Those under a retention, by time: at most n_max behind (until, key), which becomes the last of them.
+  std::vector<ObjectHead> Retained(absl::Time& until, ObjectKey& key, size_t n_max) const;
   // What a List finds, at most its limit.
   std::vector<ObjectHead> Manifests(const ListQuery& query) const;
   // What is live in a segment, in the order of the file.

@@ -23,6 +23,8 @@ class DiskTier;
 struct DiskStats;
 }  // namespace disk
 
+struct Entry;
+
 enum class EvictionPolicy : uint8_t {
   kScanResistant,  // what is used once does not push out what is used again
   kLru,            // for comparison
@@ -162,6 +164,16 @@ class Store {
 
   // Null without a disk.
   std::unique_ptr<disk::DiskStats> StatsOfDisk();
+
+  // What is retained, some at a time: at most n_max heads from `cursor` on, which moves behind them. Empty: that was
+  // all. What comes meanwhile may be missed, nothing else.
+  struct RetainedCursor {
+    bool on_disk = false;
+    absl::Time until = absl::InfinitePast();
+    Entry* entry = nullptr;  // in memory: only compared
+    ObjectKey key;           // on disk
+  };
+  std::vector<ObjectHead> Retained(RetainedCursor& cursor, size_t n_max);
 
   // What an object of this payload size costs against the capacity.
   static uint64_t ChargeOf(uint64_t payload_bytes);
