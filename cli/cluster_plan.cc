@@ -85,12 +85,18 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
   const auto program = [&](const char* name) { return (fs::path(options.program_dir) / name).string(); };
   const std::string log_level = "--log-level=" + options.log_level;
 
-  const uint16_t store_port = take_port();
-  Member store = {Member::Role::kKvstore, "kvstore", program("longshelf-kvstore"), {}, take_port()};
-  store.args = {"--listen=" + Address(store_port), "--admin-listen=" + Address(store.admin_port),
-                absl::StrCat("--memory=", options.store_memory_bytes), log_level};
-  Append(store.args, options.kvstore_flags);
-  plan.members.push_back(std::move(store));
+  std::vector<std::string> store_addresses;
+  for (int i = 0; i < options.n_stores; ++i) store_addresses.push_back(Address(take_port()));
+  const std::string stores = absl::StrJoin(store_addresses, ",");
+  for (int i = 0; i < options.n_stores; ++i) {
+    const std::string name = options.n_stores == 1 ? "kvstore" : absl::StrCat("kvstore-", i + 1);
+    Member store = {Member::Role::kKvstore, name, program("longshelf-kvstore"), {}, take_port()};
+    store.args = {"--listen=" + store_addresses[static_cast<size_t>(i)], "--admin-listen=" + Address(store.admin_port),
+                  absl::StrCat("--memory=", options.store_memory_bytes), log_level};
+    if (options.n_stores > 1) Append(store.args, {"--peers=" + stores, "--down-after=10s"});
+    Append(store.args, options.kvstore_flags);
+    plan.members.push_back(std::move(store));
+  }
 
   std::vector<std::string> worker_addresses;
   for (size_t i = 0; i < options.shards.size(); ++i) {
@@ -106,7 +112,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
                    absl::StrCat("--shards=", options.shards[i]),
                    absl::StrCat("--threads=", options.n_threads),
                    absl::StrCat("--kv-memory=", options.kv_memory_bytes),
-                   "--kvstore=" + Address(store_port),
+                   "--kvstore=" + stores,
                    log_level};
     Append(worker.args, options.worker_flags);
     plan.members.push_back(std::move(worker));

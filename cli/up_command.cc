@@ -47,7 +47,8 @@ void AddOptions(ConfigSpec& spec, UpConfig* config) {
   spec.Add(&config->cluster.n_threads, "threads", "threads of each shard", {1, 256});
   spec.AddBytes(&config->cluster.kv_memory_bytes, "kv-memory", "memory for KV blocks of each shard",
                 {1 << 20, int64_t{1} << 44});
-  spec.AddBytes(&config->cluster.store_memory_bytes, "store-memory", "memory of the KV store",
+  spec.Add(&config->cluster.n_stores, "stores", "number of KV stores", {1, 16});
+  spec.AddBytes(&config->cluster.store_memory_bytes, "store-memory", "memory of each KV store",
                 {1 << 20, int64_t{1} << 44});
   spec.Group("Local");
   spec.Add(&config->http_port, "port", "of HTTP; 0 = any; -1 = 8080, or any when that is taken", {-1, 65535});
@@ -115,9 +116,11 @@ absl::StatusOr<ClusterPorts> ChoosePortsFor(const UpConfig& config) {
     return asked < 0 ? otherwise : static_cast<uint16_t>(asked);
   };
   const bool replace = config.http_port < 0 && config.grpc_port < 0;
-  return ChoosePorts(choose(config.http_port, replace ? kDefaultHttpPort : 0),
-                     choose(config.grpc_port, replace ? kDefaultGrpcPort : 0), replace,
-                     ClusterPlan::n_other_ports(config.cluster.shards.size()), [&] { return device(); });
+  return ChoosePorts(
+      choose(config.http_port, replace ? kDefaultHttpPort : 0),
+      choose(config.grpc_port, replace ? kDefaultGrpcPort : 0), replace,
+      ClusterPlan::n_other_ports(static_cast<size_t>(config.cluster.n_stores), config.cluster.shards.size()),
+      [&] { return device(); });
 }
 
 void Announce(const ClusterPlan& plan, const UpConfig& config, const std::string& log_dir, absl::Duration took) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/status.h"
@@ -38,6 +39,25 @@ absl::StatusOr<std::unique_ptr<disk::DiskTier>> OpenDisk(const DiskOptions& opti
   const disk::DiskStats stats = tier->Stats();
   spdlog::info("{} objects on disk, {} of {} bytes", stats.n_objects, stats.live_bytes, stats.quota_bytes);
   return tier;
+}
+
+// Null without --peers.
+absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config, Store& store, const Clock& clock,
+                                                  Metrics& metrics) {
+  if (config.peers.empty()) return nullptr;
+  PeerOptions options = config.peer;
+  options.stores = absl::StrJoin(config.peers, ",");
+  options.token = config.server.token;
+  if (options.advertise.empty()) options.advertise = config.server.listen;
+  return Peers::Start(options, store, clock, metrics);
+}
+
+// Until the first signal to stop.
+void Serve(const NodeConfig& config, ShutdownSignals& signals) {
+  const bool open = config.server.insecure_internal && config.server.token.empty();
+  do {
+    if (open) spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
+  } while (signals.Wait(open ? kWarnInterval : absl::InfiniteDuration()) == ShutdownSignals::Event::kTimeout);
 }
 
 }  // namespace
@@ -73,6 +93,21 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
     if (config->disk.directory.empty() == (config->disk.quota_bytes == 0)) return absl::OkStatus();
     return absl::InvalidArgumentError("--disk and --disk-size belong together");
   });
+  spec.Group("Cluster");
+  spec.Add(&config->peers, "peers",
+           "all stores of the cluster as HOST:PORT[;weight=2][;zone=a], this one included, the same everywhere");
+  spec.Add(&config->peer.advertise, "advertise", "this store's HOST:PORT in --peers; default: --listen");
+  spec.Add(&config->peer.n_replicas, "replicas", "stores that hold what is parked", {1, 7});
+  spec.AddBytes(&config->peer.repair_bytes_per_s, "repair-rate", "bytes per second that repair may send",
+                {64 << 10, 64ll << 30});
+  spec.Add(&config->peer.down_after, "down-after", "a store that is silent for so long is replaced by the next one",
+           {absl::Seconds(2), absl::Hours(24)});
+  spec.Add(&config->peer.repair_interval, "repair-interval", "how often all that is parked is gone over",
+           {absl::Seconds(1), absl::Hours(240)});
+  spec.Add(&config->handoff_timeout, "handoff-timeout",
+           "how long, after SIGTERM, what is parked may be brought to other stores: for one that leaves for good, or "
+           "has no --disk",
+           {absl::ZeroDuration(), absl::Hours(24)});
   spec.Group("Operation");
   AddAdminOptions(spec, &config->admin);
   AddLogOptions(spec, &config->log);
@@ -108,13 +143,17 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
 
   spdlog::info("serving on port {}, {} bytes of memory, admin {}", (*server)->port(), config.store.capacity_bytes,
                (*admin)->url());
-  const bool open = config.server.insecure_internal && config.server.token.empty();
-  do {
-    if (open) spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
-  } while (signals.Wait(open ? kWarnInterval : absl::InfiniteDuration()) == ShutdownSignals::Event::kTimeout);
+  auto peers = StartPeers(config, **store, clock, metrics);
+  if (!peers.ok()) return Refuse("peers", peers.status());
+  Serve(config, signals);
 
   spdlog::info("stopping");
   (*server)->SetNotServing();
+  if (*peers != nullptr && config.handoff_timeout > absl::ZeroDuration()) {
+    const bool is_done = (*peers)->HandOver(config.handoff_timeout);
+    spdlog::info(is_done ? "what is parked is on other stores" : "not all that is parked is on other stores yet");
+  }
+  peers->reset();
   (*server)->Shutdown(config.drain_timeout);
   return 0;
 }

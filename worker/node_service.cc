@@ -9,20 +9,24 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/build_info.h"
 #include "common/ids.h"
 #include "common/status.h"
+#include "kvstore/cluster_client.h"
+#include "kvstore/members.h"
 
 namespace longshelf::worker {
 namespace {
 
-absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config) {
+absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config, const Clock& clock,
+                                                              Metrics* metrics) {
   if (config.kvstores.empty()) return nullptr;
-  if (config.kvstores.size() > 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--kvstore names ", config.kvstores.size(), " nodes; this version uses one"));
-  }
-  return kvstore::MakeClient({config.kvstores.front(), config.token});
+  kvstore::ClusterOptions options;
+  options.stores = absl::StrJoin(config.kvstores, ",");
+  options.token = config.token;
+  options.n_replicas = config.n_replicas;
+  return kvstore::MakeClusterClient(options, clock, metrics);
 }
 
 std::string ModelName(const ShardConfig& config) {
@@ -80,6 +84,7 @@ KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model)
   options.state_bytes_max = model.state_export_bytes_max;
   options.memory_bytes = config.store_memory_bytes;
   options.replay_tokens = model.replay_tokens;
+  options.n_replicas = config.n_replicas;
   return options;
 }
 
@@ -88,7 +93,7 @@ KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model)
 absl::Status CheckEdgeConfig(const ShardConfig& config) {
   RETURN_IF_ERROR(proto::CheckListenAddress(config.listen, !config.token.empty(), config.insecure_internal));
   if (!config.token.empty()) RETURN_IF_ERROR(proto::SharedToken::FromString(config.token).status());
-  return ConnectStore(config).status();  // does not connect yet
+  return kvstore::CheckStores(absl::StrJoin(config.kvstores, ","));
 }
 
 absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model) {
@@ -145,7 +150,7 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig
   if (!config.token.empty()) {
     ASSIGN_OR_RETURN(options.token, proto::SharedToken::FromString(config.token));
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config));
+  ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config, clock, &metrics));
   const std::string who = options.worker_id;
   const std::string what = options.model_name;
   auto node = std::make_unique<WorkerNode>(std::move(options), model, config, std::move(store), clock, metrics, runner);

@@ -50,7 +50,10 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
                 {0, uint64_t{1} << 44});
 
   spec.Group("KV store");
-  spec.Add(&config->kvstores, "kvstore", "addresses of KV store nodes; none: only this worker's own cache");
+  spec.Add(&config->kvstores, "kvstore",
+           "KV stores: all of them as HOST:PORT[;weight=2][;zone=a], the same everywhere, or dns:HOST:PORT; none: only "
+           "this worker's own cache");
+  spec.Add(&config->n_replicas, "replicas", "stores that hold a parked session, if there are so many", {1, 7});
   spec.AddBytes(&config->store_memory_bytes, "store-memory",
                 "memory for what is on its way from and to the KV store: restores, parks and offloads together",
                 {uint64_t{1} << 16, uint64_t{1} << 44});

@@ -9,6 +9,7 @@
 namespace longshelf::kvstore {
 absl::StatusOr<std::unique_ptr<Client>> MakeClusterClient(const ClusterOptions& options, const Clock& clock,
                                                           Metrics* metrics) {
+  RETURN_IF_ERROR(CheckStores(options.stores));
   const std::string name(DnsName(options.stores));
   std::vector<Member> members;
   if (name.empty()) {

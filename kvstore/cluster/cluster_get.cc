@@ -43,20 +43,23 @@ void ClusterGet::StartRun() {
   run_end_ = due_ + 1;
   while (run_end_ < request_.items.size() && request_.items[run_end_].extent == extent) ++run_end_;
   candidates_ = view_->Candidates(extent, core_.n_candidates());
-  next_candidate_ = 0;
+  asked_.assign(candidates_.size(), false);
   miss_ = absl::OkStatus();
   GoOn();
 }
 
 bool ClusterGet::StartAttempt() {
-  while (next_candidate_ < candidates_.size()) {
-    const std::shared_ptr<ClusterNode> node = candidates_[next_candidate_++];
-    if (!core_.MayCall(*node)) {
+  for (size_t candidate = 0; candidate < candidates_.size(); ++candidate) {
+    if (asked_[candidate]) continue;
+    asked_[candidate] = true;
+    const std::shared_ptr<ClusterNode>& node = candidates_[candidate];
+    if (too_slow_.contains(node.get()) || !core_.MayCall(*node)) {
       if (SaysMore(absl::UnavailableError(""), miss_)) miss_ = absl::UnavailableError("a KV store cannot be reached");
       continue;
     }
     auto attempt = std::make_shared<Attempt>();
     attempt->node = node;
+    attempt->candidate = candidate;
     attempt->first = due_;
     attempt->begun = core_.clock.Now();
     attempts_.push_back(attempt);
@@ -86,6 +89,7 @@ void ClusterGet::OnObject(const std::shared_ptr<Attempt>& attempt, size_t index,
   if (!attempt->is_heard || events_.on_object == nullptr) return;
   if (!std::exchange(attempt->has_answered, true) && !IsNodeDown(object.status())) {
     attempt->node->latency.Observe(core_.clock.Now() - attempt->begun);
+    core_.Report(*attempt->node, absl::OkStatus());  // others need not wait for the end of the call
   }
   // Those before it were delivered by this attempt, or it would have been given up.
   if (attempt->first + index != due_) return GiveUp(attempt);
@@ -106,7 +110,12 @@ void ClusterGet::OnObject(const std::shared_ptr<Attempt>& attempt, size_t index,
 
 void ClusterGet::Deliver(absl::StatusOr<FetchedObject> object) {
   if (object.ok()) n_out_ += object->payload.size();
-  events_.on_object(due_++, std::move(object));
+  const size_t index = due_++;
+  miss_ = absl::OkStatus();
+  // Whoever lacked the last one may have the next.
+  asked_.assign(candidates_.size(), false);
+  for (const auto& attempt : attempts_) asked_[attempt->candidate] = true;
+  events_.on_object(index, std::move(object));
 }
 
 void ClusterGet::OnMiss(const std::shared_ptr<Attempt>& attempt, const absl::Status& status) {
@@ -129,9 +138,7 @@ void ClusterGet::GoOn() {
     go_on_when_released_ = n_out_ > 0;
     if (go_on_when_released_ || StartAttempt()) return;
     // Nobody has it. The others of the run may well be there.
-    const absl::Status miss = std::exchange(miss_, absl::OkStatus());
-    Deliver(miss.ok() ? absl::NotFoundError("no KV store has it") : miss);
-    next_candidate_ = 0;
+    Deliver(miss_.ok() ? absl::NotFoundError("no KV store has it") : miss_);
     if (due_ == run_end_) return StartRun();
   }
 }
@@ -140,7 +147,7 @@ void ClusterGet::SetHedgeTimer() {
   if (attempts_.empty() || n_out_ > 0) return;
   const std::shared_ptr<Attempt>& newest = attempts_.back();
   const absl::Duration usual = newest->node->latency.HedgeAfter();
-  const bool is_last = next_candidate_ >= candidates_.size();
+  const bool is_last = std::find(asked_.begin(), asked_.end(), false) == asked_.end();
   core_.loop->At(core_.clock.Now() + (is_last ? std::max(4 * usual, kLastWait) : usual),
                  [weak = weak_from_this(), due = due_, slow = std::weak_ptr<Attempt>(newest)] {
                    if (const auto self = weak.lock()) self->OnLate(due, slow.lock());
@@ -158,6 +165,7 @@ void ClusterGet::OnLate(size_t due, const std::shared_ptr<Attempt>& slow) {
   // Everybody was asked, and those who are left had their time: the objects behind this one shall not wait for them.
   while (!attempts_.empty()) {
     attempts_.front()->has_lost = true;
+    too_slow_.insert(attempts_.front()->node.get());
     GiveUp(attempts_.front());
   }
   if (SaysMore(absl::UnavailableError(""), miss_)) miss_ = absl::UnavailableError("a KV store took too long");

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "cluster_core.h"
@@ -27,6 +28,7 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   // One node's Get of a part of the run.
   struct Attempt {
     std::shared_ptr<ClusterNode> node;
+    size_t candidate = 0;
     std::shared_ptr<Client::GetCall> call;
     size_t first = 0;  // index of its first item
     absl::Time begun;
@@ -40,6 +42,7 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   bool StartAttempt();
   void OnObject(const std::shared_ptr<Attempt>& attempt, size_t index, absl::StatusOr<FetchedObject> object);
   void OnDone(const std::shared_ptr<Attempt>& attempt, const absl::Status& status);
+  // The next object is due then.
   void Deliver(absl::StatusOr<FetchedObject> object);
   // The due object is not to be had from this node.
   void OnMiss(const std::shared_ptr<Attempt>& attempt, const absl::Status& status);
@@ -60,9 +63,11 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   size_t run_end_ = 0;
   uint64_t n_out_ = 0;  // delivered and not released
 
+  std::set<const ClusterNode*> too_slow_;  // for this call; not asked any more
+
   // Of the run.
   std::vector<std::shared_ptr<ClusterNode>> candidates_;
-  size_t next_candidate_ = 0;
+  std::vector<bool> asked_;  // per candidate: for the due object
   absl::Status miss_;  // why the due object was not to be had so far
   std::deque<std::shared_ptr<Attempt>> attempts_;
   bool go_on_when_released_ = false;

@@ -80,6 +80,7 @@ void ClusterPut::OnOutcome(const std::shared_ptr<NodePut>& to, size_t index,
   Object& object = objects_[which];
   --object.n_waiting;
   --n_waiting_;
+  if (!IsNodeDown(outcome.status())) core_.Report(*to->node, absl::OkStatus());
   if (outcome.ok()) {
     if (object.n_in_memory++ == 0) object.outcome = *outcome;
     object.outcome.existed = object.outcome.existed && outcome->existed;

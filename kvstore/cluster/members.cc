@@ -69,6 +69,12 @@ std::string_view DnsName(std::string_view text) {
   return text.starts_with(kDnsPrefix) ? text.substr(kDnsPrefix.size()) : std::string_view();
 }
 
+absl::Status CheckStores(std::string_view stores) {
+  if (stores.empty()) return absl::OkStatus();
+  const std::string_view name = DnsName(stores);
+  return name.empty() ? ParseMembers(stores).status() : CheckAddress(View(name));
+}
+
 absl::StatusOr<std::vector<Member>> ResolveMembers(std::string_view host_port) {
   RETURN_IF_ERROR(CheckAddress(View(host_port)));
   const size_t colon = host_port.rfind(':');

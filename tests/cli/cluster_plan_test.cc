@@ -62,8 +62,27 @@ TEST(PlanCluster, GivesEveryListenerItsOwnLoopbackPort) {
       seen.insert(arg.substr(arg.rfind(':')));
     }
   }
-  EXPECT_EQ(n_listeners, 2 + ClusterPlan::n_other_ports(2));
+  EXPECT_EQ(n_listeners, 2 + ClusterPlan::n_other_ports(1, 2));
   EXPECT_EQ(seen.size(), n_listeners);
+}
+
+TEST(PlanCluster, TellsSeveralStoresOfEachOtherAndWorkersOfAll) {
+  ClusterOptions options;
+  options.model = "/models/demo/";
+  options.program_dir = "/bin";
+  options.shards = {1};
+  options.n_stores = 3;
+  ClusterPorts ports{.http = 80, .grpc = 81, .others = {}};
+  for (uint16_t i = 1; i <= ClusterPlan::n_other_ports(3, 1); ++i) ports.others.push_back(i);
+  const ClusterPlan plan = PlanCluster(options, ports);
+  ASSERT_EQ(plan.members.size(), 5U);
+  const std::string stores = "127.0.0.1:1,127.0.0.1:2,127.0.0.1:3";
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(plan.members[i].name, "kvstore-" + std::to_string(i + 1));
+    EXPECT_THAT(plan.members[i].args, Contains("--listen=127.0.0.1:" + std::to_string(i + 1)));
+    EXPECT_THAT(plan.members[i].args, Contains("--peers=" + stores));
+  }
+  EXPECT_THAT(plan.members[3].args, Contains("--kvstore=" + stores));
 }
 
 TEST(ShardsOfWorkers, GivesTheSecondWorkerTwoShardsUnlessTold) {

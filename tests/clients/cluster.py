@@ -81,26 +81,28 @@ class Process:
 
 
 class Cluster:
-    """One router, n_workers workers of `shards` processes each, and one KV store node."""
+    """One router, n_workers workers of `shards` processes each, and n_stores KV stores."""
 
     def __init__(self, bin_dir, model, n_workers=1, shards=1, kvstore=True, router_flags=(), worker_flags=(),
-                 kvstore_flags=()):
+                 kvstore_flags=(), n_stores=1):
         self.bin_dir = bin_dir
         self.dir = tempfile.TemporaryDirectory(prefix="longshelf-cluster-")
         self.processes = []
         atexit.register(self.stop)
-        ports = free_ports(5 + 2 * n_workers)
-        self.http_port, self.grpc_port, router_admin, kv_port, kv_admin = ports[:5]
-        self.router_admin = router_admin
-        worker_ports = ports[5:5 + n_workers]
-        self.worker_admins = ports[5 + n_workers:]
+        ports = free_ports(3 + 2 * n_stores + 2 * n_workers)
+        self.http_port, self.grpc_port, self.router_admin = ports[:3]
+        store_ports, self.store_admins, ports = ports[3:3 + n_stores], ports[3 + n_stores:][:n_stores], ports[3 + 2 * n_stores:]
+        worker_ports, self.worker_admins = ports[:n_workers], ports[n_workers:]
         common = ["--log-format=json"]
-        store = []
+        self.kvstores, store = [], []
         if kvstore:
-            self.kvstore = self._start("kvstore", "longshelf-kvstore",
-                                       [f"--listen=127.0.0.1:{kv_port}", f"--admin-listen=127.0.0.1:{kv_admin}"] + common +
-                                       list(kvstore_flags))
-            store = [f"--kvstore=127.0.0.1:{kv_port}"]
+            addresses = ",".join(f"127.0.0.1:{port}" for port in store_ports)
+            peers = [f"--peers={addresses}"] if n_stores > 1 else []
+            for i, (port, admin) in enumerate(zip(store_ports, self.store_admins)):
+                self.kvstores.append(self._start(
+                    f"kvstore{i}", "longshelf-kvstore",
+                    [f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}"] + peers + common + list(kvstore_flags)))
+            store = [f"--kvstore={addresses}"]
         self.workers = []
         for i in range(n_workers):
             self.workers.append(self._start(
@@ -111,7 +113,7 @@ class Cluster:
             "router", "longshelf-router",
             [f"--model={model}", "--workers=" + ",".join(f"127.0.0.1:{p}" for p in worker_ports),
              f"--listen=127.0.0.1:{self.http_port}", f"--grpc-listen=127.0.0.1:{self.grpc_port}",
-             f"--admin-listen=127.0.0.1:{router_admin}"] + common + list(router_flags))
+             f"--admin-listen=127.0.0.1:{self.router_admin}"] + common + list(router_flags))
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.wait_ready(n_workers)
 
@@ -131,6 +133,10 @@ class Cluster:
     def worker_metrics(self, i):
         """All of worker i's samples at one moment, as a function like metric()."""
         return self._metrics(self.worker_admins[i])
+
+    def store_metrics(self, i):
+        """The same of store i."""
+        return self._metrics(self.store_admins[i])
 
     @staticmethod
     def _metrics(port):

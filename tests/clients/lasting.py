@@ -1,4 +1,4 @@
-"""A long session outlives the worker that computed it, and a store that restarts empty in the middle: the next turn, on
+"""A long session outlives the worker that computed it, and a store that restarts empty or is lost: the next turn, on
 another worker, finds it in the KV store, takes a fraction of the time, and answers with the same tokens.
 
 Usage: lasting.py BINARIES MODEL [--tokens N] [--restart-store] [--compare] ..."""
@@ -63,7 +63,9 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--tokens", type=int, default=20_000)
     parser.add_argument("--turns", type=int, default=1, help="after the store has restarted")
-    parser.add_argument("--restart-store", action="store_true")
+    parser.add_argument("--stores", type=int, default=1)
+    parser.add_argument("--restart-store", action="store_true", help="the one that holds most restarts empty")
+    parser.add_argument("--lose-store", action="store_true", help="it does not come back")
     parser.add_argument("--compare", action="store_true", help="the last answer with one computed from the beginning")
     parser.add_argument("--store-memory", default="64MiB", help="of each worker, for what is on its way")
     parser.add_argument("--kv-memory", default="512MiB")
@@ -73,20 +75,23 @@ def main():
     text = LongText(args.model)
     session = text.of(args.tokens, seed=1)
     flags = [f"--threads={args.threads}", f"--kv-memory={args.kv_memory}", f"--store-memory={args.store_memory}"]
-    with Cluster(args.binaries, args.model, n_workers=2, worker_flags=flags,
+    with Cluster(args.binaries, args.model, n_workers=2, n_stores=args.stores, worker_flags=flags,
                  kvstore_flags=[f"--memory={args.memory}"]) as cluster:
         first = Turn(cluster, session)
         assert first.n_prompt == args.tokens, first.usage
         owner, other = busiest(cluster), 1 - busiest(cluster)
         wait_until_stored(cluster, owner, 0)
         session += first.text
-        if args.restart_store:
-            cluster.kvstore.kill()
-            cluster.kvstore.start()
+        if args.restart_store or args.lose_store:
+            used = [cluster.store_metrics(i)("longshelf_kvstore_used_bytes") for i in range(args.stores)]
+            store = cluster.kvstores[used.index(max(used))]
+            store.kill()
+            if args.restart_store:
+                store.start()
         for turn in range(args.turns):
             session += text.of(100, seed=100 + turn)
             session += Turn(cluster, session).text
-        wait_until_stored(cluster, owner, 0.9 * args.tokens / 256 if args.restart_store else 0)
+        wait_until_stored(cluster, owner, 0.9 * args.tokens / 256 if args.restart_store or args.lose_store else 0)
 
         cluster.workers[owner].kill()
         session += text.of(100, seed=7)

@@ -75,8 +75,7 @@ class SimulatedStore final : public Client {
     Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
   }
   void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
-    Answer<DropResult>(timeout, std::move(done),
-                                [this, namespace_id] { return store_->DropNamespace(namespace_id); });
+    Answer<DropResult>(timeout, std::move(done), [this, namespace_id] { return store_->DropNamespace(namespace_id); });
   }
   void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override {
     Answer<ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
@@ -234,8 +233,7 @@ class SimulatedStore final : public Client {
       const absl::Status no_disk = absl::FailedPreconditionError("the store has no disk");
       if (const auto* exists = std::get_if<Store::Exists>(&*opened)) {
         if (is_refused) return no_disk;
-        return PutOutcome{
-            .existed = true, .digest = exists->digest, .conflicts = exists->digest != head.digest};
+        return PutOutcome{.existed = true, .digest = exists->digest, .conflicts = exists->digest != head.digest};
       }
       auto reservation = std::get<Store::Reservation>(*std::move(opened));
       LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());

@@ -7,14 +7,14 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "common/breaker.h"
 #include "byte_budget.h"
+#include "common/breaker.h"
 #include "common/clock.h"
 #include "common/mailbox.h"
+#include "common/task_loop.h"
 #include "engine/messages.h"
 #include "engine/observer.h"
 #include "kvstore/client.h"
-#include "common/task_loop.h"
 #include "worker/bridge/options.h"
 #include "worker/metrics.h"
 

@@ -91,7 +91,7 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
   order.object_class = kvstore::ObjectClass::kParked;
   order.retain_until = command.retain_until;
   order.ack = command.ack;
-  order.n_replicas = command.n_replicas;
+  order.n_replicas = command.n_replicas == 0 ? core.options.n_replicas : command.n_replicas;
   order.timeout = command.timeout;
   auto upload = std::make_shared<Upload>(core, std::move(order),
                                          [done, at = found.at](const absl::StatusOr<UploadResult>& result) {

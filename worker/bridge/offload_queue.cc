@@ -50,9 +50,8 @@ void OffloadQueue::Push(Batch batch) {
 void OffloadQueue::SendNext() {
   while (!queue_.empty()) {
     if (!queue_.front().drops.empty()) {
-      std::vector<kvstore::PlacedKey> keys = std::move(queue_.front().drops);
+      SendDrop(queue_.front().drops);
       queue_.pop_front();
-      SendDrop(std::move(keys));
       continue;
     }
     std::vector<Batch> batches;
@@ -130,19 +129,13 @@ void OffloadQueue::Settle(std::vector<Batch> batches) {
   }
 }
 
-void OffloadQueue::SendDrop(std::vector<kvstore::PlacedKey> keys) {
-  if (!core_.breaker_out.MayCall(core_.clock.Now())) return;  // they are evicted in their time
+// Nobody waits for it: what a store that cannot be reached keeps is evicted in its time.
+void OffloadQueue::SendDrop(const std::vector<kvstore::PlacedKey>& keys) {
   for (size_t first = 0; first < keys.size(); first += kvstore::kMaxKeysPerCall) {
     const size_t end = std::min(keys.size(), first + kvstore::kMaxKeysPerCall);
     core_.store.Drop(
         {keys.begin() + static_cast<std::ptrdiff_t>(first), keys.begin() + static_cast<std::ptrdiff_t>(end)},
-        core_.options.put_timeout,
-        [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::DropResult>& dropped) {
-          loop->Post([self, status = dropped.status()] {
-            if (IsStoreDown(status)) return self->core_.breaker_out.Failed(self->core_.clock.Now());
-            self->core_.breaker_out.Answered(absl::ZeroDuration());
-          });
-        });
+        core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
   }
 }
 

@@ -40,7 +40,7 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   void Push(Batch batch);
   void SendNext();
   void SendPut(std::vector<Batch> batches);
-  void SendDrop(std::vector<kvstore::PlacedKey> keys);
+  void SendDrop(const std::vector<kvstore::PlacedKey>& keys);
   void OnOutcome(uint64_t n_bytes, const absl::StatusOr<kvstore::PutOutcome>& outcome);
   void OnDone(const absl::Status& status);
   void Settle(std::vector<Batch> batches);

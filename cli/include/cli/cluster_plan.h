@@ -16,7 +16,8 @@ struct ClusterOptions {
   std::vector<int> shards = {};  // of each worker
   int n_threads = 1;             // of each shard
   int64_t kv_memory_bytes = 0;   // of each shard
-  int64_t store_memory_bytes = 0;
+  int n_stores = 1;
+  int64_t store_memory_bytes = 0;  // of each
   std::string log_level = "info";
   std::vector<std::string> router_flags = {};  // given to the program as they are, after ours
   std::vector<std::string> worker_flags = {};
@@ -46,7 +47,7 @@ struct ClusterPlan {
   std::string grpc_address;
 
   // Of internal endpoints and admin ports.
-  static size_t n_other_ports(size_t n_workers) { return 3 + 3 * n_workers; }
+  static size_t n_other_ports(size_t n_stores, size_t n_workers) { return 1 + 2 * n_stores + 3 * n_workers; }
 };
 
 ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports);

@@ -1,11 +1,15 @@
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "absl/time/time.h"
 #include "common/admin_server.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/shutdown.h"
 #include "kvstore/disk_options.h"
+#include "kvstore/peers.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
 
@@ -16,6 +20,9 @@ struct NodeConfig {
   ServerOptions server;
   StoreOptions store;
   DiskOptions disk;
+  std::vector<std::string> peers = {};  // of which this node is one; empty: it is alone
+  PeerOptions peer;
+  absl::Duration handoff_timeout = absl::ZeroDuration();
   AdminOptions admin;
   LogConfig log;
   absl::Duration drain_timeout = absl::Seconds(2);

@@ -4,10 +4,10 @@
 
 #include <vector>
 
-#include "common/breaker.h"
 #include "byte_budget.h"
-#include "restore_feed.h"
+#include "common/breaker.h"
 #include "common/task_loop.h"
+#include "restore_feed.h"
 
 namespace longshelf::worker {
 namespace {

@@ -38,7 +38,7 @@ struct ParkCommand {
   std::vector<engine::PrefixKey> prefix_keys;   // as SequenceRequest's: those that are missing are computed
   absl::Time retain_until;                      // wall clock
   kvstore::Ack ack = kvstore::Ack::kMemoryAll;  // what the answer waits for
-  uint32_t n_replicas = 1;
+  uint32_t n_replicas = 0;                      // stores that hold it; 0: as many as the source was told
   absl::Duration timeout = absl::Minutes(2);
 };
 

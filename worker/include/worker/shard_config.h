@@ -46,7 +46,8 @@ struct ShardConfig {
   uint64_t checkpoint_memory_bytes = uint64_t{64} << 20;
 
   // KV store.
-  std::vector<std::string> kvstores;                  // host:port
+  std::vector<std::string> kvstores;                  // as kvstore/members.h takes them, joined by commas
+  uint32_t n_replicas = 2;                            // stores that hold a parked session
   uint64_t store_memory_bytes = uint64_t{256} << 20;  // on its way from and to them
 
   // Group; all but the deadline set by longshelf-worker.

@@ -16,6 +16,8 @@ struct KvBridgeOptions {
   uint64_t state_bytes_max = 0;
   int64_t replay_tokens = 0;  // after which a state is rebuilt from blocks alone; 0: it cannot be
 
+  uint32_t n_replicas = 1;  // stores that hold what is parked, unless its command says how many
+
   // Everything on its way between engine and store, in both directions. At least MemoryMin().
   uint64_t memory_bytes = uint64_t{256} << 20;
 
