@@ -2,11 +2,10 @@
 
 #include <memory>
 #include <utility>
-#include <vector>
 
+#include "items.h"
 #include "kvstore/blocking_client.h"
 #include "kvstore/client.h"
-#include "objects.h"
 
 namespace longshelf::kvstore {
 
@@ -26,11 +25,5 @@ class Connection {
   std::unique_ptr<Client> client_;
   std::unique_ptr<BlockingClient> blocking_;
 };
-
-inline PutItem ItemOf(const Object& object) {
-  return {object.head, std::make_shared<const std::vector<std::byte>>(object.payload)};
-}
-
-inline GetItem WantOf(const Object& object) { return {object.head.key, object.payload.size()}; }
 
 }  // namespace longshelf::kvstore

@@ -18,9 +18,9 @@ TEST(ClusterClient, AChainOfManyExtentsIsSpreadFoundAndReadBackInOrder) {
   SimulatedCluster cluster(8);
   const ChainObjects chain = MakeChain(1, 1100);
   std::vector<PutItem> puts;
-  for (const Object& block : chain.blocks) puts.push_back(PutOf(block));
+  for (const Object& block : chain.blocks) puts.push_back(ItemOf(block));
   const Object checkpoint = chain.CheckpointAt(1100, 7);
-  puts.push_back(PutOf(checkpoint));
+  puts.push_back(ItemOf(checkpoint));
   const auto put = cluster.PutAll(puts);
   ASSERT_TRUE(put.status.ok()) << put.status;
   for (const auto& [index, outcome] : put.outcomes) ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -55,10 +55,10 @@ TEST(ClusterClient, AHoleEndsThePrefixInWhateverExtentItIs) {
   SimulatedCluster cluster(5);
   const ChainObjects chain = MakeChain(2, 900);
   std::vector<PutItem> puts;
-  for (const Object& block : chain.blocks) puts.push_back(PutOf(block));
+  for (const Object& block : chain.blocks) puts.push_back(ItemOf(block));
   for (const size_t n_blocks : {100, 256, 400, 512, 900}) {
-    puts.push_back(PutOf(chain.CheckpointAt(n_blocks, 0)));
-    puts.push_back(PutOf(chain.CheckpointAt(n_blocks, 3)));
+    puts.push_back(ItemOf(chain.CheckpointAt(n_blocks, 0)));
+    puts.push_back(ItemOf(chain.CheckpointAt(n_blocks, 3)));
   }
   ASSERT_TRUE(cluster.PutAll(puts).status.ok());
   const LookupQuery query{.fingerprint = FingerprintOf(1), .root = chain.root, .chain = chain.keys};
@@ -82,9 +82,9 @@ TEST(ClusterClient, ProbesAreFoundInTheExtentBehindTheChain) {
   for (const size_t n_blocks : {0, 10, 256, 300}) {
     const ChainObjects chain = MakeChain(10 + n_blocks, n_blocks);
     std::vector<PutItem> puts;
-    for (const Object& block : chain.blocks) puts.push_back(PutOf(block));
+    for (const Object& block : chain.blocks) puts.push_back(ItemOf(block));
     // Many continuations of other people hide what is only listed.
-    for (uint32_t n = 1; n <= 200; ++n) puts.push_back(PutOf(chain.CheckpointAt(n_blocks, n)));
+    for (uint32_t n = 1; n <= 200; ++n) puts.push_back(ItemOf(chain.CheckpointAt(n_blocks, n)));
     ASSERT_TRUE(cluster.PutAll(puts).status.ok());
     LookupQuery query{.fingerprint = FingerprintOf(1), .root = chain.root, .chain = chain.keys};
     for (const uint32_t n : {1, 5, 250}) query.probes.push_back(chain.CheckpointAt(n_blocks, n).head.key.hash);
@@ -102,7 +102,7 @@ TEST(ClusterClient, WhatIsOutIsBoundedByTheWindowOfTheCaller) {
   std::vector<PutItem> puts;
   std::vector<GetItem> wants;
   for (const Object& block : chain.blocks) {
-    puts.push_back(PutOf(block));
+    puts.push_back(ItemOf(block));
     wants.push_back(WantOf(block));
   }
   ASSERT_TRUE(cluster.PutAll(puts).status.ok());
@@ -139,18 +139,18 @@ TEST(ClusterClient, PutsReachAsManyNodesAsAreWantedAndSayHowTheyEnded) {
     for (size_t i = 0; i < 4; ++i) n += cluster.node(i).Read(object.head.key, FingerprintOf(1)) != nullptr;
     return n;
   };
-  auto put = cluster.PutAll({PutOf(chain.blocks[0], 1), PutOf(chain.blocks[1], 2, Ack::kMemoryAll),
-                             PutOf(chain.blocks[2], 7, Ack::kMemoryAll)});
+  auto put = cluster.PutAll({ItemOf(chain.blocks[0], 1), ItemOf(chain.blocks[1], 2, Ack::kMemoryAll),
+                             ItemOf(chain.blocks[2], 7, Ack::kMemoryAll)});
   EXPECT_FALSE(put.outcomes.at(1)->existed);
   EXPECT_EQ(held(chain.blocks[0]), 1u);
   EXPECT_EQ(held(chain.blocks[1]), 2u);
   EXPECT_EQ(held(chain.blocks[2]), 4u) << "as many as there are";
-  put = cluster.PutAll({PutOf(chain.blocks[1], 2), PutOf(chain.blocks[0], 2, Ack::kMemoryAll)});
+  put = cluster.PutAll({ItemOf(chain.blocks[1], 2), ItemOf(chain.blocks[0], 2, Ack::kMemoryAll)});
   EXPECT_TRUE(put.outcomes.at(0)->existed);
   EXPECT_FALSE(put.outcomes.at(1)->existed) << "one of the two had to take it";
   Object other = chain.blocks[0];
   other.payload[3] ^= std::byte{1};
-  EXPECT_TRUE(cluster.PutAll({PutOf(other, 2)}).outcomes.at(0)->conflicts);
+  EXPECT_TRUE(cluster.PutAll({ItemOf(other, 2)}).outcomes.at(0)->conflicts);
 }
 
 // What an acknowledgement means, on stores of which some have disks.
@@ -162,7 +162,7 @@ TEST(ClusterClient, AcknowledgementsMeanWhatTheySay) {
     for (const auto& [ack, n_needed] : std::vector<std::pair<Ack, size_t>>{
              {Ack::kMemoryOne, 0}, {Ack::kMemoryAll, 0}, {Ack::kDurableOne, 1}, {Ack::kDurableAll, 2}}) {
       const Object object = Parked(MakeObject(++id, 0, 256, 100), kLater);
-      const auto put = cluster.PutAll({PutOf(object, 2, ack)});
+      const auto put = cluster.PutAll({ItemOf(object, 2, ack)});
       EXPECT_EQ(put.outcomes.at(0).ok(), n_disks >= n_needed) << n_disks << " " << put.outcomes.at(0).status();
       TouchQuery touch{
           .keys = {{object.head.key, object.head.extent}}, .retain_until = kLater, .ack = ack, .n_replicas = 2};
@@ -178,7 +178,7 @@ TEST(ClusterClient, TouchTellsWhichKeysAreOnTooFewNodes) {
   TouchQuery touch{.keys = {}, .retain_until = kLater, .n_replicas = 2};
   touch.ack = Ack::kMemoryAll;
   for (size_t i = 0; i < 600; ++i) {
-    if (i % 3 != 0) puts.push_back(PutOf(chain.blocks[i], static_cast<uint32_t>(i % 3)));
+    if (i % 3 != 0) puts.push_back(ItemOf(chain.blocks[i], static_cast<uint32_t>(i % 3)));
     touch.keys.push_back({chain.blocks[i].head.key, chain.blocks[i].head.extent});
   }
   ASSERT_TRUE(cluster.PutAll(puts).status.ok());
@@ -194,7 +194,7 @@ TEST(ClusterClient, TouchTellsWhichKeysAreOnTooFewNodes) {
 TEST(ClusterClient, DropReachesEveryCopyAndSaysWhoWasNotReached) {
   SimulatedCluster cluster(5);
   const Object object = Parked(MakeObject(1, 0, 256, 100), kLater);
-  cluster.PutAll({PutOf(object, 3, Ack::kMemoryAll)});
+  cluster.PutAll({ItemOf(object, 3, Ack::kMemoryAll)});
   auto dropped = cluster.Drop({{object.head.key, object.head.extent}});
   EXPECT_EQ(dropped->n_dropped, 3u);
   EXPECT_EQ(dropped->n_nodes_missed, 0u);
@@ -210,7 +210,7 @@ TEST(ClusterClient, ListsWhatAnyNodeHasInPages) {
   for (uint64_t id = 1; id <= 300; ++id) {
     Object manifest = Parked(MakeObject(id, 1 << 20, 300, 100, ObjectKind::kManifest), kLater);
     manifest.head.extent = manifest.head.key.hash;
-    puts.push_back(PutOf(manifest, 3, Ack::kMemoryAll));
+    puts.push_back(ItemOf(manifest, 3, Ack::kMemoryAll));
   }
   ASSERT_TRUE(cluster.PutAll(puts).status.ok());
   cluster.node(1).down = absl::UnavailableError("down");
@@ -238,7 +238,7 @@ TEST(ClusterClient, ANodeThatJoinsTakesItsShareAndWhatLaysElsewhereIsStillFound)
   for (uint64_t id = 1; id <= 200; ++id) {
     objects.push_back(MakeObject(id, 0, 256, 100));
     objects.back().head.extent = Hash(id);
-    puts.push_back(PutOf(objects.back()));
+    puts.push_back(ItemOf(objects.back()));
     wants.push_back(WantOf(objects.back()));
   }
   ASSERT_TRUE(cluster.PutAll(puts).status.ok());

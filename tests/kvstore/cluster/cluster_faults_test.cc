@@ -19,7 +19,7 @@ class ClusterFaults : public ::testing::Test {
  protected:
   void Park(SimulatedCluster& cluster) {
     std::vector<PutItem> puts;
-    for (const Object& block : chain_.blocks) puts.push_back(PutOf(Parked(block, kLater), 2, Ack::kMemoryAll));
+    for (const Object& block : chain_.blocks) puts.push_back(ItemOf(Parked(block, kLater), 2, Ack::kMemoryAll));
     const auto put = cluster.PutAll(puts);
     ASSERT_TRUE(put.status.ok()) << put.status;
     for (const auto& [index, outcome] : put.outcomes) ASSERT_TRUE(outcome.ok()) << outcome.status();
@@ -133,12 +133,13 @@ TEST_F(ClusterFaults, APutGoesOnToTheNextNodeAndFailsWhenTooFewAreLeft) {
   Park(cluster);
   cluster.node(1).down = kDown;
   cluster.node(2).down = kDown;
-  auto put = cluster.PutAll({PutOf(Parked(chain_.blocks[0], kLater), 2, Ack::kMemoryAll), PutOf(chain_.blocks[1], 2)});
+  auto put =
+      cluster.PutAll({ItemOf(Parked(chain_.blocks[0], kLater), 2, Ack::kMemoryAll), ItemOf(chain_.blocks[1], 2)});
   EXPECT_EQ(put.outcomes.at(0).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(put.outcomes.at(1).ok()) << "one node is enough for a cache object: " << put.outcomes.at(1).status();
   cluster.node(3).down = kDown;
   cluster.Pass(absl::Seconds(1), absl::Milliseconds(100));
-  put = cluster.PutAll({PutOf(chain_.blocks[2])});
+  put = cluster.PutAll({ItemOf(chain_.blocks[2])});
   EXPECT_EQ(put.outcomes.at(0).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(put.status.code(), absl::StatusCode::kUnavailable);
 }
@@ -152,7 +153,7 @@ TEST_F(ClusterFaults, ANodeWithoutRoomIsPassedOver) {
   for (size_t i = 0; i < 4; ++i) {
     cluster.node(i).refuse = [](const PutItem&) { return absl::ResourceExhaustedError("the parked share is full"); };
   }
-  const auto put = cluster.PutAll({PutOf(Parked(MakeObject(1, 0, 256, 10), kLater), 2, Ack::kMemoryAll)});
+  const auto put = cluster.PutAll({ItemOf(Parked(MakeObject(1, 0, 256, 10), kLater), 2, Ack::kMemoryAll)});
   EXPECT_EQ(put.outcomes.at(0).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
@@ -175,7 +176,7 @@ TEST_F(ClusterFaults, EveryCallEndsByItsDeadlineWhenAllNodesHang) {
   SimulatedCluster cluster(3);
   for (size_t i = 0; i < 3; ++i) cluster.node(i).latency = absl::Hours(1);
   EXPECT_LE(cluster.Get(Wants(), absl::Seconds(2)).took, absl::Milliseconds(2001));
-  EXPECT_LE(cluster.PutAll({PutOf(chain_.blocks[0])}, absl::Seconds(2)).took, absl::Milliseconds(2001));
+  EXPECT_LE(cluster.PutAll({ItemOf(chain_.blocks[0])}, absl::Seconds(2)).took, absl::Milliseconds(2001));
   const absl::Time begun = cluster.clock.Now();
   EXPECT_FALSE(cluster.Lookup(Query(), absl::Milliseconds(300)).ok());
   EXPECT_LE(cluster.clock.Now() - begun, absl::Milliseconds(301));
@@ -192,7 +193,7 @@ TEST_F(ClusterFaults, WhoGoesAwayWithCallsUnderWayAnswersThemAll) {
       {.on_object = [&](size_t, const auto&) { ++n_objects; }, .on_done = [&](const absl::Status&) { ++n_ended; }});
   const auto put = cluster->client->Put(absl::Minutes(1), {.on_outcome = [&](size_t, const auto&) { ++n_objects; },
                                                            .on_done = [&](const absl::Status&) { ++n_ended; }});
-  put->Offer(PutOf(chain_.blocks[0]));
+  put->Offer(ItemOf(chain_.blocks[0]));
   cluster->client->Lookup(Query(), absl::Minutes(1), [&](const auto&) { ++n_ended; });
   cluster->client->Stats(absl::Minutes(1), [&](const auto&) { ++n_ended; });
   cluster->Settle();
@@ -200,7 +201,7 @@ TEST_F(ClusterFaults, WhoGoesAwayWithCallsUnderWayAnswersThemAll) {
   EXPECT_EQ(n_objects, 701);
   EXPECT_EQ(n_ended, 4);
   get->Release(5);
-  put->Offer(PutOf(chain_.blocks[1]));
+  put->Offer(ItemOf(chain_.blocks[1]));
 }
 
 }  // namespace

@@ -97,13 +97,13 @@ class Nemesis {
 
   void Put(const std::vector<size_t>& some) {
     std::vector<PutItem> puts;
-    for (const size_t i : some) puts.push_back(PutOf(objects_[i]));
+    for (const size_t i : some) puts.push_back(ItemOf(objects_[i]));
     EXPECT_LE(cluster_.PutAll(puts, kPutTimeout).took, kPutTimeout + absl::Milliseconds(1));
   }
 
   void Park(const std::vector<size_t>& some) {
     std::vector<PutItem> puts;
-    for (const size_t i : some) puts.push_back(PutOf(Parked(objects_[i], kLater), 2, Ack::kMemoryAll));
+    for (const size_t i : some) puts.push_back(ItemOf(Parked(objects_[i], kLater), 2, Ack::kMemoryAll));
     const auto put = cluster_.PutAll(puts, kPutTimeout);
     EXPECT_LE(put.took, kPutTimeout + absl::Milliseconds(1));
     for (size_t n = 0; n < some.size(); ++n) {

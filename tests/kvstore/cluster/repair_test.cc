@@ -76,7 +76,7 @@ class RepairTest : public ::testing::Test {
     for (uint64_t id = 1; id <= n; ++id) {
       objects.push_back(Parked(MakeObject(id, 0, 256, 300), kLater));
       objects.back().head.extent = Hash(id % 17);
-      puts.push_back(PutOf(objects.back(), n_replicas, Ack::kMemoryOne));
+      puts.push_back(ItemOf(objects.back(), n_replicas, Ack::kMemoryOne));
     }
     EXPECT_TRUE(cluster_->PutAll(puts).status.ok());
     return objects;
@@ -132,9 +132,9 @@ TEST_F(RepairTest, ObjectsOfOneCopyGetTheirSecondAndManifestsAThird) {
   const std::vector<Object> objects = Park(50, /*n_replicas=*/1);
   Object manifest = Parked(MakeObject(1000, 0, 256, 300, ObjectKind::kManifest), kLater);
   manifest.head.extent = Hash(5);
-  cluster_->PutAll({PutOf(manifest)});
+  cluster_->PutAll({ItemOf(manifest)});
   Object cached = MakeObject(2000, 0, 256, 300);
-  cluster_->PutAll({PutOf(cached)});
+  cluster_->PutAll({ItemOf(cached)});
   options_.interval = absl::Seconds(30);
   for (size_t i = 0; i < 5; ++i) Begin(i);
   Pass(absl::Seconds(40));

@@ -12,8 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "cluster_client_impl.h"
 #include "common/clock.h"
+#include "items.h"
 #include "kvstore/client.h"
-#include "objects.h"
 #include "simulated_store.h"
 
 namespace longshelf::kvstore {
@@ -207,14 +207,5 @@ inline ChainObjects MakeChain(uint64_t seed, size_t n_blocks, size_t n_bytes = 6
   }
   return chain;
 }
-
-inline PutItem PutOf(const Object& object, uint32_t n_replicas = 1, Ack ack = Ack::kMemoryOne) {
-  PutItem item{object.head, std::make_shared<const std::vector<std::byte>>(object.payload)};
-  item.n_replicas = n_replicas;
-  item.ack = ack;
-  return item;
-}
-
-inline GetItem WantOf(const Object& object) { return {object.head.key, object.payload.size(), object.head.extent}; }
 
 }  // namespace longshelf::kvstore
