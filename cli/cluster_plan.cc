@@ -125,6 +125,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
                  "--listen=" + Address(ports.http),
                  "--grpc-listen=" + plan.grpc_address,
                  "--admin-listen=" + Address(router.admin_port),
+                 "--kvstore=" + stores,
                  log_level};
   Append(router.args, options.router_flags);
   plan.members.push_back(std::move(router));

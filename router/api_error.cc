@@ -67,6 +67,15 @@ ApiError NoWorkers() {
 }
 ApiError Draining() { return Unavailable("draining", "this server is shutting down: retry, another one will answer"); }
 
+ApiError NoSessionStore() {
+  ApiError error;
+  error.http_status = 501;
+  error.type = "server_error";
+  error.code = "no_session_store";
+  error.message = "this router keeps no sessions: it runs without --kvstore";
+  return error;
+}
+
 absl::Status OverloadedStatus() {
   return StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
 }
@@ -124,6 +133,11 @@ absl::Status ToStatus(const ApiError& error) {
       return absl::NotFoundError(error.message);
     case 413:
     case 429:
+      return absl::ResourceExhaustedError(error.message);
+    case 409:
+    case 501:
+      return absl::FailedPreconditionError(error.message);
+    case 507:
       return absl::ResourceExhaustedError(error.message);
     case 503:
       return error.code == "overloaded" ? absl::ResourceExhaustedError(error.message)

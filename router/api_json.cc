@@ -81,12 +81,19 @@ Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& en
 }
 
 Json UsageJson(const Usage& usage) {
+  Json details = {{"cached_tokens", usage.n_cached_tokens}};
+  if (usage.is_reported) {
+    details["worker_tokens"] = usage.n_local_tokens;
+    details["store_tokens"] = usage.n_store_tokens;
+    details["computed_tokens"] = usage.n_prompt_tokens - usage.n_cached_tokens;
+    details["miss_reason"] = usage.miss_reason.empty() ? Json() : Json(usage.miss_reason);
+  }
   return {{"prompt_tokens", usage.n_prompt_tokens},
           {"completion_tokens", usage.n_completion_tokens},
           {"total_tokens", uint64_t{usage.n_prompt_tokens} + usage.n_completion_tokens},
           {"prompt_cache_hit_tokens", usage.n_cached_tokens},
           {"prompt_cache_miss_tokens", usage.n_prompt_tokens - usage.n_cached_tokens},
-          {"prompt_tokens_details", {{"cached_tokens", usage.n_cached_tokens}}},
+          {"prompt_tokens_details", std::move(details)},
           {"completion_tokens_details",
            {{"reasoning_tokens", usage.n_reasoning_tokens},
             {"accepted_prediction_tokens", usage.drafts.n_accepted},

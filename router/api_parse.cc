@@ -140,6 +140,41 @@ std::optional<ApiError> ReadUser(const JsonObject& body, const SizeLimits& limit
   return std::nullopt;
 }
 
+std::optional<ApiError> ReadParkTerms(const JsonObject& object, std::string_view where, ParkTerms& terms) {
+  const auto in_place = [where](ApiError error) {
+    if (!where.empty()) error.param = std::string(where) + "." + error.param;
+    return error;
+  };
+  const auto retention = Member(object, "retention_s");
+  const NumericLimit& limit = LimitOf(NumericField::kRetention);
+  if (!retention) return in_place(InvalidField("retention_s", "is required: seconds to keep the session for"));
+  NumberFields numbers;
+  if (auto error = numbers.Read(limit, *retention)) return in_place(*std::move(error));
+  terms.retention = absl::Seconds(numbers[NumericField::kRetention]->integer);
+  std::string durability = "memory";
+  if (auto error = ReadText(object, "durability", 16, durability)) return in_place(*std::move(error));
+  for (const Durability each : {Durability::kMemory, Durability::kDisk, Durability::kDiskAll}) {
+    if (durability != DurabilityName(each)) continue;
+    terms.durability = each;
+    return std::nullopt;
+  }
+  return in_place(InvalidField("durability", "must be memory, disk or disk_all"));
+}
+
+// "session": "ID", or {"id": "ID", "retention_s": 3600, "durability": "disk"} to park it when the answer ends.
+std::optional<ApiError> ReadSession(const JsonObject& body, ApiRequest& request) {
+  const auto value = Member(body, "session");
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto object = AsObject(*value);
+  const auto id = object ? Member(*object, "id") : value;
+  const auto text = id ? AsString(*id) : std::nullopt;
+  if (!text) return InvalidField("session", "must be a name, or an object with an `id`");
+  if (auto error = CheckSessionId(*text)) return error;
+  request.session = std::string(*text);
+  if (!object || (!Member(*object, "retention_s") && !Member(*object, "durability"))) return std::nullopt;
+  return ReadParkTerms(*object, "session", request.park.emplace());
+}
+
 std::optional<ApiError> ReadServiceTier(const JsonObject& body, ApiRequest& request) {
   const auto value = Member(body, "service_tier");
   if (!value || IsNull(*value)) return std::nullopt;
@@ -252,6 +287,26 @@ std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits
   return ReadPrompt(body, limits, request);
 }
 
+// The object lives as long as its parser.
+std::variant<JsonObject, ApiError> ParseObject(simdjson::dom::parser& parser, std::string_view body,
+                                               const ParseLimits& limits) {
+  if (body.empty()) return NotJson("is empty: send a JSON object");
+  if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
+  simdjson::dom::element root;
+  const simdjson::padded_string padded(body);
+  if (const auto code = parser.parse(padded).get(root); code != simdjson::SUCCESS) {
+    if (code == simdjson::DEPTH_ERROR) {
+      return NotJson(absl::StrCat("nests deeper than ", limits.sizes.json_depth, " levels"));
+    }
+    if (code == simdjson::NUMBER_ERROR) return NotJson("holds a number that is malformed or out of range");
+    if (code == simdjson::UTF8_ERROR) return NotJson("is not valid UTF-8");
+    return NotJson("is not valid JSON");
+  }
+  const auto object = AsObject(root);
+  if (!object) return NotJson("must be a JSON object");
+  return *object;
+}
+
 std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
   std::set<std::string_view> seen;
   for (const auto& [name, value] : body) {
@@ -270,6 +325,8 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadUser(body, limits.sizes, request)) return error;
   if (auto error = ReadServiceTier(body, request)) return error;
   if (auto error = ReadLogitBias(body)) return error;
+  if (auto error = ReadFlag(body, "cache_report", request.cache_report)) return error;
+  if (auto error = ReadSession(body, request)) return error;
   const bool chat = request.api == Api::kChat;
   if (auto error = chat ? ReadChat(body, limits, request) : ReadCompletion(body, limits, request)) return error;
   return ApplyNumbers(numbers, request);
@@ -277,25 +334,60 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
 
 }  // namespace
 
+std::string_view DurabilityName(Durability durability) {
+  switch (durability) {
+    case Durability::kDisk:
+      return "disk";
+    case Durability::kDiskAll:
+      return "disk_all";
+    case Durability::kMemory:
+      break;
+  }
+  return "memory";
+}
+
+std::optional<ApiError> CheckSessionId(std::string_view id) {
+  const auto is_allowed = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("-_.:").find(c) != std::string_view::npos;
+  };
+  if (!id.empty() && id.size() <= kSizeLimits.session_id_bytes && std::all_of(id.begin(), id.end(), is_allowed)) {
+    return std::nullopt;
+  }
+  return InvalidField(
+      "session", absl::StrCat("must be 1 to ", kSizeLimits.session_id_bytes, " letters, digits, '-', '_', '.' or ':'"));
+}
+
+std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits) {
+  simdjson::dom::parser parser;
+  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  if (const auto* error = std::get_if<ApiError>(&object)) return *error;
+  ParkTerms terms;
+  if (auto error = ReadParkTerms(std::get<JsonObject>(object), "", terms)) return *std::move(error);
+  return terms;
+}
+
+std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view body, const ParseLimits& limits) {
+  if (body.empty()) return std::optional<bool>();
+  simdjson::dom::parser parser;
+  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  if (const auto* error = std::get_if<ApiError>(&object)) return *error;
+  bool stream = false;
+  if (auto error = ReadFlag(std::get<JsonObject>(object), "stream", stream)) return *std::move(error);
+  return Member(std::get<JsonObject>(object), "stream") ? std::optional<bool>(stream) : std::nullopt;
+}
+
 std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits) {
   simdjson::dom::parser parser;
-  if (body.empty()) return NotJson("is empty: send a JSON object");
-  if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
-  simdjson::dom::element root;
-  const simdjson::padded_string padded(body);
-  if (const auto code = parser.parse(padded).get(root); code != simdjson::SUCCESS) {
-    if (code == simdjson::DEPTH_ERROR) {
-      return NotJson(absl::StrCat("nests deeper than ", limits.sizes.json_depth, " levels"));
-    }
-    if (code == simdjson::NUMBER_ERROR) return NotJson("holds a number that is malformed or out of range");
-    if (code == simdjson::UTF8_ERROR) return NotJson("is not valid UTF-8");
-    return NotJson("is not valid JSON");
-  }
-  const auto object = AsObject(root);
-  if (!object) return NotJson("must be a JSON object");
+  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   ApiRequest request;
   request.api = api;
-  if (auto error = ReadBody(*object, limits, request)) return *std::move(error);
+  if (auto error = ReadBody(std::get<JsonObject>(object), limits, request)) return *std::move(error);
+  if (!request.session.empty() && request.n > 1) {
+    return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  }
+  if (!request.session.empty()) request.body = std::string(body);
   return request;
 }
 

@@ -29,6 +29,11 @@ class Completion::Choice final : public StreamObserver {
     StreamSpec spec;
     spec.request_id = absl::StrCat(owner_.request_id_, "-", number_);
     spec.prompt = prepared.prompt;
+    if (prepared.request.begun != nullptr) {
+      spec.committed = prepared.request.begun->output;
+      // The client has what these gave already.
+      for (const uint32_t token : spec.committed) output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
+    }
     spec.keys = prepared.keys;
     spec.max_tokens = prepared.max_tokens;
     spec.sampling = prepared.request.sampling;
@@ -57,7 +62,7 @@ class Completion::Choice final : public StreamObserver {
     const absl::Time now = owner_.clock_.Now();
     if (last_token_at_ != absl::InfinitePast()) owner_.metrics_.InterTokenLatency(now - last_token_at_);
     last_token_at_ = now;
-    owner_.OnToken();
+    owner_.OnToken(*this, token);
     const ChoiceDelta delta = output_.Push(token);
     owner_.sink_.OnDelta(number_, delta);
     if (output_.stopped()) End(FinishReason::kStop);
@@ -67,7 +72,7 @@ class Completion::Choice final : public StreamObserver {
     if (!owner_.ended_) End(reason);
   }
   void OnFailed(const absl::Status& status) override {
-    stream_.reset();
+    BreakOff();
     owner_.OnChoiceFailed(status);
   }
 
@@ -77,13 +82,19 @@ class Completion::Choice final : public StreamObserver {
   void Resume() {
     if (stream_) stream_->Resume();
   }
+  // Whatever is held back stays so: it comes with what follows.
+  void BreakOff() {
+    worker_ = worker();
+    stream_.reset();
+  }
+  std::optional<size_t> worker() const { return stream_ ? stream_->worker() : worker_; }
   const ChoiceOutput& output() const { return output_; }
   const DraftTokens& drafts() const { return drafts_; }
   uint32_t number() const { return number_; }
 
  private:
   void End(FinishReason reason) {
-    stream_.reset();
+    BreakOff();
     if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
     owner_.OnChoiceEnded(*this, reason);
   }
@@ -93,6 +104,7 @@ class Completion::Choice final : public StreamObserver {
   ChoiceOutput output_;
   DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
+  std::optional<size_t> worker_;  // once there is no stream
   absl::Time last_token_at_ = absl::InfinitePast();
 };
 
@@ -104,17 +116,22 @@ Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& 
       metrics_(metrics),
       prepared_(std::move(prepared)),
       request_id_(std::move(request_id)),
-      seed_(prepared_.request.seed ? static_cast<uint64_t>(*prepared_.request.seed) : request_seed),
+      seed_(prepared_.request.begun != nullptr ? prepared_.request.begun->seed
+            : prepared_.request.seed           ? static_cast<uint64_t>(*prepared_.request.seed)
+                                               : request_seed),
       sink_(sink),
       started_at_(clock.Now()) {}
 
-Completion::~Completion() = default;
+Completion::~Completion() {
+  if (recorder_ != nullptr && !ended_ && !choices_.empty()) recorder_->OnEnd("", choices_[0]->worker());
+}
 
 std::optional<ApiError> Completion::Start() {
   n_open_ = prepared_.request.n;
+  const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
   for (uint32_t i = 0; i < prepared_.request.n; ++i) {
     const uint64_t seed = i == 0 ? seed_ : Mix(seed_ ^ Mix(i));
-    choices_.push_back(std::make_unique<Choice>(*this, i, Mix(seed_ ^ Mix(std::hash<std::string>{}(request_id_) + i))));
+    choices_.push_back(std::make_unique<Choice>(*this, i, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + i))));
     if (const absl::Status status = choices_.back()->Start(seed); !status.ok()) {
       choices_.clear();
       return FromStatus(status);
@@ -130,36 +147,60 @@ void Completion::Resume() {
   for (const auto& choice : choices_) choice->Resume();
 }
 
+void Completion::Interrupt(std::string_view finish_reason) {
+  if (ended_ || choices_.size() != 1) return;
+  choices_[0]->BreakOff();
+  Finish(*choices_[0], finish_reason);
+}
+
 void Completion::OnChoiceStarted(const StreamStarted& started) {
-  n_cached_tokens_ = std::min(std::max(n_cached_tokens_, started.n_cached_local + started.n_cached_store),
-                              static_cast<uint32_t>(prepared_.prompt->size()));
+  const auto n_cached = [](const StreamStarted& each) { return each.n_cached_local + each.n_cached_store; };
+  if (!begun_ || n_cached(started) > n_cached(started_)) started_ = started;
   if (!std::exchange(begun_, true)) sink_.OnBegun();
 }
 
-void Completion::OnToken() {
+void Completion::OnToken(const Choice& choice, const OutputToken& token) {
+  if (recorder_ != nullptr && choice.number() == 0) recorder_->OnToken(token.token);
   metrics_.OutputTokens(1);
   if (!std::exchange(has_token_, true)) metrics_.TimeToFirstToken(clock_.Now() - started_at_);
 }
 
 void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
-  sink_.OnChoiceFinished(choice.number(), choice.output().FinishReasonName(reason));
-  if (--n_open_ > 0) return;
+  const std::string_view name = choice.output().FinishReasonName(reason);
+  if (recorder_ != nullptr && choice.number() == 0) {
+    std::exchange(recorder_, nullptr)->OnEnd(name, choice.worker());
+  }
+  Finish(choice, name);
+}
+
+void Completion::Finish(Choice& choice, std::string_view finish_reason) {
+  sink_.OnChoiceFinished(choice.number(), finish_reason);
+  if (n_open_ > 1) {
+    --n_open_;
+    return;
+  }
   Usage usage;
   usage.n_prompt_tokens = static_cast<uint32_t>(prepared_.prompt->size());
-  usage.n_cached_tokens = n_cached_tokens_;
+  usage.n_local_tokens = std::min(started_.n_cached_local, usage.n_prompt_tokens);
+  usage.n_store_tokens = std::min(started_.n_cached_store, usage.n_prompt_tokens - usage.n_local_tokens);
+  usage.n_cached_tokens = usage.n_local_tokens + usage.n_store_tokens;
+  usage.miss_reason = started_.miss_reason;
+  usage.is_reported = prepared_.request.cache_report;
   for (const auto& each : choices_) {
     usage.n_completion_tokens += each->output().n_tokens();
     usage.n_reasoning_tokens += each->output().n_reasoning_tokens();
     usage.drafts.n_accepted += each->drafts().n_accepted;
     usage.drafts.n_rejected += each->drafts().n_rejected;
   }
-  metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_cached_tokens);
+  metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_local_tokens, usage.n_store_tokens, usage.miss_reason);
+  if (recorder_ != nullptr) std::exchange(recorder_, nullptr)->OnEnd("", choice.worker());
   ended_ = true;
   sink_.OnDone(usage);
 }
 
 void Completion::OnChoiceFailed(const absl::Status& status) {
   if (std::exchange(ended_, true)) return;
+  if (recorder_ != nullptr) std::exchange(recorder_, nullptr)->OnEnd("", choices_[0]->worker());
   // The other choices must not report into an answer that has ended; this one is inside its own callback.
   for (const auto& choice : choices_) choice->Pause();
   sink_.OnError(FromStatus(status));

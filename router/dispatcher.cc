@@ -37,6 +37,9 @@ bool IsWorkersFault(absl::StatusCode code) {
 Stream::~Stream() { state_->Abandon(); }
 void Stream::Pause() { state_->Pause(); }
 void Stream::Resume() { state_->Resume(); }
+std::optional<size_t> Stream::worker() const {
+  return state_->was_placed ? std::optional<size_t>(state_->worker) : std::nullopt;
+}
 
 Dispatcher::Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetrics& metrics,
                        std::vector<std::unique_ptr<WorkerLink>> links)
@@ -66,12 +69,19 @@ size_t Dispatcher::n_ready() const {
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
-  LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > 0);
+  LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > spec.committed.size());
   if (queue_.size() >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
   ++n_streams_;
   if (!queue_.empty() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
   return std::make_unique<Stream>(std::move(state));
+}
+
+void Dispatcher::Park(size_t worker, const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) {
+  if (worker >= workers_.size() || !workers_[worker].ready) {
+    return done(absl::UnavailableError("the worker that computed it is not up"));
+  }
+  workers_[worker].link->Park(order, std::move(done));
 }
 
 std::string Dispatcher::RefusalOf(const WorkerInfo& info) const {

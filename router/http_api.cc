@@ -14,7 +14,7 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 11> kRoutes = {{
+constexpr std::array<Route, 15> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
@@ -23,6 +23,10 @@ constexpr std::array<Route, 11> kRoutes = {{
     {"GET", "/models", Kind::kModels, false},
     {"GET", "/v1/models/", Kind::kModel, false, true},
     {"GET", "/models/", Kind::kModel, false, true},
+    {"GET", "/v1/sessions", Kind::kSessions, false},
+    {"GET", "/v1/sessions/", Kind::kSession, false, true},
+    {"DELETE", "/v1/sessions/", Kind::kDropSession, false, true},
+    {"POST", "/v1/sessions/", Kind::kSessionAction, false, true},
     {"GET", "/livez", Kind::kLive, true},
     {"GET", "/readyz", Kind::kReady, true},
     {"GET", "/healthz", Kind::kReady, true},
@@ -39,6 +43,30 @@ const Route* FindRoute(std::string_view method, std::string_view path) {
   return nullptr;
 }
 
+constexpr size_t kProgressBacklogBytes = 4096;
+
+std::string RequestIdOf(const HttpRequest& request) {
+  return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
+}
+
+// A session that the header names, beside what the body says.
+std::optional<ApiError> JoinSession(const std::string& session, const std::string& body, ApiRequest& request) {
+  if (auto error = CheckSessionId(session)) return error;
+  if (!request.session.empty() && request.session != session) {
+    return InvalidField("session", "is not the one that the header x-longshelf-session names");
+  }
+  if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  request.session = session;
+  request.body = body;
+  return std::nullopt;
+}
+
+int64_t UnixSeconds(Clock& clock) { return absl::ToUnixSeconds(clock.WallNow()); }
+
+}  // namespace
+
+std::span<const Route> Routes() { return kRoutes; }
+
 HttpReply ErrorReply(const ApiError& error) {
   HttpReply reply;
   reply.status = error.http_status;
@@ -47,18 +75,6 @@ HttpReply ErrorReply(const ApiError& error) {
   if (error.http_status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
   return reply;
 }
-
-constexpr size_t kProgressBacklogBytes = 4096;
-
-std::string RequestIdOf(const HttpRequest& request) {
-  return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
-}
-
-int64_t UnixSeconds(Clock& clock) { return absl::ToUnixSeconds(clock.WallNow()); }
-
-}  // namespace
-
-std::span<const Route> Routes() { return kRoutes; }
 
 // One generating request: from its body to the last byte of its answer.
 class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
@@ -74,12 +90,33 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   }
   ~Call() override { exchange_->SetObserver(nullptr); }
 
-  void Start(const Tenant& tenant, std::string body) {
+  // `session`: what the header names, or empty.
+  void Start(const Tenant& tenant, std::string body, std::string session) {
     const Api kind = route_.kind == Kind::kChat ? Api::kChat : Api::kCompletions;
-    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body)] {
-      return ParseRequestBody(kind, body, limits);
+    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body), session = std::move(session)] {
+      auto parsed = ParseRequestBody(kind, body, limits);
+      auto* request = std::get_if<ApiRequest>(&parsed);
+      if (request == nullptr || session.empty()) return parsed;
+      if (auto error = JoinSession(session, body, *request)) return decltype(parsed)(*std::move(error));
+      return parsed;
     };
     running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this);
+  }
+
+  // Goes on with an answer that was broken off.
+  void Resume(const Tenant& tenant, const std::string& id, const std::string& body) {
+    const auto options = ParseResumeBody(body, api_.core_.parse_limits());
+    if (const auto* error = std::get_if<ApiError>(&options)) return OnError(*error);
+    const auto stream = std::get<std::optional<bool>>(options);
+    api_.core_.sessions().LoadUnfinished(
+        tenant, id, [this, alive = std::weak_ptr<int>(alive_), tenant, stream](std::variant<Session, ApiError> loaded) {
+          if (alive.expired()) return;
+          if (const auto* error = std::get_if<ApiError>(&loaded)) return OnError(*error);
+          auto parse = [session = std::get<Session>(std::move(loaded)), stream, limits = api_.core_.parse_limits()] {
+            return RequestToResume(session, stream, limits);
+          };
+          running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this);
+        });
   }
 
   void Tick(absl::Time now) {
@@ -234,10 +271,11 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   bool head_sent_ = false;
   bool opening_sent_ = false;
   bool paused_ = false;
+  const std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // for answers that come later
 };
 
 HttpApi::HttpApi(HttpApiConfig config, const KeyRing& keys, RequestCore& core)
-    : config_(config), keys_(keys), core_(core) {}
+    : config_(config), keys_(keys), core_(core), sessions_(core) {}
 HttpApi::~HttpApi() = default;
 
 void HttpApi::Tick() {
@@ -280,11 +318,55 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
 void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
   const Route* route = FindRoute(request.method, request.path);
   const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
-  if (route->kind != Kind::kChat && route->kind != Kind::kCompletions) return ReplyToGet(*route, request, *exchange);
-  auto call = std::make_unique<Call>(*this, *route, RequestIdOf(request), std::move(exchange));
-  Call& started = *call;
-  calls_.emplace(&started, std::move(call));
-  started.Start(*tenant, std::move(request.body));
+  switch (route->kind) {
+    case Kind::kChat:
+    case Kind::kCompletions: {
+      Call& call = NewCall(*route, request, std::move(exchange));
+      return call.Start(*tenant, std::move(request.body), std::move(request.x_session));
+    }
+    case Kind::kSessions:
+    case Kind::kSession:
+    case Kind::kDropSession:
+    case Kind::kSessionAction:
+      return OnSession(*route, std::move(request), exchange, *tenant);
+    default:
+      return ReplyToGet(*route, request, *exchange);
+  }
+}
+
+HttpApi::Call& HttpApi::NewCall(const Route& route, const HttpRequest& request,
+                                std::shared_ptr<HttpExchange> exchange) {
+  auto call = std::make_unique<Call>(*this, route, RequestIdOf(request), std::move(exchange));
+  Call& made = *call;
+  calls_.emplace(&made, std::move(call));
+  return made;
+}
+
+void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                        const Tenant& tenant) {
+  const absl::Time begun_at = core_.clock().Now();
+  auto reply = [this, &route, exchange, begun_at, request_id = RequestIdOf(request)](HttpReply answer) {
+    core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
+    answer.headers.emplace_back("x-request-id", request_id);
+    exchange->Reply(std::move(answer));
+  };
+  const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
+  if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
+  if (route.kind == Kind::kSession) return sessions_.Find(tenant, rest, std::move(reply));
+  if (route.kind == Kind::kDropSession) return sessions_.Delete(tenant, rest, std::move(reply));
+  const size_t slash = std::min(rest.find('/'), rest.size());
+  const std::string id(rest.substr(0, slash));
+  const std::string_view action = rest.substr(slash);
+  if (action == "/park") return sessions_.Park(tenant, id, request.body, std::move(reply));
+  if (action != "/resume") {
+    ApiError error;
+    error.http_status = 404;
+    error.code = "not_found";
+    error.message = "there is nothing at this path: a session has /park and /resume";
+    return reply(ErrorReply(error));
+  }
+  if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
+  NewCall(route, request, exchange).Resume(tenant, id, request.body);
 }
 
 void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange) {

@@ -171,10 +171,13 @@ HttpRequest HttpConnection::TakeRequest() {
   request.method.assign(method.data(), method.size());
   const auto target = message.target();
   const std::string_view whole(target.data(), target.size());
-  request.path = std::string(whole.substr(0, whole.find('?')));
+  const size_t path_end = std::min(whole.find('?'), whole.size());
+  request.path = std::string(whole.substr(0, path_end));
+  if (path_end < whole.size()) request.query = std::string(whole.substr(path_end + 1));
   request.authorization = HeaderValue(message, "Authorization");
   request.x_api_key = HeaderValue(message, "x-api-key");
   request.x_request_id = HeaderValue(message, "x-request-id");
+  request.x_session = HeaderValue(message, "x-longshelf-session");
   return request;
 }
 

@@ -38,6 +38,13 @@ void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   }
 }
 
+void AddSession(const v1::SessionOptions& session, Json& body) {
+  Json object = {{"id", session.id()}};
+  if (session.retention_s() > 0) object["retention_s"] = session.retention_s();
+  if (!session.durability().empty()) object["durability"] = session.durability();
+  body["session"] = std::move(object);
+}
+
 // A tool's schema is JSON text of the client: it must be one value of bounded depth before it becomes part of a body.
 std::optional<std::string> CheckedJson(const std::string& text, const ParseLimits& limits) {
   constexpr size_t kDepthOfBody = 8;  // what the body nests around it
@@ -96,6 +103,7 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request,
     body["prompt"] = request.text();
   }
   AddOptions(request.options(), Api::kCompletions, body);
+  if (request.has_session()) AddSession(request.session(), body);
   return ParseRequestBody(Api::kCompletions, Dump(body), limits);
 }
 
@@ -103,6 +111,7 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, con
   Json body = {{"model", request.model()}, {"messages", Json::array()}};
   for (const v1::ChatMessage& message : request.messages()) body["messages"].push_back(MessageJson(message));
   AddOptions(request.options(), Api::kChat, body);
+  if (request.has_session()) AddSession(request.session(), body);
   if (request.has_thinking()) body["thinking"] = {{"type", request.thinking() ? "enabled" : "disabled"}};
   if (!request.reasoning_effort().empty()) body["reasoning_effort"] = request.reasoning_effort();
   if (request.has_tool_choice_mode()) body["tool_choice"] = request.tool_choice_mode();
@@ -126,6 +135,35 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::CountTokensRequest& reque
   return FromProto(generate, limits);
 }
 
+std::variant<ParkTerms, ApiError> FromProto(const v1::ParkSessionRequest& request, const ParseLimits& limits) {
+  if (auto error = CheckSessionId(request.id())) return *std::move(error);
+  Json body = {{"retention_s", request.retention_s()}};
+  if (!request.durability().empty()) body["durability"] = request.durability();
+  return ParseParkBody(Dump(body), limits);
+}
+
+v1::SessionState ToProto(const SessionInfo& info) {
+  const auto seconds = [](absl::Time time) {
+    return time == absl::InfinitePast() ? int64_t{0} : absl::ToUnixSeconds(time);
+  };
+  v1::SessionState out;
+  out.set_id(info.id);
+  out.set_model(info.model);
+  out.set_status(info.is_running ? "running" : info.finish_reason.empty() ? "unfinished" : "finished");
+  out.set_finish_reason(info.finish_reason);
+  out.set_created_unix_s(seconds(info.created));
+  out.set_parked_unix_s(seconds(info.parked_at));
+  out.set_retain_until_unix_s(seconds(info.retain_until));
+  out.set_durability(std::string(DurabilityName(info.durability)));
+  out.set_prompt_tokens(info.n_prompt_tokens);
+  out.set_output_tokens(info.n_output_tokens);
+  if (info.kv.has_value()) {
+    out.set_kv_tokens(info.kv->state.n_tokens);
+    out.set_kv_bytes(info.kv->state.n_bytes);
+  }
+  return out;
+}
+
 v1::Usage ToProto(const Usage& usage) {
   v1::Usage out;
   out.set_prompt_tokens(usage.n_prompt_tokens);
@@ -136,6 +174,9 @@ v1::Usage ToProto(const Usage& usage) {
   out.set_reasoning_tokens(usage.n_reasoning_tokens);
   out.set_accepted_prediction_tokens(usage.drafts.n_accepted);
   out.set_rejected_prediction_tokens(usage.drafts.n_rejected);
+  out.set_worker_tokens(usage.n_local_tokens);
+  out.set_store_tokens(usage.n_store_tokens);
+  out.set_miss_reason(usage.miss_reason);
   return out;
 }
 

@@ -11,6 +11,7 @@
 #include <deque>
 #include <future>
 #include <set>
+#include <type_traits>
 
 #include "common/ids.h"
 #include "inference_convert_service.h"
@@ -141,10 +142,31 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   void Run() {
     if (ended_) return;
     shared_.open.insert(this);
-    auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
-      return FromProto(request, limits);
-    };
-    running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this);
+    if constexpr (std::is_same_v<Request, v1::SessionRef>) {
+      Resume();
+    } else {
+      auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
+        return FromProto(request, limits);
+      };
+      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this);
+    }
+  }
+  // Goes on with an answer that was broken off.
+  void Resume() {
+    if (const auto error = CheckSessionId(request_.id())) return OnError(*error);
+    shared_.core.sessions().LoadUnfinished(
+        tenant_, request_.id(), [self = self_](std::variant<Session, ApiError> loaded) {
+          if (self->ended_) return;
+          if (const auto* error = std::get_if<ApiError>(&loaded)) return self->OnError(*error);
+          if (std::get<Session>(loaded).is_chat != std::is_same_v<Reply, v1::ChatReply>) {
+            return self->End(
+                {grpc::StatusCode::FAILED_PRECONDITION, "the session was begun by the other kind of request"}, false);
+          }
+          auto parse = [session = std::get<Session>(std::move(loaded)), limits = self->shared_.core.parse_limits()] {
+            return RequestToResume(session, std::nullopt, limits);
+          };
+          self->running_ = self->shared_.core.Run(std::move(parse), self->tenant_, RequestId(), *self);
+        });
   }
   void WriteNext() {
     if (writing_ || finished_) return;
@@ -217,6 +239,58 @@ class Service final : public v1::Inference::CallbackService {
     return Answer<v1::ChatRequest, v1::ChatReply>(*context, *request);
   }
 
+  grpc::ServerWriteReactor<v1::GenerateReply>* ResumeGenerate(grpc::CallbackServerContext* context,
+                                                              const v1::SessionRef* request) override {
+    return Answer<v1::SessionRef, v1::GenerateReply>(*context, *request);
+  }
+  grpc::ServerWriteReactor<v1::ChatReply>* ResumeChat(grpc::CallbackServerContext* context,
+                                                      const v1::SessionRef* request) override {
+    return Answer<v1::SessionRef, v1::ChatReply>(*context, *request);
+  }
+
+  grpc::ServerUnaryReactor* ParkSession(grpc::CallbackServerContext* context, const v1::ParkSessionRequest* request,
+                                        v1::SessionState* reply) override {
+    return OnSessions(*context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits& limits,
+                                                 const Finish& finish) {
+      const auto terms = FromProto(*request, limits);
+      if (const auto* error = std::get_if<ApiError>(&terms)) return finish(Refusal(*error));
+      sessions.Park(tenant, request->id(), std::get<ParkTerms>(terms), Into(reply, finish));
+    });
+  }
+  grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext* context, const v1::SessionRef* request,
+                                       v1::SessionState* reply) override {
+    return OnSessions(
+        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+          if (const auto error = CheckSessionId(request->id())) return finish(Refusal(*error));
+          sessions.Find(tenant, request->id(), Into(reply, finish));
+        });
+  }
+  grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* context, const v1::SessionRef* request,
+                                          v1::SessionState* reply) override {
+    return OnSessions(
+        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+          if (const auto error = CheckSessionId(request->id())) return finish(Refusal(*error));
+          sessions.Delete(tenant, request->id(), Into(reply, finish));
+        });
+  }
+  grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
+                                         v1::ListSessionsReply* reply) override {
+    return OnSessions(
+        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+          constexpr uint32_t kPageDefault = 20;
+          constexpr uint32_t kPageMax = 100;
+          if (request->limit() > kPageMax) return finish(Refusal(InvalidField("limit", "must be at most 100")));
+          sessions.List(tenant, request->after(), request->limit() == 0 ? kPageDefault : request->limit(),
+                        [reply, finish](const std::variant<SessionStore::Page, ApiError>& page) {
+                          if (const auto* error = std::get_if<ApiError>(&page)) return finish(Refusal(*error));
+                          const auto& found = std::get<SessionStore::Page>(page);
+                          for (const SessionInfo& info : found.sessions) *reply->add_sessions() = ToProto(info);
+                          reply->set_next(found.next);
+                          finish(grpc::Status::OK);
+                        });
+        });
+  }
+
   grpc::ServerUnaryReactor* CountTokens(grpc::CallbackServerContext* context, const v1::CountTokensRequest* request,
                                         v1::CountTokensReply* reply) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -248,6 +322,36 @@ class Service final : public v1::Inference::CallbackService {
   }
 
  private:
+  using Finish = std::function<void(const grpc::Status& status)>;
+  using SessionCall =
+      std::function<void(Sessions& sessions, const Tenant& tenant, const ParseLimits& limits, const Finish& finish)>;
+
+  // Runs `call` on the loop, which must finish.
+  grpc::ServerUnaryReactor* OnSessions(grpc::CallbackServerContext& context, SessionCall call) {
+    grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+    const Tenant* tenant = Authenticate(shared_, context);
+    if (tenant == nullptr) {
+      reactor->Finish(Refusal(Unauthenticated()));
+      return reactor;
+    }
+    asio::post(shared_.loop, [this, reactor, tenant = *tenant, call = std::move(call)] {
+      // The guard keeps the loop running until there is an answer.
+      call(shared_.core.sessions(), tenant, shared_.core.parse_limits(),
+           [reactor, guard = asio::make_work_guard(shared_.loop)](const grpc::Status& status) {
+             reactor->Finish(status);
+           });
+    });
+    return reactor;
+  }
+
+  static Sessions::Done<SessionInfo> Into(v1::SessionState* reply, Finish finish) {
+    return [reply, finish = std::move(finish)](const std::variant<SessionInfo, ApiError>& result) {
+      if (const auto* error = std::get_if<ApiError>(&result)) return finish(Refusal(*error));
+      *reply = ToProto(std::get<SessionInfo>(result));
+      finish(grpc::Status::OK);
+    };
+  }
+
   template <typename Request, typename Reply>
   grpc::ServerWriteReactor<Reply>* Answer(const grpc::CallbackServerContext& context, const Request& request) {
     const Tenant* tenant = Authenticate(shared_, context);

@@ -29,6 +29,8 @@ constexpr std::array<NumericLimit, static_cast<size_t>(NumericField::kCount)> kN
     {NumericField::kFrequencyPenalty, "frequency_penalty", Api::kBoth, false, true, -2, 2},
     {NumericField::kTopLogprobs, "top_logprobs", Api::kChat, true, true, 0, 20},
     {NumericField::kLogprobs, "logprobs", Api::kCompletions, true, true, 0, 5},
+    // Of a session, in seconds: a year, what workers park for at most.
+    {NumericField::kRetention, "retention_s", Api::kSession, true, false, 1, 366 * 24 * 3600},
 }};
 
 constexpr bool RowsAreInOrder() {

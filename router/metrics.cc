@@ -11,6 +11,14 @@ constexpr char kRequests[] = "longshelf_router_requests_total";
 constexpr char kPicks[] = "longshelf_router_picks_total";
 constexpr char kWorkerUp[] = "longshelf_router_worker_up";
 
+constexpr char kMisses[] = "longshelf_router_prompt_misses_total";
+
+prometheus::Counter& SourceCounter(Metrics& metrics, const char* source) {
+  return metrics.AddCounter("longshelf_router_prompt_source_tokens_total",
+                            "Prompt tokens by where they came from: the worker's memory, the KV store, or computed.",
+                            {{"source", source}});
+}
+
 std::string RequestsHelp() { return "Requests answered, by route and status."; }
 std::string PicksHelp() { return "Streams given to a worker, by why it was picked."; }
 
@@ -29,6 +37,9 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       prompt_tokens_(metrics.AddCounter("longshelf_router_prompt_tokens_total", "Prompt tokens of served requests.")),
       cached_tokens_(metrics.AddCounter("longshelf_router_prompt_cached_tokens_total",
                                         "Prompt tokens that were not computed again.")),
+      local_tokens_(SourceCounter(metrics, "worker")),
+      store_tokens_(SourceCounter(metrics, "store")),
+      computed_tokens_(SourceCounter(metrics, "computed")),
       output_tokens_(metrics.AddCounter("longshelf_router_output_tokens_total", "Output tokens relayed.")),
       retries_(metrics.AddCounter("longshelf_router_retries_total", "Second attempts before the first token.")),
       resumes_(metrics.AddCounter("longshelf_router_resumes_total", "Begun streams moved to another worker.")),
@@ -43,6 +54,13 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
                                               "Connections closed at once because of a cap.")),
       slow_clients_(metrics.AddCounter("longshelf_router_slow_clients_dropped_total",
                                        "Streams cancelled because their client stopped reading.")) {
+  for (const char* reason : {"cold", "diverged", "evicted", "no_checkpoint", "no_tail", "bad_size", "missing",
+                             "digest_mismatch", "token_mismatch", "store_unreachable", "store_timeout",
+                             "slower_than_computing", "disabled", "restore_refused", "other"}) {
+    misses_[reason] = &metrics.AddCounter(
+        kMisses, "Requests whose prompt was not all reused, by why the first computed token was not found.",
+        {{"reason", reason}});
+  }
   for (const char* reason : {"cold", "prefix", "load"}) {
     picks_[reason] = &metrics.AddCounter(kPicks, PicksHelp(), {{"reason", reason}});
   }
@@ -63,9 +81,16 @@ void RouterMetrics::TimeToFirstToken(absl::Duration elapsed) {
 void RouterMetrics::InterTokenLatency(absl::Duration elapsed) {
   inter_token_seconds_.Observe(absl::ToDoubleSeconds(elapsed));
 }
-void RouterMetrics::PromptTokens(uint64_t n_tokens, uint64_t n_cached) {
+void RouterMetrics::PromptTokens(uint64_t n_tokens, uint64_t n_local, uint64_t n_store, std::string_view miss_reason) {
   prompt_tokens_.Increment(static_cast<double>(n_tokens));
-  cached_tokens_.Increment(static_cast<double>(n_cached));
+  cached_tokens_.Increment(static_cast<double>(n_local + n_store));
+  local_tokens_.Increment(static_cast<double>(n_local));
+  store_tokens_.Increment(static_cast<double>(n_store));
+  computed_tokens_.Increment(static_cast<double>(n_tokens - n_local - n_store));
+  if (miss_reason.empty()) return;
+  // A reason that this router does not know is a newer worker's.
+  const auto it = misses_.find(miss_reason);
+  (it == misses_.end() ? misses_.at("other") : it->second)->Increment();
 }
 void RouterMetrics::OutputTokens(uint64_t n_tokens) { output_tokens_.Increment(static_cast<double>(n_tokens)); }
 void RouterMetrics::Picked(std::string_view reason) {

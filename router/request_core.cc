@@ -20,6 +20,7 @@ struct RunningRequest::State {
   RequestCore& core;
   RequestSink* sink;  // null once the handle is gone
   const std::string request_id;
+  std::shared_ptr<AnswerRecorder> recorder;  // of a session; the completion tells it of its end
   std::unique_ptr<Completion> completion;
   bool paused = false;
 };
@@ -38,12 +39,13 @@ void RunningRequest::Resume() {
 }
 
 RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
-                         Dispatcher& dispatcher, asio::io_context& loop)
+                         Dispatcher& dispatcher, Sessions& sessions, asio::io_context& loop)
     : config_(std::move(config)),
       model_(model),
       clock_(clock),
       metrics_(metrics),
       dispatcher_(dispatcher),
+      sessions_(sessions),
       loop_(loop),
       pool_(config_.n_prepare_threads),
       seeds_(std::random_device{}()) {}
@@ -117,9 +119,16 @@ void RequestCore::OnPrepared(const std::shared_ptr<RunningRequest::State>& state
                              std::variant<PreparedRequest, ApiError> result) {
   if (state->sink == nullptr) return;
   if (const auto* error = std::get_if<ApiError>(&result)) return state->sink->OnError(*error);
+  const ApiRequest& request = std::get<PreparedRequest>(result).request;
+  const bool has_session = !request.session.empty();
+  if (request.park.has_value() && !sessions_.has_store()) return state->sink->OnError(NoSessionStore());
   state->completion =
       std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_, std::move(std::get<PreparedRequest>(result)),
                                    state->request_id, seeds_(), *state->sink);
+  if (has_session) {
+    state->recorder = sessions_.Begin(*state->completion, state->request_id);
+    state->completion->RecordTo(*state->recorder);
+  }
   state->sink->OnPrepared(state->completion->prepared());
   if (state->sink == nullptr) return;
   if (const auto error = state->completion->Start()) return state->sink->OnError(*error);

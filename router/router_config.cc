@@ -31,6 +31,8 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Group("Workers");
   spec.Add(&config->workers, "workers", "HOST:PORT of every worker");
   spec.AddSecretFile(&config->internal_token, "internal-token-file", "file with the token shared with the workers");
+  spec.Add(&config->kvstores, "kvstore",
+           "KV stores that parked sessions are kept in: as the workers are told; none: sessions cannot be parked");
   spec.Add(&config->queue_max, "queue-max", "requests that may wait while no worker can take them", {1, 1'000'000});
   spec.Add(&config->queue_timeout, "queue-timeout", "a request that no worker could take for this long is refused");
   spec.Add(&config->resume_timeout, "resume-timeout", "a begun answer without a worker for this long fails");

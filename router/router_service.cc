@@ -12,7 +12,9 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/status.h"
+#include "kvstore/cluster_client.h"
 #include "proto/internal_auth.h"
 #include "router/auth.h"
 #include "router/dispatcher.h"
@@ -22,6 +24,8 @@
 #include "router/metrics.h"
 #include "router/request_core.h"
 #include "router/served_model.h"
+#include "router/session_store.h"
+#include "router/sessions.h"
 #include "router/worker_client.h"
 
 namespace longshelf::router {
@@ -77,9 +81,12 @@ class RouterService::Impl {
   absl::Status Start(const MakeLinks& make_links) {
     dispatcher_ = std::make_unique<Dispatcher>(DispatcherConfigOf(config_), clock_, metrics_,
                                                make_links ? make_links(loop_) : DefaultLinks());
+    RETURN_IF_ERROR(ConnectStores());
+    sessions_ = std::make_unique<Sessions>(Sessions::Options{.tenant_secret = config_.tenant_secret}, model_, clock_,
+                                           *dispatcher_, session_store_.get());
     core_ = std::make_unique<RequestCore>(
         RequestCoreConfig{.tenant_secret = config_.tenant_secret, .n_prepare_threads = config_.n_prepare_threads},
-        model_, clock_, metrics_, *dispatcher_, loop_);
+        model_, clock_, metrics_, *dispatcher_, *sessions_, loop_);
     HttpApiConfig api;
     api.keep_alive_interval = config_.keep_alive_interval;
     // What cannot be placed at all is refused before that.
@@ -129,6 +136,17 @@ class RouterService::Impl {
     return links;
   }
 
+  absl::Status ConnectStores() {
+    if (config_.kvstores.empty()) return absl::OkStatus();
+    kvstore::ClusterOptions options;
+    options.stores = absl::StrJoin(config_.kvstores, ",");
+    options.token = config_.internal_token;
+    ASSIGN_OR_RETURN(kvstore_, kvstore::MakeClusterClient(options, clock_, &metrics_registry_));
+    session_store_ = std::make_unique<SessionStore>(
+        *kvstore_, config_.tenant_secret, [this](std::function<void()> task) { asio::post(loop_, std::move(task)); });
+    return absl::OkStatus();
+  }
+
   void Tick() {
     last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
     dispatcher_->Tick();
@@ -138,7 +156,9 @@ class RouterService::Impl {
     const bool serving = core_->ready();
     if (inference_ && serving_ != serving) inference_->SetServing(serving);
     serving_ = serving;
-    if (on_drained_ && core_->n_running() == 0 && http_->n_connections() == 0) std::exchange(on_drained_, nullptr)();
+    if (on_drained_ && core_->n_running() == 0 && http_->n_connections() == 0 && sessions_->n_parking() == 0) {
+      std::exchange(on_drained_, nullptr)();
+    }
     tick_timer_.expires_after(kTick);
     tick_timer_.async_wait([this](boost::system::error_code error) {
       if (!error && !stopping_) Tick();
@@ -177,6 +197,9 @@ class RouterService::Impl {
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   asio::steady_timer tick_timer_;
   std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<kvstore::Client> kvstore_;
+  std::unique_ptr<SessionStore> session_store_;
+  std::unique_ptr<Sessions> sessions_;
   std::unique_ptr<RequestCore> core_;
   std::unique_ptr<HttpApi> api_;
   std::unique_ptr<HttpServer> http_;

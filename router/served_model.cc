@@ -126,7 +126,10 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
       context.worker ? std::min(context.worker->n_context_max, model.n_context_max) : model.n_context_max;
   PreparedRequest prepared;
   if (request.forced_call) prepared.forced_text = tokenizer::ToolCallOpening(*request.forced_call);
-  auto tokens = PromptTokens(model, request, prepared.forced_text, n_context);
+  // What was begun goes on from the very tokens it was begun with.
+  std::variant<std::vector<uint32_t>, ApiError> tokens =
+      request.begun != nullptr ? std::variant<std::vector<uint32_t>, ApiError>(request.begun->prompt)
+                               : PromptTokens(model, request, prepared.forced_text, n_context);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   auto prompt = std::make_shared<const std::vector<uint32_t>>(std::move(std::get<std::vector<uint32_t>>(tokens)));
   const std::string_view param = request.api == Api::kChat ? "messages" : "prompt";

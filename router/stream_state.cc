@@ -27,6 +27,7 @@ WorkerRequest StreamState::NextRequest() {
 void StreamState::Attach(size_t worker_number, std::unique_ptr<WorkerCall> call, uint64_t n_tokens_to_prefill) {
   phase = Phase::kRunning;
   worker = worker_number;
+  was_placed = true;
   n_tokens_queued = n_tokens_to_prefill;
   last_event = dispatcher_.clock_.Now();
   call_ = std::move(call);
@@ -113,7 +114,7 @@ void StreamState::OnToken(OutputToken token) {
     dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped a token index"));
     return;
   }
-  if (committed_.empty()) {
+  if (!has_output()) {
     dispatcher_.workers_[worker].n_tokens_queued -= n_tokens_queued;
     n_tokens_queued = 0;
     if (std::exchange(counted_as_retrying, false)) --dispatcher_.n_retrying_;

@@ -14,7 +14,7 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   enum class Phase : uint8_t { kQueued, kRunning, kDone };
 
   StreamState(Dispatcher& owner, StreamSpec stream_spec, StreamObserver& stream_observer)
-      : spec(std::move(stream_spec)), dispatcher_(owner), observer_(&stream_observer) {}
+      : spec(std::move(stream_spec)), dispatcher_(owner), observer_(&stream_observer), committed_(spec.committed) {}
 
   // The next attempt goes on after the committed tokens, under a higher epoch.
   WorkerRequest NextRequest();
@@ -32,12 +32,13 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   void OnEvent(WorkerEvent event) override;
   void OnClosed(const absl::Status& status) override;
 
-  bool has_output() const { return !committed_.empty(); }
+  bool has_output() const { return committed_.size() > spec.committed.size(); }
   bool paused() const { return paused_; }
 
   StreamSpec spec;
   Phase phase = Phase::kQueued;
-  size_t worker = 0;             // REQUIRES: phase == kRunning
+  size_t worker = 0;  // has it, or had it last
+  bool was_placed = false;
   uint64_t n_tokens_queued = 0;  // what this stream adds to its worker's Worker::n_tokens_queued
   std::set<size_t> tried;        // workers that failed since the stream last waited
   uint32_t n_retries = 0;

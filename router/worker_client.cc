@@ -59,6 +59,26 @@ v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   return out;
 }
 
+v1::ParkRequest ToProto(const ParkOrder& order) {
+  v1::ParkRequest out;
+  out.mutable_tokens()->Add(order.tokens.begin(), order.tokens.end());
+  out.set_namespace_id(order.namespace_id);
+  out.set_namespace_salt(order.namespace_salt);
+  out.set_retain_until_unix_ms(static_cast<uint64_t>(absl::ToUnixMillis(order.retain_until)));
+  switch (order.terms.durability) {
+    case Durability::kMemory:
+      out.set_durability(v1::PARK_DURABILITY_MEMORY);
+      break;
+    case Durability::kDisk:
+      out.set_durability(v1::PARK_DURABILITY_DISK);
+      break;
+    case Durability::kDiskAll:
+      out.set_durability(v1::PARK_DURABILITY_DISK_ALL);
+      break;
+  }
+  return out;
+}
+
 OutputToken FromProto(const v1::Token& token) {
   OutputToken out{token.index(), token.token(), token.logprob(), {}};
   for (const v1::TokenLogprob& top : token.top()) out.top.push_back({top.token(), top.logprob()});
@@ -160,7 +180,30 @@ class GrpcWorkerLink final : public WorkerLink {
     return std::make_unique<GrpcWorkerCall>(std::move(reader));
   }
 
+  void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) override {
+    auto call = std::make_shared<ParkCall>(loop_);
+    call->request = ToProto(order);
+    Prepare(call->context, config_.park_timeout);
+    stub_->async()->Park(
+        &call->context, &call->request, &call->reply,
+        [call, alive = alive_, &loop = loop_, done = std::move(done)](const grpc::Status& status) {
+          asio::post(loop, [call, alive, done, status = proto::FromGrpc(status)] {
+            if (!*alive) return;
+            if (!status.ok()) return done(status);
+            const v1::ParkReply& reply = call->reply;
+            done(ParkedState{reply.n_tokens(), reply.n_objects(), reply.n_bytes(), reply.checkpoint_key()});
+          });
+        });
+  }
+
  private:
+  struct ParkCall {
+    explicit ParkCall(asio::io_context& loop) : work(loop.get_executor()) {}
+    asio::executor_work_guard<asio::io_context::executor_type> work;
+    grpc::ClientContext context;
+    v1::ParkRequest request;
+    v1::ParkReply reply;
+  };
   struct StatusCall {
     explicit StatusCall(asio::io_context& loop) : work(loop.get_executor()) {}
     asio::executor_work_guard<asio::io_context::executor_type> work;

@@ -140,6 +140,20 @@ absl::StatusOr<ParkCommand> ToParkCommand(const v1::ParkRequest& request, const 
   RETURN_IF_ERROR(CheckCount("retain_until_unix_ms", request.retain_until_unix_ms(), static_cast<uint64_t>(now_ms),
                              static_cast<uint64_t>(absl::ToUnixMillis(now + kRetentionMax))));
   ParkCommand command;
+  switch (request.durability()) {
+    case v1::PARK_DURABILITY_UNSPECIFIED:
+    case v1::PARK_DURABILITY_MEMORY:
+      command.ack = kvstore::Ack::kMemoryAll;
+      break;
+    case v1::PARK_DURABILITY_DISK:
+      command.ack = kvstore::Ack::kDurableOne;
+      break;
+    case v1::PARK_DURABILITY_DISK_ALL:
+      command.ack = kvstore::Ack::kDurableAll;
+      break;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("durability: ", request.durability(), " is unknown"));
+  }
   command.tokens.assign(request.tokens().begin(), request.tokens().end());
   command.namespace_id = request.namespace_id();
   command.namespace_salt = request.namespace_salt();

@@ -68,7 +68,8 @@ bool ClusterGet::StartAttempt() {
     part.items.assign(request_.items.begin() + static_cast<std::ptrdiff_t>(due_),
                       request_.items.begin() + static_cast<std::ptrdiff_t>(run_end_));
     part.timeout = deadline_ - attempt->begun;
-    part.window_bytes = request_.window_bytes;
+    part.window_bytes = request_.window_bytes - std::min(request_.window_bytes, n_out_);
+    attempt->n_out_before = n_out_;
     Client::GetEvents events;
     events.on_object = [self = shared_from_this(), loop = core_.loop, attempt](size_t index,
                                                                                absl::StatusOr<FetchedObject> object) {
@@ -127,6 +128,10 @@ void ClusterGet::OnMiss(const std::shared_ptr<Attempt>& attempt, const absl::Sta
   GoOn();
 }
 
+bool ClusterGet::IsHeldUp() const {
+  return n_out_ > 0 && n_out_ + request_.items[due_].expected_bytes > request_.window_bytes;
+}
+
 void ClusterGet::GiveUp(std::shared_ptr<Attempt> attempt) {
   attempt->is_heard = false;
   std::erase(attempts_, attempt);
@@ -135,7 +140,7 @@ void ClusterGet::GiveUp(std::shared_ptr<Attempt> attempt) {
 
 void ClusterGet::GoOn() {
   while (attempts_.empty() && events_.on_object != nullptr) {
-    go_on_when_released_ = n_out_ > 0;
+    go_on_when_released_ = IsHeldUp();
     if (go_on_when_released_ || StartAttempt()) return;
     // Nobody has it. The others of the run may well be there.
     Deliver(miss_.ok() ? absl::NotFoundError("no KV store has it") : miss_);
@@ -144,7 +149,7 @@ void ClusterGet::GoOn() {
 }
 
 void ClusterGet::SetHedgeTimer() {
-  if (attempts_.empty() || n_out_ > 0) return;
+  if (attempts_.empty() || IsHeldUp()) return;
   const std::shared_ptr<Attempt>& newest = attempts_.back();
   const absl::Duration usual = newest->node->latency.HedgeAfter();
   const bool is_last = std::find(asked_.begin(), asked_.end(), false) == asked_.end();
@@ -156,7 +161,7 @@ void ClusterGet::SetHedgeTimer() {
 
 void ClusterGet::OnLate(size_t due, const std::shared_ptr<Attempt>& slow) {
   // Only while the node lets us wait: not when it has moved on, or when the receiver holds it up.
-  if (events_.on_object == nullptr || due != due_ || n_out_ > 0) return;
+  if (events_.on_object == nullptr || due != due_ || IsHeldUp()) return;
   if (attempts_.empty() || attempts_.back() != slow) return;
   if (StartAttempt()) {
     if (core_.counters != nullptr) core_.counters->hedged.Increment();
@@ -183,9 +188,14 @@ void ClusterGet::OnDone(const std::shared_ptr<Attempt>& attempt, const absl::Sta
 
 void ClusterGet::Release(uint64_t n_bytes) {
   if (events_.on_object == nullptr) return;
+  const bool was_held_up = due_ < request_.items.size() && IsHeldUp();
   n_out_ -= std::min(n_out_, n_bytes);
-  if (attempts_.size() == 1) attempts_.front()->call->Release(n_bytes);
-  if (n_out_ > 0) return;
+  for (const auto& attempt : attempts_) {
+    const uint64_t n_of_others = std::min(n_bytes, attempt->n_out_before);
+    attempt->n_out_before -= n_of_others;
+    if (n_bytes > n_of_others) attempt->call->Release(n_bytes - n_of_others);
+  }
+  if (!was_held_up || IsHeldUp()) return;
   if (std::exchange(go_on_when_released_, false)) return GoOn();
   SetHedgeTimer();
 }

@@ -13,7 +13,7 @@ namespace longshelf::kvstore {
 // extent's first node. Where that node fails, the next one goes on from the object that is due. A node that lets us
 // wait longer than usual has to race the next one: whoever gives the due object first goes on.
 //
-// What was delivered and not released bounds the whole, not each node: a change of nodes waits until all is released.
+// What was delivered and not released bounds the whole, not each node: the next node gets what is left of the window.
 // Lives on the loop; keeps itself alive until the last callback.
 class ClusterGet final : public Operation, public std::enable_shared_from_this<ClusterGet> {
  public:
@@ -32,7 +32,8 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
     std::shared_ptr<Client::GetCall> call;
     size_t first = 0;  // index of its first item
     absl::Time begun;
-    bool is_heard = true;  // false: given up, what it still says is dropped
+    bool is_heard = true;       // false: given up, what it still says is dropped
+    uint64_t n_out_before = 0;  // of what others have delivered: not yet released
     bool has_answered = false;
     bool has_lost = false;  // another gave the due object while this one had said nothing yet
   };
@@ -48,6 +49,8 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   void OnMiss(const std::shared_ptr<Attempt>& attempt, const absl::Status& status);
   // Goes on with the due object: who is at it, the next candidate, or, when there is none, its failure.
   void GoOn();
+  // The receiver has as much as it wanted: whoever waits, waits for it.
+  bool IsHeldUp() const;
   void GiveUp(std::shared_ptr<Attempt> attempt);
   void SetHedgeTimer();
   void OnLate(size_t due, const std::shared_ptr<Attempt>& slow);
@@ -68,9 +71,9 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   // Of the run.
   std::vector<std::shared_ptr<ClusterNode>> candidates_;
   std::vector<bool> asked_;  // per candidate: for the due object
-  absl::Status miss_;  // why the due object was not to be had so far
+  absl::Status miss_;        // why the due object was not to be had so far
   std::deque<std::shared_ptr<Attempt>> attempts_;
-  bool go_on_when_released_ = false;
+  bool go_on_when_released_ = false;  // the window is full
 };
 
 }  // namespace longshelf::kvstore

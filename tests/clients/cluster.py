@@ -113,7 +113,7 @@ class Cluster:
             "router", "longshelf-router",
             [f"--model={model}", "--workers=" + ",".join(f"127.0.0.1:{p}" for p in worker_ports),
              f"--listen=127.0.0.1:{self.http_port}", f"--grpc-listen=127.0.0.1:{self.grpc_port}",
-             f"--admin-listen=127.0.0.1:{self.router_admin}"] + common + list(router_flags))
+             f"--admin-listen=127.0.0.1:{self.router_admin}"] + store + common + list(router_flags))
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.wait_ready(n_workers)
 

@@ -50,7 +50,15 @@ class FakeLink final : public WorkerLink {
     calls.push_back(call.get());
     return call;
   }
+  void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) override {
+    parked.push_back(order);
+    done(ParkedState{.n_tokens = static_cast<uint32_t>(order.tokens.size()),
+                     .n_objects = 1,
+                     .n_bytes = 1,
+                     .checkpoint_key = std::string(32, 'c')});
+  }
   FakeCall& last() { return *calls.back(); }
+  std::vector<ParkOrder> parked;
   std::vector<FakeCall*> calls;  // open ones
   int n_cancelled = 0;
 };

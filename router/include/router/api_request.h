@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,14 @@
 #include "tokenizer/chat.h"
 
 namespace longshelf::router {
+
+// An answer that was begun elsewhere and is to go on: what its router knew.
+struct BegunAnswer {
+  std::vector<uint32_t> prompt;
+  std::vector<uint32_t> output;  // what the client has already
+  uint64_t seed = 0;
+  std::string request_id;
+};
 
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
@@ -43,6 +52,12 @@ struct ApiRequest {
   bool include_usage = false;
   std::string user_id;
   ServiceTier tier = ServiceTier::kDefault;
+  bool cache_report = false;  // the usage says where the prompt's tokens came from
+
+  std::string session;            // "" = none
+  std::optional<ParkTerms> park;  // when the answer ends
+  std::string body;               // the JSON itself, of requests with a session
+  std::shared_ptr<const BegunAnswer> begun;
 };
 
 struct ParseLimits {
@@ -52,6 +67,14 @@ struct ParseLimits {
 
 // A request body, or what to answer instead. Pure; any thread. Works in memory proportional to the body.
 std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits);
+
+// Null when it is a session's name: 1 to 128 letters, digits, '-', '_', '.' and ':'.
+std::optional<ApiError> CheckSessionId(std::string_view id);
+// {"retention_s": 3600, "durability": "memory"|"disk"|"disk_all"}; retention_s is required.
+std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits);
+// {"stream": true|false}, or nothing. Empty: as the request said that began the answer.
+std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view body, const ParseLimits& limits);
+std::string_view DurabilityName(Durability durability);
 
 // For requests that came over gRPC: the same table, applied to one number. Empty when it is allowed.
 std::optional<ApiError> CheckNumber(NumericField field, double value);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,6 +16,10 @@ namespace longshelf::router {
 
 struct Usage {
   uint32_t n_prompt_tokens = 0;
+  uint32_t n_local_tokens = 0;  // of the prompt: held by the worker
+  uint32_t n_store_tokens = 0;  // fetched from the KV store; the rest was computed
+  std::string miss_reason;      // why the first of the rest was not found
+  bool is_reported = false;     // these three were asked for
   uint32_t n_completion_tokens = 0;
   uint32_t n_cached_tokens = 0;
   uint32_t n_reasoning_tokens = 0;
@@ -36,6 +42,15 @@ class CompletionSink {
   virtual void OnError(const ApiError& error) = 0;
 };
 
+// What becomes of an answer, for whoever keeps its session. Called on the router loop.
+class AnswerRecorder {
+ public:
+  virtual ~AnswerRecorder() = default;
+  virtual void OnToken(uint32_t token) = 0;
+  // The answer is over, or broken off: `finish_reason` is empty then. `worker` has its state, as far as is known.
+  virtual void OnEnd(std::string_view finish_reason, std::optional<size_t> worker) = 0;
+};
+
 // One request: n choices, each a stream of the dispatcher. Destroying it cancels them. Owner: the router loop.
 class Completion {
  public:
@@ -48,14 +63,20 @@ class Completion {
   // No more output is asked for until Resume(): the client does not keep up.
   void Pause();
   void Resume();
+  // Before Start. `recorder` hears of choice 0 and must outlive this.
+  void RecordTo(AnswerRecorder& recorder) { recorder_ = &recorder; }
+  // Ends the answer where it is, with this finish reason: what the client has can go on later. REQUIRES: one choice.
+  void Interrupt(std::string_view finish_reason);
   const PreparedRequest& prepared() const { return prepared_; }
+  uint64_t seed() const { return seed_; }
 
  private:
   class Choice;
   void OnChoiceStarted(const StreamStarted& started);
   void OnChoiceEnded(Choice& choice, FinishReason reason);
   void OnChoiceFailed(const absl::Status& status);
-  void OnToken();
+  void OnToken(const Choice& choice, const OutputToken& token);
+  void Finish(Choice& choice, std::string_view finish_reason);
 
   Dispatcher& dispatcher_;
   const ServedModel& model_;
@@ -67,7 +88,8 @@ class Completion {
   CompletionSink& sink_;
   std::vector<std::unique_ptr<Choice>> choices_;
   uint32_t n_open_ = 0;
-  uint32_t n_cached_tokens_ = 0;
+  AnswerRecorder* recorder_ = nullptr;
+  StreamStarted started_;  // of the choice that found most
   bool begun_ = false;
   bool ended_ = false;
   bool has_token_ = false;

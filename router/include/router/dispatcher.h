@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -24,8 +25,9 @@ namespace longshelf::router {
 struct StreamSpec {
   std::string request_id;
   std::shared_ptr<const std::vector<uint32_t>> prompt;
-  PromptKeys keys;  // may be of another fingerprint, or empty: recomputed when needed
-  uint32_t max_tokens = 0;
+  PromptKeys keys;                       // may be of another fingerprint, or empty: recomputed when needed
+  std::vector<uint32_t> committed = {};  // output that was made before; fewer than max_tokens
+  uint32_t max_tokens = 0;               // counts committed
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
   std::string tenant;
@@ -76,6 +78,8 @@ class Stream {
   // No more events are asked of the worker until Resume().
   void Pause();
   void Resume();
+  // Which worker has it, or had it last; none: it has not been placed yet.
+  std::optional<size_t> worker() const;
 
  private:
   std::shared_ptr<internal::StreamState> state_;
@@ -92,6 +96,8 @@ class Dispatcher final : public WorkerLinkObserver {
   void Start();
   // RESOURCE_EXHAUSTED: the waiting line is full. `observer` must outlive the Stream.
   absl::StatusOr<std::unique_ptr<Stream>> Generate(StreamSpec spec, StreamObserver& observer);
+  // Asks a worker to park; `done` comes later, on the loop. UNAVAILABLE: it is not up.
+  void Park(size_t worker, const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done);
   // Deadlines and second attempts; call at least every 100 ms.
   void Tick();
 

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "router/http_server.h"
+#include "router/http_sessions.h"
 #include "router/request_core.h"
 
 namespace longshelf::router {
@@ -14,7 +15,18 @@ namespace longshelf::router {
 // One row per (method, path) the public door knows. Authentication and the tests read the same table, so a new route
 // cannot forget it.
 struct Route {
-  enum class Kind : uint8_t { kChat, kCompletions, kModels, kModel, kLive, kReady };
+  enum class Kind : uint8_t {
+    kChat,
+    kCompletions,
+    kModels,
+    kModel,
+    kSessions,
+    kSession,
+    kDropSession,
+    kSessionAction,  // the path goes on with ID/park or ID/resume
+    kLive,
+    kReady,
+  };
   std::string_view method;
   std::string_view path;
   Kind kind;
@@ -49,11 +61,15 @@ class HttpApi final : public HttpHandler {
   class Call;
   friend class Call;
   void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);
+  void OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                 const Tenant& tenant);
+  Call& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
   void Forget(Call& call);
 
   const HttpApiConfig config_;
   const KeyRing& keys_;
   RequestCore& core_;
+  HttpSessions sessions_;
   std::unordered_map<Call*, std::unique_ptr<Call>> calls_;
 };
 

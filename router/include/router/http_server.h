@@ -18,10 +18,12 @@ namespace longshelf::router {
 
 struct HttpRequest {
   std::string method;
-  std::string path;  // the target up to '?', byte for byte as sent
+  std::string path;   // the target up to '?', byte for byte as sent
+  std::string query;  // what is behind it
   std::string authorization;
   std::string x_api_key;
   std::string x_request_id;
+  std::string x_session;
   std::string body;
 };
 

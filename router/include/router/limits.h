@@ -9,7 +9,7 @@
 // other file of the router holds a bound on a request field.
 namespace longshelf::router {
 
-enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3 };
+enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3, kSession = 4 };
 
 enum class NumericField : uint8_t {
   kMaxTokens,
@@ -25,6 +25,7 @@ enum class NumericField : uint8_t {
   kFrequencyPenalty,
   kTopLogprobs,
   kLogprobs,
+  kRetention,
   kCount,
 };
 
@@ -63,6 +64,7 @@ struct SizeLimits {
   size_t model_name_bytes = 256;
   size_t user_bytes = 512;
   size_t user_id_bytes = 512;
+  size_t session_id_bytes = 128;
   size_t api_key_bytes = 512;
 };
 inline constexpr SizeLimits kSizeLimits;

@@ -22,7 +22,8 @@ class RouterMetrics {
   void RequestFinished(std::string_view route, int http_status, absl::Duration elapsed);
   void TimeToFirstToken(absl::Duration elapsed);
   void InterTokenLatency(absl::Duration elapsed);
-  void PromptTokens(uint64_t n_tokens, uint64_t n_cached);
+  // How many prompt tokens came from where, and why the first of those that were computed was not found anywhere.
+  void PromptTokens(uint64_t n_tokens, uint64_t n_local, uint64_t n_store, std::string_view miss_reason);
   void OutputTokens(uint64_t n_tokens);
 
   void Picked(std::string_view reason);
@@ -46,6 +47,10 @@ class RouterMetrics {
   prometheus::Histogram& inter_token_seconds_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
+  prometheus::Counter& local_tokens_;
+  prometheus::Counter& store_tokens_;
+  prometheus::Counter& computed_tokens_;
+  std::map<std::string, prometheus::Counter*, std::less<>> misses_;
   prometheus::Counter& output_tokens_;
   prometheus::Counter& retries_;
   prometheus::Counter& resumes_;

@@ -15,6 +15,7 @@
 #include "router/completion.h"
 #include "router/dispatcher.h"
 #include "router/served_model.h"
+#include "router/sessions.h"
 
 namespace longshelf::router {
 
@@ -54,7 +55,7 @@ class RequestCore {
 
   // Everything referred to must outlive this.
   RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
-              Dispatcher& dispatcher, boost::asio::io_context& loop);
+              Dispatcher& dispatcher, Sessions& sessions, boost::asio::io_context& loop);
   ~RequestCore();
 
   // `parse` runs on the pool. The sink is never called from inside Run, and must outlive the handle.
@@ -76,6 +77,7 @@ class RequestCore {
   ParseLimits parse_limits() const;
   const std::string& tenant_secret() const { return config_.tenant_secret; }
   PrepareContext prepare_context(Tenant tenant) const;
+  Sessions& sessions() { return sessions_; }
   Clock& clock() { return clock_; }
   RouterMetrics& metrics() { return metrics_; }
 
@@ -88,6 +90,7 @@ class RequestCore {
   Clock& clock_;
   RouterMetrics& metrics_;
   Dispatcher& dispatcher_;
+  Sessions& sessions_;
   boost::asio::io_context& loop_;
   boost::asio::thread_pool pool_;
   std::mt19937_64 seeds_;

@@ -26,6 +26,8 @@ struct RouterConfig {
   std::string tenant_secret = "longshelf";
   std::string internal_token;
 
+  std::vector<std::string> kvstores;  // as kvstore/members.h takes them, joined by commas; none: no sessions
+
   uint32_t queue_max = 1024;
   absl::Duration queue_timeout = absl::Seconds(10);
   absl::Duration resume_timeout = absl::Seconds(30);

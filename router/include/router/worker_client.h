@@ -16,6 +16,7 @@ namespace longshelf::router {
 struct WorkerClientConfig {
   std::string token;  // shared with the workers; may be empty
   absl::Duration status_timeout = absl::Seconds(2);
+  absl::Duration park_timeout = absl::Minutes(2);
   absl::Duration call_timeout = absl::Hours(24);  // of one Generate or Watch; both are renewed by their owners
   absl::Duration backoff_min = absl::Milliseconds(100);
   absl::Duration backoff_max = absl::Seconds(1);

@@ -1,12 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "router/prefix_index.h"
 
 // What the router needs of a worker, free of any RPC library. Everything here happens on the router loop: an
@@ -40,6 +43,29 @@ struct WorkerRequest {
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
   std::string namespace_salt;
+};
+
+// What a park is answered after. Each holds what those before it do.
+enum class Durability : uint8_t { kMemory, kDisk, kDiskAll };
+
+struct ParkTerms {
+  absl::Duration retention;
+  Durability durability = Durability::kMemory;
+};
+
+// A prefix that is to outlive its worker.
+struct ParkOrder {
+  std::vector<uint32_t> tokens;
+  std::string namespace_id;
+  std::string namespace_salt;
+  ParkTerms terms;
+  absl::Time retain_until;  // wall clock
+};
+struct ParkedState {
+  uint32_t n_tokens = 0;  // position that was parked
+  uint32_t n_objects = 0;
+  uint64_t n_bytes = 0;
+  std::string checkpoint_key;
 };
 
 struct TokenAlternative {
@@ -134,6 +160,8 @@ class WorkerLink {
   // Begins connecting; `observer` outlives this and hears of it as worker number `worker`.
   virtual void Start(size_t worker, WorkerLinkObserver& observer) = 0;
   virtual std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) = 0;
+  // `done` is called once, on the loop, unless the link goes before. NOT_FOUND: the worker does not hold the prefix.
+  virtual void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) = 0;
 };
 
 }  // namespace longshelf::router

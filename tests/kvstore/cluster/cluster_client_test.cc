@@ -131,6 +131,31 @@ TEST(ClusterClient, WhatIsOutIsBoundedByTheWindowOfTheCaller) {
   EXPECT_LE(n_out_max, 5500u);
 }
 
+TEST(ClusterClient, AReceiverThatReleasesNothingGetsWhatFitsItsWindow) {
+  SimulatedCluster cluster(5);
+  std::vector<PutItem> puts;
+  std::vector<GetItem> wants;
+  for (uint64_t id = 1; id <= 30; ++id) {
+    Object object = MakeObject(id, 0, 256, 1000);
+    object.head.extent = Hash(id);
+    puts.push_back(ItemOf(object));
+    wants.push_back(WantOf(object));
+  }
+  ASSERT_TRUE(cluster.PutAll(puts).status.ok());
+  size_t n_got = 0;
+  const auto call = cluster.client->Get(
+      {.fingerprint = FingerprintOf(1), .items = wants, .timeout = absl::Seconds(5), .window_bytes = 20'500},
+      {.on_object = [&](size_t, const auto& object) { n_got += object.ok(); }, .on_done = [](const absl::Status&) {}});
+  cluster.Pass(absl::Milliseconds(100));
+  EXPECT_EQ(n_got, 20u);
+  call->Release(9000);
+  cluster.Pass(absl::Milliseconds(100));
+  EXPECT_EQ(n_got, 29u);
+  call->Release(1000);
+  cluster.Pass(absl::Milliseconds(100));
+  EXPECT_EQ(n_got, 30u);
+}
+
 TEST(ClusterClient, PutsReachAsManyNodesAsAreWantedAndSayHowTheyEnded) {
   SimulatedCluster cluster(4);
   const ChainObjects chain = MakeChain(4, 3);

@@ -1,0 +1,122 @@
+#include "router/http_sessions.h"
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "router/api_error.h"
+
+namespace longshelf::router {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr uint32_t kPageDefault = 20;
+constexpr uint32_t kPageMax = 100;
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+Json TimeJson(absl::Time time) { return time == absl::InfinitePast() ? Json() : Json(absl::ToUnixSeconds(time)); }
+
+Json Object(const SessionInfo& info) {
+  Json kv;
+  if (info.kv.has_value()) {
+    kv = {
+        {"tokens", info.kv->state.n_tokens}, {"objects", info.kv->state.n_objects}, {"bytes", info.kv->state.n_bytes}};
+  }
+  const bool is_parked = info.parked_at != absl::InfinitePast();
+  Json out = {{"object", "session"},
+              {"id", info.id},
+              {"model", info.model},
+              {"created", TimeJson(info.created)},
+              {"status", info.is_running              ? "running"
+                         : info.finish_reason.empty() ? "unfinished"
+                                                      : "finished"},
+              {"finish_reason", info.finish_reason.empty() ? Json() : Json(info.finish_reason)},
+              {"prompt_tokens", info.n_prompt_tokens},
+              {"output_tokens", info.n_output_tokens},
+              {"parked_at", TimeJson(info.parked_at)},
+              {"retain_until", TimeJson(info.retain_until)},
+              {"durability", is_parked ? Json(std::string(DurabilityName(info.durability))) : Json()},
+              {"kv", std::move(kv)}};
+  if (!info.kv_missing.empty()) out["kv_missing"] = info.kv_missing;
+  return out;
+}
+
+HttpReply JsonReply(const Json& json) {
+  HttpReply reply;
+  reply.body = Dump(json);
+  return reply;
+}
+
+// Answers with what `convert` makes of it.
+template <typename T, typename Convert>
+Sessions::Done<T> Answer(HttpSessions::Reply reply, Convert convert) {
+  return [reply = std::move(reply), convert](const std::variant<T, ApiError>& result) {
+    const auto* error = std::get_if<ApiError>(&result);
+    reply(error != nullptr ? ErrorReply(*error) : JsonReply(convert(std::get<T>(result))));
+  };
+}
+
+// Empty when the query is fine.
+std::optional<ApiError> ReadQuery(std::string_view query, uint32_t& limit, std::string& after) {
+  for (const absl::string_view part :
+       absl::StrSplit(absl::string_view(query.data(), query.size()), '&', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> field = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    if (field.first == "after") {
+      after = std::string(field.second);
+    } else if (field.first == "limit") {
+      if (!absl::SimpleAtoi(field.second, &limit) || limit < 1 || limit > kPageMax) {
+        return InvalidField("limit", absl::StrCat("must be a whole number between 1 and ", kPageMax));
+      }
+    } else {
+      return InvalidField(std::string(field.first.substr(0, 64)),
+                          "is not a parameter of this path: it takes limit and after");
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::string SessionJson(const SessionInfo& info) { return Dump(Object(info)); }
+
+void HttpSessions::List(const Tenant& tenant, std::string_view query, Reply reply) {
+  uint32_t limit = kPageDefault;
+  std::string after;
+  if (const auto error = ReadQuery(query, limit, after)) return reply(ErrorReply(*error));
+  core_.sessions().List(tenant, after, limit,
+                        Answer<SessionStore::Page>(std::move(reply), [](const SessionStore::Page& page) {
+                          Json data = Json::array();
+                          for (const SessionInfo& info : page.sessions) data.push_back(Object(info));
+                          return Json{{"object", "list"},
+                                      {"data", std::move(data)},
+                                      {"has_more", !page.next.empty()},
+                                      {"next", page.next.empty() ? Json() : Json(page.next)}};
+                        }));
+}
+
+void HttpSessions::Find(const Tenant& tenant, std::string_view id, Reply reply) {
+  if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
+  core_.sessions().Find(tenant, std::string(id), Answer<SessionInfo>(std::move(reply), Object));
+}
+
+void HttpSessions::Delete(const Tenant& tenant, std::string_view id, Reply reply) {
+  if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
+  core_.sessions().Delete(tenant, std::string(id), Answer<SessionInfo>(std::move(reply), [](const SessionInfo& info) {
+                            return Json{{"object", "session.deleted"}, {"id", info.id}, {"deleted", true}};
+                          }));
+}
+
+void HttpSessions::Park(const Tenant& tenant, std::string_view id, std::string_view body, Reply reply) {
+  if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
+  const std::variant<ParkTerms, ApiError> terms = ParseParkBody(body, core_.parse_limits());
+  if (const auto* error = std::get_if<ApiError>(&terms)) return reply(ErrorReply(*error));
+  core_.sessions().Park(tenant, std::string(id), std::get<ParkTerms>(terms),
+                        Answer<SessionInfo>(std::move(reply), Object));
+}
+
+}  // namespace longshelf::router

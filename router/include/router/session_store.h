@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kvstore/client.h"
+#include "router/session.h"
+
+namespace longshelf::router {
+
+// Parked sessions in the KV store, as manifests of one tenant. Nothing is ever changed there: parking again adds a
+// version, whose number is the time, and drops those before it.
+//
+// Names: the cards of a tenant hang off HMAC(secret, "sessions/1/" tenant). A card's hash is 16 bytes of
+// HMAC(secret, "session/1/" tenant "/" id), the version (8 bytes, big endian), and 8 random bytes; its body's hash is
+// HMAC(secret, "session-body/1/" card hash). So nobody without the secret can name them, and nobody finds another
+// tenant's.
+//
+// Calls come from the loop, and answers come there, through `post`; none after the store is gone.
+class SessionStore {
+ public:
+  using Post = std::function<void(std::function<void()>)>;
+  template <typename T>
+  using Done = std::function<void(absl::StatusOr<T>)>;
+
+  // The client must outlive this.
+  SessionStore(kvstore::Client& client, std::string tenant_secret, Post post);
+  ~SessionStore() { *alive_ = false; }
+
+  // Body first, then the card, which makes it visible; fills in the card's body_key and body_bytes.
+  // RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it. UNAVAILABLE: it is not there.
+  void Put(const std::string& tenant, SessionInfo info, const Session& session, std::function<void(absl::Status)> done);
+  // The newest version. NOT_FOUND.
+  void FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done);
+  // Of a card. DATA_LOSS: damaged.
+  void GetBody(const std::string& tenant, const SessionInfo& card, uint32_t vocab_size, Done<Session> done);
+
+  struct Page {
+    std::vector<SessionInfo> sessions;
+    std::string next;  // where the next page begins; empty: there is none
+  };
+  // `after` as a page said it, or empty. INVALID_ARGUMENT: it is none.
+  void List(const std::string& tenant, const std::string& after, uint32_t limit, Done<Page> done);
+
+  // All versions of a session, and these objects. The number of stores that did not answer.
+  void Drop(const std::string& tenant, const std::string& id, std::vector<kvstore::PlacedKey> also,
+            Done<uint32_t> done);
+
+ private:
+  struct Names;
+  struct Fetch;
+  Names NamesOf(const std::string& tenant, const std::string& id) const;
+  kvstore::BlockKey RootOf(const std::string& tenant) const;
+  kvstore::BlockKey BodyKeyOf(const kvstore::BlockKey& card) const;
+  kvstore::BlockKey Hash(const std::string& text) const;
+  template <typename T>
+  std::function<void(T)> OnLoop(std::function<void(T)> callback) const;
+  void ListAll(const std::string& tenant, const std::string& id, Done<std::vector<kvstore::ObjectHead>> done);
+  void GetCards(std::vector<kvstore::ObjectHead> heads, Done<std::vector<SessionInfo>> done);
+  void GetObjects(std::vector<kvstore::GetItem> items, Done<std::vector<absl::StatusOr<std::string>>> done);
+  void PutOne(kvstore::PutItem item, std::function<void(absl::Status)> done);
+  void DropKeys(std::vector<kvstore::PlacedKey> keys, size_t first, uint32_t n_missed, Done<uint32_t> done);
+
+  kvstore::Client& client_;
+  const std::string secret_;
+  const Post post_;
+  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // read and written on the loop
+};
+
+}  // namespace longshelf::router

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/clock.h"
+#include "router/api_error.h"
+#include "router/completion.h"
+#include "router/dispatcher.h"
+#include "router/served_model.h"
+#include "router/session.h"
+#include "router/session_store.h"
+
+namespace longshelf::router {
+
+// The request that goes on with an answer; `stream` over what its body says.
+std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
+                                                   const ParseLimits& limits);
+
+// The sessions of all tenants: what this router has answered lately, from memory, and what was parked, by any router,
+// from the KV store. Owner: the router loop. Answers come on it, once, never from inside the call.
+class Sessions {
+ public:
+  template <typename T>
+  using Done = std::function<void(std::variant<T, ApiError>)>;
+
+  struct Options {
+    std::string tenant_secret;
+    uint64_t memory_bytes = uint64_t{256} << 20;  // of idle ones; the longest unused are forgotten
+    size_t sessions_max = 10'000;
+  };
+
+  // `store` may be null: nothing can be parked then. Everything must outlive this.
+  Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store);
+
+  // An answer of a session begins; it takes the place of the session's last one. The recorder hears of it, and parks it
+  // at its end when its request says so. REQUIRES: prepared.request.session is not empty.
+  std::shared_ptr<AnswerRecorder> Begin(Completion& completion, const std::string& request_id);
+
+  // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404, 503
+  // when the store is not there, 507 when it has no room for the promise.
+  void Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done);
+  // The session as it was parked last, or as this router knows it. 404.
+  void Find(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
+  // To go on with. 409: its answer is complete, or of other weights than those served now. 404, 503.
+  void LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done);
+  bool has_store() const { return store_ != nullptr; }
+  size_t n_parking() const { return n_parking_; }
+  // Parked ones.
+  void List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done);
+  // Ends its answer, and drops the session with those of its objects that no other parked session shares. 404; 503 when
+  // a store did not answer: it may still have something.
+  void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
+
+ private:
+  struct Entry;
+  using Key = std::pair<std::string, std::string>;  // tenant, id
+
+  void Load(const Tenant& tenant, const std::string& id, Done<Session> done);
+  std::variant<Session, ApiError> CheckUnfinished(const Session& session) const;
+  std::shared_ptr<Entry> Known(const Tenant& tenant, const std::string& id);
+  SessionInfo InfoOf(const Entry& entry) const;
+  void OnEnd(const std::shared_ptr<Entry>& entry);
+  void ParkEntry(const std::shared_ptr<Entry>& entry, ParkTerms terms, Done<SessionInfo> done);
+  void PutManifest(const std::shared_ptr<Entry>& entry, SessionInfo info, Done<SessionInfo> done);
+  std::optional<ParkedKv> KvOf(const Entry& entry, const ParkedState& state) const;
+  void DropWith(const Tenant& tenant, SessionInfo info, const Session& session, const std::vector<SessionInfo>& all,
+                Done<SessionInfo> done);
+  void Forget(const Key& key);
+  void Trim();
+
+  const Options options_;
+  const ServedModel& model_;
+  Clock& clock_;
+  Dispatcher& dispatcher_;
+  SessionStore* const store_;
+  std::map<Key, std::shared_ptr<Entry>> entries_;
+  std::list<Key> recent_;  // idle ones, the longest unused first
+  uint64_t n_bytes_ = 0;   // of all entries
+  size_t n_parking_ = 0;
+};
+
+}  // namespace longshelf::router
