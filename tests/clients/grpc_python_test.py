@@ -87,4 +87,41 @@ for method, request in (("ListModels", message("ListModelsRequest")),
         raise SystemExit("UNAUTHENTICATED expected")
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.UNAUTHENTICATED, error
+# A session: parked in the middle of its answer, it goes on to the byte.
+def story(**fields):
+    return message("ChatRequest", thinking=False, messages=[message("ChatMessage", role="user", content="Tell me a long story.")],
+                   options=message("GenerationOptions", temperature=2, seed=1000, max_tokens=400), **fields)
+
+
+def code_of(method, request):
+    try:
+        reply = call(method, request)
+        list(reply) if hasattr(reply, "__iter__") else reply
+    except grpc.RpcError as error:
+        return error.code()
+
+
+whole = "".join(r.content for r in call("Chat", story()))
+assert len(whole) > 200, whole
+stream = call("Chat", story(session=message("SessionOptions", id="grpc-session")))
+begun = ""
+for reply in stream:
+    begun += reply.content
+    if len(begun) > 50:
+        break
+ref = message("SessionRef", id="grpc-session")
+parked = call("ParkSession", message("ParkSessionRequest", id="grpc-session", retention_s=60))
+assert parked.status == "unfinished" and parked.retain_until_unix_s > parked.parked_unix_s, parked
+for reply in stream:
+    begun += reply.content
+assert reply.finish_reason == "parked", reply
+assert code_of("ResumeGenerate", ref) == grpc.StatusCode.FAILED_PRECONDITION
+rest = "".join(r.content for r in call("ResumeChat", ref))
+assert begun and rest and begun + rest == whole, (begun, rest, whole)
+assert "grpc-session" in [s.id for s in call("ListSessions", message("ListSessionsRequest", limit=100)).sessions]
+assert call("GetSession", ref).status == "finished"
+assert call("DeleteSession", ref).id == "grpc-session"
+assert code_of("GetSession", ref) == grpc.StatusCode.NOT_FOUND
+assert code_of("ParkSession", message("ParkSessionRequest", id="grpc-session")) == grpc.StatusCode.INVALID_ARGUMENT
+
 print("grpcio", grpc.__version__, "is content")
