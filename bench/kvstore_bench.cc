@@ -1,17 +1,14 @@
 // How fast a store node gives and takes blocks, next to what the machine and gRPC can do at all, in one run.
-// CSV on standard output: step, median GB/s of the rounds, ratio to memcpy, ratio to raw gRPC, and CPU seconds per GB
-// (client and server together), which stay comparable on a machine that does other things meanwhile.
-#include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/grpcpp.h>
+// CSV on standard output: step, median GB/s of the rounds, ratios to memcpy, to a bare gRPC stream in the same
+// direction and to Redis, and CPU seconds per GB (client and server together, but Redis' server), which stay comparable
+// on a machine that does other things meanwhile.
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstring>
 #include <functional>
-#include <mutex>
 #include <random>
 #include <string>
 #include <vector>
@@ -25,8 +22,8 @@
 #include "kvstore/client.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
-#include "longshelf/v1/kvstore.grpc.pb.h"
-#include "proto/channel_settings.h"
+#include "raw_stream.h"
+#include "redis_peer.h"
 
 namespace longshelf::kvstore {
 namespace {
@@ -35,83 +32,6 @@ struct BenchConfig {
   uint64_t payload_bytes = 899648;  // one block of V4 Flash
   int n_objects = 128;
   int n_rounds = 7;
-};
-
-// Streams frames of one static slice: what gRPC costs when nobody computes anything.
-class RawService final : public v1::KvStore::WithRawCallbackMethod_Get<v1::KvStore::CallbackService> {
- public:
-  explicit RawService(uint64_t total_bytes) : total_bytes_(total_bytes), slice_(std::string(kMaxFrameBytes, 'r')) {}
-
-  grpc::ServerWriteReactor<grpc::ByteBuffer>* Get(grpc::CallbackServerContext*, const grpc::ByteBuffer*) override {
-    class Stream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
-     public:
-      Stream(const grpc::Slice& slice, uint64_t n_bytes) : frame_(&slice, 1), n_left_(n_bytes / kMaxFrameBytes) {}
-      void Next() {
-        if (n_left_-- == 0) return Finish(grpc::Status::OK);
-        out_ = frame_;
-        StartWrite(&out_);
-      }
-      void OnWriteDone(bool ok) override { ok ? Next() : Finish(grpc::Status::CANCELLED); }
-      void OnDone() override { self_.reset(); }
-      std::shared_ptr<Stream> self_;
-
-     private:
-      const grpc::ByteBuffer frame_;
-      grpc::ByteBuffer out_;
-      uint64_t n_left_;
-    };
-    auto stream = std::make_shared<Stream>(slice_, total_bytes_);
-    stream->self_ = stream;
-    stream->Next();
-    return stream.get();
-  }
-
- private:
-  const uint64_t total_bytes_;
-  const grpc::Slice slice_;
-};
-
-// Reads a raw stream to its end, copying every frame into `target`.
-class RawReader final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
- public:
-  explicit RawReader(std::span<std::byte> target) : target_(target) {}
-  uint64_t Run(grpc::GenericStub& stub) {
-    stub.PrepareBidiStreamingCall(&context_, "/longshelf.v1.KvStore/Get", {}, this);
-    StartWriteLast(&request_, {});
-    StartRead(&frame_);
-    StartCall();
-    std::unique_lock lock(mutex_);
-    ended_.wait(lock, [this] { return done_; });
-    return n_bytes_;
-  }
-  void OnReadDone(bool ok) override {
-    if (!ok) return;
-    std::vector<grpc::Slice> slices;
-    LONGSHELF_CHECK(frame_.Dump(&slices).ok());
-    for (const grpc::Slice& slice : slices) {
-      std::memcpy(target_.data() + n_bytes_ % (target_.size() - kMaxFrameBytes), slice.begin(), slice.size());
-      n_bytes_ += slice.size();
-    }
-    frame_.Clear();
-    StartRead(&frame_);
-  }
-  void OnDone(const grpc::Status& status) override {
-    LONGSHELF_CHECK(status.ok());
-    std::lock_guard lock(mutex_);
-    done_ = true;
-    ended_.notify_one();
-  }
-
- private:
-  const std::span<std::byte> target_;
-  grpc::ClientContext context_;
-  grpc::ByteBuffer request_{nullptr, 0};
-  grpc::ByteBuffer frame_;
-  uint64_t n_bytes_ = 0;
-  // Guards done_: the calling thread sleeps until gRPC's thread is through.
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  bool done_ = false;
 };
 
 struct Blocks {
@@ -197,6 +117,24 @@ void GetDirect(Store& store, const Blocks& blocks, std::span<std::byte> target) 
   }
 }
 
+void Report(const std::vector<Step>& steps) {
+  const auto rate_of = [&](std::string_view name) {
+    const auto step = std::find_if(steps.begin(), steps.end(), [name](const Step& each) { return each.name == name; });
+    return step == steps.end() ? 0.0 : Median(step->gb_per_s);
+  };
+  std::printf("step,gb_per_s,of_memcpy,of_raw,of_redis,cpu_s_per_gb\n");
+  for (const Step& step : steps) {
+    const double rate = Median(step.gb_per_s);
+    const std::string way = step.name.ends_with("put") || step.name.ends_with("set") ? "put" : "get";
+    const double redis = rate_of(way == "put" ? "redis_set" : "redis_get");
+    std::printf("%s,%.3f,%.3f,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / rate_of("memcpy"),
+                rate / rate_of("raw_" + way), redis > 0 ? rate / redis : 0.0, Median(step.cpu_s_per_gb));
+  }
+  // Both sides hash what they send or receive, one after the other on the way of a byte.
+  std::printf("checksums: %.1f %% of a put, %.1f %% of a get\n", 200 * rate_of("grpc_put") / rate_of("digest"),
+              200 * rate_of("grpc_get") / rate_of("digest"));
+}
+
 void Run(const BenchConfig& config) {
   const Blocks blocks(config);
   const uint64_t n_bytes = config.payload_bytes * static_cast<uint64_t>(config.n_objects);
@@ -208,17 +146,12 @@ void Run(const BenchConfig& config) {
   const auto client = std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", server->port())}));
   BlockingClient blocking(*client);
 
-  RawService raw_service(n_bytes);
-  int raw_port = 0;
-  grpc::ServerBuilder builder;
-  proto::ApplyInternalServerSettings(builder);
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &raw_port);
-  builder.RegisterService(&raw_service);
-  const auto raw_server = builder.BuildAndStart();
-  grpc::GenericStub raw_stub(grpc::CreateCustomChannel(
-      absl::StrCat("127.0.0.1:", raw_port), grpc::InsecureChannelCredentials(), proto::InternalChannelArguments()));
-
   std::vector<std::byte> target(std::max<uint64_t>(n_bytes, 4 * kMaxFrameBytes));
+  const std::unique_ptr<RedisPeer> redis = RedisPeer::Start(2 * n_bytes + (256 << 20));
+  if (redis == nullptr) std::fprintf(stderr, "no redis-server here (apt-get install redis-server): not measured\n");
+  std::vector<std::span<const std::byte>> payloads;
+  for (const PutItem& item : blocks.puts) payloads.emplace_back(*item.payload);
+  RawStream raw(payloads, target);
   const auto empty = [&] { store->DropNamespace("bench"); };
   std::vector<Step> steps = {
       {"memcpy", nullptr,
@@ -231,7 +164,8 @@ void Run(const BenchConfig& config) {
        [&] {
          for (const PutItem& item : blocks.puts) LONGSHELF_CHECK(DigestOf(*item.payload) == item.head.digest);
        }},
-      {"raw_grpc", nullptr, [&] { LONGSHELF_CHECK(RawReader(target).Run(raw_stub) + kMaxFrameBytes > n_bytes); }},
+      {"raw_put", nullptr, [&] { raw.Put(); }},
+      {"raw_get", nullptr, [&] { raw.Get(); }},
       {"store_put", empty, [&] { PutDirect(*store, blocks); }},
       {"store_get", nullptr, [&] { GetDirect(*store, blocks, target); }},
       {"grpc_put", empty,
@@ -246,15 +180,13 @@ void Run(const BenchConfig& config) {
                              .ok());
        }},
   };
-  Measure(steps, config.n_rounds, n_bytes);
-  const double memcpy_rate = Median(steps[0].gb_per_s);
-  const double grpc_rate = Median(steps[2].gb_per_s);
-  std::printf("step,gb_per_s,of_memcpy,of_raw_grpc,cpu_s_per_gb\n");
-  for (const Step& step : steps) {
-    const double rate = Median(step.gb_per_s);
-    std::printf("%s,%.3f,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / memcpy_rate, rate / grpc_rate,
-                Median(step.cpu_s_per_gb));
+  if (redis != nullptr) {
+    steps.push_back({"redis_set", [&] { redis->Flush(); }, [&] { redis->Set(payloads); }});
+    steps.push_back(
+        {"redis_get", nullptr, [&] { redis->Get(payloads.size(), std::span(target).first(config.payload_bytes)); }});
   }
+  Measure(steps, config.n_rounds, n_bytes);
+  Report(steps);
 }
 
 }  // namespace

@@ -2,7 +2,8 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
-#include <grpc/slice.h>
+
+#include <utility>
 
 #include "common/check.h"
 #include "longshelf/v1/kvstore.pb.h"
@@ -39,20 +40,44 @@ uint8_t* Fill(grpc::Slice& slice) { return const_cast<uint8_t*>(slice.begin()); 
 
 }  // namespace
 
+// A frame on its way. gRPC frees it.
+struct FramePool::Lent {
+  std::shared_ptr<Free> pool;
+  Frame frame;
+};
+
+grpc::Slice FramePool::Take(size_t n_bytes) {
+  auto lent = std::make_unique<Lent>(Lent{free_, {}});
+  {
+    std::lock_guard lock(free_->mutex);
+    while (!free_->frames.empty() && lent->frame.n_bytes < n_bytes) {
+      lent->frame = std::move(free_->frames.back());
+      free_->frames.pop_back();
+    }
+  }
+  if (lent->frame.n_bytes < n_bytes) lent->frame = {n_bytes, std::make_unique_for_overwrite<uint8_t[]>(n_bytes)};
+  uint8_t* const bytes = lent->frame.bytes.get();
+  const auto give_back = [](void* kept) {
+    const std::unique_ptr<Lent> returned(static_cast<Lent*>(kept));
+    std::lock_guard lock(returned->pool->mutex);
+    returned->pool->frames.push_back(std::move(returned->frame));
+  };
+  return {bytes, n_bytes, give_back, lent.release()};
+}
+
 grpc::ByteBuffer SerializeFrame(const google::protobuf::MessageLite& message) {
   grpc::Slice slice(message.ByteSizeLong());
   message.SerializeWithCachedSizesToArray(Fill(slice));
   return {&slice, 1};
 }
 
-GetDataFrame MakeGetDataFrame(uint32_t index, uint64_t offset, bool last, size_t n_payload) {
+GetDataFrame MakeGetDataFrame(FramePool& pool, uint32_t index, uint64_t offset, bool last, size_t n_payload) {
   const size_t data_bytes = VarintFieldBytes(v1::GetData::kLastFieldNumber, last ? 1 : 0) +
                             VarintFieldBytes(v1::GetData::kOffsetFieldNumber, offset) +
                             LengthPrefixBytes(v1::GetData::kPayloadFieldNumber, n_payload) + n_payload;
   const size_t total = VarintFieldBytes(v1::GetFrame::kIndexFieldNumber, index) +
                        LengthPrefixBytes(v1::GetFrame::kDataFieldNumber, data_bytes) + data_bytes;
-  // Never the inlined kind of slice, whose bytes move with it.
-  GetDataFrame frame{grpc::Slice(grpc_slice_malloc_large(total), grpc::Slice::STEAL_REF), {}};
+  GetDataFrame frame{pool.Take(total), {}};
   uint8_t* const begin = Fill(frame.slice);
   uint8_t* out = PutVarintField(v1::GetFrame::kIndexFieldNumber, index, begin);
   out = PutLengthPrefix(v1::GetFrame::kDataFieldNumber, data_bytes, out);

@@ -83,7 +83,7 @@ void GetStream::WriteData() {
   const uint64_t left = reader_->head().payload_bytes - offset;
   const size_t n_payload = std::min<uint64_t>(left, kMaxFrameBytes);
   const bool last = n_payload == left;
-  GetDataFrame frame = MakeGetDataFrame(index_, offset, last, n_payload);
+  GetDataFrame frame = MakeGetDataFrame(frames_, index_, offset, last, n_payload);
   if (const absl::Status status = reader_->Read(frame.payload); !status.ok()) {
     edge_.counters.get_corrupt.Increment();
     return WriteError(status);

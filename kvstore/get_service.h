@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "edge_service.h"
+#include "frame_service.h"
 #include "kvstore/store.h"
 #include "longshelf/v1/kvstore.pb.h"
 
@@ -41,6 +42,7 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   std::vector<ObjectKey> keys_;
   uint32_t index_ = 0;  // of the object being sent
   std::optional<Store::Reader> reader_;
+  FramePool frames_;
   grpc::ByteBuffer frame_;
 };
 

@@ -27,10 +27,6 @@ constexpr absl::Duration kLongestTimeout = absl::Minutes(10);
 // A dead node is given up after this and asked again at most this often.
 constexpr int kConnectTimeoutMs = 1000;
 
-// What a store may send of one Get before it is read. Fixed, so that a receiver that pauses costs no more, and as fast
-// as a window that grows by probing: it fills 16 Gbit/s over a round trip of 1 ms.
-constexpr int kLookaheadBytes = 2 << 20;
-
 absl::Status CheckCount(size_t n) {
   if (n <= kMaxKeysPerCall) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(n, " objects in one call, at most ", kMaxKeysPerCall));
@@ -48,8 +44,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  args.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kLookaheadBytes);
+  proto::ApplyBulkSettings(args);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
 }
 

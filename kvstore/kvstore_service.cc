@@ -103,7 +103,7 @@ grpc::ServerUnaryReactor* KvStoreService::Lookup(grpc::CallbackServerContext* co
   return Answer(context, caller.ok() ? DoLookup(edge_, *request, reply) : caller);
 }
 
-grpc::ServerBidiReactor<v1::PutFrame, v1::PutReply>* KvStoreService::Put(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KvStoreService::Put(grpc::CallbackServerContext* context) {
   return PutStream::Start(edge_, *context);
 }
 

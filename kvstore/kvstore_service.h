@@ -7,14 +7,22 @@
 
 namespace longshelf::kvstore {
 
-// kvstore.proto on the callback API. Get is raw: its frames carry payloads that are copied once.
-class KvStoreService final : public v1::KvStore::WithRawCallbackMethod_Get<v1::KvStore::CallbackService> {
+// Raw where frames carry payloads, which are copied once; the rest as CallbackService has it.
+template <typename Base>
+using PutAndGetRaw = v1::KvStore::WithRawCallbackMethod_Put<v1::KvStore::WithRawCallbackMethod_Get<Base>>;
+template <typename Base>
+using OthersParsed =
+    v1::KvStore::WithCallbackMethod_Lookup<v1::KvStore::WithCallbackMethod_Touch<v1::KvStore::WithCallbackMethod_Drop<
+        v1::KvStore::WithCallbackMethod_List<v1::KvStore::WithCallbackMethod_Stats<Base>>>>>;
+
+// kvstore.proto on the callback API.
+class KvStoreService final : public PutAndGetRaw<OthersParsed<v1::KvStore::Service>> {
  public:
   explicit KvStoreService(Edge& edge) : edge_(edge) {}
 
   grpc::ServerUnaryReactor* Lookup(grpc::CallbackServerContext* context, const v1::LookupRequest* request,
                                    v1::LookupReply* reply) override;
-  grpc::ServerBidiReactor<v1::PutFrame, v1::PutReply>* Put(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Put(grpc::CallbackServerContext* context) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Get(grpc::CallbackServerContext* context,
                                                   const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* Touch(grpc::CallbackServerContext* context, const v1::TouchRequest* request,

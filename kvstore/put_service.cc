@@ -1,9 +1,13 @@
 #include "put_service.h"
 
+#include <grpcpp/support/proto_buffer_reader.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "frame_service.h"
 #include "proto/grpc_status.h"
 #include "wire_service.h"
 
@@ -94,14 +98,14 @@ void PutStream::MaybeFinish() {
   Finish(proto::ToGrpc(*end_));
 }
 
-void PutStream::Reply(v1::PutReply reply) {
+void PutStream::Reply(const v1::PutReply& reply) {
   std::lock_guard lock(mutex_);
-  ReplyLocked(std::move(reply));
+  ReplyLocked(reply);
 }
 
-void PutStream::ReplyLocked(v1::PutReply reply) {
+void PutStream::ReplyLocked(const v1::PutReply& reply) {
   if (finished_) return;
-  replies_.push_back(std::move(reply));
+  replies_.push_back(SerializeFrame(reply));
   if (replies_.size() == 1) StartWrite(&replies_.front());
 }
 
@@ -121,7 +125,7 @@ void PutStream::ReplyWhenDurable(v1::PutReply reply) {
   std::lock_guard lock(mutex_);
   const uint32_t object_id = reply.object_id();
   const auto it = awaited_.find(object_id);
-  if (it == awaited_.end()) return ReplyLocked(std::move(reply));
+  if (it == awaited_.end()) return ReplyLocked(reply);
   it->second.reply = std::move(reply);
   MaybeReplyDurable(object_id);
 }
@@ -141,14 +145,14 @@ void PutStream::MaybeReplyDurable(uint32_t object_id) {
   v1::PutReply reply = *std::move(it->second.reply);
   if (!it->second.disk->ok()) ErrorToWire(*it->second.disk, reply.mutable_error());
   awaited_.erase(it);
-  ReplyLocked(std::move(reply));
+  ReplyLocked(reply);
 }
 
 void PutStream::ReplyError(uint32_t object_id, const absl::Status& status) {
   v1::PutReply reply;
   reply.set_object_id(object_id);
   ErrorToWire(status, reply.mutable_error());
-  Reply(std::move(reply));
+  Reply(reply);
 }
 
 void PutStream::ReplyOpenFailure(uint32_t object_id, const absl::Status& status) {
@@ -160,19 +164,36 @@ void PutStream::ReplyOpenFailure(uint32_t object_id, const absl::Status& status)
   v1::PutReply reply;
   reply.set_object_id(object_id);
   reply.mutable_busy()->set_retry_after_ms(kBusyRetryMs);
-  Reply(std::move(reply));
+  Reply(reply);
 }
 
 absl::Status PutStream::Handle() {
-  switch (frame_.frame_case()) {
+  {
+    grpc::ByteBuffer frame(frame_);  // shares the slices: what is no plain data frame is read again
+    const size_t n_bytes = frame.Length();
+    grpc::ProtoBufferReader slices(&frame);
+    if (!slices.status().ok()) return absl::InvalidArgumentError("frame: not readable");
+    google::protobuf::io::CodedInputStream in(&slices);
+    if (const auto head = ReadPutDataHead(in, n_bytes); head.has_value()) return TakePayload(*head, in);
+  }
+  v1::PutFrame parsed;
+  grpc::ProtoBufferReader slices(&frame_);
+  if (!slices.status().ok() || !parsed.ParseFromZeroCopyStream(&slices)) {
+    return absl::InvalidArgumentError("frame: not a PutFrame");
+  }
+  return HandleParsed(parsed);
+}
+
+absl::Status PutStream::HandleParsed(const v1::PutFrame& frame) {
+  switch (frame.frame_case()) {
     case v1::PutFrame::kOpen:
-      return HandleOpen(frame_.open());
+      return HandleOpen(frame.open());
     case v1::PutFrame::kData:
-      return HandleData(frame_.data());
+      return HandleData(frame.data());
     case v1::PutFrame::kCommit:
-      return HandleCommit(frame_.commit().object_id());
+      return HandleCommit(frame.commit().object_id());
     case v1::PutFrame::kAbort:
-      return HandleAbort(frame_.abort().object_id());
+      return HandleAbort(frame.abort().object_id());
     case v1::PutFrame::FRAME_NOT_SET:
       break;
   }
@@ -224,25 +245,46 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
   // A cancelled stream has freed its reservations already and must not get new ones.
   if (end_.has_value()) return *end_;
   open_.emplace(id, OpenObject{std::get<Store::Reservation>(*std::move(opened)), open.durable()});
-  ReplyLocked(std::move(reply));
+  ReplyLocked(reply);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Store::Reservation*> PutStream::TargetOf(uint32_t object_id, size_t n_payload) {
+  if (n_payload == 0 || n_payload > kMaxFrameBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("payload: ", n_payload, " bytes in a frame, must be 1 .. ", kMaxFrameBytes));
+  }
+  if (end_.has_value()) return *end_;
+  const auto it = open_.find(object_id);
+  if (it == open_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("object_id: ", object_id, " has no credit"));
+  }
+  edge_.counters.bytes_in.Increment(static_cast<double>(n_payload));
+  return &it->second.reservation;
+}
+
+// Copied under the lock, as in HandleData: OnCancel may free the pages at any moment. Nobody else waits for it.
+absl::Status PutStream::TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in) {
+  std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(head.object_id, head.n_payload));
+  uint64_t offset = head.offset;
+  for (size_t n_left = head.n_payload; n_left > 0;) {
+    const void* data = nullptr;
+    int n_there = 0;
+    if (!in.GetDirectBufferPointer(&data, &n_there)) return absl::InvalidArgumentError("payload: cut short");
+    const size_t n = std::min(n_left, static_cast<size_t>(n_there));
+    RETURN_IF_ERROR(target->Append(offset, {static_cast<const std::byte*>(data), n}));
+    in.Skip(static_cast<int>(n));
+    offset += n;
+    n_left -= n;
+  }
   return absl::OkStatus();
 }
 
 absl::Status PutStream::HandleData(const v1::PutData& data) {
-  if (data.payload().empty() || data.payload().size() > kMaxFrameBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("payload: ", data.payload().size(), " bytes in a frame, must be 1 .. ", kMaxFrameBytes));
-  }
-  // Copied under the lock: OnCancel may free the pages at any moment. Nobody else waits for it.
   std::lock_guard lock(mutex_);
-  if (end_.has_value()) return *end_;
-  const auto it = open_.find(data.object_id());
-  if (it == open_.end()) {
-    return absl::InvalidArgumentError(absl::StrCat("object_id: ", data.object_id(), " has no credit"));
-  }
-  RETURN_IF_ERROR(it->second.reservation.Append(data.offset(), AsBytes(data.payload())));
-  edge_.counters.bytes_in.Increment(static_cast<double>(data.payload().size()));
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(data.object_id(), data.payload().size()));
+  return target->Append(data.offset(), AsBytes(data.payload()));
 }
 
 absl::Status PutStream::HandleCommit(uint32_t object_id) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <deque>
@@ -11,13 +12,14 @@
 #include "edge_service.h"
 #include "kvstore/store.h"
 #include "longshelf/v1/kvstore.pb.h"
+#include "put_frame_service.h"
 
 namespace longshelf::kvstore {
 
 // One Put stream. An object is opened, answered, filled in order and committed; what is open when the stream ends, for
 // whatever reason, gives its memory back at once. A frame that breaks these rules ends the stream with
-// INVALID_ARGUMENT. Owns itself until OnDone.
-class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutReply> {
+// INVALID_ARGUMENT. Raw: payloads are copied once, from gRPC's slices into pages. Owns itself until OnDone.
+class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   static PutStream* Start(Edge& edge, const grpc::CallbackServerContext& context);
   explicit PutStream(Edge& edge);
@@ -31,13 +33,18 @@ class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutRepl
   // Read side; never two at once.
   absl::Status Handle();
   absl::Status HandleOpen(const v1::PutOpen& open);
+  absl::Status HandleParsed(const v1::PutFrame& frame);
   absl::Status HandleData(const v1::PutData& data);
+  // REQUIRES: mutex_ held. Checks what a frame says of its payload, and finds what it belongs to.
+  absl::StatusOr<Store::Reservation*> TargetOf(uint32_t object_id, size_t n_payload);
+  // The payload goes from where gRPC has it into the store's pages.
+  absl::Status TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in);
   absl::Status HandleCommit(uint32_t object_id);
   absl::Status HandleAbort(uint32_t object_id);
 
-  void Reply(v1::PutReply reply);
+  void Reply(const v1::PutReply& reply);
   // REQUIRES: mutex_ held.
-  void ReplyLocked(v1::PutReply reply);
+  void ReplyLocked(const v1::PutReply& reply);
   // A put that is answered when the disk has it: both must be there, the store's answer and the disk's.
   Store::Durable AwaitDisk(uint32_t object_id, bool durable);
   void ForgetDisk(uint32_t object_id);
@@ -56,7 +63,7 @@ class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutRepl
   Edge& edge_;
   StreamSlot slot_;
   std::shared_ptr<PutStream> self_;
-  v1::PutFrame frame_;
+  grpc::ByteBuffer frame_;
   size_t n_opened_ = 0;
 
   // gRPC runs reads, writes and OnCancel side by side; this guards what they share. A reactor cannot have a mailbox of
@@ -72,8 +79,8 @@ class PutStream final : public grpc::ServerBidiReactor<v1::PutFrame, v1::PutRepl
     std::optional<absl::Status> disk;
   };
   std::map<uint32_t, Awaited> awaited_;
-  std::deque<v1::PutReply> replies_;  // front is being written
-  bool read_paused_ = false;          // the client does not take its replies
+  std::deque<grpc::ByteBuffer> replies_;  // front is being written
+  bool read_paused_ = false;              // the client does not take its replies
   bool finished_ = false;
   std::optional<absl::Status> end_;
 };

@@ -125,6 +125,30 @@ TEST_F(HostileTest, MalformedFramesEndTheStreamAndLeaveNothingBehind) {
   EXPECT_TRUE(Put(object).ok()) << "and the node still serves";
 }
 
+// What is no plain data frame is parsed like any message: a newer writer may add fields.
+TEST_F(HostileTest, FramesWithFieldsThatAreNotKnownAreTakenAsTheyAre) {
+  Begin(16 << 20);
+  for (const int where : {0, 1, 2}) {
+    Object object = MakeObject(10 + static_cast<uint64_t>(where), kRoot, 256, 1000);
+    object.payload.assign(1000, std::byte{'x'});
+    object.head.digest = DigestOf(object.payload);
+    std::vector<v1::PutFrame> frames = {OpenFrame(0, object.head), DataFrame(0, 0, 600), DataFrame(0, 600, 400),
+                                        CommitFrame(0)};
+    for (v1::PutFrame& frame : frames) {
+      if (where == 1) frame.GetReflection()->MutableUnknownFields(&frame)->AddLengthDelimited(77, "later");
+      if (where == 2 && frame.has_data()) {
+        v1::PutData& data = *frame.mutable_data();
+        data.GetReflection()->MutableUnknownFields(&data)->AddVarint(78, 5);
+      }
+    }
+    std::vector<v1::PutReply> replies;
+    EXPECT_TRUE(Play(frames, &replies).ok()) << where;
+    ASSERT_EQ(replies.size(), 2u) << where;
+    EXPECT_TRUE(replies[1].has_committed()) << where;
+    EXPECT_EQ(*Get(object), object.payload);
+  }
+}
+
 TEST_F(HostileTest, MalformedHeadsAreRefusedOneByOne) {
   Begin(16 << 20);
   const Object good = MakeObject(1, kRoot, 256, 10);
