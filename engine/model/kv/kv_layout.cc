@@ -88,7 +88,7 @@ const KvComponent* KvLayout::IndexKeys(int64_t layer) const {
 }
 
 std::string KvLayout::Describe() const {
-  std::string out = absl::StrCat("longshelf-kv/1 numerics=", std::string(NumericsName(numerics_)),
+  std::string out = absl::StrCat("longshelf-kv/2 numerics=", std::string(NumericsName(numerics_)),
                                  " block_tokens=", kBlockTokens, " window=", config_.window, "\n");
   for (const KvComponent& c : components_) {
     absl::StrAppend(&out, c.kind == KvComponent::Kind::kEntries ? "entries" : "index_keys", " layer=", c.layer,
