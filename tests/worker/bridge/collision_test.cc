@@ -2,6 +2,7 @@
 // not one wrong token may come of it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -52,7 +53,8 @@ struct Prompt {
   std::string salt;
 };
 
-// Beginnings of a few documents, some of which begin alike, with something of their own behind.
+// Beginnings of a few documents, some of which begin alike, with something of their own behind. The second block of most
+// has the same tokens, so that only what is before it tells them apart.
 std::vector<Prompt> MakePrompts(size_t n) {
   std::mt19937_64 random(11);
   const auto below = [&](uint64_t end) { return random() % end; };
@@ -60,10 +62,12 @@ std::vector<Prompt> MakePrompts(size_t n) {
     for (; n_tokens > 0; --n_tokens) tokens.push_back(static_cast<uint32_t>(below(FakeModel::kPoison)));
   };
   std::vector<std::vector<uint32_t>> documents;
-  for (size_t i = 0; i < 12; ++i) {
+  for (size_t i = 0; i < 60; ++i) {
     documents.emplace_back();
-    if (i % 3 > 0) documents.back().assign(documents[i - 1].begin(), documents[i - 1].begin() + 300);
-    append(documents.back(), 800 - documents.back().size());
+    std::vector<uint32_t>& document = documents.back();
+    if (i % 3 == 1) document.assign(documents[i - 1].begin(), documents[i - 1].begin() + 300);
+    append(document, 800 - document.size());
+    if (i % 3 != 1) std::copy_n(documents[0].begin() + 256, 256, document.begin() + 256);
   }
   std::vector<Prompt> prompts(n);
   for (Prompt& prompt : prompts) {
@@ -91,7 +95,7 @@ class Worker final : public engine::EngineObserver {
       : store_(store),
         clock_(clock),
         executor_(std::move(*engine::Executor::Create(std::make_unique<FakeModel>(0, 0, n_replay),
-                                                      {.n_slots = kInFlight, .n_blocks = 40}))),
+                                                      {.n_slots = kInFlight, .n_blocks = 150}))),
         runner_(*executor_),
         bridge_(Options(n_replay), clock, store, inbox_, worker_metrics_),
         engine_(Config(), runner_, *hasher_, clock, inbox_, *this) {}
