@@ -67,12 +67,11 @@ void BlockExports::Commit(StepResult& result) {
       const size_t number = job->next++;
       std::vector<std::byte> bytes = std::move(result.blocks[at++]);
       AppendStamp(cache_.pool(held.shard).StampOf(held.block), bytes);
-      job->request.sink->OnBlock(
-          {.kind = ParkedObject::Kind::kBlock,
-           .key = keys[number],
-           .parent = number == 0 ? job->request.root : keys[number - 1],
-           .n_tokens = static_cast<int64_t>(number + 1) * kBlockTokens,
-           .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes))});
+      job->request.sink->OnBlock({.kind = ParkedObject::Kind::kBlock,
+                                  .key = keys[number],
+                                  .parent = number == 0 ? job->request.root : keys[number - 1],
+                                  .n_tokens = static_cast<int64_t>(number + 1) * kBlockTokens,
+                                  .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes))});
     }
     if (job->next < keys.size()) {
       ++job;

@@ -20,8 +20,8 @@ namespace longshelf::engine {
 // nobody holds has no held descendants, and evicting leaves first (least recently released) can reach all of them:
 // every block that is not held can be handed out.
 //
-// Two prefixes may have one key. The first to be published has it; the block keeps the tokens that it is of, and whoever
-// looks for a key compares them.
+// Two prefixes may have one key. The first to be published has it; the block keeps the tokens that it is of, and
+// whoever looks for a key compares them.
 //
 // Promises: admission promises each sequence its worst case; a promised block is one that Allocate() must be able to
 // give. n_available() >= n_promised() always.

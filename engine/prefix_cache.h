@@ -28,9 +28,8 @@ struct PrefixMatch {
 
 // The local prefix cache: full blocks in every shard's arena, and checkpoints in the leader's memory. A position can be
 // resumed on a shard when that shard holds all full blocks before it and its checkpoint is here; a checkpoint whose
-// last full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found is
-// compared with the tokens before it is used.
-// Owner thread: the leader's engine thread.
+// last full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found
+// is compared with the tokens before it is used. Owner thread: the leader's engine thread.
 class PrefixCache {
  public:
   PrefixCache(int n_shards, uint32_t n_blocks_per_shard, uint64_t checkpoint_bytes_max);

@@ -114,12 +114,12 @@ void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
     const Sequence& maker = *block.sequence;
     const auto& numbers = fresh[block.sequence];
     if (std::find(numbers.begin(), numbers.end(), block.number) == numbers.end()) continue;
-    ParkedObject object{.kind = ParkedObject::Kind::kBlock,
-                        .key = block.key,
-                        .parent = maker.chain.ParentAt(block.number * kBlockTokens),
-                        .n_tokens = (block.number + 1) * kBlockTokens,
-                        .bytes = Share(std::move(result.blocks[block.block]),
-                                       maker.chain.BlockAt(maker.tokens, block.number).stamp)};
+    ParkedObject object{
+        .kind = ParkedObject::Kind::kBlock,
+        .key = block.key,
+        .parent = maker.chain.ParentAt(block.number * kBlockTokens),
+        .n_tokens = (block.number + 1) * kBlockTokens,
+        .bytes = Share(std::move(result.blocks[block.block]), maker.chain.BlockAt(maker.tokens, block.number).stamp)};
     std::vector<ParkedObject> objects;
     objects.push_back(std::move(object));
     observer_.OnCacheObjects(ChainOf(maker), std::move(objects));

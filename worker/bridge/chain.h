@@ -14,8 +14,8 @@ namespace longshelf::worker {
 // The store's names of one prompt's prefixes, as far as a resumed sequence could use them.
 class Chain {
  public:
-  // `hasher` is the engine's, and outlives this. `known`: keys of leading full blocks that were computed already. The last token is always computed, because its
-  // logits are wanted: nothing at or behind it is named.
+  // `hasher` is the engine's, and outlives this. `known`: keys of leading full blocks that were computed already. The
+  // last token is always computed, because its logits are wanted: nothing at or behind it is named.
   Chain(const engine::PrefixHasher& hasher, std::string_view namespace_salt, std::span<const uint32_t> tokens,
         std::vector<kvstore::BlockKey> known);
 

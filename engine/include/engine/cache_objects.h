@@ -39,8 +39,8 @@ struct FoundPrefix {
   CachedCheckpoint at;
   PrefixKey root{};
   std::vector<PrefixKey> blocks;  // keys of the full blocks before it
-  Bytes state;  // as ParkedObject::bytes
-  Bytes tail;   // the same; null when the position ends a block
+  Bytes state;                    // as ParkedObject::bytes
+  Bytes tail;                     // the same; null when the position ends a block
 };
 
 // Takes blocks that the engine copies out. Called on the engine thread: must not block.

@@ -11,8 +11,8 @@
 
 namespace longshelf::engine {
 
-// XXH3-128 of a namespace salt and all tokens up to a block boundary, big end first. It owes nothing to prefix keys: two
-// prefixes whose keys collide differ here.
+// XXH3-128 of a namespace salt and all tokens up to a block boundary, big end first. It owes nothing to prefix keys:
+// two prefixes whose keys collide differ here.
 using TokenDigest = std::array<uint8_t, 16>;
 
 TokenDigest DigestOfSalt(std::string_view namespace_salt);

@@ -103,8 +103,8 @@ std::string KvLayout::Describe() const {
 
 void KvLayout::ResetState(std::byte* slot) const { std::memset(slot, 0, state_bytes_); }
 
-// The rows of the window that is not complete yet, a then g; with kIndexedRatio then the first half of the rows of the last
-// complete one, which the next entry pools too.
+// The rows of the window that is not complete yet, a then g; with kIndexedRatio then the first half of the rows of the
+// last complete one, which the next entry pools too.
 template <typename Visit>
 void KvLayout::VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& visit) {
   const auto rows = [&](int64_t begin, int64_t end, int64_t n_columns) {

@@ -61,7 +61,8 @@ absl::Status KvTable::Add(std::string_view id, int64_t layer, int64_t ratio, int
 }
 
 const KvComponent* KvTable::Find(std::string_view id, int64_t layer) const {
-  const auto it = std::ranges::find_if(components_, [&](const KvComponent& c) { return c.id == id && c.layer == layer; });
+  const auto it =
+      std::ranges::find_if(components_, [&](const KvComponent& c) { return c.id == id && c.layer == layer; });
   return it == components_.end() ? nullptr : &*it;
 }
 

@@ -53,8 +53,8 @@ struct Prompt {
   std::string salt;
 };
 
-// Beginnings of a few documents, some of which begin alike, with something of their own behind. The second block of most
-// has the same tokens, so that only what is before it tells them apart.
+// Beginnings of a few documents, some of which begin alike, with something of their own behind. The second block of
+// most has the same tokens, so that only what is before it tells them apart.
 std::vector<Prompt> MakePrompts(size_t n) {
   std::mt19937_64 random(11);
   const auto below = [&](uint64_t end) { return random() % end; };

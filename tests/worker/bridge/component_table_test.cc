@@ -66,8 +66,8 @@ class TableModel final : public engine::SequenceModel {
 class Arena {
  public:
   explicit Arena(const KvTable& table)
-      : executor_(std::move(
-            *engine::Executor::Create(std::make_unique<TableModel>(table), {.n_slots = 1, .n_blocks = 3}))) {}
+      : executor_(
+            std::move(*engine::Executor::Create(std::make_unique<TableModel>(table), {.n_slots = 1, .n_blocks = 3}))) {}
 
   void Import(const std::vector<std::vector<std::byte>>& blocks, const std::vector<std::byte>& state) {
     StepPlan plan;

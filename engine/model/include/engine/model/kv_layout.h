@@ -43,8 +43,8 @@ struct StateRoom {
 // is to continue from there: nothing is copied or undone. What the drafter keeps lies behind it; zeros are its empty
 // state, which is what a new or imported slot has.
 //
-// The component table of a config: for each ratio that its layers have, the smallest first, the entries of those layers,
-// then, for kIndexedRatio, their index keys.
+// The component table of a config: for each ratio that its layers have, the smallest first, the entries of those
+// layers, then, for kIndexedRatio, their index keys.
 //
 // Native records: entry and window row = FP8 [nope_dim] | BF16 [rope_dim] | UE8M0 [ceil(nope_dim/64)] | pad to 8 bytes;
 // index key = FP4 [index_head_dim/2] | UE8M0 [index_head_dim/32]. fp32 records: F32 [width].
