@@ -69,7 +69,7 @@ SyntheticSequence::SyntheticSequence(const ModelConfig& config, const KvLayout& 
     for (const KvComponent& component : layout.components()) {
       for (int64_t row = 0; row < component.rows; ++row) {
         std::byte* at = blocks_.back() + component.offset + row * component.row_bytes;
-        if (component.kind == KvComponent::Kind::kEntries) {
+        if (component.id == engine::kEntries) {
           FillEntry(random, config, layout.numerics(), at);
         } else {
           FillIndexKey(random, config, layout.numerics(), at);

@@ -22,7 +22,7 @@ void BlockExports::Start(ExportBlocks request) {
     request.sink->OnEnd(absl::OkStatus());
     return;
   }
-  jobs_.push_back({.request = std::move(request), .next = first, .n_in_step = 0, .end = {}});
+  jobs_.push_back({.request = std::move(request), .next = first, .in_step = {}, .end = {}});
 }
 
 void BlockExports::AddExports(StepWork& work) {
@@ -35,8 +35,8 @@ void BlockExports::AddExports(StepWork& work) {
       continue;
     }
     Plan(*job, std::min(n_left, static_cast<size_t>(n_room)), work);
-    n_left -= job->n_in_step;
-    if (job->n_in_step == 0 && !job->end.ok()) {
+    n_left -= job->in_step.size();
+    if (job->in_step.empty() && !job->end.ok()) {
       job->request.sink->OnEnd(job->end);
       job = jobs_.erase(job);
     } else {
@@ -47,14 +47,15 @@ void BlockExports::AddExports(StepWork& work) {
 
 void BlockExports::Plan(Job& job, size_t n_max, StepWork& work) {
   const size_t n = std::min(n_max, job.request.keys.size() - job.next);
-  for (; job.n_in_step < n; ++job.n_in_step) {
-    const PrefixKey& key = job.request.keys[job.next + job.n_in_step];
+  while (job.in_step.size() < n) {
+    const PrefixKey& key = job.request.keys[job.next + job.in_step.size()];
     const auto held = cache_.FindBlock(key);
     if (!held.has_value()) {
       job.end = absl::NotFoundError("the prefix was evicted while it was copied out");
       return;
     }
     work.plan.export_blocks.push_back({static_cast<uint16_t>(held->shard), held->block, kBlockTokens});
+    job.in_step.push_back(*held);
   }
 }
 
@@ -62,14 +63,15 @@ void BlockExports::Commit(StepResult& result) {
   size_t at = first_export_;
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const auto& keys = job->request.keys;
-    for (size_t n = std::exchange(job->n_in_step, 0); n > 0; --n, ++job->next) {
-      const auto number = static_cast<int64_t>(job->next);
-      job->request.sink->OnBlock(
-          {.kind = ParkedObject::Kind::kBlock,
-           .key = keys[job->next],
-           .parent = number == 0 ? job->request.root : keys[job->next - 1],
-           .n_tokens = (number + 1) * kBlockTokens,
-           .bytes = std::make_shared<const std::vector<std::byte>>(std::move(result.blocks[at++]))});
+    for (const PrefixCache::HeldBlock& held : std::exchange(job->in_step, {})) {
+      const size_t number = job->next++;
+      std::vector<std::byte> bytes = std::move(result.blocks[at++]);
+      AppendStamp(cache_.pool(held.shard).StampOf(held.block), bytes);
+      job->request.sink->OnBlock({.kind = ParkedObject::Kind::kBlock,
+                                  .key = keys[number],
+                                  .parent = number == 0 ? job->request.root : keys[number - 1],
+                                  .n_tokens = static_cast<int64_t>(number + 1) * kBlockTokens,
+                                  .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes))});
     }
     if (job->next < keys.size()) {
       ++job;

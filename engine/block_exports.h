@@ -33,9 +33,9 @@ class BlockExports {
  private:
   struct Job {
     ExportBlocks request;
-    size_t next = 0;       // of request.keys
-    size_t n_in_step = 0;  // of the step that runs
-    absl::Status end;      // not OK: how it ends, after what is in the step
+    size_t next = 0;                              // of request.keys
+    std::vector<PrefixCache::HeldBlock> in_step;  // of the step that runs
+    absl::Status end;                             // not OK: how it ends, after what is in the step
   };
   void Plan(Job& job, size_t n_max, StepWork& work);
 

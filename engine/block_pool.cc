@@ -1,5 +1,8 @@
 #include "block_pool.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "common/check.h"
 
 namespace longshelf::engine {
@@ -32,7 +35,7 @@ PrefixKey BlockPool::EvictOne() {
   LONGSHELF_CHECK(!leaves_.empty());
   const uint32_t victim = leaves_.begin()->second;
   leaves_.erase(leaves_.begin());
-  const Block gone = blocks_[victim];
+  const Block gone = std::exchange(blocks_[victim], {});
   index_.erase(gone.key);
   --n_unheld_;
   if (gone.parent != kNone) {
@@ -40,7 +43,6 @@ PrefixKey BlockPool::EvictOne() {
     --parent.n_children;
     if (IsEvictableLeaf(parent)) leaves_.emplace(parent.released_at, gone.parent);
   }
-  blocks_[victim] = Block{};
   free_.push_back(victim);
   return gone.key;
 }
@@ -48,6 +50,14 @@ PrefixKey BlockPool::EvictOne() {
 std::optional<uint32_t> BlockPool::Find(const PrefixKey& key) const {
   const auto it = index_.find(key);
   return it == index_.end() ? std::nullopt : std::optional(it->second);
+}
+
+std::optional<uint32_t> BlockPool::Find(const BlockName& name) const {
+  const auto block = Find(name.key);
+  if (!block.has_value()) return std::nullopt;
+  const Stamp& stamp = *blocks_[*block].stamp;
+  return stamp.before == name.stamp.before && std::ranges::equal(stamp.tokens, name.stamp.tokens) ? block
+                                                                                                  : std::nullopt;
 }
 
 void BlockPool::Hold(uint32_t id) {
@@ -71,8 +81,8 @@ void BlockPool::Release(uint32_t id) {
   if (IsEvictableLeaf(block)) leaves_.emplace(block.released_at, id);
 }
 
-uint32_t BlockPool::Publish(uint32_t id, const PrefixKey& key, const std::optional<PrefixKey>& parent) {
-  if (const auto twin = Find(key); twin.has_value()) {
+uint32_t BlockPool::Publish(uint32_t id, const BlockName& name, std::optional<uint32_t> parent) {
+  if (const auto twin = Find(name); twin.has_value()) {
     if (*twin == id) return id;
     Hold(*twin);
     Release(id);
@@ -80,15 +90,19 @@ uint32_t BlockPool::Publish(uint32_t id, const PrefixKey& key, const std::option
   }
   Block& block = blocks_[id];
   LONGSHELF_CHECK(!block.indexed && block.n_holders == 1);
+  LONGSHELF_CHECK(name.stamp.tokens.size() == static_cast<size_t>(kBlockTokens));
   if (parent.has_value()) {
-    const auto parent_id = Find(*parent);
-    LONGSHELF_CHECK(parent_id.has_value() && is_held(*parent_id));
-    block.parent = *parent_id;
-    ++blocks_[*parent_id].n_children;
+    LONGSHELF_CHECK(blocks_[*parent].indexed && is_held(*parent));
+    block.parent = *parent;
+    ++blocks_[*parent].n_children;
   }
+  auto stamp = std::make_unique<Stamp>();
+  stamp->before = name.stamp.before;
+  std::ranges::copy(name.stamp.tokens, stamp->tokens.begin());
+  block.stamp = std::move(stamp);
   block.indexed = true;
-  block.key = key;
-  index_.emplace(key, id);
+  block.key = name.key;
+  LONGSHELF_CHECK(index_.emplace(name.key, id).second);
   return id;
 }
 
@@ -110,6 +124,7 @@ void BlockPool::CheckInvariants() const {
     LONGSHELF_CHECK(block.n_children == n_children[id]);
     LONGSHELF_CHECK(is_free[id] == (!block.indexed && block.n_holders == 0));
     if (block.indexed) LONGSHELF_CHECK(index_.at(block.key) == id);
+    LONGSHELF_CHECK(block.indexed == (block.stamp != nullptr));
     if (block.parent != kNone) LONGSHELF_CHECK(block.indexed && blocks_[block.parent].indexed);
     // Holding a block means holding what comes before it.
     if (block.n_holders > 0 && block.parent != kNone) LONGSHELF_CHECK(blocks_[block.parent].n_holders > 0);

@@ -19,8 +19,8 @@ struct Checkpoint {
   PrefixKey key{};
   PrefixKey parent{};  // last full block at or before n_tokens, or the root
   int64_t n_tokens = 0;
-  Bytes state;
-  Bytes tail;  // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
+  Bytes state;  // stamped with the tokens since the last full block, as the tail is
+  Bytes tail;   // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
 };
 
 // Checkpoints in host memory under a byte budget, least recently used first to go. Owner: the prefix cache.

@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/status.h"
+#include "engine/token_stamp.h"
 #include "kv_arena.h"
 #include "sampler.h"
 
@@ -280,13 +281,17 @@ absl::Status Executor::Impl::Sample(const StepPlan::Row& row, std::span<const fl
 
 std::vector<std::byte> Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) const {
   const std::byte* cell = blocks->cell(ex.block);
-  std::vector<std::byte> out(cell, cell + blocks->cell_bytes());
+  std::vector<std::byte> out;
+  out.reserve(blocks->cell_bytes() + kStampBytes);  // whoever takes it appends one
+  out.assign(cell, cell + blocks->cell_bytes());
   if (ex.n_tokens_in_block < kBlockTokens) model->ClearTail(out.data(), ex.n_tokens_in_block);
   return out;
 }
 
 std::vector<std::byte> Executor::Impl::ExportState(const StepPlan::ExportState& ex) const {
-  std::vector<std::byte> out(model->StateExportBytes(ex.n_tokens));
+  std::vector<std::byte> out;
+  out.reserve(model->StateExportBytes(ex.n_tokens) + kStampBytes);
+  out.resize(model->StateExportBytes(ex.n_tokens));
   model->ExportState(states->cell(ex.slot.slot), ex.n_tokens, out);
   return out;
 }

@@ -10,6 +10,11 @@ namespace {
 
 constexpr size_t kEvictedRemembered = 8192;
 
+bool IsOf(const Checkpoint& checkpoint, const TokenStamp& stamp, int64_t n_tokens) {
+  return checkpoint.n_tokens == n_tokens && HasStamp(*checkpoint.state, stamp) &&
+         (checkpoint.tail == nullptr || HasStamp(*checkpoint.tail, stamp));
+}
+
 }  // namespace
 
 PrefixCache::PrefixCache(int n_shards, uint32_t n_blocks_per_shard, uint64_t checkpoint_bytes_max)
@@ -21,20 +26,27 @@ PrefixMatch PrefixCache::Match(int shard, const PrefixChain& chain, std::span<co
                                int64_t n_tokens_max) const {
   PrefixMatch match;
   const auto n_full = std::min<int64_t>(n_tokens_max / kBlockTokens, static_cast<int64_t>(chain.keys().size()));
-  while (match.n_blocks < n_full && pool(shard).Find(chain.keys()[static_cast<size_t>(match.n_blocks)]).has_value()) {
+  while (match.n_blocks < n_full && pool(shard).Find(chain.BlockAt(tokens, match.n_blocks)).has_value()) {
     ++match.n_blocks;
   }
+  match.has_mismatch =
+      match.n_blocks < n_full && pool(shard).Find(chain.keys()[static_cast<size_t>(match.n_blocks)]).has_value();
   for (int64_t n_blocks = match.n_blocks; n_blocks >= 0; --n_blocks) {
     const int64_t n_aligned = n_blocks * kBlockTokens;
     std::vector<int64_t> candidates = checkpoints_.TailLengths(chain.ParentAt(n_aligned));
     if (n_blocks > 0) candidates.push_back(0);
     for (const int64_t n_tail : candidates) {
-      if (n_aligned + n_tail > n_tokens_max) continue;
-      if (auto checkpoint = checkpoints_.Find(chain.KeyAt(tokens, n_aligned + n_tail)); checkpoint != nullptr) {
-        match.n_tokens = n_aligned + n_tail;
-        match.checkpoint = std::move(checkpoint);
-        return match;
+      const int64_t n_tokens = n_aligned + n_tail;
+      if (n_tokens > n_tokens_max) continue;
+      auto checkpoint = checkpoints_.Find(chain.KeyAt(tokens, n_tokens));
+      if (checkpoint == nullptr) continue;
+      if (!IsOf(*checkpoint, chain.StampAt(tokens, n_tokens), n_tokens)) {
+        match.has_mismatch = true;
+        continue;
       }
+      match.n_tokens = n_tokens;
+      match.checkpoint = std::move(checkpoint);
+      return match;
     }
   }
   return match;
@@ -57,6 +69,7 @@ std::string_view PrefixCache::MissReason(const PrefixChain& chain, std::span<con
                                          const PrefixMatch& match, int64_t n_tokens_max) const {
   if (match.n_tokens >= n_tokens_max) return "";
   if (!enabled()) return "disabled";
+  if (match.has_mismatch) return kTokenMismatch;
   const auto& keys = chain.keys();
   const auto next = static_cast<size_t>(match.n_blocks);
   if (next < keys.size() && evicted_.contains(keys[next])) return "evicted";

@@ -15,17 +15,21 @@
 
 namespace longshelf::engine {
 
+// Why something that has the right key is not used, as Started::miss_reason.
+inline constexpr std::string_view kTokenMismatch = "token_mismatch";
+
 // What one shard holds of a prefix.
 struct PrefixMatch {
   int64_t n_blocks = 0;                          // leading full blocks in its arena
   int64_t n_tokens = 0;                          // where it can resume; 0 = nowhere
   std::shared_ptr<const Checkpoint> checkpoint;  // null when n_tokens is 0
+  bool has_mismatch = false;                     // it ends where others' tokens have the key
 };
 
 // The local prefix cache: full blocks in every shard's arena, and checkpoints in the leader's memory. A position can be
 // resumed on a shard when that shard holds all full blocks before it and its checkpoint is here; a checkpoint whose
-// last full block left every shard is dropped, so every checkpoint kept is usable somewhere.
-// Owner thread: the leader's engine thread.
+// last full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found
+// is compared with the tokens before it is used. Owner thread: the leader's engine thread.
 class PrefixCache {
  public:
   PrefixCache(int n_shards, uint32_t n_blocks_per_shard, uint64_t checkpoint_bytes_max);

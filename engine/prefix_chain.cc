@@ -29,6 +29,10 @@ void PrefixChain::Extend(std::span<const uint32_t> tokens, int64_t n_tokens) {
     const auto block = tokens.subspan(keys_.size() * kBlockTokens, kBlockTokens);
     keys_.push_back(hasher_->Next(keys_.empty() ? root_ : keys_.back(), block));
   }
+  while (digests_.size() <= keys_.size()) {
+    const auto block = tokens.subspan((digests_.size() - 1) * kBlockTokens, kBlockTokens);
+    digests_.push_back(ExtendDigest(digests_.back(), block));
+  }
 }
 
 const PrefixKey& PrefixChain::ParentAt(int64_t n_tokens) const {
@@ -40,6 +44,16 @@ PrefixKey PrefixChain::KeyAt(std::span<const uint32_t> tokens, int64_t n_tokens)
   const auto n_tail = static_cast<size_t>(n_tokens % kBlockTokens);
   if (n_tail == 0) return ParentAt(n_tokens);
   return hasher_->Next(ParentAt(n_tokens), tokens.subspan(static_cast<size_t>(n_tokens) - n_tail, n_tail));
+}
+
+BlockName PrefixChain::BlockAt(std::span<const uint32_t> tokens, int64_t number) const {
+  const auto i = static_cast<size_t>(number);
+  return {keys_[i], {digests_[i], tokens.subspan(i * kBlockTokens, kBlockTokens)}};
+}
+
+TokenStamp PrefixChain::StampAt(std::span<const uint32_t> tokens, int64_t n_tokens) const {
+  const auto n_tail = static_cast<size_t>(n_tokens % kBlockTokens);
+  return {DigestAt(n_tokens / kBlockTokens), tokens.subspan(static_cast<size_t>(n_tokens) - n_tail, n_tail)};
 }
 
 }  // namespace longshelf::engine

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/prefix_key.h"
+#include "engine/token_stamp.h"
 
 namespace longshelf::engine {
 
@@ -19,14 +20,20 @@ struct PrefixKeyHash {
   }
 };
 
-// The keys of a token sequence's prefixes, extended as its blocks fill.
+// A full block as it is looked for: its name, and what it has to be of.
+struct BlockName {
+  const PrefixKey& key;
+  TokenStamp stamp;
+};
+
+// The keys of a token sequence's prefixes, and the digests of the same tokens, extended as its blocks fill.
 class PrefixChain {
  public:
   PrefixChain(const PrefixHasher& hasher, std::string_view namespace_salt)
-      : hasher_(&hasher), root_(hasher.Root(namespace_salt)) {}
+      : hasher_(&hasher), root_(hasher.Root(namespace_salt)), digests_{DigestOfSalt(namespace_salt)} {}
 
   // Takes keys that were computed elsewhere, by the same hasher, from the root on; those past n_tokens are dropped.
-  // REQUIRES: nothing was computed yet.
+  // REQUIRES: nothing was computed yet, and Extend comes next.
   void Adopt(std::vector<PrefixKey> keys, int64_t n_tokens);
   // Computes the keys of every full block among the first n_tokens of `tokens`, which always is the same sequence.
   void Extend(std::span<const uint32_t> tokens, int64_t n_tokens);
@@ -38,11 +45,18 @@ class PrefixChain {
   const PrefixKey& ParentAt(int64_t n_tokens) const;
   // Key of the position n_tokens > 0: a block's key, or a tail's. REQUIRES: extended that far.
   PrefixKey KeyAt(std::span<const uint32_t> tokens, int64_t n_tokens) const;
+  // What full block `number` is of. REQUIRES: extended that far.
+  BlockName BlockAt(std::span<const uint32_t> tokens, int64_t number) const;
+  // What the tail and the state at n_tokens are of. REQUIRES: extended that far.
+  TokenStamp StampAt(std::span<const uint32_t> tokens, int64_t n_tokens) const;
+  // Of the first n_blocks blocks. REQUIRES: extended that far.
+  const TokenDigest& DigestAt(int64_t n_blocks) const { return digests_[static_cast<size_t>(n_blocks)]; }
 
  private:
   const PrefixHasher* hasher_;
   PrefixKey root_;
   std::vector<PrefixKey> keys_;
+  std::vector<TokenDigest> digests_;  // by number of blocks, from none on
 };
 
 }  // namespace longshelf::engine

@@ -135,15 +135,17 @@ void Scheduler::Publish(Sequence& sequence, std::vector<int64_t>* fresh) {
   BlockPool& pool = cache_.pool(sequence.slot.shard);
   for (; (sequence.n_published + 1) * kBlockTokens <= sequence.n_past; ++sequence.n_published) {
     const auto i = static_cast<size_t>(sequence.n_published);
-    const PrefixKey& key = sequence.chain.keys()[i];
-    const bool is_new = !pool.Find(key).has_value();
-    if (!is_new && sequence.no_cache_read) {
-      // It may not read the cache, so it cannot take the block that is there, and must hold what it publishes after.
+    const BlockName name = sequence.chain.BlockAt(sequence.tokens, sequence.n_published);
+    const bool is_new = !pool.Find(name.key).has_value();
+    const bool is_of_others = !is_new && !pool.Find(name).has_value();
+    n_token_mismatches_ += is_of_others ? 1 : 0;
+    if (is_of_others || (!is_new && sequence.no_cache_read)) {
+      // It must hold what it publishes after, and can or may not take the block that has the key.
       sequence.publishes = false;
       return;
     }
-    const auto parent = i == 0 ? std::nullopt : std::optional(sequence.chain.keys()[i - 1]);
-    sequence.blocks.Replace(i, pool.Publish(sequence.blocks[i], key, parent));
+    const auto parent = i == 0 ? std::nullopt : std::optional(sequence.blocks[i - 1]);
+    sequence.blocks.Replace(i, pool.Publish(sequence.blocks[i], name, parent));
     if (is_new && fresh != nullptr) fresh->push_back(sequence.n_published);
   }
 }
@@ -200,6 +202,7 @@ Load Scheduler::CurrentLoad() const {
   Load load;
   load.n_running = static_cast<uint32_t>(running_.size() + leaving_.size());
   load.n_preempted = n_moved_out_;
+  load.n_token_mismatches = n_token_mismatches_;
   load.n_waiting = static_cast<uint32_t>(waiting_.size());
   for (const auto& sequence : waiting_) load.n_tokens_queued += static_cast<uint64_t>(sequence->n_given);
   for (const auto& sequence : running_) {

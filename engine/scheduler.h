@@ -144,6 +144,7 @@ class Scheduler {
   FairShare fair_share_;
   uint64_t n_arrived_ = 0;
   uint64_t n_moved_out_ = 0;
+  uint64_t n_token_mismatches_ = 0;
   bool someone_lacks_room_ = false;
   // Nothing was enqueued or freed since the last Admit: trying again would end the same.
   bool nothing_changed_ = false;

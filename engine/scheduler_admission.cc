@@ -77,7 +77,8 @@ bool Scheduler::ContinuesLeaving(const Sequence& sequence) const {
         before.chain.keys().size() < n_blocks) {
       return false;
     }
-    if (n_blocks > 0 && before.chain.keys()[n_blocks - 1] != sequence.chain.keys()[n_blocks - 1]) return false;
+    const auto n = static_cast<int64_t>(n_blocks);
+    if (before.chain.DigestAt(n) != sequence.chain.DigestAt(n)) return false;
     const auto tail = static_cast<std::ptrdiff_t>(n_blocks) * kBlockTokens;
     return std::equal(before.tokens.begin() + tail, before.tokens.begin() + before.n_past,
                       sequence.tokens.begin() + tail);
@@ -157,6 +158,7 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
   sequence.n_promised = static_cast<uint32_t>(BlocksAtAdmission(sequence) - home.n_blocks_local);
   pool.Promise(sequence.n_promised);
 
+  if (home.match.has_mismatch) ++n_token_mismatches_;
   if (home.uses_feed) {
     sequence.is_restoring = true;
     sequence.n_blocks_found = home.n_blocks_local;
@@ -187,12 +189,15 @@ uint32_t Scheduler::TakeBlock(Sequence& sequence) {
 }
 
 void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
-  LONGSHELF_CHECK(sequence.is_restoring && sequence.n_published == std::ssize(sequence.blocks.blocks()));
+  LONGSHELF_CHECK(sequence.is_restoring);
+  LONGSHELF_CHECK(!sequence.publishes || sequence.n_published == std::ssize(sequence.blocks.blocks()));
   sequence.is_restoring = false;
   sequence.feed.reset();
   PrefixMatch match = cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
-  const bool is_from_feed = end.n_tokens > ReplayBegin(match).value_or(match.n_tokens);
+  // What could not be published, because others have its key, is given back below.
+  const bool is_from_feed = sequence.publishes && end.n_tokens > ReplayBegin(match).value_or(match.n_tokens);
   std::string miss_reason = std::move(end.miss_reason);
+  if (miss_reason == kTokenMismatch) ++n_token_mismatches_;
   if (is_from_feed) {
     auto checkpoint = std::make_shared<Checkpoint>();
     checkpoint->key = sequence.chain.KeyAt(sequence.tokens, end.n_tokens);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -65,6 +66,7 @@ struct Sequence {
   int64_t common_prefix = 0;                      // others share this many tokens: worth a checkpoint; 0 = no
   bool is_restoring = false;                      // blocks come from its feed
   int64_t n_blocks_found = 0;                     // of those, held when it was admitted
+  std::string_view feed_refusal;                  // why its feed was left
   std::shared_ptr<const Checkpoint> resume_from;  // still to be sent
   bool restored_from_store = false;               // resume_from is not in the cache yet
   int64_t replay_begin = 0;                       // its state is rebuilt from here ..

@@ -13,6 +13,9 @@ std::array<int64_t, 4> GivenCheckpoints(const Sequence& sequence) {
   return {last_boundary, sequence.n_prompt, sequence.n_given, sequence.common_prefix};
 }
 
+// What a feed brought does not fit, as Started::miss_reason.
+constexpr std::string_view kRestoreRefused = "restore_refused";
+
 template <typename List, typename Key>
 bool HasKey(const List& list, const Key& key) {
   return std::any_of(list.begin(), list.end(), [&](const auto& item) { return item.key == key; });
@@ -58,26 +61,43 @@ void StepBuilder::AddImports(StepWork& work) {
 }
 
 void StepBuilder::TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work) {
-  const PrefixFeed::End refusal{.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "restore_refused"};
-  if (sequence.feed == nullptr) return EndRestore(sequence, refusal, work);
-  PrefixFeed::Arrived arrived = sequence.feed->Take(n_blocks_max);
-  bool fits = true;
+  const auto refuse = [&] {
+    EndRestore(sequence, {.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = std::string(sequence.feed_refusal)},
+               work);
+  };
+  if (sequence.feed == nullptr) return refuse();
+  std::string_view& refusal = sequence.feed_refusal;
+  // A key of what was taken before turned out to be in use.
+  refusal = sequence.publishes ? "" : kTokenMismatch;
   size_t n_taken = 0;
+  PrefixFeed::Arrived arrived;
+  if (refusal.empty()) arrived = sequence.feed->Take(n_blocks_max);
   for (std::vector<std::byte>& bytes : arrived.blocks) {
-    fits = bytes.size() == shape_.block_bytes && Scheduler::WantsBlock(sequence);
-    if (!fits) break;
+    refusal = RefusalOfBlock(sequence, bytes);
+    if (!refusal.empty()) break;
+    bytes.resize(shape_.block_bytes);
     work.plan.import_blocks.push_back({sequence.slot.shard, scheduler_.TakeBlock(sequence), std::move(bytes)});
     ++n_taken;
   }
   if (n_taken > 0) work.restoring.push_back(&sequence);
-  if (!fits) {
+  if (arrived.end.has_value()) refusal = RefusalOfEnd(sequence, *arrived.end);
+  if (!refusal.empty()) {
     sequence.LeaveFeed();
     sequence.feed.reset();
     // What was taken is in the cache after this step; then it ends.
-    if (n_taken == 0) EndRestore(sequence, refusal, work);
+    if (n_taken == 0) refuse();
   } else if (arrived.end.has_value()) {
-    EndRestore(sequence, FeedEndFits(sequence, *arrived.end) ? *std::move(arrived.end) : refusal, work);
+    EndRestore(sequence, *std::move(arrived.end), work);
   }
+}
+
+std::string_view StepBuilder::RefusalOfBlock(const Sequence& sequence, std::span<const std::byte> bytes) const {
+  if (bytes.size() != shape_.block_bytes + kStampBytes || !Scheduler::WantsBlock(sequence)) return kRestoreRefused;
+  const BlockName name = sequence.chain.BlockAt(sequence.tokens, std::ssize(sequence.blocks.blocks()));
+  if (!HasStamp(bytes, name.stamp)) return kTokenMismatch;
+  // What has the key here is of other tokens: the block could not be published.
+  const BlockPool& pool = cache_.pool(sequence.slot.shard);
+  return pool.Find(name.key).has_value() && !pool.Find(name).has_value() ? kTokenMismatch : "";
 }
 
 void StepBuilder::EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& work) {
@@ -85,13 +105,19 @@ void StepBuilder::EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& 
   work.has_ended_restore = true;
 }
 
-bool StepBuilder::FeedEndFits(const Sequence& sequence, const PrefixFeed::End& end) const {
-  if (end.n_tokens == 0) return true;
+std::string_view StepBuilder::RefusalOfEnd(const Sequence& sequence, const PrefixFeed::End& end) const {
+  if (end.n_tokens == 0) return "";
   const bool has_tail = end.n_tokens % kBlockTokens != 0;
-  if (end.n_tokens < 0 || end.n_tokens >= sequence.n_given) return false;
-  if (end.n_tokens / kBlockTokens > static_cast<int64_t>(sequence.blocks.size())) return false;
-  if (end.tail.size() != (has_tail ? shape_.block_bytes : 0)) return false;
-  return shape_.state_export_bytes == nullptr || end.state.size() == shape_.state_export_bytes(end.n_tokens);
+  if (end.n_tokens < 0 || end.n_tokens >= sequence.n_given) return kRestoreRefused;
+  if (end.n_tokens / kBlockTokens > static_cast<int64_t>(sequence.blocks.size())) return kRestoreRefused;
+  if (end.tail.size() != (has_tail ? shape_.block_bytes + kStampBytes : 0)) return kRestoreRefused;
+  if (end.state.size() < kStampBytes) return kRestoreRefused;
+  if (shape_.state_export_bytes != nullptr &&
+      end.state.size() != shape_.state_export_bytes(end.n_tokens) + kStampBytes) {
+    return kRestoreRefused;
+  }
+  const TokenStamp stamp = sequence.chain.StampAt(sequence.tokens, end.n_tokens);
+  return HasStamp(end.state, stamp) && (!has_tail || HasStamp(end.tail, stamp)) ? "" : kTokenMismatch;
 }
 
 void StepBuilder::ImportState(Sequence& sequence, StepWork& work) {
@@ -99,9 +125,11 @@ void StepBuilder::ImportState(Sequence& sequence, StepWork& work) {
   scheduler_.GrowTo(sequence, from->n_tokens);
   if (from->tail != nullptr) {
     const uint32_t block = sequence.blocks[static_cast<size_t>(from->n_tokens / kBlockTokens)];
-    work.plan.import_blocks.push_back({sequence.slot.shard, block, *from->tail});
+    const auto tail = WithoutStamp(*from->tail);
+    work.plan.import_blocks.push_back({sequence.slot.shard, block, {tail.begin(), tail.end()}});
   }
-  work.plan.import_states.push_back({sequence.slot, from->n_tokens, *from->state});
+  const auto state = WithoutStamp(*from->state);
+  work.plan.import_states.push_back({sequence.slot, from->n_tokens, {state.begin(), state.end()}});
   work.imported.push_back({&sequence, from});
 }
 

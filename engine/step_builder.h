@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "draft_policy.h"
@@ -104,7 +106,9 @@ class StepBuilder {
   void TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work);
   void EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& work);
   void ImportState(Sequence& sequence, StepWork& work);
-  bool FeedEndFits(const Sequence& sequence, const PrefixFeed::End& end) const;
+  // Why what a feed brought is not taken; empty when it is.
+  std::string_view RefusalOfBlock(const Sequence& sequence, std::span<const std::byte> bytes) const;
+  std::string_view RefusalOfEnd(const Sequence& sequence, const PrefixFeed::End& end) const;
   void AddDecodeRows(StepWork& work, const DraftPolicy& drafts);
   // Guesses what follows, for AddRow.
   struct Guess {

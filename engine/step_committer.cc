@@ -12,7 +12,10 @@
 namespace longshelf::engine {
 namespace {
 
-Bytes Share(std::vector<std::byte> bytes) { return std::make_shared<const std::vector<std::byte>>(std::move(bytes)); }
+Bytes Share(std::vector<std::byte> bytes, const TokenStamp& stamp) {
+  AppendStamp(stamp, bytes);
+  return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+}
 
 }  // namespace
 
@@ -108,16 +111,18 @@ void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
   }
   // A block that a twin of the same step made first is not new.
   for (auto& block : work.blocks) {
+    const Sequence& maker = *block.sequence;
     const auto& numbers = fresh[block.sequence];
     if (std::find(numbers.begin(), numbers.end(), block.number) == numbers.end()) continue;
-    ParkedObject object{.kind = ParkedObject::Kind::kBlock,
-                        .key = block.key,
-                        .parent = block.sequence->chain.ParentAt(block.number * kBlockTokens),
-                        .n_tokens = (block.number + 1) * kBlockTokens,
-                        .bytes = Share(std::move(result.blocks[block.block]))};
+    ParkedObject object{
+        .kind = ParkedObject::Kind::kBlock,
+        .key = block.key,
+        .parent = maker.chain.ParentAt(block.number * kBlockTokens),
+        .n_tokens = (block.number + 1) * kBlockTokens,
+        .bytes = Share(std::move(result.blocks[block.block]), maker.chain.BlockAt(maker.tokens, block.number).stamp)};
     std::vector<ParkedObject> objects;
     objects.push_back(std::move(object));
-    observer_.OnCacheObjects(ChainOf(*block.sequence), std::move(objects));
+    observer_.OnCacheObjects(ChainOf(maker), std::move(objects));
   }
   CommitCheckpoints(work, result);
 }
@@ -129,8 +134,9 @@ void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
     checkpoint->key = made.key;
     checkpoint->parent = made.sequence->chain.ParentAt(made.n_tokens);
     checkpoint->n_tokens = made.n_tokens;
-    checkpoint->state = Share(std::move(result.states[made.state]));
-    if (made.tail.has_value()) checkpoint->tail = Share(std::move(result.blocks[*made.tail]));
+    const TokenStamp stamp = made.sequence->chain.StampAt(made.sequence->tokens, made.n_tokens);
+    checkpoint->state = Share(std::move(result.states[made.state]), stamp);
+    if (made.tail.has_value()) checkpoint->tail = Share(std::move(result.blocks[*made.tail]), stamp);
     if (made.is_periodic) made.sequence->periodic_checkpoints.push_back(made.key);
     if (config_.export_cache_objects) {
       std::vector<ParkedObject> objects;

@@ -48,6 +48,8 @@ struct WorkerMetrics::Impl {
         blocks_used(m.AddGauge("longshelf_worker_kv_blocks_used", "KV blocks that hold something.")),
         preempted(m.AddCounter("longshelf_worker_preempted_total",
                                "Running sequences that were moved out to make room, and came back.")),
+        token_mismatches(m.AddCounter("longshelf_worker_token_mismatches_total",
+                                      "KV found or restored under the right key that was of other tokens: not used.")),
         drafts_accepted(m, "longshelf_worker_draft_tokens_accepted_total",
                         "Guessed tokens that were what was sampled, by who guessed.", "drafter", {"lookup", "model"}),
         drafts_rejected(m, "longshelf_worker_draft_tokens_rejected_total",
@@ -64,7 +66,8 @@ struct WorkerMetrics::Impl {
         misses(m, "longshelf_worker_cache_misses_total", "Sequences whose prompt was not wholly reused, by reason.",
                "reason",
                {"cold", "diverged", "evicted", "no_checkpoint", "digest_mismatch", "missing", "bad_size", "no_tail",
-                "store_unreachable", "store_timeout", "slower_than_computing", "disabled", "restore_refused"}),
+                "store_unreachable", "store_timeout", "slower_than_computing", "disabled", "restore_refused",
+                "token_mismatch"}),
         ttft(m.AddHistogram("longshelf_worker_time_to_first_token_seconds",
                             "From accepting a stream to its first token.", Metrics::SecondsBounds())),
         inter_token(m.AddHistogram("longshelf_worker_inter_token_seconds", "Between two tokens of a stream.",
@@ -98,6 +101,7 @@ struct WorkerMetrics::Impl {
 
   Gauge &running, &waiting, &tokens_queued, &blocks_total, &blocks_used;
   Counter& preempted;
+  Counter& token_mismatches;
   LabelledCounter drafts_accepted, drafts_rejected;
   Gauge& draining;
   engine::Load last;  // what the counters have; engine thread
@@ -133,6 +137,7 @@ void WorkerMetrics::SetLoad(const engine::Load& load) {
   impl_->draining.Set(load.draining ? 1 : 0);
   const engine::Load last = std::exchange(impl_->last, load);
   impl_->preempted.Increment(static_cast<double>(load.n_preempted - last.n_preempted));
+  impl_->token_mismatches.Increment(static_cast<double>(load.n_token_mismatches - last.n_token_mismatches));
   const auto count = [this](std::string_view drafter, const engine::DraftCounts& now,
                             const engine::DraftCounts& before) {
     impl_->drafts_accepted.Add(drafter, static_cast<double>(now.n_accepted - before.n_accepted));

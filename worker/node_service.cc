@@ -13,6 +13,7 @@
 #include "common/build_info.h"
 #include "common/ids.h"
 #include "common/status.h"
+#include "engine/token_stamp.h"
 #include "kvstore/cluster_client.h"
 #include "kvstore/members.h"
 
@@ -79,9 +80,11 @@ namespace {
 KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model) {
   KvBridgeOptions options;
   options.fingerprint = model.fingerprint;
-  options.block_bytes = model.block_bytes;
-  options.state_bytes = model.state_export_bytes;
-  options.state_bytes_max = model.state_export_bytes_max;
+  options.block_bytes = model.block_bytes + engine::kStampBytes;
+  options.state_bytes = [bytes = model.state_export_bytes](int64_t n_tokens) {
+    return bytes(n_tokens) + engine::kStampBytes;
+  };
+  options.state_bytes_max = model.state_export_bytes_max + engine::kStampBytes;
   options.memory_bytes = config.store_memory_bytes;
   options.replay_tokens = model.replay_tokens;
   options.n_replicas = config.n_replicas;

@@ -18,6 +18,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/model.h"
 #include "engine/shard_group.h"
+#include "engine/token_stamp.h"
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
@@ -277,7 +278,8 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   for (const auto& entry : std::filesystem::directory_iterator(config_.model)) {
     if (entry.path().extension() == ".safetensors") need.weights += entry.file_size();
   }
-  need.kv_blocks = static_cast<uint64_t>(n_blocks) * layout.block_bytes();
+  // The leader keeps the tokens of each.
+  need.kv_blocks = static_cast<uint64_t>(n_blocks) * (layout.block_bytes() + engine::kStampBytes);
   need.states = uint64_t{config_.n_sequences_max} * layout.state_bytes();
   need.checkpoints = config_.checkpoint_memory_bytes;
   need.store_buffers = config_.kvstores.empty() ? 0 : config_.store_memory_bytes;

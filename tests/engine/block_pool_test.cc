@@ -15,6 +15,18 @@ PrefixKey Key(uint32_t n) {
   return key;
 }
 
+// A full block with the key Key(n), of tokens that say `content`.
+class Named {
+ public:
+  explicit Named(uint32_t n) : Named(n, n) {}
+  Named(uint32_t n, uint32_t content) : key_(Key(n)), tokens_(kBlockTokens, content) {}
+  BlockName name() const { return {key_, {TokenDigest{7}, tokens_}}; }
+
+ private:
+  const PrefixKey key_;
+  const std::vector<uint32_t> tokens_;
+};
+
 uint32_t Take(BlockPool& pool, std::vector<PrefixKey>* evicted = nullptr) {
   std::vector<PrefixKey> ignored;
   pool.Promise(1);
@@ -24,10 +36,9 @@ uint32_t Take(BlockPool& pool, std::vector<PrefixKey>* evicted = nullptr) {
 // A chain of full blocks, held once.
 std::vector<uint32_t> Chain(BlockPool& pool, uint32_t first_key, uint32_t n) {
   std::vector<uint32_t> blocks;
-  std::optional<PrefixKey> parent;
   for (uint32_t i = 0; i < n; ++i) {
-    blocks.push_back(pool.Publish(Take(pool), Key(first_key + i), parent));
-    parent = Key(first_key + i);
+    const auto parent = i == 0 ? std::nullopt : std::optional(blocks.back());
+    blocks.push_back(pool.Publish(Take(pool), Named(first_key + i).name(), parent));
   }
   return blocks;
 }
@@ -78,7 +89,7 @@ TEST(BlockPool, ATwinIsReplacedByTheBlockThatIsThere) {
   BlockPool pool(4);
   const auto chain = Chain(pool, 100, 1);
   const uint32_t mine = Take(pool);
-  EXPECT_EQ(pool.Publish(mine, Key(100), std::nullopt), chain[0]);
+  EXPECT_EQ(pool.Publish(mine, Named(100).name(), std::nullopt), chain[0]);
   EXPECT_EQ(pool.n_available(), 3U);
   pool.Release(chain[0]);
   EXPECT_TRUE(pool.is_held(chain[0]));
@@ -87,13 +98,37 @@ TEST(BlockPool, ATwinIsReplacedByTheBlockThatIsThere) {
   pool.CheckInvariants();
 }
 
+TEST(BlockPool, OtherTokensUnderOneKeyAreNotFoundAndChildrenKeepTheirOwnParent) {
+  BlockPool pool(4);
+  const uint32_t first = pool.Publish(Take(pool), Named(100).name(), std::nullopt);
+  const Named same_key(100, 5);
+  EXPECT_EQ(pool.Find(Key(100)), first);
+  EXPECT_EQ(pool.Find(Named(100).name()), first);
+  EXPECT_FALSE(pool.Find(same_key.name()).has_value());
+  EXPECT_DEATH(pool.Publish(Take(pool), same_key.name(), std::nullopt), "");
+  const std::vector<uint32_t> tokens(kBlockTokens, 100);
+  EXPECT_FALSE(pool.Find(BlockName{Key(100), {TokenDigest{8}, tokens}}).has_value()) << "another prefix before it";
+
+  const uint32_t other = pool.Publish(Take(pool), Named(200).name(), std::nullopt);
+  const uint32_t child = pool.Publish(Take(pool), Named(101).name(), other);
+  ReleaseAll(pool, {other, child});
+  pool.CheckInvariants();
+  std::vector<PrefixKey> evicted;
+  for (int i = 0; i < 3; ++i) Take(pool, &evicted);
+  EXPECT_EQ(evicted, (std::vector<PrefixKey>{Key(101), Key(200)}));
+  pool.Release(first);
+  Take(pool, &evicted);
+  EXPECT_EQ(evicted.back(), Key(100));
+  EXPECT_FALSE(pool.Find(Key(100)).has_value()) << "the key is free for other tokens";
+}
+
 TEST(BlockPool, KeepsItsBooksUnderRandomUse) {
   std::mt19937_64 random(7);
   BlockPool pool(40);
   struct Holder {
     uint32_t path = 0;  // which tree path its blocks follow
     std::vector<uint32_t> blocks;
-    std::optional<PrefixKey> parent;
+    std::optional<uint32_t> parent;
   };
   std::vector<Holder> holders;
   for (int step = 0; step < 20000; ++step) {
@@ -108,16 +143,16 @@ TEST(BlockPool, KeepsItsBooksUnderRandomUse) {
       Holder& holder = holders[random() % holders.size()];
       // Paths share their first blocks and part later.
       const auto depth = static_cast<uint32_t>(holder.blocks.size());
-      const PrefixKey key = Key(1 + depth * 10 + (depth < 2 ? 0 : depth < 4 ? holder.path % 2 : holder.path));
-      if (const auto found = pool.Find(key); found.has_value()) {
+      const Named block(1 + depth * 10 + (depth < 2 ? 0 : depth < 4 ? holder.path % 2 : holder.path));
+      if (const auto found = pool.Find(block.name()); found.has_value()) {
         pool.Hold(*found);
         holder.blocks.push_back(*found);
       } else if (pool.n_available() > 0) {
-        holder.blocks.push_back(pool.Publish(Take(pool), key, holder.parent));
+        holder.blocks.push_back(pool.Publish(Take(pool), block.name(), holder.parent));
       } else {
         continue;
       }
-      holder.parent = key;
+      holder.parent = holder.blocks.back();
     }
     if (step % 50 == 0) pool.CheckInvariants();
   }

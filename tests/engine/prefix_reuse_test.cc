@@ -634,6 +634,30 @@ TEST_F(FeedTest, WhatDoesNotFitIsRefusedAndComputed) {
   }
 }
 
+TEST_F(FeedTest, WhatIsOfOtherTokensIsRefusedAndComputed) {
+  auto other_prompt = prompt_;
+  other_prompt[3] += 1;  // all but its first block has the same tokens of its own
+  const FakeFeed others(Parked(other_prompt, 1, 1200));
+  const std::vector<std::function<void(FakeFeed&)>> faults = {
+      [&](FakeFeed& feed) { feed.blocks[0] = others.blocks[0]; },
+      [&](FakeFeed& feed) { feed.blocks[2] = others.blocks[2]; },
+      [&](FakeFeed& feed) { feed.end.state = others.end.state; },
+      [&](FakeFeed& feed) { feed.end.tail = others.end.tail; },
+      [&](FakeFeed& feed) { feed.blocks[1] = feed.blocks[0]; },
+      [&](FakeFeed& feed) { feed.blocks[1].back() ^= std::byte{1}; },  // one token
+  };
+  for (size_t i = 0; i < faults.size(); ++i) {
+    const auto feed = Feed();
+    faults[i](*feed);
+    group_ = MakeFakeGroup(1, 4, 64);
+    const auto sink = Run(feed);
+    EXPECT_EQ(sink->tokens(), Expected(next_, 4)) << i;
+    EXPECT_EQ(sink->started->n_cached_store, 0U) << i;
+    EXPECT_EQ(sink->started->miss_reason, "token_mismatch") << i;
+    EXPECT_TRUE(feed->is_stopped) << i;
+  }
+}
+
 TEST_F(FeedTest, CancellingEndsIt) {
   const auto feed = Feed();
   feed->n_arrived = 2;

@@ -17,6 +17,7 @@
 #include "kvstore/client.h"
 #include "worker/bridge/options.h"
 #include "worker/metrics.h"
+#include "worker/prefix_hasher.h"
 
 namespace longshelf::worker {
 
@@ -45,6 +46,7 @@ struct BridgeCore {
         engine_inbox(inbox),
         metrics(worker_metrics),
         loop(std::make_shared<TaskLoop>(bridge_clock)),
+        hasher(options.hasher != nullptr ? options.hasher : std::make_shared<KvPrefixHasher>(options.fingerprint)),
         budget(options.memory_bytes, loop) {}
 
   // The engine looks whether something has arrived. A full inbox wakes it anyway.
@@ -58,6 +60,7 @@ struct BridgeCore {
   Mailbox<engine::EngineMessage>& engine_inbox;
   WorkerMetrics& metrics;
   const std::shared_ptr<TaskLoop> loop;
+  const std::shared_ptr<const engine::PrefixHasher> hasher;
   ByteBudget budget;
   Breaker breaker_in;
   Breaker breaker_out;

@@ -12,10 +12,11 @@ using kvstore::BlockKey;
 
 static_assert(kBlockTokens == kvstore::kChainBlockTokens);
 
-Chain::Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace_salt, std::span<const uint32_t> tokens,
+Chain::Chain(const engine::PrefixHasher& hasher, std::string_view namespace_salt, std::span<const uint32_t> tokens,
              std::vector<BlockKey> known)
-    : n_usable_(std::min<int64_t>(std::ssize(tokens), kvstore::kMaxDepthTokens) - 1),
-      root_(kvstore::ChainRoot(fingerprint, namespace_salt)),
+    : hasher_(&hasher),
+      n_usable_(std::min<int64_t>(std::ssize(tokens), kvstore::kMaxDepthTokens) - 1),
+      root_(hasher.Root(namespace_salt)),
       blocks_(std::move(known)) {
   const auto n_known_max = static_cast<size_t>(std::max<int64_t>(n_usable_, 0) / kBlockTokens);
   blocks_.resize(std::min(blocks_.size(), n_known_max));
@@ -37,8 +38,8 @@ BlockKey Chain::CheckpointAt(std::span<const uint32_t> tokens, int64_t n_tokens)
   const int64_t n_full = n_tokens / kBlockTokens * kBlockTokens;
   if (n_full == n_tokens && std::ssize(blocks_) * kBlockTokens >= n_tokens) return ParentAt(n_tokens);
   const int64_t begin = n_full == n_tokens ? n_tokens - kBlockTokens : n_full;
-  return kvstore::ChainNext(ParentAt(begin),
-                            tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(n_tokens - begin)));
+  return hasher_->Next(ParentAt(begin),
+                       tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(n_tokens - begin)));
 }
 
 }  // namespace longshelf::worker

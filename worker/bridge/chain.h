@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/prefix_key.h"
 #include "kvstore/keys.h"
 #include "kvstore/object.h"
 
@@ -13,9 +14,9 @@ namespace longshelf::worker {
 // The store's names of one prompt's prefixes, as far as a resumed sequence could use them.
 class Chain {
  public:
-  // `known`: keys of leading full blocks that were computed already. The last token is always computed, because its
-  // logits are wanted: nothing at or behind it is named.
-  Chain(const kvstore::Fingerprint& fingerprint, std::string_view namespace_salt, std::span<const uint32_t> tokens,
+  // `hasher` is the engine's, and outlives this. `known`: keys of leading full blocks that were computed already. The
+  // last token is always computed, because its logits are wanted: nothing at or behind it is named.
+  Chain(const engine::PrefixHasher& hasher, std::string_view namespace_salt, std::span<const uint32_t> tokens,
         std::vector<kvstore::BlockKey> known);
 
   int64_t n_usable() const { return n_usable_; }
@@ -29,6 +30,7 @@ class Chain {
   kvstore::BlockKey CheckpointAt(std::span<const uint32_t> tokens, int64_t n_tokens) const;
 
  private:
+  const engine::PrefixHasher* hasher_;
   int64_t n_usable_ = 0;
   kvstore::BlockKey root_{};
   std::vector<kvstore::BlockKey> blocks_;

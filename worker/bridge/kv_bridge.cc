@@ -139,7 +139,7 @@ void KvBridge::Stop() {
 
 void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) {
   // Hashing is done here, on the caller's thread.
-  Chain chain(impl_->core.options.fingerprint, request.namespace_salt, request.tokens, std::move(request.prefix_keys));
+  Chain chain(*impl_->core.hasher, request.namespace_salt, request.tokens, std::move(request.prefix_keys));
   if (chain.n_usable() < 1 || chain.blocks().size() > kvstore::kMaxChainKeys) return done({});
   auto restore =
       std::make_shared<worker::Restore>(impl_->core, std::move(chain), std::move(done), std::move(request.cancelled));

@@ -16,7 +16,8 @@ using Bytes = std::shared_ptr<const std::vector<std::byte>>;
 // A piece of cached KV outside the engine. kBlock: a full block; key = its chain key, parent = the block before (or the
 // root). kTail: a partly filled block, zero past n_tokens; key = hasher.Next(parent, its tokens). kCheckpoint: the
 // state at n_tokens; key = key of the block or tail that ends there; parent = key of the last full block at or before
-// n_tokens (or the root), so the same as key when n_tokens is a multiple of the block size.
+// n_tokens (or the root), so the same as key when n_tokens is a multiple of the block size. The bytes end in the stamp
+// of the tokens that it is of (token_stamp.h).
 struct ParkedObject {
   enum class Kind : uint8_t { kBlock, kTail, kCheckpoint };
   Kind kind = Kind::kBlock;
@@ -38,8 +39,8 @@ struct FoundPrefix {
   CachedCheckpoint at;
   PrefixKey root{};
   std::vector<PrefixKey> blocks;  // keys of the full blocks before it
-  Bytes state;
-  Bytes tail;  // null when the position ends a block
+  Bytes state;                    // as ParkedObject::bytes
+  Bytes tail;                     // the same; null when the position ends a block
 };
 
 // Takes blocks that the engine copies out. Called on the engine thread: must not block.

@@ -35,6 +35,8 @@ struct Load {
   uint32_t n_blocks_free = 0;
   uint64_t n_steps = 0;
   uint64_t n_preempted = 0;  // sequences moved out and back since the start
+  // KV that had the right key and was of other tokens, here or in a feed, since the start.
+  uint64_t n_token_mismatches = 0;
   DraftCounts drafts_of_lookup;
   DraftCounts drafts_of_model;
   PrefillSpeed prefill;

@@ -15,6 +15,8 @@ namespace longshelf::engine {
 // Called by the engine thread; must not block. May outlive both sides.
 class PrefixFeed {
  public:
+  // Everything is as ParkedObject::bytes, stamp included; the engine compares that.
+  //
   // How it ended. n_tokens 0: nothing can be resumed. Otherwise the blocks before n_tokens are held or were delivered,
   // and `state` and `tail` (empty when n_tokens ends a block) are what a checkpoint holds there.
   struct End {

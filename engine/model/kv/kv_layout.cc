@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "absl/strings/str_cat.h"
+#include "common/check.h"
 #include "draft_state.h"
 #include "kv_records.h"
 
@@ -24,27 +26,34 @@ KvLayout::KvLayout(const ModelConfig& config, Numerics numerics, StateRoom room)
       index_key_bytes_(IndexKeyFormat(config, numerics).row_bytes) {
   entries_of_layer_.assign(static_cast<size_t>(config.n_layers), -1);
   index_keys_of_layer_.assign(static_cast<size_t>(config.n_layers), -1);
-  // Component-major: every layer's CSA entries, then index keys, then HCA entries.
-  const auto add = [&](KvComponent::Kind kind, int ratio, std::vector<int>& of_layer) {
-    for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-      if (config.ratio(layer) != ratio) continue;
-      const int64_t row_bytes = kind == KvComponent::Kind::kEntries ? entry_bytes_ : index_key_bytes_;
-      of_layer[static_cast<size_t>(layer)] = static_cast<int>(components_.size());
-      components_.push_back({kind, layer, ratio, kBlockTokens / ratio, row_bytes, block_bytes_});
-      block_bytes_ += static_cast<size_t>(kBlockTokens / ratio * row_bytes);
-    }
-  };
-  add(KvComponent::Kind::kEntries, 4, entries_of_layer_);
-  add(KvComponent::Kind::kIndexKeys, 4, index_keys_of_layer_);
-  add(KvComponent::Kind::kEntries, 128, entries_of_layer_);
+  // Component-major.
+  const auto n_layers = static_cast<std::ptrdiff_t>(config.n_layers);
+  const std::set<int> ratios(config.compress_ratios.begin(), config.compress_ratios.begin() + n_layers);
+  for (const int ratio : ratios) {
+    if (ratio == 0) continue;
+    AddComponents(kEntries, ratio, entries_of_layer_);
+    if (ratio == kIndexedRatio) AddComponents(kIndexKeys, ratio, index_keys_of_layer_);
+  }
 
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     windows_.push_back(AddWindow(config.window + room.n_draft_max));
     const int ratio = config.ratio(layer);
     entry_carry_.push_back(ratio != 0 ? AddCarry(ratio, config.head_dim) : CarryRing{});
-    index_carry_.push_back(ratio == 4 ? AddCarry(ratio, config.index_head_dim) : CarryRing{});
+    index_carry_.push_back(ratio == kIndexedRatio ? AddCarry(ratio, config.index_head_dim) : CarryRing{});
   }
   AddDrafter();
+}
+
+void KvLayout::AddComponents(std::string_view id, int ratio, std::vector<int>& of_layer) {
+  const bool is_entry = id == kEntries;
+  const char* native = is_entry ? "fp8+bf16+ue8m0" : "fp4+ue8m0";
+  for (int64_t layer = 0; layer < config_.n_layers; ++layer) {
+    if (config_.ratio(layer) != ratio) continue;
+    of_layer[static_cast<size_t>(layer)] = static_cast<int>(components().size());
+    const absl::Status added = table_.Add(id, layer, ratio, is_entry ? entry_bytes_ : index_key_bytes_,
+                                          numerics_ == Numerics::kNative ? native : "f32");
+    LONGSHELF_CHECK(added.ok());  // whoever read the config has bounded it
+  }
 }
 
 RecordRing KvLayout::AddWindow(int64_t n_rows) {
@@ -67,9 +76,9 @@ void KvLayout::AddDrafter() {
   state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(config_.hc_mult * config_.hidden_size) * sizeof(float));
 }
 
-// An entry of ratio 4 pools its own window and the one before, others their own only.
+// An entry of kIndexedRatio pools its own window and the one before, others their own only.
 CarryRing KvLayout::AddCarry(int ratio, int64_t d) {
-  const int64_t n_windows = ratio == 4 ? 2 : 1;
+  const int64_t n_windows = ratio == kIndexedRatio ? 2 : 1;
   const CarryRing ring{state_bytes_, n_windows * ratio + room_.n_draft_max};
   const int64_t width = n_windows * d;
   state_bytes_ = AlignUp(state_bytes_ + static_cast<size_t>(2 * ring.n_rows * width) * sizeof(float));
@@ -79,28 +88,23 @@ CarryRing KvLayout::AddCarry(int ratio, int64_t d) {
 
 const KvComponent* KvLayout::Entries(int64_t layer) const {
   const int i = entries_of_layer_[static_cast<size_t>(layer)];
-  return i < 0 ? nullptr : &components_[static_cast<size_t>(i)];
+  return i < 0 ? nullptr : &components()[static_cast<size_t>(i)];
 }
 
 const KvComponent* KvLayout::IndexKeys(int64_t layer) const {
   const int i = index_keys_of_layer_[static_cast<size_t>(layer)];
-  return i < 0 ? nullptr : &components_[static_cast<size_t>(i)];
+  return i < 0 ? nullptr : &components()[static_cast<size_t>(i)];
 }
 
 std::string KvLayout::Describe() const {
-  std::string out = absl::StrCat("longshelf-kv/1 numerics=", std::string(NumericsName(numerics_)),
-                                 " block_tokens=", kBlockTokens, " window=", config_.window, "\n");
-  for (const KvComponent& c : components_) {
-    absl::StrAppend(&out, c.kind == KvComponent::Kind::kEntries ? "entries" : "index_keys", " layer=", c.layer,
-                    " ratio=", c.ratio, " rows=", c.rows, " row_bytes=", c.row_bytes, " offset=", c.offset, "\n");
-  }
-  return out;
+  return absl::StrCat("longshelf-kv/2 numerics=", std::string(NumericsName(numerics_)), " block_tokens=", kBlockTokens,
+                      " window=", config_.window, " token_stamp=1\n", table_.Serialize());
 }
 
 void KvLayout::ResetState(std::byte* slot) const { std::memset(slot, 0, state_bytes_); }
 
-// The rows of the window that is not complete yet, a then g; with ratio 4 then the first half of the rows of the last
-// complete one, which the next entry pools too.
+// The rows of the window that is not complete yet, a then g; with kIndexedRatio then the first half of the rows of the
+// last complete one, which the next entry pools too.
 template <typename Visit>
 void KvLayout::VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& visit) {
   const auto rows = [&](int64_t begin, int64_t end, int64_t n_columns) {
@@ -114,7 +118,7 @@ void KvLayout::VisitCarry(const Carry& carry, int64_t n_tokens, const Visit& vis
   };
   const int64_t n_complete = n_tokens - n_tokens % carry.ratio;
   rows(n_complete, n_tokens, carry.width);
-  if (carry.ratio == 4 && n_complete > 0) rows(n_complete - carry.ratio, n_complete, carry.d);
+  if (carry.ratio == kIndexedRatio && n_complete > 0) rows(n_complete - carry.ratio, n_complete, carry.d);
 }
 
 // Walks every live range of a slot in export order; `visit(offset, bytes)`.
@@ -163,14 +167,6 @@ absl::Status KvLayout::ImportState(std::span<const std::byte> bytes, int64_t n_t
     from += n;
   });
   return absl::OkStatus();
-}
-
-void KvLayout::ClearTail(std::byte* block, int64_t n_tokens_in_block) const {
-  for (const KvComponent& c : components_) {
-    const int64_t n_live = n_tokens_in_block / c.ratio;
-    std::memset(block + c.offset + static_cast<size_t>(n_live * c.row_bytes), 0,
-                static_cast<size_t>((c.rows - n_live) * c.row_bytes));
-  }
 }
 
 }  // namespace longshelf::engine

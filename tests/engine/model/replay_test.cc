@@ -77,31 +77,28 @@ class ReplayTest : public ::testing::TestWithParam<std::tuple<const char*, Numer
   std::unique_ptr<SequenceMemory> cold_;
 };
 
-TEST_P(ReplayTest, RebuildsTheStateToTheBitAndLeavesTheBlocksAlone) {
-  for (const int64_t n_max : {1000, 60}) {
-    const auto memory = Replay(kTokens - model_->replay_tokens(), n_max);
-    EXPECT_TRUE(Export(*memory) == expected_) << n_max;
-    EXPECT_TRUE(memory->storage() == cold_->storage()) << n_max;
-  }
-}
-
-TEST_P(ReplayTest, TheAnswerGoesOnAsIfNothingHadHappened) {
-  const auto memory = Replay(kTokens - model_->replay_tokens(), 300);
-  Process(*cold_, kTokens, kMore, -1, WantLogits::kAll);
-  const std::vector<float> expected = logits_;
-  Process(*memory, kTokens, kMore, -1, WantLogits::kAll);
-  ASSERT_EQ(logits_.size(), expected.size());
-  EXPECT_EQ(std::memcmp(logits_.data(), expected.data(), expected.size() * sizeof(float)), 0);
-}
-
-// Each layer's window is right only where the windows below it were: nothing less than that does.
-TEST_P(ReplayTest, FewerTokensAreNotEnough) {
+// One run for all of it: what a cold sequence takes is what this test takes.
+TEST_P(ReplayTest, RebuildsTheStateToTheBitFromJustEnoughTokensAndTheAnswerGoesOn) {
   const int64_t n_layers = model_->config().n_layers;
   const int64_t n_window = model_->config().window;
+  // Each layer's window is right only where the windows below it were: nothing less than that does.
   const int64_t n_least = (n_layers - 1) * (n_window - 1) + n_window;
-  EXPECT_LE(n_least, model_->replay_tokens());
-  EXPECT_TRUE(Export(*Replay(kTokens - n_least, 300)) == expected_);
-  EXPECT_TRUE(Export(*Replay(kTokens - n_window, 300)) != expected_);
+  ASSERT_LE(n_least, model_->replay_tokens());
+  const auto in_small_chunks = Replay(kTokens - model_->replay_tokens(), 60);
+  const auto in_large_chunks = Replay(kTokens - n_least, 1000);
+  for (const SequenceMemory* memory : {in_small_chunks.get(), in_large_chunks.get()}) {
+    EXPECT_TRUE(Export(*memory) == expected_);
+    EXPECT_TRUE(memory->storage() == cold_->storage()) << "no bit of the blocks is touched";
+  }
+  EXPECT_TRUE(Export(*Replay(kTokens - n_window, 300)) != expected_) << "fewer are not enough";
+
+  Process(*cold_, kTokens, kMore, -1, WantLogits::kAll);
+  const std::vector<float> expected = logits_;
+  for (SequenceMemory* memory : {in_small_chunks.get(), in_large_chunks.get()}) {
+    Process(*memory, kTokens, kMore, -1, WantLogits::kAll);
+    ASSERT_EQ(logits_.size(), expected.size());
+    EXPECT_EQ(std::memcmp(logits_.data(), expected.data(), expected.size() * sizeof(float)), 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ReplayTest,

@@ -4,26 +4,17 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "engine/model/config.h"
+#include "engine/model/kv_table.h"
 
 namespace longshelf::engine {
 
-// Tokens per KV block: two of lcm(4, 128).
-inline constexpr int64_t kBlockTokens = 256;
-
-// One row of the component table: where a layer's records live inside a block.
-struct KvComponent {
-  enum class Kind : uint8_t { kEntries, kIndexKeys };
-  Kind kind;
-  int64_t layer;
-  int ratio;          // tokens per entry
-  int64_t rows;       // entries per block = kBlockTokens / ratio
-  int64_t row_bytes;  // native: 584 / 68 at official dims; fp32: 4 * width
-  size_t offset;      // of row 0 in the block
-};
+// Layers of this ratio have an indexer, and an entry of theirs pools the window before its own too.
+inline constexpr int kIndexedRatio = 4;
 
 // Where a compressor keeps what later entries need of positions, fp32 pairs of value a and gate g, g with ape added:
 // a ring of n_rows rows by position % n_rows, a [n_rows, coff * d] and then g.
@@ -52,6 +43,9 @@ struct StateRoom {
 // is to continue from there: nothing is copied or undone. What the drafter keeps lies behind it; zeros are its empty
 // state, which is what a new or imported slot has.
 //
+// The component table of a config: for each ratio that its layers have, the smallest first, the entries of those
+// layers, then, for kIndexedRatio, their index keys.
+//
 // Native records: entry and window row = FP8 [nope_dim] | BF16 [rope_dim] | UE8M0 [ceil(nope_dim/64)] | pad to 8 bytes;
 // index key = FP4 [index_head_dim/2] | UE8M0 [index_head_dim/32]. fp32 records: F32 [width].
 class KvLayout {
@@ -63,15 +57,16 @@ class KvLayout {
   int64_t n_draft_max() const { return room_.n_draft_max; }
   int64_t window() const { return config_.window; }
   int64_t index_head_dim() const { return config_.index_head_dim; }
-  size_t block_bytes() const { return block_bytes_; }
+  size_t block_bytes() const { return table_.block_bytes(); }
   size_t state_bytes() const { return state_bytes_; }
   int64_t entry_bytes() const { return entry_bytes_; }
   int64_t index_key_bytes() const { return index_key_bytes_; }
-  const std::vector<KvComponent>& components() const { return components_; }
+  const KvTable& table() const { return table_; }
+  const std::vector<KvComponent>& components() const { return table_.components(); }
   // Null when the layer has no such component.
   const KvComponent* Entries(int64_t layer) const;
   const KvComponent* IndexKeys(int64_t layer) const;
-  // Stable text of the table, hashed into the KV fingerprint.
+  // Stable text of the table and of what is stored beside it, hashed into the KV fingerprint.
   std::string Describe() const;
 
   RecordRing Window(int64_t layer) const { return windows_[static_cast<size_t>(layer)]; }
@@ -95,8 +90,8 @@ class KvLayout {
   // INVALID_ARGUMENT when the size is not StateExportBytes(n_tokens).
   absl::Status ImportState(std::span<const std::byte> bytes, int64_t n_tokens, std::byte* slot) const;
 
-  // Zeroes the records of a block that lie at or past n_tokens_in_block, so that a partly filled block has one form.
-  void ClearTail(std::byte* block, int64_t n_tokens_in_block) const;
+  // See KvTable.
+  void ClearTail(std::byte* block, int64_t n_tokens_in_block) const { table_.ClearTail(block, n_tokens_in_block); }
 
  private:
   struct Carry {
@@ -105,6 +100,7 @@ class KvLayout {
     int64_t d;
     int64_t width;  // coff * d
   };
+  void AddComponents(std::string_view id, int ratio, std::vector<int>& of_layer);
   RecordRing AddWindow(int64_t n_rows);
   CarryRing AddCarry(int ratio, int64_t d);
   void AddDrafter();
@@ -118,10 +114,9 @@ class KvLayout {
   StateRoom room_;
   int64_t entry_bytes_ = 0;
   int64_t index_key_bytes_ = 0;
-  size_t block_bytes_ = 0;
   size_t state_bytes_ = 0;
-  std::vector<KvComponent> components_;
-  std::vector<int> entries_of_layer_;  // index into components_, -1 = none
+  KvTable table_;
+  std::vector<int> entries_of_layer_;  // index into table_, -1 = none
   std::vector<int> index_keys_of_layer_;
   std::vector<RecordRing> windows_;
   std::vector<CarryRing> entry_carry_;

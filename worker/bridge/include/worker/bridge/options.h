@@ -2,15 +2,20 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "absl/time/time.h"
+#include "engine/prefix_key.h"
 #include "kvstore/object.h"
 
 namespace longshelf::worker {
 
 struct KvBridgeOptions {
   kvstore::Fingerprint fingerprint{};
-  // Sizes that a stored object must have, from the engine's layout. Anything else is refused before it is allocated.
+  // The engine's. Null: KvPrefixHasher.
+  std::shared_ptr<const engine::PrefixHasher> hasher;
+  // Sizes that a stored object must have, from the engine's layout, with engine::kStampBytes. Anything else is refused
+  // before it is allocated.
   uint64_t block_bytes = 0;                               // full blocks and tails
   std::function<uint64_t(int64_t n_tokens)> state_bytes;  // checkpoint at a position
   uint64_t state_bytes_max = 0;
