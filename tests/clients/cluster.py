@@ -84,7 +84,7 @@ class Cluster:
     """One router, n_workers workers of `shards` processes each, and n_stores KV stores."""
 
     def __init__(self, bin_dir, model, n_workers=1, shards=1, kvstore=True, router_flags=(), worker_flags=(),
-                 kvstore_flags=(), n_stores=1):
+                 kvstore_flags=(), n_stores=1, disk_size=None):
         self.bin_dir = bin_dir
         self.dir = tempfile.TemporaryDirectory(prefix="longshelf-cluster-")
         self.processes = []
@@ -99,9 +99,10 @@ class Cluster:
             addresses = ",".join(f"127.0.0.1:{port}" for port in store_ports)
             peers = [f"--peers={addresses}"] if n_stores > 1 else []
             for i, (port, admin) in enumerate(zip(store_ports, self.store_admins)):
+                disk = [f"--disk={self.dir.name}/kvstore{i}", f"--disk-size={disk_size}"] if disk_size else []
                 self.kvstores.append(self._start(
                     f"kvstore{i}", "longshelf-kvstore",
-                    [f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}"] + peers + common + list(kvstore_flags)))
+                    [f"--listen=127.0.0.1:{port}", f"--admin-listen=127.0.0.1:{admin}"] + peers + disk + common + list(kvstore_flags)))
             store = [f"--kvstore={addresses}"]
         self.workers = []
         for i in range(n_workers):
