@@ -64,7 +64,8 @@ TEST(ClusterClient, AHoleEndsThePrefixInWhateverExtentItIs) {
   const LookupQuery query{.fingerprint = FingerprintOf(1), .root = chain.root, .chain = chain.keys};
   const auto depths = [&] {
     std::vector<uint32_t> out;
-    for (const CheckpointInfo& info : cluster.Lookup(query)->checkpoints) out.push_back(info.depth_tokens);
+    const auto found = cluster.Lookup(query);
+    for (const CheckpointInfo& info : found->checkpoints) out.push_back(info.depth_tokens);
     return out;
   };
   EXPECT_EQ(depths(), (std::vector<uint32_t>{900 * 256 + 3, 900 * 256, 512 * 256 + 3, 512 * 256, 400 * 256 + 3,
