@@ -213,7 +213,8 @@ void ClusterGet::Abandon(const absl::Status& status) {
   const auto attempts = std::exchange(attempts_, {});
   for (const auto& attempt : attempts) {
     attempt->is_heard = false;
-    if (attempt->call != nullptr) attempt->call->Cancel();
+    // It may hear of its end late, and holds the attempt until then.
+    if (attempt->call != nullptr) std::exchange(attempt->call, nullptr)->Cancel();
   }
   for (; due_ < request_.items.size(); ++due_) events.on_object(due_, status);
   events.on_done(status);

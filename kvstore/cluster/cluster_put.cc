@@ -54,7 +54,9 @@ void ClusterPut::Spread(size_t index) {
 
 std::shared_ptr<ClusterPut::NodePut> ClusterPut::CallTo(const std::shared_ptr<ClusterNode>& node) {
   const auto known = calls_.find(node.get());
-  if (known != calls_.end()) return known->second == nullptr || known->second->has_ended ? nullptr : known->second;
+  if (known != calls_.end())
+    return known->second == nullptr || known->second->has_ended || known->second->call == nullptr ? nullptr
+                                                                                                  : known->second;
   if (!core_.MayCall(*node)) return calls_[node.get()] = nullptr;
   const auto to = std::make_shared<NodePut>();
   to->node = node;
@@ -153,7 +155,7 @@ void ClusterPut::MaybeEnd() {
                        : absl::OkStatus());
   }
   for (const auto& [node, to] : calls_) {
-    if (to != nullptr && !to->has_ended) to->call->Finish();
+    if (to != nullptr && !to->has_ended && to->call != nullptr) to->call->Finish();
   }
 }
 
@@ -170,7 +172,8 @@ void ClusterPut::Abandon(const absl::Status& status) {
   }
   const auto calls = calls_;
   for (const auto& [node, to] : calls) {
-    if (to != nullptr && !to->has_ended) to->call->Cancel();
+    // A call that is cancelled may hear of its end late, and holds this until then.
+    if (to != nullptr && !to->has_ended) std::exchange(to->call, nullptr)->Cancel();
   }
   End(status);
 }
