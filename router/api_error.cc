@@ -67,6 +67,15 @@ ApiError NoWorkers() {
 }
 ApiError Draining() { return Unavailable("draining", "this server is shutting down: retry, another one will answer"); }
 
+ApiError SessionOfAnotherModel() {
+  ApiError error;
+  error.http_status = 409;
+  error.code = "session_of_another_model";
+  error.param = "session";
+  error.message = "this session was answered by other weights than those served now: it cannot go on to the bit";
+  return error;
+}
+
 ApiError NoSessionStore() {
   ApiError error;
   error.http_status = 501;
@@ -82,9 +91,13 @@ absl::Status OverloadedStatus() {
 absl::Status NoWorkersStatus() {
   return StatusWithCode(absl::StatusCode::kUnavailable, "no worker is ready", "no_workers");
 }
+absl::Status OtherModelStatus() {
+  return StatusWithCode(absl::StatusCode::kFailedPrecondition, "begun by another model", "session_of_another_model");
+}
 
 ApiError FromStatus(const absl::Status& status) {
   if (const auto code = status.GetPayload(kErrorCodePayload)) {
+    if (*code == "session_of_another_model") return SessionOfAnotherModel();
     return *code == "overloaded" ? Overloaded() : NoWorkers();
   }
   switch (status.code()) {

@@ -1,6 +1,7 @@
 #include "router/completion.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,13 @@ uint64_t Mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
   return x ^ (x >> 31);
+}
+
+std::optional<BlockKey> KeyOf(const std::string& fingerprint) {
+  BlockKey key{};
+  if (fingerprint.size() != key.size()) return std::nullopt;
+  std::memcpy(key.data(), fingerprint.data(), key.size());
+  return key;
 }
 
 }  // namespace
@@ -31,6 +39,7 @@ class Completion::Choice final : public StreamObserver {
     spec.prompt = prepared.prompt;
     if (prepared.request.begun != nullptr) {
       spec.committed = prepared.request.begun->output;
+      spec.begun_by = KeyOf(prepared.request.begun->fingerprint);
       // The client has what these gave already.
       for (const uint32_t token : spec.committed) output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
     }
@@ -45,6 +54,8 @@ class Completion::Choice final : public StreamObserver {
     spec.tier = prepared.request.tier;
     spec.namespace_id = prepared.namespace_id;
     spec.namespace_salt = prepared.namespace_salt;
+    begun_end_ = EndOfBegun(spec);
+    if (begun_end_.has_value()) return absl::OkStatus();
     auto stream = owner_.dispatcher_.Generate(std::move(spec), *this);
     if (!stream.ok()) return stream.status();
     stream_ = *std::move(stream);
@@ -82,6 +93,9 @@ class Completion::Choice final : public StreamObserver {
   void Resume() {
     if (stream_) stream_->Resume();
   }
+  // How the begun answer ended, if it did. It is End's business then, and no worker's.
+  const std::optional<FinishReason>& begun_end() const { return begun_end_; }
+  void EndBegun() { End(*begun_end_); }
   // Whatever is held back stays so: it comes with what follows.
   void BreakOff() {
     worker_ = worker();
@@ -93,6 +107,14 @@ class Completion::Choice final : public StreamObserver {
   uint32_t number() const { return number_; }
 
  private:
+  std::optional<FinishReason> EndOfBegun(const StreamSpec& spec) const {
+    if (spec.committed.empty()) return std::nullopt;
+    const auto& stops = spec.stop_token_ids;
+    const bool is_stop = std::find(stops.begin(), stops.end(), spec.committed.back()) != stops.end();
+    if (is_stop || output_.stopped()) return FinishReason::kStop;
+    if (spec.committed.size() >= spec.max_tokens) return FinishReason::kLength;
+    return std::nullopt;
+  }
   void End(FinishReason reason) {
     BreakOff();
     if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
@@ -105,6 +127,7 @@ class Completion::Choice final : public StreamObserver {
   DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
   std::optional<size_t> worker_;  // once there is no stream
+  std::optional<FinishReason> begun_end_;
   absl::Time last_token_at_ = absl::InfinitePast();
 };
 
@@ -123,7 +146,7 @@ Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& 
       started_at_(clock.Now()) {}
 
 Completion::~Completion() {
-  if (recorder_ != nullptr && !ended_ && !choices_.empty()) recorder_->OnEnd("", choices_[0]->worker());
+  if (recorder_ != nullptr && !ended_) recorder_->OnEnd("", choices_[0]->worker());
 }
 
 std::optional<ApiError> Completion::Start() {
@@ -145,6 +168,14 @@ void Completion::Pause() {
 }
 void Completion::Resume() {
   for (const auto& choice : choices_) choice->Resume();
+}
+
+bool Completion::begun_is_all() const { return !choices_.empty() && choices_[0]->begun_end().has_value(); }
+
+void Completion::EndBegun() {
+  if (ended_) return;
+  OnChoiceStarted({});
+  choices_[0]->EndBegun();
 }
 
 void Completion::Interrupt(std::string_view finish_reason) {

@@ -70,11 +70,16 @@ size_t Dispatcher::n_ready() const {
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
   LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > spec.committed.size());
+  if (IsOfAnotherModel(spec)) return OtherModelStatus();
   if (queue_.size() >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
   ++n_streams_;
   if (!queue_.empty() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
   return std::make_unique<Stream>(std::move(state));
+}
+
+bool Dispatcher::IsOfAnotherModel(const StreamSpec& spec) const {
+  return model_.has_value() && spec.begun_by.has_value() && *spec.begun_by != model_->fingerprint;
 }
 
 void Dispatcher::Park(size_t worker, const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) {
@@ -193,8 +198,13 @@ void Dispatcher::PumpQueue() {
   const absl::Time now = clock_.Now();
   std::deque<StatePtr> waiting;
   std::swap(waiting, queue_);
+  std::vector<StatePtr> strangers;
   for (StatePtr& stream : waiting) {
     if (stream->phase != StreamState::Phase::kQueued) continue;
+    if (IsOfAnotherModel(stream->spec)) {
+      strangers.push_back(std::move(stream));
+      continue;
+    }
     if (now >= stream->not_before && !stream->paused()) {
       stream->tried.clear();
       if (Place(*stream)) continue;
@@ -202,6 +212,9 @@ void Dispatcher::PumpQueue() {
     queue_.push_back(std::move(stream));
   }
   metrics_.QueueDepth(queue_.size());
+  for (const StatePtr& stream : strangers) {
+    if (stream->phase == StreamState::Phase::kQueued) stream->Fail(OtherModelStatus());
+  }
 }
 
 void Dispatcher::ExpireQueue(absl::Time now) {

@@ -174,6 +174,9 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
 
   void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) override {
     if (whole_) return whole_->Finished(choice, finish_reason);
+    // It may be ended before a worker has begun.
+    SendHead();
+    SendOpening();
     Write(stream_->Finished(choice, finish_reason));
   }
 

@@ -125,13 +125,19 @@ void RequestCore::OnPrepared(const std::shared_ptr<RunningRequest::State>& state
   state->completion =
       std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_, std::move(std::get<PreparedRequest>(result)),
                                    state->request_id, seeds_(), *state->sink);
+  state->sink->OnPrepared(state->completion->prepared());
+  if (state->sink == nullptr) return;
+  if (const auto error = state->completion->Start()) return state->sink->OnError(*error);
+  // Only what was started takes the place of the session's last answer.
   if (has_session) {
     state->recorder = sessions_.Begin(*state->completion, state->request_id);
     state->completion->RecordTo(*state->recorder);
   }
-  state->sink->OnPrepared(state->completion->prepared());
-  if (state->sink == nullptr) return;
-  if (const auto error = state->completion->Start()) return state->sink->OnError(*error);
+  if (state->completion->begun_is_all()) {
+    asio::post(loop_, [state] {
+      if (state->completion != nullptr) state->completion->EndBegun();
+    });
+  }
   if (state->paused) state->completion->Pause();
 }
 

@@ -140,6 +140,11 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
     return error;
   }
   const auto n_left = static_cast<uint32_t>(n_context - prompt->size());
+  if (request.begun != nullptr && request.begun->output.size() > n_left) {
+    ApiError error = ContextTooLong(prompt->size() + request.begun->output.size(), n_context);
+    error.param = "session";
+    return error;
+  }
   prepared.max_tokens = std::min(request.max_tokens.value_or(n_left), n_left);
   prepared.tenant = context.tenant.name;
   prepared.namespace_id = NamespaceId(context.tenant, request.user_id);

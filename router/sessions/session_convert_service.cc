@@ -54,6 +54,7 @@ std::string CardToBytes(const SessionInfo& info) {
   card.set_fingerprint(info.fingerprint);
   card.set_body_key(info.body_key);
   card.set_body_bytes(info.body_bytes);
+  card.set_is_deleted(info.is_deleted);
   if (info.kv.has_value()) {
     v1::ParkedKv& kv = *card.mutable_kv();
     kv.set_n_tokens(info.kv->state.n_tokens);
@@ -86,6 +87,7 @@ absl::StatusOr<SessionInfo> CardFromBytes(const std::string& bytes) {
   info.body_key = card.body_key();
   info.body_bytes = card.body_bytes();
   info.fingerprint = card.fingerprint();
+  info.is_deleted = card.is_deleted();
   if (!info.fingerprint.empty() && info.fingerprint.size() != kKeyBytes) return Damaged("its fingerprint");
   if (info.body_key.size() != kKeyBytes) return Damaged("the name of its body");
   if (!card.has_kv()) return info;

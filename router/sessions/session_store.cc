@@ -22,7 +22,9 @@ using kvstore::PlacedKey;
 constexpr absl::Duration kTimeout = absl::Seconds(10);
 constexpr uint32_t kReplicas = 3;
 constexpr size_t kSessionPrefixBytes = 16;
+constexpr size_t kVersionBytes = 8;
 constexpr uint64_t kCardBytesMax = uint64_t{4} << 20;
+constexpr absl::Duration kDeletedIsSaidFor = absl::Hours(24);  // at least: other routers may remember the session
 
 // All manifests have this one, whatever model their sessions are of.
 kvstore::Fingerprint ManifestFingerprint() {
@@ -53,6 +55,28 @@ struct SessionStore::Names {
   BlockKey extent;  // of all versions and their bodies
   std::string prefix() const { return Text(extent).substr(0, kSessionPrefixBytes); }
 };
+
+namespace {
+
+// The session's prefix, the version, and chance.
+BlockKey CardKey(const SessionStore::Names& names, absl::Time version) {
+  BlockKey key = names.extent;
+  const auto number = static_cast<uint64_t>(absl::ToUnixMillis(version));
+  for (size_t i = 0; i < kVersionBytes; ++i) {
+    key[kSessionPrefixBytes + i] = static_cast<uint8_t>(number >> (8 * (kVersionBytes - 1 - i)));
+  }
+  std::random_device random;
+  for (size_t i = kSessionPrefixBytes + kVersionBytes; i < key.size(); ++i) key[i] = static_cast<uint8_t>(random());
+  return key;
+}
+
+absl::Time VersionOf(const BlockKey& card_key) {
+  uint64_t number = 0;
+  for (size_t i = 0; i < kVersionBytes; ++i) number = number << 8 | card_key[kSessionPrefixBytes + i];
+  return absl::FromUnixMillis(static_cast<int64_t>(number));
+}
+
+}  // namespace
 
 SessionStore::SessionStore(kvstore::Client& client, std::string tenant_secret, Post post)
     : client_(client), secret_(std::move(tenant_secret)), post_(std::move(post)) {}
@@ -88,19 +112,24 @@ void SessionStore::PutOne(kvstore::PutItem item, std::function<void(absl::Status
   put->Finish();
 }
 
-void SessionStore::Put(const std::string& tenant, SessionInfo info, const Session& session,
-                       std::function<void(absl::Status)> done) {
+void SessionStore::Put(const std::string& tenant, SessionInfo info, const Session& session, Done<SessionInfo> done) {
+  ListAll(tenant, info.id, [=, this, body = BodyToBytes(session)](absl::StatusOr<std::vector<ObjectHead>> versions) {
+    if (!versions.ok()) return done(versions.status());
+    PutBehind(*versions, tenant, info, body, [=, this](const absl::StatusOr<SessionInfo>& stored) {
+      done(stored);
+      // What it replaces is of no use any more.
+      if (stored.ok() && !versions->empty()) DropKeys(KeysOf(*versions), 0, 0, [](const absl::StatusOr<uint32_t>&) {});
+    });
+  });
+}
+
+void SessionStore::PutBehind(const std::vector<ObjectHead>& versions, const std::string& tenant, SessionInfo info,
+                             std::string body, Done<SessionInfo> done) {
   const Names names = NamesOf(tenant, info.id);
-  // Version and chance behind the session's prefix.
-  BlockKey card_key = names.extent;
-  const auto version = static_cast<uint64_t>(absl::ToUnixMillis(info.parked_at));
-  for (size_t i = 0; i < sizeof version; ++i) {
-    card_key[kSessionPrefixBytes + i] = static_cast<uint8_t>(version >> (8 * (sizeof version - 1 - i)));
+  if (!versions.empty()) {
+    info.parked_at = std::max(info.parked_at, VersionOf(versions.back().key.hash) + absl::Milliseconds(1));
   }
-  std::random_device random;
-  for (size_t i = kSessionPrefixBytes + sizeof version; i < card_key.size(); ++i) {
-    card_key[i] = static_cast<uint8_t>(random());
-  }
+  const BlockKey card_key = CardKey(names, info.parked_at);
   const auto item = [&](const BlockKey& hash, const BlockKey& parent, const std::string& bytes) {
     kvstore::PutItem out;
     out.head.key = {hash, ObjectKind::kManifest};
@@ -119,28 +148,29 @@ void SessionStore::Put(const std::string& tenant, SessionInfo info, const Sessio
     return out;
   };
   const BlockKey body_key = BodyKeyOf(card_key);
-  const std::string body = BodyToBytes(session);
   info.body_key = Text(body_key);
   info.body_bytes = body.size();
-  PutOne(item(body_key, card_key, body),
-         [this, tenant, id = info.id, card = item(card_key, names.root, CardToBytes(info)), card_key,
-          done = std::move(done)](const absl::Status& stored) {
-           if (!stored.ok()) return done(stored);
-           PutOne(card, [this, tenant, id, card_key, done](const absl::Status& status) {
-             done(status);
-             if (!status.ok()) return;
-             // What it replaces is of no use any more.
-             ListAll(tenant, id, [this, card_key](absl::StatusOr<std::vector<ObjectHead>> versions) {
-               std::vector<PlacedKey> old;
-               for (const ObjectHead& head : versions.ok() ? *versions : std::vector<ObjectHead>()) {
-                 if (head.key.hash >= card_key) continue;
-                 old.push_back({head.key, head.extent});
-                 old.push_back({{BodyKeyOf(head.key.hash), ObjectKind::kManifest}, head.extent});
-               }
-               if (!old.empty()) DropKeys(std::move(old), 0, 0, [](const absl::StatusOr<uint32_t>&) {});
-             });
-           });
-         });
+  const auto put_card = [this, card = item(card_key, names.root, CardToBytes(info)), info, done] {
+    PutOne(card, [info, done](const absl::Status& stored) {
+      if (!stored.ok()) return done(stored);
+      done(info);
+    });
+  };
+  if (body.empty()) return put_card();
+  PutOne(item(body_key, card_key, body), [put_card, done](const absl::Status& stored) {
+    if (!stored.ok()) return done(stored);
+    put_card();
+  });
+}
+
+// Cards first: what is not named any more need not be whole.
+std::vector<PlacedKey> SessionStore::KeysOf(const std::vector<ObjectHead>& versions) const {
+  std::vector<PlacedKey> keys;
+  for (const ObjectHead& head : versions) keys.push_back({head.key, head.extent});
+  for (const ObjectHead& head : versions) {
+    keys.push_back({{BodyKeyOf(head.key.hash), ObjectKind::kManifest}, head.extent});
+  }
+  return keys;
 }
 
 void SessionStore::ListAll(const std::string& tenant, const std::string& id, Done<std::vector<ObjectHead>> done) {
@@ -266,19 +296,53 @@ void SessionStore::List(const std::string& tenant, const std::string& after, uin
                }));
 }
 
-void SessionStore::Drop(const std::string& tenant, const std::string& id, std::vector<PlacedKey> also,
-                        Done<uint32_t> done) {
-  ListAll(tenant, id, [this, also = std::move(also), done](absl::StatusOr<std::vector<ObjectHead>> versions) {
+void SessionStore::Delete(const std::string& tenant, const SessionInfo& card, absl::Time now,
+                          std::vector<PlacedKey> state, std::function<void(absl::Status)> done) {
+  ListAll(tenant, card.id, [=, this](absl::StatusOr<std::vector<ObjectHead>> versions) {
     if (!versions.ok()) return done(versions.status());
-    std::vector<PlacedKey> keys;
-    // Cards first: what is not named any more need not be whole.
-    for (const ObjectHead& head : *versions) keys.push_back({head.key, head.extent});
+    SessionInfo deleted;
+    deleted.id = card.id;
+    deleted.is_deleted = true;
+    deleted.parked_at = now;
+    deleted.durability = card.durability;
+    deleted.retain_until = now + kDeletedIsSaidFor;
     for (const ObjectHead& head : *versions) {
-      keys.push_back({{BodyKeyOf(head.key.hash), ObjectKind::kManifest}, head.extent});
+      deleted.retain_until = std::max(deleted.retain_until, head.retain_until);
     }
-    keys.insert(keys.end(), also.begin(), also.end());
-    DropKeys(std::move(keys), 0, 0, done);
+    std::vector<PlacedKey> keys = KeysOf(*versions);
+    keys.insert(keys.end(), state.begin(), state.end());
+    // Dropping comes first: it makes the room for saying so.
+    DropKeys(std::move(keys), 0, 0, [=, this](absl::StatusOr<uint32_t> n_missed) {
+      if (!n_missed.ok()) return done(n_missed.status());
+      PutBehind(*versions, tenant, deleted, "", [n_missed = *n_missed, done](const absl::StatusOr<SessionInfo>& said) {
+        const bool is_gone = said.ok() || n_missed == 0;
+        done(is_gone ? absl::OkStatus() : absl::UnavailableError("a store did not answer"));
+      });
+    });
   });
+}
+
+void SessionStore::Retain(std::vector<PlacedKey> keys, absl::Time retain_until, Durability durability,
+                          Done<bool> done) {
+  const size_t n = std::min(keys.size(), kvstore::kMaxKeysPerCall);
+  kvstore::TouchQuery query;
+  query.keys.assign(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n));
+  query.retain_until = retain_until;
+  // All that have a copy keep it; how many there should be was the business of whoever made them.
+  query.ack = durability == Durability::kMemory ? kvstore::Ack::kMemoryOne : kvstore::Ack::kDurableOne;
+  keys.erase(keys.begin(), keys.begin() + static_cast<std::ptrdiff_t>(n));
+  const std::vector<PlacedKey> asked = query.keys;
+  client_.Touch(std::move(query), kTimeout,
+                OnLoop<absl::StatusOr<kvstore::TouchResult>>([=, this](absl::StatusOr<kvstore::TouchResult> touched) {
+                  if (!touched.ok()) return done(touched.status());
+                  for (size_t i = 0; i < asked.size(); ++i) {
+                    // Some states have no tail.
+                    const bool is_needed = asked[i].key.kind != ObjectKind::kTail;
+                    if (is_needed && !(i < touched->retained.size() && touched->retained[i])) return done(false);
+                  }
+                  if (keys.empty()) return done(true);
+                  Retain(keys, retain_until, durability, done);
+                }));
 }
 
 void SessionStore::DropKeys(std::vector<PlacedKey> keys, size_t first, uint32_t n_missed, Done<uint32_t> done) {

@@ -318,6 +318,30 @@ TEST_F(DispatcherTest, ABegunStreamWaitsForTheOnlyWorkerToComeBack) {
   EXPECT_THAT(links_[0]->last().request.committed, ElementsAre(10));
 }
 
+TEST_F(DispatcherTest, WhatAnotherModelBeganIsNotGoneOnWith) {
+  const auto begin = [&](Recorder& recorder, uint8_t fingerprint) {
+    StreamSpec spec;
+    spec.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>(300, 7));
+    spec.committed = {5};
+    spec.max_tokens = 100;
+    spec.begun_by = Info(fingerprint).fingerprint;
+    return dispatcher_->Generate(std::move(spec), recorder);
+  };
+  Make(1);
+  Recorder same;
+  Recorder other;
+  auto same_stream = begin(same, 1);
+  auto other_stream = begin(other, 2);
+  ASSERT_TRUE(same_stream.ok() && other_stream.ok()) << "nobody knows yet";
+  AllUp();
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  EXPECT_THAT(links_[0]->last().request.committed, ElementsAre(5));
+  ASSERT_TRUE(other.failed.has_value());
+  EXPECT_EQ(FromStatus(*other.failed).code, "session_of_another_model");
+  EXPECT_EQ(FromStatus(begin(other, 2).status()).code, "session_of_another_model");
+  EXPECT_FALSE(same.failed.has_value());
+}
+
 TEST_F(DispatcherTest, RefusesAWorkerThatServesSomethingElse) {
   Make(2);
   EXPECT_TRUE(dispatcher_->OnWorkerUp(0, Info(1)));

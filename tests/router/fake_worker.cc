@@ -85,7 +85,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
  private:
   bool IsHeld() {
     std::lock_guard lock(worker_.mutex_);
-    if (!script_.begins_held || !worker_.script_.held) return false;
+    if (!(script_.begins_held || script_.holds_at == next_) || !worker_.script_.held) return false;
     worker_.held_.insert(this);
     return true;
   }
@@ -194,7 +194,7 @@ grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::Ca
   GenerateStream* stream = GenerateStream::Start(std::make_unique<GenerateStream>(*this, script, *request));
   if (script.full) {
     stream->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "full"});
-  } else if (script.held && !script.begins_held) {
+  } else if (script.held && !script.begins_held && !script.holds_at.has_value()) {
     std::lock_guard lock(mutex_);
     held_.insert(stream);
   } else {
@@ -206,6 +206,31 @@ grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::Ca
 
 grpc::ServerWriteReactor<v1::WatchEvent>* FakeWorker::Watch(grpc::CallbackServerContext*, const v1::WatchRequest*) {
   return WatchStream::Start(*this);
+}
+
+void FakeWorker::SetCheckpointKey(std::optional<std::string> key) {
+  std::lock_guard lock(mutex_);
+  checkpoint_key_ = std::move(key);
+}
+std::vector<v1::ParkRequest> FakeWorker::parks() const {
+  std::lock_guard lock(mutex_);
+  return parks_;
+}
+
+grpc::ServerUnaryReactor* FakeWorker::Park(grpc::CallbackServerContext* context, const v1::ParkRequest* request,
+                                           v1::ParkReply* reply) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  std::lock_guard lock(mutex_);
+  parks_.push_back(*request);
+  if (!checkpoint_key_.has_value()) {
+    reactor->Finish({grpc::StatusCode::NOT_FOUND, "nothing is held"});
+    return reactor;
+  }
+  reply->set_n_tokens(static_cast<uint32_t>(request->tokens_size()));
+  reply->set_n_objects(1);
+  reply->set_checkpoint_key(*checkpoint_key_);
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* FakeWorker::Status(grpc::CallbackServerContext* context, const v1::WorkerStatusRequest*,

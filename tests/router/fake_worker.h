@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "longshelf/v1/worker.grpc.pb.h"
@@ -20,6 +21,7 @@ struct Script {
   std::optional<uint32_t> fails_at = {};  // the call breaks instead of sending this index
   bool held = false;                      // nothing is sent before Release()
   bool begins_held = false;               // with held: the call is begun, and then nothing is sent
+  std::optional<uint32_t> holds_at = {};  // with held: what comes before this index is sent
   bool full = false;                      // RESOURCE_EXHAUSTED
   uint32_t n_cached = 0;
   std::vector<uint32_t> progress = {};  // tokens done, reported one by one once the call is begun
@@ -40,11 +42,16 @@ class FakeWorker final : public v1::Worker::CallbackService {
   bool AwaitCancelled(size_t n);
   size_t n_tokens_sent() const;
   std::vector<v1::WorkerGenerateRequest> requests() const;
+  // Parks are answered with all tokens and this key; without one they are refused: nothing is held.
+  void SetCheckpointKey(std::optional<std::string> key);
+  std::vector<v1::ParkRequest> parks() const;
 
   grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                               const v1::WorkerGenerateRequest* request) override;
   grpc::ServerWriteReactor<v1::WatchEvent>* Watch(grpc::CallbackServerContext* context,
                                                   const v1::WatchRequest* request) override;
+  grpc::ServerUnaryReactor* Park(grpc::CallbackServerContext* context, const v1::ParkRequest* request,
+                                 v1::ParkReply* reply) override;
   grpc::ServerUnaryReactor* Status(grpc::CallbackServerContext* context, const v1::WorkerStatusRequest* request,
                                    v1::WorkerStatusReply* reply) override;
 
@@ -59,6 +66,8 @@ class FakeWorker final : public v1::Worker::CallbackService {
   std::condition_variable changed_;
   Script script_;
   std::vector<v1::WorkerGenerateRequest> requests_;
+  std::vector<v1::ParkRequest> parks_;
+  std::optional<std::string> checkpoint_key_;
   std::set<GenerateStream*> held_;
   std::set<WatchStream*> watches_;
   size_t n_cancelled_ = 0;

@@ -84,8 +84,10 @@ RouterConfig RouterHarness::DefaultConfig() {
   return config;
 }
 
-RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script script) {
-  for (size_t i = 0; i < n_workers; ++i) workers.push_back(std::make_unique<FakeWorker>(script));
+RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script script, uint32_t n_context_max) {
+  for (size_t i = 0; i < n_workers; ++i) {
+    workers.push_back(std::make_unique<FakeWorker>(script, /*fingerprint=*/1, n_context_max));
+  }
   auto started = RouterService::Start(config, clock, [this](boost::asio::io_context& loop) {
     std::vector<std::unique_ptr<WorkerLink>> links;
     for (const auto& worker : workers) links.push_back(MakeWorkerClient({}, worker->Channel(), loop));

@@ -54,7 +54,8 @@ class RouterHarness {
   static constexpr char kContent[] = "The answer is 42, café ☕ and more.";
   static RouterConfig DefaultConfig();
 
-  explicit RouterHarness(size_t n_workers = 1, RouterConfig config = DefaultConfig(), Script script = {AnswerTokens()});
+  explicit RouterHarness(size_t n_workers = 1, RouterConfig config = DefaultConfig(), Script script = {AnswerTokens()},
+                         uint32_t n_context_max = 8192);
 
   Reply Do(const std::string& method, const std::string& path, const std::string& body = "",
            const Headers& headers = {});

@@ -2,17 +2,22 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <random>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "router/api_request.h"
+#include "sessions/session_objects.h"
+#include "sessions/session_table.h"
 
 namespace longshelf::router {
 namespace {
 
 SessionInfo Info() {
   SessionInfo info;
-  info.id = "agent-7:main";
+  info.id = "refactor-7:main";
   info.model = "demo";
   info.created = absl::FromUnixMillis(1'000'000);
   info.parked_at = absl::FromUnixMillis(2'000'000);
@@ -44,7 +49,7 @@ Session Body() {
 TEST(SessionBytes, ComeBackAsTheyWere) {
   const auto card = CardFromBytes(CardToBytes(Info()));
   ASSERT_TRUE(card.ok()) << card.status();
-  EXPECT_EQ(card->id, "agent-7:main");
+  EXPECT_EQ(card->id, "refactor-7:main");
   EXPECT_EQ(card->retain_until, Info().retain_until);
   EXPECT_EQ(card->durability, Durability::kDisk);
   EXPECT_EQ(card->kv->trail, Info().kv->trail);
@@ -84,6 +89,101 @@ TEST(SessionBytes, DamageIsAnErrorAndNothingElse) {
       for (const uint32_t token : *as_body->prompt) ASSERT_LT(token, 10u);
     }
   }
+}
+
+TEST(SessionBytes, ADeletedOneSaysSo) {
+  SessionInfo deleted;
+  deleted.id = "x";
+  deleted.is_deleted = true;
+  deleted.body_key = std::string(32, 'b');
+  const auto card = CardFromBytes(CardToBytes(deleted));
+  ASSERT_TRUE(card.ok()) << card.status();
+  EXPECT_TRUE(card->is_deleted);
+  EXPECT_FALSE(CardFromBytes(CardToBytes(Info()))->is_deleted);
+}
+
+class SessionTableTest : public ::testing::Test {
+ protected:
+  // An answer of `n_tokens` that has ended.
+  void AddIdle(const std::string& tenant, const std::string& id, size_t n_tokens) {
+    const auto entry = std::make_shared<SessionEntry>(Tenant{tenant}, [](const auto&) {});
+    entry->session.id = id;
+    entry->session.prompt = std::make_shared<const std::vector<uint32_t>>(n_tokens);
+    table_.Add(entry);
+    table_.SetIdle(*entry);
+  }
+  bool Has(const std::string& tenant, const std::string& id) { return table_.Find({tenant}, id) != nullptr; }
+
+  SessionTable table_{4000, 4};  // bytes: a thousand tokens
+};
+
+TEST_F(SessionTableTest, ForgetsTheOldestOfTheTenantThatHasMost) {
+  AddIdle("small", "first", 200);
+  for (const char* id : {"a", "b", "c"}) AddIdle("large", id, 300);
+  EXPECT_TRUE(Has("small", "first"));
+  EXPECT_FALSE(Has("large", "a"));
+  EXPECT_TRUE(Has("large", "b"));
+  EXPECT_TRUE(Has("large", "c"));
+}
+
+TEST_F(SessionTableTest, CountsToo) {
+  AddIdle("small", "first", 1);
+  for (const char* id : {"a", "b", "c", "d"}) AddIdle("large", id, 1);
+  EXPECT_TRUE(Has("small", "first"));
+  EXPECT_FALSE(Has("large", "a"));
+  EXPECT_TRUE(Has("large", "b"));
+}
+
+TEST_F(SessionTableTest, ARunningAnswerIsNeverForgottenAndWhatItReplacesIsNotCounted) {
+  const auto running = std::make_shared<SessionEntry>(Tenant{"small"}, [](const auto&) {});
+  running->session.id = "running";
+  running->session.prompt = std::make_shared<const std::vector<uint32_t>>(5000);
+  table_.Add(running);
+  for (int i = 0; i < 100; ++i) AddIdle("large", "same", 900);
+  EXPECT_TRUE(Has("small", "running"));
+  EXPECT_TRUE(Has("large", "same"));
+  AddIdle("large", "larger", 5000);
+  EXPECT_FALSE(Has("large", "larger")) << "more than there is room for";
+  table_.Forget(*running);
+  EXPECT_FALSE(Has("small", "running"));
+}
+
+TEST(SessionObjects, ATrailTellsTheFirstBlocksOneByOne) {
+  std::vector<kvstore::BlockKey> chain(100);
+  for (size_t i = 0; i < chain.size(); ++i) chain[i].fill(static_cast<uint8_t>(i));
+  const auto first_bytes = [](const std::vector<std::string>& trail) {
+    std::vector<int> out;
+    for (const std::string& key : trail) out.push_back(static_cast<uint8_t>(key[0]));
+    return out;
+  };
+  EXPECT_EQ(first_bytes(TrailOf(chain, 256, 3 * 256 + 255)), (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(first_bytes(TrailOf(chain, 256, 50 * 256)),
+            (std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 31, 47}));
+}
+
+TEST(SessionObjects, OnlyWhatNobodyElseHasIsDropped) {
+  Session session;
+  session.prompt = std::make_shared<const std::vector<uint32_t>>(60 * 256);
+  SessionInfo info = Info();
+  info.fingerprint = std::string(32, 'f');
+  info.kv->state.n_tokens = 60 * 256;
+  const std::vector<kvstore::PlacedKey> all = ObjectsOf(info, session, "salt");
+  ASSERT_EQ(all.size(), 62u);
+  const auto text = [&](size_t block) {
+    return std::string(reinterpret_cast<const char*>(all[block].key.hash.data()), all[block].key.hash.size());
+  };
+  const auto n_kept = [&](std::vector<std::string> trail, const std::string& checkpoint) {
+    SessionInfo other = Info();
+    other.kv->trail = std::move(trail);
+    other.kv->state.checkpoint_key = checkpoint;
+    return all.size() - ObjectsOnlyOf(info, session, "salt", std::span(&other, 1)).size();
+  };
+  EXPECT_EQ(n_kept({}, "another"), 0u);
+  EXPECT_EQ(n_kept({text(0), text(1)}, "another"), 2u);
+  // What lies between two places of a trail may be shared.
+  EXPECT_EQ(n_kept({text(14), text(15)}, "another"), 31u);
+  EXPECT_EQ(n_kept({text(15), text(31)}, "another"), 47u);
+  EXPECT_EQ(n_kept({}, info.kv->state.checkpoint_key), 2u);
 }
 
 ParseLimits Limits() { return {kSizeLimits, 1000}; }

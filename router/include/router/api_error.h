@@ -35,6 +35,7 @@ ApiError Overloaded();
 ApiError NoWorkers();
 ApiError Draining();
 ApiError NoSessionStore();
+ApiError SessionOfAnotherModel();
 // Of what the dispatcher or a worker reported. Messages of workers are not passed on unless the client caused them.
 ApiError FromStatus(const absl::Status& status);
 
@@ -42,6 +43,7 @@ ApiError FromStatus(const absl::Status& status);
 inline constexpr char kErrorCodePayload[] = "longshelf/error-code";
 absl::Status OverloadedStatus();
 absl::Status NoWorkersStatus();
+absl::Status OtherModelStatus();
 
 // {"error":{"message","type","param","code"}}
 std::string ErrorBody(const ApiError& error);

@@ -21,6 +21,8 @@ struct BegunAnswer {
   std::vector<uint32_t> output;  // what the client has already
   uint64_t seed = 0;
   std::string request_id;
+  absl::Time stands_on;     // what was parked up to then is older
+  std::string fingerprint;  // of the model that made the output; "" = not known
 };
 
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and

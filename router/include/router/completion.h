@@ -58,12 +58,15 @@ class Completion {
   Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
              PreparedRequest prepared, std::string request_id, uint64_t request_seed, CompletionSink& sink);
   ~Completion();
-  // An error is reported by the return value, never from inside this call.
+  // An error is reported by the return value, never from inside this call: then nothing was started.
   std::optional<ApiError> Start();
+  // What was begun elsewhere was all of the answer: after Start, EndBegun must be called, from the loop.
+  bool begun_is_all() const;
+  void EndBegun();
   // No more output is asked for until Resume(): the client does not keep up.
   void Pause();
   void Resume();
-  // Before Start. `recorder` hears of choice 0 and must outlive this.
+  // Right after Start: `recorder` hears of choice 0, and must outlive this.
   void RecordTo(AnswerRecorder& recorder) { recorder_ = &recorder; }
   // Ends the answer where it is, with this finish reason: what the client has can go on later. REQUIRES: one choice.
   void Interrupt(std::string_view finish_reason);

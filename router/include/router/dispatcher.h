@@ -27,7 +27,9 @@ struct StreamSpec {
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   PromptKeys keys;                       // may be of another fingerprint, or empty: recomputed when needed
   std::vector<uint32_t> committed = {};  // output that was made before; fewer than max_tokens
-  uint32_t max_tokens = 0;               // counts committed
+  // Fingerprint of the model that made `committed`, when the stream was begun elsewhere: no other may go on with it.
+  std::optional<BlockKey> begun_by = {};
+  uint32_t max_tokens = 0;  // counts committed
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
   std::string tenant;
@@ -129,6 +131,7 @@ class Dispatcher final : public WorkerLinkObserver {
   };
 
   std::string RefusalOf(const WorkerInfo& info) const;
+  bool IsOfAnotherModel(const StreamSpec& spec) const;
   bool Place(internal::StreamState& stream);
   void Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before);
   void OnResumedInQueue(internal::StreamState& stream);

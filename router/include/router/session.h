@@ -17,7 +17,7 @@ namespace longshelf::router {
 struct ParkedKv {
   ParkedState state;
   uint32_t block_tokens = 0;
-  std::vector<std::string> trail;  // keys of every kTrailStep-th full block
+  std::vector<std::string> trail;  // keys of the first kTrailStep full blocks, and of every kTrailStep-th
 };
 inline constexpr uint32_t kTrailStep = 16;
 
@@ -34,6 +34,7 @@ struct Session {
   std::string fingerprint;    // of the model that answers; "" = not known
   std::string finish_reason;  // "" = the answer is not complete
   absl::Time created;         // wall clock
+  absl::Time stands_on;       // wall clock: what was parked up to then is older
 
   uint64_t n_bytes() const;
 };
@@ -49,6 +50,7 @@ struct SessionInfo {
   uint32_t n_output_tokens = 0;
   std::string finish_reason;
   bool is_running = false;
+  bool is_deleted = false;  // and this says so, as long as a copy of an earlier card might be left somewhere
   Durability durability = Durability::kMemory;
   std::string fingerprint;
   std::optional<ParkedKv> kv;  // none: resuming computes it again

@@ -28,15 +28,17 @@ class SessionStore {
   using Post = std::function<void(std::function<void()>)>;
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
+  struct Names;
 
   // The client must outlive this.
   SessionStore(kvstore::Client& client, std::string tenant_secret, Post post);
   ~SessionStore() { *alive_ = false; }
 
-  // Body first, then the card, which makes it visible; fills in the card's body_key and body_bytes.
+  // Body first, then the card, which makes it visible. The answer is the card as it is stored: parked_at is later than
+  // that of every version that was there, whatever the clocks of routers say.
   // RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it. UNAVAILABLE: it is not there.
-  void Put(const std::string& tenant, SessionInfo info, const Session& session, std::function<void(absl::Status)> done);
-  // The newest version. NOT_FOUND.
+  void Put(const std::string& tenant, SessionInfo info, const Session& session, Done<SessionInfo> done);
+  // The newest version, which may say that the session was deleted. NOT_FOUND.
   void FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done);
   // Of a card. DATA_LOSS: damaged.
   void GetBody(const std::string& tenant, const SessionInfo& card, uint32_t vocab_size, Done<Session> done);
@@ -48,12 +50,15 @@ class SessionStore {
   // `after` as a page said it, or empty. INVALID_ARGUMENT: it is none.
   void List(const std::string& tenant, const std::string& after, uint32_t limit, Done<Page> done);
 
-  // All versions of a session, and these objects. The number of stores that did not answer.
-  void Drop(const std::string& tenant, const std::string& id, std::vector<kvstore::PlacedKey> also,
-            Done<uint32_t> done);
+  // Removes all versions of a session, and these objects, and leaves a card that says so for as long as another router,
+  // or a store that is down now, may have an earlier one. UNAVAILABLE: a store did not answer, and none could be told.
+  void Delete(const std::string& tenant, const SessionInfo& card, absl::Time now, std::vector<kvstore::PlacedKey> state,
+              std::function<void(absl::Status)> done);
+
+  // Keeps objects until then. False: not all of them are there, or can be promised.
+  void Retain(std::vector<kvstore::PlacedKey> keys, absl::Time retain_until, Durability durability, Done<bool> done);
 
  private:
-  struct Names;
   struct Fetch;
   Names NamesOf(const std::string& tenant, const std::string& id) const;
   kvstore::BlockKey RootOf(const std::string& tenant) const;
@@ -65,6 +70,9 @@ class SessionStore {
   void GetCards(std::vector<kvstore::ObjectHead> heads, Done<std::vector<SessionInfo>> done);
   void GetObjects(std::vector<kvstore::GetItem> items, Done<std::vector<absl::StatusOr<std::string>>> done);
   void PutOne(kvstore::PutItem item, std::function<void(absl::Status)> done);
+  void PutBehind(const std::vector<kvstore::ObjectHead>& versions, const std::string& tenant, SessionInfo info,
+                 std::string body, Done<SessionInfo> done);
+  std::vector<kvstore::PlacedKey> KeysOf(const std::vector<kvstore::ObjectHead>& versions) const;
   void DropKeys(std::vector<kvstore::PlacedKey> keys, size_t first, uint32_t n_missed, Done<uint32_t> done);
 
   kvstore::Client& client_;

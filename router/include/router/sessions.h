@@ -2,8 +2,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <list>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,6 +17,9 @@
 #include "router/session_store.h"
 
 namespace longshelf::router {
+
+struct SessionEntry;
+class SessionTable;
 
 // The request that goes on with an answer; `stream` over what its body says.
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
@@ -39,9 +40,10 @@ class Sessions {
 
   // `store` may be null: nothing can be parked then. Everything must outlive this.
   Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store);
+  ~Sessions();
 
-  // An answer of a session begins; it takes the place of the session's last one. The recorder hears of it, and parks it
-  // at its end when its request says so. REQUIRES: prepared.request.session is not empty.
+  // An answer of a session was started; it takes the place of the session's last one. The recorder hears of it, and
+  // parks it at its end when its request says so. REQUIRES: prepared.request.session is not empty.
   std::shared_ptr<AnswerRecorder> Begin(Completion& completion, const std::string& request_id);
 
   // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404, 503
@@ -49,7 +51,8 @@ class Sessions {
   void Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done);
   // The session as it was parked last, or as this router knows it. 404.
   void Find(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
-  // To go on with. 409: its answer is complete, or of other weights than those served now. 404, 503.
+  // To go on with. 409: its answer is complete, is being made here, or is of other weights than those served now. 404,
+  // 503.
   void LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done);
   bool has_store() const { return store_ != nullptr; }
   size_t n_parking() const { return n_parking_; }
@@ -60,30 +63,28 @@ class Sessions {
   void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
 
  private:
-  struct Entry;
-  using Key = std::pair<std::string, std::string>;  // tenant, id
+  using EntryPtr = std::shared_ptr<SessionEntry>;
+  using OnLatest = std::function<void(const EntryPtr& entry, absl::StatusOr<SessionInfo> card)>;
 
-  void Load(const Tenant& tenant, const std::string& id, Done<Session> done);
+  EntryPtr NewEntry(const Tenant& tenant);
+  void OnEnd(const EntryPtr& entry);
+  // What this router knows of a session, or null when something newer was parked; and the newest card of the store.
+  void FindLatest(const Tenant& tenant, const std::string& id, OnLatest done);
+  void GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done);
   std::variant<Session, ApiError> CheckUnfinished(const Session& session) const;
-  std::shared_ptr<Entry> Known(const Tenant& tenant, const std::string& id);
-  SessionInfo InfoOf(const Entry& entry) const;
-  void OnEnd(const std::shared_ptr<Entry>& entry);
-  void ParkEntry(const std::shared_ptr<Entry>& entry, ParkTerms terms, Done<SessionInfo> done);
-  void PutManifest(const std::shared_ptr<Entry>& entry, SessionInfo info, Done<SessionInfo> done);
-  std::optional<ParkedKv> KvOf(const Entry& entry, const ParkedState& state) const;
-  void DropWith(const Tenant& tenant, SessionInfo info, const Session& session, const std::vector<SessionInfo>& all,
-                Done<SessionInfo> done);
-  void Forget(const Key& key);
-  void Trim();
+  void ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInfo> done);
+  void KeepState(const EntryPtr& entry, SessionInfo info, std::string_view missing, Done<SessionInfo> done);
+  void PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done);
+  void DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done);
+  std::optional<ParkedKv> KvOf(const SessionEntry& entry, const ParkedState& state) const;
+  std::string SaltOf(const Session& session) const;
 
   const Options options_;
   const ServedModel& model_;
   Clock& clock_;
   Dispatcher& dispatcher_;
   SessionStore* const store_;
-  std::map<Key, std::shared_ptr<Entry>> entries_;
-  std::list<Key> recent_;  // idle ones, the longest unused first
-  uint64_t n_bytes_ = 0;   // of all entries
+  const std::unique_ptr<SessionTable> table_;
   size_t n_parking_ = 0;
 };
 

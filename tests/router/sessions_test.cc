@@ -1,0 +1,367 @@
+#include "router/sessions.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "common/metrics.h"
+#include "kvstore/keys.h"
+#include "kvstore/server.h"
+#include "kvstore/store.h"
+#include "router/prefix_index.h"
+#include "router_harness.h"
+#include "testing/fixtures.h"
+
+namespace longshelf::router::testing {
+namespace {
+
+using kvstore::BlockKey;
+using kvstore::ObjectKind;
+using nlohmann::json;
+
+constexpr char kPark[] = R"({"retention_s": 600})";
+constexpr uint32_t kBlockTokens = 256;
+constexpr size_t kPayloadBytes = 100;
+
+json Parsed(const Reply& reply) { return json::parse(reply.body(), nullptr, false); }
+
+std::vector<uint32_t> Numbers(size_t n, uint32_t first = 100) {
+  std::vector<uint32_t> numbers(n);
+  std::iota(numbers.begin(), numbers.end(), first);
+  return numbers;
+}
+
+std::string Completion(const std::vector<uint32_t>& prompt, const std::string& session, uint32_t max_tokens = 50,
+                       bool stream = true) {
+  return json{{"prompt", prompt}, {"session", session}, {"max_tokens", max_tokens}, {"stream", stream}}.dump();
+}
+
+// Sends `n` tokens, then holds.
+Script Held(uint32_t n, std::vector<uint32_t> tokens = RouterHarness::AnswerTokens()) {
+  Script script{std::move(tokens)};
+  script.held = true;
+  script.holds_at = n;
+  return script;
+}
+
+// Routers with fake workers over one real store.
+class SessionsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    store_ = *kvstore::Store::Create({.capacity_bytes = uint64_t{64} << 20, .parked_share = 0.9});
+    server_ = *kvstore::Server::Start({}, *store_, clock_, metrics_);
+    config_ = RouterHarness::DefaultConfig();
+    config_.kvstores = {absl::StrCat("127.0.0.1:", server_->port())};
+  }
+
+  json Get(RouterHarness& router, const std::string& id = "s") {
+    return Parsed(router.Do("GET", "/v1/sessions/" + id));
+  }
+  json Park(RouterHarness& router, const std::string& id = "s", const std::string& body = kPark) {
+    return Parsed(router.Do("POST", absl::StrCat("/v1/sessions/", id, "/park"), body));
+  }
+  Reply Resume(RouterHarness& router, const std::string& id = "s") {
+    return router.Do("POST", absl::StrCat("/v1/sessions/", id, "/resume"), "{}");
+  }
+  unsigned Delete(RouterHarness& router, const std::string& id = "s") {
+    return router.Do("DELETE", "/v1/sessions/" + id).result_int();
+  }
+  // True when the session has come to this; false after ten seconds.
+  bool Await(RouterHarness& router, const std::string& field, const json& value, const std::string& id = "s") {
+    const absl::Time patience = clock_.Now() + absl::Seconds(10);
+    while (Get(router, id)[field] != value) {
+      if (clock_.Now() > patience) return false;
+    }
+    return true;
+  }
+  // Parks an answer after its `n` tokens.
+  void ParkAt(RouterHarness& router, uint32_t n, const std::vector<uint32_t>& prompt = {5, 6, 7},
+              const std::string& id = "s") {
+    router.workers[0]->SetScript(Held(n));
+    TestClient client(router.service->http_port());
+    client.Send(RequestText("POST", "/v1/completions", Completion(prompt, id)));
+    ASSERT_TRUE(Await(router, "output_tokens", n, id));
+    ASSERT_EQ(Park(router, id)["output_tokens"], n);
+  }
+  bool IsStored(const kvstore::ObjectKey& key, const kvstore::Fingerprint& fingerprint) {
+    return store_->Get(key, fingerprint).ok();
+  }
+  void Store(const kvstore::ObjectKey& key, uint32_t depth, const BlockKey& extent,
+             const kvstore::Fingerprint& fingerprint) {
+    const std::vector<std::byte> payload(kPayloadBytes);
+    kvstore::ObjectHead head;
+    head.key = key;
+    head.extent = extent;
+    head.depth_tokens = depth;
+    head.fingerprint = fingerprint;
+    head.payload_bytes = payload.size();
+    head.digest = kvstore::DigestOf(payload);
+    head.namespace_id = "ns";
+    head.object_class = kvstore::ObjectClass::kParked;
+    head.retain_until = clock_.WallNow() + absl::Seconds(60);
+    auto reservation = std::get<kvstore::Store::Reservation>(store_->Open(head, clock_.WallNow()).value());
+    ASSERT_TRUE(reservation.Append(0, payload).ok());
+    ASSERT_TRUE(store_->Commit(std::move(reservation), clock_.WallNow()).ok());
+  }
+
+  SystemClock clock_;
+  longshelf::Metrics metrics_{"test"};
+  std::unique_ptr<kvstore::Store> store_;
+  std::unique_ptr<kvstore::Server> server_;
+  RouterConfig config_;
+};
+
+// The state of a session as its worker would have parked it: in the store, and named by the worker.
+struct State {
+  kvstore::Fingerprint fingerprint{1};
+  BlockKey checkpoint{};
+  std::vector<BlockKey> blocks;
+  BlockKey root{};
+};
+State StateOf(const std::vector<uint32_t>& tokens, const std::string& salt, uint8_t checkpoint) {
+  State state;
+  const PromptKeys keys = MakePromptKeys(state.fingerprint, salt, kBlockTokens, tokens);
+  state.root = keys.chain[0];
+  state.blocks.assign(keys.chain.begin() + 1, keys.chain.end());
+  state.checkpoint.fill(checkpoint);
+  return state;
+}
+
+TEST_F(SessionsTest, ARequestThatIsRefusedLeavesTheSessionAsItWas) {
+  config_.queue_max = 1;
+  RouterHarness router(1, config_);
+  ParkAt(router, 4);
+  Script full;
+  full.full = true;
+  router.workers[0]->SetScript(full);
+  TestClient waiting(router.service->http_port());
+  waiting.Send(RequestText("POST", "/v1/completions", Completion({5, 6, 7}, "other")));
+  const absl::Time patience = clock_.Now() + absl::Seconds(10);
+  while (router.Metrics().find("longshelf_router_queue_depth 1") == std::string::npos && clock_.Now() < patience) {
+  }
+  EXPECT_EQ(router.Do("POST", "/v1/completions", Completion({9, 9, 9}, "s", 1, false)).result_int(), 503u);
+  EXPECT_EQ(Get(router)["status"], "unfinished");
+  EXPECT_EQ(Get(router)["output_tokens"], 4);
+  EXPECT_EQ(Delete(router), 200u);
+}
+
+TEST_F(SessionsTest, AnAnswerThatWasCutBehindItsLastTokenHasNothingLeftToCompute) {
+  const auto answer = RouterHarness::AnswerTokens();
+  const auto n = static_cast<uint32_t>(answer.size());
+  for (const auto& [n_tokens, max_tokens, reason] :
+       std::vector<std::tuple<uint32_t, uint32_t, std::string>>{{1, 1, "length"}, {4, 4, "length"}, {n, 500, "stop"}}) {
+    RouterHarness router(1, config_, Held(n_tokens));
+    TestClient client(router.service->http_port());
+    client.Send(RequestText("POST", "/v1/completions", Completion({5, 6, 7}, "s", max_tokens)));
+    ASSERT_TRUE(Await(router, "output_tokens", n_tokens));
+    EXPECT_EQ(Park(router)["status"], "unfinished");
+    for (const bool is_elsewhere : {false, true}) {
+      RouterHarness other(1, config_);
+      RouterHarness& here = is_elsewhere ? other : router;
+      const Reply resumed = Resume(here);
+      EXPECT_EQ(resumed.result_int(), 200u) << resumed.body();
+      EXPECT_NE(resumed.body().find(absl::StrCat("\"finish_reason\":\"", reason, "\"")), std::string::npos)
+          << resumed.body();
+      EXPECT_EQ(here.workers[0]->requests().size(), is_elsewhere ? 0u : 1u);
+    }
+  }
+}
+
+TEST_F(SessionsTest, WhatIsLongerThanTheContextIsRefusedAndStays) {
+  RouterHarness large(1, config_);
+  ParkAt(large, 10);
+  RouterHarness small(1, config_, {RouterHarness::AnswerTokens()}, /*n_context_max=*/12);
+  ASSERT_EQ(small.Do("POST", "/v1/completions", Completion({5}, "warm", 1, false)).result_int(), 200u);
+  const Reply refused = Resume(small);
+  EXPECT_EQ(refused.result_int(), 400u);
+  EXPECT_EQ(Parsed(refused)["error"]["code"], "context_length_exceeded");
+  large.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  EXPECT_EQ(Resume(large).result_int(), 200u);
+}
+
+TEST_F(SessionsTest, WhatAnotherRouterParkedLaterIsTheSession) {
+  RouterHarness first(1, config_);
+  RouterHarness second(1, config_);
+  ParkAt(first, 2);
+  second.workers[0]->SetScript(Held(5));
+  {
+    TestClient client(second.service->http_port());
+    client.Send(RequestText("POST", "/v1/sessions/s/resume", "{}"));
+    ASSERT_TRUE(Await(second, "output_tokens", 5));
+    ASSERT_EQ(Park(second)["output_tokens"], 5);
+  }
+  EXPECT_EQ(Get(first)["output_tokens"], 5);
+  EXPECT_EQ(Park(first)["output_tokens"], 5) << "parking it again must not bring the old one back";
+  first.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  EXPECT_EQ(Resume(first).result_int(), 200u);
+  EXPECT_EQ(first.workers[0]->requests().back().committed_tokens_size(), 5);
+}
+
+TEST_F(SessionsTest, WhatAnotherRouterDeletedIsGone) {
+  RouterHarness first(1, config_);
+  RouterHarness second(1, config_);
+  ParkAt(first, 2);
+  EXPECT_EQ(Delete(second), 200u);
+  for (RouterHarness* router : {&first, &second}) {
+    EXPECT_EQ(router->Do("GET", "/v1/sessions/s").result_int(), 404u);
+    EXPECT_EQ(Resume(*router).result_int(), 404u);
+    EXPECT_EQ(Delete(*router), 404u);
+    EXPECT_EQ(Parsed(router->Do("GET", "/v1/sessions"))["data"].size(), 0u);
+  }
+  // Its name can be used again, there and elsewhere.
+  ParkAt(first, 3);
+  EXPECT_EQ(Get(second)["output_tokens"], 3);
+}
+
+TEST_F(SessionsTest, AnAnswerWhosePlaceWasTakenDoesNotParkItself) {
+  RouterHarness router(1, config_, Held(4));
+  const auto body = [](uint32_t max_tokens, bool stream) {
+    return json{{"prompt", {5, 6, 7}},
+                {"session", {{"id", "s"}, {"retention_s", 600}}},
+                {"max_tokens", max_tokens},
+                {"stream", stream}}
+        .dump();
+  };
+  TestClient slow(router.service->http_port());
+  slow.Send(RequestText("POST", "/v1/completions", body(20, true)));
+  ASSERT_TRUE(Await(router, "output_tokens", 4));
+  Script quick{RouterHarness::AnswerTokens()};
+  quick.held = true;  // what is held stays so
+  quick.holds_at = 100;
+  router.workers[0]->SetScript(quick);
+  ASSERT_EQ(router.Do("POST", "/v1/completions", body(2, false)).result_int(), 200u);
+  const absl::Time patience = clock_.Now() + absl::Seconds(10);
+  while (Get(router)["parked_at"].is_null()) ASSERT_LT(clock_.Now(), patience);
+  router.workers[0]->Release();
+  EXPECT_NE(slow.ReadUntil("[DONE]").find("[DONE]"), std::string::npos);
+  slow.Close();
+  // A router that drains waits for its parks.
+  std::promise<void> drained;
+  router.service->BeginDrain([&] { drained.set_value(); });
+  drained.get_future().wait();
+  RouterHarness elsewhere(1, config_);
+  EXPECT_EQ(Get(elsewhere)["output_tokens"], 2);
+}
+
+TEST_F(SessionsTest, ARunningAnswerIsNotResumed) {
+  RouterHarness router(1, config_, Held(4));
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/completions", Completion({5, 6, 7}, "s")));
+  ASSERT_TRUE(Await(router, "output_tokens", 4));
+  const Reply refused = Resume(router);
+  EXPECT_EQ(refused.result_int(), 409u);
+  EXPECT_EQ(Parsed(refused)["error"]["code"], "session_running");
+}
+
+TEST_F(SessionsTest, AStreamThatIsParkedBeforeAWorkerBeginsIsWhole) {
+  Script held{RouterHarness::AnswerTokens()};
+  held.held = true;
+  RouterHarness router(1, config_, held);
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/completions", Completion({5, 6, 7}, "s")));
+  ASSERT_TRUE(Await(router, "status", "running"));
+  EXPECT_EQ(Park(router)["output_tokens"], 0);
+  const Reply reply = client.Read();
+  EXPECT_EQ(reply.result_int(), 200u);
+  EXPECT_NE(reply.body().find("\"finish_reason\":\"parked\""), std::string::npos) << reply.body();
+  EXPECT_NE(reply.body().find("[DONE]"), std::string::npos);
+}
+
+TEST_F(SessionsTest, WhatThisRouterKnowsIsResumedWithoutTheStore) {
+  RouterHarness router(1, config_);
+  ParkAt(router, 3);
+  server_.reset();
+  router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  EXPECT_EQ(Resume(router).result_int(), 200u);
+  EXPECT_EQ(router.workers[0]->requests().back().committed_tokens_size(), 3);
+}
+
+TEST_F(SessionsTest, DeletingLeavesWhatOtherSessionsShare) {
+  RouterHarness router(1, config_);
+  std::vector<State> states;
+  // 700 tokens each, of which 600 are the same: two full blocks.
+  for (const uint8_t which : {uint8_t{1}, uint8_t{2}}) {
+    std::vector<uint32_t> prompt = Numbers(700);
+    std::fill(prompt.begin() + 600, prompt.end(), which);
+    // The salt is known when a worker was asked.
+    const std::string id = absl::StrCat("s", which);
+    BlockKey checkpoint{};
+    checkpoint.fill(which);
+    router.workers[0]->SetCheckpointKey(std::string(checkpoint.begin(), checkpoint.end()));
+    ParkAt(router, 3, prompt, id);
+    states.push_back(StateOf(prompt, router.workers[0]->requests().back().namespace_salt(), which));
+    const State& state = states.back();
+    for (size_t i = 0; i < state.blocks.size() && which == 1; ++i) {
+      const auto depth = static_cast<uint32_t>((i + 1) * kBlockTokens);
+      Store({state.blocks[i], ObjectKind::kBlock}, depth, kvstore::ExtentOf(state.root, state.blocks, depth),
+            state.fingerprint);
+    }
+    Store({state.checkpoint, ObjectKind::kCheckpoint}, 703, kvstore::ExtentOf(state.root, state.blocks, 703),
+          state.fingerprint);
+  }
+  ASSERT_EQ(states[0].blocks, states[1].blocks);
+  const auto is_stored = [&](size_t which, ObjectKind kind, const BlockKey& key) {
+    return IsStored({key, kind}, states[which].fingerprint);
+  };
+  EXPECT_EQ(Delete(router, "s1"), 200u);
+  EXPECT_TRUE(is_stored(0, ObjectKind::kBlock, states[0].blocks[0]));
+  EXPECT_TRUE(is_stored(0, ObjectKind::kBlock, states[0].blocks[1]));
+  EXPECT_FALSE(is_stored(0, ObjectKind::kCheckpoint, states[0].checkpoint));
+  EXPECT_TRUE(is_stored(1, ObjectKind::kCheckpoint, states[1].checkpoint));
+  EXPECT_EQ(Delete(router, "s2"), 200u);
+  EXPECT_FALSE(is_stored(0, ObjectKind::kBlock, states[0].blocks[0]));
+  EXPECT_FALSE(is_stored(0, ObjectKind::kBlock, states[0].blocks[1]));
+  EXPECT_FALSE(is_stored(1, ObjectKind::kCheckpoint, states[1].checkpoint));
+}
+
+TEST_F(SessionsTest, ParkingAgainKeepsTheStateAsLongWithoutTheWorkerThatMadeIt) {
+  const std::vector<uint32_t> prompt = Numbers(300);
+  State state;
+  {
+    RouterHarness router(1, config_);
+    BlockKey checkpoint{};
+    checkpoint.fill(7);
+    router.workers[0]->SetCheckpointKey(std::string(checkpoint.begin(), checkpoint.end()));
+    ParkAt(router, 3, prompt);
+    state = StateOf(prompt, router.workers[0]->requests().back().namespace_salt(), 7);
+  }
+  Store({state.blocks[0], ObjectKind::kBlock}, kBlockTokens, kvstore::ExtentOf(state.root, state.blocks, kBlockTokens),
+        state.fingerprint);
+  const kvstore::ObjectKey checkpoint{state.checkpoint, ObjectKind::kCheckpoint};
+  Store(checkpoint, 303, kvstore::ExtentOf(state.root, state.blocks, 303), state.fingerprint);
+  RouterHarness router(1, config_);
+  const json with = Park(router, "s", R"({"retention_s": 36000})");
+  EXPECT_EQ(with["kv"]["tokens"], 303) << with;
+  for (const kvstore::ObjectKey& key : {checkpoint, kvstore::ObjectKey{state.blocks[0], ObjectKind::kBlock}}) {
+    EXPECT_GT(store_->Get(key, state.fingerprint)->head().retain_until, clock_.WallNow() + absl::Hours(9));
+  }
+  const kvstore::ObjectKey gone[] = {checkpoint};
+  store_->Drop(gone);
+  const json without = Park(router, "s", R"({"retention_s": 36000})");
+  EXPECT_TRUE(without["kv"].is_null()) << "its checkpoint is not there";
+  EXPECT_EQ(without["kv_missing"], "no_worker");
+}
+
+TEST_F(SessionsTest, AnotherTenantsSessionIsNotThere) {
+  config_.api_keys_file = (longshelf::testing::MakeTempDir("router-keys") / "keys").string();
+  std::ofstream(config_.api_keys_file) << "alice:sk-alice\nbob:sk-bob\n";
+  RouterHarness router(1, config_);
+  const Headers alice = {{"Authorization", "Bearer sk-alice"}};
+  const Headers bob = {{"Authorization", "Bearer sk-bob"}};
+  router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  ASSERT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false), alice).result_int(), 200u);
+  ASSERT_EQ(router.Do("POST", "/v1/sessions/s/park", kPark, alice).result_int(), 200u);
+  EXPECT_EQ(router.Do("GET", "/v1/sessions/s", "", bob).result_int(), 404u);
+  EXPECT_EQ(router.Do("POST", "/v1/sessions/s/park", kPark, bob).result_int(), 404u);
+  EXPECT_EQ(router.Do("POST", "/v1/sessions/s/resume", "{}", bob).result_int(), 404u);
+  EXPECT_EQ(router.Do("DELETE", "/v1/sessions/s", "", bob).result_int(), 404u);
+  EXPECT_EQ(Parsed(router.Do("GET", "/v1/sessions", "", bob))["data"].size(), 0u);
+  EXPECT_EQ(router.Do("GET", "/v1/sessions/s", "", alice).result_int(), 200u);
+}
+
+}  // namespace
+}  // namespace longshelf::router::testing
