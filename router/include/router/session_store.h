@@ -14,6 +14,8 @@
 
 namespace longshelf::router {
 
+class Manifests;
+
 // Parked sessions in the KV store, as manifests of one tenant. Nothing is ever changed there: parking again adds a
 // version, whose number is the time, and drops those before it.
 //
@@ -32,7 +34,7 @@ class SessionStore {
 
   // The client must outlive this.
   SessionStore(kvstore::Client& client, std::string tenant_secret, Post post);
-  ~SessionStore() { *alive_ = false; }
+  ~SessionStore();
 
   // Body first, then the card, which makes it visible. The answer is the card as it is stored: parked_at is later than
   // that of every version that was there, whatever the clocks of routers say.
@@ -59,26 +61,18 @@ class SessionStore {
   void Retain(std::vector<kvstore::PlacedKey> keys, absl::Time retain_until, Durability durability, Done<bool> done);
 
  private:
-  struct Fetch;
   Names NamesOf(const std::string& tenant, const std::string& id) const;
   kvstore::BlockKey RootOf(const std::string& tenant) const;
   kvstore::BlockKey BodyKeyOf(const kvstore::BlockKey& card) const;
   kvstore::BlockKey Hash(const std::string& text) const;
-  template <typename T>
-  std::function<void(T)> OnLoop(std::function<void(T)> callback) const;
   void ListAll(const std::string& tenant, const std::string& id, Done<std::vector<kvstore::ObjectHead>> done);
   void GetCards(std::vector<kvstore::ObjectHead> heads, Done<std::vector<SessionInfo>> done);
-  void GetObjects(std::vector<kvstore::GetItem> items, Done<std::vector<absl::StatusOr<std::string>>> done);
-  void PutOne(kvstore::PutItem item, std::function<void(absl::Status)> done);
   void PutBehind(const std::vector<kvstore::ObjectHead>& versions, const std::string& tenant, SessionInfo info,
                  std::string body, Done<SessionInfo> done);
   std::vector<kvstore::PlacedKey> KeysOf(const std::vector<kvstore::ObjectHead>& versions) const;
-  void DropKeys(std::vector<kvstore::PlacedKey> keys, size_t first, uint32_t n_missed, Done<uint32_t> done);
 
-  kvstore::Client& client_;
+  const std::unique_ptr<Manifests> manifests_;
   const std::string secret_;
-  const Post post_;
-  const std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // read and written on the loop
 };
 
 }  // namespace longshelf::router
