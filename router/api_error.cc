@@ -81,7 +81,7 @@ ApiError NoSessionStore() {
   error.http_status = 501;
   error.type = "server_error";
   error.code = "no_session_store";
-  error.message = "this router keeps no sessions: it runs without --kvstore";
+  error.message = "this router keeps no sessions and deletes no cache: it runs without --kvstore";
   return error;
 }
 

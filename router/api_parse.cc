@@ -132,12 +132,7 @@ std::optional<ApiError> ReadUser(const JsonObject& body, const SizeLimits& limit
   std::string user;  // accepted for compatibility; it isolates nothing
   if (auto error = ReadText(body, "user", limits.user_bytes, user)) return error;
   if (auto error = ReadText(body, "user_id", limits.user_id_bytes, request.user_id)) return error;
-  for (const char c : request.user_id) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_') {
-      return InvalidField("user_id", "may hold letters, digits, '-' and '_' only");
-    }
-  }
-  return std::nullopt;
+  return CheckUserId(request.user_id);
 }
 
 std::optional<ApiError> ReadParkTerms(const JsonObject& object, std::string_view where, ParkTerms& terms) {
@@ -344,6 +339,17 @@ std::string_view DurabilityName(Durability durability) {
       break;
   }
   return "memory";
+}
+
+std::optional<ApiError> CheckUserId(std::string_view id) {
+  const auto is_allowed = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+  };
+  if (id.size() > kSizeLimits.user_id_bytes) {
+    return InvalidField("user_id", absl::StrCat("must have at most ", kSizeLimits.user_id_bytes, " characters"));
+  }
+  if (std::all_of(id.begin(), id.end(), is_allowed)) return std::nullopt;
+  return InvalidField("user_id", "may hold letters, digits, '-' and '_' only");
 }
 
 std::optional<ApiError> CheckSessionId(std::string_view id) {

@@ -107,13 +107,4 @@ const Tenant* KeyRing::Authenticate(std::string_view authorization, std::string_
   return Find({key.data(), key.size()});
 }
 
-std::string NamespaceId(const Tenant& tenant, std::string_view user_id) {
-  if (user_id.empty()) return tenant.name;
-  const std::array<uint8_t, 32> digest = Sha256(user_id);
-  constexpr size_t kDigestBytes = 10;
-  return absl::StrCat(
-      tenant.name, ":",
-      absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), kDigestBytes)));
-}
-
 }  // namespace longshelf::router

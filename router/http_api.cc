@@ -14,7 +14,7 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 15> kRoutes = {{
+constexpr std::array<Route, 16> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
@@ -27,6 +27,7 @@ constexpr std::array<Route, 15> kRoutes = {{
     {"GET", "/v1/sessions/", Kind::kSession, false, true},
     {"DELETE", "/v1/sessions/", Kind::kDropSession, false, true},
     {"POST", "/v1/sessions/", Kind::kSessionAction, false, true},
+    {"DELETE", "/v1/cache", Kind::kDropCache, false},
     {"GET", "/livez", Kind::kLive, true},
     {"GET", "/readyz", Kind::kReady, true},
     {"GET", "/healthz", Kind::kReady, true},
@@ -331,6 +332,7 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     case Kind::kSession:
     case Kind::kDropSession:
     case Kind::kSessionAction:
+    case Kind::kDropCache:
       return OnSession(*route, std::move(request), exchange, *tenant);
     default:
       return ReplyToGet(*route, request, *exchange);
@@ -355,6 +357,7 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
   };
   const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
   if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
+  if (route.kind == Kind::kDropCache) return sessions_.DeleteCache(tenant, request.query, std::move(reply));
   if (route.kind == Kind::kSession) return sessions_.Find(tenant, rest, std::move(reply));
   if (route.kind == Kind::kDropSession) return sessions_.Delete(tenant, rest, std::move(reply));
   const size_t slash = std::min(rest.find('/'), rest.size());

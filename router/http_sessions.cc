@@ -80,6 +80,20 @@ std::optional<ApiError> ReadQuery(std::string_view query, uint32_t& limit, std::
   return std::nullopt;
 }
 
+// Empty when the query is fine.
+std::optional<ApiError> ReadUserQuery(std::string_view query, std::string& user_id) {
+  for (const absl::string_view part :
+       absl::StrSplit(absl::string_view(query.data(), query.size()), '&', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> field = absl::StrSplit(part, absl::MaxSplits('=', 1));
+    if (field.first != "user_id") {
+      return InvalidField(std::string(field.first.substr(0, 64)), "is not a parameter of this path: it takes user_id");
+    }
+    user_id = std::string(field.second);
+    if (user_id.empty()) return InvalidField("user_id", "must not be empty: leave it out to delete the tenant's own");
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::string SessionJson(const SessionInfo& info) { return Dump(Object(info)); }
@@ -109,6 +123,18 @@ void HttpSessions::Delete(const Tenant& tenant, std::string_view id, Reply reply
   core_.sessions().Delete(tenant, std::string(id), Answer<SessionInfo>(std::move(reply), [](const SessionInfo& info) {
                             return Json{{"object", "session.deleted"}, {"id", info.id}, {"deleted", true}};
                           }));
+}
+
+void HttpSessions::DeleteCache(const Tenant& tenant, std::string_view query, Reply reply) {
+  std::string user_id;
+  if (const auto error = ReadUserQuery(query, user_id)) return reply(ErrorReply(*error));
+  core_.DeleteCache(tenant, user_id,
+                    Answer<Namespaces::Deleted>(std::move(reply), [user_id](const Namespaces::Deleted& deleted) {
+                      return Json{{"object", "cache.deleted"},
+                                  {"user_id", user_id.empty() ? Json() : Json(user_id)},
+                                  {"deleted", true},
+                                  {"stores_missed", deleted.n_stores_missed}};
+                    }));
 }
 
 void HttpSessions::Park(const Tenant& tenant, std::string_view id, std::string_view body, Reply reply) {

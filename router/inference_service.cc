@@ -273,6 +273,19 @@ class Service final : public v1::Inference::CallbackService {
           sessions.Delete(tenant, request->id(), Into(reply, finish));
         });
   }
+  grpc::ServerUnaryReactor* DeleteCache(grpc::CallbackServerContext* context, const v1::DeleteCacheRequest* request,
+                                        v1::DeleteCacheReply* reply) override {
+    return OnSessions(
+        *context, [this, request, reply](Sessions&, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+          shared_.core.DeleteCache(tenant, request->user_id(),
+                                   [reply, finish](const std::variant<Namespaces::Deleted, ApiError>& deleted) {
+                                     if (const auto* error = std::get_if<ApiError>(&deleted))
+                                       return finish(Refusal(*error));
+                                     reply->set_n_stores_missed(std::get<Namespaces::Deleted>(deleted).n_stores_missed);
+                                     finish(grpc::Status::OK);
+                                   });
+        });
+  }
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
                                          v1::ListSessionsReply* reply) override {
     return OnSessions(

@@ -39,13 +39,14 @@ void RunningRequest::Resume() {
 }
 
 RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
-                         Dispatcher& dispatcher, Sessions& sessions, asio::io_context& loop)
+                         Dispatcher& dispatcher, Sessions& sessions, Namespaces* namespaces, asio::io_context& loop)
     : config_(std::move(config)),
       model_(model),
       clock_(clock),
       metrics_(metrics),
       dispatcher_(dispatcher),
       sessions_(sessions),
+      namespaces_(namespaces),
       loop_(loop),
       pool_(config_.n_prepare_threads),
       seeds_(std::random_device{}()) {}
@@ -68,7 +69,15 @@ uint32_t RequestCore::n_context_max() const {
 ParseLimits RequestCore::parse_limits() const { return ParseLimits{kSizeLimits, model_.vocab_size}; }
 
 PrepareContext RequestCore::prepare_context(Tenant tenant) const {
-  return PrepareContext{std::move(tenant), config_.tenant_secret, dispatcher_.model()};
+  return PrepareContext{std::move(tenant), config_.tenant_secret,
+                        namespaces_ == nullptr ? none_deleted_ : namespaces_->ids(), dispatcher_.model()};
+}
+
+void RequestCore::DeleteCache(const Tenant& tenant, std::string_view user_id,
+                              std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done) {
+  if (namespaces_ == nullptr) return done(NoSessionStore());
+  if (const auto error = CheckUserId(user_id)) return done(*error);
+  namespaces_->Delete(NamespaceName(tenant, user_id), std::move(done));
 }
 
 bool RequestCore::RunOnPool(std::function<void()> work, std::function<void()> done) {

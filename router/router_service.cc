@@ -83,10 +83,10 @@ class RouterService::Impl {
                                                make_links ? make_links(loop_) : DefaultLinks());
     RETURN_IF_ERROR(ConnectStores());
     sessions_ = std::make_unique<Sessions>(Sessions::Options{.tenant_secret = config_.tenant_secret}, model_, clock_,
-                                           *dispatcher_, session_store_.get());
+                                           *dispatcher_, session_store_.get(), namespaces_.get());
     core_ = std::make_unique<RequestCore>(
         RequestCoreConfig{.tenant_secret = config_.tenant_secret, .n_prepare_threads = config_.n_prepare_threads},
-        model_, clock_, metrics_, *dispatcher_, *sessions_, loop_);
+        model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
     HttpApiConfig api;
     api.keep_alive_interval = config_.keep_alive_interval;
     // What cannot be placed at all is refused before that.
@@ -142,17 +142,20 @@ class RouterService::Impl {
     options.stores = absl::StrJoin(config_.kvstores, ",");
     options.token = config_.internal_token;
     ASSIGN_OR_RETURN(kvstore_, kvstore::MakeClusterClient(options, clock_, &metrics_registry_));
-    session_store_ = std::make_unique<SessionStore>(
-        *kvstore_, config_.tenant_secret, [this](std::function<void()> task) { asio::post(loop_, std::move(task)); });
+    const auto post = [this](std::function<void()> task) { asio::post(loop_, std::move(task)); };
+    session_store_ = std::make_unique<SessionStore>(*kvstore_, config_.tenant_secret, post);
+    namespaces_ = std::make_unique<Namespaces>(*kvstore_, config_.tenant_secret, clock_, post);
     return absl::OkStatus();
   }
 
   void Tick() {
     last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
     dispatcher_->Tick();
+    if (namespaces_) namespaces_->Tick();
     api_->Tick();
     if (inference_) inference_->Tick();
     n_workers_ready_ = dispatcher_->n_ready();
+    has_namespaces_ = namespaces_ == nullptr || namespaces_->is_ready();
     const bool serving = core_->ready();
     if (inference_ && serving_ != serving) inference_->SetServing(serving);
     serving_ = serving;
@@ -168,6 +171,7 @@ class RouterService::Impl {
   bool IsAlive() const { return clock_.Now() - absl::FromUnixNanos(last_tick_ns_) < kLoopIsAliveWithin; }
   Readiness ReadinessNow() const {
     if (draining_) return {false, "draining"};
+    if (!has_namespaces_) return {false, "reading from the KV stores which namespaces were deleted"};
     const size_t n = n_workers_ready_;
     return {n > 0, absl::StrCat(n, " of ", config_.workers.size(), " workers ready")};
   }
@@ -199,6 +203,7 @@ class RouterService::Impl {
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<kvstore::Client> kvstore_;
   std::unique_ptr<SessionStore> session_store_;
+  std::unique_ptr<Namespaces> namespaces_;
   std::unique_ptr<Sessions> sessions_;
   std::unique_ptr<RequestCore> core_;
   std::unique_ptr<HttpApi> api_;
@@ -212,6 +217,7 @@ class RouterService::Impl {
   // Read by the admin server's thread.
   std::atomic<int64_t> last_tick_ns_{0};
   std::atomic<size_t> n_workers_ready_{0};
+  std::atomic<bool> has_namespaces_{false};
   std::atomic<bool> draining_{false};
   std::thread thread_;
 };

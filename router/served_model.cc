@@ -147,7 +147,7 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   }
   prepared.max_tokens = std::min(request.max_tokens.value_or(n_left), n_left);
   prepared.tenant = context.tenant.name;
-  prepared.namespace_id = NamespaceId(context.tenant, request.user_id);
+  prepared.namespace_id = context.namespaces->Of(NamespaceName(context.tenant, request.user_id));
   const auto salt = kvstore::NamespaceSalt(context.tenant_secret, prepared.namespace_id);
   prepared.namespace_salt.assign(salt.begin(), salt.end());
   if (context.worker) {

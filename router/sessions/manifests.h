@@ -14,8 +14,8 @@
 
 namespace longshelf::router {
 
-// Small immutable objects that routers keep in the KV store, found by parent and the beginning of their hash. Calls come
-// from the router loop, and answers come there, through `post`; none after this is gone.
+// Small immutable objects that routers keep in the KV store, found by parent and the beginning of their hash. Calls
+// come from the router loop, and answers come there, through `post`; none after this is gone.
 class Manifests {
  public:
   using Post = std::function<void(std::function<void()>)>;

@@ -39,8 +39,7 @@ ApiError SessionStoreError(const absl::Status& status) {
     error.http_status = 507;
     error.code = "session_store_full";
     error.message =
-        "the KV store cannot promise to keep this session: it has no room for it, or no disk where `durability` wants "
-        "one";
+        "the KV store cannot promise to keep this: it has no room for it, or no disk where `durability` wants one";
   } else if (absl::IsDataLoss(status)) {
     error.http_status = 500;
     error.code = "session_damaged";

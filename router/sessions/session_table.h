@@ -27,6 +27,7 @@ struct SessionEntry final : AnswerRecorder, std::enable_shared_from_this<Session
 
   const Tenant tenant;
   const OnEnded on_ended;
+  std::string scope;  // what the tenant's sessions were kept under when it began
   Session session;
   std::string namespace_salt;
   std::optional<ParkTerms> at_end;

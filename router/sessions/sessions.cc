@@ -36,12 +36,14 @@ std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::
   return parsed;
 }
 
-Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store)
+Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store,
+                   const Namespaces* namespaces)
     : options_(std::move(options)),
       model_(model),
       clock_(clock),
       dispatcher_(dispatcher),
       store_(store),
+      namespaces_(namespaces),
       table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)) {}
 
 Sessions::~Sessions() = default;
@@ -75,7 +77,21 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
 }
 
 Sessions::EntryPtr Sessions::NewEntry(const Tenant& tenant) {
-  return std::make_shared<SessionEntry>(tenant, [this](const EntryPtr& entry) { OnEnd(entry); });
+  auto entry = std::make_shared<SessionEntry>(tenant, [this](const EntryPtr& ended) { OnEnd(ended); });
+  entry->scope = ScopeOf(tenant);
+  return entry;
+}
+
+std::string Sessions::ScopeOf(const Tenant& tenant) const {
+  const std::string name = NamespaceName(tenant, "");
+  return namespaces_ == nullptr ? name : namespaces_->ids()->Of(name);
+}
+
+Sessions::EntryPtr Sessions::Known(const Tenant& tenant, const std::string& id) {
+  EntryPtr entry = table_->Find(tenant, id);
+  if (entry == nullptr || entry->scope == ScopeOf(tenant)) return entry;
+  table_->Forget(*entry);
+  return nullptr;
 }
 
 void Sessions::OnEnd(const EntryPtr& entry) {
@@ -85,7 +101,7 @@ void Sessions::OnEnd(const EntryPtr& entry) {
   }
   const auto terms = std::exchange(entry->at_end, std::nullopt);
   // Another answer may have taken its place: then that one is the session.
-  if (!table_->Has(*entry)) return;
+  if (Known(entry->tenant, entry->session.id) != entry) return;
   table_->SetIdle(*entry);
   if (!terms.has_value() || store_ == nullptr) return;
   ParkEntry(entry, *terms, [](const std::variant<SessionInfo, ApiError>& result) {
@@ -94,9 +110,9 @@ void Sessions::OnEnd(const EntryPtr& entry) {
 }
 
 void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest done) {
-  if (store_ == nullptr) return done(table_->Find(tenant, id), absl::FailedPreconditionError("there is no KV store"));
-  store_->FindCard(tenant.name, id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
-    EntryPtr entry = table_->Find(tenant, id);
+  if (store_ == nullptr) return done(Known(tenant, id), absl::FailedPreconditionError("there is no KV store"));
+  store_->FindCard(ScopeOf(tenant), id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
+    EntryPtr entry = Known(tenant, id);
     // What another router parked later, or deleted, is newer than what this one remembers.
     if (entry != nullptr && entry->running == nullptr && card.ok() && card->parked_at > entry->session.stands_on) {
       table_->Forget(*entry);
@@ -111,7 +127,7 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
 
 void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done) {
   if (store_ == nullptr) return done(NoSessionStore());
-  if (const EntryPtr entry = table_->Find(tenant, id); entry != nullptr && entry->running != nullptr) {
+  if (const EntryPtr entry = Known(tenant, id); entry != nullptr && entry->running != nullptr) {
     return ParkEntry(entry, terms, std::move(done));
   }
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
@@ -196,7 +212,7 @@ std::string Sessions::SaltOf(const Session& session) const {
 }
 
 void Sessions::PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done) {
-  store_->Put(entry->tenant.name, std::move(info), entry->session, [entry, done](absl::StatusOr<SessionInfo> stored) {
+  store_->Put(entry->scope, std::move(info), entry->session, [entry, done](absl::StatusOr<SessionInfo> stored) {
     if (!stored.ok()) return done(SessionStoreError(stored.status()));
     entry->session.stands_on = stored->parked_at;
     entry->kv = stored->kv;
@@ -223,7 +239,7 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
 }
 
 void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done) {
-  store_->GetBody(tenant.name, card, model_.vocab_size, [card, done](absl::StatusOr<Session> session) {
+  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [card, done](absl::StatusOr<Session> session) {
     if (!session.ok()) return done(SessionStoreError(session.status()));
     session->id = card.id;
     session->model = card.model;
@@ -260,13 +276,13 @@ std::variant<Session, ApiError> Sessions::CheckUnfinished(const Session& session
 
 void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done) {
   if (store_ == nullptr) return done(NoSessionStore());
-  store_->List(tenant.name, after, limit, [this, tenant, done](absl::StatusOr<SessionStore::Page> page) {
+  store_->List(ScopeOf(tenant), after, limit, [this, tenant, done](absl::StatusOr<SessionStore::Page> page) {
     if (!page.ok()) return done(SessionStoreError(page.status()));
     std::erase_if(page->sessions, [now = clock_.WallNow()](const SessionInfo& info) {
       return info.is_deleted || info.retain_until <= now;
     });
     for (SessionInfo& info : page->sessions) {
-      const EntryPtr entry = table_->Find(tenant, info.id);
+      const EntryPtr entry = Known(tenant, info.id);
       info.is_running = entry != nullptr && entry->running != nullptr;
     }
     done(*std::move(page));
@@ -274,7 +290,7 @@ void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t lim
 }
 
 void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done) {
-  const EntryPtr known = table_->Find(tenant, id);
+  const EntryPtr known = Known(tenant, id);
   if (known != nullptr) {
     known->at_end.reset();
     if (known->running != nullptr) known->running->Interrupt("cancelled");
@@ -292,21 +308,23 @@ void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionI
 void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done) {
   // Without its tokens its state cannot be named: it goes when its time is over.
   const auto drop = [=, this](std::vector<kvstore::PlacedKey> state) {
-    store_->Delete(tenant.name, card, clock_.WallNow(), std::move(state), [card, done](const absl::Status& deleted) {
-      if (!deleted.ok()) return done(SessionStoreError(deleted));
-      done(card);
-    });
+    store_->Delete(ScopeOf(tenant), card, clock_.WallNow(), std::move(state),
+                   [card, done](const absl::Status& deleted) {
+                     if (!deleted.ok()) return done(SessionStoreError(deleted));
+                     done(card);
+                   });
   };
   if (!card.kv.has_value()) return drop({});
-  store_->GetBody(tenant.name, card, model_.vocab_size, [=, this](const absl::StatusOr<Session>& session) {
+  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [=, this](const absl::StatusOr<Session>& session) {
     if (!session.ok()) return drop({});
-    store_->List(tenant.name, "", kOthersMax, [=, this, session = *session](absl::StatusOr<SessionStore::Page> page) {
-      if (!page.ok()) return done(SessionStoreError(page.status()));
-      // More sessions than can be compared: what they share is not known, so nothing is taken from them.
-      if (!page->next.empty()) return drop({});
-      std::erase_if(page->sessions, [&](const SessionInfo& other) { return other.id == card.id; });
-      drop(ObjectsOnlyOf(card, session, SaltOf(session), page->sessions));
-    });
+    store_->List(ScopeOf(tenant), "", kOthersMax,
+                 [=, this, session = *session](absl::StatusOr<SessionStore::Page> page) {
+                   if (!page.ok()) return done(SessionStoreError(page.status()));
+                   // More sessions than can be compared: what they share is not known, so nothing is taken from them.
+                   if (!page->next.empty()) return drop({});
+                   std::erase_if(page->sessions, [&](const SessionInfo& other) { return other.id == card.id; });
+                   drop(ObjectsOnlyOf(card, session, SaltOf(session), page->sessions));
+                 });
   });
 }
 

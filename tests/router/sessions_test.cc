@@ -91,7 +91,7 @@ class SessionsTest : public ::testing::Test {
     return store_->Get(key, fingerprint).ok();
   }
   void Store(const kvstore::ObjectKey& key, uint32_t depth, const BlockKey& extent,
-             const kvstore::Fingerprint& fingerprint) {
+             const kvstore::Fingerprint& fingerprint, const std::string& namespace_id = "ns") {
     const std::vector<std::byte> payload(kPayloadBytes);
     kvstore::ObjectHead head;
     head.key = key;
@@ -100,7 +100,7 @@ class SessionsTest : public ::testing::Test {
     head.fingerprint = fingerprint;
     head.payload_bytes = payload.size();
     head.digest = kvstore::DigestOf(payload);
-    head.namespace_id = "ns";
+    head.namespace_id = namespace_id;
     head.object_class = kvstore::ObjectClass::kParked;
     head.retain_until = clock_.WallNow() + absl::Seconds(60);
     auto reservation = std::get<kvstore::Store::Reservation>(store_->Open(head, clock_.WallNow()).value());
@@ -346,12 +346,102 @@ TEST_F(SessionsTest, ParkingAgainKeepsTheStateAsLongWithoutTheWorkerThatMadeIt) 
   EXPECT_EQ(without["kv_missing"], "no_worker");
 }
 
-TEST_F(SessionsTest, AnotherTenantsSessionIsNotThere) {
-  config_.api_keys_file = (longshelf::testing::MakeTempDir("router-keys") / "keys").string();
-  std::ofstream(config_.api_keys_file) << "alice:sk-alice\nbob:sk-bob\n";
-  RouterHarness router(1, config_);
+// With two tenants.
+class SessionsOfTwoTest : public SessionsTest {
+ protected:
+  void SetUp() override {
+    SessionsTest::SetUp();
+    config_.api_keys_file = (longshelf::testing::MakeTempDir("router-keys") / "keys").string();
+    std::ofstream(config_.api_keys_file) << "alice:sk-alice\nbob:sk-bob\n";
+  }
+  // The salt that a worker is told of a request.
+  std::string SaltOf(RouterHarness& router, const Headers& who, const std::string& user_id = "") {
+    json body = {{"prompt", {5, 6, 7}}, {"max_tokens", 4}};
+    if (!user_id.empty()) body["user_id"] = user_id;
+    EXPECT_EQ(router.Do("POST", "/v1/completions", body.dump(), who).result_int(), 200u);
+    const v1::WorkerGenerateRequest sent = router.workers[0]->requests().back();
+    EXPECT_EQ(sent.namespace_salt(), Text(kvstore::NamespaceSalt("longshelf", sent.namespace_id())));
+    return sent.namespace_salt();
+  }
+  static std::string Text(const std::array<uint8_t, 32>& bytes) { return {bytes.begin(), bytes.end()}; }
+  void AwaitReady(RouterHarness& router) {
+    const absl::Time patience = clock_.Now() + absl::Seconds(10);
+    while (router.Do("GET", "/readyz").result_int() != 200) ASSERT_LT(clock_.Now(), patience);
+  }
+
   const Headers alice = {{"Authorization", "Bearer sk-alice"}};
   const Headers bob = {{"Authorization", "Bearer sk-bob"}};
+};
+
+TEST_F(SessionsOfTwoTest, ADeletedNamespaceIsAnotherOneAtOnceAndThenGone) {
+  RouterHarness first(1, config_);
+  RouterHarness second(1, config_);
+  AwaitReady(first);
+  AwaitReady(second);
+  const std::string before = SaltOf(first, alice);
+  const std::string of_bob = SaltOf(first, bob);
+  const std::string of_user = SaltOf(first, alice, "u1");
+  EXPECT_EQ(SaltOf(second, alice), before);
+  const auto session = [&](RouterHarness& router, const Headers& who) {
+    return router.Do("GET", "/v1/sessions/s", "", who).result_int();
+  };
+  for (const Headers& who : {alice, bob}) {
+    const std::string body = json{{"prompt", {5, 6, 7}}, {"session", {{"id", "s"}, {"retention_s", 600}}}}.dump();
+    ASSERT_EQ(first.Do("POST", "/v1/completions", body, who).result_int(), 200u);
+    const absl::Time patience = clock_.Now() + absl::Seconds(10);
+    while (session(second, who) != 200) ASSERT_LT(clock_.Now(), patience);
+  }
+  const Reply deleted = first.Do("DELETE", "/v1/cache", "", alice);
+  EXPECT_EQ(deleted.result_int(), 200u) << deleted.body();
+  EXPECT_EQ(Parsed(deleted)["stores_missed"], 0);
+  const std::string after = SaltOf(first, alice);
+  EXPECT_NE(after, before);
+  EXPECT_EQ(session(first, alice), 404u);
+  EXPECT_EQ(Parsed(first.Do("GET", "/v1/sessions", "", alice))["data"].size(), 0u);
+  // What is nobody's business stays.
+  EXPECT_EQ(SaltOf(first, bob), of_bob);
+  EXPECT_EQ(SaltOf(first, alice, "u1"), of_user);
+  EXPECT_EQ(session(first, bob), 200u);
+  // The other one hears of it.
+  const absl::Time patience = clock_.Now() + absl::Seconds(10);
+  while (SaltOf(second, alice) != after) ASSERT_LT(clock_.Now(), patience);
+  EXPECT_EQ(session(second, alice), 404u);
+  EXPECT_EQ(session(second, bob), 200u);
+  // And so does one that starts later.
+  RouterHarness third(1, config_);
+  AwaitReady(third);
+  EXPECT_EQ(SaltOf(third, alice), after);
+  // Again, and one user alone.
+  ASSERT_EQ(third.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
+  EXPECT_NE(SaltOf(third, alice), after);
+  ASSERT_EQ(third.Do("DELETE", "/v1/cache?user_id=u1", "", alice).result_int(), 200u);
+  EXPECT_NE(SaltOf(third, alice, "u1"), of_user);
+  EXPECT_EQ(SaltOf(third, bob), of_bob);
+}
+
+TEST_F(SessionsOfTwoTest, DeletingANamespaceDropsItsObjectsAndNoOthers) {
+  RouterHarness router(1, config_);
+  const auto store = [&](uint8_t id, const std::string& namespace_id) {
+    BlockKey hash{};
+    hash.fill(id);
+    const kvstore::ObjectKey key{hash, ObjectKind::kBlock};
+    Store(key, kBlockTokens, {}, kvstore::Fingerprint{1}, namespace_id);
+    return key;
+  };
+  const kvstore::ObjectKey of_alice = store(1, "alice");
+  const kvstore::ObjectKey of_bob = store(2, "bob");
+  ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
+  EXPECT_FALSE(IsStored(of_alice, kvstore::Fingerprint{1}));
+  EXPECT_TRUE(IsStored(of_bob, kvstore::Fingerprint{1}));
+  EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=", "", alice).result_int(), 400u);
+  EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=a%20b", "", alice).result_int(), 400u);
+  EXPECT_EQ(router.Do("DELETE", "/v1/cache?tenant=bob", "", alice).result_int(), 400u);
+  server_.reset();
+  EXPECT_EQ(router.Do("DELETE", "/v1/cache", "", bob).result_int(), 503u);
+}
+
+TEST_F(SessionsOfTwoTest, AnotherTenantsSessionIsNotThere) {
+  RouterHarness router(1, config_);
   router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
   ASSERT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false), alice).result_int(), 200u);
   ASSERT_EQ(router.Do("POST", "/v1/sessions/s/park", kPark, alice).result_int(), 200u);

@@ -72,6 +72,7 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
 
 // Null when it is a session's name: 1 to 128 letters, digits, '-', '_', '.' and ':'.
 std::optional<ApiError> CheckSessionId(std::string_view id);
+std::optional<ApiError> CheckUserId(std::string_view id);  // may be empty
 // {"retention_s": 3600, "durability": "memory"|"disk"|"disk_all"}; retention_s is required.
 std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits);
 // {"stream": true|false}, or nothing. Empty: as the request said that began the answer.

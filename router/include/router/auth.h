@@ -42,7 +42,4 @@ class KeyRing {
   Tenant anonymous_{"anonymous"};
 };
 
-// Names the KV of a tenant, or of one of its end users when it said which (user_id). At most 64 bytes.
-std::string NamespaceId(const Tenant& tenant, std::string_view user_id);
-
 }  // namespace longshelf::router

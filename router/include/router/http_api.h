@@ -23,6 +23,7 @@ struct Route {
     kSessions,
     kSession,
     kDropSession,
+    kDropCache,
     kSessionAction,  // the path goes on with ID/park or ID/resume
     kLive,
     kReady,

@@ -28,6 +28,8 @@ class HttpSessions {
   void Delete(const Tenant& tenant, std::string_view id, Reply reply);
   // POST /v1/sessions/ID/park
   void Park(const Tenant& tenant, std::string_view id, std::string_view body, Reply reply);
+  // DELETE /v1/cache?user_id=...
+  void DeleteCache(const Tenant& tenant, std::string_view query, Reply reply);
 
  private:
   RequestCore& core_;

@@ -14,6 +14,7 @@
 #include "router/auth.h"
 #include "router/completion.h"
 #include "router/dispatcher.h"
+#include "router/namespaces.h"
 #include "router/served_model.h"
 #include "router/sessions.h"
 
@@ -53,9 +54,9 @@ class RequestCore {
  public:
   using Parse = std::function<std::variant<ApiRequest, ApiError>()>;
 
-  // Everything referred to must outlive this.
+  // Everything referred to must outlive this. `namespaces` may be null: then none is ever deleted.
   RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
-              Dispatcher& dispatcher, Sessions& sessions, boost::asio::io_context& loop);
+              Dispatcher& dispatcher, Sessions& sessions, Namespaces* namespaces, boost::asio::io_context& loop);
   ~RequestCore();
 
   // `parse` runs on the pool. The sink is never called from inside Run, and must outlive the handle.
@@ -67,7 +68,9 @@ class RequestCore {
   void BeginDrain() { draining_ = true; }
   bool draining() const { return draining_; }
   size_t n_running() const { return n_running_; }
-  bool ready() const { return !draining_ && dispatcher_.n_ready() > 0; }
+  bool ready() const {
+    return !draining_ && dispatcher_.n_ready() > 0 && (namespaces_ == nullptr || namespaces_->is_ready());
+  }
 
   const ServedModel& model() const { return model_; }
   // Names the workers' model: changes with weights, layout or numerics. "" while no worker is known.
@@ -78,6 +81,10 @@ class RequestCore {
   const std::string& tenant_secret() const { return config_.tenant_secret; }
   PrepareContext prepare_context(Tenant tenant) const;
   Sessions& sessions() { return sessions_; }
+  // Deletes all that was computed for the tenant, or for one of its users, and of the tenant its sessions. 501 without
+  // a KV store, 503, 507.
+  void DeleteCache(const Tenant& tenant, std::string_view user_id,
+                   std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done);
   Clock& clock() { return clock_; }
   RouterMetrics& metrics() { return metrics_; }
 
@@ -91,6 +98,8 @@ class RequestCore {
   RouterMetrics& metrics_;
   Dispatcher& dispatcher_;
   Sessions& sessions_;
+  Namespaces* const namespaces_;
+  const std::shared_ptr<const NamespaceIds> none_deleted_ = std::make_shared<const NamespaceIds>();
   boost::asio::io_context& loop_;
   boost::asio::thread_pool pool_;
   std::mt19937_64 seeds_;

@@ -11,6 +11,7 @@
 #include "router/api_error.h"
 #include "router/api_request.h"
 #include "router/auth.h"
+#include "router/namespace_ids.h"
 #include "router/prefix_index.h"
 #include "router/worker_link.h"
 #include "tokenizer/chat.h"
@@ -49,6 +50,7 @@ struct PreparedRequest {
 struct PrepareContext {
   Tenant tenant;
   std::string tenant_secret;
+  std::shared_ptr<const NamespaceIds> namespaces;  // never null
   // Of the workers, when one was seen already.
   std::optional<WorkerInfo> worker;
 };

@@ -12,6 +12,7 @@
 #include "router/api_error.h"
 #include "router/completion.h"
 #include "router/dispatcher.h"
+#include "router/namespaces.h"
 #include "router/served_model.h"
 #include "router/session.h"
 #include "router/session_store.h"
@@ -38,8 +39,9 @@ class Sessions {
     size_t sessions_max = 10'000;
   };
 
-  // `store` may be null: nothing can be parked then. Everything must outlive this.
-  Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store);
+  // `store` and `namespaces` may be null: nothing can be parked then. Everything must outlive this.
+  Sessions(Options options, const ServedModel& model, Clock& clock, Dispatcher& dispatcher, SessionStore* store,
+           const Namespaces* namespaces);
   ~Sessions();
 
   // An answer of a session was started; it takes the place of the session's last one. The recorder hears of it, and
@@ -67,6 +69,10 @@ class Sessions {
   using OnLatest = std::function<void(const EntryPtr& entry, absl::StatusOr<SessionInfo> card)>;
 
   EntryPtr NewEntry(const Tenant& tenant);
+  // What the tenant's sessions are kept under; another one once its namespace was deleted.
+  std::string ScopeOf(const Tenant& tenant) const;
+  // Null when it is not known, or of a scope that was deleted.
+  EntryPtr Known(const Tenant& tenant, const std::string& id);
   void OnEnd(const EntryPtr& entry);
   // What this router knows of a session, or null when something newer was parked; and the newest card of the store.
   void FindLatest(const Tenant& tenant, const std::string& id, OnLatest done);
@@ -84,6 +90,7 @@ class Sessions {
   Clock& clock_;
   Dispatcher& dispatcher_;
   SessionStore* const store_;
+  const Namespaces* const namespaces_;
   const std::unique_ptr<SessionTable> table_;
   size_t n_parking_ = 0;
 };
