@@ -1,9 +1,11 @@
 // The head of a request as the router checks it on the raw bytes. Where the check finds it complete says nothing about
 // what follows, and what it lets through Boost.Beast reads the same way: as many fields, the same values, the same
 // length of the body.
+#include <algorithm>
 #include <boost/beast/http.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -24,10 +26,7 @@ constexpr size_t kLimitBytes = 1024;
 
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
-struct Field {
-  std::string_view name;
-  absl::string_view value;
-};
+using Field = std::pair<std::string, std::string>;  // name, value
 
 // By the grammar alone: what stands between line ends.
 std::vector<Field> FieldsOf(std::string_view block) {
@@ -37,7 +36,7 @@ std::vector<Field> FieldsOf(std::string_view block) {
     const std::string_view line = block.substr(begin, end - begin);
     const size_t colon = line.find(':');
     LONGSHELF_CHECK(colon != std::string_view::npos);
-    fields.push_back({line.substr(0, colon), absl::StripAsciiWhitespace(View(line.substr(colon + 1)))});
+    fields.emplace_back(line.substr(0, colon), absl::StripAsciiWhitespace(View(line.substr(colon + 1))));
     begin = end + 2;
   }
   LONGSHELF_CHECK(begin + 2 == block.size());
@@ -52,21 +51,19 @@ void CheckAgreement(std::string_view block) {
   boost::system::error_code error;
   parser.put(asio::buffer(block.data(), block.size()), error);
   if ((error && error != http::error::need_more) || !parser.is_header_done()) return;  // refused in the end
-  const std::vector<Field> fields = FieldsOf(block);
-  size_t n = 0;
+  std::vector<Field> read;
+  for (const auto& field : parser.get()) read.emplace_back(field.name_string(), field.value());
+  std::vector<Field> written = FieldsOf(block);
+  // Beast moves fields of one name together.
+  std::ranges::sort(read);
+  std::ranges::sort(written);
+  LONGSHELF_CHECK(read == written);
   bool is_chunked = false;
   uint64_t n_body_bytes = 0;
-  for (const auto& read : parser.get()) {
-    LONGSHELF_CHECK(n < fields.size());
-    LONGSHELF_CHECK(std::string_view(read.name_string().data(), read.name_string().size()) == fields[n].name);
-    LONGSHELF_CHECK(absl::string_view(read.value().data(), read.value().size()) == fields[n].value);
-    is_chunked = is_chunked || absl::EqualsIgnoreCase(View(fields[n].name), "transfer-encoding");
-    if (absl::EqualsIgnoreCase(View(fields[n].name), "content-length")) {
-      LONGSHELF_CHECK(absl::SimpleAtoi(fields[n].value, &n_body_bytes));
-    }
-    ++n;
+  for (const auto& [name, value] : written) {
+    is_chunked = is_chunked || absl::EqualsIgnoreCase(name, "transfer-encoding");
+    if (absl::EqualsIgnoreCase(name, "content-length")) LONGSHELF_CHECK(absl::SimpleAtoi(value, &n_body_bytes));
   }
-  LONGSHELF_CHECK(n == fields.size());
   LONGSHELF_CHECK(parser.chunked() == is_chunked);
   LONGSHELF_CHECK(parser.content_length().value_or(0) == n_body_bytes);
 }
@@ -84,7 +81,11 @@ void Scan(std::string_view received) {
   LONGSHELF_CHECK(whole.end <= received.size() && whole.end <= kLimitBytes);
   const std::string_view block = received.substr(0, whole.end);
   LONGSHELF_CHECK(block.find("\r\n\r\n") == block.size() - 4);
-  if (CheckHeader(block).empty()) CheckAgreement(block);
+  if (!CheckHeader(block).empty()) return;
+  LONGSHELF_CHECK(std::ranges::none_of(block, [](char c) {
+    return absl::ascii_iscntrl(static_cast<unsigned char>(c)) && c != '\t' && c != '\r' && c != '\n';
+  }));
+  CheckAgreement(block);
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ constexpr size_t kKeyBytes = 32;
 
 void ParseCard(const std::string& bytes) {
   const absl::StatusOr<SessionInfo> card = CardFromBytes(bytes);
-  if (!card.ok()) return LONGSHELF_CHECK(card.status().code() == absl::StatusCode::kDataLoss);
+  LONGSHELF_CHECK(card.ok() || card.status().code() == absl::StatusCode::kDataLoss);
+  if (!card.ok()) return;
   LONGSHELF_CHECK(!CheckSessionId(card->id).has_value());
   LONGSHELF_CHECK(card->model.size() <= kSizeLimits.model_name_bytes);
   LONGSHELF_CHECK(card->fingerprint.empty() || card->fingerprint.size() == kKeyBytes);
@@ -40,7 +41,8 @@ void ParseCard(const std::string& bytes) {
 
 void ParseBody(const std::string& bytes) {
   const absl::StatusOr<Session> body = BodyFromBytes(bytes, kVocab);
-  if (!body.ok()) return LONGSHELF_CHECK(body.status().code() == absl::StatusCode::kDataLoss);
+  LONGSHELF_CHECK(body.ok() || body.status().code() == absl::StatusCode::kDataLoss);
+  if (!body.ok()) return;
   const auto is_token = [](uint32_t token) { return token < kVocab; };
   LONGSHELF_CHECK(!body->prompt->empty() && std::ranges::all_of(*body->prompt, is_token));
   LONGSHELF_CHECK(std::ranges::all_of(body->output, is_token));
