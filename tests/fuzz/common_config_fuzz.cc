@@ -74,7 +74,8 @@ bool IsPlain(std::string_view text) {
   return std::ranges::all_of(text, [](char c) { return c >= ' ' && c < 0x7f; });
 }
 
-void Configure(std::string_view yaml, const std::vector<std::string>& flags, const std::vector<std::string>& environment) {
+void Configure(std::string_view yaml, const std::vector<std::string>& flags,
+               const std::vector<std::string>& environment) {
   const fuzz::MemoryFile file(yaml);
   std::vector<std::string> args = {absl::StrCat("--config=", file.path())};
   args.insert(args.end(), flags.begin(), flags.end());
@@ -116,9 +117,41 @@ Seeds MakeSeeds() {
                          Input("some-text: &a x\nsome-list: [*a, *a]\n",
                                {"LONGSHELF_SOME_TIME=250ms", "LONGSHELF_SOME_BYTES=512MiB", "--no-some-flag"}),
                          Input("{some: {text: \"# no comment\"}}\n", {"--some-choice=a", "LONGSHELF_SOME_LIST=p,q"})},
-              .words = {"--some-text=", "--some-list=", "LONGSHELF_SOME_", "--help", "--version", "--", "-5", "\n", ": ", "- ", "[",
-                        "{", "&a ", "*a", "!!binary ", "<<: *a", "|\n", ">-\n", "\t", "%YAML 9\n", "---\n", "? ", "\"", "'",
-                        "\\x00", "\\u2028", "0x10", ".inf", "nan", "1e18", "9223372036854775807", "KiB", "TB", "ns", "h"}};
+              .words = {"--some-text=",
+                        "--some-list=",
+                        "LONGSHELF_SOME_",
+                        "--help",
+                        "--version",
+                        "--",
+                        "-5",
+                        "\n",
+                        ": ",
+                        "- ",
+                        "[",
+                        "{",
+                        "&a ",
+                        "*a",
+                        "!!binary ",
+                        "<<: *a",
+                        "|\n",
+                        ">-\n",
+                        "\t",
+                        "%YAML 9\n",
+                        "---\n",
+                        "? ",
+                        "\"",
+                        "'",
+                        "\\x00",
+                        "\\u2028",
+                        "0x10",
+                        ".inf",
+                        "nan",
+                        "1e18",
+                        "9223372036854775807",
+                        "KiB",
+                        "TB",
+                        "ns",
+                        "h"}};
   for (const char* value : {"1.5GB", "-12", "1h2m3.5s", "0.1e-3", "yes", "a\"b\\c\n\x7f", "é", "8EiB"}) {
     seeds.inputs.push_back('\0' + std::string(value));
   }

@@ -90,8 +90,8 @@ void ReadStamp(fuzz::FuzzInput input) {
   std::vector<std::byte> expected;
   AppendStamp(stamp, expected);
   LONGSHELF_CHECK(expected.size() == kStampBytes);
-  const bool ends_in_it = payload.size() >= kStampBytes &&
-                          std::ranges::equal(std::span(payload).last(kStampBytes), expected);
+  const bool ends_in_it =
+      payload.size() >= kStampBytes && std::ranges::equal(std::span(payload).last(kStampBytes), expected);
   LONGSHELF_CHECK(HasStamp(payload, stamp) == ends_in_it);
   std::vector<std::byte> stamped = payload;
   AppendStamp(stamp, stamped);
@@ -128,8 +128,20 @@ Seeds MakeSeeds() {
   AppendStamp({DigestOfSalt("salt"), tokens}, payload);
   stamp.append(reinterpret_cast<const char*>(payload.data()), payload.size());
   seeds.inputs.push_back(stamp);
-  seeds.words = {"entries layer=0 ratio=4 rows=64 row_bytes=8 dtype=f32 offset=0\n", " layer=", " ratio=", " rows=",
-                 " row_bytes=", " dtype=", " offset=", "\n", "\n\n", "+", "128", "256", "01", "9223372036854775807"};
+  seeds.words = {"entries layer=0 ratio=4 rows=64 row_bytes=8 dtype=f32 offset=0\n",
+                 " layer=",
+                 " ratio=",
+                 " rows=",
+                 " row_bytes=",
+                 " dtype=",
+                 " offset=",
+                 "\n",
+                 "\n\n",
+                 "+",
+                 "128",
+                 "256",
+                 "01",
+                 "9223372036854775807"};
   return seeds;
 }
 

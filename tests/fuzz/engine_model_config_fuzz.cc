@@ -71,6 +71,39 @@ void Parse(std::string_view text) {
   if (config->n_layers <= kPlannedLayersMax) PlanWith(*config);
 }
 
+// Every size at its upper bound.
+std::string Largest() {
+  nlohmann::ordered_json json = {{"model_type", "deepseek_v4"},
+                                 {"vocab_size", 1 << 21},
+                                 {"hidden_size", 65536},
+                                 {"num_hidden_layers", 128},
+                                 {"num_nextn_predict_layers", 8},
+                                 {"num_attention_heads", 1024},
+                                 {"head_dim", 4096},
+                                 {"qk_rope_head_dim", 64},
+                                 {"q_lora_rank", 65536},
+                                 {"o_groups", 1024},
+                                 {"o_lora_rank", 65536},
+                                 {"sliding_window", 65536},
+                                 {"index_n_heads", 1024},
+                                 {"index_head_dim", 1024},
+                                 {"index_topk", 1 << 20},
+                                 {"n_routed_experts", 4096},
+                                 {"n_shared_experts", 1},
+                                 {"num_experts_per_tok", 64},
+                                 {"moe_intermediate_size", 1 << 20},
+                                 {"routed_scaling_factor", 1e6},
+                                 {"swiglu_limit", 1e9},
+                                 {"hc_mult", 16},
+                                 {"num_hash_layers", 3},
+                                 {"rope_scaling", nullptr},
+                                 {"max_position_embeddings", 1 << 24}};
+  for (int layer = 0; layer < 136; ++layer) {
+    json["compress_ratios"].push_back(layer >= 128 ? 0 : layer % 3 == 0 ? 128 : 4);
+  }
+  return json.dump();
+}
+
 std::string Content(const std::filesystem::path& path) {
   std::ostringstream out;
   out << std::ifstream(path).rdbuf();
@@ -85,14 +118,33 @@ namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
   using engine::Content;
-  return {.inputs = {Content(testing::ModelPath("micro-flash") / "config.json"),
+  LONGSHELF_CHECK(engine::ParseModelConfig(engine::Largest()).ok());
+  return {.inputs = {Content(testing::ModelPath("micro-flash") / "config.json"), engine::Largest(),
                      Content(testing::ModelPath("micro-odd") / "config.json"),
                      Content(testing::ModelPath("demo") / "config.json"),
                      Content(testing::FixturePath("configs/flash/config.json")),
                      Content(testing::FixturePath("configs/micro-dspark/config.json"))},
-          .words = {"1048576", "65536", "4096", "1024", "2147483647", "9223372036854775807", "-1", "0", "1e300", "null",
-                    "[]", "{}", "\"compress_ratios\":", "\"n_mtp_layers\":8,", "\"dim\":64,", "true",
-                    "\"rope_scaling\":null,", "\"partial_rotary_factor\":0.5,", "\"layer_types\":[],", "128,", "4,"}};
+          .words = {"1048576",
+                    "65536",
+                    "4096",
+                    "1024",
+                    "2147483647",
+                    "9223372036854775807",
+                    "-1",
+                    "0",
+                    "1e300",
+                    "null",
+                    "[]",
+                    "{}",
+                    "\"compress_ratios\":",
+                    "\"n_mtp_layers\":8,",
+                    "\"dim\":64,",
+                    "true",
+                    "\"rope_scaling\":null,",
+                    "\"partial_rotary_factor\":0.5,",
+                    "\"layer_types\":[],",
+                    "128,",
+                    "4,"}};
 }
 
 }  // namespace longshelf::fuzz

@@ -60,8 +60,8 @@ struct Inputs {
 }
 
 int Report(const Inputs& inputs, int status, uint64_t at) {
-  const std::string how = WIFSIGNALED(status) ? absl::StrCat("signal ", WTERMSIG(status))
-                                              : absl::StrCat("exit code ", WEXITSTATUS(status));
+  const std::string how =
+      WIFSIGNALED(status) ? absl::StrCat("signal ", WTERMSIG(status)) : absl::StrCat("exit code ", WEXITSTATUS(status));
   if (at >= inputs.size()) {
     std::fprintf(stderr, "fuzz: %s after the last input, seed %llu\n", how.c_str(),
                  static_cast<unsigned long long>(inputs.seed));

@@ -134,7 +134,7 @@ namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
   google::protobuf::SetLogHandler(nullptr);  // it reports what it refuses
-  using namespace kvstore;  // all of the input is of the store
+  using namespace kvstore;                   // all of the input is of the store
   Seeds seeds;
   for (const size_t n_piece : {size_t{16}, size_t{300}, size_t{1000}}) {
     seeds.inputs.push_back(Input(static_cast<char>(n_piece / 4), Frames(n_piece)));

@@ -97,9 +97,15 @@ Seeds MakeSeeds() {
   other.mutable_commit()->set_object_id(1);
   seeds.inputs.push_back(Input('\x05', other.SerializeAsString()));
   // Lengths and tags with more bytes than they need, or more bits than they may have.
-  seeds.words = {std::string("\x92\x00", 2), std::string("\x80\x00", 2),         "\xff\xff\xff\xff\x0f",
-                 "\x80\x80\x80\x80\x10",     "\xff\xff\xff\xff\xff\xff\xff\xff", "\x08",
-                 "\x10",                     "\x1a",                             "\x12"};
+  seeds.words = {std::string("\x92\x00", 2),
+                 std::string("\x80\x00", 2),
+                 "\xff\xff\xff\xff\x0f",
+                 "\x80\x80\x80\x80\x10",
+                 "\xff\xff\xff\xff\xff\xff\xff\xff",
+                 "\x08",
+                 "\x10",
+                 "\x1a",
+                 "\x12"};
   return seeds;
 }
 

@@ -86,8 +86,8 @@ void ParseLookupAnswer(std::string_view bytes) {
   ResultToWire(*result, &wire);
   const auto again = ResultFromWire(wire);
   LONGSHELF_CHECK(again.ok() && again->n_present == result->n_present);
-  LONGSHELF_CHECK(std::ranges::equal(
-      again->checkpoints, result->checkpoints, [](const CheckpointInfo& a, const CheckpointInfo& b) {
+  LONGSHELF_CHECK(
+      std::ranges::equal(again->checkpoints, result->checkpoints, [](const CheckpointInfo& a, const CheckpointInfo& b) {
         return a.hash == b.hash && a.parent == b.parent && a.depth_tokens == b.depth_tokens &&
                a.payload_bytes == b.payload_bytes && a.has_tail == b.has_tail && a.tail_bytes == b.tail_bytes;
       }));
@@ -141,7 +141,7 @@ namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
   google::protobuf::SetLogHandler(nullptr);  // it reports what it refuses
-  using namespace kvstore;  // all of the input is of the store
+  using namespace kvstore;                   // all of the input is of the store
   std::vector<std::string> inputs = {Input(kKey, KeyToWire(BlockKeyOf(1))),
                                      Input(kPlacedKey, PlacedKeyToWire(BlockKeyOf(1), Hash(2))),
                                      Input(kHash, HashToWire(Hash(3)))};
@@ -164,7 +164,7 @@ Seeds MakeSeeds() {
 }  // namespace longshelf::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace longshelf;           // the entry point has no namespace of its own
+  using namespace longshelf;  // the entry point has no namespace of its own
   using namespace longshelf::kvstore;
   fuzz::FuzzInput input(data, size);
   const auto kind = static_cast<Kind>(input.Byte() % kKinds);

@@ -94,15 +94,34 @@ void Scan(std::string_view received) {
 namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
-  return {.inputs = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-                     "POST /v1/chat/completions HTTP/1.1\r\nHost: a.b:80\r\nContent-Length: 5\r\nX-Empty:\r\n"
-                     "Authorization: Bearer k\r\nx-longshelf-session: s-1\r\nConnection: keep-alive\r\n\r\nhello",
-                     "POST /x?y=z HTTP/1.1\r\nhost:\tx \r\nTransfer-Encoding: Chunked\r\nExpect: 100-continue\r\n\r\n5\r\n",
-                     "GET /old HTTP/1.0\r\n\r\n"},
-          .words = {"\r\n", "\r\n\r\n", "\n", "\r", " ", "\t", ":", "Content-Length: 7\r\n", "content-length:07\r\n",
-                    "Transfer-Encoding: chunked\r\n", "Transfer-Encoding:\tchunked\t\r\n", "Host: y\r\n", "HTTP/1.0",
-                    "HTTP/1.1", "Connection: upgrade\r\n", "Upgrade: h2c\r\n", "Proxy-Connection: close\r\n", "\x0b",
-                    "\x0c", "\x80", "18446744073709551616", "Connection: close, x\r\n"}};
+  return {
+      .inputs = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+                 "POST /v1/chat/completions HTTP/1.1\r\nHost: a.b:80\r\nContent-Length: 5\r\nX-Empty:\r\n"
+                 "Authorization: Bearer k\r\nx-longshelf-session: s-1\r\nConnection: keep-alive\r\n\r\nhello",
+                 "POST /x?y=z HTTP/1.1\r\nhost:\tx \r\nTransfer-Encoding: Chunked\r\nExpect: 100-continue\r\n\r\n5\r\n",
+                 "GET /old HTTP/1.0\r\n\r\n"},
+      .words = {"\r\n",
+                "\r\n\r\n",
+                "\n",
+                "\r",
+                " ",
+                "\t",
+                ":",
+                "Content-Length: 7\r\n",
+                "content-length:07\r\n",
+                "Transfer-Encoding: chunked\r\n",
+                "Transfer-Encoding:\tchunked\t\r\n",
+                "Host: y\r\n",
+                "HTTP/1.0",
+                "HTTP/1.1",
+                "Connection: upgrade\r\n",
+                "Upgrade: h2c\r\n",
+                "Proxy-Connection: close\r\n",
+                "\x0b",
+                "\x0c",
+                "\x80",
+                "18446744073709551616",
+                "Connection: close, x\r\n"}};
 }
 
 }  // namespace longshelf::fuzz

@@ -137,18 +137,39 @@ Seeds MakeSeeds() {
   using namespace router;  // all of the input is of the router
   return {.inputs = {Input(kChatBody, kChat), Input(kChatBody, kChatPrefix), Input(kCompletionBody, kCompletion),
                      Input(kCompletionBody, R"({"prompt":["one \u00e9"],"echo":true})"),
-                     Input(kPark, R"({"retention_s":3600,"durability":"disk_all"})"), Input(kResume, R"({"stream":true})"),
-                     Input(kSessionId, "agent-7:main_1.b")},
-          .words = {"null", "true", "[]", "{}", "\"\"", "1e309", "-0.0", "1e15", "18446744073709551615", "\"role\":",
-                    "\"content\":", "\"tools\":", "\"prefix\":true", "\"tool_choice\":\"required\",", "\"n\":2,",
-                    "\\ud800", "\\u0000", "\"assistant\"", "\"developer\"", "\"latest_reminder\"", "é", "\xf0\x9f\x98\x80",
-                    "[[[[[[[[[[[[[[[[", "{\"a\":", "\"session\":\"s\","}};
+                     Input(kPark, R"({"retention_s":3600,"durability":"disk_all"})"),
+                     Input(kResume, R"({"stream":true})"), Input(kSessionId, "agent-7:main_1.b")},
+          .words = {"null",
+                    "true",
+                    "[]",
+                    "{}",
+                    "\"\"",
+                    "1e309",
+                    "-0.0",
+                    "1e15",
+                    "18446744073709551615",
+                    "\"role\":",
+                    "\"content\":",
+                    "\"tools\":",
+                    "\"prefix\":true",
+                    "\"tool_choice\":\"required\",",
+                    "\"n\":2,",
+                    "\\ud800",
+                    "\\u0000",
+                    "\"assistant\"",
+                    "\"developer\"",
+                    "\"latest_reminder\"",
+                    "é",
+                    "\xf0\x9f\x98\x80",
+                    "[[[[[[[[[[[[[[[[",
+                    "{\"a\":",
+                    "\"session\":\"s\","}};
 }
 
 }  // namespace longshelf::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace longshelf;          // the entry point has no namespace of its own
+  using namespace longshelf;  // the entry point has no namespace of its own
   using namespace longshelf::router;
   fuzz::FuzzInput input(data, size);
   const auto kind = static_cast<Kind>(input.Byte() % kKinds);

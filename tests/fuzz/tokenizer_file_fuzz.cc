@@ -74,9 +74,10 @@ namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
   nlohmann::ordered_json file = tokenizer::internal::SmallFile();
-  Seeds seeds{.inputs = {file.dump()},
-              .words = {"\"id\":", "1048576", "1048575", "-1", "0", "[\"a\",\"b\"]", "\"a b\"", "true", "null", "\"\"", "{}", "[]",
-                        "\\u0120", "Ġ", "\"special\":", "\"content\":", "18446744073709551615", "\"single_word\":true,"}};
+  Seeds seeds{
+      .inputs = {file.dump()},
+      .words = {"\"id\":", "1048576", "1048575", "-1", "0", "[\"a\",\"b\"]", "\"a b\"", "true", "null", "\"\"", "{}",
+                "[]", "\\u0120", "Ġ", "\"special\":", "\"content\":", "18446744073709551615", "\"single_word\":true,"}};
   // Its parts move together when the whole is mutated seldom.
   file["added_tokens"] = nlohmann::ordered_json::array();
   seeds.inputs.push_back(file.dump());

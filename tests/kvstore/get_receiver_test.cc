@@ -26,7 +26,8 @@ TEST(GetReceiver, DataThatClaimsToGoOnBehindItsFrameIsMalformed) {
   data.mutable_data()->set_last(true);
   const std::string sent = data.SerializeAsString();
   // The length of what is in the frame stands behind the first tag.
-  for (const std::string& length : {std::string(1, static_cast<char>(sent[1] + 1)), std::string("\xff\xff\xff\xff\x0f")}) {
+  for (const std::string& length :
+       {std::string(1, static_cast<char>(sent[1] + 1)), std::string("\xff\xff\xff\xff\x0f")}) {
     size_t n_delivered = 0;
     GetReceiver receiver(FingerprintOf(1), items, [&](size_t, absl::StatusOr<FetchedObject>) { ++n_delivered; });
     ASSERT_TRUE(Give(receiver, head.SerializeAsString()).ok());

@@ -1,11 +1,10 @@
-#include "wire_service.h"
-
 #include <gtest/gtest.h>
 
 #include <limits>
 #include <string>
 
 #include "objects.h"
+#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {
