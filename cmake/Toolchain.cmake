@@ -17,6 +17,16 @@ if(MOLD_PROGRAM)
   add_link_options(-fuse-ld=mold)
 endif()
 
+# With clang: every library tells libFuzzer where an input went. tests/fuzz/README.md.
+option(LONGSHELF_LIBFUZZER "build the targets of tests/fuzz with libFuzzer and the address and undefined sanitizers" OFF)
+if(LONGSHELF_LIBFUZZER)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "LONGSHELF_LIBFUZZER needs clang: CC=clang CXX=clang++ cmake ...")
+  endif()
+  set(LONGSHELF_SANITIZE "address,undefined" CACHE STRING "" FORCE)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 set(LONGSHELF_SANITIZE "" CACHE STRING "address,undefined or thread; empty for none")
 if(LONGSHELF_SANITIZE)
   add_compile_options(-fsanitize=${LONGSHELF_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

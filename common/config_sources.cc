@@ -33,6 +33,10 @@ absl::Status Flatten(const std::string& path, const YAML::Node& map, const std::
     if (out->size() >= kYamlSettingsMax) return YamlError(path, line, "more than 1024 settings");
     const std::string key = absl::StrCat(prefix, absl::StrReplaceAll(entry.first.Scalar(), {{"_", "-"}}));
     const YAML::Node& value = entry.second;
+    // An empty map would be no setting, so nothing would stop aliases of it from multiplying.
+    if (value.IsNull() || (value.IsMap() && value.size() == 0)) {
+      return YamlError(path, line, key + " has no value; remove the line or give one");
+    }
     if (value.IsMap()) {
       RETURN_IF_ERROR(Flatten(path, value, key + "-", depth + 1, out));
       continue;
@@ -43,7 +47,6 @@ absl::Status Flatten(const std::string& path, const YAML::Node& map, const std::
       if (!value[i].IsScalar()) return YamlError(path, line, key + ": a list holds plain values only");
       setting.values.push_back(value[i].Scalar());
     }
-    if (value.IsNull()) return YamlError(path, line, key + " has no value; remove the line or give one");
     out->push_back(std::move(setting));
   }
   return absl::OkStatus();

@@ -36,6 +36,7 @@ constexpr uint32_t BytesTag(int field) {
 }  // namespace
 
 absl::Status GetReceiver::OnFrame(grpc::ByteBuffer& frame) {
+  const size_t n_frame_bytes = frame.Length();
   grpc::ProtoBufferReader slices(&frame);
   if (!slices.status().ok()) return Malformed();
   CodedInputStream in(&slices);
@@ -50,7 +51,7 @@ absl::Status GetReceiver::OnFrame(grpc::ByteBuffer& frame) {
     return absl::InternalError(absl::StrCat("frame of object ", index, " instead of ", next_));
   }
   if (tag == BytesTag(v1::GetFrame::kDataFieldNumber)) {
-    RETURN_IF_ERROR(OnData(in));
+    RETURN_IF_ERROR(OnData(in, n_frame_bytes));
   } else if (tag == BytesTag(v1::GetFrame::kHeadFieldNumber)) {
     v1::ObjectHead head;
     if (!ReadSmall(in, head)) return Malformed();
@@ -90,10 +91,13 @@ absl::Status GetReceiver::OnHead(const v1::ObjectHead& wire) {
   return absl::OkStatus();
 }
 
-absl::Status GetReceiver::OnData(CodedInputStream& in) {
+absl::Status GetReceiver::OnData(CodedInputStream& in, size_t n_frame_bytes) {
   if (!in_object_) return absl::InternalError("data without a head");
   uint32_t n_bytes = 0;
-  if (!in.ReadVarint32(&n_bytes)) return Malformed();
+  // A limit that lies behind the frame would be none.
+  if (!in.ReadVarint32(&n_bytes) || n_bytes > n_frame_bytes - static_cast<size_t>(in.CurrentPosition())) {
+    return Malformed();
+  }
   const CodedInputStream::Limit limit = in.PushLimit(static_cast<int>(n_bytes));
   const size_t begin = object_.payload.size();
   uint64_t offset = 0;

@@ -41,7 +41,7 @@ class GetReceiver {
 
  private:
   absl::Status OnHead(const v1::ObjectHead& wire);
-  absl::Status OnData(google::protobuf::io::CodedInputStream& in);
+  absl::Status OnData(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes);
   // Appends to what was received, or skips when the object failed already. False when the frame is malformed.
   bool TakePayload(google::protobuf::io::CodedInputStream& in, uint32_t n_bytes);
   void FinishObject();

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "kvstore/queries.h"
 
 namespace longshelf::kvstore {
@@ -21,6 +22,26 @@ StoreStats& StoreStats::operator+=(const StoreStats& other) {
   n_evicted += other.n_evicted;
   n_quarantined += other.n_quarantined;
   return *this;
+}
+
+absl::Status CheckHead(const ObjectHead& head) {
+  if (!IsObjectKind(static_cast<uint8_t>(head.key.kind))) return absl::InvalidArgumentError("key: unknown object kind");
+  if (head.payload_bytes == 0 || head.payload_bytes > kMaxPayloadBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("payload_bytes: ", head.payload_bytes, " is not in 1 .. ", kMaxPayloadBytes));
+  }
+  if (head.depth_tokens == 0 || head.depth_tokens > kMaxDepthTokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("depth_tokens: ", head.depth_tokens, " is not in 1 .. ", kMaxDepthTokens));
+  }
+  if (head.namespace_id.empty() || head.namespace_id.size() > kMaxNamespaceBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("namespace_id: ", head.namespace_id.size(), " bytes, must be 1 .. ", kMaxNamespaceBytes));
+  }
+  if (head.object_class != ObjectClass::kCache && head.object_class != ObjectClass::kParked) {
+    return absl::InvalidArgumentError("object_class: unknown");
+  }
+  return absl::OkStatus();
 }
 
 Digest DigestOf(std::span<const std::byte> payload) {

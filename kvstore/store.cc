@@ -26,26 +26,6 @@ uint32_t PagesOf(uint64_t payload_bytes) {
   return static_cast<uint32_t>((payload_bytes + kPageBytes - 1) / kPageBytes);
 }
 
-absl::Status CheckHead(const ObjectHead& head) {
-  if (!IsObjectKind(static_cast<uint8_t>(head.key.kind))) return absl::InvalidArgumentError("key: unknown object kind");
-  if (head.payload_bytes == 0 || head.payload_bytes > kMaxPayloadBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("payload_bytes: ", head.payload_bytes, " is not in 1 .. ", kMaxPayloadBytes));
-  }
-  if (head.depth_tokens == 0 || head.depth_tokens > kMaxDepthTokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("depth_tokens: ", head.depth_tokens, " is not in 1 .. ", kMaxDepthTokens));
-  }
-  if (head.namespace_id.empty() || head.namespace_id.size() > kMaxNamespaceBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("namespace_id: ", head.namespace_id.size(), " bytes, must be 1 .. ", kMaxNamespaceBytes));
-  }
-  if (head.object_class != ObjectClass::kCache && head.object_class != ObjectClass::kParked) {
-    return absl::InvalidArgumentError("object_class: unknown");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,

@@ -110,16 +110,18 @@ absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire) {
   switch (wire.object_class()) {
     case v1::OBJECT_CLASS_CACHE:
       head.object_class = ObjectClass::kCache;
-      return head;
+      break;
     case v1::OBJECT_CLASS_PARKED:
       head.object_class = ObjectClass::kParked;
       if (wire.retain_until_unix_ms() == 0) {
         return absl::InvalidArgumentError("retain_until_unix_ms: a parked object needs it");
       }
-      return head;
+      break;
     default:
       return absl::InvalidArgumentError("object_class: unknown");
   }
+  RETURN_IF_ERROR(CheckHead(head));
+  return head;
 }
 
 void QueryToWire(const LookupQuery& query, v1::LookupRequest* wire) {

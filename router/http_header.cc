@@ -36,8 +36,9 @@ std::string CheckLine(std::string_view line, Counts& counts) {
   if (colon == std::string_view::npos || colon == 0) return "a header line without a name";
   const std::string_view name = line.substr(0, colon);
   if (!std::all_of(name.begin(), name.end(), IsTokenChar)) return "a malformed header name";
+  // Before the value is trimmed: vertical tabs and form feeds are white space to some.
+  if (std::any_of(line.begin(), line.end(), IsControl)) return "a control character in a header";
   const absl::string_view value = absl::StripAsciiWhitespace(View(line.substr(colon + 1)));
-  if (std::any_of(value.begin(), value.end(), IsControl)) return "a control character in a header";
   if (++counts.headers > kMaxHeaders) return "more than 100 headers";
   if (absl::EqualsIgnoreCase(View(name), "host")) ++counts.hosts;
   if (absl::EqualsIgnoreCase(View(name), "content-length")) {

@@ -19,6 +19,18 @@ Json ListOf(const Repeated& values) {
   return out;
 }
 
+// What JSON has no number for would become null there, which means the default.
+std::optional<ApiError> CheckNumbers(const v1::GenerationOptions& options) {
+  for (const auto& [field, value] :
+       {std::pair(NumericField::kTemperature, options.temperature()), std::pair(NumericField::kTopP, options.top_p()),
+        std::pair(NumericField::kMinP, options.min_p()),
+        std::pair(NumericField::kPresencePenalty, options.presence_penalty()),
+        std::pair(NumericField::kFrequencyPenalty, options.frequency_penalty())}) {
+    if (auto error = CheckNumber(field, value)) return error;
+  }
+  return std::nullopt;
+}
+
 void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   if (options.has_max_tokens()) body["max_tokens"] = options.max_tokens();
   if (options.has_temperature()) body["temperature"] = options.temperature();
@@ -96,6 +108,7 @@ Json MessageJson(const v1::ChatMessage& message) {
 }  // namespace
 
 std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request, const ParseLimits& limits) {
+  if (auto error = CheckNumbers(request.options())) return *std::move(error);
   Json body = {{"model", request.model()}};
   if (request.has_tokens()) {
     body["prompt"] = ListOf(request.tokens().ids());
@@ -108,6 +121,7 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request,
 }
 
 std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, const ParseLimits& limits) {
+  if (auto error = CheckNumbers(request.options())) return *std::move(error);
   Json body = {{"model", request.model()}, {"messages", Json::array()}};
   for (const v1::ChatMessage& message : request.messages()) body["messages"].push_back(MessageJson(message));
   AddOptions(request.options(), Api::kChat, body);

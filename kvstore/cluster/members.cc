@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -19,11 +20,20 @@ constexpr std::string_view kDnsPrefix = "dns:";
 
 absl::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
+// Placement depends on how a store is spelled, so a port has one spelling: plain digits.
+bool IsPort(absl::string_view text) {
+  uint32_t port = 0;
+  return !text.empty() && text[0] != '0' && text.find_first_not_of("0123456789") == absl::string_view::npos &&
+         absl::SimpleAtoi(text, &port) && port < 65536;
+}
+
+// What separates members is not part of an address, nor of a name.
+bool IsAddressCharacter(char c) { return absl::ascii_isgraph(static_cast<unsigned char>(c)) && c != ',' && c != ';'; }
+
 absl::Status CheckAddress(absl::string_view address) {
   const size_t colon = address.rfind(':');
-  int port = 0;
-  if (colon != absl::string_view::npos && colon > 0 && absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 &&
-      port < 65536) {
+  if (colon != absl::string_view::npos && colon > 0 && IsPort(address.substr(colon + 1)) &&
+      std::all_of(address.begin(), address.end(), IsAddressCharacter)) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat("store \"", address, "\": must be HOST:PORT"));
@@ -50,6 +60,7 @@ absl::StatusOr<Member> ParseMember(absl::string_view text) {
 }  // namespace
 
 absl::StatusOr<std::vector<Member>> ParseMembers(std::string_view text) {
+  if (text.empty()) return CheckAddress("");  // without data it would split into nothing
   std::vector<Member> members;
   for (const absl::string_view one : absl::StrSplit(View(text), ',')) {
     ASSIGN_OR_RETURN(Member member, ParseMember(absl::StripAsciiWhitespace(one)));

@@ -15,6 +15,7 @@ constexpr int kTrailMax = 1 << 16;
 constexpr int kTokensMax = 1 << 24;
 constexpr size_t kRequestIdMax = 256;
 constexpr size_t kNamespaceMax = 64;
+constexpr size_t kFinishReasonMax = 64;
 
 absl::Status Damaged(const char* what) {
   return absl::DataLossError(absl::StrCat("a parked session is damaged: ", what));
@@ -31,6 +32,8 @@ bool AreTokens(const google::protobuf::RepeatedField<uint32_t>& tokens, uint32_t
   return tokens.size() <= kTokensMax &&
          std::all_of(tokens.begin(), tokens.end(), [vocab_size](uint32_t token) { return token < vocab_size; });
 }
+
+bool IsKey(const std::string& bytes) { return bytes.size() == kKeyBytes; }
 
 }  // namespace
 
@@ -74,7 +77,9 @@ absl::StatusOr<SessionInfo> CardFromBytes(const std::string& bytes) {
   if (CheckSessionId(card.id()).has_value()) return Damaged("its id");
   SessionInfo info;
   info.id = card.id();
-  info.model = card.model().substr(0, kSizeLimits.model_name_bytes);
+  if (card.model().size() > kSizeLimits.model_name_bytes) return Damaged("its model");
+  if (card.finish_reason().size() > kFinishReasonMax) return Damaged("how it finished");
+  info.model = card.model();
   info.created = absl::FromUnixMillis(card.created_unix_ms());
   info.parked_at = absl::FromUnixMillis(card.parked_unix_ms());
   info.retain_until = absl::FromUnixMillis(card.retain_until_unix_ms());
@@ -93,7 +98,7 @@ absl::StatusOr<SessionInfo> CardFromBytes(const std::string& bytes) {
   if (!card.has_kv()) return info;
   const v1::ParkedKv& kv = card.kv();
   if (kv.checkpoint_key().size() != kKeyBytes || info.fingerprint.empty() || kv.block_tokens() == 0 ||
-      kv.trail_size() > kTrailMax) {
+      kv.trail_size() > kTrailMax || !std::all_of(kv.trail().begin(), kv.trail().end(), IsKey)) {
     return Damaged("its state");
   }
   info.kv = ParkedKv{.state = {kv.n_tokens(), kv.n_objects(), kv.n_bytes(), kv.checkpoint_key()},

@@ -208,6 +208,19 @@ TEST_F(ConfigTest, JoinsNestedYamlKeysAndRefusesASettingMadeTwice) {
   EXPECT_THAT(outcome.text, HasSubstr("b.yaml:3: queue-max is set twice"));
 }
 
+TEST_F(ConfigTest, RefusesAliasesThatMultiplyNothing) {
+  // Without a setting in it, each level was walked once for each alias of it: 2000 * 2000 * 2000 steps here.
+  std::string yaml = "a: &a {}\n";
+  for (const auto& [key, inner] : {std::pair("b: &b", "*a"), std::pair("c: &c", "*b"), std::pair("d: &d", "*c")}) {
+    absl::StrAppend(&yaml, key, " {");
+    for (int i = 0; i < 2000; ++i) absl::StrAppend(&yaml, "k", i, ": ", inner, ", ");
+    absl::StrAppend(&yaml, "}\n");
+  }
+  const ParseOutcome outcome = spec_.Parse({"--config", WriteFile("a.yaml", yaml)}, {});
+  EXPECT_EQ(outcome.exit_code, kExitConfig);
+  EXPECT_THAT(outcome.text, HasSubstr("has no value"));
+}
+
 TEST_F(ConfigTest, RefusesYamlThatIsNotAMapOfPlainValues) {
   int n = 0;
   for (const char* text : {"- a\n", "listen: [a]\n", "listen:\n", "peers: [[a]]\n", "a: {b: {c: {d: {e: {f: 1}}}}}\n",

@@ -50,6 +50,9 @@ TEST(CheckHeader, RefusesWhatTwoReadersCouldReadDifferently) {
                             ": y\r\n",
                             "X: a\x01"
                             "b\r\n",
+                            "X: \x0b\r\n",
+                            "Content-Length: \x0c"
+                            "5\r\n",
                             "X(y): a\r\n"}) {
     EXPECT_NE(CheckHeader(start + lines + "\r\n"), "") << lines;
   }

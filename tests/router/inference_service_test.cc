@@ -5,6 +5,8 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 #include "longshelf/v1/inference.grpc.pb.h"
 #include "router_harness.h"
@@ -150,6 +152,23 @@ TEST_F(InferenceService, JudgesFieldsByTheSameTable) {
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), ::testing::HasSubstr("temperature"));
+}
+
+TEST_F(InferenceService, NumbersThatJsonDoesNotHaveAreRefusedNotReplaced) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  using Options = v1::GenerationOptions;
+  constexpr void (Options::*kSetters[])(double) = {&Options::set_temperature, &Options::set_top_p, &Options::set_min_p,
+                                                   &Options::set_presence_penalty, &Options::set_frequency_penalty};
+  for (const auto set : kSetters) {
+    for (const double value : {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
+      v1::GenerateRequest request;
+      request.set_text("hi");
+      (request.mutable_options()->*set)(value);
+      grpc::ClientContext context;
+      EXPECT_EQ(stub->Generate(&context, request)->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    }
+  }
 }
 
 TEST_F(InferenceService, ACancelledCallCancelsItsSequence) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <random>
 #include <span>
@@ -69,6 +70,18 @@ TEST(SessionBytes, TokensThatThisModelDoesNotHaveAreRefused) {
   Session empty = Body();
   empty.prompt = std::make_shared<const std::vector<uint32_t>>();
   EXPECT_EQ(BodyFromBytes(BodyToBytes(empty), 10).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(SessionBytes, ACardIsNotCutToFitButRefused) {
+  const auto refuses = [](const std::function<void(SessionInfo&)>& change) {
+    SessionInfo info = Info();
+    change(info);
+    EXPECT_EQ(CardFromBytes(CardToBytes(info)).status().code(), absl::StatusCode::kDataLoss);
+  };
+  // Cut at the limit, this name would end inside a character and could not be stored again.
+  refuses([](SessionInfo& info) { info.model = std::string(kSizeLimits.model_name_bytes - 1, 'm') + "é"; });
+  refuses([](SessionInfo& info) { info.finish_reason = std::string(65, 'x'); });
+  refuses([](SessionInfo& info) { info.kv->trail.push_back(std::string(31, 't')); });
 }
 
 TEST(SessionBytes, DamageIsAnErrorAndNothingElse) {

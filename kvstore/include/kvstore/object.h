@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "kvstore/keys.h"
 
@@ -80,6 +81,9 @@ inline constexpr size_t kMaxKeysPerCall = 4096;  // Get, Touch, Drop
 inline constexpr uint32_t kMaxReplicas = 8;
 inline constexpr size_t kMaxListed = 1000;             // List, per call
 inline constexpr uint32_t kMaxDepthTokens = 1u << 24;  // 16 Mi tokens
+
+// INVALID_ARGUMENT: names the field that is not within these limits.
+absl::Status CheckHead(const ObjectHead& head);
 
 // The digest of a whole payload.
 Digest DigestOf(std::span<const std::byte> payload);

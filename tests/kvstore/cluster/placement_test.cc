@@ -95,6 +95,15 @@ TEST(Members, WhatIsWrongIsNamed) {
   }
 }
 
+TEST(Members, AStoreHasOneSpelling) {
+  for (const char* text : {"a:+1", "a: 1", "a:01", "a b:1", "a\t:1", "a\n:1", "\xc3\xa4:1", "dns:a:+1", "dns:a b:1",
+                           "dns:a:1,b:1", "dns:a;b:1"}) {
+    EXPECT_EQ(CheckStores(text).code(), absl::StatusCode::kInvalidArgument) << text;
+  }
+  EXPECT_FALSE(ParseMembers(std::string("a\0:1", 4)).ok());
+  EXPECT_FALSE(ParseMembers(std::string_view()).ok());
+}
+
 TEST(Members, AreResolvedFromAName) {
   EXPECT_EQ(DnsName("dns:kv.default:7400"), "kv.default:7400");
   EXPECT_EQ(DnsName("kv:7400"), "");

@@ -8,7 +8,6 @@
 #include "disk/crc32c.h"
 #include "disk_fixture.h"
 #include "memory_file_system.h"
-#include "parsers_fuzz.h"
 
 namespace longshelf::kvstore::disk {
 namespace {
@@ -158,33 +157,6 @@ TEST(SegmentFiles, NoBitFlippedOnDiskIsEverServed) {
     }
   }
   EXPECT_GT(n_refused, 100) << "the flips must have hit something";
-}
-
-TEST(ParsersFuzz, NoMutationOfWellFormedInputsBreaksTheContract) {
-  std::mt19937_64 random(17);
-  const std::vector<std::string> corpus = FuzzCorpus();
-  for (int i = 0; i < 60000; ++i) {
-    std::string input = corpus[random() % corpus.size()];
-    for (uint64_t n = random() % 8; n > 0; --n) {
-      const size_t at = 2 + random() % std::min<size_t>(input.size() - 2, 300);
-      switch (random() % 4) {
-        case 0:
-          input[at] = static_cast<char>(random());
-          break;
-        case 1:
-          input[at] = static_cast<char>(input[at] ^ (1 << (random() % 8)));
-          break;
-        case 2:
-          input.resize(2 + random() % input.size());
-          break;
-        default:
-          for (size_t j = at; j < std::min(at + 8, input.size()); ++j) input[j] = '\xff';
-      }
-      if (input.size() < 3) break;
-    }
-    input[0] = static_cast<char>(random() % 5 == 0 ? random() : static_cast<uint64_t>(input[0]));
-    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-  }
 }
 
 }  // namespace

@@ -1,11 +1,13 @@
-#include "parsers_fuzz.h"
-
+// Every parser of a segment file. The first byte chooses, the rest is the input; structure behind a checksum is reached
+// by inputs whose checksums are made right first (second byte odd). What is accepted is within the limits of object.h
+// and inside the segment, and can be written again.
 #include <cstring>
 #include <utility>
 
 #include "common/check.h"
 #include "disk/crc32c.h"
 #include "disk/record_format.h"
+#include "fuzz_target.h"
 #include "objects.h"
 
 namespace longshelf::kvstore::disk {
@@ -80,9 +82,7 @@ std::string Input(Target target, std::span<const std::byte> bytes) {
   return input;
 }
 
-}  // namespace
-
-std::vector<std::string> FuzzCorpus() {
+std::vector<std::string> Corpus() {
   std::vector<std::string> corpus;
   AlignedBuffer buffer(kSectorBytes);
   const Sector sector = buffer.span().first<kSectorBytes>();
@@ -107,7 +107,14 @@ std::vector<std::string> FuzzCorpus() {
   return corpus;
 }
 
+}  // namespace
 }  // namespace longshelf::kvstore::disk
+
+namespace longshelf::fuzz {
+
+Seeds MakeSeeds() { return {.inputs = kvstore::disk::Corpus()}; }
+
+}  // namespace longshelf::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longshelf::kvstore::disk;  // the entry point has no namespace of its own
