@@ -42,14 +42,17 @@ DiskTier::Done Joined(DiskTier::Done done, size_t n_parts) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& options, FileSystem& file_system,
-                                                         const Clock& clock, const NodeId& new_node) {
+                                                         const Clock& clock, const NodeId& new_node,
+                                                         std::unique_ptr<const SecretKey> master) {
   if (!(options.parked_share >= 0.0 && options.parked_share <= 1.0)) {
     return absl::InvalidArgumentError("the disk's parked share must be in 0 .. 1");
   }
   auto tier = std::make_unique<DiskTier>(options, clock);
-  const LogOptions log_options{
-      .directory = options.directory, .quota_bytes = options.quota_bytes, .segment_bytes = options.segment_bytes};
-  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node));
+  const LogOptions log_options{.directory = options.directory,
+                               .quota_bytes = options.quota_bytes,
+                               .segment_bytes = options.segment_bytes,
+                               .n_data_keys_max = options.n_encrypted_namespaces_max};
+  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node, std::move(master)));
   tier->PublishStats();
   tier->writer_ = std::thread([raw = tier.get()] { raw->Write(); });
   if (options.scrub_bytes_per_s > 0) tier->scrubber_ = std::thread([raw = tier.get()] { raw->Scrub(); });
@@ -211,6 +214,11 @@ absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerpr
     }
     const std::optional<DiskEntry> again = index_.Find(key);
     if (!again.has_value() || again->place != entry->place) continue;
+    if (absl::IsNotFound(stored.status())) {
+      // Written, and its namespace removed behind it.
+      index_.RemoveAt(key, entry->place);
+      break;
+    }
     Quarantine(*entry);
     return stored.status();
   }
@@ -270,6 +278,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
     n_parked_bytes += request.parked_bytes;
   }
   SkipKnown(batch);
+  Prepare(batch);
   for (Request& request : batch) records.push_back(std::move(request.pending));
   const absl::Status status = log_->Append(records, clock_.WallNow());
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -327,6 +336,24 @@ void DiskTier::SkipKnown(std::vector<Request>& batch) {
   batch = std::move(needed);
 }
 
+void DiskTier::Prepare(std::vector<Request>& batch) {
+  log_->RemoveUnusedKeys();
+  std::vector<Request> prepared;
+  for (Request& request : batch) {
+    const absl::Status status = log_->Prepare(request.pending);
+    if (status.ok()) {
+      prepared.push_back(std::move(request));
+      continue;
+    }
+    if (request.pending.record.kind == RecordKind::kObject && !request.durable) {
+      std::lock_guard lock(mutex_);
+      ++stats_.n_dropped;
+    }
+    Answer(request.done, status);
+  }
+  batch = std::move(prepared);
+}
+
 void DiskTier::SyncNow() {
   const absl::Status status = log_->Sync();
   PublishStats();
@@ -380,7 +407,8 @@ void DiskTier::Scrub() {
         const double n_bytes = static_cast<double>(kSectorBytes + entry.head.payload_bytes);
         const double seconds = n_bytes / static_cast<double>(options_.scrub_bytes_per_s);
         if (pause(std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9)))) return;
-        if (!ReadObject(log_->files(), entry).ok()) {
+        const absl::Status status = ReadObject(log_->files(), entry).status();
+        if (!status.ok() && !absl::IsNotFound(status)) {
           const std::optional<DiskEntry> again = index_.Find(entry.head.key);
           if (again.has_value() && again->place == entry.place) Quarantine(entry);
         }

@@ -47,15 +47,16 @@ struct DiskStats {
 // A put whose Done says OK for a parked object is on the device; for a cache object it is written and may still be lost
 // with the power. A failing device makes the tier read-only, a full one refuses puts; neither stops anything else.
 //
-// Thread safe. Threads: the writer owns the log; the scrubber reads along. Done is called once, by the writer, or by
-// the caller's thread when the answer is known at once; it must not block.
+// Thread safe. Threads: the writer owns the log, and encrypts; the scrubber reads along. Done is called once, by the
+// writer, or by the caller's thread when the answer is known at once; it must not block.
 class DiskTier {
  public:
   using Done = std::function<void(const absl::Status&)>;
 
   // As SegmentLog::Open. The file system and the clock must outlive the tier. Blocks while it reads what is there.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskOptions& options, FileSystem& file_system,
-                                                        const Clock& clock, const NodeId& new_node);
+                                                        const Clock& clock, const NodeId& new_node,
+                                                        std::unique_ptr<const SecretKey> master = nullptr);
   DiskTier(const DiskOptions& options, const Clock& clock) : options_(options), clock_(clock) {}  // through Open
   // Writes what is queued and makes it durable.
   ~DiskTier();
@@ -75,6 +76,7 @@ class DiskTier {
   absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
+  // What was encrypted can never be read again then.
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
 
   // NOT_FOUND; DATA_LOSS: what is there is not what was written, and has been removed. Blocks on the device.
@@ -101,6 +103,8 @@ class DiskTier {
   void WriteBatch(std::vector<Request> batch);
   // Answers cache objects that are there already, and lets no record shorten a retention.
   void SkipKnown(std::vector<Request>& batch);
+  // Encrypts what is to be. Answers what cannot be.
+  void Prepare(std::vector<Request>& batch);
   void SyncNow();
   void PublishStats();
   void Scrub();

@@ -160,6 +160,10 @@ enum class KillPoint {
   kAfterAllocate,
   kBeforeSyncDirectory,
   kAfterSyncDirectory,
+  kBeforeRename,
+  kAfterRename,
+  kBeforeRemove,
+  kAfterRemove,
   kPoints
 };
 
@@ -211,7 +215,18 @@ class KillingFileSystem final : public FileSystem {
   absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
     return files_->Lock(directory);
   }
-  absl::Status Remove(const std::string& path) override { return files_->Remove(path); }
+  absl::Status Remove(const std::string& path) override {
+    Hit(KillPoint::kBeforeRemove);
+    const absl::Status status = files_->Remove(path);
+    Hit(KillPoint::kAfterRemove);
+    return status;
+  }
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    Hit(KillPoint::kBeforeRename);
+    const absl::Status status = files_->Rename(from, to);
+    Hit(KillPoint::kAfterRename);
+    return status;
+  }
   absl::Status CreateDirectory(const std::string& path) override { return files_->CreateDirectory(path); }
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
     return files_->List(directory);

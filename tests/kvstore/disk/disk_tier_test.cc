@@ -375,7 +375,7 @@ TEST_F(DiskTierTest, RestartsWithAHundredGigabytesInSeconds) {
     ASSERT_TRUE(file->WriteFully(trailer.footer_offset, {padded.span()}).ok());
     EncodeTrailer(trailer, sector.span().first<kSectorBytes>());
     ASSERT_TRUE(file->WriteFully(options.segment_bytes - kSectorBytes, {sector.span()}).ok());
-    EncodeSuperblock({NodeId{7}, slot + 1, options.segment_bytes}, sector.span().first<kSectorBytes>());
+    EncodeSuperblock({NodeId{7}, slot + 1, options.segment_bytes, {}}, sector.span().first<kSectorBytes>());
     ASSERT_TRUE(file->WriteFully(0, {sector.span()}).ok());
   }
   const auto begun = std::chrono::steady_clock::now();
