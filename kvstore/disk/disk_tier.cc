@@ -349,6 +349,7 @@ void DiskTier::Prepare(std::vector<Request>& batch) {
       std::lock_guard lock(mutex_);
       ++stats_.n_dropped;
     }
+    PublishStats();  // before anybody is told
     Answer(request.done, status);
   }
   batch = std::move(prepared);

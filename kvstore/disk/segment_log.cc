@@ -314,6 +314,7 @@ absl::Status SegmentLog::Begin(uint32_t slot) {
   superblock.node = node_;
   superblock.sequence = next_sequence_;
   superblock.segment_bytes = options_.segment_bytes;
+  if (files_.keys != nullptr) superblock.master_check = files_.keys->check();
   AlignedBuffer first(kSectorBytes);
   EncodeSuperblock(superblock, first.span().first<kSectorBytes>());
   AlignedBuffer last(kSectorBytes);
