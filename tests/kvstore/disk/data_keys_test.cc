@@ -208,7 +208,13 @@ TEST_F(DataKeysTest, WhateverIsChangedUnderRightChecksumsIsQuarantined) {
       {"parent", [](RecordHeader& header, auto) { header.record.head.parent[0] ^= 1; }},
       {"depth", [](RecordHeader& header, auto) { header.record.head.depth_tokens ^= 1; }},
       {"fingerprint", [](RecordHeader& header, auto) { header.record.head.fingerprint[0] ^= 1; }},
-      {"not encrypted", [](RecordHeader& header, auto) { header.record.encryption.reset(); }},
+      {"the plaintext instead",
+       [this](RecordHeader& header, std::span<std::byte> payload) {
+         const Object object = In("ns", header.record.head.key.hash[0]);
+         header.record.encryption.reset();
+         header.record.head.digest = object.head.digest;
+         std::copy(object.payload.begin(), object.payload.end(), payload.begin());
+       }},
   };
   Start();
   for (size_t i = 0; i < changes.size(); ++i) {
@@ -464,6 +470,15 @@ TEST_F(DataKeysTest, ADamagedKeyFileLosesItsNamespaceAndNothingElse) {
   Start();
   EXPECT_EQ(tier_->Stats().log.n_damaged, 1u);
   EXPECT_FALSE(IsServed(0));
+  EXPECT_TRUE(IsServed(1));
+  // And with its name in it.
+  tier_.reset();
+  const Sector sector = std::span(files_.Bytes(KeyPath("even"))).first<kSectorBytes>();
+  KeyFile file = *ParseKeyFile(sector);
+  file.namespace_id = "even";
+  EncodeKeyFile(file, sector);
+  Start();
+  EXPECT_EQ(tier_->Stats().log.n_damaged, 1u);
   EXPECT_TRUE(IsServed(1));
 }
 
