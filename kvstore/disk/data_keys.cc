@@ -110,9 +110,9 @@ absl::Status DataKeys::LoadFile(const std::string& name) {
   return absl::OkStatus();
 }
 
-bool DataKeys::is_full() const {
+size_t DataKeys::size() const {
   std::lock_guard lock(mutex_);
-  return keys_.size() >= n_max_;
+  return keys_.size();
 }
 
 DataKeys::KeyRef DataKeys::Find(const std::string& namespace_id) const {

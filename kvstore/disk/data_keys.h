@@ -37,7 +37,8 @@ class DataKeys {
   // Of the master key.
   const KeyCheck& check() const { return check_; }
   uint64_t n_damaged() const { return n_damaged_; }
-  bool is_full() const;
+  size_t size() const;
+  bool is_full() const { return size() >= n_max_; }
 
   // The writer's. Encrypts the payload in place and says in the record how. Makes the namespace's key if it has none.
   // RESOURCE_EXHAUSTED: as many namespaces as there may be have one, or the device is full.

@@ -385,11 +385,14 @@ DiskStats DiskTier::Stats() {
   const uint64_t retained = index_.RetainedBytes(clock_.WallNow());
   const uint64_t live = index_.live_bytes();
   const uint64_t n_objects = index_.n_objects();
+  const DataKeys* keys = log_->files().keys.get();
+  const uint64_t n_data_keys = keys == nullptr ? 0 : keys->size();
   std::lock_guard lock(mutex_);
   DiskStats stats = stats_;
   stats.retained_bytes = retained + queued_parked_bytes_;
   stats.live_bytes = live;
   stats.n_objects = n_objects;
+  stats.n_data_keys = n_data_keys;
   stats.queued_bytes = queued_bytes_;
   return stats;
 }

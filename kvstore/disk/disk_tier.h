@@ -39,6 +39,7 @@ struct DiskStats {
   uint64_t n_hits = 0;
   uint64_t n_quarantined = 0;
   uint64_t n_scrubbed = 0;
+  uint64_t n_data_keys = 0;
   bool fenced = false;
 };
 

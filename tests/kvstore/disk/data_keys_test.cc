@@ -336,7 +336,9 @@ TEST_F(DataKeysTest, ARemovedNamespaceCanNeverBeReadAgain) {
   const Files before = Copy();
   Start();
   ASSERT_TRUE(HasKeyFile("gone"));
+  EXPECT_EQ(tier_->Stats().n_data_keys, 2u);
   ASSERT_TRUE(DropAndWait("gone").ok());
+  EXPECT_EQ(tier_->Stats().n_data_keys, 1u);
   EXPECT_FALSE(HasKeyFile("gone"));
   EXPECT_TRUE(HasKeyFile("kept"));
   EXPECT_EQ(CodeOf(0), absl::StatusCode::kNotFound);
