@@ -45,7 +45,7 @@ class DataKeys {
   absl::Status Encrypt(Record& record, std::span<std::byte> payload);
   // The writer's. Removes the namespace's key, if there is one, from memory and from the device.
   absl::Status Shred(const std::string& namespace_id);
-  // The writer's. Those of namespaces that have nothing on disk. Not of importance: no promise is kept by it.
+  // The writer's. Makes room: removes the keys of all other namespaces.
   absl::Status RemoveUnused(const std::set<std::string>& used);
 
   // The payload in place, and the digest in the record's head.

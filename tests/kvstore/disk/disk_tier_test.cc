@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <future>
 
+#include "disk/crc32c.h"
 #include "disk/posix_file_system.h"
 #include "disk_fixture.h"
 #include "memory_file_system.h"
@@ -212,6 +213,23 @@ TEST_F(DiskTierTest, ADirectoryBelongsToOneNodeAndOneShape) {
   other.segment_bytes = 128 << 10;
   EXPECT_EQ(OpenTier(other, files_, clock_).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(OpenTier(SmallDisk(8), files_, clock_).ok()) << "it may grow";
+}
+
+TEST_F(DiskTierTest, ADirectoryOfAnotherVersionIsRefusedAndNotOverwritten) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  const std::string path = "/disk/segment-00000" + std::to_string(tier_->index().Find(BlockKeyOf(1))->place.slot);
+  tier_.reset();
+  // A whole superblock, of the version before.
+  std::vector<std::byte>& bytes = files_.Bytes(path);
+  bytes[sizeof(uint64_t)] = std::byte{kFormatVersion - 1};
+  const uint32_t crc = Crc32c(std::span(bytes).first(kSectorBytes - sizeof(uint32_t)));
+  std::memcpy(bytes.data() + kSectorBytes - sizeof crc, &crc, sizeof crc);
+  const std::vector<std::byte> before = bytes;
+  const absl::Status status = OpenTier(SmallDisk(), files_, clock_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("another version"));
+  EXPECT_EQ(files_.Bytes(path), before);
 }
 
 TEST_F(DiskTierTest, AFullDiskShrinksWhatIsUsed) {
