@@ -90,6 +90,10 @@ bool DiskTier::Wants(const ObjectKey& key) {
 }
 
 void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
+  if (const absl::Status status = Offer(head, std::move(bytes), done); !status.ok()) Answer(done, status);
+}
+
+absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done done) {
   const absl::Time now = clock_.WallNow();
   Request request;
   request.pending.record.head = head;
@@ -97,8 +101,8 @@ void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
   request.durable = head.object_class == ObjectClass::kParked && head.retain_until > now;
   const uint64_t n_bytes = request.pending.record.disk_bytes();
   if (n_bytes > SegmentLog::RecordBytesMax(options_.segment_bytes)) {
-    return Answer(done, absl::ResourceExhaustedError(
-                            absl::StrCat("payload_bytes: ", head.payload_bytes, " do not fit into a segment on disk")));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("payload_bytes: ", head.payload_bytes, " do not fit into a segment on disk"));
   }
   if (request.durable) {
     request.parked_bytes = n_bytes;
@@ -107,15 +111,15 @@ void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
     if (retained + queued_parked_bytes_ + n_bytes > stats_.retained_limit_bytes) request.parked_bytes = 0;
   }
   if (request.durable && request.parked_bytes == 0) {
-    return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+    return absl::ResourceExhaustedError("the disk's parked share is full");
   }
   request.done = std::move(done);
-  if (Enqueue(request)) return;
+  if (Enqueue(request)) return absl::OkStatus();
   if (!request.durable) {
     std::lock_guard lock(mutex_);
     ++stats_.n_dropped;
   }
-  Answer(request.done, absl::UnavailableError("the disk is behind"));
+  return absl::UnavailableError("the disk is behind");
 }
 
 bool DiskTier::Enqueue(Request& request) {

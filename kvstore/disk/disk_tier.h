@@ -72,6 +72,8 @@ class DiskTier {
   // RESOURCE_EXHAUSTED: larger than a segment, the parked share or the device is full. UNAVAILABLE: the queue is full,
   // or the device failed.
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
+  // The same, but what is known at once is returned, and `done` not called then: for who holds a lock.
+  absl::Status Offer(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // Retains what is present until the later of `until` and what was promised; durable when done. At most
   // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
   absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
