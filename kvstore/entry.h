@@ -28,7 +28,7 @@ struct Entry {
   std::vector<uint32_t> pages;
   uint64_t charge_bytes = 0;  // what it costs against the store's limit
   uint32_t n_pins = 0;        // readers that still copy from the pages; changed through Pin and Unpin
-  bool dropped = false;       // while it was copied to the disk: it must not stay there
+  bool dropped = false;       // while it was copied for the disk: it must not go there
 
   // Of the index.
   enum class Rank : uint8_t { kNone, kLeaf, kUnderHeld };

@@ -32,12 +32,21 @@ disk::NodeId RandomNodeId() {
 }
 
 // Null without --disk. Reads what is there, so it may take seconds.
-absl::StatusOr<std::unique_ptr<disk::DiskTier>> OpenDisk(const DiskOptions& options, disk::FileSystem* files,
+absl::StatusOr<std::unique_ptr<disk::DiskTier>> OpenDisk(const NodeConfig& config, disk::FileSystem* files,
                                                          const Clock& clock) {
   if (files == nullptr) return nullptr;
-  ASSIGN_OR_RETURN(std::unique_ptr<disk::DiskTier> tier, disk::DiskTier::Open(options, *files, clock, RandomNodeId()));
+  std::unique_ptr<const disk::SecretKey> master;
+  if (!config.disk_key_file.empty()) {
+    absl::StatusOr<std::unique_ptr<disk::SecretKey>> read = disk::ReadKeyFile(config.disk_key_file);
+    if (!read.ok()) return Annotate(read.status(), "--disk-key-file");
+    master = *std::move(read);
+  }
+  const bool encrypted = master != nullptr;
+  ASSIGN_OR_RETURN(std::unique_ptr<disk::DiskTier> tier,
+                   disk::DiskTier::Open(config.disk, *files, clock, RandomNodeId(), std::move(master)));
   const disk::DiskStats stats = tier->Stats();
-  spdlog::info("{} objects on disk, {} of {} bytes", stats.n_objects, stats.live_bytes, stats.quota_bytes);
+  spdlog::info("{} objects on disk, {} of {} bytes, {}", stats.n_objects, stats.live_bytes, stats.quota_bytes,
+               encrypted ? "encrypted" : "not encrypted");
   return tier;
 }
 
@@ -87,11 +96,17 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
                 {0, 1024ull << 40});
   spec.Add(&config->disk.parked_share, "disk-parked-share", "part of the disk that parked sessions may claim",
            {0.0, 0.9});
+  spec.Add(&config->disk_key_file, "disk-key-file",
+           "file with the key that what is on disk is encrypted under: 64 hexadecimal characters; none: it is not");
   spec.AddBytes(&config->disk.scrub_bytes_per_s, "disk-scrub", "bytes per second that are read again and checked",
                 {0, 1ll << 40});
   spec.Check([config] {
     if (config->disk.directory.empty() == (config->disk.quota_bytes == 0)) return absl::OkStatus();
     return absl::InvalidArgumentError("--disk and --disk-size belong together");
+  });
+  spec.Check([config] {
+    if (config->disk_key_file.empty() || !config->disk.directory.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("--disk-key-file: there is no --disk to encrypt");
   });
   spec.Group("Cluster");
   spec.Add(&config->peers, "peers",
@@ -120,7 +135,7 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
   std::optional<DiskMetrics> disk_metrics;
   const std::unique_ptr<disk::FileSystem> files =
       config.disk.directory.empty() ? nullptr : disk::MakePosixFileSystem(disk::DirectIo::kAuto);
-  auto tier = OpenDisk(config.disk, files.get(), clock);
+  auto tier = OpenDisk(config, files.get(), clock);
   if (!tier.ok()) return Refuse("disk", tier.status());
   if (*tier != nullptr) disk_metrics.emplace(metrics);
   auto store = Store::Create(config.store, *std::move(tier));

@@ -27,25 +27,26 @@ bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
 
 void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
   for (const std::unique_ptr<Entry>& entry : demoted) {
-    PutOnDisk(*entry, entry->head, nullptr);
-    {
-      std::lock_guard lock(mutex);
-      arena.Free(entry->pages);
-      detached_bytes -= entry->charge_bytes;
-      std::erase(demoting, entry.get());
-    }
-    if (entry->dropped) DropFromDisk(entry->head.key);
+    disk::AlignedBuffer buffer = CopyForDisk(*entry);
+    std::lock_guard lock(mutex);
+    // Under the lock: who drops it marks it first and tells the disk then. So either the disk forgets it, or it never
+    // gets there; behind the removal of its namespace it would be there under a new key. What the disk refuses is lost.
+    if (!entry->dropped) (void)disk->Offer(entry->head, std::move(buffer), nullptr);
+    arena.Free(entry->pages);
+    detached_bytes -= entry->charge_bytes;
+    std::erase(demoting, entry.get());
   }
 }
 
-void Store::Impl::PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable) {
-  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(head.payload_bytes);
-  std::byte* target = disk::DiskTier::PayloadOf(buffer, head.payload_bytes).data();
-  ForEachRun(arena, entry.pages, 0, head.payload_bytes, [&target](std::span<const std::byte> run) {
+disk::AlignedBuffer Store::Impl::CopyForDisk(const Entry& entry) const {
+  const uint64_t n_bytes = entry.head.payload_bytes;
+  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(n_bytes);
+  std::byte* target = disk::DiskTier::PayloadOf(buffer, n_bytes).data();
+  ForEachRun(arena, entry.pages, 0, n_bytes, [&target](std::span<const std::byte> run) {
     std::memcpy(target, run.data(), run.size());
     target += run.size();
   });
-  disk->Put(head, std::move(buffer), std::move(on_durable));
+  return buffer;
 }
 
 void Store::Impl::Retain(const ObjectKey& key, bool parked, absl::Time until, Durable on_durable) {
@@ -91,22 +92,19 @@ void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_
   ObjectHead head = pinned->head;
   head.object_class = ObjectClass::kParked;
   head.retain_until = until;
-  PutOnDisk(*pinned->entry, head, [this, key, until, on_durable = std::move(on_durable)](const absl::Status& status) {
+  disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
+  const Durable written = [this, key, until, on_durable](const absl::Status& status) {
     if (status.ok()) ReleaseRetained(key, until);
     Answer(on_durable, status);
-  });
-  bool dropped = false;
+  };
+  absl::Status offered;
   {
     std::lock_guard lock(mutex);
-    dropped = detached.contains(pinned->entry);
+    // As in FinishDemotion.
+    offered = detached.contains(pinned->entry) ? absl::NotFoundError("gone before it could be written")
+                                               : disk->Offer(head, std::move(buffer), written);
   }
-  if (dropped) DropFromDisk(key);
-}
-
-// Behind the put that was too late.
-void Store::Impl::DropFromDisk(const ObjectKey& key) {
-  const ObjectKey keys[] = {key};
-  disk->Drop(keys, nullptr);
+  if (!offered.ok()) Answer(on_durable, offered);
 }
 
 // Memory may evict what the disk retains; it is read from there then.

@@ -126,7 +126,6 @@ struct Store::Impl {
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
   void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
-  void DropFromDisk(const ObjectKey& key);
   void ReleaseRetained(const ObjectKey& key, absl::Time until);
   // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
@@ -134,7 +133,8 @@ struct Store::Impl {
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   // Of objects that memory has not.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
-  void PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable);
+  // The bytes of an entry that does not change meanwhile.
+  disk::AlignedBuffer CopyForDisk(const Entry& entry) const;
   // REQUIRES: n_bytes were added to disk_read_bytes; the reader, or nobody, has them afterwards.
   absl::StatusOr<Reader> ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint, uint64_t n_bytes);
   void ReleaseDiskRead(uint64_t n_bytes);

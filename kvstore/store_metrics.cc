@@ -67,8 +67,9 @@ DiskMetrics::DiskMetrics(Metrics& metrics)
                                       "Objects removed because the disk gave other bytes or none")),
       damaged_(metrics.AddCounter("longshelf_kvstore_disk_damaged_total",
                                   "Segments and records that could not be read at the start or when they were moved")),
-      scrubbed_(metrics.AddCounter("longshelf_kvstore_disk_scrubbed_objects_total", "Objects read again and checked")) {
-}
+      scrubbed_(metrics.AddCounter("longshelf_kvstore_disk_scrubbed_objects_total", "Objects read again and checked")),
+      encrypted_namespaces_(metrics.AddGauge("longshelf_kvstore_disk_encrypted_namespaces",
+                                             "Namespaces with a data key; 0 when nothing is encrypted")) {}
 
 void DiskMetrics::Update(const disk::DiskStats& stats) {
   quota_bytes_.Set(static_cast<double>(stats.quota_bytes));
@@ -88,6 +89,7 @@ void DiskMetrics::Update(const disk::DiskStats& stats) {
   Follow(quarantined_, stats.n_quarantined);
   Follow(damaged_, stats.log.n_damaged);
   Follow(scrubbed_, stats.n_scrubbed);
+  encrypted_namespaces_.Set(static_cast<double>(stats.n_data_keys));
 }
 
 }  // namespace longshelf::kvstore

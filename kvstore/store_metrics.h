@@ -50,6 +50,7 @@ class DiskMetrics {
   prometheus::Counter& quarantined_;
   prometheus::Counter& damaged_;
   prometheus::Counter& scrubbed_;
+  prometheus::Gauge& encrypted_namespaces_;
 };
 
 }  // namespace longshelf::kvstore

@@ -158,6 +158,13 @@ std::vector<DiskEntry> DiskIndex::LiveIn(uint64_t sequence) const {
   return live;
 }
 
+std::set<std::string> DiskIndex::Namespaces() const {
+  std::lock_guard lock(mutex_);
+  std::set<std::string> namespaces;
+  for (const auto& [key, entry] : entries_) namespaces.insert(entry.head.namespace_id);
+  return namespaces;
+}
+
 std::vector<uint64_t> DiskIndex::Sequences() const {
   std::lock_guard lock(mutex_);
   std::vector<uint64_t> sequences;

@@ -62,6 +62,8 @@ class DiskIndex {
   std::vector<ObjectHead> Manifests(const ListQuery& query) const;
   // What is live in a segment, in the order of the file.
   std::vector<DiskEntry> LiveIn(uint64_t sequence) const;
+  // Those that hold something.
+  std::set<std::string> Namespaces() const;
   // Of the segments that objects were written to.
   std::vector<uint64_t> Sequences() const;
   // Forgets a segment and whatever is still live in it; how many objects that were.

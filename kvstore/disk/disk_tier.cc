@@ -42,14 +42,17 @@ DiskTier::Done Joined(DiskTier::Done done, size_t n_parts) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& options, FileSystem& file_system,
-                                                         const Clock& clock, const NodeId& new_node) {
+                                                         const Clock& clock, const NodeId& new_node,
+                                                         std::unique_ptr<const SecretKey> master) {
   if (!(options.parked_share >= 0.0 && options.parked_share <= 1.0)) {
     return absl::InvalidArgumentError("the disk's parked share must be in 0 .. 1");
   }
   auto tier = std::make_unique<DiskTier>(options, clock);
-  const LogOptions log_options{
-      .directory = options.directory, .quota_bytes = options.quota_bytes, .segment_bytes = options.segment_bytes};
-  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node));
+  const LogOptions log_options{.directory = options.directory,
+                               .quota_bytes = options.quota_bytes,
+                               .segment_bytes = options.segment_bytes,
+                               .n_data_keys_max = options.n_encrypted_namespaces_max};
+  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node, std::move(master)));
   tier->PublishStats();
   tier->writer_ = std::thread([raw = tier.get()] { raw->Write(); });
   if (options.scrub_bytes_per_s > 0) tier->scrubber_ = std::thread([raw = tier.get()] { raw->Scrub(); });
@@ -87,6 +90,10 @@ bool DiskTier::Wants(const ObjectKey& key) {
 }
 
 void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
+  if (const absl::Status status = Offer(head, std::move(bytes), done); !status.ok()) Answer(done, status);
+}
+
+absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done done) {
   const absl::Time now = clock_.WallNow();
   Request request;
   request.pending.record.head = head;
@@ -94,8 +101,8 @@ void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
   request.durable = head.object_class == ObjectClass::kParked && head.retain_until > now;
   const uint64_t n_bytes = request.pending.record.disk_bytes();
   if (n_bytes > SegmentLog::RecordBytesMax(options_.segment_bytes)) {
-    return Answer(done, absl::ResourceExhaustedError(
-                            absl::StrCat("payload_bytes: ", head.payload_bytes, " do not fit into a segment on disk")));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("payload_bytes: ", head.payload_bytes, " do not fit into a segment on disk"));
   }
   if (request.durable) {
     request.parked_bytes = n_bytes;
@@ -104,15 +111,15 @@ void DiskTier::Put(const ObjectHead& head, AlignedBuffer bytes, Done done) {
     if (retained + queued_parked_bytes_ + n_bytes > stats_.retained_limit_bytes) request.parked_bytes = 0;
   }
   if (request.durable && request.parked_bytes == 0) {
-    return Answer(done, absl::ResourceExhaustedError("the disk's parked share is full"));
+    return absl::ResourceExhaustedError("the disk's parked share is full");
   }
   request.done = std::move(done);
-  if (Enqueue(request)) return;
+  if (Enqueue(request)) return absl::OkStatus();
   if (!request.durable) {
     std::lock_guard lock(mutex_);
     ++stats_.n_dropped;
   }
-  Answer(request.done, absl::UnavailableError("the disk is behind"));
+  return absl::UnavailableError("the disk is behind");
 }
 
 bool DiskTier::Enqueue(Request& request) {
@@ -211,6 +218,11 @@ absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerpr
     }
     const std::optional<DiskEntry> again = index_.Find(key);
     if (!again.has_value() || again->place != entry->place) continue;
+    if (absl::IsNotFound(stored.status())) {
+      // Written, and its namespace removed behind it.
+      index_.RemoveAt(key, entry->place);
+      break;
+    }
     Quarantine(*entry);
     return stored.status();
   }
@@ -270,6 +282,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
     n_parked_bytes += request.parked_bytes;
   }
   SkipKnown(batch);
+  Prepare(batch);
   for (Request& request : batch) records.push_back(std::move(request.pending));
   const absl::Status status = log_->Append(records, clock_.WallNow());
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -327,6 +340,25 @@ void DiskTier::SkipKnown(std::vector<Request>& batch) {
   batch = std::move(needed);
 }
 
+void DiskTier::Prepare(std::vector<Request>& batch) {
+  log_->RemoveUnusedKeys();
+  std::vector<Request> prepared;
+  for (Request& request : batch) {
+    const absl::Status status = log_->Prepare(request.pending);
+    if (status.ok()) {
+      prepared.push_back(std::move(request));
+      continue;
+    }
+    if (request.pending.record.kind == RecordKind::kObject && !request.durable) {
+      std::lock_guard lock(mutex_);
+      ++stats_.n_dropped;
+    }
+    PublishStats();  // before anybody is told
+    Answer(request.done, status);
+  }
+  batch = std::move(prepared);
+}
+
 void DiskTier::SyncNow() {
   const absl::Status status = log_->Sync();
   PublishStats();
@@ -357,11 +389,14 @@ DiskStats DiskTier::Stats() {
   const uint64_t retained = index_.RetainedBytes(clock_.WallNow());
   const uint64_t live = index_.live_bytes();
   const uint64_t n_objects = index_.n_objects();
+  const DataKeys* keys = log_->files().keys.get();
+  const uint64_t n_data_keys = keys == nullptr ? 0 : keys->size();
   std::lock_guard lock(mutex_);
   DiskStats stats = stats_;
   stats.retained_bytes = retained + queued_parked_bytes_;
   stats.live_bytes = live;
   stats.n_objects = n_objects;
+  stats.n_data_keys = n_data_keys;
   stats.queued_bytes = queued_bytes_;
   return stats;
 }
@@ -380,7 +415,8 @@ void DiskTier::Scrub() {
         const double n_bytes = static_cast<double>(kSectorBytes + entry.head.payload_bytes);
         const double seconds = n_bytes / static_cast<double>(options_.scrub_bytes_per_s);
         if (pause(std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9)))) return;
-        if (!ReadObject(log_->files(), entry).ok()) {
+        const absl::Status status = ReadObject(log_->files(), entry).status();
+        if (!status.ok() && !absl::IsNotFound(status)) {
           const std::optional<DiskEntry> again = index_.Find(entry.head.key);
           if (again.has_value() && again->place == entry.place) Quarantine(entry);
         }

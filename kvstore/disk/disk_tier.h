@@ -39,6 +39,7 @@ struct DiskStats {
   uint64_t n_hits = 0;
   uint64_t n_quarantined = 0;
   uint64_t n_scrubbed = 0;
+  uint64_t n_data_keys = 0;
   bool fenced = false;
 };
 
@@ -47,15 +48,16 @@ struct DiskStats {
 // A put whose Done says OK for a parked object is on the device; for a cache object it is written and may still be lost
 // with the power. A failing device makes the tier read-only, a full one refuses puts; neither stops anything else.
 //
-// Thread safe. Threads: the writer owns the log; the scrubber reads along. Done is called once, by the writer, or by
-// the caller's thread when the answer is known at once; it must not block.
+// Thread safe. Threads: the writer owns the log, and encrypts; the scrubber reads along. Done is called once, by the
+// writer, or by the caller's thread when the answer is known at once; it must not block.
 class DiskTier {
  public:
   using Done = std::function<void(const absl::Status&)>;
 
   // As SegmentLog::Open. The file system and the clock must outlive the tier. Blocks while it reads what is there.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskOptions& options, FileSystem& file_system,
-                                                        const Clock& clock, const NodeId& new_node);
+                                                        const Clock& clock, const NodeId& new_node,
+                                                        std::unique_ptr<const SecretKey> master = nullptr);
   DiskTier(const DiskOptions& options, const Clock& clock) : options_(options), clock_(clock) {}  // through Open
   // Writes what is queued and makes it durable.
   ~DiskTier();
@@ -70,11 +72,14 @@ class DiskTier {
   // RESOURCE_EXHAUSTED: larger than a segment, the parked share or the device is full. UNAVAILABLE: the queue is full,
   // or the device failed.
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
+  // The same, but what is known at once is returned, and `done` not called then: for who holds a lock.
+  absl::Status Offer(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // Retains what is present until the later of `until` and what was promised; durable when done. At most
   // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
   absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
+  // What was encrypted can never be read again then.
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
 
   // NOT_FOUND; DATA_LOSS: what is there is not what was written, and has been removed. Blocks on the device.
@@ -101,6 +106,8 @@ class DiskTier {
   void WriteBatch(std::vector<Request> batch);
   // Answers cache objects that are there already, and lets no record shorten a retention.
   void SkipKnown(std::vector<Request>& batch);
+  // Encrypts what is to be. Answers what cannot be.
+  void Prepare(std::vector<Request>& batch);
   void SyncNow();
   void PublishStats();
   void Scrub();

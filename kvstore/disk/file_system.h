@@ -47,6 +47,8 @@ class FileSystem {
   // UNAVAILABLE: another process has it.
   virtual absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) = 0;
   virtual absl::Status Remove(const std::string& path) = 0;
+  // Within a directory. Of a loss of power before SyncDirectory, `to` is whole: what it was, or what `from` was.
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status CreateDirectory(const std::string& path) = 0;  // with its parents; OK when it is there
   // Names, not paths, in no particular order.
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -156,6 +157,11 @@ class PosixFileSystem final : public FileSystem {
   absl::Status Remove(const std::string& path) override {
     if (unlink(path.c_str()) == 0) return absl::OkStatus();
     return ErrnoStatus(errno, absl::StrCat("remove ", path));
+  }
+
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+    return ErrnoStatus(errno, absl::StrCat("rename ", from));
   }
 
   absl::Status CreateDirectory(const std::string& path) override {

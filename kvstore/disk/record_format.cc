@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "byte_codec.h"
@@ -16,6 +17,7 @@ namespace {
 constexpr uint64_t kSuperblockMagic = 0x4b4c425345474c53;  // "SLGESBLK"
 constexpr uint64_t kRecordMagic = 0x44524f4345474c53;
 constexpr uint64_t kTrailerMagic = 0x524c494152544c53;
+constexpr uint64_t kKeyFileMagic = 0x454c494659454b53;
 constexpr size_t kSealedBytes = kSectorBytes - sizeof(uint32_t);
 
 // Fields, zeros, and the checksum of both at the end.
@@ -35,7 +37,8 @@ absl::StatusOr<ByteReader> Unseal(ConstSector bytes, uint64_t magic, const char*
   if (reader.Number<uint64_t>() != magic) return absl::DataLossError(absl::StrCat("not a ", what));
   if (crc != Crc32c(bytes.first(kSealedBytes))) return absl::DataLossError(absl::StrCat("a damaged ", what));
   if (const auto version = reader.Number<uint32_t>(); version != kFormatVersion) {
-    return absl::DataLossError(absl::StrCat("a ", what, " of format ", version, ", expected ", kFormatVersion));
+    return absl::FailedPreconditionError(
+        absl::StrCat("a ", what, " of format ", version, ", expected ", kFormatVersion));
   }
   return reader;
 }
@@ -105,11 +108,46 @@ ObjectHead ReadHead(ByteReader& reader) {
   return head;
 }
 
+void WriteGcm(const GcmHeader& gcm, ByteWriter& writer) {
+  writer.Bytes(gcm.salt);
+  writer.Number(gcm.count);
+  writer.Bytes(gcm.tag);
+}
+
+GcmHeader ReadGcm(ByteReader& reader) {
+  GcmHeader gcm;
+  reader.Bytes(gcm.salt);
+  gcm.count = reader.Number<uint64_t>();
+  reader.Bytes(gcm.tag);
+  return gcm;
+}
+
+void WriteObject(const Record& record, ByteWriter& writer) {
+  writer.Number(static_cast<uint8_t>(record.encryption.has_value() ? 1 : 0));
+  if (!record.encryption.has_value()) return WriteHead(record.head, writer);
+  ObjectHead head = record.head;
+  head.digest = record.encryption->digest;
+  WriteHead(head, writer);
+  writer.Bytes(record.encryption->key_id);
+  WriteGcm(record.encryption->gcm, writer);
+}
+
+void ReadObject(ByteReader& reader, Record& record) {
+  const auto encrypted = reader.Number<uint8_t>();
+  if (encrypted > 1) reader.Fail();
+  record.head = ReadHead(reader);
+  if (encrypted == 0) return;
+  ObjectEncryption& encryption = record.encryption.emplace();
+  encryption.digest = std::exchange(record.head.digest, {});
+  reader.Bytes(encryption.key_id);
+  encryption.gcm = ReadGcm(reader);
+}
+
 void WriteRecord(const Record& record, ByteWriter& writer) {
   writer.Number(static_cast<uint8_t>(record.kind));
   switch (record.kind) {
     case RecordKind::kObject:
-      return WriteHead(record.head, writer);
+      return WriteObject(record, writer);
     case RecordKind::kDropNamespace:
       return WriteNamespace(record.head.namespace_id, writer);
     case RecordKind::kTouch:
@@ -128,7 +166,7 @@ Record ReadRecord(ByteReader& reader) {
   record.kind = static_cast<RecordKind>(reader.Number<uint8_t>());
   switch (record.kind) {
     case RecordKind::kObject:
-      record.head = ReadHead(reader);
+      ReadObject(reader, record);
       return record;
     case RecordKind::kDropNamespace:
       record.head.namespace_id = ReadNamespace(reader);
@@ -164,9 +202,10 @@ std::vector<uint32_t> ChunkCrcs(std::span<const std::byte> payload) {
 }
 
 bool PayloadMatches(const RecordHeader& header, std::span<const std::byte> payload) {
-  return payload.size() == header.record.payload_bytes() &&
-         (payload.empty() ||
-          (ChunkCrcs(payload) == header.chunk_crcs && DigestOf(payload) == header.record.head.digest));
+  if (payload.size() != header.record.payload_bytes()) return false;
+  if (payload.empty()) return true;
+  return ChunkCrcs(payload) == header.chunk_crcs &&
+         (header.record.encryption.has_value() || DigestOf(payload) == header.record.head.digest);
 }
 
 void EncodeSuperblock(const Superblock& superblock, Sector out) {
@@ -175,6 +214,7 @@ void EncodeSuperblock(const Superblock& superblock, Sector out) {
   writer.Bytes(superblock.node);
   writer.Number(superblock.sequence);
   writer.Number(superblock.segment_bytes);
+  writer.Bytes(superblock.master_check);
   Seal(fields, out);
 }
 
@@ -185,6 +225,7 @@ absl::StatusOr<Superblock> ParseSuperblock(ConstSector bytes) {
   reader->Bytes(superblock.node);
   superblock.sequence = reader->Number<uint64_t>();
   superblock.segment_bytes = reader->Number<uint64_t>();
+  reader->Bytes(superblock.master_check);
   return superblock;
 }
 
@@ -236,6 +277,30 @@ absl::StatusOr<Trailer> ParseTrailer(ConstSector bytes) {
   trailer.n_entries = reader->Number<uint32_t>();
   trailer.footer_crc = reader->Number<uint32_t>();
   return trailer;
+}
+
+void EncodeKeyFile(const KeyFile& file, Sector out) {
+  std::string fields;
+  ByteWriter writer = Begin(kKeyFileMagic, &fields);
+  writer.Bytes(file.master_check);
+  WriteNamespace(file.namespace_id, writer);
+  writer.Bytes(file.id);
+  WriteGcm(file.gcm, writer);
+  writer.Bytes(file.wrapped);
+  Seal(fields, out);
+}
+
+absl::StatusOr<KeyFile> ParseKeyFile(ConstSector bytes) {
+  absl::StatusOr<ByteReader> reader = Unseal(bytes, kKeyFileMagic, "key file");
+  if (!reader.ok()) return reader.status();
+  KeyFile file;
+  reader->Bytes(file.master_check);
+  file.namespace_id = ReadNamespace(*reader);
+  reader->Bytes(file.id);
+  file.gcm = ReadGcm(*reader);
+  reader->Bytes(file.wrapped);
+  if (!reader->ok()) return absl::DataLossError("a key file outside the limits");
+  return file;
 }
 
 void AppendFooterEntry(uint64_t offset, const Record& record, std::string* footer) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "aes_gcm.h"
 #include "aligned_buffer.h"
 #include "kvstore/object.h"
 
@@ -20,11 +22,13 @@
 //   footer                       every record's head and place, padded to sectors; only when sealed
 //   trailer                      the last sector of the file: where the footer is
 //
+// A key file is one sector. Checksums are of the bytes as they lie on the device: of an encrypted payload's ciphertext.
+//
 // Parsers take any bytes: what they return is within the limits of object.h, and they allocate no more than their input
 // holds.
 namespace longshelf::kvstore::disk {
 
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 
 using NodeId = std::array<uint8_t, 16>;
 
@@ -32,6 +36,25 @@ struct Superblock {
   NodeId node{};
   uint64_t sequence = 0;  // of segments as they were begun; larger is later
   uint64_t segment_bytes = 0;
+  KeyCheck master_check{};  // of the key that the objects' keys are wrapped with; zero: they are not encrypted
+};
+
+using KeyId = std::array<uint8_t, 16>;
+
+// A namespace's data key as it is kept: encrypted under the master key.
+struct KeyFile {
+  KeyCheck master_check{};
+  std::string namespace_id;
+  KeyId id{};
+  GcmHeader gcm;
+  std::array<uint8_t, SecretKey::kBytes> wrapped{};
+};
+
+// How a record's object is encrypted: one message, of its digest and its payload.
+struct ObjectEncryption {
+  KeyId key_id{};
+  GcmHeader gcm;
+  Digest digest{};  // of the plaintext, encrypted: it would tell short payloads
 };
 
 enum class RecordKind : uint8_t {
@@ -51,8 +74,10 @@ inline constexpr size_t kMaxNotes = 64;
 
 struct Record {
   RecordKind kind = RecordKind::kObject;
-  ObjectHead head;             // kObject; retain_until in whole milliseconds
-  std::vector<KeyNote> notes;  // kTouch, kDrop
+  // kObject; retain_until in whole milliseconds. An encrypted record is parsed without the digest.
+  ObjectHead head;
+  std::optional<ObjectEncryption> encryption = std::nullopt;  // kObject
+  std::vector<KeyNote> notes = {};                            // kTouch, kDrop
 
   uint64_t payload_bytes() const { return kind == RecordKind::kObject ? head.payload_bytes : 0; }
   // Header and padded payload.
@@ -91,18 +116,20 @@ using ConstSector = std::span<const std::byte, kSectorBytes>;
 // 64 KiB; twice that above 32 MiB, so that the table of the largest payload fits into its header.
 uint64_t ChunkBytes(uint64_t payload_bytes);
 std::vector<uint32_t> ChunkCrcs(std::span<const std::byte> payload);
-// Whether the payload is what the header says, by its checksums and its digest.
+// Whether the payload is what the header says, by its checksums and, where that can be told without a key, its digest.
 bool PayloadMatches(const RecordHeader& header, std::span<const std::byte> payload);
 
 void EncodeSuperblock(const Superblock& superblock, Sector out);
 void EncodeRecordHeader(const RecordHeader& header, Sector out);
 void EncodeTrailer(const Trailer& trailer, Sector out);
+void EncodeKeyFile(const KeyFile& file, Sector out);
 void AppendFooterEntry(uint64_t offset, const Record& record, std::string* footer);
 
-// DATA_LOSS: not one, or damaged.
+// DATA_LOSS: not one, or damaged. FAILED_PRECONDITION: a whole one, of another format.
 absl::StatusOr<Superblock> ParseSuperblock(ConstSector bytes);
 absl::StatusOr<RecordHeader> ParseRecordHeader(ConstSector bytes);
 absl::StatusOr<Trailer> ParseTrailer(ConstSector bytes);
+absl::StatusOr<KeyFile> ParseKeyFile(ConstSector bytes);
 absl::StatusOr<Footer> ParseFooter(std::span<const std::byte> bytes, const Trailer& trailer, uint64_t segment_bytes);
 
 uint32_t FooterCrc(std::span<const std::byte> footer);

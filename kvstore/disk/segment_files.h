@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "data_keys.h"
 #include "disk_index.h"
 #include "file_system.h"
 #include "record_format.h"
@@ -14,9 +15,10 @@ namespace longshelf::kvstore::disk {
 struct SegmentFiles {
   uint64_t segment_bytes = 0;
   std::vector<std::unique_ptr<File>> slots;
+  std::unique_ptr<DataKeys> keys;  // null: objects are not encrypted
 };
 
-// A record as it is on the device: header sector, payload, padding.
+// A record: header sector, payload, padding.
 struct StoredRecord {
   RecordHeader header;
   AlignedBuffer bytes;
@@ -25,8 +27,11 @@ struct StoredRecord {
   }
 };
 
-// The object's record where the index says it is, verified from its header to its digest.
+// The object's record where the index says it is, as it lies on the device, verified as far as that goes without a key.
 // DATA_LOSS: other or damaged bytes are there, or the device failed. Blocks.
+absl::StatusOr<StoredRecord> ReadStored(const SegmentFiles& files, const DiskEntry& entry);
+
+// The same decrypted, and verified from its header to its digest. NOT_FOUND: its key is gone.
 absl::StatusOr<StoredRecord> ReadObject(const SegmentFiles& files, const DiskEntry& entry);
 
 }  // namespace longshelf::kvstore::disk

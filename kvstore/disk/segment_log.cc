@@ -30,7 +30,8 @@ uint64_t SegmentLog::RecordBytesMax(uint64_t segment_bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& options, FileSystem& file_system,
-                                                             DiskIndex& index, const NodeId& new_node) {
+                                                             DiskIndex& index, const NodeId& new_node,
+                                                             std::unique_ptr<const SecretKey> master) {
   if (options.segment_bytes % kSectorBytes != 0 || options.segment_bytes < 16 * kSectorBytes) {
     return absl::InvalidArgumentError(absl::StrCat("segments of ", options.segment_bytes, " bytes"));
   }
@@ -39,6 +40,10 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& o
                                                    kSlotsMin * options.segment_bytes, " are needed"));
   }
   auto log = std::make_unique<SegmentLog>(options, index);
+  if (master != nullptr) {
+    log->files_.keys =
+        std::make_unique<DataKeys>(file_system, options.directory, std::move(master), options.n_data_keys_max);
+  }
   RETURN_IF_ERROR(file_system.CreateDirectory(options.directory));
   ASSIGN_OR_RETURN(log->lock_, file_system.Lock(options.directory));
   RETURN_IF_ERROR(log->OpenSlots(file_system));
@@ -46,26 +51,37 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& o
   return log;
 }
 
-absl::Status SegmentLog::OpenSlots(FileSystem& file_system) {
-  const uint64_t n_slots = options_.quota_bytes / options_.segment_bytes;
-  files_.segment_bytes = options_.segment_bytes;
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, file_system.List(options_.directory));
-  const std::string first_beyond = SlotPath("", n_slots).substr(1);
+absl::Status SegmentLog::CheckExisting(FileSystem& file_system, const std::vector<std::string>& names) {
+  const std::string first_beyond = SlotPath("", options_.quota_bytes / options_.segment_bytes).substr(1);
+  const KeyCheck master_check = files_.keys == nullptr ? KeyCheck{} : files_.keys->check();
   for (const std::string& name : names) {
-    if (name.starts_with("segment-") && name >= first_beyond) {
+    if (!name.starts_with("segment-")) continue;
+    ASSIGN_OR_RETURN(const std::unique_ptr<File> file,
+                     file_system.Open(absl::StrCat(options_.directory, "/", name), /*create=*/false));
+    if (const absl::Status status = CheckSegment(*file, options_.segment_bytes, master_check); !status.ok()) {
+      return Annotate(status, options_.directory);
+    }
+    if (name >= first_beyond) {
       return absl::FailedPreconditionError(absl::StrCat(options_.directory,
                                                         " holds more segments than --disk-size allows (", name,
                                                         "): raise it, or remove them all to start empty"));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentLog::OpenSlots(FileSystem& file_system) {
+  const uint64_t n_slots = options_.quota_bytes / options_.segment_bytes;
+  files_.segment_bytes = options_.segment_bytes;
+  ASSIGN_OR_RETURN(const std::vector<std::string> names, file_system.List(options_.directory));
+  RETURN_IF_ERROR(CheckExisting(file_system, names));
+  if (files_.keys != nullptr) RETURN_IF_ERROR(files_.keys->Load());
   while (files_.slots.size() < n_slots) {
     const std::string path = SlotPath(options_.directory, files_.slots.size());
     const bool is_new =
         std::find(names.begin(), names.end(), path.substr(options_.directory.size() + 1)) == names.end();
     ASSIGN_OR_RETURN(std::unique_ptr<File> file, file_system.Open(path, /*create=*/true));
     ASSIGN_OR_RETURN(const uint64_t n_bytes, file->Size());
-    // Before anything is created: a wrong setting must not leave files behind.
-    if (!is_new) RETURN_IF_ERROR(CheckSegmentSize(*file, options_.segment_bytes));
     absl::Status space =
         n_bytes < options_.segment_bytes ? file->Preallocate(options_.segment_bytes) : absl::OkStatus();
     if (space.ok() && is_new) space = file->SyncData();
@@ -101,8 +117,9 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     slots_[slot].sequence = segment.sequence;
     // Past those that cannot be read now and may be read again one day.
     next_sequence_ = segment.sequence + 1 + counters_.n_damaged;
-    Replay(segment, slot, index_);
+    Replay(segment, slot, files_.keys.get(), index_);
   }
+  if (files_.keys != nullptr) counters_.n_damaged += files_.keys->n_damaged();
   if (!segments.empty() && !segments.back().second.sealed) {
     const auto& [slot, segment] = segments.back();
     active_ = slot;
@@ -135,6 +152,28 @@ std::vector<uint64_t> SegmentLog::Sequences() const {
   }
   std::sort(sequences.begin(), sequences.end());
   return sequences;
+}
+
+absl::Status SegmentLog::Prepare(PendingRecord& pending) {
+  if (files_.keys == nullptr) return absl::OkStatus();
+  Record& record = pending.record;
+  absl::Status status;
+  if (record.kind == RecordKind::kDropNamespace) {
+    // Also on a device that failed: it may still do this much.
+    status = files_.keys->Shred(record.head.namespace_id);
+  } else if (record.kind == RecordKind::kObject) {
+    if (fenced_) return absl::UnavailableError("the device failed; it is only read");
+    status = files_.keys->Encrypt(record, pending.bytes.span().subspan(kSectorBytes, record.payload_bytes()));
+  }
+  return status.ok() || fenced_ || absl::IsResourceExhausted(status) ? status : Fence(status);
+}
+
+void SegmentLog::RemoveUnusedKeys() {
+  // Once per segment: until then little has gone.
+  if (files_.keys == nullptr || fenced_ || !files_.keys->is_full()) return;
+  if (std::exchange(n_begun_at_key_removal_, counters_.n_segments_begun) == counters_.n_segments_begun) return;
+  const absl::Status status = files_.keys->RemoveUnused(index_.Namespaces());
+  if (!status.ok()) spdlog::warn("keys that nothing needs were not all removed: {}", std::string(status.message()));
 }
 
 absl::Status SegmentLog::Append(std::span<PendingRecord> batch, absl::Time now) {
@@ -275,6 +314,7 @@ absl::Status SegmentLog::Begin(uint32_t slot) {
   superblock.node = node_;
   superblock.sequence = next_sequence_;
   superblock.segment_bytes = options_.segment_bytes;
+  if (files_.keys != nullptr) superblock.master_check = files_.keys->check();
   AlignedBuffer first(kSectorBytes);
   EncodeSuperblock(superblock, first.span().first<kSectorBytes>());
   AlignedBuffer last(kSectorBytes);
@@ -337,7 +377,7 @@ absl::Status SegmentLog::EvictOldest(absl::Time now) {
 }
 
 absl::Status SegmentLog::Keep(const DiskEntry& entry) {
-  absl::StatusOr<StoredRecord> stored = ReadObject(files_, entry);
+  absl::StatusOr<StoredRecord> stored = ReadStored(files_, entry);
   if (!stored.ok()) {
     ++counters_.n_damaged;
     index_.RemoveAt(entry.head.key, entry.place);
@@ -345,6 +385,7 @@ absl::Status SegmentLog::Keep(const DiskEntry& entry) {
   }
   PendingRecord pending;
   pending.record.head = entry.head;
+  pending.record.encryption = stored->header.record.encryption;
   pending.bytes = std::move(stored->bytes);
   if (!Fits(pending.record)) {
     // A segment's records fit into an empty one; what is left over after a crash fits behind the copies of the rest.

@@ -26,6 +26,7 @@ struct LogOptions {
   // Part of a segment that used objects may take when they are written anew instead of evicted. Retained ones always
   // are.
   double keep_share = 0.2;
+  size_t n_data_keys_max = 65536;
 };
 
 // A record on its way to the device.
@@ -56,11 +57,22 @@ struct LogCounters {
 class SegmentLog {
  public:
   // Makes room for the quota, or for as much of it as the device has; reads what is there.
-  // FAILED_PRECONDITION: segments of another node, size or number. RESOURCE_EXHAUSTED: no room for three segments.
+  // `master`: of the keys that objects are encrypted under; null: they are not.
+  // FAILED_PRECONDITION: segments of another node, size, number, format or encryption. RESOURCE_EXHAUSTED: no room for
+  // three segments.
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(const LogOptions& options, FileSystem& file_system,
-                                                          DiskIndex& index, const NodeId& new_node);
+                                                          DiskIndex& index, const NodeId& new_node,
+                                                          std::unique_ptr<const SecretKey> master);
   explicit SegmentLog(const LogOptions& options, DiskIndex& index)
       : options_(options), index_(index) {}  // through Open
+
+  // What must be so on the device before the record is there: its object's bytes are encrypted, under a key that is
+  // durable; of a namespace that is removed, the key is gone. A failing device is fenced.
+  // REQUIRES: records are prepared once, in the order in which they are appended.
+  // RESOURCE_EXHAUSTED: no room for another namespace's key.
+  absl::Status Prepare(PendingRecord& pending);
+  // Before a batch is prepared: makes room for keys, if there is none. REQUIRES: what was prepared was appended.
+  void RemoveUnusedKeys();
 
   // Writes the records in order and puts objects into the index; those with `written` are there even when a later one
   // failed. Not durable before Sync.
@@ -92,6 +104,8 @@ class SegmentLog {
     uint64_t offset;
   };
 
+  // Before anything is created: a wrong setting must not leave files behind.
+  absl::Status CheckExisting(FileSystem& file_system, const std::vector<std::string>& names);
   absl::Status OpenSlots(FileSystem& file_system);
   absl::Status Recover(const NodeId& new_node);
   absl::Status AppendTo(std::span<PendingRecord> batch);
@@ -139,6 +153,7 @@ class SegmentLog {
   std::vector<Unsynced> unsynced_;
   uint64_t unsynced_bytes_ = 0;
   bool fenced_ = false;
+  uint64_t n_begun_at_key_removal_ = 0;
   LogCounters counters_;
 };
 

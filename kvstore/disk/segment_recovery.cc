@@ -55,15 +55,38 @@ void Scan(File& file, uint64_t segment_bytes, RecoveredSegment& segment) {
   }
 }
 
+// Whether the head of an object can be known; then it is whole.
+bool OpenHead(const DataKeys* keys, Record& record) {
+  if (record.encryption.has_value() != (keys != nullptr)) return false;
+  return keys == nullptr || keys->DecryptDigest(record);
+}
+
 }  // namespace
 
-absl::Status CheckSegmentSize(File& file, uint64_t segment_bytes) {
+absl::Status CheckSegment(File& file, uint64_t segment_bytes, const KeyCheck& master_check) {
   AlignedBuffer first(kSectorBytes);
   if (!file.ReadFully(0, first.span()).ok()) return absl::OkStatus();
   const absl::StatusOr<Superblock> superblock = ParseSuperblock(std::as_const(first).span().first<kSectorBytes>());
-  if (!superblock.ok() || superblock->segment_bytes == segment_bytes) return absl::OkStatus();
+  if (absl::IsFailedPrecondition(superblock.status())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the segments are of another version (", superblock.status().message(), "): remove them all"));
+  }
+  if (!superblock.ok()) return absl::OkStatus();
+  if (superblock->segment_bytes != segment_bytes) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("segments of ", superblock->segment_bytes, " bytes, configured are ", segment_bytes));
+  }
+  if (superblock->master_check == master_check) return absl::OkStatus();
+  if (master_check == KeyCheck{}) {
+    return absl::FailedPreconditionError("what is there is encrypted: name the file of its key with --disk-key-file");
+  }
+  if (superblock->master_check == KeyCheck{}) {
+    return absl::FailedPreconditionError(
+        "what is there is not encrypted: start without --disk-key-file, or remove it all to start empty");
+  }
   return absl::FailedPreconditionError(
-      absl::StrCat("segments of ", superblock->segment_bytes, " bytes, configured are ", segment_bytes));
+      "--disk-key-file holds another key than the one that what is there was encrypted with; give that one, or remove "
+      "it all (keys/ too) to start empty");
 }
 
 std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged) {
@@ -101,10 +124,11 @@ std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_byte
   return segment;
 }
 
-void Replay(const RecoveredSegment& segment, uint32_t slot, DiskIndex& index) {
+void Replay(const RecoveredSegment& segment, uint32_t slot, const DataKeys* keys, DiskIndex& index) {
   for (const Footer::Entry& entry : segment.footer.entries) {
     if (entry.record.kind == RecordKind::kObject) {
-      index.Insert(entry.record.head, {segment.sequence, slot, entry.offset});
+      Record record = entry.record;
+      if (OpenHead(keys, record)) index.Insert(record.head, {segment.sequence, slot, entry.offset});
     } else {
       ApplyNotes(entry.record, index);
     }

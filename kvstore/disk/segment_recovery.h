@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "data_keys.h"
 #include "disk_index.h"
 #include "file_system.h"
 #include "record_format.h"
@@ -21,15 +22,17 @@ struct RecoveredSegment {
   uint64_t link = 0;            // what the next record's header would carry
 };
 
-// FAILED_PRECONDITION: the file holds a segment of another size.
-absl::Status CheckSegmentSize(File& file, uint64_t segment_bytes);
+// FAILED_PRECONDITION: the file holds a segment of another format or size, or one of other encryption: with a key
+// (`master_check`, zero for none) where there was none, without one, with another one.
+absl::Status CheckSegment(File& file, uint64_t segment_bytes, const KeyCheck& master_check);
 
 // Empty: no segment was begun there, or nothing of it can be told any more (`damaged` is set then). Reads the footer,
 // and only without a whole one the records.
 std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged);
 
-// Does to the index what the records say, in their order. REQUIRES: segments come by rising sequence.
-void Replay(const RecoveredSegment& segment, uint32_t slot, DiskIndex& index);
+// Does to the index what the records say, in their order; what is encrypted under a key that is gone is not there.
+// `keys`: null when objects are not encrypted. REQUIRES: segments come by rising sequence.
+void Replay(const RecoveredSegment& segment, uint32_t slot, const DataKeys* keys, DiskIndex& index);
 
 // What a record that is not an object does, at any time.
 void ApplyNotes(const Record& record, DiskIndex& index);

@@ -13,7 +13,7 @@
 namespace longshelf::kvstore::disk {
 namespace {
 
-enum Target : uint8_t { kSuperblock, kRecordHeader, kTrailer, kFooter, kTargets };
+enum Target : uint8_t { kSuperblock, kRecordHeader, kTrailer, kFooter, kKeyFile, kTargets };
 constexpr size_t kPrefixBytes = 2;
 constexpr uint64_t kSegmentBytes = 16 << 20;
 
@@ -49,6 +49,10 @@ void ParseSector(Target target, std::span<const std::byte> input, bool fix_check
     }
   } else if (target == kTrailer) {
     (void)ParseTrailer(sector);
+  } else if (target == kKeyFile) {
+    if (const auto parsed = ParseKeyFile(sector); parsed.ok()) {
+      LONGSHELF_CHECK(!parsed->namespace_id.empty() && parsed->namespace_id.size() <= kMaxNamespaceBytes);
+    }
   } else if (const auto parsed = ParseRecordHeader(sector); parsed.ok()) {
     CheckRecord(parsed->record);
     LONGSHELF_CHECK(parsed->chunk_crcs.size() <= kSectorBytes / sizeof(uint32_t));
@@ -57,6 +61,7 @@ void ParseSector(Target target, std::span<const std::byte> input, bool fix_check
     EncodeRecordHeader(*parsed, again.span().first<kSectorBytes>());
     const auto twice = ParseRecordHeader(std::as_const(again).span().first<kSectorBytes>());
     LONGSHELF_CHECK(twice.ok() && twice->record.head.key == parsed->record.head.key);
+    LONGSHELF_CHECK(twice->record.encryption.has_value() == parsed->record.encryption.has_value());
   }
 }
 
@@ -86,10 +91,12 @@ std::vector<std::string> Corpus() {
   std::vector<std::string> corpus;
   AlignedBuffer buffer(kSectorBytes);
   const Sector sector = buffer.span().first<kSectorBytes>();
-  EncodeSuperblock({NodeId{1}, 5, kSegmentBytes}, sector);
+  EncodeSuperblock({NodeId{1}, 5, kSegmentBytes, {}}, sector);
   corpus.push_back(Input(kSuperblock, sector));
   EncodeTrailer({NodeId{1}, 5, 4096, 100, 1, 77}, sector);
   corpus.push_back(Input(kTrailer, sector));
+  EncodeKeyFile({.master_check = {1}, .namespace_id = "ns", .id = {2}, .gcm = {}}, sector);
+  corpus.push_back(Input(kKeyFile, sector));
   std::string footer;
   for (const RecordKind kind :
        {RecordKind::kObject, RecordKind::kTouch, RecordKind::kDrop, RecordKind::kDropNamespace}) {
@@ -101,6 +108,11 @@ std::vector<std::string> Corpus() {
     if (kind == RecordKind::kObject) header.chunk_crcs = ChunkCrcs(object.payload);
     EncodeRecordHeader(header, sector);
     corpus.push_back(Input(kRecordHeader, sector));
+    if (kind == RecordKind::kObject) {
+      header.record.encryption.emplace();
+      EncodeRecordHeader(header, sector);
+      corpus.push_back(Input(kRecordHeader, sector));
+    }
     if (kind != RecordKind::kDrop) AppendFooterEntry(kSectorBytes, header.record, &footer);
   }
   corpus.push_back(Input(kFooter, std::as_bytes(std::span(footer))));

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
@@ -50,10 +51,22 @@ TEST(Node, ServesReportsAndStopsOnSigterm) {
   EXPECT_EQ(node.ExitCode(), 0);
 }
 
-TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
+std::vector<std::string> WithDisk(const std::vector<std::string>& more = {}) {
   const std::string directory = (longshelf::testing::MakeTempDir("disk") / "segments").string();
-  const std::vector<std::string> args = {"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--memory",
-                                         "16MiB",    "--disk",      directory,        "--disk-size", "768MiB"};
+  std::vector<std::string> args = {"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--memory",
+                                   "16MiB",    "--disk",      directory,        "--disk-size", "768MiB"};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+std::string KeyFileOf(const std::string& content, std::filesystem::perms perms = std::filesystem::perms::owner_read) {
+  const std::string path = longshelf::testing::MakeTempDir("key") / "key";
+  std::ofstream(path) << content;
+  std::filesystem::permissions(path, perms);
+  return path;
+}
+
+void ExpectParkedObjectsSurviveAKill(const std::vector<std::string>& args, const std::string& encrypted) {
   std::vector<Object> objects;
   for (uint64_t id = 0; id < 4; ++id) {
     objects.push_back(Parked(MakeObject(id, id == 0 ? 99 : id - 1, static_cast<uint32_t>(256 * (id + 1)), 100000),
@@ -76,6 +89,7 @@ TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
   }
   NodeProcess node(args);
   ASSERT_TRUE(node.WaitFor("4 objects on disk"));
+  ASSERT_TRUE(node.WaitFor(absl::StrCat(" bytes, ", encrypted)));
   ASSERT_TRUE(node.WaitFor("admin http://127.0.0.1:"));
   ASSERT_TRUE(node.WaitFor("\n"));
   const Connection client({.address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "))});
@@ -93,6 +107,51 @@ TEST(Node, ParkedObjectsOnDiskSurviveAKill) {
   }
   node.Signal(SIGTERM);
   EXPECT_EQ(node.ExitCode(), 0);
+}
+
+TEST(Node, ParkedObjectsOnDiskSurviveAKill) { ExpectParkedObjectsSurviveAKill(WithDisk(), "not encrypted"); }
+
+TEST(Node, ParkedObjectsOnAnEncryptedDiskSurviveAKill) {
+  const std::string key = KeyFileOf(std::string(64, 'a') + "\n");
+  ExpectParkedObjectsSurviveAKill(WithDisk({"--disk-key-file", key}), "encrypted");
+}
+
+TEST(Node, RefusesAKeyFileThatIsNone) {
+  const auto log_of = [](const std::vector<std::string>& args) {
+    NodeProcess node(args);
+    EXPECT_EQ(node.ExitCode(), kExitConfig);
+    EXPECT_THAT(node.log(), HasSubstr("--disk-key-file"));
+    return node.log();
+  };
+  const std::string key(64, 'a');
+  EXPECT_THAT(log_of(WithDisk({"--disk-key-file", "/nowhere/key"})), HasSubstr("/nowhere/key: No such file"));
+  EXPECT_THAT(log_of(WithDisk({"--disk-key-file", KeyFileOf(key.substr(1))})), HasSubstr("it holds 63 characters"));
+  EXPECT_THAT(log_of(WithDisk({"--disk-key-file", KeyFileOf(key.substr(1) + "g")})), HasSubstr("hexadecimal"));
+  const auto open_to_all = std::filesystem::perms::owner_read | std::filesystem::perms::others_read;
+  EXPECT_THAT(log_of(WithDisk({"--disk-key-file", KeyFileOf(key, open_to_all)})), HasSubstr("chmod 600"));
+  EXPECT_THAT(log_of({"--disk-key-file", KeyFileOf(key)}), HasSubstr("no --disk"));
+}
+
+TEST(Node, RefusesADiskOfAnotherKey) {
+  const std::vector<std::string> clear = WithDisk();
+  const auto with_key = [&clear](char digit) {
+    std::vector<std::string> args = clear;
+    args.insert(args.end(), {"--disk-key-file", KeyFileOf(std::string(64, digit))});
+    return args;
+  };
+  const auto run = [](const std::vector<std::string>& args, int exit_code) {
+    NodeProcess node(args);
+    if (exit_code == 0) {
+      EXPECT_TRUE(node.WaitFor("serving on port"));
+      node.Signal(SIGTERM);
+    }
+    EXPECT_EQ(node.ExitCode(), exit_code);
+    return node.log();
+  };
+  run(with_key('a'), 0);
+  EXPECT_THAT(run(with_key('b'), kExitConfig), HasSubstr("another key"));
+  EXPECT_THAT(run(clear, kExitConfig), HasSubstr("what is there is encrypted"));
+  run(with_key('a'), 0);
 }
 
 TEST(Node, RefusesADiskWithoutASize) {

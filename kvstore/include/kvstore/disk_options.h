@@ -22,6 +22,8 @@ struct DiskOptions {
   uint64_t queue_bytes = 128ull << 20;
   // How fast what lies on disk is read again and checked; 0: never.
   uint64_t scrub_bytes_per_s = 16ull << 20;
+  // Each has a key in a file of 4 KiB, beside the quota.
+  uint64_t n_encrypted_namespaces_max = 65536;
 };
 
 }  // namespace longshelf::kvstore

@@ -20,6 +20,7 @@ struct NodeConfig {
   ServerOptions server;
   StoreOptions store;
   DiskOptions disk;
+  std::string disk_key_file = {};       // empty: what is on disk is not encrypted
   std::vector<std::string> peers = {};  // of which this node is one; empty: it is alone
   PeerOptions peer;
   absl::Duration handoff_timeout = absl::ZeroDuration();

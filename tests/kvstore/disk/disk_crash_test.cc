@@ -32,7 +32,21 @@ int Rounds(int usual) {
   return text != nullptr && absl::SimpleAtoi(text, &rounds) ? rounds : usual;
 }
 
-Object ObjectOf(uint64_t id) { return MakeObject(id, kRoot, 256, 1 + (id * 7919) % 40000); }
+constexpr uint64_t kNamespaces = 3;
+
+std::string NamespaceOf(uint64_t id) { return "namespace-" + std::to_string(id % kNamespaces); }
+
+Object ObjectOf(uint64_t id) {
+  Object object = MakeObject(id, kRoot, 256, 1 + (id * 7919) % 40000);
+  object.head.namespace_id = NamespaceOf(id);
+  return object;
+}
+
+// Every test runs in the clear and encrypted.
+std::unique_ptr<const SecretKey> KeyIf(bool encrypted) { return encrypted ? MasterKey(1) : nullptr; }
+class DiskCrash : public ::testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Clear, DiskCrash, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(Encrypted, DiskCrash, ::testing::Values(true));
 
 // What has been promised of each key.
 struct Promise {
@@ -42,10 +56,10 @@ struct Promise {
 
 class CrashModel {
  public:
-  explicit CrashModel(uint64_t seed) : random_(seed) {}
+  CrashModel(uint64_t seed, bool encrypted) : random_(seed), encrypted_(encrypted) {}
 
   void Run(MemoryFileSystem& files) {
-    auto opened = OpenTier(SmallDisk(), files, clock_);
+    auto opened = OpenTier(SmallDisk(), files, clock_, KeyIf(encrypted_));
     if (!opened.ok()) return;  // the power went at the start
     std::unique_ptr<DiskTier> tier = *std::move(opened);
     Check(*tier);
@@ -64,6 +78,12 @@ class CrashModel {
         promises_[id].put.reset();
         promises_[id].dropped = answer;
         tier->Drop(keys, answer.Done());
+      } else if (what == 4 && random_() % 4 == 0) {
+        for (uint64_t other = id % kNamespaces; other < kKeys; other += kNamespaces) {
+          promises_[other].put.reset();
+          promises_[other].dropped = answer;
+        }
+        tier->DropNamespace(NamespaceOf(id), answer.Done());
       } else {
         // Fills the disk; nothing is promised, and nothing changes of what was.
         Put(*tier, ObjectOf(kKeys + random_() % 500), answer.Done());
@@ -120,23 +140,24 @@ class CrashModel {
   }
 
   void CheckAfterwards(MemoryFileSystem& files) {
-    auto tier = OpenTier(SmallDisk(), files, clock_);
+    auto tier = OpenTier(SmallDisk(), files, clock_, KeyIf(encrypted_));
     ASSERT_TRUE(tier.ok()) << tier.status();
     Check(**tier);
   }
 
  private:
   std::mt19937_64 random_;
+  const bool encrypted_;
   DatedClock clock_;
   std::map<uint64_t, Promise> promises_;
   std::atomic<bool> lost_ = false;
 };
 
-TEST(DiskCrash, NoLossOfPowerTakesWhatWasAcknowledged) {
+TEST_P(DiskCrash, NoLossOfPowerTakesWhatWasAcknowledged) {
   const int n_rounds = Rounds(500);
   int n_images = 0;
   for (uint64_t seed = 1; n_images < n_rounds; ++seed) {
-    CrashModel model(seed);
+    CrashModel model(seed, GetParam());
     auto files = std::make_unique<MemoryFileSystem>();
     // One disk goes through several.
     for (int i = 0; i < 5; ++i, ++n_images) {
@@ -160,6 +181,10 @@ enum class KillPoint {
   kAfterAllocate,
   kBeforeSyncDirectory,
   kAfterSyncDirectory,
+  kBeforeRename,
+  kAfterRename,
+  kBeforeRemove,
+  kAfterRemove,
   kPoints
 };
 
@@ -211,7 +236,18 @@ class KillingFileSystem final : public FileSystem {
   absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
     return files_->Lock(directory);
   }
-  absl::Status Remove(const std::string& path) override { return files_->Remove(path); }
+  absl::Status Remove(const std::string& path) override {
+    Hit(KillPoint::kBeforeRemove);
+    const absl::Status status = files_->Remove(path);
+    Hit(KillPoint::kAfterRemove);
+    return status;
+  }
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    Hit(KillPoint::kBeforeRename);
+    const absl::Status status = files_->Rename(from, to);
+    Hit(KillPoint::kAfterRename);
+    return status;
+  }
   absl::Status CreateDirectory(const std::string& path) override { return files_->CreateDirectory(path); }
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
     return files_->List(directory);
@@ -241,15 +277,21 @@ DiskOptions RealDisk(const std::string& directory) {
 }
 
 // In the child: puts objects, and says on the pipe which were acknowledged. Retained: 1/8 of the keys.
-void PutUntilKilled(const std::string& directory, uint64_t first_id, KillPoint point, uint64_t n_passes, int pipe) {
+void PutUntilKilled(const std::string& directory, bool encrypted, uint64_t first_id, KillPoint point, uint64_t n_passes,
+                    int pipe) {
   KillingFileSystem files(point, n_passes);
   DatedClock clock;
-  auto tier = OpenTier(RealDisk(directory), files, clock);
+  auto tier = OpenTier(RealDisk(directory), files, clock, KeyIf(encrypted));
   if (!tier.ok()) _exit(1);
   for (uint64_t id = first_id;; ++id) {
     const bool durable = id % 8 == 0;
-    const Object object = durable ? Parked(ObjectOf(id), clock.WallNow() + absl::Hours(1)) : ObjectOf(id);
-    if (!durable) {
+    Object object = durable ? Parked(ObjectOf(id), clock.WallNow() + absl::Hours(1)) : ObjectOf(id);
+    if (id % 4 == 1) {
+      // Comes and goes, and its key with it.
+      object.head.namespace_id = "passing";
+      Put(**tier, object, nullptr);
+      (*tier)->DropNamespace("passing", nullptr);
+    } else if (!durable) {
       Put(**tier, object, nullptr);
     } else if (!PutAndWait(**tier, object).ok() || write(pipe, &id, sizeof id) != sizeof id) {
       _exit(2);
@@ -257,8 +299,8 @@ void PutUntilKilled(const std::string& directory, uint64_t first_id, KillPoint p
   }
 }
 
-TEST(DiskCrash, NoKillTakesWhatWasAcknowledged) {
-  const std::string directory = ::testing::TempDir() + "/disk_kill_test";
+TEST_P(DiskCrash, NoKillTakesWhatWasAcknowledged) {
+  const std::string directory = ::testing::TempDir() + (GetParam() ? "/disk_kill_test_encrypted" : "/disk_kill_test");
   std::filesystem::remove_all(directory);
   std::mt19937_64 random(5);
   DatedClock clock;
@@ -279,7 +321,7 @@ TEST(DiskCrash, NoKillTakesWhatWasAcknowledged) {
     ASSERT_GE(child, 0);
     if (child == 0) {
       close(pipe_ends[0]);
-      PutUntilKilled(directory, next_id, point, n_passes, pipe_ends[1]);
+      PutUntilKilled(directory, GetParam(), next_id, point, n_passes, pipe_ends[1]);
     }
     close(pipe_ends[1]);
     // Points of the start are passed a few times only: then, and for kNever, it is killed at random.
@@ -296,7 +338,7 @@ TEST(DiskCrash, NoKillTakesWhatWasAcknowledged) {
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status)) << "round " << round << ": exit " << WEXITSTATUS(status);
     const auto files = MakePosixFileSystem(DirectIo::kNever);
-    auto tier = OpenTier(RealDisk(directory), *files, clock);
+    auto tier = OpenTier(RealDisk(directory), *files, clock, KeyIf(GetParam()));
     ASSERT_TRUE(tier.ok()) << tier.status() << " round " << round;
     for (const uint64_t known : acknowledged) {
       const auto got = Get(**tier, BlockKeyOf(known));

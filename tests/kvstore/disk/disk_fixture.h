@@ -87,9 +87,17 @@ inline DiskOptions SmallDisk(uint64_t n_segments = 6) {
   return options;
 }
 
+// A master key made of a number.
+inline std::unique_ptr<const SecretKey> MasterKey(uint8_t id) {
+  std::array<uint8_t, SecretKey::kBytes> bytes;
+  bytes.fill(id);
+  return std::make_unique<SecretKey>(bytes);
+}
+
 inline absl::StatusOr<std::unique_ptr<DiskTier>> OpenTier(const DiskOptions& options, FileSystem& files,
-                                                          const Clock& clock) {
-  return DiskTier::Open(options, files, clock, NodeId{1, 2, 3});
+                                                          const Clock& clock,
+                                                          std::unique_ptr<const SecretKey> master = nullptr) {
+  return DiskTier::Open(options, files, clock, NodeId{1, 2, 3}, std::move(master));
 }
 
 }  // namespace longshelf::kvstore::disk

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <future>
 
+#include "disk/crc32c.h"
 #include "disk/posix_file_system.h"
 #include "disk_fixture.h"
 #include "memory_file_system.h"
@@ -214,6 +215,23 @@ TEST_F(DiskTierTest, ADirectoryBelongsToOneNodeAndOneShape) {
   EXPECT_TRUE(OpenTier(SmallDisk(8), files_, clock_).ok()) << "it may grow";
 }
 
+TEST_F(DiskTierTest, ADirectoryOfAnotherVersionIsRefusedAndNotOverwritten) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  const std::string path = "/disk/segment-00000" + std::to_string(tier_->index().Find(BlockKeyOf(1))->place.slot);
+  tier_.reset();
+  // A whole superblock, of the version before.
+  std::vector<std::byte>& bytes = files_.Bytes(path);
+  bytes[sizeof(uint64_t)] = std::byte{kFormatVersion - 1};
+  const uint32_t crc = Crc32c(std::span(bytes).first(kSectorBytes - sizeof(uint32_t)));
+  std::memcpy(bytes.data() + kSectorBytes - sizeof crc, &crc, sizeof crc);
+  const std::vector<std::byte> before = bytes;
+  const absl::Status status = OpenTier(SmallDisk(), files_, clock_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("another version"));
+  EXPECT_EQ(files_.Bytes(path), before);
+}
+
 TEST_F(DiskTierTest, AFullDiskShrinksWhatIsUsed) {
   files_.SetCapacity(4 * (256 << 10));
   Start();
@@ -343,8 +361,14 @@ TEST_F(DiskTierTest, TheScrubberFindsWhatNobodyReads) {
   EXPECT_TRUE(Has(2));
 }
 
-TEST_F(DiskTierTest, RestartsWithAHundredGigabytesInSeconds) {
-  const std::string directory = ::testing::TempDir() + "/disk_restart_test";
+class DiskRestart : public DiskTierTest, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(Clear, DiskRestart, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(Encrypted, DiskRestart, ::testing::Values(true));
+
+TEST_P(DiskRestart, TakesSecondsWithAHundredGigabytes) {
+  const bool encrypted = GetParam();
+  const std::string directory =
+      ::testing::TempDir() + (encrypted ? "/disk_restart_test_encrypted" : "/disk_restart_test");
   std::filesystem::remove_all(directory);
   std::filesystem::create_directories(directory);
   const auto files = MakePosixFileSystem(DirectIo::kAuto);
@@ -352,6 +376,10 @@ TEST_F(DiskTierTest, RestartsWithAHundredGigabytesInSeconds) {
   options.directory = directory;
   options.quota_bytes = 400 * options.segment_bytes;
   options.scrub_bytes_per_s = 0;
+  DataKeys keys(*files, directory, MasterKey(1), 10);
+  if (encrypted) {
+    ASSERT_TRUE(keys.Load().ok());
+  }
   // Sparse: as long as real ones, with nothing in them but what is written below.
   AlignedBuffer sector(kSectorBytes);
   for (uint32_t slot = 0; slot < 400; ++slot) {
@@ -364,6 +392,10 @@ TEST_F(DiskTierTest, RestartsWithAHundredGigabytesInSeconds) {
       Record record;
       record.head = MakeObject(slot * n_records + i, kRoot, 256, 1).head;
       record.head.payload_bytes = 899648;
+      std::byte payload{};
+      if (encrypted) {
+        ASSERT_TRUE(keys.Encrypt(record, std::span(&payload, 1)).ok());
+      }
       AppendFooterEntry(kSectorBytes + i * record.disk_bytes(), record, &footer);
     }
     Trailer trailer{.node = NodeId{7}, .sequence = slot + 1, .footer_offset = 254 << 20};
@@ -375,15 +407,17 @@ TEST_F(DiskTierTest, RestartsWithAHundredGigabytesInSeconds) {
     ASSERT_TRUE(file->WriteFully(trailer.footer_offset, {padded.span()}).ok());
     EncodeTrailer(trailer, sector.span().first<kSectorBytes>());
     ASSERT_TRUE(file->WriteFully(options.segment_bytes - kSectorBytes, {sector.span()}).ok());
-    EncodeSuperblock({NodeId{7}, slot + 1, options.segment_bytes}, sector.span().first<kSectorBytes>());
+    EncodeSuperblock({NodeId{7}, slot + 1, options.segment_bytes, encrypted ? keys.check() : KeyCheck{}},
+                     sector.span().first<kSectorBytes>());
     ASSERT_TRUE(file->WriteFully(0, {sector.span()}).ok());
   }
   const auto begun = std::chrono::steady_clock::now();
-  const auto tier = OpenTier(options, *files, clock_);
+  const auto tier = OpenTier(options, *files, clock_, encrypted ? MasterKey(1) : nullptr);
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
   ASSERT_TRUE(tier.ok()) << tier.status();
   std::printf("400 segments, %lu objects, ready after %.2f s\n", (*tier)->index().n_objects(), took.count());
   EXPECT_EQ((*tier)->index().n_objects(), 399u * 280) << "the oldest was the spare one";
+  EXPECT_EQ((*tier)->index().Find(BlockKeyOf(1000))->head.digest, MakeObject(1000, kRoot, 256, 1).head.digest);
   EXPECT_LT(took.count(), 5);
   std::filesystem::remove_all(directory);
 }

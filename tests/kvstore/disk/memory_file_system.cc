@@ -6,6 +6,14 @@
 #include "disk/aligned_buffer.h"
 
 namespace longshelf::kvstore::disk {
+namespace {
+
+// And not in one of its subdirectories.
+bool IsIn(const std::string& directory, const std::string& path) {
+  return path.starts_with(directory + "/") && path.find('/', directory.size() + 1) == std::string::npos;
+}
+
+}  // namespace
 
 class MemoryFileSystem::Handle final : public File {
  public:
@@ -93,12 +101,20 @@ std::unique_ptr<MemoryFileSystem> MemoryFileSystem::LosePower(std::mt19937_64& r
   std::uniform_real_distribution<double> unit(0, 1);
   std::lock_guard lock(mutex_);
   power_lost_ = true;
+  // Either of what a name stands for: the latest, or what it stood for at the last sync of its directory.
+  Entries kept = durable_files_;
   for (const auto& [path, contents] : files_) {
-    if (!contents->entry_durable && unit(random) >= p_kept) continue;
+    if (unit(random) < p_kept) kept[path] = contents;
+  }
+  for (const auto& [path, contents] : durable_files_) {
+    if (!files_.contains(path) && unit(random) < p_kept) kept.erase(path);
+  }
+  for (const auto& [path, contents] : kept) {
     auto copy = std::make_shared<Contents>();
     copy->bytes = contents->durable;
     // The length is metadata: a file that was never synced may have lost it.
-    if (copy->bytes.size() < contents->bytes.size() && (contents->entry_durable || unit(random) < p_kept)) {
+    const bool entry_durable = durable_files_.contains(path) && durable_files_.at(path) == contents;
+    if (copy->bytes.size() < contents->bytes.size() && (entry_durable || unit(random) < p_kept)) {
       copy->bytes.resize(contents->bytes.size());
     }
     for (const UnsyncedWrite& write : contents->unsynced) {
@@ -110,10 +126,10 @@ std::unique_ptr<MemoryFileSystem> MemoryFileSystem::LosePower(std::mt19937_64& r
       }
     }
     copy->durable = copy->bytes;
-    copy->entry_durable = true;
     image->allocated_ += copy->bytes.size();
     image->files_.emplace(path, std::move(copy));
   }
+  image->durable_files_ = image->files_;
   return image;
 }
 
@@ -145,10 +161,21 @@ absl::StatusOr<std::unique_ptr<DirectoryLock>> MemoryFileSystem::Lock(const std:
 }
 
 absl::Status MemoryFileSystem::Remove(const std::string& path) {
+  if (absl::Status status = Check(Operation::kRemove); !status.ok()) return status;
   std::lock_guard lock(mutex_);
   const auto it = files_.find(path);
   if (it == files_.end()) return absl::NotFoundError(path);
   files_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::Status MemoryFileSystem::Rename(const std::string& from, const std::string& to) {
+  if (absl::Status status = Check(Operation::kRename); !status.ok()) return status;
+  std::lock_guard lock(mutex_);
+  const auto it = files_.find(from);
+  if (it == files_.end()) return absl::NotFoundError(from);
+  files_[to] = it->second;
+  files_.erase(from);
   return absl::OkStatus();
 }
 
@@ -158,7 +185,7 @@ absl::StatusOr<std::vector<std::string>> MemoryFileSystem::List(const std::strin
   std::lock_guard lock(mutex_);
   std::vector<std::string> names;
   for (const auto& [path, contents] : files_) {
-    if (path.starts_with(directory + "/")) names.push_back(path.substr(directory.size() + 1));
+    if (IsIn(directory, path)) names.push_back(path.substr(directory.size() + 1));
   }
   return names;
 }
@@ -166,8 +193,9 @@ absl::StatusOr<std::vector<std::string>> MemoryFileSystem::List(const std::strin
 absl::Status MemoryFileSystem::SyncDirectory(const std::string& directory) {
   if (absl::Status status = Check(Operation::kSyncDirectory); !status.ok()) return status;
   std::lock_guard lock(mutex_);
-  for (auto& [path, contents] : files_) {
-    if (path.starts_with(directory + "/")) contents->entry_durable = true;
+  std::erase_if(durable_files_, [&](const auto& entry) { return IsIn(directory, entry.first); });
+  for (const auto& [path, contents] : files_) {
+    if (IsIn(directory, path)) durable_files_[path] = contents;
   }
   return absl::OkStatus();
 }

@@ -14,12 +14,12 @@
 namespace longshelf::kvstore::disk {
 
 // Files in memory that remember what a loss of power may take: every write since the last sync of its file, in parts of
-// 512 bytes or 4 KiB and in any order, and files whose directory was not synced. Faults are set between operations.
-// Thread safe.
+// 512 bytes or 4 KiB and in any order, and every name that was created, removed or renamed since the last sync of its
+// directory. Faults are set between operations. Thread safe.
 class MemoryFileSystem final : public FileSystem {
  public:
   // What an operation is about to do; a status that is not OK is returned instead.
-  enum class Operation { kRead, kWrite, kSync, kPreallocate, kSyncDirectory };
+  enum class Operation { kRead, kWrite, kSync, kPreallocate, kRemove, kRename, kSyncDirectory };
   using Fault = std::function<absl::Status(Operation)>;
 
   // `fault` is called outside the lock: it may wait.
@@ -40,6 +40,7 @@ class MemoryFileSystem final : public FileSystem {
   absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, bool create) override;
   absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override;
   absl::Status Remove(const std::string& path) override;
+  absl::Status Rename(const std::string& from, const std::string& to) override;
   absl::Status CreateDirectory(const std::string& path) override;
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override;
   absl::Status SyncDirectory(const std::string& directory) override;
@@ -54,13 +55,14 @@ class MemoryFileSystem final : public FileSystem {
     std::vector<std::byte> bytes;
     std::vector<std::byte> durable;
     std::vector<UnsyncedWrite> unsynced;
-    bool entry_durable = false;
   };
+  using Entries = std::map<std::string, std::shared_ptr<Contents>>;
 
   absl::Status Check(Operation operation);
 
   mutable std::mutex mutex_;  // guards everything: tests run threads over one file system
-  std::map<std::string, std::shared_ptr<Contents>> files_;
+  Entries files_;
+  Entries durable_files_;  // what the directories held when they were last synced
   Fault fault_;
   bool short_transfers_ = false;
   bool power_lost_ = false;

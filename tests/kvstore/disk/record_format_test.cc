@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <random>
 
@@ -35,6 +36,52 @@ RecordHeader FullHeader() {
   return header;
 }
 
+ObjectEncryption FullEncryption() {
+  ObjectEncryption encryption{.key_id = {1, 2, 3}, .gcm = {}, .digest = {4, 5}};
+  encryption.gcm = {.salt = {6, 7}, .count = 0x123456789abcdef0, .tag = {8, 9, 10}};
+  return encryption;
+}
+
+KeyFile FullKeyFile() {
+  KeyFile file{.master_check = {1, 2}, .namespace_id = std::string(kMaxNamespaceBytes, 'n'), .id = {3}, .gcm = {}};
+  file.gcm = FullEncryption().gcm;
+  file.wrapped[31] = 77;
+  return file;
+}
+
+TEST(RecordFormat, GivesBackHowAnObjectIsEncryptedAndNotItsDigest) {
+  AlignedBuffer buffer(kSectorBytes);
+  const Sector sector = buffer.span().first<kSectorBytes>();
+  RecordHeader header = FullHeader();
+  header.record.encryption = FullEncryption();
+  EncodeRecordHeader(header, sector);
+  const Record parsed = ParseRecordHeader(sector)->record;
+  ASSERT_TRUE(parsed.encryption.has_value());
+  EXPECT_EQ(parsed.encryption->key_id, FullEncryption().key_id);
+  EXPECT_EQ(parsed.encryption->digest, FullEncryption().digest);
+  EXPECT_EQ(parsed.encryption->gcm.salt, FullEncryption().gcm.salt);
+  EXPECT_EQ(parsed.encryption->gcm.count, FullEncryption().gcm.count);
+  EXPECT_EQ(parsed.encryption->gcm.tag, FullEncryption().gcm.tag);
+  EXPECT_EQ(parsed.head.namespace_id, FullHead().namespace_id);
+  EXPECT_EQ(parsed.head.digest, Digest{}) << "it is not to be told without the key";
+  const Digest digest = FullHead().digest;
+  const auto written = std::search(sector.begin(), sector.end(), digest.begin(), digest.end(),
+                                   [](std::byte a, uint8_t b) { return std::to_integer<uint8_t>(a) == b; });
+  EXPECT_EQ(written, sector.end());
+}
+
+TEST(RecordFormat, GivesBackAKeyFile) {
+  AlignedBuffer buffer(kSectorBytes);
+  const Sector sector = buffer.span().first<kSectorBytes>();
+  EncodeKeyFile(FullKeyFile(), sector);
+  const KeyFile parsed = *ParseKeyFile(sector);
+  EXPECT_EQ(parsed.master_check, FullKeyFile().master_check);
+  EXPECT_EQ(parsed.namespace_id, FullKeyFile().namespace_id);
+  EXPECT_EQ(parsed.id, FullKeyFile().id);
+  EXPECT_EQ(parsed.gcm.tag, FullKeyFile().gcm.tag);
+  EXPECT_EQ(parsed.wrapped, FullKeyFile().wrapped);
+}
+
 TEST(RecordFormat, GivesBackEveryField) {
   AlignedBuffer buffer(kSectorBytes);
   const Sector sector = buffer.span().first<kSectorBytes>();
@@ -61,6 +108,7 @@ TEST(RecordFormat, TheHeaderOfTheLargestPayloadFitsIntoASector) {
   RecordHeader header{.sequence = 1};
   header.record.head = FullHead();
   header.record.head.payload_bytes = kMaxPayloadBytes;
+  header.record.encryption = FullEncryption();
   header.chunk_crcs.resize(kMaxPayloadBytes / ChunkBytes(kMaxPayloadBytes));
   AlignedBuffer buffer(kSectorBytes);
   EncodeRecordHeader(header, buffer.span().first<kSectorBytes>());
@@ -80,12 +128,14 @@ void FlipEveryBit(std::span<std::byte> bytes, const std::function<bool()>& parse
 TEST(RecordFormat, EveryFlippedBitOfEverySectorIsDetected) {
   AlignedBuffer buffer(kSectorBytes);
   const Sector sector = buffer.span().first<kSectorBytes>();
-  EncodeSuperblock({NodeId{1, 2}, 5, 1 << 20}, sector);
+  EncodeSuperblock({NodeId{1, 2}, 5, 1 << 20, {}}, sector);
   FlipEveryBit(sector, [&] { return ParseSuperblock(sector).ok(); });
   EncodeRecordHeader(FullHeader(), sector);
   FlipEveryBit(sector, [&] { return ParseRecordHeader(sector).ok(); });
   EncodeTrailer({NodeId{1, 2}, 5, 4096, 1000, 3, 77}, sector);
   FlipEveryBit(sector, [&] { return ParseTrailer(sector).ok(); });
+  EncodeKeyFile(FullKeyFile(), sector);
+  FlipEveryBit(sector, [&] { return ParseKeyFile(sector).ok(); });
 }
 
 TEST(RecordFormat, EveryFlippedBitOfAFooterIsDetected) {
@@ -93,7 +143,8 @@ TEST(RecordFormat, EveryFlippedBitOfAFooterIsDetected) {
   for (uint64_t i = 0; i < 4; ++i) {
     Record record;
     record.head = FullHead();
-    if (i == 3) record = Record{RecordKind::kTouch, {}, std::vector<KeyNote>(5)};
+    if (i == 3) record = Record{.kind = RecordKind::kTouch, .head = {}, .notes = std::vector<KeyNote>(5)};
+    if (i == 2) record.encryption = FullEncryption();
     for (KeyNote& note : record.notes) note.key = BlockKeyOf(i);
     AppendFooterEntry(kSectorBytes * (1 + 38 * i), record, &footer);
   }

@@ -1,6 +1,7 @@
 // The store with a disk behind its memory.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <future>
 #include <thread>
 
@@ -21,9 +22,9 @@ constexpr size_t kPayload = 20000;
 
 class StoreDiskTest : public ::testing::Test {
  protected:
-  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20) {
+  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20, bool encrypted = false) {
     store_.reset();
-    auto tier = disk::OpenTier(disk::SmallDisk(n_segments), files_, clock_);
+    auto tier = disk::OpenTier(disk::SmallDisk(n_segments), files_, clock_, encrypted ? disk::MasterKey(1) : nullptr);
     ASSERT_TRUE(tier.ok()) << tier.status();
     tier_ = tier->get();
     store_ = std::move(*Store::Create({.capacity_bytes = n_in_memory * Store::ChargeOf(kPayload)}, *std::move(tier)));
@@ -279,6 +280,45 @@ TEST_F(StoreDiskTest, WhatIsDroppedWhileItIsReadDoesNotComeBack) {
     Start();
     EXPECT_EQ(Present(0, 1), 0u);
   }
+}
+
+// What was evicted, or parked, is on its way to the disk while its namespace is removed: behind the removal it would be
+// there under a new key.
+TEST_F(StoreDiskTest, NothingOfARemovedNamespaceGetsANewKey) {
+  Start(60, 20, /*encrypted=*/true);
+  const auto in = [](const char* namespace_id, uint64_t id) {
+    Object object = MakeObject(id, kRoot, 256, kPayload);
+    object.head.namespace_id = namespace_id;
+    return object;
+  };
+  const std::string key_path = "/disk/keys/" + disk::ShortHashHex("gone") + ".key";
+  uint64_t n_with_key = 0;
+  for (uint64_t round = 0; round < 60; ++round) {
+    // Seen before from the second round on: what memory evicts of them goes to the disk.
+    for (uint64_t id = 0; id < 50; ++id) ASSERT_TRUE(Put(in("gone", id)).ok());
+    std::thread evicting([&] {
+      for (uint64_t id = 0; id < 50; ++id) (void)Put(in("kept", 1000 + round * 50 + id));
+    });
+    std::thread parking([&] {
+      for (uint64_t id = 0; id < 50; ++id) {
+        const ObjectKey keys[] = {BlockKeyOf(id)};
+        store_->Touch(keys, clock_.WallNow() + absl::Minutes(1), clock_.WallNow());
+      }
+    });
+    while (tier_->Stats().n_data_keys == 0 && round > 0) std::this_thread::yield();
+    n_with_key += tier_->Stats().n_data_keys > 0 ? 1 : 0;
+    store_->DropNamespace("gone");
+    evicting.join();
+    parking.join();
+    // Behind all that is queued.
+    const ObjectKey nothing[] = {BlockKeyOf(999999)};
+    Answer reached;
+    tier_->Drop(nothing, reached.Done());
+    ASSERT_TRUE(reached.Wait().ok());
+    const std::vector<std::string> paths = files_.Paths();
+    ASSERT_EQ(std::count(paths.begin(), paths.end(), key_path), 0) << "round " << round;
+  }
+  EXPECT_GT(n_with_key, 50u);
 }
 
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
