@@ -75,7 +75,7 @@ class AnonymousMemory(threading.Thread):
 class Answer:
     """One streamed answer: its text, when each piece of it came, usage, and processor time to the first token."""
 
-    def __init__(self, cluster, path, body, until=None, name=None):
+    def __init__(self, cluster, path, body, parking=None, name=None):
         pids = worker_pids(cluster)
         store = cluster.store_pid
         cpu, store_cpu = cpu_s(*pids), cpu_s(store)
@@ -94,8 +94,8 @@ class Answer:
                         self.cpu_s, self.store_cpu_s = cpu_s(*pids) - cpu, cpu_s(store) - store_cpu
                     self.text += choice["text"]
                     self.ends.append((len(self.text), time.monotonic(), cpu_s(*pids)))
-            if until and len(self.ends) == until:
-                until()
+            if parking and len(self.ends) >= N_PARKED_CHUNKS and not parking.ident:
+                parking.start()
         assert self.ends, "no token"
 
     def progress(self, comment):
@@ -112,21 +112,14 @@ class Answer:
         return self.usage["prompt_tokens_details"]
 
 
-class ParkAfter:
-    """Parks a session from a thread of its own, while its answer is being read."""
+class Parking(threading.Thread):
+    """Parks a session while its answer is being read."""
 
-    def __init__(self, cluster, session, n_chunks):
-        self.cluster, self.session, self.n_chunks = cluster, session, n_chunks
-        self.reply = None
+    def __init__(self, cluster, session):
+        super().__init__(daemon=True)
+        self.cluster, self.session = cluster, session
 
-    def __eq__(self, n):
-        return n == self.n_chunks
-
-    def __call__(self):
-        self.thread = threading.Thread(target=self.park, daemon=True)
-        self.thread.start()
-
-    def park(self):
+    def run(self):
         begun = time.monotonic()
         self.reply = call(self.cluster, "POST", f"/v1/sessions/{self.session}/park",
                           {"retention_s": 24 * HOUR_S, "durability": "memory"})
@@ -186,9 +179,9 @@ class Bench:
         raise RuntimeError(f"every answer at {n_tokens} tokens is too short")
 
     def park(self, session, asked):
-        parking = ParkAfter(self.first, session, N_PARKED_CHUNKS)
-        answer = Answer(self.first, "/v1/completions", {**self.body(asked, N_ANSWER), "session": session}, until=parking)
-        parking.thread.join()
+        parking = Parking(self.first, session)
+        answer = Answer(self.first, "/v1/completions", {**self.body(asked, N_ANSWER), "session": session}, parking)
+        parking.join()
         assert answer.finish == "parked", answer.finish
         say(f"parked in {parking.seconds:.2f} s:", json.dumps(parking.reply["kv"]))
         assert parking.reply["kv"], parking.reply
