@@ -311,4 +311,5 @@ def main():
         bench.first.stop()
 
 
-main()
+if __name__ == "__main__":
+    main()
