@@ -39,7 +39,7 @@ void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
 }
 
 void Store::Impl::PutOnDisk(const Entry& entry, const ObjectHead& head, Durable on_durable) {
-  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(head.payload_bytes);
+  disk::AlignedBuffer buffer = disk->BufferFor(head.payload_bytes);
   std::byte* target = disk::DiskTier::PayloadOf(buffer, head.payload_bytes).data();
   ForEachRun(arena, entry.pages, 0, head.payload_bytes, [&target](std::span<const std::byte> run) {
     std::memcpy(target, run.data(), run.size());

@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "buffer_pool.h"
 #include "common/clock.h"
 #include "disk_index.h"
 #include "doorkeeper.h"
@@ -56,12 +57,12 @@ class DiskTier {
   // As SegmentLog::Open. The file system and the clock must outlive the tier. Blocks while it reads what is there.
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskOptions& options, FileSystem& file_system,
                                                         const Clock& clock, const NodeId& new_node);
-  DiskTier(const DiskOptions& options, const Clock& clock) : options_(options), clock_(clock) {}  // through Open
+  DiskTier(const DiskOptions& options, const Clock& clock);  // through Open
   // Writes what is queued and makes it durable.
   ~DiskTier();
 
   // Memory for a record; the payload goes to PayloadOf.
-  static AlignedBuffer BufferFor(uint64_t payload_bytes);
+  AlignedBuffer BufferFor(uint64_t payload_bytes);
   static std::span<std::byte> PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes);
 
   // Whether a cache object should be put: it was offered before, and is not there.
@@ -108,6 +109,7 @@ class DiskTier {
 
   const DiskOptions options_;
   const Clock& clock_;
+  BufferPool buffers_;
   DiskIndex index_;
   std::unique_ptr<SegmentLog> log_;  // the writer's, but for its files
 
