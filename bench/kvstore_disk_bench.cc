@@ -103,7 +103,7 @@ void Run(const BenchConfig& config, bool encrypted) {
     const bool retained = static_cast<double>(i % 100) < 100 * config.retained;
     head.object_class = retained ? ObjectClass::kParked : ObjectClass::kCache;
     head.retain_until = retained ? clock.WallNow() + absl::Seconds(2) : absl::UnixEpoch();
-    AlignedBuffer buffer = DiskTier::BufferFor(config.payload_bytes);
+    AlignedBuffer buffer = tier.BufferFor(config.payload_bytes);
     std::memcpy(DiskTier::PayloadOf(buffer, config.payload_bytes).data(), payload.data(), payload.size());
     tier.Put(head, std::move(buffer), [&window](const absl::Status&) { window.Give(); });
   }

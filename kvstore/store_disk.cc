@@ -40,7 +40,7 @@ void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
 
 disk::AlignedBuffer Store::Impl::CopyForDisk(const Entry& entry) const {
   const uint64_t n_bytes = entry.head.payload_bytes;
-  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(n_bytes);
+  disk::AlignedBuffer buffer = disk->BufferFor(n_bytes);
   std::byte* target = disk::DiskTier::PayloadOf(buffer, n_bytes).data();
   ForEachRun(arena, entry.pages, 0, n_bytes, [&target](std::span<const std::byte> run) {
     std::memcpy(target, run.data(), run.size());

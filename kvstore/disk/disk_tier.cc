@@ -13,6 +13,8 @@ namespace longshelf::kvstore::disk {
 namespace {
 
 constexpr uint64_t kBatchBytes = 8 << 20;
+// Some batches: as one is written, the next ones are filled.
+constexpr uint64_t kBuffersKeptBytes = 4 * kBatchBytes;
 // Room in the queue that only removals may take: they are small, and must not be refused.
 constexpr size_t kNotesQueuedMax = 4096;
 
@@ -40,6 +42,9 @@ DiskTier::Done Joined(DiskTier::Done done, size_t n_parts) {
 }
 
 }  // namespace
+
+DiskTier::DiskTier(const DiskOptions& options, const Clock& clock)
+    : options_(options), clock_(clock), buffers_(kBuffersKeptBytes) {}
 
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& options, FileSystem& file_system,
                                                          const Clock& clock, const NodeId& new_node,
@@ -70,7 +75,7 @@ DiskTier::~DiskTier() {
 }
 
 AlignedBuffer DiskTier::BufferFor(uint64_t payload_bytes) {
-  AlignedBuffer buffer(kSectorBytes + payload_bytes);
+  AlignedBuffer buffer = buffers_.Take(kSectorBytes + payload_bytes);
   const uint64_t end = kSectorBytes + payload_bytes;
   std::memset(buffer.span().data() + end, 0, buffer.size() - end);
   return buffer;
@@ -312,6 +317,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
       Answer(batch[i].done, absl::OkStatus());
     }
   }
+  for (PendingRecord& record : records) buffers_.Give(std::move(record.bytes));
   // Cache objects wait for nobody: they become durable along with others, or by the bytes.
   if (!unsynced_.empty() && sync_by_ == absl::InfiniteFuture()) sync_by_ = clock_.Now() + options_.sync_interval;
 }

@@ -120,6 +120,7 @@ KvBridge::KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::
                    Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics)
     : impl_(std::make_unique<Impl>(options, clock, store, engine_inbox, metrics)) {
   LONGSHELF_CHECK(options.memory_bytes >= options.MemoryMin());
+  metrics.SetStoreUp(true);  // until a call says otherwise
   impl_->core.loop->Post([sessions = impl_->sessions] { sessions->Start(); });
 }
 

@@ -68,6 +68,7 @@ void Restore::OnLookupTimeout() {
   waited_ = core_.clock.Now() - begun_at_;
   core_.breaker_in.TooSlow(waited_);
   if (waited_ >= core_.options.lookup_timeout) core_.breaker_in.Failed(core_.clock.Now());
+  core_.metrics.SetStoreUp(!core_.breaker_in.is_open(core_.clock.Now()));
   core_.metrics.RestoreFailed("store_timeout");
   Answer({.feed = nullptr, .miss_reason = "store_timeout", .n_shared = 0});
 }

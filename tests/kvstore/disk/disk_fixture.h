@@ -59,7 +59,7 @@ class Answer {
 };
 
 inline void Put(DiskTier& tier, const Object& object, DiskTier::Done done) {
-  AlignedBuffer buffer = DiskTier::BufferFor(object.payload.size());
+  AlignedBuffer buffer = tier.BufferFor(object.payload.size());
   std::memcpy(DiskTier::PayloadOf(buffer, object.payload.size()).data(), object.payload.data(), object.payload.size());
   tier.Put(object.head, std::move(buffer), std::move(done));
 }

@@ -239,6 +239,7 @@ TEST_F(RestoreTest, WhoFindsNoMemoryWaitsForOthersToEnd) {
 
 TEST_F(RestoreTest, GoesOnWithoutAStoreThatIsDownAndSoonStopsAsking) {
   Start();
+  EXPECT_TRUE(Shows("longshelf_worker_store_up 1")) << "nobody was asked yet";
   store_.down = absl::UnavailableError("down");
   for (int i = 0; i < 20; ++i) {
     const auto request = Restore(Tokens(300));
@@ -247,6 +248,7 @@ TEST_F(RestoreTest, GoesOnWithoutAStoreThatIsDownAndSoonStopsAsking) {
   }
   EXPECT_EQ(store_.n_lookups, 2);
   EXPECT_FALSE(bridge_->store_up());
+  EXPECT_TRUE(Shows("longshelf_worker_store_up 0"));
   EXPECT_EQ(Park(Tokens(300)).status().code(), absl::StatusCode::kNotFound) << "the engine was asked";
 }
 
