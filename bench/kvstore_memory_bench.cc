@@ -81,7 +81,9 @@ void Run(const BenchConfig& config) {
   const StoreStats stats = store->Stats(absl::FromUnixSeconds(1));
   const uint64_t grown_bytes = ResidentBytes() - resident_before;
   LONGSHELF_CHECK(stats.n_objects == n_blocks + 1);
-  const auto ratio = [planned_bytes](uint64_t n) { return static_cast<double>(n) / static_cast<double>(planned_bytes); };
+  const auto ratio = [planned_bytes](uint64_t n) {
+    return static_cast<double>(n) / static_cast<double>(planned_bytes);
+  };
   std::printf("tokens,block_bytes,planned_bytes,used_bytes,of_planned,resident_growth_bytes,of_planned\n");
   std::printf("%d,%lu,%lu,%lu,%.4f,%lu,%.4f\n", config.n_tokens, config.block_bytes, planned_bytes, stats.used_bytes,
               ratio(stats.used_bytes), grown_bytes, ratio(grown_bytes));

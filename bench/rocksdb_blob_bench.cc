@@ -1,5 +1,5 @@
-// What kvstore_disk_bench does, by RocksDB with blob files: a log of what is to be durable, values in files of their own.
-// CSV on standard output. Built where the library is (Debian: librocksdb-dev).
+// What kvstore_disk_bench does, by RocksDB with blob files: a log of what is to be durable, values in files of their
+// own. CSV on standard output. Built where the library is (Debian: librocksdb-dev).
 #include <rocksdb/db.h>
 #include <rocksdb/options.h>
 
@@ -115,7 +115,8 @@ void Run(const BenchConfig& config) {
 
 int main(int argc, char** argv) {
   longshelf::BenchConfig config;
-  longshelf::ConfigSpec spec("rocksdb_blob_bench", "Throughput and write amplification of RocksDB's blob files, as CSV.");
+  longshelf::ConfigSpec spec("rocksdb_blob_bench",
+                             "Throughput and write amplification of RocksDB's blob files, as CSV.");
   spec.Add(&config.directory, "directory", "an empty or absent directory on the file system to measure; it is emptied");
   spec.AddBytes(&config.payload_bytes, "payload", "bytes of one object", {1, 64 << 20});
   spec.AddBytes(&config.put_bytes, "put", "payload bytes to write", {1 << 20, 1ll << 40});

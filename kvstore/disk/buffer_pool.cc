@@ -10,9 +10,8 @@ AlignedBuffer BufferPool::Take(size_t n_bytes) {
   {
     std::lock_guard lock(mutex_);
     // The last one given is most likely in the processor's cache.
-    const auto found = std::find_if(kept_.rbegin(), kept_.rend(), [n = PaddedBytes(n_bytes)](const AlignedBuffer& each) {
-      return each.size() == n;
-    });
+    const auto found = std::find_if(kept_.rbegin(), kept_.rend(),
+                                    [n = PaddedBytes(n_bytes)](const AlignedBuffer& each) { return each.size() == n; });
     if (found != kept_.rend()) {
       AlignedBuffer buffer = std::move(*found);
       kept_.erase(std::next(found).base());

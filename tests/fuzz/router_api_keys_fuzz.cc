@@ -9,6 +9,7 @@
 #include "fuzz_input.h"
 #include "fuzz_target.h"
 #include "router/auth.h"
+#include "router/namespace_ids.h"
 
 namespace longshelf::router {
 namespace {
@@ -22,7 +23,7 @@ void CheckKey(const KeyRing& ring, absl::string_view line) {
   LONGSHELF_CHECK(ring.Authenticate("", key) == tenant);
   LONGSHELF_CHECK(ring.Authenticate(absl::StrCat("bearer ", key), "") == tenant);
   LONGSHELF_CHECK(ring.Authenticate(absl::StrCat("Basic ", key), key) == nullptr);
-  LONGSHELF_CHECK(NamespaceId(*tenant, "").size() <= 64 && NamespaceId(*tenant, "user").size() <= 64);
+  LONGSHELF_CHECK(NamespaceName(*tenant, "").size() <= 55 && NamespaceName(*tenant, "user").size() <= 55);
 }
 
 void Parse(std::string_view text) {
