@@ -135,8 +135,8 @@ absl::Status Store::Reservation::Append(uint64_t offset, std::span<const std::by
                                                    " go past the announced ", state.head.payload_bytes));
   }
   const std::byte* source = bytes.data();
-  ForEachRun(state.store->arena, state.pages, offset, bytes.size(), [&source](std::span<std::byte> run) {
-    std::memcpy(run.data(), source, run.size());
+  ForEachRun(state.store->arena, state.pages, offset, bytes.size(), [&](std::span<std::byte> run) {
+    state.digest.AddCopied(run, {source, run.size()});
     source += run.size();
   });
   state.n_written += bytes.size();
@@ -163,17 +163,16 @@ absl::Status Store::Reader::Read(std::span<std::byte> out) {
   State& state = *state_;
   const ObjectHead& object = state.head;
   LONGSHELF_CHECK(out.size() <= object.payload_bytes - state.offset);
-  std::byte* target = out.data();
+  // What goes out is hashed, not what lies in memory: nothing can change between the two.
   if (state.entry == nullptr) {
-    std::memcpy(target, state.record.payload().data() + state.offset, out.size());
+    state.digest.AddCopied(out, state.record.payload().subspan(state.offset, out.size()));
   } else {
-    ForEachRun(state.store->arena, state.entry->pages, state.offset, out.size(), [&target](std::span<std::byte> run) {
-      std::memcpy(target, run.data(), run.size());
+    std::byte* target = out.data();
+    ForEachRun(state.store->arena, state.entry->pages, state.offset, out.size(), [&](std::span<const std::byte> run) {
+      state.digest.AddCopied({target, run.size()}, run);
       target += run.size();
     });
   }
-  // What goes out is hashed, not what lies in memory: nothing can change between the two.
-  state.digest.Add(out);
   state.offset += out.size();
   if (state.offset < object.payload_bytes || state.digest.Finish() == object.digest) return absl::OkStatus();
   if (state.entry != nullptr) state.store->Quarantine(state.entry);
@@ -282,10 +281,7 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
     return absl::InvalidArgumentError(
         absl::StrCat("commit after ", state.n_written, " of ", state.head.payload_bytes, " bytes"));
   }
-  DigestStream digest;
-  ForEachRun(arena, state.pages, 0, state.head.payload_bytes,
-             [&digest](std::span<const std::byte> run) { digest.Add(run); });
-  if (digest.Finish() != state.head.digest) {
+  if (state.digest.Finish() != state.head.digest) {
     return absl::DataLossError("the received bytes do not match the announced digest");
   }
   const ObjectKey key = state.head.key;

@@ -181,6 +181,7 @@ struct Store::Reservation::State {
   uint64_t charge_bytes = 0;
   uint64_t parked_bytes = 0;  // what of the charge counts against the parked share
   uint64_t n_written = 0;
+  DigestStream digest;  // of what was written
 };
 
 struct Store::Reader::State {
