@@ -147,10 +147,11 @@ void ClusterTouch(ClusterCore& core, const TouchQuery& query, absl::Duration tim
                });
   }
   // In the memory of all replicas, and on the disk of one.
+  const absl::Time deadline = core.clock.Now() + timeout;
   Ask(core, query, plan, Ack::kMemoryOne, timeout,
-      [&core, query, plan, timeout, done](const absl::StatusOr<std::vector<size_t>>& in_memory) {
+      [&core, query, plan, deadline, done](const absl::StatusOr<std::vector<size_t>>& in_memory) {
         if (!in_memory.ok()) return done(in_memory.status());
-        Ask(core, query, plan, Ack::kDurableOne, timeout,
+        Ask(core, query, plan, Ack::kDurableOne, deadline - core.clock.Now(),
             [plan, in_memory, done](const absl::StatusOr<std::vector<size_t>>& on_disk) {
               if (!on_disk.ok()) return done(on_disk.status());
               TouchResult result = ResultOf(*in_memory, plan->n_wanted);

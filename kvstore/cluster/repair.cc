@@ -112,7 +112,9 @@ void Repair::NextPage() {
   if (page.empty()) return EndPass();
   std::map<std::pair<const ClusterNode*, absl::Time>, Batch> batches;
   for (const ObjectHead& head : page) {
-    for (const NodePtr& node : TargetsOf(head)) {
+    const std::vector<NodePtr> targets = TargetsOf(head);
+    if (is_leaving_ && targets.empty()) ++n_missing_;  // nobody is there to take it
+    for (const NodePtr& node : targets) {
       Batch& batch = batches[{node.get(), head.retain_until}];
       batch.node = node;
       batch.until = head.retain_until;
@@ -163,26 +165,29 @@ void Repair::CopyNext() {
   lacking_.heads.pop_back();
   may_send_at_ =
       now + absl::Seconds(static_cast<double>(head.payload_bytes) / static_cast<double>(options_.bytes_per_s));
-  Read(head, [self = shared_from_this(), loop = core_.loop](std::optional<PutItem> item) {
+  Read(head, [self = shared_from_this(), loop = core_.loop](absl::StatusOr<PutItem> item) {
     loop->Post([self, item = std::move(item)] { self->OnRead(item); });
   });
 }
 
-void Repair::Read(const ObjectHead& head, std::function<void(std::optional<PutItem>)> done) {
+void Repair::Read(const ObjectHead& head, std::function<void(absl::StatusOr<PutItem>)> done) {
   store_.Fetch(head.key, head.fingerprint, [head, done = std::move(done)](absl::StatusOr<Store::Reader> found) {
-    if (!found.ok()) return done(std::nullopt);
+    if (!found.ok()) return done(found.status());
     auto payload = std::make_shared<std::vector<std::byte>>(found->head().payload_bytes);
-    if (!found->Read(*payload).ok()) return done(std::nullopt);
+    if (const absl::Status read = found->Read(*payload); !read.ok()) return done(read);
     PutItem item{head, std::move(payload)};
     item.head.object_class = ObjectClass::kParked;
     done(std::move(item));
   });
 }
 
-void Repair::OnRead(std::optional<PutItem> item) {
+void Repair::OnRead(absl::StatusOr<PutItem> item) {
   if (core_.is_closed) return;
-  // Dropped meanwhile, or damaged: then another has to look after it.
-  if (!item.has_value()) return CopyNext();
+  if (!item.ok()) {
+    // Dropped meanwhile, or damaged: then another has to look after it.
+    if (!absl::IsNotFound(item.status()) && !absl::IsDataLoss(item.status())) ++n_missing_;
+    return CopyNext();
+  }
   const uint64_t n_bytes = item->payload->size();
   const auto outcome = std::make_shared<absl::StatusOr<PutOutcome>>(absl::UnavailableError("no answer"));
   const auto put = lacking_.node->client->Put(
@@ -216,12 +221,14 @@ void Repair::EndPass() {
     metrics_->missing.Set(static_cast<double>(n_missing_));
   }
   if (again_) return BeginPass();
-  if (is_leaving_) {
+  if (is_leaving_ && n_missing_ == 0) {
     if (const auto done = std::exchange(on_handed_over_, nullptr)) done();
     return;
   }
   // The next pass, unless another has begun by then for a reason of its own.
-  core_.loop->At(core_.clock.Now() + options_.interval, [self = shared_from_this(), pass = pass_] {
+  // One that leaves does not wait so long: who was not there, or full, may be back.
+  const absl::Duration interval = is_leaving_ ? options_.check_interval : options_.interval;
+  core_.loop->At(core_.clock.Now() + interval, [self = shared_from_this(), pass = pass_] {
     if (self->pass_ == pass) self->BeginPass();
   });
 }

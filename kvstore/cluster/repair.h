@@ -3,10 +3,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "cluster_core.h"
 #include "kvstore/store.h"
@@ -45,7 +45,7 @@ class Repair : public std::enable_shared_from_this<Repair> {
       : core_(core), options_(options), store_(store), metrics_(metrics) {}
 
   void Start();
-  // One pass that counts this node as gone, then `done`: before it leaves for good.
+  // Before it leaves for good: passes that count this node as gone, until one has found nothing missing; then `done`.
   void HandOver(std::function<void()> done);
 
  private:
@@ -70,8 +70,8 @@ class Repair : public std::enable_shared_from_this<Repair> {
   void OnTouched(const Batch& batch, const absl::StatusOr<TouchResult>& touched);
   // Sends what the node lacks, one object after another.
   void CopyNext();
-  void Read(const ObjectHead& head, std::function<void(std::optional<PutItem>)> done);
-  void OnRead(std::optional<PutItem> item);
+  void Read(const ObjectHead& head, std::function<void(absl::StatusOr<PutItem>)> done);
+  void OnRead(absl::StatusOr<PutItem> item);
   void OnPut(uint64_t n_bytes, const absl::StatusOr<PutOutcome>& outcome);
   void EndPass();
 

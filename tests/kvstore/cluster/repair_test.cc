@@ -178,6 +178,31 @@ TEST_F(RepairTest, ANodeThatLeavesHandsOverWhatItHas) {
   }
 }
 
+TEST_F(RepairTest, ANodeThatLeavesWaitsForOneThatIsRestarting) {
+  Start(2);
+  const std::vector<Object> objects = Park(50, 1);
+  cluster_->node(1).down = kDown;
+  bool is_done = false;
+  nodes_[0].repair->HandOver([&] { is_done = true; });
+  Pass(absl::Seconds(10));
+  EXPECT_FALSE(is_done) << "nobody has taken anything";
+  cluster_->node(1).down = absl::OkStatus();
+  for (int i = 0; i < 1000 && !is_done; ++i) Pass(absl::Milliseconds(20));
+  ASSERT_TRUE(is_done);
+  for (const Object& object : objects) EXPECT_TRUE(HoldersOf(object).contains(1));
+}
+
+TEST_F(RepairTest, TheLastNodeDoesNotSayThatOthersHaveWhatItHas) {
+  Start(2);
+  Park(50);
+  cluster_->node(1).down = kDown;
+  Pass(absl::Seconds(70));  // nobody counts on it any more
+  bool is_done = false;
+  nodes_[0].repair->HandOver([&] { is_done = true; });
+  Pass(absl::Seconds(10));
+  EXPECT_FALSE(is_done);
+}
+
 TEST_F(RepairTest, DamageIsMendedFromAnotherCopyOnceItIsFound) {
   options_.interval = absl::Seconds(30);
   Start(3);
