@@ -17,6 +17,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/memory.h"
 #include "common/metrics.h"
 #include "kvstore/blocking_client.h"
 #include "kvstore/client.h"
@@ -193,6 +194,7 @@ void Run(const BenchConfig& config) {
 }  // namespace longshelf::kvstore
 
 int main(int argc, char** argv) {
+  longshelf::KeepFreedMemory();  // as a store and a worker do; the bare stream has it too
   longshelf::kvstore::BenchConfig config;
   longshelf::ConfigSpec spec("kvstore_bench", "Throughput of a KV store node next to memcpy and raw gRPC, as CSV.");
   spec.AddBytes(&config.payload_bytes, "payload", "bytes of one object", {1, 64 << 20});

@@ -1,9 +1,11 @@
 #include "common/config.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/shutdown.h"
 #include "kvstore/node.h"
 
 int main(int argc, char** argv) {
+  longshelf::KeepFreedMemory();
   longshelf::ShutdownSignals signals;
   longshelf::kvstore::NodeConfig config;
   longshelf::ConfigSpec spec("longshelf-kvstore", "One node of the KV store: keeps what workers computed.");

@@ -1,4 +1,5 @@
 #include "common/config.h"
+#include "common/memory.h"
 #include "common/shutdown.h"
 #include "shard.h"
 #include "worker/shard_config.h"
@@ -8,6 +9,7 @@ int main(int argc, char** argv) {
   longshelf::ConfigSpec spec("longshelf-shard", "One process of a worker: loads a model and runs sequences on it.");
   longshelf::worker::AddShardOptions(spec, &config);
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
+  longshelf::KeepFreedMemory();
   longshelf::ShutdownSignals signals;
   return longshelf::worker::RunShard(config, signals);
 }
