@@ -188,6 +188,7 @@ void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
 void Restore::OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease) {
   if (attempt != attempt_) return;
   lease_ = lease;
+  asked_at_ = core_.clock.Now();
   if (candidates_.front().n_tokens <= first_block_ * kBlockTokens) return NextCandidate();
   FetchNext();
 }
@@ -199,6 +200,7 @@ void Restore::OnStop() {
   n_fetched_candidates_ = 0;
   reason_.clear();
   lease_.reset();
+  n_bytes_come_ = 0;
   n_delivered_ = 0;
   n_bytes_out_ = 0;
   state_ = {};
@@ -219,7 +221,7 @@ void Restore::OnDeadline(uint32_t attempt) {
   // It was slow while it was asked, not while there was no memory to ask it.
   if (lease_ != nullptr) {
     const absl::Time now = core_.clock.Now();
-    core_.fetch_speed.TooSlow(static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes, now - attempt_at_, now);
+    core_.fetch_speed.TooSlow(n_bytes_come_, now - asked_at_, now);
   }
   Finish(0);
 }
@@ -303,6 +305,7 @@ void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::Fetc
     }
     return NextCandidate();
   }
+  n_bytes_come_ += object->payload.size();
   if (item.key.kind == ObjectKind::kBlock) {
     ++n_delivered_;
     n_bytes_out_ += object->payload.size();
@@ -337,7 +340,7 @@ void Restore::CountDone(const Candidate& candidate) {
       state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
   core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0),
                             n_bytes);
-  core_.fetch_speed.Observe(n_bytes, took);
+  core_.fetch_speed.Observe(n_bytes_come_, core_.clock.Now() - asked_at_);
 }
 
 // n_tokens 0: blocks at most.

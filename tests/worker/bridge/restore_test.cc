@@ -323,6 +323,27 @@ TEST_F(RestoreTest, WhatIsFetchedSlowerThanItIsComputedIsComputed) {
   EXPECT_EQ(Restore(tokens)->end->n_tokens, 256 * 40 - 10) << "now and then somebody looks";
 }
 
+TEST_F(RestoreTest, AStallIsForgottenWhenOneRestoreHasComeThroughAgain) {
+  Start();
+  SetPrefillSpeed();
+  const auto tokens = [](uint32_t i) { return Tokens(2000, 10'000 * i); };
+  for (uint32_t i = 0; i < 4; ++i) Put(Objects(tokens(i), {1900}));
+  const auto longer = Tokens(5000, 100'000);
+  Put(Objects(longer, {4900}));
+  store_.object_latency = absl::Hours(1);
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "store_timeout") << "before a single object had come";
+  store_.object_latency = absl::ZeroDuration();
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "slower_than_computing");
+  Pass(absl::Seconds(6));
+  for (uint32_t i = 1; i < 4; ++i) EXPECT_EQ(Restore(tokens(i))->end->n_tokens, 1900) << i;
+  // It says nothing to those who can wait longer.
+  store_.object_latency = absl::Hours(1);
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "store_timeout");
+  store_.object_latency = absl::ZeroDuration();
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "slower_than_computing");
+  EXPECT_EQ(Restore(longer)->end->n_tokens, 4900);
+}
+
 TEST_F(RestoreTest, StopsForASequenceThatWasCancelled) {
   Start();
   const auto tokens = Tokens(2000);
