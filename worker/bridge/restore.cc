@@ -189,8 +189,7 @@ void Restore::OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>
   if (attempt != attempt_) return;
   lease_ = lease;
   asked_at_ = core_.clock.Now();
-  if (candidates_.front().n_tokens <= first_block_ * kBlockTokens) return NextCandidate();
-  FetchNext();
+  IsHeld(candidates_.front()) ? NextCandidate() : FetchNext();
 }
 
 void Restore::OnStop() {
@@ -231,14 +230,18 @@ void Restore::OnGone(const std::string& reason) {
   if (reason_.empty()) reason_ = reason;
 }
 
+// Blocks alone that the engine has. A state is of use behind any of them.
+bool Restore::IsHeld(const Candidate& candidate) const {
+  return !candidate.has_state() && candidate.n_tokens <= first_block_ * kBlockTokens;
+}
+
 void Restore::NextCandidate() {
   has_state_ = false;
   state_ = {};
   tail_ = {};
   while (++candidate_ < candidates_.size()) {
-    const int64_t n_tokens = candidates_[candidate_].n_tokens;
-    if (n_tokens <= first_block_ * kBlockTokens) break;  // the engine holds as much
-    if (n_tokens / kBlockTokens > end_block_) continue;
+    const Candidate& candidate = candidates_[candidate_];
+    if (IsHeld(candidate) || candidate.n_tokens / kBlockTokens > end_block_) continue;
     if (++n_fetched_candidates_ >= kAttemptsMax) break;
     return FetchNext();
   }

@@ -64,6 +64,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   void OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object);
   void OnFetched(uint32_t call, const absl::Status& status);
   void OnGone(const std::string& reason);
+  bool IsHeld(const Candidate& candidate) const;
   void NextCandidate();
   void EndCall();
   void CountDone(const Candidate& candidate);

@@ -62,8 +62,31 @@ TEST_F(RestoreTest, OnlyTheBlocksTheEngineDoesNotHold) {
   EXPECT_EQ(request->end->n_tokens, 768);
   ASSERT_EQ(request->blocks.size(), 1U);
   EXPECT_EQ(request->blocks[0], Filled(kBlockBytes, 768));
-  EXPECT_EQ(Restore(tokens, 3)->end->n_tokens, 0) << "the engine holds as much";
-  EXPECT_EQ(store_.n_gets, 1);
+  // All of them, but no state behind them, or it would not have begun.
+  for (const int64_t n_held : {3, 4}) {
+    const auto state_only = Restore(tokens, n_held);
+    EXPECT_EQ(state_only->end->n_tokens, 768);
+    EXPECT_EQ(state_only->end->state, Filled(StateBytes(768), 768));
+    EXPECT_TRUE(state_only->blocks.empty());
+  }
+  EXPECT_EQ(store_.n_gets, 3);
+}
+
+TEST_F(RestoreTest, AStateBehindBlocksThatTheEngineHoldsIsTakenWhenADeeperOneIsDamaged) {
+  options_.replay_tokens = 600;
+  Start();
+  const auto tokens = Tokens(1400);
+  Put(Objects(tokens, {700, 1100}));
+  Spoil(KeyOf(tokens, 1100, ObjectKind::kCheckpoint));
+  // By what they gain: 1100, 700, and 1280 in blocks alone, less what is replayed.
+  auto request = Restore(tokens, /*n_blocks_held=*/3);
+  EXPECT_EQ(request->end->n_tokens, 700);
+  EXPECT_TRUE(request->blocks.empty());
+  // Without it the blocks are what is left, behind those that are held.
+  Spoil(KeyOf(tokens, 700, ObjectKind::kCheckpoint));
+  request = Restore(tokens, 3);
+  EXPECT_EQ(request->end->n_tokens, 0);
+  EXPECT_EQ(request->blocks.size(), 2U);
 }
 
 TEST_F(RestoreTest, NothingIsFetchedBeforeTheEngineAsksAndAllAgainWhenItBeginsAnew) {
