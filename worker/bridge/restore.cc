@@ -250,9 +250,6 @@ void Restore::NextCandidate() {
 
 void Restore::FetchNext() {
   if (cancelled_ != nullptr && cancelled_->load()) return Finish(0);
-  // A call's window counts what was delivered by it alone.
-  fetch_again_ = n_bytes_out_ > 0;
-  if (fetch_again_) return;
   const Candidate& candidate = candidates_[candidate_];
   std::vector<GetItem> items;
   if (!has_state_ && candidate.has_state()) {
@@ -268,9 +265,13 @@ void Restore::FetchNext() {
                      chain_.ExtentAt((block + 1) * kBlockTokens)});
   }
   if (items.empty()) {
+    // The feed keeps what the engine has not taken.
     CountDone(candidate);
     return Finish(candidate.has_state() ? candidate.n_tokens : 0);
   }
+  // A call's window counts what was delivered by it alone.
+  fetch_again_ = n_bytes_out_ > 0;
+  if (fetch_again_) return;
   Fetch(std::move(items));
 }
 

@@ -333,6 +333,34 @@ TEST_F(RestoreTest, AStoreThatStopsInTheMiddleCostsAtMostWhatComputingTakes) {
   EXPECT_EQ(third->end->miss_reason, "slower_than_computing");
 }
 
+// Others' prompts make the engine's steps long; what has come in time is not given up meanwhile.
+TEST_F(RestoreTest, WhatHasComeIsKeptHoweverSlowlyTheEngineTakesIt) {
+  Start();
+  SetPrefillSpeed();
+  store_.object_latency = absl::Milliseconds(10);
+  for (const int64_t n : {300, 512}) {  // as many ms
+    const auto tokens = Tokens(static_cast<size_t>(n) + 1, static_cast<uint32_t>(1000 * n));
+    Put(Objects(tokens, {n}));
+    const auto request = Ask(tokens);
+    Pass(absl::Milliseconds(10));
+    ASSERT_TRUE(request->outcome.has_value());
+    engine::PrefixFeed& feed = *request->outcome->feed;
+    feed.Begin(0);
+    for (int step = 0; step < 5 && !request->end.has_value(); ++step) {
+      Pass(absl::Milliseconds(200));
+      auto arrived = feed.Take(1);
+      for (auto& block : arrived.blocks) request->blocks.push_back(std::move(block));
+      request->end = std::move(arrived.end);
+      EXPECT_TRUE(request->end.has_value() || bridge_->n_bytes_used() > 0) << "what was not taken needs its memory";
+    }
+    ASSERT_TRUE(request->end.has_value());
+    EXPECT_EQ(request->end->n_tokens, n) << request->end->miss_reason;
+    EXPECT_EQ(request->blocks.size(), static_cast<size_t>(n / 256));
+  }
+  EXPECT_TRUE(Shows("longshelf_worker_restore_failures_total{reason=\"store_timeout\"} 0"));
+  EXPECT_TRUE(Shows("longshelf_worker_restore_seconds_bucket{le=\"0.05\"} 2")) << "what it took the store";
+}
+
 TEST_F(RestoreTest, WhatIsFetchedSlowerThanItIsComputedIsComputed) {
   Start();
   bridge_->SetPrefillSpeed({.seconds_per_token = 0.00001, .per_position = 0.0});
