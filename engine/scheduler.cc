@@ -36,29 +36,32 @@ void Scheduler::MakeRoom() {
   someone_lacks_room_ = false;
   std::vector<int64_t> n_coming(static_cast<size_t>(shape_.n_shards), 0);  // blocks of those that leave in this step
   for (const Leaving& leaving : leaving_) n_coming[leaving.sequence->slot.shard] += leaving.sequence->n_blocks_taken();
-  for (size_t i = 0; i < running_.size(); ++i) {
+  for (size_t i = 0; i < running_.size();) {
     Sequence& sequence = *running_[i];
-    BlockPool& pool = cache_.pool(sequence.slot.shard);
-    const auto n_lacking = std::max<int64_t>(0, BlocksFor(sequence.n_tokens()) - sequence.n_blocks_taken());
-    const int64_t n_free = static_cast<int64_t>(pool.n_available()) - static_cast<int64_t>(pool.n_promised());
-    sequence.lacks_room = n_lacking > n_free;
-    if (!sequence.lacks_room) {
-      pool.Promise(static_cast<uint32_t>(n_lacking));
-      sequence.n_promised += static_cast<uint32_t>(n_lacking);
-      continue;
-    }
-    someone_lacks_room_ = true;
-    int64_t& n_to_come = n_coming[sequence.slot.shard];
-    bool is_running = true;
-    while (is_running && n_free + n_to_come < n_lacking) {
-      Sequence& victim = LatestOnShard(sequence.slot.shard);  // never before place i
-      n_to_come += victim.n_blocks_taken();
-      is_running = &victim != &sequence;
-      MoveOut(victim);
-    }
-    n_to_come -= std::min(n_to_come, n_lacking);  // spoken for
-    if (!is_running) --i;
+    PromiseOrPreempt(sequence, n_coming[sequence.slot.shard]);
+    // Who was moved out may have stood anywhere.
+    i = static_cast<size_t>(std::distance(running_.begin(), FirstAfter(running_, sequence.arrival)));
   }
+}
+
+void Scheduler::PromiseOrPreempt(Sequence& sequence, int64_t& n_coming) {
+  BlockPool& pool = cache_.pool(sequence.slot.shard);
+  const auto n_lacking = std::max<int64_t>(0, BlocksFor(sequence.n_tokens()) - sequence.n_blocks_taken());
+  const int64_t n_free = static_cast<int64_t>(pool.n_available()) - static_cast<int64_t>(pool.n_promised());
+  sequence.lacks_room = n_lacking > n_free;
+  if (!sequence.lacks_room) {
+    pool.Promise(static_cast<uint32_t>(n_lacking));
+    sequence.n_promised += static_cast<uint32_t>(n_lacking);
+    return;
+  }
+  someone_lacks_room_ = true;
+  for (bool is_running = true; is_running && n_free + n_coming < n_lacking;) {
+    Sequence& victim = LatestOnShard(sequence.slot.shard);
+    n_coming += victim.n_blocks_taken();
+    is_running = &victim != &sequence;
+    MoveOut(victim);
+  }
+  n_coming -= std::min(n_coming, n_lacking);  // spoken for
 }
 
 Sequence& Scheduler::LatestOnShard(int shard) const {

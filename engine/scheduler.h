@@ -113,6 +113,9 @@ class Scheduler {
   bool HasFreeSlot() const;
   bool ContinuesLeaving(const Sequence& sequence) const;
   void MoveOutForFairness(const Flow& flow);
+  // Promises a sequence the blocks that its tokens lack, or moves out who is in the way, perhaps itself. n_coming:
+  // blocks of those that leave in this step, not spoken for.
+  void PromiseOrPreempt(Sequence& sequence, int64_t& n_coming);
   // Preempts a running sequence: it is leaving, and comes back.
   void MoveOut(Sequence& sequence);
   Sequence& LatestOnShard(int shard) const;

@@ -251,6 +251,8 @@ std::optional<int64_t> Scheduler::ReplayBegin(const PrefixMatch& match) const {
 }
 
 void Scheduler::ResumeFrom(Sequence& sequence, PrefixMatch match) {
+  sequence.last_checkpoint.reset();
+  if (match.checkpoint != nullptr) sequence.last_checkpoint = match.checkpoint->key;
   if (const std::optional<int64_t> begin = ReplayBegin(match); begin.has_value()) {
     HoldExactly(sequence, match.n_blocks);
     sequence.n_past = sequence.replay_begin = *begin;

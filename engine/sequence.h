@@ -71,6 +71,7 @@ struct Sequence {
   bool restored_from_store = false;               // resume_from is not in the cache yet
   int64_t replay_begin = 0;                       // its state is rebuilt from here ..
   int64_t replay_end = 0;                         // .. up to here; nothing to rebuild: 0
+  std::optional<PrefixKey> last_checkpoint;       // that it left or went on from
   std::vector<PrefixKey> periodic_checkpoints;    // that it left on its way, oldest first
 
   // Guesses. Those in `draft` follow the last token and came with it; empty = none.

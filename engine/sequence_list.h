@@ -8,11 +8,17 @@
 
 namespace longshelf::engine {
 
-// Puts `sequence` where its arrival belongs. List: a deque or vector of unique_ptr<Sequence> in order of arrival.
+// List: a deque or vector of unique_ptr<Sequence> in order of arrival.
+template <typename List>
+auto FirstAfter(List& list, uint64_t arrival) {
+  const auto later = [](uint64_t before, const std::unique_ptr<Sequence>& other) { return before < other->arrival; };
+  return std::upper_bound(list.begin(), list.end(), arrival, later);
+}
+
+// Puts `sequence` where its arrival belongs.
 template <typename List>
 void InsertByArrival(List& list, std::unique_ptr<Sequence> sequence) {
-  const auto later = [](uint64_t arrival, const std::unique_ptr<Sequence>& other) { return arrival < other->arrival; };
-  const auto at = std::upper_bound(list.begin(), list.end(), sequence->arrival, later);
+  const auto at = FirstAfter(list, sequence->arrival);
   list.insert(at, std::move(sequence));
 }
 

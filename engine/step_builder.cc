@@ -283,6 +283,7 @@ void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, S
   if (!TakesCheckpoints() || !sequence.publishes || n_tokens == 0) return;
   sequence.chain.Extend(sequence.tokens, n_tokens);
   const PrefixKey key = sequence.chain.KeyAt(sequence.tokens, n_tokens);
+  const auto continues = std::exchange(sequence.last_checkpoint, key);
   if (HasKey(work.checkpoints, key)) return;
   if (cache_.HasCheckpoint(key)) {
     cache_.TouchCheckpoint(key);
@@ -293,7 +294,8 @@ void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, S
                                      .key = key,
                                      .state = work.plan.export_states.size(),
                                      .tail = std::nullopt,
-                                     .is_periodic = due == Due::kPeriodic};
+                                     .is_periodic = due == Due::kPeriodic,
+                                     .continues = continues};
   work.plan.export_states.push_back({sequence.slot, n_tokens});
   if (const int64_t n_tail = n_tokens % kBlockTokens; n_tail > 0) {
     checkpoint.tail = work.plan.export_blocks.size();

@@ -30,9 +30,10 @@ struct StepWork {
     Sequence* sequence;
     int64_t n_tokens;
     PrefixKey key;
-    size_t state;                // index into StepResult::states
-    std::optional<size_t> tail;  // index into StepResult::blocks
-    bool is_periodic = false;    // due for nothing but the interval
+    size_t state;                        // index into StepResult::states
+    std::optional<size_t> tail;          // index into StepResult::blocks
+    bool is_periodic = false;            // due for nothing but the interval
+    std::optional<PrefixKey> continues;  // CacheChain::continues
   };
   struct NewBlock {
     Sequence* sequence;

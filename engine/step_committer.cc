@@ -145,7 +145,9 @@ void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
       }
       objects.push_back(
           {ParkedObject::Kind::kCheckpoint, made.key, checkpoint->parent, made.n_tokens, checkpoint->state});
-      observer_.OnCacheObjects(ChainOf(*made.sequence), std::move(objects));
+      CacheChain chain = ChainOf(*made.sequence);
+      chain.continues = made.continues;
+      observer_.OnCacheObjects(chain, std::move(objects));
     }
     cache_.InsertCheckpoint(std::move(checkpoint));
   }

@@ -166,6 +166,7 @@ void Harness::OnCheckpointsDropped(const CacheChain&, std::vector<PrefixKey> key
 
 void Harness::OnCacheObjects(const CacheChain& chain, std::vector<ParkedObject> made) {
   for (ParkedObject& object : made) {
+    if (object.kind == ParkedObject::Kind::kCheckpoint) continued[object.key] = chain.continues;
     objects.push_back(std::move(object));
     object_namespaces.emplace_back(chain.namespace_id);
   }

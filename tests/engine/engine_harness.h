@@ -83,6 +83,7 @@ class Harness final : public EngineObserver {
   std::map<PrefixKey, CachedCheckpoint> known;  // as an outsider sees the cache
   std::vector<ParkedObject> objects;
   std::vector<std::string> object_namespaces;
+  std::map<PrefixKey, std::optional<PrefixKey>> continued;  // by each exported checkpoint
   std::vector<PrefixKey> dropped_checkpoints;
 
  private:

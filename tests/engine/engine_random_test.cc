@@ -101,7 +101,9 @@ class RandomTraffic {
     if (!history_.empty() && Below(8) == 0) {
       const auto tokens = history_[Below(history_.size())];
       harness_.Export(tokens, [this, tokens](absl::StatusOr<std::vector<ParkedObject>> objects) {
-        if (objects.ok()) parked_ = {tokens, *std::move(objects)};
+        if (!objects.ok()) return;
+        parked_ = {tokens, *std::move(objects)};
+        ParkEarlier();
       });
     }
     if (!history_.empty() && Below(8) == 0) {
@@ -111,6 +113,31 @@ class RandomTraffic {
         EXPECT_LT(n_tokens, static_cast<int64_t>(n));
       });
     }
+  }
+
+  // A position before the one that is parked.
+  void ParkEarlier() {
+    parked_earlier_.clear();
+    std::vector<uint32_t> tokens = parked_.first;
+    tokens.resize(1 + Below(tokens.size()));
+    harness_.Export(tokens, [this, of = parked_.first](absl::StatusOr<std::vector<ParkedObject>> objects) {
+      if (objects.ok() && of == parked_.first) parked_earlier_ = *std::move(objects);
+    });
+  }
+
+  std::shared_ptr<FakeFeed> FeedOfParked() {
+    auto feed = std::make_shared<FakeFeed>(parked_.second);
+    if (Below(8) == 0) feed->end.state.clear();
+    if (Below(8) == 0) feed->breaks_at = static_cast<int64_t>(Below(4));
+    if (!parked_earlier_.empty() && Below(2) == 0) feed->end = FakeFeed(parked_earlier_).end;
+    if (Below(3) == 0) {  // comes bit by bit, and sometimes the engine has nothing else to do meanwhile
+      feed->n_arrived = 0;
+      feed->on_take = [this, f = feed.get(), n = 0]() mutable {
+        if (++n % 3 == 0) ++f->n_arrived;
+        EXPECT_TRUE(harness_.inbox().Post(Wake{}));
+      };
+    }
+    return feed;
   }
 
   void SubmitOne() {
@@ -123,17 +150,7 @@ class RandomTraffic {
     SequenceRequest request;
     if (!parked_.second.empty() && Below(3) == 0) {
       run.prompt = Join(parked_.first, Prompt(1 + Below(30), random_()));
-      auto feed = std::make_shared<FakeFeed>(parked_.second);
-      if (Below(8) == 0) feed->end.state.clear();
-      if (Below(8) == 0) feed->breaks_at = static_cast<int64_t>(Below(4));
-      if (Below(3) == 0) {  // comes bit by bit, and sometimes the engine has nothing else to do meanwhile
-        feed->n_arrived = 0;
-        feed->on_take = [this, f = feed.get(), n = 0]() mutable {
-          if (++n % 3 == 0) ++f->n_arrived;
-          EXPECT_TRUE(harness_.inbox().Post(Wake{}));
-        };
-      }
-      request.feed = feed;
+      request.feed = FeedOfParked();
     }
     if (Below(6) == 0) {
       const auto output = FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id);
@@ -218,6 +235,7 @@ class RandomTraffic {
   std::map<std::pair<uint16_t, uint16_t>, std::vector<uint32_t>> tables_;  // as the plans so far tell, by slot
   std::vector<std::vector<uint32_t>> history_;
   std::pair<std::vector<uint32_t>, std::vector<ParkedObject>> parked_;
+  std::vector<ParkedObject> parked_earlier_;  // of the same tokens, up to an earlier position
   uint64_t next_id_ = 0;
   int n_left_ = 0;
   int n_finished_ = 0;

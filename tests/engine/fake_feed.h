@@ -44,7 +44,7 @@ class FakeFeed final : public PrefixFeed {
     for (; next_ < n_have && n_blocks_max > 0; ++next_, --n_blocks_max) {
       out.blocks.push_back(blocks[static_cast<size_t>(next_)]);
     }
-    if (out.blocks.empty() && next_ >= static_cast<int64_t>(blocks.size())) out.end = end;
+    if (out.blocks.empty() && next_ >= static_cast<int64_t>(blocks.size()) && !withholds_end) out.end = end;
     if (out.blocks.empty() && breaks_at.has_value() && next_ >= *breaks_at) {
       out.end = End{.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "store_timeout"};
     }
@@ -57,6 +57,7 @@ class FakeFeed final : public PrefixFeed {
   int64_t n_hoped = 0;
   std::atomic<int64_t> n_arrived = std::numeric_limits<int64_t>::max();  // blocks; others may add
   std::optional<int64_t> breaks_at;                                      // block
+  bool withholds_end = false;
   std::function<void()> on_take;
   int n_begun = 0;
   std::atomic<int> n_takes = 0;

@@ -495,6 +495,31 @@ TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
   for (const std::string& name : harness.object_namespaces) EXPECT_EQ(name, "acme");
 }
 
+TEST(PrefixExport, TellsWhichCheckpointEachGoesOnFrom) {
+  EngineConfig config = NoEos();
+  config.export_cache_objects = true;
+  auto group = MakeFakeGroup(1, 4, 64);
+  Harness harness(config, *group, kHasher);
+  const auto prompt = Prompt(300, 1);
+  const auto turn = Join(Join(prompt, Expected(prompt, 20)), Prompt(300, 2));
+  const auto other = Join({prompt.begin(), prompt.begin() + 280}, Prompt(30, 3));
+  harness.Then([&] { harness.Submit(Request(prompt, 20)); });
+  harness.Then([&] { harness.Submit(Request(turn, 5)); });
+  harness.Then([&] { harness.Submit(Request(other, 1)); });  // shares the first block
+  ASSERT_TRUE(harness.Run().ok());
+  std::map<PrefixKey, int64_t> depths;
+  for (const ParkedObject& object : harness.objects) {
+    if (object.kind == ParkedObject::Kind::kCheckpoint) depths[object.key] = object.n_tokens;
+  }
+  std::vector<std::pair<int64_t, int64_t>> steps;
+  for (const auto& [key, before] : harness.continued) {
+    steps.emplace_back(depths[key], before.has_value() ? depths.at(*before) : 0);
+  }
+  std::sort(steps.begin(), steps.end());
+  EXPECT_EQ(steps, (std::vector<std::pair<int64_t, int64_t>>{
+                       {256, 0}, {300, 256}, {310, 256}, {319, 300}, {512, 319}, {620, 512}, {624, 620}}));
+}
+
 // One request over a feed, on an engine of its own; `before` may have filled its cache.
 class FeedTest : public ::testing::Test {
  protected:

@@ -11,6 +11,7 @@
 #include "engine_harness.h"
 #include "engine_requests.h"
 #include "fair_share.h"
+#include "fake_feed.h"
 #include "fake_model.h"
 #include "prompt_lookup.h"
 #include "step_pacer.h"
@@ -309,6 +310,59 @@ TEST(Scheduling, CancellingWhatIsBeingMovedOutFreesIt) {
   EXPECT_EQ(heavy[1]->n_after_end, 0);
   EXPECT_EQ(harness.load.n_blocks_free, 64U);
   EXPECT_EQ(harness.load.n_running, 0U);
+}
+
+// ---- restoring
+
+// What an engine that has computed these tokens exports of them.
+std::vector<ParkedObject> Exported(const std::vector<uint32_t>& tokens) {
+  auto group = MakeFakeGroup(1, 1, 16);
+  Harness harness(EndlessConfig(), *group, kHasher);
+  std::vector<ParkedObject> out;
+  harness.Then([&] { harness.Submit(Request(tokens, 1)); });
+  harness.Then([&] {
+    harness.Export(tokens, [&](absl::StatusOr<std::vector<ParkedObject>> objects) {
+      ASSERT_TRUE(objects.ok()) << objects.status();
+      out = *std::move(objects);
+    });
+  });
+  EXPECT_TRUE(harness.Run().ok());
+  return out;
+}
+
+// Two shards, in order of arrival: a twin that restores, a growing one that is to be preempted and the other twin on
+// the first, a growing one on the second. The other twin's feed ends early, when nothing is free in place of the block
+// that it gives back, and in that very step the last one needs its next block.
+TEST(Scheduling, WhoStandsBehindAPreemptedOneGetsItsBlocks) {
+  auto group = MakeFakeGroup(2, 8, 8);
+  EngineConfig config = EndlessConfig();
+  config.admission_headroom_tokens = 0;
+  Harness harness(config, *group, kHasher);
+  const auto tokens = Prompt(600, 1);
+  const std::vector<uint32_t> prompts[] = {Join(tokens, Prompt(5, 2)), Prompt(10, 3), Prompt(300, 4), Prompt(10, 5),
+                                           Join(tokens, Prompt(5, 6)), Prompt(20, 7)};
+  const uint32_t n_output[] = {20, 5, 600, 5, 20, 600};
+  const FakeFeed early(Exported({tokens.begin(), tokens.begin() + 300}));
+  const auto first = std::make_shared<FakeFeed>(Exported(tokens));
+  const auto other = std::make_shared<FakeFeed>(Exported(tokens));
+  other->end = early.end;
+  first->withholds_end = other->withholds_end = true;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  harness.Then([&] {
+    for (size_t i = 0; i < 6; ++i) {  // every other one on the second shard
+      SequenceRequest request = Request(prompts[i], n_output[i]);
+      if (i == 0) request.feed = first;
+      if (i == 4) request.feed = other;
+      sinks.push_back(harness.Submit(std::move(request)));
+    }
+  });
+  other->on_take = [&] { other->withholds_end = 20 + sinks[5]->sampled.size() < 512; };
+  group->on_plan = [&](const StepPlan&) { first->withholds_end = harness.load.n_preempted == 0; };
+  ASSERT_TRUE(harness.Run().ok());
+  EXPECT_EQ(harness.load.n_preempted, 1U);
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(sinks[i]->tokens(), FakeModel::Continue(prompts[i], n_output[i], 5000)) << i;
+  EXPECT_EQ(sinks[4]->started->n_cached_store, 300U);
+  EXPECT_EQ(harness.load.n_blocks_free, 16U);
 }
 
 // ---- drafts

@@ -159,6 +159,24 @@ TEST_P(ResumeTest, WhatPromptsShareIsSeenAcrossWorkersToo) {
   ExpectSame(third, a.Generate({.prompt = with(13), .no_cache_read = true, .salt = std::string(32, 'r')}));
 }
 
+// A worker that restored another chat holds the blocks of the system prompt, and no state at its end.
+TEST_P(ResumeTest, AStateIsBroughtForBlocksThatAreHeldAlready) {
+  RealStore store;
+  RealWorker a(weights_, store.address());
+  RealWorker b(weights_, store.address());
+  const auto common = Prompt(512);
+  const auto one = With(common, Prompt(400, 21));
+  a.Generate({.prompt = one});
+  a.Generate({.prompt = With(common, Prompt(400, 22))});  // leaves a state where they part
+  ASSERT_TRUE(a.WaitUntilOffloaded());
+  EXPECT_GT(b.Generate({.prompt = With(one, Prompt(5, 23))}).started.n_cached_store(), 512);
+  const auto two = With(common, Prompt(400, 24));
+  const Generated warm = b.Generate({.prompt = two});
+  EXPECT_EQ(warm.started.n_cached_local() + warm.started.n_cached_store(), 512);
+  EXPECT_THAT(b.metrics(), HasSubstr("longshelf_worker_restores_total 2\n"));
+  ExpectSame(warm, b.Generate({.prompt = two, .no_cache_read = true, .salt = std::string(32, 'r')}));
+}
+
 // A store that restarts empty in the middle of a session: one turn later all of it is there again.
 TEST_P(ResumeTest, AStoreThatRestartsEmptyIsGivenTheSessionAgain) {
   if (GetParam() != std::string_view("micro-flash")) GTEST_SKIP() << "the length is what is tested";

@@ -1,24 +1,36 @@
 #include "bridge_core.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace longshelf::worker {
 
 bool FetchSpeed::IsWorth(uint64_t n_bytes, absl::Duration compute_time, absl::Time now) {
-  if (absl::Seconds(seconds_per_byte_ * static_cast<double>(n_bytes)) <= compute_time) return true;
+  const absl::Duration needed = absl::Seconds(seconds_per_byte_ * static_cast<double>(n_bytes));
+  const bool is_fast = n_bytes < n_bytes_telling_ || needed <= compute_time;
+  if (is_fast && 2 * waited_in_vain_ <= compute_time) return true;
   if (now < try_again_) return false;
   try_again_ = now + kPause;
+  is_in_doubt_ = true;
   return true;
 }
 
 void FetchSpeed::Observe(uint64_t n_bytes, absl::Duration took) {
-  const double seconds = absl::ToDoubleSeconds(took) / static_cast<double>(std::max<uint64_t>(n_bytes, 1));
-  seconds_per_byte_ = seconds_per_byte_ == 0.0 ? seconds : (seconds_per_byte_ + seconds) / 2;
+  if (n_bytes == 0) return;
+  waited_in_vain_ = absl::ZeroDuration();
+  const double seconds = absl::ToDoubleSeconds(took) / static_cast<double>(n_bytes);
+  // Of few bytes it is the least that is known.
+  if (n_bytes < n_bytes_telling_ && seconds >= seconds_per_byte_) return;
+  const bool replaces = std::exchange(is_in_doubt_, false) || seconds_per_byte_ == 0.0;
+  seconds_per_byte_ = replaces ? seconds : (seconds_per_byte_ + seconds) / 2;
 }
 
 void FetchSpeed::TooSlow(uint64_t n_bytes, absl::Duration took, absl::Time now) {
-  Observe(n_bytes, took);
+  waited_in_vain_ = std::max(waited_in_vain_, took);
   try_again_ = now + kPause;
+  if (n_bytes < n_bytes_telling_) return;
+  const double seconds = absl::ToDoubleSeconds(took) / static_cast<double>(n_bytes);
+  seconds_per_byte_ = seconds_per_byte_ == 0.0 ? seconds : (seconds_per_byte_ + seconds) / 2;
 }
 
 absl::Duration BridgeCore::ComputeTime(int64_t n_past, int64_t n_tokens) const {

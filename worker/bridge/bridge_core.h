@@ -21,19 +21,31 @@
 
 namespace longshelf::worker {
 
-// What a fetched byte took lately, so that nothing is fetched that is computed faster. Owner: the loop.
+// What fetching took lately, so that nothing is fetched that is computed faster. Owner: the loop.
+//
+// What a byte takes is known from those that brought enough bytes to tell. One that was given up tells that its time
+// was too short, which says nothing to who can wait twice as long. Of those who are kept away somebody is let through
+// now and then, and when his comes, it replaces what was known.
 class FetchSpeed {
  public:
-  // False: computing is faster. Every now and then somebody is let through, to see whether that is still so.
+  // Fewer bytes tell of latency, not of speed.
+  explicit FetchSpeed(uint64_t n_bytes_telling) : n_bytes_telling_(n_bytes_telling) {}
+
+  // False: computing is faster.
   bool IsWorth(uint64_t n_bytes, absl::Duration compute_time, absl::Time now);
+  // All of it came.
   void Observe(uint64_t n_bytes, absl::Duration took);
   // It was given up after so many bytes and so long.
   void TooSlow(uint64_t n_bytes, absl::Duration took, absl::Time now);
 
  private:
   static constexpr absl::Duration kPause = absl::Seconds(5);
-  double seconds_per_byte_ = 0.0;
+
+  const uint64_t n_bytes_telling_;
+  double seconds_per_byte_ = 0.0;                         // 0: not known
+  absl::Duration waited_in_vain_ = absl::ZeroDuration();  // since the last one that came
   absl::Time try_again_ = absl::InfinitePast();
+  bool is_in_doubt_ = false;  // the next to come replaces what is known
 };
 
 // What the machines of one bridge share. All but the breakers, the budget and the prefill speed belong to the loop.
@@ -47,7 +59,8 @@ struct BridgeCore {
         metrics(worker_metrics),
         loop(std::make_shared<TaskLoop>(bridge_clock)),
         hasher(options.hasher != nullptr ? options.hasher : std::make_shared<KvPrefixHasher>(options.fingerprint)),
-        budget(options.memory_bytes, loop) {}
+        budget(options.memory_bytes, loop),
+        fetch_speed(options.state_bytes_max + 2 * options.block_bytes) {}
 
   // The engine looks whether something has arrived. A full inbox wakes it anyway.
   void WakeEngine() { engine_inbox.Post(engine::Wake{}); }

@@ -186,7 +186,9 @@ void KvBridge::Offload(const engine::CacheChain& chain, std::vector<engine::Park
     const auto n_blocks = static_cast<std::ptrdiff_t>(checkpoint->n_tokens / engine::kBlockTokens);
     order->blocks.assign(chain.blocks.begin(), chain.blocks.begin() + n_blocks);
     order->at = {checkpoint->key, checkpoint->parent, checkpoint->n_tokens};
-    settled = [sessions = impl_->sessions, order] { sessions->Note(std::move(*order)); };
+    settled = [sessions = impl_->sessions, order, continues = chain.continues] {
+      sessions->Note(std::move(*order), continues);
+    };
   }
   std::vector<kvstore::PutItem> items;
   for (const engine::ParkedObject& object : objects) {

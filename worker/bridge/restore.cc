@@ -188,8 +188,8 @@ void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
 void Restore::OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease) {
   if (attempt != attempt_) return;
   lease_ = lease;
-  if (candidates_.front().n_tokens <= first_block_ * kBlockTokens) return NextCandidate();
-  FetchNext();
+  asked_at_ = core_.clock.Now();
+  IsHeld(candidates_.front()) ? NextCandidate() : FetchNext();
 }
 
 void Restore::OnStop() {
@@ -199,6 +199,7 @@ void Restore::OnStop() {
   n_fetched_candidates_ = 0;
   reason_.clear();
   lease_.reset();
+  n_bytes_come_ = 0;
   n_delivered_ = 0;
   n_bytes_out_ = 0;
   state_ = {};
@@ -219,7 +220,7 @@ void Restore::OnDeadline(uint32_t attempt) {
   // It was slow while it was asked, not while there was no memory to ask it.
   if (lease_ != nullptr) {
     const absl::Time now = core_.clock.Now();
-    core_.fetch_speed.TooSlow(static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes, now - attempt_at_, now);
+    core_.fetch_speed.TooSlow(n_bytes_come_, now - asked_at_, now);
   }
   Finish(0);
 }
@@ -229,14 +230,18 @@ void Restore::OnGone(const std::string& reason) {
   if (reason_.empty()) reason_ = reason;
 }
 
+// Blocks alone that the engine has. A state is of use behind any of them.
+bool Restore::IsHeld(const Candidate& candidate) const {
+  return !candidate.has_state() && candidate.n_tokens <= first_block_ * kBlockTokens;
+}
+
 void Restore::NextCandidate() {
   has_state_ = false;
   state_ = {};
   tail_ = {};
   while (++candidate_ < candidates_.size()) {
-    const int64_t n_tokens = candidates_[candidate_].n_tokens;
-    if (n_tokens <= first_block_ * kBlockTokens) break;  // the engine holds as much
-    if (n_tokens / kBlockTokens > end_block_) continue;
+    const Candidate& candidate = candidates_[candidate_];
+    if (IsHeld(candidate) || candidate.n_tokens / kBlockTokens > end_block_) continue;
     if (++n_fetched_candidates_ >= kAttemptsMax) break;
     return FetchNext();
   }
@@ -245,9 +250,6 @@ void Restore::NextCandidate() {
 
 void Restore::FetchNext() {
   if (cancelled_ != nullptr && cancelled_->load()) return Finish(0);
-  // A call's window counts what was delivered by it alone.
-  fetch_again_ = n_bytes_out_ > 0;
-  if (fetch_again_) return;
   const Candidate& candidate = candidates_[candidate_];
   std::vector<GetItem> items;
   if (!has_state_ && candidate.has_state()) {
@@ -263,9 +265,13 @@ void Restore::FetchNext() {
                      chain_.ExtentAt((block + 1) * kBlockTokens)});
   }
   if (items.empty()) {
+    // The feed keeps what the engine has not taken.
     CountDone(candidate);
     return Finish(candidate.has_state() ? candidate.n_tokens : 0);
   }
+  // A call's window counts what was delivered by it alone.
+  fetch_again_ = n_bytes_out_ > 0;
+  if (fetch_again_) return;
   Fetch(std::move(items));
 }
 
@@ -303,6 +309,7 @@ void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::Fetc
     }
     return NextCandidate();
   }
+  n_bytes_come_ += object->payload.size();
   if (item.key.kind == ObjectKind::kBlock) {
     ++n_delivered_;
     n_bytes_out_ += object->payload.size();
@@ -337,7 +344,7 @@ void Restore::CountDone(const Candidate& candidate) {
       state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
   core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0),
                             n_bytes);
-  core_.fetch_speed.Observe(n_bytes, took);
+  core_.fetch_speed.Observe(n_bytes_come_, core_.clock.Now() - asked_at_);
 }
 
 // n_tokens 0: blocks at most.

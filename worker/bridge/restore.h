@@ -64,6 +64,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   void OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object);
   void OnFetched(uint32_t call, const absl::Status& status);
   void OnGone(const std::string& reason);
+  bool IsHeld(const Candidate& candidate) const;
   void NextCandidate();
   void EndCall();
   void CountDone(const Candidate& candidate);
@@ -89,6 +90,8 @@ class Restore : public std::enable_shared_from_this<Restore> {
   int n_fetched_candidates_ = 0;
   std::string reason_;
   std::shared_ptr<ByteBudget::Lease> lease_;
+  absl::Time asked_at_;        // the store, once there was memory
+  uint64_t n_bytes_come_ = 0;  // of every candidate
   int64_t first_block_ = 0;
   int64_t n_delivered_ = 0;   // blocks from first_block_ on
   int64_t end_block_ = 0;     // the first block that cannot be had

@@ -55,7 +55,7 @@ engine::PrefixFeed::Arrived RestoreFeed::Take(int64_t n_blocks_max) {
       out.blocks.push_back(std::move(blocks_.front()));
       blocks_.pop_front();
     }
-    if (out.blocks.empty() && end_.has_value()) {
+    if (out.blocks.empty() && blocks_.empty() && end_.has_value()) {
       out.end = std::move(end_);
       ForgetLocked();
     }

@@ -17,21 +17,21 @@ void SessionKeeper::OnTimer() {
   SetTimer();
 }
 
-void SessionKeeper::Note(UploadOrder order) {
-  // An earlier turn of this session is a prefix of it.
-  const auto before = std::find_if(sessions_.begin(), sessions_.end(), [&](const Session& session) {
-    const auto& blocks = session.order.blocks;
-    if (session.order.root != order.root || blocks.size() > order.blocks.size()) return false;
-    return blocks.empty() ? order.blocks.empty() : blocks.back() == order.blocks[blocks.size() - 1];
-  });
-  if (before != sessions_.end()) {
-    n_keys_ -= before->order.blocks.size();
-    sessions_.erase(before);
-  }
+void SessionKeeper::Note(UploadOrder order, const std::optional<engine::PrefixKey>& continues) {
+  Forget(order.at.key);
+  if (continues.has_value()) Forget(*continues);
   n_keys_ += order.blocks.size();
   sessions_.push_back({std::move(order), true});
   Trim();
   CheckNext();
+}
+
+void SessionKeeper::Forget(const engine::PrefixKey& key) {
+  const auto gone = std::find_if(sessions_.begin(), sessions_.end(),
+                                 [&](const Session& session) { return session.order.at.key == key; });
+  if (gone == sessions_.end()) return;
+  n_keys_ -= gone->order.blocks.size();
+  sessions_.erase(gone);
 }
 
 void SessionKeeper::Trim() {
@@ -63,12 +63,7 @@ void SessionKeeper::OnChecked(const engine::PrefixKey& key, const absl::StatusOr
     core_.metrics.Healed(result->n_blocks_sent);
   } else if (absl::IsNotFound(result.status())) {
     // Not held here any more either: nothing can be done for it.
-    const auto gone = std::find_if(sessions_.begin(), sessions_.end(),
-                                   [&](const Session& session) { return session.order.at.key == key; });
-    if (gone != sessions_.end()) {
-      n_keys_ -= gone->order.blocks.size();
-      sessions_.erase(gone);
-    }
+    Forget(key);
   }
   CheckNext();
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,14 +17,14 @@ namespace longshelf::worker {
 // then, and offers what is missing again, parents first, one session at a time. Lives on the bridge's loop.
 class SessionKeeper : public std::enable_shared_from_this<SessionKeeper> {
  public:
-  static constexpr size_t kSessionsMax = 64;
+  static constexpr size_t kSessionsMax = 256;
   static constexpr size_t kKeysMax = size_t{1} << 18;  // of all sessions: 8 MiB
 
   explicit SessionKeeper(BridgeCore& core) : core_(core) {}
 
   void Start() { SetTimer(); }
-  // A session stands at `at`; takes the place of the entry that it goes on from.
-  void Note(UploadOrder session);
+  // A session stands at `at`; takes the place of the entry that it goes on from, and of no other: many begin alike.
+  void Note(UploadOrder session, const std::optional<engine::PrefixKey>& continues);
   void Abandon(const absl::Status& status);
 
  private:
@@ -36,6 +37,7 @@ class SessionKeeper : public std::enable_shared_from_this<SessionKeeper> {
   void OnTimer();
   void CheckNext();
   void OnChecked(const engine::PrefixKey& key, const absl::StatusOr<UploadResult>& result);
+  void Forget(const engine::PrefixKey& key);
   void Trim();
 
   BridgeCore& core_;

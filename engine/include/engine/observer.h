@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -48,6 +49,8 @@ struct CacheChain {
   std::string_view namespace_id;
   const PrefixKey& root;
   const std::vector<PrefixKey>& blocks;  // keys of all its full blocks so far
+  // Of a checkpoint: the one before it that this sequence left or went on from.
+  std::optional<PrefixKey> continues = std::nullopt;
 };
 
 // What the outside learns of the engine, on the engine thread; must not block.

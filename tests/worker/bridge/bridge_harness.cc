@@ -170,11 +170,13 @@ void BridgeHarness::Offload(const std::vector<uint32_t>& tokens, const std::vect
   const engine::PrefixKey root = KvPrefixHasher(options_.fingerprint).Root(salt_);
   std::vector<engine::PrefixKey> keys;
   std::vector<ParkedObject> group;
+  std::optional<engine::PrefixKey> last;
   for (const ParkedObject& object : objects) {
     if (object.kind == ParkedObject::Kind::kBlock) keys.push_back(object.key);
     group.push_back(object);
     if (object.kind == ParkedObject::Kind::kTail) continue;
-    bridge_->Offload({"tenant", root, keys}, std::exchange(group, {}));
+    bridge_->Offload({"tenant", root, keys, last}, std::exchange(group, {}));
+    if (object.kind == ParkedObject::Kind::kCheckpoint) last = object.key;
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "bridge_core.h"
 #include "byte_budget.h"
 #include "common/breaker.h"
 #include "common/task_loop.h"
@@ -50,6 +51,35 @@ TEST(Breaker, KeepsAwayThoseToWhomASlowAnswerIsWorthNothing) {
   EXPECT_TRUE(breaker.MayCall(t, absl::Milliseconds(150)));
   EXPECT_FALSE(breaker.MayCall(t, absl::Milliseconds(150)));
   EXPECT_TRUE(breaker.MayCall(t, absl::Milliseconds(250)));
+}
+
+TEST(FetchSpeed, OneThatComesReplacesWhatWasKnownWhenSomebodyLooks) {
+  FetchSpeed speed(1000);
+  absl::Time t = absl::UnixEpoch();
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Milliseconds(1), t)) << "nothing is known";
+  for (int i = 0; i < 20; ++i) speed.Observe(10'000, absl::Seconds(1));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Seconds(200), t));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Seconds(2), t)) << "the first one looks";
+  EXPECT_FALSE(speed.IsWorth(1'000'000, absl::Seconds(2), t));
+  speed.Observe(1'000'000, absl::Seconds(1));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Seconds(2), t));
+}
+
+TEST(FetchSpeed, FewBytesTellOfLatencyOnly) {
+  FetchSpeed speed(1000);
+  const absl::Time t = absl::UnixEpoch();
+  speed.Observe(1'000'000, absl::Milliseconds(100));
+  for (int i = 0; i < 20; ++i) speed.Observe(100, absl::Milliseconds(50));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Milliseconds(110), t));
+  speed.TooSlow(100, absl::Milliseconds(100), t);
+  EXPECT_FALSE(speed.IsWorth(1'000'000, absl::Milliseconds(110), t));
+  EXPECT_FALSE(speed.IsWorth(100, absl::Milliseconds(110), t));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Milliseconds(200), t)) << "it could not have known";
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Milliseconds(110), t + absl::Seconds(5)));
+  speed.TooSlow(100, absl::Milliseconds(110), t + absl::Seconds(6));
+  EXPECT_FALSE(speed.IsWorth(1'000'000, absl::Milliseconds(110), t + absl::Seconds(10)));
+  speed.Observe(100, absl::Milliseconds(1));
+  EXPECT_TRUE(speed.IsWorth(1'000'000, absl::Milliseconds(110), t + absl::Seconds(10)));
 }
 
 TEST(TaskLoop, RunsTasksInOrderAndTimersWhenTheyAreDue) {

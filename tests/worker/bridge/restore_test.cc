@@ -62,8 +62,31 @@ TEST_F(RestoreTest, OnlyTheBlocksTheEngineDoesNotHold) {
   EXPECT_EQ(request->end->n_tokens, 768);
   ASSERT_EQ(request->blocks.size(), 1U);
   EXPECT_EQ(request->blocks[0], Filled(kBlockBytes, 768));
-  EXPECT_EQ(Restore(tokens, 3)->end->n_tokens, 0) << "the engine holds as much";
-  EXPECT_EQ(store_.n_gets, 1);
+  // All of them, but no state behind them, or it would not have begun.
+  for (const int64_t n_held : {3, 4}) {
+    const auto state_only = Restore(tokens, n_held);
+    EXPECT_EQ(state_only->end->n_tokens, 768);
+    EXPECT_EQ(state_only->end->state, Filled(StateBytes(768), 768));
+    EXPECT_TRUE(state_only->blocks.empty());
+  }
+  EXPECT_EQ(store_.n_gets, 3);
+}
+
+TEST_F(RestoreTest, AStateBehindBlocksThatTheEngineHoldsIsTakenWhenADeeperOneIsDamaged) {
+  options_.replay_tokens = 600;
+  Start();
+  const auto tokens = Tokens(1400);
+  Put(Objects(tokens, {700, 1100}));
+  Spoil(KeyOf(tokens, 1100, ObjectKind::kCheckpoint));
+  // By what they gain: 1100, 700, and 1280 in blocks alone, less what is replayed.
+  auto request = Restore(tokens, /*n_blocks_held=*/3);
+  EXPECT_EQ(request->end->n_tokens, 700);
+  EXPECT_TRUE(request->blocks.empty());
+  // Without it the blocks are what is left, behind those that are held.
+  Spoil(KeyOf(tokens, 700, ObjectKind::kCheckpoint));
+  request = Restore(tokens, 3);
+  EXPECT_EQ(request->end->n_tokens, 0);
+  EXPECT_EQ(request->blocks.size(), 2U);
 }
 
 TEST_F(RestoreTest, NothingIsFetchedBeforeTheEngineAsksAndAllAgainWhenItBeginsAnew) {
@@ -310,6 +333,34 @@ TEST_F(RestoreTest, AStoreThatStopsInTheMiddleCostsAtMostWhatComputingTakes) {
   EXPECT_EQ(third->end->miss_reason, "slower_than_computing");
 }
 
+// Others' prompts make the engine's steps long; what has come in time is not given up meanwhile.
+TEST_F(RestoreTest, WhatHasComeIsKeptHoweverSlowlyTheEngineTakesIt) {
+  Start();
+  SetPrefillSpeed();
+  store_.object_latency = absl::Milliseconds(10);
+  for (const int64_t n : {300, 512}) {  // as many ms
+    const auto tokens = Tokens(static_cast<size_t>(n) + 1, static_cast<uint32_t>(1000 * n));
+    Put(Objects(tokens, {n}));
+    const auto request = Ask(tokens);
+    Pass(absl::Milliseconds(10));
+    ASSERT_TRUE(request->outcome.has_value());
+    engine::PrefixFeed& feed = *request->outcome->feed;
+    feed.Begin(0);
+    for (int step = 0; step < 5 && !request->end.has_value(); ++step) {
+      Pass(absl::Milliseconds(200));
+      auto arrived = feed.Take(1);
+      for (auto& block : arrived.blocks) request->blocks.push_back(std::move(block));
+      request->end = std::move(arrived.end);
+      EXPECT_TRUE(request->end.has_value() || bridge_->n_bytes_used() > 0) << "what was not taken needs its memory";
+    }
+    ASSERT_TRUE(request->end.has_value());
+    EXPECT_EQ(request->end->n_tokens, n) << request->end->miss_reason;
+    EXPECT_EQ(request->blocks.size(), static_cast<size_t>(n / 256));
+  }
+  EXPECT_TRUE(Shows("longshelf_worker_restore_failures_total{reason=\"store_timeout\"} 0"));
+  EXPECT_TRUE(Shows("longshelf_worker_restore_seconds_bucket{le=\"0.05\"} 2")) << "what it took the store";
+}
+
 TEST_F(RestoreTest, WhatIsFetchedSlowerThanItIsComputedIsComputed) {
   Start();
   bridge_->SetPrefillSpeed({.seconds_per_token = 0.00001, .per_position = 0.0});
@@ -321,6 +372,27 @@ TEST_F(RestoreTest, WhatIsFetchedSlowerThanItIsComputedIsComputed) {
   store_.object_latency = absl::ZeroDuration();
   Pass(absl::Seconds(6));
   EXPECT_EQ(Restore(tokens)->end->n_tokens, 256 * 40 - 10) << "now and then somebody looks";
+}
+
+TEST_F(RestoreTest, AStallIsForgottenWhenOneRestoreHasComeThroughAgain) {
+  Start();
+  SetPrefillSpeed();
+  const auto tokens = [](uint32_t i) { return Tokens(2000, 10'000 * i); };
+  for (uint32_t i = 0; i < 4; ++i) Put(Objects(tokens(i), {1900}));
+  const auto longer = Tokens(5000, 100'000);
+  Put(Objects(longer, {4900}));
+  store_.object_latency = absl::Hours(1);
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "store_timeout") << "before a single object had come";
+  store_.object_latency = absl::ZeroDuration();
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "slower_than_computing");
+  Pass(absl::Seconds(6));
+  for (uint32_t i = 1; i < 4; ++i) EXPECT_EQ(Restore(tokens(i))->end->n_tokens, 1900) << i;
+  // It says nothing to those who can wait longer.
+  store_.object_latency = absl::Hours(1);
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "store_timeout");
+  store_.object_latency = absl::ZeroDuration();
+  EXPECT_EQ(Restore(tokens(0))->end->miss_reason, "slower_than_computing");
+  EXPECT_EQ(Restore(longer)->end->n_tokens, 4900);
 }
 
 TEST_F(RestoreTest, StopsForASequenceThatWasCancelled) {

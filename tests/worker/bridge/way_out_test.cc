@@ -81,6 +81,44 @@ TEST_F(WayOutTest, AnIdleSessionIsGivenBackToAStoreThatRestartedEmpty) {
   EXPECT_EQ(Restorable(Tokens(5001)), 5000);
 }
 
+TEST_F(WayOutTest, IdleSessionsThatDifferInTheirLastBlockAreAllGivenBack) {
+  for (const size_t n_shared : {0, 512}) {
+    Start();
+    std::vector<std::vector<uint32_t>> sessions;
+    for (uint32_t i = 0; i < 3; ++i) {
+      auto tokens = Tokens(n_shared);
+      for (const uint32_t token : Tokens(88, 10'000 * (i + 1))) tokens.push_back(token);
+      // Two turns: where the prompt ended, and where the answer did.
+      Offload(tokens, {static_cast<int64_t>(n_shared) + 40, static_cast<int64_t>(n_shared) + 88});
+      sessions.push_back(std::move(tokens));
+    }
+    Settle();
+    store_.Restart();
+    Pass(options_.verify_interval + absl::Seconds(1));
+    for (auto& tokens : sessions) {
+      tokens.push_back(7);
+      EXPECT_EQ(Restorable(tokens), static_cast<int64_t>(n_shared) + 88);
+    }
+    TearDown();
+  }
+}
+
+TEST_F(WayOutTest, ASessionIsLookedAfterOnceHoweverManyTurnsItHasAndLeavesOthersAlone) {
+  Start();
+  auto other = Tokens(512);
+  for (const uint32_t token : Tokens(88, 10'000)) other.push_back(token);
+  Offload(other, {600});
+  Offload(Tokens(1400), {512, 600, 700, 900, 1400});  // past the blocks that they share
+  Settle();
+  store_.Restart();
+  const int n_lookups = store_.n_lookups;
+  Pass(options_.verify_interval + absl::Seconds(1));
+  EXPECT_EQ(store_.n_lookups, n_lookups + 2);
+  other.push_back(7);
+  EXPECT_EQ(Restorable(other), 600);
+  EXPECT_EQ(Restorable(Tokens(1401)), 1400);
+}
+
 TEST_F(WayOutTest, WhatCouldNotBePutWhileTheStoreWasDownIsPutWhenItIsBack) {
   Start();
   store_.down = absl::UnavailableError("down");
