@@ -92,6 +92,7 @@ void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
 kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end) const {
   kvstore::TouchQuery query;
   query.retain_until = order_.retain_until;
+  query.ack = MemoryAck();
   query.n_replicas = order_.n_replicas;
   for (size_t i = first; i < std::min(end, order_.blocks.size()); ++i) {
     query.keys.push_back({.key = {order_.blocks[i], kvstore::ObjectKind::kBlock},
@@ -211,7 +212,7 @@ void Upload::Offer(engine::ParkedObject object) {
                   kvstore::ExtentOf(order_.root, order_.blocks, static_cast<uint64_t>(object.n_tokens)));
   if (object.kind != engine::ParkedObject::Kind::kBlock) at_end_.push_back({item.head.key, item.head.extent});
   item.n_replicas = order_.n_replicas;
-  if (is_parking() && order_.ack != kvstore::Ack::kMemoryOne) item.ack = kvstore::Ack::kMemoryAll;
+  if (is_parking()) item.ack = MemoryAck();
   item.head.object_class = order_.object_class;
   item.head.retain_until = order_.retain_until;
   OfferItem(std::move(item));

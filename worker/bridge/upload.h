@@ -75,6 +75,10 @@ class Upload : public std::enable_shared_from_this<Upload> {
   void End(const absl::Status& status);
   void DropCreated(size_t first, std::function<void()> done);
   bool is_parking() const { return order_.object_class == kvstore::ObjectClass::kParked; }
+  // What the answer promises of memory alone.
+  kvstore::Ack MemoryAck() const {
+    return order_.ack == kvstore::Ack::kMemoryOne ? kvstore::Ack::kMemoryOne : kvstore::Ack::kMemoryAll;
+  }
   absl::Duration TimeLeft() const { return deadline_ - core_.clock.Now(); }
 
   BridgeCore& core_;

@@ -88,7 +88,7 @@ void BridgeHarness::Settle() {
   bool has_run = true;
   while (has_run) {
     if (bridge_ != nullptr) bridge_->RunReady();
-    has_run = store_.Run();
+    has_run = RunStores();
     has_run = engine_.Run() || has_run;
   }
   if (bridge_ != nullptr) bridge_->RunReady();
@@ -97,7 +97,7 @@ void BridgeHarness::Settle() {
 void BridgeHarness::Pass(absl::Duration time) {
   Settle();
   for (; time > absl::ZeroDuration(); time -= absl::Milliseconds(10)) {
-    clock_.Advance(absl::Milliseconds(10));
+    Advance(absl::Milliseconds(10));
     Settle();
   }
 }

@@ -51,8 +51,12 @@ class BridgeHarness : public ::testing::Test {
   static uint64_t StateBytes(int64_t n_tokens) { return 100 + static_cast<uint64_t>(n_tokens % 128); }
 
   BridgeHarness();
-  void Start() { bridge_ = std::make_unique<KvBridge>(options_, clock_, store_, inbox_, worker_metrics_); }
+  void Start() { bridge_ = std::make_unique<KvBridge>(options_, clock_, client(), inbox_, worker_metrics_); }
   void TearDown() override;
+  // One store, unless a test has others.
+  virtual kvstore::Client& client() { return store_; }
+  virtual bool RunStores() { return store_.Run(); }  // true when there was anything to do
+  virtual void Advance(absl::Duration time) { clock_.Advance(time); }
 
   // Lets everything go on that can without time passing.
   void Settle();
