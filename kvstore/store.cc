@@ -496,13 +496,19 @@ uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult
     const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
     keys = keys.subspan(turn.size());
     std::lock_guard lock(mutex);
-    for (const ObjectKey& key : turn) {
-      for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
-      Entry* entry = index.Find(key);
-      if (entry == nullptr) continue;
-      if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
-      DropEntry(*entry, result);
-    }
+    n_also_on_disk += DropTurn(turn, result);
+  }
+  return n_also_on_disk;
+}
+
+uint64_t Store::Impl::DropTurn(std::span<const ObjectKey> keys, DropResult& result) {
+  uint64_t n_also_on_disk = 0;
+  for (const ObjectKey& key : keys) {
+    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
+    Entry* entry = index.Find(key);
+    if (entry == nullptr) continue;
+    if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
+    DropEntry(*entry, result);
   }
   return n_also_on_disk;
 }
@@ -531,6 +537,27 @@ DropResult Store::Drop(std::span<const ObjectKey> keys) {
   result.n_dropped += impl.disk->Drop(keys, nullptr) - n_of_both;
   // What came from the disk into memory meanwhile.
   (void)impl.DropFromMemory(keys, result);
+  return result;
+}
+
+DropResult Store::DropCache(std::span<const ObjectKey> keys, absl::Time now) {
+  DropResult result;
+  Impl& impl = *impl_;
+  const auto long_call = impl.LongCall(keys.size());
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
+    keys = keys.subspan(turn.size());
+    std::lock_guard lock(impl.mutex);
+    impl.index.ExpireHolds(now);
+    std::vector<ObjectKey> cache;
+    std::copy_if(turn.begin(), turn.end(), std::back_inserter(cache), [&impl, now](const ObjectKey& key) {
+      const Entry* entry = impl.index.Find(key);
+      return (entry == nullptr || !entry->held) && !impl.DiskRetainsAt(key, now);
+    });
+    const uint64_t n_of_both = impl.DropTurn(cache, result);
+    // Under the lock too: who retains an object finds it in both tiers or in none.
+    if (impl.disk != nullptr) result.n_dropped += impl.disk->Drop(cache, nullptr) - n_of_both;
+  }
   return result;
 }
 

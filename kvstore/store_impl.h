@@ -106,6 +106,8 @@ struct Store::Impl {
   void DropEntry(Entry& entry, DropResult& result);
   // Returns how many of the dropped are on disk too.
   uint64_t DropFromMemory(std::span<const ObjectKey> keys, DropResult& result);
+  // Of one turn. REQUIRES: the mutex is held.
+  uint64_t DropTurn(std::span<const ObjectKey> keys, DropResult& result);
   void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
@@ -119,6 +121,10 @@ struct Store::Impl {
   // With a disk (store_disk.cc). REQUIRES: the mutex is not held; the disk may answer at once.
   // Whether the disk keeps the object at least until then; also false without a disk.
   bool DiskRetains(const ObjectKey& key, absl::Time until) const;
+  // Whether it keeps the object now, however long.
+  bool DiskRetainsAt(const ObjectKey& key, absl::Time now) const {
+    return DiskRetains(key, now + absl::Nanoseconds(1));
+  }
   // Copies to the disk what was evicted, and gives its memory back.
   void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
   // What a put of a parked object promises; nothing when its time is over.

@@ -83,6 +83,24 @@ class StoreDiskTest : public ::testing::Test {
   std::unique_ptr<Store> store_;
 };
 
+TEST_F(StoreDiskTest, DroppingCacheLeavesWhatTheDiskRetains) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  ASSERT_TRUE(PutDurably(ParkedBlock(1)).ok());
+  ASSERT_TRUE(*Put(Block(2)));
+  Start();  // memory has nothing
+  ASSERT_TRUE(*Put(Block(3)));
+  clock_.Advance(60);
+  const ObjectKey keys[] = {BlockKeyOf(0), BlockKeyOf(1), BlockKeyOf(3)};
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 2u);
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound) << "its time is over";
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
+  EXPECT_EQ(Fetch(BlockKeyOf(3)).status().code(), absl::StatusCode::kNotFound);
+  Start();
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
+}
+
 TEST_F(StoreDiskTest, ParkedSessionsSurviveARestart) {
   Start();
   for (uint64_t id = 0; id < 10; ++id) ASSERT_TRUE(PutDurably(ParkedBlock(id)).ok());

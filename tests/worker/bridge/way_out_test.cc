@@ -137,6 +137,18 @@ TEST_F(WayOutTest, DropsCheckpointsBehindTheirPuts) {
   EXPECT_EQ(Restorable(Tokens(3001)), 3000);
 }
 
+TEST_F(WayOutTest, ACheckpointThatIsParkedIsNotDropped) {
+  Start();
+  const auto tokens = Tokens(2048);
+  HoldForPark(tokens, 2048);
+  ASSERT_TRUE(Park(tokens).ok());
+  const engine::FoundPrefix found = FoundAt(tokens, 2048);
+  // As a worker does it that has a later one of the same session, and knows of no park.
+  bridge_->DropCheckpoints({"tenant", found.root, found.blocks}, {found.at.key});
+  Settle();
+  EXPECT_EQ(Restorable(Tokens(2049)), 2048);
+}
+
 // ---- parks
 
 TEST_F(WayOutTest, ParksEverythingWithTheRetentionAndAnswersWithTheCheckpoint) {
