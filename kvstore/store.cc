@@ -213,7 +213,8 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
     std::vector<std::unique_ptr<Entry>> demoted;
     std::unique_lock lock(impl.mutex);
     impl.index.ExpireHolds(now);
-    if (Entry* present = impl.index.Find(head.key); present != nullptr) {
+    Entry* present = impl.index.Find(head.key);
+    if (present != nullptr && !(parked && impl.IsDisksToRetain(*present, now))) {
       ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, head, now));
       lock.unlock();
       impl.Retain(head.key, parked, head.retain_until, std::move(on_durable));
@@ -362,18 +363,18 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
 
 void Store::Impl::TouchTurn(size_t first, size_t end, absl::Time retain_until, absl::Time now, TouchWalk& walk) {
   std::vector<size_t> retained;
-  std::vector<size_t> absent;
+  std::vector<size_t> disks;
   {
     std::lock_guard lock(mutex);
     index.ExpireHolds(now);
     for (size_t i = end; i > first; --i) {
       Entry* entry = index.Find(walk.keys[i - 1]);
-      if (entry == nullptr) {
-        absent.push_back(i - 1);
+      if (entry != nullptr) index.Touch(*entry);
+      if (entry == nullptr || (retain_until > now && IsDisksToRetain(*entry, now))) {
+        disks.push_back(i - 1);
         continue;
       }
       ++walk.result.n_present;
-      index.Touch(*entry);
       const bool held = TryHold(*entry, retain_until, now);
       walk.result.retained[i - 1] = held;
       if (!held) ++walk.result.n_refused;
@@ -383,7 +384,7 @@ void Store::Impl::TouchTurn(size_t first, size_t end, absl::Time retain_until, a
   for (const size_t i : retained) {
     RetainOnDisk(walk.keys[i], retain_until, walk.durable == nullptr ? nullptr : walk.durable->Await(i));
   }
-  TouchOnDisk(absent, retain_until, walk);
+  TouchOnDisk(disks, retain_until, walk);
 }
 
 void Store::Impl::TouchAll(absl::Time retain_until, absl::Time now, TouchWalk& walk) {

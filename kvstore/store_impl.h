@@ -111,6 +111,11 @@ struct Store::Impl {
   void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
+  // Memory has no room for the promise, and the disk has made it before: that has to be told how long, and memory
+  // nothing.
+  bool IsDisksToRetain(const Entry& entry, absl::Time now) const {
+    return !entry.held && !ParkedFits(entry.charge_bytes) && DiskRetainsAt(entry.head.key, now);
+  }
   // Answers a put whose key is present.
   absl::StatusOr<Exists> AnswerExisting(Entry& entry, const ObjectHead& head, absl::Time now);
   void ReleaseReservation(const Reservation::State& state);
@@ -137,7 +142,7 @@ struct Store::Impl {
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
   // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
-  // Of objects that memory has not.
+  // Of objects that memory has not, or cannot retain.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
   // The bytes of an entry that does not change meanwhile.
   disk::AlignedBuffer CopyForDisk(const Entry& entry) const;

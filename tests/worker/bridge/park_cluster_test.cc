@@ -71,6 +71,22 @@ TEST_P(StoreLostTest, WhatWasOffloadedAndThenParkedSurvivesIt) {
   EXPECT_EQ(Restorable(kTokens), kTokens);
 }
 
+TEST_P(StoreLostTest, AndParkingItAnewInVainLosesNoneOfIt) {
+  const auto [ack, lost] = GetParam();
+  for (size_t i = 0; i < kStores; ++i) node(i).has_disk = kvstore::IsDurable(ack);
+  OffloadAndPark(ack);
+  node(lost).Restart();
+  // What the store has lost is offered to it again, and the state refused.
+  for (size_t i = 0; i < kStores; ++i) {
+    node(i).refuse = [](const kvstore::PutItem& item) {
+      return item.head.key.kind == ObjectKind::kCheckpoint ? absl::ResourceExhaustedError("no") : absl::OkStatus();
+    };
+  }
+  EXPECT_EQ(Park(Tokens(kTokens)).status().code(), absl::StatusCode::kResourceExhausted);
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Restorable(kTokens), kTokens);
+}
+
 INSTANTIATE_TEST_SUITE_P(Park, StoreLostTest,
                          ::testing::Combine(::testing::Values(Ack::kMemoryAll, Ack::kDurableOne, Ack::kDurableAll),
                                             ::testing::Range<size_t>(0, kStores)));

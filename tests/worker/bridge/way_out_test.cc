@@ -196,14 +196,17 @@ TEST_F(WayOutTest, ParkingWhatIsTooFewNodesHaveSendsItAgainAndDurableIsAskedForA
   Offload(tokens, {5000});
   Settle();
   HoldForPark(tokens, 5000);
-  store_.n_retained_max = 7;  // of the keys of one Touch
+  store_.n_retained_max = 7;  // of the keys of one Touch, until more are put
+  store_.refuse = [this](const kvstore::PutItem&) {
+    store_.n_retained_max = 1000;
+    return absl::OkStatus();
+  };
   store_.put_keys.clear();
   ASSERT_TRUE(Park(tokens).ok());
   EXPECT_EQ(store_.put_keys.size(), 19U - 7U + 2U);
   park_ack_ = kvstore::Ack::kDurableOne;
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted) << "this store has no disk";
   store_.has_disk = true;
-  store_.n_retained_max = 1000;
   EXPECT_TRUE(Park(tokens).ok());
 }
 
@@ -216,8 +219,6 @@ TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
                                                    : absl::OkStatus();
   };
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
-  Settle();
-  EXPECT_EQ(store_.n_objects(), 0U) << "half a park is dropped again";
   // Busy for a while is not a refusal.
   int n_busy = 5;
   store_.refuse = [&n_busy](const kvstore::PutItem& item) {
@@ -232,6 +233,53 @@ TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound) << "evicted meanwhile";
   engine_.found = absl::NotFoundError("not held");
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(WayOutTest, OfAParkThatFailsNothingIsParkedSoonAfter) {
+  Start();
+  const auto tokens = Tokens(1000);
+  Offload(Tokens(600), {512});  // some of it is there
+  Settle();
+  HoldForPark(tokens, 1000);
+  store_.refuse = [](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail ? absl::ResourceExhaustedError("no") : absl::OkStatus();
+  };
+  for (const auto ack : {kvstore::Ack::kMemoryOne, kvstore::Ack::kMemoryAll, kvstore::Ack::kDurableOne}) {
+    park_ack_ = ack;
+    EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
+    clock_.Advance(absl::Minutes(5));
+    EXPECT_EQ(store_.store().Stats(clock_.WallNow()).parked_bytes, 0U);
+  }
+  // Everything is taken, but there is no disk.
+  store_.refuse = nullptr;
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
+  clock_.Advance(absl::Minutes(5));
+  EXPECT_EQ(store_.store().Stats(clock_.WallNow()).parked_bytes, 0U);
+  EXPECT_EQ(Restorable(Tokens(601)), 512) << "what was there before still is";
+}
+
+TEST_F(WayOutTest, AParkThatFailsTakesNothingFromOneThatFoundItsBlocksThere) {
+  Start();
+  const auto longer = Tokens(600);
+  HoldForPark(longer, 600);
+  absl::Status tail = absl::UnavailableError("busy");
+  store_.refuse = [&](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail ? tail : absl::OkStatus();
+  };
+  const auto first = AskToPark(longer);
+  Settle();
+  HoldForPark(Tokens(512), 512);
+  ASSERT_TRUE(Park(Tokens(512)).ok());
+  ASSERT_FALSE(first->has_value());
+  tail = absl::ResourceExhaustedError("parked share is full");
+  Pass(absl::Seconds(1));
+  ASSERT_TRUE(first->has_value());
+  EXPECT_EQ((*first)->status().code(), absl::StatusCode::kResourceExhausted);
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Restorable(Tokens(513)), 512);
+  const auto shared = store_.Read(KeyOf(longer, 512, ObjectKind::kBlock), options_.fingerprint);
+  ASSERT_NE(shared, nullptr);
+  EXPECT_EQ(shared->head.retain_until, absl::FromUnixSeconds(4'000'000'000));
 }
 
 TEST_F(WayOutTest, ALongParkNeedsAFewBlocksOfMemory) {
