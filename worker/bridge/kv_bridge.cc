@@ -19,6 +19,8 @@ namespace {
 
 constexpr size_t kParksMax = 64;
 
+absl::Status StoreSilent() { return absl::UnavailableError("the KV store does not answer; try again later"); }
+
 }  // namespace
 
 // All but the core belong to the loop.
@@ -83,6 +85,7 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
     return done(absl::ResourceExhaustedError(
         absl::StrCat(kParksMax, " parks are already under way, the limit; try again later")));
   }
+  if (!core.breaker_out.MayCall(core.clock.Now())) return done(StoreSilent());
   UploadOrder order;
   order.namespace_id = std::move(command.namespace_id);
   order.root = found.root;
@@ -152,9 +155,8 @@ void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome
 void KvBridge::Park(ParkCommand command, std::function<void(absl::StatusOr<ParkOutcome>)> done) {
   BridgeCore& core = impl_->core;
   auto answer = std::make_shared<ParkAnswer>(std::move(done), core.metrics);
-  if (!core.breaker_out.MayCall(core.clock.Now())) {
-    return answer->Give(absl::UnavailableError("the KV store does not answer; try again later"));
-  }
+  // The turn of who may try a store that was down is taken when it is used.
+  if (core.breaker_out.is_open(core.clock.Now())) return answer->Give(StoreSilent());
   auto shared = std::make_shared<ParkCommand>(std::move(command));
   engine::FindPrefix message;
   message.tokens = std::move(shared->tokens);

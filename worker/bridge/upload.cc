@@ -72,6 +72,7 @@ void Upload::Start() {
   query.root = order_.root;
   query.chain = order_.blocks;
   query.probes = {order_.at.key};
+  Ask();
   core_.store.Lookup(
       query, std::min(core_.options.put_timeout, TimeLeft()),
       [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::LookupResult>& found) {
@@ -82,6 +83,7 @@ void Upload::Start() {
 void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   if (done_ == nullptr) return;
   if (!found.ok()) return BreakOff(found.status());
+  Hear();
   const size_t n_present = std::min<size_t>(found->n_present, order_.blocks.size());
   if (is_parking()) return HoldPresent(0, n_present);
   const bool has_state =
@@ -108,12 +110,14 @@ kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end, absl::Time unt
 void Upload::HoldPresent(size_t first, size_t end) {
   if (first == end) return TakeLease(end);
   const size_t n_keys = std::min(end - first, kvstore::kMaxKeysPerCall);
+  Ask();
   core_.store.Touch(RetentionOf(first, first + n_keys, held_until_), std::min(core_.options.put_timeout, TimeLeft()),
                     [self = shared_from_this(), loop = core_.loop, first, end,
                      n_keys](const absl::StatusOr<kvstore::TouchResult>& touched) {
                       loop->Post([self, touched, first, end, n_keys] {
                         if (self->done_ == nullptr) return;
                         if (!touched.ok()) return self->BreakOff(touched.status());
+                        self->Hear();
                         if (touched->n_refused > 0) return self->End(NoRoomToPark());
                         // Some went meanwhile, or are on too few nodes: from there on all are offered, and those that
                         // are there say so.
@@ -129,6 +133,7 @@ void Upload::Retain(size_t first, absl::Time until) {
   kvstore::TouchQuery query = RetentionOf(first, first + kvstore::kMaxKeysPerCall - at_end_.size(), until);
   query.ack = order_.ack;
   const size_t next = first + query.keys.size();
+  Ask();
   if (next == order_.blocks.size()) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
   core_.store.Touch(
       std::move(query), std::min(core_.options.put_timeout, TimeLeft()),
@@ -140,6 +145,7 @@ void Upload::Retain(size_t first, absl::Time until) {
 void Upload::OnRetained(size_t next, absl::Time until, const absl::StatusOr<kvstore::TouchResult>& touched) {
   if (done_ == nullptr) return;
   if (!touched.ok()) return BreakOff(touched.status());
+  Hear();
   if (std::find(touched->retained.begin(), touched->retained.end(), false) != touched->retained.end()) {
     return End(kvstore::IsDurable(order_.ack)
                    ? absl::ResourceExhaustedError("the KV store's disks did not take everything: no --disk, a full "
@@ -241,6 +247,7 @@ void Upload::OfferItem(kvstore::PutItem item) {
   if (calls_.at(call_).n_offered >= kOffersPerCall) RollCall();
   Call& call = calls_.at(call_);
   call.offered.emplace(call.n_offered++, item);
+  Ask();
   call.put->Offer(std::move(item));
 }
 
@@ -251,6 +258,7 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   if (it == offered.end()) return;
   kvstore::PutItem item = std::move(it->second);
   offered.erase(it);
+  if (!absl::IsDeadlineExceeded(outcome.status())) Hear();
   if (absl::IsUnavailable(outcome.status())) {
     // No memory right now, or the stream broke: then OnCallDone says so before the pause is over.
     const bool has_waited = core_.clock.Now() - last_progress_ > kBusyMax;
@@ -290,16 +298,25 @@ void Upload::Refuse(const absl::Status& status) {
 
 void Upload::MaybeEnd() {
   if (!all_offered_ || n_waiting_ > 0 || !refusal_.ok()) return;
-  const bool is_open =
-      std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
-  if (is_open) return;
+  if (HasOffers()) return;
   if (!is_parking()) return End(absl::OkStatus());
   Retain(0, kvstore::IsDurable(order_.ack) ? held_until_ : order_.retain_until);
 }
 
+bool Upload::HasOffers() const {
+  return std::any_of(calls_.begin(), calls_.end(), [](const auto& call) { return !call.second.offered.empty(); });
+}
+
+void Upload::Hear() {
+  was_answered_ = true;
+  asked_at_ = HasOffers() ? core_.clock.Now() : absl::InfiniteFuture();
+}
+
 void Upload::BreakOff(const absl::Status& status) {
   if (done_ == nullptr) return;
-  is_broken_off_ = IsStoreDown(status);
+  // A deadline is the caller's. It tells of the store when that has had time, and left everything unanswered.
+  const bool was_early = core_.clock.Now() - asked_at_ < core_.options.put_timeout / 2;
+  is_broken_off_ = IsStoreDown(status) && !(absl::IsDeadlineExceeded(status) && was_early);
   if (is_broken_off_) core_.breaker_out.Failed(core_.clock.Now());
   End(status);
 }
@@ -317,7 +334,7 @@ void Upload::End(const absl::Status& status) {
     }
   }
   calls_.clear();
-  if (!is_broken_off_) core_.breaker_out.Answered(absl::ZeroDuration());
+  if (!is_broken_off_ && was_answered_) core_.breaker_out.Answered(absl::ZeroDuration());
   lease_.reset();
   status.ok() ? done(result_) : done(status);
 }

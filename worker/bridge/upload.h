@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -76,6 +77,10 @@ class Upload : public std::enable_shared_from_this<Upload> {
   void Refuse(const absl::Status& status);
   // A call as a whole failed, or time is up.
   void BreakOff(const absl::Status& status);
+  void Ask() { asked_at_ = std::min(asked_at_, core_.clock.Now()); }
+  // Of what was asked, something has been answered.
+  void Hear();
+  bool HasOffers() const;  // without an outcome
   void End(const absl::Status& status);
   bool is_parking() const { return order_.object_class == kvstore::ObjectClass::kParked; }
   // What the answer promises of memory alone.
@@ -104,6 +109,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   size_t n_waiting_ = 0;  // busy, to be offered again
   absl::Time last_progress_;
   bool all_offered_ = false;
+  absl::Time asked_at_ = absl::InfiniteFuture();  // since when the store has left something without an answer
+  bool was_answered_ = false;
   absl::Status refusal_;  // not OK: ends so
   bool is_broken_off_ = false;
 };

@@ -24,6 +24,7 @@ void FakeEngine::Hold(const std::vector<ParkedObject>& objects) {
 }
 
 bool FakeEngine::Export(engine::ExportBlocks& job) {
+  if (is_export_stuck) return false;
   bool has_sent = false;
   while (job.first < job.keys.size()) {
     const int64_t n_room = job.sink->n_room();
@@ -269,6 +270,7 @@ std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> BridgeHarness::AskTo
   command.namespace_salt = salt_;
   command.retain_until = absl::FromUnixSeconds(4'000'000'000);
   command.ack = park_ack_;
+  command.timeout = park_timeout_;
   bridge_->Park(std::move(command), [answer](absl::StatusOr<ParkOutcome> outcome) {
     EXPECT_FALSE(answer->has_value()) << "answered twice";
     *answer = std::move(outcome);

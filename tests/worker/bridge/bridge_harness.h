@@ -35,6 +35,7 @@ class FakeEngine {
   absl::StatusOr<engine::FoundPrefix> found = absl::NotFoundError("not held");
   int64_t n_blocks_sent = 0;
   bool is_asleep = false;  // answers nothing
+  bool is_export_stuck = false;
 
  private:
   bool Export(engine::ExportBlocks& job);  // true when something was sent or it ended
@@ -93,6 +94,7 @@ class BridgeHarness : public ::testing::Test {
   std::shared_ptr<Request> Restore(const std::vector<uint32_t>& tokens, int64_t n_blocks_held = 0);
 
   kvstore::Ack park_ack_ = kvstore::Ack::kMemoryAll;
+  absl::Duration park_timeout_ = absl::Minutes(2);
   std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> AskToPark(const std::vector<uint32_t>& tokens);
   absl::StatusOr<ParkOutcome> Park(const std::vector<uint32_t>& tokens);
 

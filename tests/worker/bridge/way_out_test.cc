@@ -314,6 +314,49 @@ TEST_F(WayOutTest, ManyParksAgainstAStuckStoreStayWithinTheBudget) {
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
 }
 
+TEST_F(WayOutTest, AParksOwnDeadlineIsNotTheStoresFault) {
+  Start();
+  HoldForPark(Tokens(600), 600);
+  park_timeout_ = absl::Milliseconds(50);
+  engine_.is_export_stuck = true;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  // Nor is it when the store is slower than that.
+  store_.latency = absl::Milliseconds(100);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  store_.latency = absl::ZeroDuration();
+  Offload(Tokens(256, 7), {});
+  Settle();
+  EXPECT_TRUE(IsStored(KeyOf(Tokens(256, 7), 256, ObjectKind::kBlock)));
+}
+
+TEST_F(WayOutTest, AStoreThatAnswersNoParkForLongIsLeftAlone) {
+  Start();
+  HoldForPark(Tokens(600), 600);
+  store_.latency = absl::Hours(1);
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(Park(Tokens(600)).ok());
+  store_.latency = absl::ZeroDuration();
+  EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WayOutTest, AParkOfWhatIsNotHeldDoesNotTakeTheTurnOfOneThatAsksTheStore) {
+  Start();
+  store_.down = absl::UnavailableError("down");
+  for (uint32_t seed = 0; seed < 2; ++seed) {
+    Offload(Tokens(256, seed), {});
+    Settle();
+  }
+  store_.down = absl::OkStatus();
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kNotFound);
+  Offload(Tokens(256, 7), {});
+  Settle();
+  EXPECT_TRUE(IsStored(KeyOf(Tokens(256, 7), 256, ObjectKind::kBlock)));
+}
+
 TEST_F(WayOutTest, AParkIsAnsweredWhenTheWorkerStops) {
   Start();
   const auto tokens = Tokens(600);
