@@ -370,6 +370,28 @@ TEST_F(WayOutTest, AParkIsAnsweredWhenTheWorkerStops) {
   EXPECT_EQ((*answer)->status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(WayOutTest, WhoWaitsIsAnsweredBeforeTheBridgeStopsAndSoIsWhoComesLater) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  store_.latency = absl::Seconds(5);
+  const auto park = AskToPark(tokens);
+  const auto restore = Ask(tokens);
+  Settle();
+  bridge_->Abandon();
+  Settle();
+  const auto later = AskToPark(tokens);
+  const auto restore_later = Ask(tokens);
+  Settle();
+  ASSERT_TRUE(park->has_value() && later->has_value());
+  EXPECT_EQ((*park)->status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ((*later)->status().code(), absl::StatusCode::kUnavailable);
+  for (const auto& request : {restore, restore_later}) {
+    ASSERT_TRUE(request->outcome.has_value());
+    EXPECT_EQ(request->outcome->feed, nullptr);
+  }
+}
+
 TEST_F(WayOutTest, WhatIsQueuedIsPutBeforeTheBridgeStops) {
   Start();
   store_.latency = absl::Milliseconds(300);
