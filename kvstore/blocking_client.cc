@@ -150,6 +150,10 @@ absl::StatusOr<DropResult> BlockingClient::Drop(std::span<const PlacedKey> keys,
   return Await<DropResult>([&](auto done) { client_.Drop({keys.begin(), keys.end()}, timeout, std::move(done)); });
 }
 
+absl::StatusOr<DropResult> BlockingClient::DropCache(std::span<const PlacedKey> keys, absl::Duration timeout) {
+  return Await<DropResult>([&](auto done) { client_.DropCache({keys.begin(), keys.end()}, timeout, std::move(done)); });
+}
+
 absl::StatusOr<DropResult> BlockingClient::DropNamespace(std::string_view namespace_id, absl::Duration timeout) {
   return Await<DropResult>(
       [&](auto done) { client_.DropNamespace(std::string(namespace_id), timeout, std::move(done)); });

@@ -160,10 +160,11 @@ class GrpcClient final : public Client {
   }
 
   void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
-    if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
-    v1::DropRequest request;
-    for (const PlacedKey& placed : keys) request.add_keys(PlacedKeyToWire(placed.key, placed.extent));
-    CallDrop(std::move(request), timeout, std::move(done));
+    DropKeys(keys, /*keep_parked=*/false, timeout, std::move(done));
+  }
+
+  void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
+    DropKeys(keys, /*keep_parked=*/true, timeout, std::move(done));
   }
 
   void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
@@ -184,6 +185,14 @@ class GrpcClient final : public Client {
   }
 
  private:
+  void DropKeys(const std::vector<PlacedKey>& keys, bool keep_parked, absl::Duration timeout, Done<DropResult> done) {
+    if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
+    v1::DropRequest request;
+    for (const PlacedKey& placed : keys) request.add_keys(PlacedKeyToWire(placed.key, placed.extent));
+    request.set_keep_parked(keep_parked);
+    CallDrop(std::move(request), timeout, std::move(done));
+  }
+
   using AsyncStub = v1::KvStore::StubInterface::async_interface;
   template <typename Request, typename Reply>
   using UnaryMethod = void (AsyncStub::*)(grpc::ClientContext*, const Request*, Reply*,

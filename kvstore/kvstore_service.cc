@@ -76,7 +76,7 @@ absl::Status DoList(Edge& edge, const v1::ListRequest& request, v1::ListReply* r
 absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* reply) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
-  DropResult result = edge.store.Drop(keys);
+  DropResult result = request.keep_parked() ? edge.store.DropCache(keys, edge.clock.WallNow()) : edge.store.Drop(keys);
   if (!request.namespace_id().empty()) {
     const DropResult whole = edge.store.DropNamespace(request.namespace_id());
     result.n_dropped += whole.n_dropped;

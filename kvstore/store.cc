@@ -212,7 +212,8 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
     std::vector<std::unique_ptr<Entry>> demoted;
     std::unique_lock lock(impl.mutex);
     impl.index.ExpireHolds(now);
-    if (Entry* present = impl.index.Find(head.key); present != nullptr) {
+    Entry* present = impl.index.Find(head.key);
+    if (present != nullptr && !(parked && impl.IsDisksToRetain(*present, now))) {
       ASSIGN_OR_RETURN(const Exists exists, impl.AnswerExisting(*present, head, now));
       lock.unlock();
       impl.Retain(head.key, parked, head.retain_until, std::move(on_durable));
@@ -358,18 +359,18 @@ absl::StatusOr<LookupResult> Store::Lookup(const LookupQuery& query) {
 
 void Store::Impl::TouchTurn(size_t first, size_t end, absl::Time retain_until, absl::Time now, TouchWalk& walk) {
   std::vector<size_t> retained;
-  std::vector<size_t> absent;
+  std::vector<size_t> disks;
   {
     std::lock_guard lock(mutex);
     index.ExpireHolds(now);
     for (size_t i = end; i > first; --i) {
       Entry* entry = index.Find(walk.keys[i - 1]);
-      if (entry == nullptr) {
-        absent.push_back(i - 1);
+      if (entry != nullptr) index.Touch(*entry);
+      if (entry == nullptr || (retain_until > now && IsDisksToRetain(*entry, now))) {
+        disks.push_back(i - 1);
         continue;
       }
       ++walk.result.n_present;
-      index.Touch(*entry);
       const bool held = TryHold(*entry, retain_until, now);
       walk.result.retained[i - 1] = held;
       if (!held) ++walk.result.n_refused;
@@ -379,7 +380,7 @@ void Store::Impl::TouchTurn(size_t first, size_t end, absl::Time retain_until, a
   for (const size_t i : retained) {
     RetainOnDisk(walk.keys[i], retain_until, walk.durable == nullptr ? nullptr : walk.durable->Await(i));
   }
-  TouchOnDisk(absent, retain_until, walk);
+  TouchOnDisk(disks, retain_until, walk);
 }
 
 void Store::Impl::TouchAll(absl::Time retain_until, absl::Time now, TouchWalk& walk) {
@@ -492,13 +493,19 @@ uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult
     const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
     keys = keys.subspan(turn.size());
     std::lock_guard lock(mutex);
-    for (const ObjectKey& key : turn) {
-      for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
-      Entry* entry = index.Find(key);
-      if (entry == nullptr) continue;
-      if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
-      DropEntry(*entry, result);
-    }
+    n_also_on_disk += DropTurn(turn, result);
+  }
+  return n_also_on_disk;
+}
+
+uint64_t Store::Impl::DropTurn(std::span<const ObjectKey> keys, DropResult& result) {
+  uint64_t n_also_on_disk = 0;
+  for (const ObjectKey& key : keys) {
+    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
+    Entry* entry = index.Find(key);
+    if (entry == nullptr) continue;
+    if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
+    DropEntry(*entry, result);
   }
   return n_also_on_disk;
 }
@@ -527,6 +534,27 @@ DropResult Store::Drop(std::span<const ObjectKey> keys) {
   result.n_dropped += impl.disk->Drop(keys, nullptr) - n_of_both;
   // What came from the disk into memory meanwhile.
   (void)impl.DropFromMemory(keys, result);
+  return result;
+}
+
+DropResult Store::DropCache(std::span<const ObjectKey> keys, absl::Time now) {
+  DropResult result;
+  Impl& impl = *impl_;
+  const auto long_call = impl.LongCall(keys.size());
+  while (!keys.empty()) {
+    const std::span<const ObjectKey> turn = keys.first(std::min(keys.size(), kKeysPerTurn));
+    keys = keys.subspan(turn.size());
+    std::lock_guard lock(impl.mutex);
+    impl.index.ExpireHolds(now);
+    std::vector<ObjectKey> cache;
+    std::copy_if(turn.begin(), turn.end(), std::back_inserter(cache), [&impl, now](const ObjectKey& key) {
+      const Entry* entry = impl.index.Find(key);
+      return (entry == nullptr || !entry->held) && !impl.DiskRetainsAt(key, now);
+    });
+    const uint64_t n_of_both = impl.DropTurn(cache, result);
+    // Under the lock too: who retains an object finds it in both tiers or in none.
+    if (impl.disk != nullptr) result.n_dropped += impl.disk->Drop(cache, nullptr) - n_of_both;
+  }
   return result;
 }
 

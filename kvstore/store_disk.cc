@@ -56,7 +56,12 @@ void Store::Impl::Retain(const ObjectKey& key, bool parked, absl::Time until, Du
 
 void Store::Impl::RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
   if (disk == nullptr) return Answer(on_durable, absl::FailedPreconditionError("the store has no disk"));
-  if (!disk->index().Find(key).has_value()) return CopyToDisk(key, until, std::move(on_durable));
+  // What was asked for before sees to it, and nobody waits.
+  if (on_durable == nullptr && DiskRetains(key, until)) return;
+  // In this order: what has been written meanwhile is in the index.
+  if (!disk->IsQueued(key) && !disk->index().Find(key).has_value()) {
+    return CopyToDisk(key, until, std::move(on_durable));
+  }
   if (const absl::Status status = TouchOnDisk(key, until, on_durable); !status.ok()) Answer(on_durable, status);
 }
 

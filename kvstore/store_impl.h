@@ -106,9 +106,16 @@ struct Store::Impl {
   void DropEntry(Entry& entry, DropResult& result);
   // Returns how many of the dropped are on disk too.
   uint64_t DropFromMemory(std::span<const ObjectKey> keys, DropResult& result);
+  // Of one turn. REQUIRES: the mutex is held.
+  uint64_t DropTurn(std::span<const ObjectKey> keys, DropResult& result);
   void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
+  // Memory has no room for the promise, and the disk has made it before: that has to be told how long, and memory
+  // nothing.
+  bool IsDisksToRetain(const Entry& entry, absl::Time now) const {
+    return !entry.held && !ParkedFits(entry.charge_bytes) && DiskRetainsAt(entry.head.key, now);
+  }
   // Answers a put whose key is present.
   absl::StatusOr<Exists> AnswerExisting(Entry& entry, const ObjectHead& head, absl::Time now);
   void ReleaseReservation(const Reservation::State& state);
@@ -119,6 +126,10 @@ struct Store::Impl {
   // With a disk (store_disk.cc). REQUIRES: the mutex is not held; the disk may answer at once.
   // Whether the disk keeps the object at least until then; also false without a disk.
   bool DiskRetains(const ObjectKey& key, absl::Time until) const;
+  // Whether it keeps the object now, however long.
+  bool DiskRetainsAt(const ObjectKey& key, absl::Time now) const {
+    return DiskRetains(key, now + absl::Nanoseconds(1));
+  }
   // Copies to the disk what was evicted, and gives its memory back.
   void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
   // What a put of a parked object promises; nothing when its time is over.
@@ -131,7 +142,7 @@ struct Store::Impl {
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
   // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
-  // Of objects that memory has not.
+  // Of objects that memory has not, or cannot retain.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
   // The bytes of an entry that does not change meanwhile.
   disk::AlignedBuffer CopyForDisk(const Entry& entry) const;

@@ -191,7 +191,9 @@ GenerateStream::Action GenerateStream::NextLocked() {
   if (too_slow_ && !peer_gone_) {
     // The write in flight waits for a reader that does not read; only cancelling the call ends it.
     if (write_in_flight_) {
-      action.try_cancel = !std::exchange(try_cancelled_, true);
+      // Under the lock: once Finish has begun, the call and its context may be gone at any time. gRPC tells of it, and
+      // of the write, on threads of its own.
+      if (!std::exchange(try_cancelled_, true)) context_.TryCancel();
       return action;
     }
     action.finish = proto::ToGrpc(absl::ResourceExhaustedError(
@@ -215,7 +217,6 @@ GenerateStream::Action GenerateStream::NextLocked() {
 
 void GenerateStream::Do(const Action& action) {
   if (action.cancel_sequence) core_.pump.CancelSequence(id_);
-  if (action.try_cancel) context_.TryCancel();
   if (action.write) StartWrite(&writing_);
   if (action.finish.has_value()) Finish(*action.finish);
 }

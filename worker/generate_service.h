@@ -37,7 +37,6 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   // What to do once the mutex is released.
   struct Action {
     bool write = false;
-    bool try_cancel = false;
     bool cancel_sequence = false;
     std::optional<grpc::Status> finish;
   };

@@ -204,6 +204,8 @@ void WorkerNode::Drain(std::function<void()> on_drained) {
 
 void WorkerNode::Shutdown(absl::Duration grace) {
   inbox_.Close();
+  // The server waits for its calls, and they may wait for a store that does not answer.
+  if (bridge_ != nullptr) bridge_->Abandon();
   if (server_ != nullptr) server_->Shutdown(grace);
   server_.reset();
   if (bridge_thread_.joinable()) {

@@ -187,7 +187,16 @@ void ClusterClient::Touch(TouchQuery query, absl::Duration timeout, Done<TouchRe
 
 void ClusterClient::Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) {
   if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
-  Run([keys = std::move(keys), timeout, done](ClusterCore& core) { ClusterDrop(core, keys, timeout, done); }, done);
+  Run([keys = std::move(keys), timeout,
+       done](ClusterCore& core) { ClusterDrop(core, &Client::Drop, keys, timeout, done); },
+      done);
+}
+
+void ClusterClient::DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) {
+  if (const absl::Status status = CheckCount(keys.size()); !status.ok()) return done(status);
+  Run([keys = std::move(keys), timeout,
+       done](ClusterCore& core) { ClusterDrop(core, &Client::DropCache, keys, timeout, done); },
+      done);
 }
 
 void ClusterClient::DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) {

@@ -163,11 +163,13 @@ void ClusterTouch(ClusterCore& core, const TouchQuery& query, absl::Duration tim
       });
 }
 
-void ClusterDrop(ClusterCore& core, const std::vector<PlacedKey>& keys, absl::Duration timeout,
+void ClusterDrop(ClusterCore& core, DropCall drop, const std::vector<PlacedKey>& keys, absl::Duration timeout,
                  Client::Done<DropResult> done) {
   ScatterTo<DropResult>(
       core, core.view->nodes,
-      [&](Client& client, size_t, Client::Done<DropResult> answer) { client.Drop(keys, timeout, std::move(answer)); },
+      [&](Client& client, size_t, Client::Done<DropResult> answer) {
+        (client.*drop)(keys, timeout, std::move(answer));
+      },
       Summed(std::move(done)));
 }
 

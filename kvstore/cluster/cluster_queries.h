@@ -9,7 +9,9 @@
 namespace longshelf::kvstore {
 
 void ClusterTouch(ClusterCore& core, const TouchQuery& query, absl::Duration timeout, Client::Done<TouchResult> done);
-void ClusterDrop(ClusterCore& core, const std::vector<PlacedKey>& keys, absl::Duration timeout,
+// `drop`: Drop or DropCache.
+using DropCall = void (Client::*)(std::vector<PlacedKey>, absl::Duration, Client::Done<DropResult>);
+void ClusterDrop(ClusterCore& core, DropCall drop, const std::vector<PlacedKey>& keys, absl::Duration timeout,
                  Client::Done<DropResult> done);
 void ClusterDropNamespace(ClusterCore& core, const std::string& namespace_id, absl::Duration timeout,
                           Client::Done<DropResult> done);

@@ -138,13 +138,22 @@ bool DiskTier::Enqueue(Request& request) {
     }
     queued_bytes_ += n_bytes;
     queued_parked_bytes_ += request.parked_bytes;
+    if (is_object && request.durable) {
+      queued_puts_[request.pending.record.head.key] = request.number = ++n_puts_queued_;
+    }
     queue_.push_back(std::move(request));
   }
   changed_.notify_all();
   return true;
 }
 
-void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done) {
+bool DiskTier::IsQueued(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  return queued_puts_.contains(key);
+}
+
+void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done,
+                            bool is_written) {
   if (keys.empty()) return Answer(done, absl::OkStatus());
   const Done part_done = Joined(std::move(done), (keys.size() + kMaxNotes - 1) / kMaxNotes);
   while (!keys.empty()) {
@@ -152,9 +161,10 @@ void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, ab
     keys = keys.subspan(part.size());
     Request request;
     request.durable = true;
+    request.is_written = is_written;
     request.pending.record.kind = kind;
     for (const ObjectKey& key : part) request.pending.record.notes.push_back({key, until});
-    request.pending.bytes = BufferFor(0);
+    if (!is_written) request.pending.bytes = BufferFor(0);
     request.done = part_done;
     if (!Enqueue(request)) Answer(request.done, absl::UnavailableError("the disk is behind"));
   }
@@ -163,13 +173,15 @@ void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, ab
 absl::Status DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
   const absl::Time now = clock_.WallNow();
   std::vector<ObjectKey> extended;
+  std::vector<ObjectKey> promised;  // and perhaps not synced yet
   for (const ObjectKey& key : keys) {
+    const bool is_queued = IsQueued(key);  // first: then it is in one of the two
     const std::optional<DiskEntry> entry = index_.Find(key);
-    if (!entry.has_value()) continue;
     index_.Touch(key);
-    const ObjectHead& head = entry->head;
-    if (until <= now || (head.object_class == ObjectClass::kParked && head.retain_until >= until)) continue;
-    extended.push_back(key);
+    if (until <= now || (!entry.has_value() && !is_queued)) continue;
+    const bool is_promised =
+        entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until >= until;
+    (is_promised ? promised : extended).push_back(key);
   }
   const uint64_t retained = index_.RetainedBytes(now);
   bool room = true;
@@ -184,13 +196,26 @@ absl::Status DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, 
     }
   }
   if (!room) return absl::ResourceExhaustedError("the disk's parked share is full");
-  EnqueueNotes(RecordKind::kTouch, extended, until, std::move(done));
+  if (!extended.empty()) {
+    std::lock_guard lock(mutex_);
+    if (stats_.fenced) return absl::UnavailableError("the device failed; it is only read");
+    if (queued_bytes_ > options_.queue_bytes + kNotesQueuedMax * kSectorBytes) {
+      return absl::UnavailableError("the disk is behind");
+    }
+  }
+  const Done part_done = Joined(std::move(done), 2);
+  EnqueueNotes(RecordKind::kTouch, extended, until, part_done);
+  EnqueueNotes(RecordKind::kTouch, promised, until, part_done, /*is_written=*/true);
   return absl::OkStatus();
 }
 
 uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
   uint64_t n_dropped = 0;
   for (const ObjectKey& key : keys) n_dropped += index_.Remove(key) ? 1 : 0;
+  {
+    std::lock_guard lock(mutex_);
+    for (const ObjectKey& key : keys) queued_puts_.erase(key);
+  }
   // Named whether present or not: a put of them may be queued.
   EnqueueNotes(RecordKind::kDrop, keys, absl::UnixEpoch(), std::move(done));
   return n_dropped;
@@ -198,6 +223,10 @@ uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
 
 uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
   const uint64_t n_dropped = index_.RemoveNamespace(namespace_id);
+  {
+    std::lock_guard lock(mutex_);
+    queued_puts_.clear();  // of other namespaces too: they are written once more
+  }
   Request request;
   request.durable = true;
   request.pending.record.kind = RecordKind::kDropNamespace;
@@ -282,10 +311,17 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   uint64_t n_payload_bytes = 0;
   uint64_t n_dropped = 0;
   std::vector<PendingRecord> records;
+  std::vector<std::pair<ObjectKey, uint64_t>> puts;
   for (Request& request : batch) {
     n_bytes += request.pending.record.disk_bytes();
     n_parked_bytes += request.parked_bytes;
+    if (request.number > 0) puts.emplace_back(request.pending.record.head.key, request.number);
   }
+  // Those that only wait do so behind what is written here.
+  const auto waiting =
+      std::stable_partition(batch.begin(), batch.end(), [](const Request& request) { return !request.is_written; });
+  std::move(waiting, batch.end(), std::back_inserter(unsynced_));
+  batch.erase(waiting, batch.end());
   SkipKnown(batch);
   Prepare(batch);
   for (Request& request : batch) records.push_back(std::move(request.pending));
@@ -300,6 +336,10 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
     std::lock_guard lock(mutex_);
     queued_bytes_ -= n_bytes;
     queued_parked_bytes_ -= n_parked_bytes;
+    for (const auto& [key, number] : puts) {
+      const auto queued = queued_puts_.find(key);
+      if (queued != queued_puts_.end() && queued->second == number) queued_puts_.erase(queued);
+    }
     stats_.n_put += n_put;
     stats_.payload_bytes += n_payload_bytes;
     stats_.n_dropped += n_dropped;

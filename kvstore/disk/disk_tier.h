@@ -75,8 +75,11 @@ class DiskTier {
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // The same, but what is known at once is returned, and `done` not called then: for who holds a lock.
   absl::Status Offer(const ObjectHead& head, AlignedBuffer bytes, Done done);
-  // Retains what is present until the later of `until` and what was promised; durable when done. At most
-  // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
+  // Whether a put of a parked object waits for the writer: whatever is asked from now on finds the object.
+  bool IsQueued(const ObjectKey& key);
+  // Retains what is present or queued until the later of `until` and what was promised; durable when done, the objects
+  // too. At most kMaxKeysPerCall. Done is not called: RESOURCE_EXHAUSTED, the parked share has no room; UNAVAILABLE,
+  // the device failed or is behind.
   absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
@@ -95,12 +98,15 @@ class DiskTier {
     PendingRecord pending;
     Done done;
     bool durable = false;
+    bool is_written = false;  // before it came: only the next sync is waited for
     uint64_t parked_bytes = 0;
+    uint64_t number = 0;  // of a durable put
   };
 
   // False, and `request.done` not called, when the queue is full.
   bool Enqueue(Request& request);
-  void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done);
+  void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done,
+                    bool is_written = false);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
@@ -130,6 +136,9 @@ class DiskTier {
   std::deque<Request> queue_;
   uint64_t queued_bytes_ = 0;
   uint64_t queued_parked_bytes_ = 0;
+  // Parked objects that are not in the index yet, each with the number of its last put.
+  std::map<ObjectKey, uint64_t> queued_puts_;
+  uint64_t n_puts_queued_ = 0;
   Doorkeeper doorkeeper_{1 << 18};
   DiskStats stats_;  // as the writer last published
   bool stopping_ = false;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
+#include "proto/channel_settings.h"
 
 namespace longshelf::kvstore {
 
@@ -21,6 +22,7 @@ class FakeStore final : public v1::KvStore::Service {
   FakeStore() {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    proto::ApplyInternalServerSettings(builder);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }

@@ -113,6 +113,7 @@ TEST_F(ServiceTest, LookupTouchDropAndStatsReachTheStore) {
   const auto stats = client_->Stats(kTimeout);
   EXPECT_EQ(stats->n_objects, 3u);
   EXPECT_EQ(stats->parked_bytes, Store::ChargeOf(1000) + Store::ChargeOf(500));
+  EXPECT_EQ(client_->DropCache(keys, kTimeout)->n_dropped, 0u) << "parked";
   EXPECT_EQ(client_->Drop(keys, kTimeout)->n_dropped, 2u);
   EXPECT_EQ(client_->DropNamespace("other", kTimeout)->n_dropped, 0u);
   EXPECT_EQ(client_->DropNamespace("ns", kTimeout)->n_dropped, 1u);

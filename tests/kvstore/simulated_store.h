@@ -63,7 +63,7 @@ class SimulatedStore final : public Client {
   void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
     LONGSHELF_CHECK(query.keys.size() <= kMaxKeysPerCall);
     Answer<TouchResult>(timeout, std::move(done), [this, keys = Names(query.keys), query] {
-      TouchResult result = store_->Touch(keys, query.retain_until, kNow);
+      TouchResult result = store_->Touch(keys, query.retain_until, Now());
       if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
       for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
       return result;
@@ -74,6 +74,11 @@ class SimulatedStore final : public Client {
     dropped.insert(dropped.end(), keys.begin(), keys.end());
     Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
   }
+  void DropCache(std::vector<PlacedKey> placed, absl::Duration timeout, Done<DropResult> done) override {
+    const std::vector<ObjectKey> keys = Names(placed);
+    dropped.insert(dropped.end(), keys.begin(), keys.end());
+    Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->DropCache(keys, Now()); });
+  }
   void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
     Answer<DropResult>(timeout, std::move(done), [this, namespace_id] { return store_->DropNamespace(namespace_id); });
   }
@@ -81,11 +86,11 @@ class SimulatedStore final : public Client {
     Answer<ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
   }
   void Stats(absl::Duration timeout, Done<StoreStats> done) override {
-    Answer<StoreStats>(timeout, std::move(done), [this] { return store_->Stats(kNow); });
+    Answer<StoreStats>(timeout, std::move(done), [this] { return store_->Stats(Now()); });
   }
 
   Store& store() { return *store_; }
-  uint64_t n_objects() { return store_->Stats(kNow).n_objects; }
+  uint64_t n_objects() { return store_->Stats(Now()).n_objects; }
   // What is stored under a name, or null.
   std::unique_ptr<FetchedObject> Read(const ObjectKey& key, const Fingerprint& fingerprint) {
     auto reader = store_->Get(key, fingerprint);
@@ -115,7 +120,7 @@ class SimulatedStore final : public Client {
   uint64_t n_bytes_offered_max = 0;
 
  private:
-  static constexpr absl::Time kNow = absl::FromUnixSeconds(1'000'000);
+  absl::Time Now() const { return clock_.WallNow(); }
 
   class FakeGet final : public GetCall, public std::enable_shared_from_this<FakeGet> {
    public:
@@ -226,7 +231,7 @@ class SimulatedStore final : public Client {
       ObjectHead head = item.head;
       head.payload_bytes = item.payload->size();
       head.digest = DigestOf(*item.payload);
-      auto opened = store_.store_->Open(head, kNow);
+      auto opened = store_.store_->Open(head, store_.Now());
       if (!opened.ok()) return opened.status();
       // What is in memory stays there, whatever the disk says.
       const bool is_refused = IsDurable(item.ack) && !store_.has_disk;
@@ -237,7 +242,7 @@ class SimulatedStore final : public Client {
       }
       auto reservation = std::get<Store::Reservation>(*std::move(opened));
       LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());
-      LONGSHELF_CHECK(store_.store_->Commit(std::move(reservation), kNow).ok());
+      LONGSHELF_CHECK(store_.store_->Commit(std::move(reservation), store_.Now()).ok());
       if (is_refused) return no_disk;
       return PutOutcome{.existed = false, .digest = head.digest, .conflicts = false};
     }

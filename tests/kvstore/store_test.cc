@@ -334,6 +334,18 @@ TEST_F(StoreTest, AncestorsOfParkedObjectsOutliveEveryLeaf) {
   EXPECT_TRUE(Has(2));
 }
 
+TEST_F(StoreTest, DroppingCacheLeavesWhatIsRetained) {
+  Make(RoomFor(12), 0.5);
+  ASSERT_TRUE(*Put(MakeObject(1, kRoot, 256, kPayload)));
+  ASSERT_TRUE(*Put(Parked(MakeObject(2, 1, 512, kPayload), kNow + absl::Hours(1))));
+  const ObjectKey keys[] = {BlockKeyOf(1), BlockKeyOf(2), BlockKeyOf(3)};
+  EXPECT_EQ(store_->DropCache(keys, kNow).n_dropped, 1u);
+  EXPECT_FALSE(Has(1));
+  EXPECT_TRUE(Has(2));
+  EXPECT_EQ(store_->DropCache(keys, kNow + absl::Hours(1)).n_dropped, 1u) << "its time is over";
+  EXPECT_FALSE(Has(2));
+}
+
 TEST_F(StoreTest, AReaderKeepsItsBytesThroughEvictionDropAndReuse) {
   Make(RoomFor(12), 0);
   const Object object = MakeObject(1, kRoot, 256, kPayload);

@@ -246,6 +246,25 @@ TEST_F(GenerateServiceTest, CancelsAClientThatDoesNotReadAndLeavesTheOthersAlone
   EXPECT_THAT(metrics_.Serialize(), HasSubstr("longshelf_worker_streams_total{result=\"slow_client\"} 1"));
 }
 
+// The context of a call is gone as soon as the call has ended.
+TEST_F(GenerateServiceTest, AClientThatDoesNotReadMayLeaveWhileItIsCancelledForThat) {
+  WorkerServiceOptions options = Options();
+  options.allow_logits = true;
+  Serve(options);
+  for (int round = 0; round < 10; ++round) {
+    grpc::ClientContext context;
+    const auto lazy = stub_->Generate(&context, GoodRequest());
+    const auto submit = Take<engine::Submit>();
+    for (uint32_t i = 0; i < 10000 && inbox_.size() == 0; ++i) {
+      submit.request.sink->OnEvent(TokenEvent(i, 1, 4000));
+    }
+    context.TryCancel();
+    EXPECT_FALSE(End(*lazy).ok());
+    ASSERT_EQ(Take<engine::Cancel>().id, submit.request.id);
+    submit.request.sink->OnEvent(engine::Finished{engine::FinishReason::kCancelled, 0});
+  }
+}
+
 TEST_F(GenerateServiceTest, ALongSilenceDoesNotEndAHealthyStream) {
   Serve(Options());
   grpc::ClientContext context;

@@ -2,8 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <future>
 #include <thread>
 
+#include "absl/time/clock.h"
+#include "fake_store.h"
 #include "real_worker.h"
 
 namespace longshelf::worker {
@@ -334,6 +338,34 @@ TEST_P(ResumeTest, AStoreThatDiesCostsNothingButItsHits) {
     EXPECT_EQ(again.started.n_cached_store(), 0);
   }
   EXPECT_EQ(b.Park(prompt).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_P(ResumeTest, AWorkerStopsThoughAParkWaitsForAStoreThatDoesNotAnswer) {
+  if (GetParam() != std::string_view("micro-flash")) GTEST_SKIP() << "the model does not matter";
+  kvstore::FakeStore store;
+  std::atomic<int> n_lookups = 0;
+  std::promise<void> is_asked;
+  std::promise<void> go;
+  store.on_put = [](grpc::ServerContext&, kvstore::FakeStore::PutCall&) {
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
+  };
+  // Whoever looks after the session asks first.
+  store.on_lookup = [&, wait = go.get_future().share()](grpc::ServerContext&) {
+    if (++n_lookups == 2) is_asked.set_value();
+    wait.wait();
+    return grpc::Status::OK;
+  };
+  auto worker = std::make_unique<RealWorker>(weights_, store.address());
+  const auto prompt = Prompt(600);
+  (void)worker->Generate({.prompt = prompt, .no_cache_read = true});
+  auto parked = std::async(std::launch::async, [&] { return worker->Park(prompt).status(); });
+  EXPECT_EQ(is_asked.get_future().wait_for(std::chrono::seconds(15)), std::future_status::ready);
+  const absl::Time begun = absl::Now();
+  worker->node().StopEngine();
+  EXPECT_EQ(parked.get().code(), absl::StatusCode::kUnavailable);
+  worker.reset();
+  EXPECT_LT(absl::Now() - begun, absl::Seconds(8));
+  go.set_value();
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ResumeTest, ::testing::Values("micro-flash", "micro-odd", "demo"),

@@ -19,6 +19,9 @@ namespace {
 
 constexpr size_t kParksMax = 64;
 
+absl::Status ShuttingDown() { return absl::UnavailableError("the worker is shutting down"); }
+absl::Status StoreSilent() { return absl::UnavailableError("the KV store does not answer; try again later"); }
+
 }  // namespace
 
 // All but the core belong to the loop.
@@ -39,6 +42,7 @@ struct KvBridge::Impl {
   const std::shared_ptr<SessionKeeper> sessions;
   std::vector<std::weak_ptr<worker::Restore>> restores;
   std::vector<std::weak_ptr<Upload>> parks;
+  bool is_abandoned = false;
 };
 
 namespace {
@@ -72,6 +76,7 @@ class ParkAnswer {
 
 void KvBridge::Impl::StartRestore(const std::shared_ptr<worker::Restore>& restore, std::vector<uint32_t> tokens) {
   Forget(restores);
+  if (is_abandoned) return restore->Abandon();
   restores.push_back(restore);
   restore->Start(std::move(tokens));
 }
@@ -79,10 +84,12 @@ void KvBridge::Impl::StartRestore(const std::shared_ptr<worker::Restore>& restor
 void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& found,
                                const std::function<void(absl::StatusOr<ParkOutcome>)>& done) {
   Forget(parks);
+  if (is_abandoned) return done(ShuttingDown());
   if (parks.size() >= kParksMax) {
     return done(absl::ResourceExhaustedError(
         absl::StrCat(kParksMax, " parks are already under way, the limit; try again later")));
   }
+  if (!core.breaker_out.MayCall(core.clock.Now())) return done(StoreSilent());
   UploadOrder order;
   order.namespace_id = std::move(command.namespace_id);
   order.root = found.root;
@@ -106,14 +113,14 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
 }
 
 void KvBridge::Impl::Abandon() {
-  const absl::Status gone = absl::UnavailableError("the worker is shutting down");
+  is_abandoned = true;
   for (const auto& weak : restores) {
     if (const auto restore = weak.lock()) restore->Abandon();
   }
   for (const auto& weak : parks) {
-    if (const auto park = weak.lock()) park->Abandon(gone);
+    if (const auto park = weak.lock()) park->Abandon(ShuttingDown());
   }
-  sessions->Abandon(gone);
+  sessions->Abandon(ShuttingDown());
 }
 
 KvBridge::KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
@@ -129,6 +136,10 @@ KvBridge::~KvBridge() { impl_->core.loop->Abandon(); }
 void KvBridge::Run() { impl_->core.loop->RunUntilClosed(); }
 
 void KvBridge::RunReady() { impl_->core.loop->RunReady(); }
+
+void KvBridge::Abandon() {
+  impl_->core.loop->Post([impl = impl_.get()] { impl->Abandon(); });
+}
 
 void KvBridge::Stop() {
   impl_->core.loop->Post([impl = impl_.get(), loop = impl_->core.loop] {
@@ -152,9 +163,8 @@ void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome
 void KvBridge::Park(ParkCommand command, std::function<void(absl::StatusOr<ParkOutcome>)> done) {
   BridgeCore& core = impl_->core;
   auto answer = std::make_shared<ParkAnswer>(std::move(done), core.metrics);
-  if (!core.breaker_out.MayCall(core.clock.Now())) {
-    return answer->Give(absl::UnavailableError("the KV store does not answer; try again later"));
-  }
+  // The turn of who may try a store that was down is taken when it is used.
+  if (core.breaker_out.is_open(core.clock.Now())) return answer->Give(StoreSilent());
   auto shared = std::make_shared<ParkCommand>(std::move(command));
   engine::FindPrefix message;
   message.tokens = std::move(shared->tokens);

@@ -129,11 +129,12 @@ void OffloadQueue::Settle(std::vector<Batch> batches) {
   }
 }
 
-// Nobody waits for it: what a store that cannot be reached keeps is evicted in its time.
+// Nobody waits for it: what a store that cannot be reached keeps is evicted in its time. What somebody has parked, here
+// or on another worker, stays.
 void OffloadQueue::SendDrop(const std::vector<kvstore::PlacedKey>& keys) {
   for (size_t first = 0; first < keys.size(); first += kvstore::kMaxKeysPerCall) {
     const size_t end = std::min(keys.size(), first + kvstore::kMaxKeysPerCall);
-    core_.store.Drop(
+    core_.store.DropCache(
         {keys.begin() + static_cast<std::ptrdiff_t>(first), keys.begin() + static_cast<std::ptrdiff_t>(end)},
         core_.options.put_timeout, [](const absl::StatusOr<kvstore::DropResult>&) {});
   }

@@ -18,6 +18,8 @@ constexpr size_t kOffersPerCall = 1024;
 constexpr absl::Duration kBusyPause = absl::Milliseconds(100);
 // A store that has had no memory for so long is full, not busy.
 constexpr absl::Duration kBusyMax = absl::Seconds(10);
+// What is to be parked is held so much longer than it may take: clocks differ.
+constexpr absl::Duration kHoldMargin = absl::Minutes(1);
 
 absl::Status NoRoomToPark() {
   return absl::ResourceExhaustedError("the parked share is full: raise --parked-share or --memory");
@@ -59,6 +61,7 @@ class Upload::Sink final : public engine::BlockSink {
 void Upload::Start() {
   last_progress_ = core_.clock.Now();
   deadline_ = last_progress_ + order_.timeout;
+  held_until_ = std::min(order_.retain_until, core_.clock.WallNow() + order_.timeout + kHoldMargin);
   core_.loop->At(deadline_, [weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self != nullptr)
@@ -69,6 +72,7 @@ void Upload::Start() {
   query.root = order_.root;
   query.chain = order_.blocks;
   query.probes = {order_.at.key};
+  Ask();
   core_.store.Lookup(
       query, std::min(core_.options.put_timeout, TimeLeft()),
       [self = shared_from_this(), loop = core_.loop](const absl::StatusOr<kvstore::LookupResult>& found) {
@@ -79,8 +83,9 @@ void Upload::Start() {
 void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   if (done_ == nullptr) return;
   if (!found.ok()) return BreakOff(found.status());
+  Hear();
   const size_t n_present = std::min<size_t>(found->n_present, order_.blocks.size());
-  if (is_parking()) return RetainPresent(0, n_present);
+  if (is_parking()) return HoldPresent(0, n_present);
   const bool has_state =
       std::any_of(found->checkpoints.begin(), found->checkpoints.end(), [this](const kvstore::CheckpointInfo& info) {
         return info.hash == order_.at.key && (info.has_tail || order_.at.n_tokens % engine::kBlockTokens == 0);
@@ -89,9 +94,10 @@ void Upload::OnLookup(const absl::StatusOr<kvstore::LookupResult>& found) {
   TakeLease(n_present);
 }
 
-kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end) const {
+kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end, absl::Time until) const {
   kvstore::TouchQuery query;
-  query.retain_until = order_.retain_until;
+  query.retain_until = until;
+  query.ack = MemoryAck();
   query.n_replicas = order_.n_replicas;
   for (size_t i = first; i < std::min(end, order_.blocks.size()); ++i) {
     query.keys.push_back({.key = {order_.blocks[i], kvstore::ObjectKind::kBlock},
@@ -101,48 +107,53 @@ kvstore::TouchQuery Upload::RetentionOf(size_t first, size_t end) const {
 }
 
 // What is there already only has to be promised to stay.
-void Upload::RetainPresent(size_t first, size_t end) {
+void Upload::HoldPresent(size_t first, size_t end) {
   if (first == end) return TakeLease(end);
   const size_t n_keys = std::min(end - first, kvstore::kMaxKeysPerCall);
-  core_.store.Touch(RetentionOf(first, first + n_keys), std::min(core_.options.put_timeout, TimeLeft()),
+  Ask();
+  core_.store.Touch(RetentionOf(first, first + n_keys, held_until_), std::min(core_.options.put_timeout, TimeLeft()),
                     [self = shared_from_this(), loop = core_.loop, first, end,
                      n_keys](const absl::StatusOr<kvstore::TouchResult>& touched) {
                       loop->Post([self, touched, first, end, n_keys] {
                         if (self->done_ == nullptr) return;
                         if (!touched.ok()) return self->BreakOff(touched.status());
+                        self->Hear();
                         if (touched->n_refused > 0) return self->End(NoRoomToPark());
                         // Some went meanwhile, or are on too few nodes: from there on all are offered, and those that
                         // are there say so.
                         const auto gap = std::find(touched->retained.begin(), touched->retained.end(), false);
                         const auto n_retained = static_cast<size_t>(gap - touched->retained.begin());
                         if (n_retained < n_keys) return self->TakeLease(first + n_retained);
-                        self->RetainPresent(first + n_keys, end);
+                        self->HoldPresent(first + n_keys, end);
                       });
                     });
 }
 
-void Upload::Confirm(size_t first) {
-  if (!kvstore::IsDurable(order_.ack)) return End(absl::OkStatus());
-  kvstore::TouchQuery query = RetentionOf(first, first + kvstore::kMaxKeysPerCall - at_end_.size());
+void Upload::Retain(size_t first, absl::Time until) {
+  kvstore::TouchQuery query = RetentionOf(first, first + kvstore::kMaxKeysPerCall - at_end_.size(), until);
   query.ack = order_.ack;
   const size_t next = first + query.keys.size();
-  const bool is_last = next == order_.blocks.size();
-  if (is_last) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
+  Ask();
+  if (next == order_.blocks.size()) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
   core_.store.Touch(
       std::move(query), std::min(core_.options.put_timeout, TimeLeft()),
-      [self = shared_from_this(), loop = core_.loop, next,
-       is_last](const absl::StatusOr<kvstore::TouchResult>& touched) {
-        loop->Post([self, touched, next, is_last] {
-          if (self->done_ == nullptr) return;
-          if (!touched.ok()) return self->BreakOff(touched.status());
-          if (std::find(touched->retained.begin(), touched->retained.end(), false) != touched->retained.end()) {
-            return self->End(
-                absl::ResourceExhaustedError("the KV store's disks did not take everything: no --disk, a full "
-                                             "--disk-parked-share, or a failed device"));
-          }
-          is_last ? self->End(absl::OkStatus()) : self->Confirm(next);
-        });
+      [self = shared_from_this(), loop = core_.loop, next, until](const absl::StatusOr<kvstore::TouchResult>& touched) {
+        loop->Post([self, touched, next, until] { self->OnRetained(next, until, touched); });
       });
+}
+
+void Upload::OnRetained(size_t next, absl::Time until, const absl::StatusOr<kvstore::TouchResult>& touched) {
+  if (done_ == nullptr) return;
+  if (!touched.ok()) return BreakOff(touched.status());
+  Hear();
+  if (std::find(touched->retained.begin(), touched->retained.end(), false) != touched->retained.end()) {
+    return End(kvstore::IsDurable(order_.ack)
+                   ? absl::ResourceExhaustedError("the KV store's disks did not take everything: no --disk, a full "
+                                                  "--disk-parked-share, or a failed device")
+                   : absl::UnavailableError("a KV store lost what it had taken; try again"));
+  }
+  if (next < order_.blocks.size()) return Retain(next, until);
+  until < order_.retain_until ? Retain(0, order_.retain_until) : End(absl::OkStatus());
 }
 
 void Upload::TakeLease(size_t first) {
@@ -211,9 +222,9 @@ void Upload::Offer(engine::ParkedObject object) {
                   kvstore::ExtentOf(order_.root, order_.blocks, static_cast<uint64_t>(object.n_tokens)));
   if (object.kind != engine::ParkedObject::Kind::kBlock) at_end_.push_back({item.head.key, item.head.extent});
   item.n_replicas = order_.n_replicas;
-  if (is_parking() && order_.ack != kvstore::Ack::kMemoryOne) item.ack = kvstore::Ack::kMemoryAll;
+  if (is_parking()) item.ack = MemoryAck();
   item.head.object_class = order_.object_class;
-  item.head.retain_until = order_.retain_until;
+  item.head.retain_until = held_until_;
   OfferItem(std::move(item));
 }
 
@@ -236,6 +247,7 @@ void Upload::OfferItem(kvstore::PutItem item) {
   if (calls_.at(call_).n_offered >= kOffersPerCall) RollCall();
   Call& call = calls_.at(call_);
   call.offered.emplace(call.n_offered++, item);
+  Ask();
   call.put->Offer(std::move(item));
 }
 
@@ -246,6 +258,7 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   if (it == offered.end()) return;
   kvstore::PutItem item = std::move(it->second);
   offered.erase(it);
+  if (!absl::IsDeadlineExceeded(outcome.status())) Hear();
   if (absl::IsUnavailable(outcome.status())) {
     // No memory right now, or the stream broke: then OnCallDone says so before the pause is over.
     const bool has_waited = core_.clock.Now() - last_progress_ > kBusyMax;
@@ -263,7 +276,6 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   last_progress_ = core_.clock.Now();
   if (outcome->conflicts) core_.metrics.DigestConflict();
   core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", item.payload->size());
-  if (!outcome->existed) created_.push_back({item.head.key, item.head.extent});
   if (item.head.key.kind == kvstore::ObjectKind::kBlock) {
     if (sink_->MakeRoom()) core_.WakeEngine();
   }
@@ -286,14 +298,25 @@ void Upload::Refuse(const absl::Status& status) {
 
 void Upload::MaybeEnd() {
   if (!all_offered_ || n_waiting_ > 0 || !refusal_.ok()) return;
-  const bool is_open =
-      std::any_of(calls_.begin(), calls_.end(), [](const auto& c) { return !c.second.offered.empty(); });
-  if (!is_open) Confirm(0);
+  if (HasOffers()) return;
+  if (!is_parking()) return End(absl::OkStatus());
+  Retain(0, kvstore::IsDurable(order_.ack) ? held_until_ : order_.retain_until);
+}
+
+bool Upload::HasOffers() const {
+  return std::any_of(calls_.begin(), calls_.end(), [](const auto& call) { return !call.second.offered.empty(); });
+}
+
+void Upload::Hear() {
+  was_answered_ = true;
+  asked_at_ = HasOffers() ? core_.clock.Now() : absl::InfiniteFuture();
 }
 
 void Upload::BreakOff(const absl::Status& status) {
   if (done_ == nullptr) return;
-  is_broken_off_ = IsStoreDown(status);
+  // A deadline is the caller's. It tells of the store when that has had time, and left everything unanswered.
+  const bool was_early = core_.clock.Now() - asked_at_ < core_.options.put_timeout / 2;
+  is_broken_off_ = IsStoreDown(status) && !(absl::IsDeadlineExceeded(status) && was_early);
   if (is_broken_off_) core_.breaker_out.Failed(core_.clock.Now());
   End(status);
 }
@@ -311,24 +334,9 @@ void Upload::End(const absl::Status& status) {
     }
   }
   calls_.clear();
-  if (!is_broken_off_) core_.breaker_out.Answered(absl::ZeroDuration());
+  if (!is_broken_off_ && was_answered_) core_.breaker_out.Answered(absl::ZeroDuration());
   lease_.reset();
-  if (status.ok()) return done(result_);
-  if (!is_parking()) return done(status);
-  // Answered when it is gone: whoever hears of it may use the room.
-  DropCreated(0, [done, status] { done(status); });
-}
-
-void Upload::DropCreated(size_t first, std::function<void()> done) {
-  if (first >= created_.size()) return done();
-  const size_t end = std::min(created_.size(), first + kvstore::kMaxKeysPerCall);
-  core_.store.Drop(
-      {created_.begin() + static_cast<std::ptrdiff_t>(first), created_.begin() + static_cast<std::ptrdiff_t>(end)},
-      core_.options.put_timeout,
-      [self = shared_from_this(), loop = core_.loop, end,
-       done = std::move(done)](const absl::StatusOr<kvstore::DropResult>&) mutable {
-        loop->Post([self, end, done = std::move(done)] { self->DropCreated(end, done); });
-      });
+  status.ok() ? done(result_) : done(status);
 }
 
 }  // namespace longshelf::worker

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -36,9 +37,12 @@ struct UploadResult {
 // Used to park, and to heal what the store has lost. Lives on the bridge's loop; keeps itself alive until it has
 // answered.
 //
+// A retention cannot be taken back, and what a park finds or brings may be another's by the time it fails. So until
+// everything is there it is held for a little longer than the park may take, and then retained for as long as was asked
+// for. Of a park that fails the store has cache soon after, and nobody loses anything.
+//
 // UNAVAILABLE: the store is gone. RESOURCE_EXHAUSTED: it has no room for the promise. NOT_FOUND: a block is not held
-// any more. DEADLINE_EXCEEDED: it did not take everything in time. What it had stored before is dropped again when it
-// was to be parked: half a park is of no use, and its retention would keep others out.
+// any more. DEADLINE_EXCEEDED: it did not take everything in time.
 class Upload : public std::enable_shared_from_this<Upload> {
  public:
   using Done = std::function<void(absl::StatusOr<UploadResult>)>;
@@ -52,11 +56,12 @@ class Upload : public std::enable_shared_from_this<Upload> {
   class Sink;
 
   void OnLookup(const absl::StatusOr<kvstore::LookupResult>& found);
-  // Retains blocks [first, end) that are there already; what is not is sent.
-  void RetainPresent(size_t first, size_t end);
-  // All was taken: asks for what the answer promises beyond memory.
-  void Confirm(size_t first);
-  kvstore::TouchQuery RetentionOf(size_t first, size_t end) const;
+  // Holds blocks [first, end) that are there already; what is not is sent.
+  void HoldPresent(size_t first, size_t end);
+  // All was taken: retains it, from block `first` on. What the disks are to have is asked of them before that.
+  void Retain(size_t first, absl::Time until);
+  void OnRetained(size_t next, absl::Time until, const absl::StatusOr<kvstore::TouchResult>& touched);
+  kvstore::TouchQuery RetentionOf(size_t first, size_t end, absl::Time until) const;
   void TakeLease(size_t first);
   void SendBlocks(size_t first);
   void OnBlock(engine::ParkedObject block);
@@ -72,19 +77,26 @@ class Upload : public std::enable_shared_from_this<Upload> {
   void Refuse(const absl::Status& status);
   // A call as a whole failed, or time is up.
   void BreakOff(const absl::Status& status);
+  void Ask() { asked_at_ = std::min(asked_at_, core_.clock.Now()); }
+  // Of what was asked, something has been answered.
+  void Hear();
+  bool HasOffers() const;  // without an outcome
   void End(const absl::Status& status);
-  void DropCreated(size_t first, std::function<void()> done);
   bool is_parking() const { return order_.object_class == kvstore::ObjectClass::kParked; }
+  // What the answer promises of memory alone.
+  kvstore::Ack MemoryAck() const {
+    return order_.ack == kvstore::Ack::kMemoryOne ? kvstore::Ack::kMemoryOne : kvstore::Ack::kMemoryAll;
+  }
   absl::Duration TimeLeft() const { return deadline_ - core_.clock.Now(); }
 
   BridgeCore& core_;
   UploadOrder order_;
   Done done_;
   absl::Time deadline_;
+  absl::Time held_until_;  // wall clock; of parked ones
   std::shared_ptr<ByteBudget::Lease> lease_;
   std::shared_ptr<Sink> sink_;
   UploadResult result_;
-  std::vector<kvstore::PlacedKey> created_;
   std::vector<kvstore::PlacedKey> at_end_;  // state and tail
 
   struct Call {
@@ -97,6 +109,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   size_t n_waiting_ = 0;  // busy, to be offered again
   absl::Time last_progress_;
   bool all_offered_ = false;
+  absl::Time asked_at_ = absl::InfiniteFuture();  // since when the store has left something without an answer
+  bool was_answered_ = false;
   absl::Status refusal_;  // not OK: ends so
   bool is_broken_off_ = false;
 };

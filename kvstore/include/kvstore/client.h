@@ -116,6 +116,8 @@ class Client {
 
   // Removes objects, parked or not. Their bytes stay in memory only as long as running Gets still send them.
   virtual void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
+  // The same, but what is parked stays: for who does not know what others have promised.
+  virtual void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
   virtual void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) = 0;
 
   virtual void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) = 0;

@@ -156,6 +156,8 @@ class Store {
   absl::StatusOr<ListResult> List(const ListQuery& query);
 
   DropResult Drop(std::span<const ObjectKey> keys);
+  // The same, but what is retained stays.
+  DropResult DropCache(std::span<const ObjectKey> keys, absl::Time now);
   DropResult DropNamespace(const std::string& namespace_id);
 
   StoreStats Stats(absl::Time now);

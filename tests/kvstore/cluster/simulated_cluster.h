@@ -37,6 +37,9 @@ class Link final : public Client {
   void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
     store_.Drop(std::move(keys), timeout, std::move(done));
   }
+  void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
+    store_.DropCache(std::move(keys), timeout, std::move(done));
+  }
   void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
     store_.DropNamespace(std::move(namespace_id), timeout, std::move(done));
   }

@@ -59,6 +59,28 @@ TEST_F(DiskTierTest, GivesBackWhatWasPutBeforeAndAfterARestart) {
   EXPECT_FALSE(tier_->Read(objects[0].head.key, FingerprintOf(2)).ok()) << "another fingerprint";
 }
 
+TEST_F(DiskTierTest, ARetentionThatIsWrittenIsNotDurableBeforeItIsSynced) {
+  Start();
+  std::promise<void> written;
+  std::promise<void> go;
+  files_.SetFault([&, wait = go.get_future().share(), is_first = true](Operation operation) mutable {
+    if (operation != Operation::kSync) return absl::OkStatus();
+    if (std::exchange(is_first, false)) written.set_value();
+    wait.wait();
+    return absl::UnavailableError("the device failed");
+  });
+  const Object object = Retained(1);
+  Answer put;
+  Put(*tier_, object, put.Done());
+  written.get_future().wait();
+  Answer touched;
+  const ObjectKey keys[] = {object.head.key};
+  ASSERT_TRUE(tier_->Touch(keys, object.head.retain_until, touched.Done()).ok());
+  go.set_value();
+  EXPECT_FALSE(put.Wait().ok());
+  EXPECT_FALSE(touched.Wait().ok());
+}
+
 TEST_F(DiskTierTest, WorksOnRealFiles) {
   const std::string directory = ::testing::TempDir() + "/disk_tier_test";
   std::filesystem::remove_all(directory);

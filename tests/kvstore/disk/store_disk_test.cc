@@ -83,6 +83,71 @@ class StoreDiskTest : public ::testing::Test {
   std::unique_ptr<Store> store_;
 };
 
+// As a park does it: held for a while first, and retained when everything is there.
+TEST_F(StoreDiskTest, WhatIsRetainedLongerOnItsWayToTheDiskIsWrittenOnce) {
+  Start();
+  std::promise<void> go;
+  files_.SetFault([wait = go.get_future().share()](Operation operation) {
+    if (operation == Operation::kWrite) wait.wait();
+    return absl::OkStatus();
+  });
+  std::vector<ObjectKey> keys;
+  for (uint64_t id = 0; id < 5; ++id) {
+    ASSERT_TRUE(*Put(ParkedBlock(id, absl::Minutes(3))));
+    keys.push_back(BlockKeyOf(id));
+  }
+  std::promise<TouchResult> touched;
+  store_->Touch(keys, clock_.WallNow() + absl::Hours(10), clock_.WallNow(),
+                [&touched](const TouchResult& result) { touched.set_value(result); });
+  go.set_value();
+  EXPECT_EQ(touched.get_future().get().retained, std::vector<bool>(5, true));
+  EXPECT_EQ(tier_->Stats().n_put, 5u);
+  files_.SetFault(nullptr);
+  Start();
+  clock_.Advance(9 * 3600);
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 0u);
+  EXPECT_EQ(Present(0, 5), 5u);
+}
+
+TEST_F(StoreDiskTest, WhatTheDiskRetainsMayBeRetainedLongerThoughMemoryHasNoRoomForThePromise) {
+  Start(60);  // of which half
+  std::vector<ObjectKey> keys;
+  for (uint64_t id = 0; id < 40; ++id) {
+    ASSERT_TRUE(PutDurably(ParkedBlock(id, absl::Minutes(3))).ok());
+    keys.push_back(BlockKeyOf(id));
+  }
+  const absl::Time until = clock_.WallNow() + absl::Hours(10);
+  const TouchResult touched = store_->Touch(keys, until, clock_.WallNow());
+  EXPECT_EQ(touched.n_present, 40u);
+  EXPECT_EQ(touched.n_refused, 0u);
+  EXPECT_EQ(touched.retained, std::vector<bool>(40, true));
+  std::promise<TouchResult> durable;
+  store_->Touch(keys, until, clock_.WallNow(), [&durable](const TouchResult& result) { durable.set_value(result); });
+  EXPECT_EQ(durable.get_future().get().retained, std::vector<bool>(40, true));
+  EXPECT_EQ(tier_->Stats().n_put, 40u);
+  Start();
+  clock_.Advance(9 * 3600);
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 0u);
+}
+
+TEST_F(StoreDiskTest, DroppingCacheLeavesWhatTheDiskRetains) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  ASSERT_TRUE(PutDurably(ParkedBlock(1)).ok());
+  ASSERT_TRUE(*Put(Block(2)));
+  Start();  // memory has nothing
+  ASSERT_TRUE(*Put(Block(3)));
+  clock_.Advance(60);
+  const ObjectKey keys[] = {BlockKeyOf(0), BlockKeyOf(1), BlockKeyOf(3)};
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 2u);
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound) << "its time is over";
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
+  EXPECT_EQ(Fetch(BlockKeyOf(3)).status().code(), absl::StatusCode::kNotFound);
+  Start();
+  EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
+}
+
 TEST_F(StoreDiskTest, ParkedSessionsSurviveARestart) {
   Start();
   for (uint64_t id = 0; id < 10; ++id) ASSERT_TRUE(PutDurably(ParkedBlock(id)).ok());

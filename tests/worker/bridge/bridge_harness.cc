@@ -24,6 +24,7 @@ void FakeEngine::Hold(const std::vector<ParkedObject>& objects) {
 }
 
 bool FakeEngine::Export(engine::ExportBlocks& job) {
+  if (is_export_stuck) return false;
   bool has_sent = false;
   while (job.first < job.keys.size()) {
     const int64_t n_room = job.sink->n_room();
@@ -88,7 +89,7 @@ void BridgeHarness::Settle() {
   bool has_run = true;
   while (has_run) {
     if (bridge_ != nullptr) bridge_->RunReady();
-    has_run = store_.Run();
+    has_run = RunStores();
     has_run = engine_.Run() || has_run;
   }
   if (bridge_ != nullptr) bridge_->RunReady();
@@ -97,7 +98,7 @@ void BridgeHarness::Settle() {
 void BridgeHarness::Pass(absl::Duration time) {
   Settle();
   for (; time > absl::ZeroDuration(); time -= absl::Milliseconds(10)) {
-    clock_.Advance(absl::Milliseconds(10));
+    Advance(absl::Milliseconds(10));
     Settle();
   }
 }
@@ -271,6 +272,7 @@ std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> BridgeHarness::AskTo
   command.namespace_salt = salt_;
   command.retain_until = absl::FromUnixSeconds(4'000'000'000);
   command.ack = park_ack_;
+  command.timeout = park_timeout_;
   bridge_->Park(std::move(command), [answer](absl::StatusOr<ParkOutcome> outcome) {
     EXPECT_FALSE(answer->has_value()) << "answered twice";
     *answer = std::move(outcome);

@@ -35,6 +35,7 @@ class FakeEngine {
   absl::StatusOr<engine::FoundPrefix> found = absl::NotFoundError("not held");
   int64_t n_blocks_sent = 0;
   bool is_asleep = false;  // answers nothing
+  bool is_export_stuck = false;
 
  private:
   bool Export(engine::ExportBlocks& job);  // true when something was sent or it ended
@@ -51,8 +52,12 @@ class BridgeHarness : public ::testing::Test {
   static uint64_t StateBytes(int64_t n_tokens) { return 100 + static_cast<uint64_t>(n_tokens % 128); }
 
   BridgeHarness();
-  void Start() { bridge_ = std::make_unique<KvBridge>(options_, clock_, store_, inbox_, worker_metrics_); }
+  void Start() { bridge_ = std::make_unique<KvBridge>(options_, clock_, client(), inbox_, worker_metrics_); }
   void TearDown() override;
+  // One store, unless a test has others.
+  virtual kvstore::Client& client() { return store_; }
+  virtual bool RunStores() { return store_.Run(); }  // true when there was anything to do
+  virtual void Advance(absl::Duration time) { clock_.Advance(time); }
 
   // Lets everything go on that can without time passing.
   void Settle();
@@ -89,6 +94,7 @@ class BridgeHarness : public ::testing::Test {
   std::shared_ptr<Request> Restore(const std::vector<uint32_t>& tokens, int64_t n_blocks_held = 0);
 
   kvstore::Ack park_ack_ = kvstore::Ack::kMemoryAll;
+  absl::Duration park_timeout_ = absl::Minutes(2);
   std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>> AskToPark(const std::vector<uint32_t>& tokens);
   absl::StatusOr<ParkOutcome> Park(const std::vector<uint32_t>& tokens);
 

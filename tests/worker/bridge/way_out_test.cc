@@ -175,6 +175,18 @@ TEST_F(WayOutTest, DropsCheckpointsBehindTheirPuts) {
   EXPECT_EQ(Restorable(Tokens(3001)), 3000);
 }
 
+TEST_F(WayOutTest, ACheckpointThatIsParkedIsNotDropped) {
+  Start();
+  const auto tokens = Tokens(2048);
+  HoldForPark(tokens, 2048);
+  ASSERT_TRUE(Park(tokens).ok());
+  const engine::FoundPrefix found = FoundAt(tokens, 2048);
+  // As a worker does it that has a later one of the same session, and knows of no park.
+  bridge_->DropCheckpoints({"tenant", found.root, found.blocks}, {found.at.key});
+  Settle();
+  EXPECT_EQ(Restorable(Tokens(2049)), 2048);
+}
+
 // ---- parks
 
 TEST_F(WayOutTest, ParksEverythingWithTheRetentionAndAnswersWithTheCheckpoint) {
@@ -222,14 +234,17 @@ TEST_F(WayOutTest, ParkingWhatIsTooFewNodesHaveSendsItAgainAndDurableIsAskedForA
   Offload(tokens, {5000});
   Settle();
   HoldForPark(tokens, 5000);
-  store_.n_retained_max = 7;  // of the keys of one Touch
+  store_.n_retained_max = 7;  // of the keys of one Touch, until more are put
+  store_.refuse = [this](const kvstore::PutItem&) {
+    store_.n_retained_max = 1000;
+    return absl::OkStatus();
+  };
   store_.put_keys.clear();
   ASSERT_TRUE(Park(tokens).ok());
   EXPECT_EQ(store_.put_keys.size(), 19U - 7U + 2U);
   park_ack_ = kvstore::Ack::kDurableOne;
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted) << "this store has no disk";
   store_.has_disk = true;
-  store_.n_retained_max = 1000;
   EXPECT_TRUE(Park(tokens).ok());
 }
 
@@ -242,8 +257,6 @@ TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
                                                    : absl::OkStatus();
   };
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
-  Settle();
-  EXPECT_EQ(store_.n_objects(), 0U) << "half a park is dropped again";
   // Busy for a while is not a refusal.
   int n_busy = 5;
   store_.refuse = [&n_busy](const kvstore::PutItem& item) {
@@ -258,6 +271,53 @@ TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound) << "evicted meanwhile";
   engine_.found = absl::NotFoundError("not held");
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(WayOutTest, OfAParkThatFailsNothingIsParkedSoonAfter) {
+  Start();
+  const auto tokens = Tokens(1000);
+  Offload(Tokens(600), {512});  // some of it is there
+  Settle();
+  HoldForPark(tokens, 1000);
+  store_.refuse = [](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail ? absl::ResourceExhaustedError("no") : absl::OkStatus();
+  };
+  for (const auto ack : {kvstore::Ack::kMemoryOne, kvstore::Ack::kMemoryAll, kvstore::Ack::kDurableOne}) {
+    park_ack_ = ack;
+    EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
+    clock_.Advance(absl::Minutes(5));
+    EXPECT_EQ(store_.store().Stats(clock_.WallNow()).parked_bytes, 0U);
+  }
+  // Everything is taken, but there is no disk.
+  store_.refuse = nullptr;
+  EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kResourceExhausted);
+  clock_.Advance(absl::Minutes(5));
+  EXPECT_EQ(store_.store().Stats(clock_.WallNow()).parked_bytes, 0U);
+  EXPECT_EQ(Restorable(Tokens(601)), 512) << "what was there before still is";
+}
+
+TEST_F(WayOutTest, AParkThatFailsTakesNothingFromOneThatFoundItsBlocksThere) {
+  Start();
+  const auto longer = Tokens(600);
+  HoldForPark(longer, 600);
+  absl::Status tail = absl::UnavailableError("busy");
+  store_.refuse = [&](const kvstore::PutItem& item) {
+    return item.head.key.kind == ObjectKind::kTail ? tail : absl::OkStatus();
+  };
+  const auto first = AskToPark(longer);
+  Settle();
+  HoldForPark(Tokens(512), 512);
+  ASSERT_TRUE(Park(Tokens(512)).ok());
+  ASSERT_FALSE(first->has_value());
+  tail = absl::ResourceExhaustedError("parked share is full");
+  Pass(absl::Seconds(1));
+  ASSERT_TRUE(first->has_value());
+  EXPECT_EQ((*first)->status().code(), absl::StatusCode::kResourceExhausted);
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Restorable(Tokens(513)), 512);
+  const auto shared = store_.Read(KeyOf(longer, 512, ObjectKind::kBlock), options_.fingerprint);
+  ASSERT_NE(shared, nullptr);
+  EXPECT_EQ(shared->head.retain_until, absl::FromUnixSeconds(4'000'000'000));
 }
 
 TEST_F(WayOutTest, ALongParkNeedsAFewBlocksOfMemory) {
@@ -292,6 +352,49 @@ TEST_F(WayOutTest, ManyParksAgainstAStuckStoreStayWithinTheBudget) {
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
 }
 
+TEST_F(WayOutTest, AParksOwnDeadlineIsNotTheStoresFault) {
+  Start();
+  HoldForPark(Tokens(600), 600);
+  park_timeout_ = absl::Milliseconds(50);
+  engine_.is_export_stuck = true;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  // Nor is it when the store is slower than that.
+  store_.latency = absl::Milliseconds(100);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  store_.latency = absl::ZeroDuration();
+  Offload(Tokens(256, 7), {});
+  Settle();
+  EXPECT_TRUE(IsStored(KeyOf(Tokens(256, 7), 256, ObjectKind::kBlock)));
+}
+
+TEST_F(WayOutTest, AStoreThatAnswersNoParkForLongIsLeftAlone) {
+  Start();
+  HoldForPark(Tokens(600), 600);
+  store_.latency = absl::Hours(1);
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(Park(Tokens(600)).ok());
+  store_.latency = absl::ZeroDuration();
+  EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WayOutTest, AParkOfWhatIsNotHeldDoesNotTakeTheTurnOfOneThatAsksTheStore) {
+  Start();
+  store_.down = absl::UnavailableError("down");
+  for (uint32_t seed = 0; seed < 2; ++seed) {
+    Offload(Tokens(256, seed), {});
+    Settle();
+  }
+  store_.down = absl::OkStatus();
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kNotFound);
+  Offload(Tokens(256, 7), {});
+  Settle();
+  EXPECT_TRUE(IsStored(KeyOf(Tokens(256, 7), 256, ObjectKind::kBlock)));
+}
+
 TEST_F(WayOutTest, AParkIsAnsweredWhenTheWorkerStops) {
   Start();
   const auto tokens = Tokens(600);
@@ -303,6 +406,28 @@ TEST_F(WayOutTest, AParkIsAnsweredWhenTheWorkerStops) {
   Pass(absl::Milliseconds(100));
   ASSERT_TRUE(answer->has_value());
   EXPECT_EQ((*answer)->status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(WayOutTest, WhoWaitsIsAnsweredBeforeTheBridgeStopsAndSoIsWhoComesLater) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  store_.latency = absl::Seconds(5);
+  const auto park = AskToPark(tokens);
+  const auto restore = Ask(tokens);
+  Settle();
+  bridge_->Abandon();
+  Settle();
+  const auto later = AskToPark(tokens);
+  const auto restore_later = Ask(tokens);
+  Settle();
+  ASSERT_TRUE(park->has_value() && later->has_value());
+  EXPECT_EQ((*park)->status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ((*later)->status().code(), absl::StatusCode::kUnavailable);
+  for (const auto& request : {restore, restore_later}) {
+    ASSERT_TRUE(request->outcome.has_value());
+    EXPECT_EQ(request->outcome->feed, nullptr);
+  }
 }
 
 TEST_F(WayOutTest, WhatIsQueuedIsPutBeforeTheBridgeStops) {

@@ -31,8 +31,10 @@ class KvBridge final : public PrefixSource {
 
   // Turns the loop until Stop() has had its effect.
   void Run();
-  // Any thread. Who waits is answered, and what is queued to be put is put (bounded by put_timeout when the store
-  // hangs); then the loop ends.
+  // Any thread. Who waits for a restore or a park is answered, and so is who comes later.
+  void Abandon();
+  // Any thread. The same, and what is queued to be put is put (bounded by put_timeout when the store hangs); then the
+  // loop ends.
   void Stop();
   // Instead of Run(): everything that can go on now.
   void RunReady();
