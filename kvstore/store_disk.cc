@@ -22,7 +22,7 @@ void Answer(const Store::Durable& on_durable, const absl::Status& status) {
 bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
   if (disk == nullptr) return false;
   const std::optional<disk::DiskEntry> entry = disk->index().Find(key);
-  return entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until >= until;
+  return entry.has_value() && entry->durable_until >= until;
 }
 
 void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
@@ -56,14 +56,14 @@ void Store::Impl::Retain(const ObjectKey& key, bool parked, absl::Time until, Du
 
 void Store::Impl::RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
   if (disk == nullptr) return Answer(on_durable, absl::FailedPreconditionError("the store has no disk"));
-  if (!disk->index().Find(key).has_value()) return CopyToDisk(key, until, std::move(on_durable));
-  if (const absl::Status status = TouchOnDisk(key, until, on_durable); !status.ok()) Answer(on_durable, status);
+  const absl::Status status = TouchOnDisk(key, until, on_durable);
+  if (absl::IsNotFound(status)) return CopyToDisk(key, until, std::move(on_durable));
+  if (!status.ok()) Answer(on_durable, status);
 }
 
 absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
-  const ObjectKey keys[] = {key};
-  return disk->Touch(keys, until, [this, key, until, on_durable = std::move(on_durable)](const absl::Status& status) {
-    if (status.ok()) ReleaseRetained(key, until);
+  return disk->Touch(key, until, [this, key, on_durable = std::move(on_durable)](const absl::Status& status) {
+    if (status.ok()) ReleaseRetained(key);
     Answer(on_durable, status);
   });
 }
@@ -71,13 +71,12 @@ absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Du
 void Store::Impl::TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk) {
   if (disk == nullptr) return;
   for (const size_t i : indices) {
-    if (!disk->index().Find(walk.keys[i]).has_value()) continue;
-    ++walk.result.n_present;
     const Durable on_durable = walk.durable == nullptr ? nullptr : walk.durable->Await(i);
     const absl::Status status = TouchOnDisk(walk.keys[i], until, on_durable);
     walk.result.retained[i] = status.ok();
+    walk.result.n_present += absl::IsNotFound(status) ? 0 : 1;
     if (status.ok()) continue;
-    ++walk.result.n_refused;
+    walk.result.n_refused += absl::IsNotFound(status) ? 0 : 1;
     Answer(on_durable, status);
   }
 }
@@ -93,8 +92,8 @@ void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_
   head.object_class = ObjectClass::kParked;
   head.retain_until = until;
   disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
-  const Durable written = [this, key, until, on_durable](const absl::Status& status) {
-    if (status.ok()) ReleaseRetained(key, until);
+  const Durable written = [this, key, on_durable](const absl::Status& status) {
+    if (status.ok()) ReleaseRetained(key);
     Answer(on_durable, status);
   };
   absl::Status offered;
@@ -107,11 +106,12 @@ void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_
   if (!offered.ok()) Answer(on_durable, offered);
 }
 
-// Memory may evict what the disk retains; it is read from there then.
-void Store::Impl::ReleaseRetained(const ObjectKey& key, absl::Time until) {
+// Memory may evict what the disk retains; it is read from there then. What was dropped meanwhile, and put again, is
+// another's.
+void Store::Impl::ReleaseRetained(const ObjectKey& key) {
   std::lock_guard lock(mutex);
   Entry* entry = index.Find(key);
-  if (entry != nullptr && entry->held && entry->head.retain_until <= until) index.Release(*entry);
+  if (entry != nullptr && entry->held && DiskRetains(key, entry->head.retain_until)) index.Release(*entry);
 }
 
 std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const ObjectHead& head, absl::Time now,
@@ -126,7 +126,9 @@ std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const O
     Answer(on_durable, absl::OkStatus());
     return Exists{entry->head.digest};
   }
-  RETURN_IF_ERROR(TouchOnDisk(head.key, head.retain_until, std::move(on_durable)));
+  const absl::Status status = TouchOnDisk(head.key, head.retain_until, std::move(on_durable));
+  if (absl::IsNotFound(status)) return std::nullopt;
+  RETURN_IF_ERROR(status);
   return Exists{entry->head.digest};
 }
 

@@ -117,7 +117,7 @@ struct Store::Impl {
   StoreStats Stats(absl::Time now);
 
   // With a disk (store_disk.cc). REQUIRES: the mutex is not held; the disk may answer at once.
-  // Whether the disk keeps the object at least until then; also false without a disk.
+  // Whether the disk keeps the object at least until then, through losses of power too; also false without a disk.
   bool DiskRetains(const ObjectKey& key, absl::Time until) const;
   // Copies to the disk what was evicted, and gives its memory back.
   void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
@@ -126,10 +126,10 @@ struct Store::Impl {
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
   void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
-  void ReleaseRetained(const ObjectKey& key, absl::Time until);
+  void ReleaseRetained(const ObjectKey& key);
   // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
-  // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
+  // As DiskTier::Touch; `on_durable` is not called when this fails.
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   // Of objects that memory has not.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);

@@ -75,9 +75,10 @@ class DiskTier {
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // The same, but what is known at once is returned, and `done` not called then: for who holds a lock.
   absl::Status Offer(const ObjectHead& head, AlignedBuffer bytes, Done done);
-  // Retains what is present until the later of `until` and what was promised; durable when done. At most
-  // kMaxKeysPerCall. RESOURCE_EXHAUSTED, and Done is not called: the parked share has no room.
-  absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // Retains the object until the later of `until` and what was promised: when this returns OK it will not be evicted
+  // before, and when Done says OK that is durable. NOT_FOUND, RESOURCE_EXHAUSTED (the parked share has no room),
+  // UNAVAILABLE (the device is behind, or failed): Done is not called.
+  absl::Status Touch(const ObjectKey& key, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   // What was encrypted can never be read again then.
@@ -91,25 +92,50 @@ class DiskTier {
   DiskStats Stats();
 
  private:
-  struct Request {
-    PendingRecord pending;
+  // Who waits until a retention is durable.
+  struct Waiter {
+    ObjectKey key;
+    absl::Time until;
     Done done;
+  };
+  struct Request {
+    PendingRecord pending;  // nothing is written of a kTouch without notes
+    Done done;              // of one that is no kTouch
     bool durable = false;
     uint64_t parked_bytes = 0;
+    std::vector<Waiter> waiters;  // of a kTouch
+  };
+  // What of the queue counts against one of its limits.
+  struct Queued {
+    void Add(const Request& request);
+    Queued& operator-=(const Queued& other);
+    uint64_t object_bytes = 0;
+    uint64_t parked_bytes = 0;
+    uint64_t n_touches = 0;
+    uint64_t n_drops = 0;
   };
 
   // False, and `request.done` not called, when the queue is full.
   bool Enqueue(Request& request);
-  void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // REQUIRES: mutex_ held. Of the last request in the queue if it is a Touch that takes one more key, or of a new one;
+  // null when the queue is full.
+  Request* TouchAtEnd();
+  void EnqueueDrop(std::span<const ObjectKey> keys, Done done);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
   void WriteBatch(std::vector<Request> batch);
-  // Answers cache objects that are there already, and lets no record shorten a retention.
+  // Answers cache objects that are there already, writes nothing but the retention of others that are, and lets no
+  // record shorten one.
   void SkipKnown(std::vector<Request>& batch);
-  // Encrypts what is to be. Answers what cannot be.
+  bool IsThere(const Request& request, const std::optional<DiskEntry>& known) const;
+  void MakeTouch(Request& request);
+  // Encrypts what is to be. Answers what cannot be, and lets those wait of whom nothing is written.
   void Prepare(std::vector<Request>& batch);
+  // What was not written is answered, and promises that it was to keep are taken back.
+  void Fail(const Request& request, const absl::Status& status);
   void SyncNow();
+  absl::Status CheckDurable(const ObjectKey& key, absl::Time until) const;
   void PublishStats();
   void Scrub();
   void Quarantine(const DiskEntry& entry);
@@ -128,8 +154,7 @@ class DiskTier {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Request> queue_;
-  uint64_t queued_bytes_ = 0;
-  uint64_t queued_parked_bytes_ = 0;
+  Queued queued_;
   Doorkeeper doorkeeper_{1 << 18};
   DiskStats stats_;  // as the writer last published
   bool stopping_ = false;

@@ -127,12 +127,16 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     link_ = segment.link;
     for (const Footer::Entry& entry : segment.footer.entries) AppendFooterEntry(entry.offset, entry.record, &footer_);
     n_footer_entries_ = static_cast<uint32_t>(segment.footer.entries.size());
+    // Who wrote the last of them may have been killed before he did this. What is sealed was synced before.
+    RETURN_IF_ERROR(active_file().SyncData());
+    index_.MarkAllDurable();
     return absl::OkStatus();
   }
+  index_.MarkAllDurable();
   // A segment is sealed before its successor takes the spare slot. If that was used before, it still holds what was
   // evicted from it: the oldest segment, whose keepers are durable in later ones.
   if (FindSlot(0) < 0) {
-    index_.ForgetSegment(segments.front().second.sequence);
+    index_.ForgetSegment(segments.front().second.sequence, absl::InfiniteFuture());
     slots_[segments.front().first].sequence = 0;
   }
   return Begin(static_cast<uint32_t>(FindSlot(0)));
@@ -237,22 +241,33 @@ absl::Status SegmentLog::Flush() {
   footer_ += footer;
   n_footer_entries_ += static_cast<uint32_t>(gathered.size());
   for (const Gathered& each : gathered) {
-    PendingRecord& pending = *each.record;
-    pending.written = true;
-    unsynced_bytes_ += pending.record.disk_bytes();
-    if (pending.record.kind == RecordKind::kObject) {
-      const Place place{slots_[active_].sequence, active_, each.offset};
-      if (pending.moved_from.has_value()) {
-        index_.Move(pending.record.head.key, *pending.moved_from, place);
-      } else {
-        index_.Insert(pending.record.head, place);
-      }
-      unsynced_.push_back({pending.record.head.key, place, pending.moved_from});
-    } else {
-      ApplyNotes(pending.record, index_);
-    }
+    each.record->written = true;
+    unsynced_bytes_ += each.record->record.disk_bytes();
+    Apply(each);
   }
   return absl::OkStatus();
+}
+
+void SegmentLog::Apply(const Gathered& gathered) {
+  const PendingRecord& pending = *gathered.record;
+  const Record& record = pending.record;
+  if (record.kind == RecordKind::kTouch) {
+    for (const KeyNote& note : record.notes) {
+      const std::optional<Place> place = index_.Extend(note.key, note.retain_until);
+      if (place.has_value()) unsynced_.push_back({note.key, *place, std::nullopt, note.retain_until, /*is_note=*/true});
+    }
+    return;
+  }
+  if (record.kind != RecordKind::kObject) return ApplyNotes(record, index_);
+  const Place place{slots_[active_].sequence, active_, gathered.offset};
+  if (pending.moved_from.has_value()) {
+    index_.Move(record.head.key, *pending.moved_from, place);
+  } else {
+    index_.Insert(record.head, place);
+  }
+  const bool parked = record.head.object_class == ObjectClass::kParked;
+  unsynced_.push_back(
+      {record.head.key, place, pending.moved_from, parked ? record.head.retain_until : absl::InfinitePast()});
 }
 
 absl::Status SegmentLog::Write(uint64_t offset, std::vector<std::span<const std::byte>> pieces) {
@@ -268,6 +283,7 @@ absl::Status SegmentLog::Write(uint64_t offset, std::vector<std::span<const std:
 absl::Status SegmentLog::Sync() {
   if (fenced_) return absl::UnavailableError("the device failed; it is only read");
   if (const absl::Status status = active_file().SyncData(); !status.ok()) return Fence(status);
+  for (const Unsynced& each : unsynced_) index_.MarkDurable(each.key, each.place, each.until);
   unsynced_.clear();
   unsynced_bytes_ = 0;
   return absl::OkStatus();
@@ -277,12 +293,14 @@ absl::Status SegmentLog::Fence(const absl::Status& why) {
   // A second fsync may succeed although the first one lost pages: what was written since the last good one is unknown.
   fenced_ = true;
   for (const Unsynced& each : unsynced_) {
+    if (each.is_note) continue;
     if (each.moved_from.has_value()) {
       index_.Move(each.key, each.place, *each.moved_from);
     } else {
       index_.RemoveAt(each.key, each.place);
     }
   }
+  index_.RevertToDurable();
   spdlog::error("the disk tier is only read from now on: {}", std::string(why.message()));
   unsynced_.clear();
   unsynced_bytes_ = 0;
@@ -342,7 +360,7 @@ absl::Status SegmentLog::EnsureSpare(absl::Time now) {
   return absl::OkStatus();
 }
 
-std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now) {
+std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now, bool with_used) {
   std::vector<DiskEntry> retained;
   std::vector<DiskEntry> used;
   uint64_t n_bytes = 0;
@@ -350,7 +368,7 @@ std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now) {
     if (entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now) {
       n_bytes += kSectorBytes + PaddedBytes(entry.head.payload_bytes);
       retained.push_back(std::move(entry));
-    } else if (entry.used) {
+    } else if (entry.used && with_used) {
       used.push_back(std::move(entry));
     }
   }
@@ -368,10 +386,15 @@ absl::Status SegmentLog::EvictOldest(absl::Time now) {
   for (const Slot& slot : slots_) {
     if (slot.sequence != slots_[active_].sequence && (oldest == 0 || slot.sequence < oldest)) oldest = slot.sequence;
   }
-  for (const DiskEntry& entry : Keepers(oldest, now)) RETURN_IF_ERROR(Keep(entry));
-  // When this fails they are still in their old place.
-  RETURN_IF_ERROR(Sync());
-  counters_.n_evicted += index_.ForgetSegment(oldest);
+  std::optional<uint64_t> n_forgotten;
+  for (bool first = true; !n_forgotten.has_value(); first = false) {
+    // Again for those that were retained while others were copied.
+    for (const DiskEntry& entry : Keepers(oldest, now, first)) RETURN_IF_ERROR(Keep(entry));
+    // When this fails they are still in their old place.
+    RETURN_IF_ERROR(Sync());
+    n_forgotten = index_.ForgetSegment(oldest, now);
+  }
+  counters_.n_evicted += *n_forgotten;
   slots_[static_cast<size_t>(FindSlot(oldest))].sequence = 0;
   return absl::OkStatus();
 }

@@ -111,6 +111,8 @@ class SegmentLog {
   absl::Status AppendTo(std::span<PendingRecord> batch);
   bool Fits(const Record& record) const;
   void Gather(PendingRecord& pending);
+  // A record that is written: what it says is so from now on.
+  void Apply(const Gathered& gathered);
   absl::Status Flush();
   absl::Status Write(uint64_t offset, std::vector<std::span<const std::byte>> pieces);
   absl::Status SealActive();
@@ -118,7 +120,8 @@ class SegmentLog {
   // Empties the oldest segments until one is spare.
   absl::Status EnsureSpare(absl::Time now);
   absl::Status EvictOldest(absl::Time now);
-  std::vector<DiskEntry> Keepers(uint64_t sequence, absl::Time now);
+  // What is written anew: all that is retained, and, the first time, some of what was used.
+  std::vector<DiskEntry> Keepers(uint64_t sequence, absl::Time now, bool with_used);
   absl::Status Keep(const DiskEntry& entry);
   absl::Status Fence(const absl::Status& why);
   int FindSlot(uint64_t sequence) const;
@@ -144,11 +147,14 @@ class SegmentLog {
   uint64_t gathered_at_ = 0;
   uint64_t link_before_ = 0;
 
-  // Objects that a failed sync takes out of the index, or back to where they were.
+  // What the next sync makes durable: objects, which a failed one takes out of the index or back to where they were,
+  // and retentions.
   struct Unsynced {
     ObjectKey key;
     Place place;
     std::optional<Place> moved_from;
+    absl::Time until;
+    bool is_note = false;
   };
   std::vector<Unsynced> unsynced_;
   uint64_t unsynced_bytes_ = 0;

@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "disk/disk_tier.h"
+#include "memory_file_system.h"
 #include "objects.h"
 
 namespace longshelf::kvstore::disk {
@@ -44,6 +45,10 @@ class Answer {
     state_->arrived.wait(lock, [this] { return state_->status.has_value(); });
     return *state_->status;
   }
+  bool IsThere() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->status.has_value();
+  }
   bool IsOk() const {
     std::lock_guard lock(state_->mutex);
     return state_->status.has_value() && state_->status->ok();
@@ -56,6 +61,46 @@ class Answer {
     std::optional<absl::Status> status;
   };
   std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+// Operations of one kind stop here, as many as have not been let through. Outlives the file system's use of it.
+class Gate {
+ public:
+  explicit Gate(MemoryFileSystem::Operation stopped) : stopped_(stopped) {}
+
+  MemoryFileSystem::Fault Fault() {
+    return [this](MemoryFileSystem::Operation operation) {
+      if (operation != stopped_) return absl::OkStatus();
+      std::unique_lock lock(mutex_);
+      const uint64_t number = n_arrived_++;
+      changed_.notify_all();
+      changed_.wait(lock, [&] { return number < n_let_; });
+      return status_;
+    };
+  }
+  // Until so many have come here.
+  void Await(uint64_t n_arrived) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return n_arrived_ >= n_arrived; });
+  }
+  void LetOne() { Let(1, absl::OkStatus()); }
+  // With what all of them return from now on.
+  void LetAll(const absl::Status& status = absl::OkStatus()) { Let(1 << 30, status); }
+
+ private:
+  void Let(uint64_t n, const absl::Status& status) {
+    std::lock_guard lock(mutex_);
+    n_let_ += n;
+    status_ = status;
+    changed_.notify_all();
+  }
+
+  const MemoryFileSystem::Operation stopped_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t n_arrived_ = 0;
+  uint64_t n_let_ = 0;
+  absl::Status status_;
 };
 
 inline void Put(DiskTier& tier, const Object& object, DiskTier::Done done) {
@@ -75,6 +120,12 @@ inline absl::StatusOr<std::vector<std::byte>> Get(DiskTier& tier, const ObjectKe
   if (!stored.ok()) return stored.status();
   const auto payload = stored->payload();
   return std::vector<std::byte>(payload.begin(), payload.end());
+}
+
+inline absl::Status TouchAndWait(DiskTier& tier, const ObjectKey& key, absl::Time until) {
+  Answer answer;
+  const absl::Status status = tier.Touch(key, until, answer.Done());
+  return status.ok() ? answer.Wait() : status;
 }
 
 inline DiskOptions SmallDisk(uint64_t n_segments = 6) {

@@ -191,6 +191,8 @@ TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
     return promise.get_future().get();
   };
   EXPECT_EQ(touch().retained, (std::vector<bool>{true, true, false}));
+  EXPECT_EQ(touch().n_present, 2u);
+  EXPECT_EQ(touch().n_refused, 0u) << "what is not there is not refused";
   Start();
   clock_.Advance(60);
   EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
@@ -202,6 +204,23 @@ TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
   const TouchResult refused = touch();
   EXPECT_FALSE(refused.retained[2]);
   EXPECT_GE(refused.n_refused, 1u);
+}
+
+TEST_F(StoreDiskTest, WhatTheDiskHasNotSyncedMemoryHolds) {
+  Start();
+  disk::Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  const Object object = ParkedBlock(0);
+  ASSERT_TRUE(*Put(object));
+  syncs.Await(1);
+  std::promise<TouchResult> touched;
+  store_->Touch(std::span(&object.head.key, 1), object.head.retain_until, clock_.WallNow(),
+                [&](TouchResult result) { touched.set_value(std::move(result)); });
+  EXPECT_GT(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  syncs.LetAll(absl::DataLossError("EIO"));
+  EXPECT_EQ(touched.get_future().get().retained, std::vector<bool>{false});
+  for (uint64_t id = 1000; id < 1300; id += 3) (void)Put(MakeObject(id, kRoot, 256, kPayload));
+  EXPECT_TRUE(Fetch(BlockKeyOf(0)).ok());
 }
 
 TEST_F(StoreDiskTest, ManifestsAreListedFromBothTiers) {
