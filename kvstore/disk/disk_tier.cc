@@ -62,7 +62,8 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& opti
                                .quota_bytes = options.quota_bytes,
                                .segment_bytes = options.segment_bytes,
                                .n_data_keys_max = options.n_encrypted_namespaces_max};
-  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node, std::move(master)));
+  ASSIGN_OR_RETURN(tier->log_,
+                   SegmentLog::Open(log_options, file_system, clock, tier->index_, new_node, std::move(master)));
   tier->PublishStats();
   tier->writer_ = std::thread([raw = tier.get()] { raw->Write(); });
   if (options.scrub_bytes_per_s > 0) tier->scrubber_ = std::thread([raw = tier.get()] { raw->Scrub(); });
@@ -312,7 +313,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   Prepare(batch);
   std::vector<PendingRecord> records;
   for (Request& request : batch) records.push_back(std::move(request.pending));
-  const absl::Status status = log_->Append(records, clock_.WallNow());
+  const absl::Status status = log_->Append(records);
   for (size_t i = 0; i < batch.size(); ++i) batch[i].pending = std::move(records[i]);
   {
     std::lock_guard lock(mutex_);

@@ -30,7 +30,8 @@ uint64_t SegmentLog::RecordBytesMax(uint64_t segment_bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& options, FileSystem& file_system,
-                                                             DiskIndex& index, const NodeId& new_node,
+                                                             const Clock& clock, DiskIndex& index,
+                                                             const NodeId& new_node,
                                                              std::unique_ptr<const SecretKey> master) {
   if (options.segment_bytes % kSectorBytes != 0 || options.segment_bytes < 16 * kSectorBytes) {
     return absl::InvalidArgumentError(absl::StrCat("segments of ", options.segment_bytes, " bytes"));
@@ -39,7 +40,7 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& o
     return absl::InvalidArgumentError(absl::StrCat("disk size: ", options.quota_bytes, " bytes, at least ",
                                                    kSlotsMin * options.segment_bytes, " are needed"));
   }
-  auto log = std::make_unique<SegmentLog>(options, index);
+  auto log = std::make_unique<SegmentLog>(options, clock, index);
   if (master != nullptr) {
     log->files_.keys =
         std::make_unique<DataKeys>(file_system, options.directory, std::move(master), options.n_data_keys_max);
@@ -130,7 +131,10 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     // Who wrote the last of them may have been killed before he did this. What is sealed was synced before.
     RETURN_IF_ERROR(active_file().SyncData());
     index_.MarkAllDurable();
-    return absl::OkStatus();
+    // A spare slot that was used before still holds what was evicted from it, and looks like any other. What was kept
+    // of it lies in later segments; the rest is not to be used again, or there would have to be room for it. Unless the
+    // process ended before all was copied: then what is left fits behind the copies.
+    return FindSlot(0) < 0 ? EvictOldest(/*at_start=*/true) : absl::OkStatus();
   }
   index_.MarkAllDurable();
   // A segment is sealed before its successor takes the spare slot. If that was used before, it still holds what was
@@ -180,10 +184,10 @@ void SegmentLog::RemoveUnusedKeys() {
   if (!status.ok()) spdlog::warn("keys that nothing needs were not all removed: {}", std::string(status.message()));
 }
 
-absl::Status SegmentLog::Append(std::span<PendingRecord> batch, absl::Time now) {
+absl::Status SegmentLog::Append(std::span<PendingRecord> batch) {
   if (fenced_) return absl::UnavailableError("the device failed; it is only read");
   while (!batch.empty()) {
-    RETURN_IF_ERROR(EnsureSpare(now));
+    RETURN_IF_ERROR(EnsureSpare());
     size_t n = 0;
     uint64_t n_bytes = 0;
     for (; n < batch.size() && n_bytes < kFlushBytes && Fits(batch[n].record); ++n) {
@@ -355,8 +359,8 @@ absl::Status SegmentLog::Begin(uint32_t slot) {
   return absl::OkStatus();
 }
 
-absl::Status SegmentLog::EnsureSpare(absl::Time now) {
-  while (FindSlot(0) < 0) RETURN_IF_ERROR(EvictOldest(now));
+absl::Status SegmentLog::EnsureSpare() {
+  while (FindSlot(0) < 0) RETURN_IF_ERROR(EvictOldest(/*at_start=*/false));
   return absl::OkStatus();
 }
 
@@ -381,7 +385,8 @@ std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now, bo
   return retained;
 }
 
-absl::Status SegmentLog::EvictOldest(absl::Time now) {
+absl::Status SegmentLog::EvictOldest(bool at_start) {
+  const absl::Time now = clock_.WallNow();
   uint64_t oldest = 0;
   for (const Slot& slot : slots_) {
     if (slot.sequence != slots_[active_].sequence && (oldest == 0 || slot.sequence < oldest)) oldest = slot.sequence;
@@ -389,17 +394,20 @@ absl::Status SegmentLog::EvictOldest(absl::Time now) {
   std::optional<uint64_t> n_forgotten;
   for (bool first = true; !n_forgotten.has_value(); first = false) {
     // Again for those that were retained while others were copied.
-    for (const DiskEntry& entry : Keepers(oldest, now, first)) RETURN_IF_ERROR(Keep(entry));
+    for (const DiskEntry& entry : Keepers(oldest, now, first)) {
+      const bool retained = entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now;
+      RETURN_IF_ERROR(Keep(entry, at_start || !retained));
+    }
     // When this fails they are still in their old place.
     RETURN_IF_ERROR(Sync());
-    n_forgotten = index_.ForgetSegment(oldest, now);
+    n_forgotten = index_.ForgetSegment(oldest, at_start ? absl::InfiniteFuture() : now);
   }
   counters_.n_evicted += *n_forgotten;
   slots_[static_cast<size_t>(FindSlot(oldest))].sequence = 0;
   return absl::OkStatus();
 }
 
-absl::Status SegmentLog::Keep(const DiskEntry& entry) {
+absl::Status SegmentLog::Keep(const DiskEntry& entry, bool may_go) {
   absl::StatusOr<StoredRecord> stored = ReadStored(files_, entry);
   if (!stored.ok()) {
     ++counters_.n_damaged;
@@ -411,7 +419,8 @@ absl::Status SegmentLog::Keep(const DiskEntry& entry) {
   pending.record.encryption = stored->header.record.encryption;
   pending.bytes = std::move(stored->bytes);
   if (!Fits(pending.record)) {
-    // A segment's records fit into an empty one; what is left over after a crash fits behind the copies of the rest.
+    if (may_go) return absl::OkStatus();
+    // A segment's records fit into an empty one; what is left over after an error fits behind the copies of the rest.
     return Fence(absl::ResourceExhaustedError("no room for what is retained"));
   }
   pending.moved_from = entry.place;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "disk_index.h"
 #include "file_system.h"
 #include "record_format.h"
@@ -61,10 +62,10 @@ class SegmentLog {
   // FAILED_PRECONDITION: segments of another node, size, number, format or encryption. RESOURCE_EXHAUSTED: no room for
   // three segments.
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(const LogOptions& options, FileSystem& file_system,
-                                                          DiskIndex& index, const NodeId& new_node,
+                                                          const Clock& clock, DiskIndex& index, const NodeId& new_node,
                                                           std::unique_ptr<const SecretKey> master);
-  explicit SegmentLog(const LogOptions& options, DiskIndex& index)
-      : options_(options), index_(index) {}  // through Open
+  SegmentLog(const LogOptions& options, const Clock& clock, DiskIndex& index)
+      : options_(options), clock_(clock), index_(index) {}  // through Open
 
   // What must be so on the device before the record is there: its object's bytes are encrypted, under a key that is
   // durable; of a namespace that is removed, the key is gone. A failing device is fenced.
@@ -76,8 +77,8 @@ class SegmentLog {
 
   // Writes the records in order and puts objects into the index; those with `written` are there even when a later one
   // failed. Not durable before Sync.
-  // RESOURCE_EXHAUSTED: the device is full against expectation; try again. UNAVAILABLE: fenced.
-  absl::Status Append(std::span<PendingRecord> batch, absl::Time now);
+  // RESOURCE_EXHAUSTED: the device is full against expectation, or of what is retained; try again. UNAVAILABLE: fenced.
+  absl::Status Append(std::span<PendingRecord> batch);
 
   // Makes durable what was appended. On failure the device is fenced.
   absl::Status Sync();
@@ -118,16 +119,19 @@ class SegmentLog {
   absl::Status SealActive();
   absl::Status Begin(uint32_t slot);
   // Empties the oldest segments until one is spare.
-  absl::Status EnsureSpare(absl::Time now);
-  absl::Status EvictOldest(absl::Time now);
+  absl::Status EnsureSpare();
+  // `at_start`: it may have been evicted before, and what of it has no room was not to be kept.
+  absl::Status EvictOldest(bool at_start);
   // What is written anew: all that is retained, and, the first time, some of what was used.
   std::vector<DiskEntry> Keepers(uint64_t sequence, absl::Time now, bool with_used);
-  absl::Status Keep(const DiskEntry& entry);
+  // `may_go`: if there is no room.
+  absl::Status Keep(const DiskEntry& entry, bool may_go);
   absl::Status Fence(const absl::Status& why);
   int FindSlot(uint64_t sequence) const;
   File& active_file() { return *files_.slots[active_]; }
 
   const LogOptions options_;
+  const Clock& clock_;
   DiskIndex& index_;
   std::unique_ptr<DirectoryLock> lock_;
   SegmentFiles files_;

@@ -93,6 +93,9 @@ class CrashModel {
       last = answer;
       if (random_() % 4 == 0) (void)last.Wait();
     }
+    // What the loss of power did not cause.
+    const bool fenced = tier->Stats().fenced;
+    ASSERT_TRUE(!fenced || lost_);
   }
 
   // Every promise of before the crash.
@@ -149,6 +152,10 @@ class CrashModel {
     auto tier = OpenTier(SmallDisk(), files, clock_, KeyIf(encrypted_));
     ASSERT_TRUE(tier.ok()) << tier.status();
     Check(**tier);
+    // All of it was read; there is room all the same.
+    const absl::Status status = PutAndWait(**tier, ObjectOf(kKeys + 500));
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_FALSE((*tier)->Stats().fenced);
   }
 
  private:

@@ -114,6 +114,39 @@ TEST_F(DiskTierTest, RetainedObjectsOutliveEveryTurnOfTheDiskUntilTheirTime) {
   EXPECT_EQ(tier_->Stats().retained_bytes, 0u);
 }
 
+// However full the active segment is then: what is read after a restart is used, and there may be no room to keep it.
+TEST_F(DiskTierTest, ARestartAndSomeReadsLeaveRoomForTheNextPut) {
+  for (uint64_t n = 1; n <= 100; ++n) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    for (uint64_t id = 0; id < n; ++id) Put(*tier, Cached(id), nullptr);
+    tier.reset();
+    tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    for (uint64_t id = 0; id < n; ++id) (void)Get(*tier, BlockKeyOf(id));
+    ASSERT_TRUE(PutAndWait(*tier, Cached(n)).ok()) << n;
+    ASSERT_FALSE(tier->Stats().fenced) << n;
+  }
+}
+
+TEST_F(DiskTierTest, ARestartAndATouchLeaveRoomForTheNextPut) {
+  DiskOptions options = SmallDisk();
+  options.parked_share = 1;
+  for (uint64_t n = 1; n <= 100; ++n) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(options, files, clock_));
+    for (uint64_t id = 0; id < n; ++id) Put(*tier, Cached(id), nullptr);
+    tier.reset();
+    tier = std::move(*OpenTier(options, files, clock_));
+    std::vector<uint64_t> promised;
+    for (uint64_t id = 0; id < n && promised.size() < 6; ++id) {
+      if (TouchAndWait(*tier, BlockKeyOf(id), clock_.WallNow() + absl::Hours(1)).ok()) promised.push_back(id);
+    }
+    ASSERT_TRUE(PutAndWait(*tier, Cached(n)).ok()) << n;
+    ASSERT_FALSE(tier->Stats().fenced) << n;
+    for (const uint64_t id : promised) ASSERT_TRUE(Get(*tier, BlockKeyOf(id)).ok()) << id << " of " << n;
+  }
+}
+
 TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   Start();
   ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
