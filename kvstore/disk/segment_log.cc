@@ -186,6 +186,8 @@ void SegmentLog::RemoveUnusedKeys() {
 
 absl::Status SegmentLog::Append(std::span<PendingRecord> batch) {
   if (fenced_) return absl::UnavailableError("the device failed; it is only read");
+  // Since a record found room.
+  size_t n_begun = 0;
   while (!batch.empty()) {
     RETURN_IF_ERROR(EnsureSpare());
     size_t n = 0;
@@ -196,8 +198,10 @@ absl::Status SegmentLog::Append(std::span<PendingRecord> batch) {
     }
     RETURN_IF_ERROR(Flush());
     batch = batch.subspan(n);
+    if (n > 0) n_begun = 0;
     if (batch.empty() || Fits(batch.front().record)) continue;
     LONGSHELF_CHECK(batch.front().record.disk_bytes() <= RecordBytesMax(options_.segment_bytes));
+    if (n_begun++ == slots_.size()) return absl::ResourceExhaustedError("what is retained leaves no room on the disk");
     RETURN_IF_ERROR(SealActive());
     RETURN_IF_ERROR(Begin(static_cast<uint32_t>(FindSlot(0))));
   }

@@ -314,6 +314,22 @@ TEST_F(DiskTierTest, TouchesThatWaitCountAgainstTheParkedShare) {
   for (const uint64_t id : promised) EXPECT_TRUE(Has(id)) << id;
 }
 
+// What is left of every segment is less than a record, though the share is not full.
+TEST_F(DiskTierTest, ADiskFullOfRetainedObjectsRefusesUntilTheirTimeIsOver) {
+  DiskOptions options = SmallDisk();
+  options.parked_share = 1;
+  Start(options);
+  uint64_t id = 0;
+  absl::Status status;
+  for (; status.ok(); ++id) status = PutAndWait(*tier_, Retained(id));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_LT(tier_->Stats().retained_bytes, tier_->Stats().retained_limit_bytes - 2 * kPayload);
+  EXPECT_EQ(PutAndWait(*tier_, Cached(1000)).code(), absl::StatusCode::kResourceExhausted);
+  for (uint64_t kept = 0; kept + 1 < id; ++kept) EXPECT_TRUE(Has(kept)) << kept;
+  clock_.Advance(3601);
+  EXPECT_TRUE(PutAndWait(*tier_, Cached(1000)).ok());
+}
+
 TEST_F(DiskTierTest, AnObjectIsWrittenOnceHoweverOftenItIsPut) {
   Start();
   for (const int64_t seconds : {10, 20, 5}) ASSERT_TRUE(PutAndWait(*tier_, Retained(1, seconds)).ok());
