@@ -39,6 +39,7 @@ void DiskIndex::Promise(DiskEntry& entry, absl::Time until) {
 
 void DiskIndex::Insert(const ObjectHead& head, const Place& place) {
   std::lock_guard lock(mutex_);
+  if (dropping_.contains(head.key) || dropping_namespaces_.contains(head.namespace_id)) return;
   absl::Time promised = absl::InfinitePast();
   if (const auto it = entries_.find(head.key); it != entries_.end()) {
     if (it->second.head.object_class == ObjectClass::kParked) promised = it->second.head.retain_until;
@@ -156,8 +157,42 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
   return true;
 }
 
+uint64_t DiskIndex::BeginDrop(std::span<const ObjectKey> keys) {
+  std::lock_guard lock(mutex_);
+  uint64_t n_removed = 0;
+  for (const ObjectKey& key : keys) {
+    dropping_.insert(key);
+    const auto it = entries_.find(key);
+    if (it == entries_.end()) continue;
+    Erase(it);
+    ++n_removed;
+  }
+  return n_removed;
+}
+
+uint64_t DiskIndex::BeginDropNamespace(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  dropping_namespaces_.insert(namespace_id);
+  return EraseNamespace(namespace_id);
+}
+
+void DiskIndex::EndDrop(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  if (const auto it = dropping_.find(key); it != dropping_.end()) dropping_.erase(it);
+}
+
+void DiskIndex::EndDropNamespace(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  const auto it = dropping_namespaces_.find(namespace_id);
+  if (it != dropping_namespaces_.end()) dropping_namespaces_.erase(it);
+}
+
 uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
   std::lock_guard lock(mutex_);
+  return EraseNamespace(namespace_id);
+}
+
+uint64_t DiskIndex::EraseNamespace(const std::string& namespace_id) {
   uint64_t n_removed = 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto next = std::next(it);

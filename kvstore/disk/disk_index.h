@@ -70,6 +70,12 @@ class DiskIndex {
   // Takes back what is not on the device.
   void RevertToDurable();
   bool Remove(const ObjectKey& key);
+  // Removes them (how many there were) and keeps them out until the record of that is written, or will not be: what is
+  // inserted until then lies before it.
+  uint64_t BeginDrop(std::span<const ObjectKey> keys);
+  uint64_t BeginDropNamespace(const std::string& namespace_id);
+  void EndDrop(const ObjectKey& key);
+  void EndDropNamespace(const std::string& namespace_id);
   // Only if it is still there: an entry that has moved is another's.
   bool RemoveAt(const ObjectKey& key, const Place& place);
   uint64_t RemoveNamespace(const std::string& namespace_id);
@@ -108,6 +114,7 @@ class DiskIndex {
   void Erase(Entries::iterator it);
   void Promise(DiskEntry& entry, absl::Time until);
   void Expire(absl::Time now);
+  uint64_t EraseNamespace(const std::string& namespace_id);
 
   mutable std::mutex mutex_;
   Entries entries_;
@@ -115,6 +122,8 @@ class DiskIndex {
   std::set<std::pair<BlockKey, BlockKey>> manifests_;                  // parent and hash
   std::map<uint64_t, std::vector<ObjectKey>> segments_;                // what was ever written there
   std::set<std::pair<absl::Time, ObjectKey>> retained_;
+  std::multiset<ObjectKey> dropping_;
+  std::multiset<std::string> dropping_namespaces_;
   uint64_t retained_bytes_ = 0;
   uint64_t live_bytes_ = 0;
 };

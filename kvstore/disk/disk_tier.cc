@@ -190,7 +190,7 @@ void DiskTier::EnqueueDrop(std::span<const ObjectKey> keys, Done done) {
     for (const ObjectKey& key : part) request.pending.record.notes.push_back({key});
     request.pending.bytes = BufferFor(0);
     request.done = part_done;
-    if (!Enqueue(request)) Answer(request.done, BehindError());
+    if (!Enqueue(request)) Fail(request, BehindError());
   }
 }
 
@@ -220,15 +220,14 @@ absl::Status DiskTier::Touch(const ObjectKey& key, absl::Time until, Done done) 
 }
 
 uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
-  uint64_t n_dropped = 0;
-  for (const ObjectKey& key : keys) n_dropped += index_.Remove(key) ? 1 : 0;
+  const uint64_t n_dropped = index_.BeginDrop(keys);
   // Named whether present or not: a put of them may be queued.
   EnqueueDrop(keys, std::move(done));
   return n_dropped;
 }
 
 uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
-  const uint64_t n_dropped = index_.RemoveNamespace(namespace_id);
+  const uint64_t n_dropped = index_.BeginDropNamespace(namespace_id);
   Request request;
   request.durable = true;
   request.pending.record.kind = RecordKind::kDropNamespace;
@@ -267,11 +266,12 @@ absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerpr
 
 void DiskTier::Quarantine(const DiskEntry& entry) {
   if (!index_.RemoveAt(entry.head.key, entry.place)) return;
+  const ObjectKey keys[] = {entry.head.key};
+  (void)index_.BeginDrop(keys);
   {
     std::lock_guard lock(mutex_);
     ++stats_.n_quarantined;
   }
-  const ObjectKey keys[] = {entry.head.key};
   EnqueueDrop(keys, nullptr);
 }
 
@@ -381,6 +381,11 @@ void DiskTier::SkipKnown(std::vector<Request>& batch) {
         if (IsThere(request, known)) MakeTouch(request);
       }
     }
+    // What is put behind its removal is not known any more.
+    if (request.pending.record.kind == RecordKind::kDropNamespace) retained.clear();
+    if (request.pending.record.kind == RecordKind::kDrop) {
+      for (const KeyNote& note : request.pending.record.notes) retained.erase(note.key);
+    }
     needed.push_back(std::move(request));
   }
   batch = std::move(needed);
@@ -421,6 +426,7 @@ void DiskTier::Fail(const Request& request, const absl::Status& status) {
   if (record.kind == RecordKind::kTouch) {
     for (const KeyNote& note : record.notes) index_.Unnote(note.key);
   }
+  EndDrop(record, index_);
   Answer(request.done, status);
   for (const Waiter& waiter : request.waiters) Answer(waiter.done, status);
 }

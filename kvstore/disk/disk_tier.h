@@ -120,6 +120,7 @@ class DiskTier {
   // REQUIRES: mutex_ held. Of the last request in the queue if it is a Touch that takes one more key, or of a new one;
   // null when the queue is full.
   Request* TouchAtEnd();
+  // REQUIRES: their removal from the index has begun.
   void EnqueueDrop(std::span<const ObjectKey> keys, Done done);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
@@ -132,7 +133,7 @@ class DiskTier {
   void MakeTouch(Request& request);
   // Encrypts what is to be. Answers what cannot be, and lets those wait of whom nothing is written.
   void Prepare(std::vector<Request>& batch);
-  // What was not written is answered, and promises that it was to keep are taken back.
+  // What was not written is answered, and what was to follow from it is taken back.
   void Fail(const Request& request, const absl::Status& status);
   void SyncNow();
   absl::Status CheckDurable(const ObjectKey& key, absl::Time until) const;

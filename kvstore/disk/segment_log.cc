@@ -266,7 +266,10 @@ void SegmentLog::Apply(const Gathered& gathered) {
     }
     return;
   }
-  if (record.kind != RecordKind::kObject) return ApplyNotes(record, index_);
+  if (record.kind != RecordKind::kObject) {
+    ApplyNotes(record, index_);
+    return EndDrop(record, index_);
+  }
   const Place place{slots_[active_].sequence, active_, gathered.offset};
   if (pending.moved_from.has_value()) {
     index_.Move(record.head.key, *pending.moved_from, place);

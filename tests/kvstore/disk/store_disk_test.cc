@@ -340,6 +340,47 @@ TEST_F(StoreDiskTest, NothingOfARemovedNamespaceGetsANewKey) {
   EXPECT_GT(n_with_key, 50u);
 }
 
+// While it is on its way to the disk, from which nothing of it may come back; and what is put again meanwhile stays.
+TEST_F(StoreDiskTest, WhatIsDroppedInTheDisksQueueDoesNotComeBack) {
+  for (const bool whole_namespace : {false, true}) {
+    for (const bool put_again : {false, true}) {
+      Start(60, 20, /*encrypted=*/whole_namespace);
+      ASSERT_TRUE(PutDurably(ParkedBlock(7)).ok()) << "and its namespace has a key";
+      disk::Gate writes(Operation::kWrite);
+      files_.SetFault(writes.Fault());
+      // X, and behind it what stops the writer before it comes to the removal.
+      ASSERT_TRUE(*Put(ParkedBlock(0)));
+      writes.Await(1);
+      Object other = MakeObject(5000, kRoot, 256, kPayload);
+      other.head.namespace_id = "other";
+      ASSERT_TRUE(*Put(Parked(other, clock_.WallNow() + absl::Hours(1))));
+      const ObjectKey keys[] = {BlockKeyOf(0)};
+      EXPECT_GE((whole_namespace ? store_->DropNamespace("ns") : store_->Drop(keys)).n_dropped, 1u);
+      writes.LetOne();
+      writes.Await(2);
+      EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+      EXPECT_EQ(Present(0, 1), 0u);
+      if (put_again) {
+        EXPECT_TRUE(*Put(ParkedBlock(0))) << "it is not there";
+      }
+      writes.LetAll();
+      const ObjectKey nothing[] = {BlockKeyOf(999999)};
+      Answer reached;
+      tier_->Drop(nothing, reached.Done());
+      ASSERT_TRUE(reached.Wait().ok());
+      for (int restart = 0; restart < 2; ++restart) {
+        const auto got = Fetch(BlockKeyOf(0));
+        EXPECT_EQ(got.status().code(), put_again ? absl::StatusCode::kOk : absl::StatusCode::kNotFound);
+        files_.SetFault(nullptr);
+        Start(60, 20, /*encrypted=*/whole_namespace);
+      }
+      files_.SetFault(nullptr);
+      store_.reset();
+      for (const std::string& path : files_.Paths()) (void)files_.Remove(path);
+    }
+  }
+}
+
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
