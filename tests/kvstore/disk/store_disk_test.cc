@@ -381,6 +381,51 @@ TEST_F(StoreDiskTest, WhatIsDroppedInTheDisksQueueDoesNotComeBack) {
   }
 }
 
+TEST_F(StoreDiskTest, ARemovalIsNotRefusedBehindWhateverElseTheDiskHasToWrite) {
+  Start(60, 20, /*encrypted=*/true);
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  ASSERT_TRUE(*Put(ParkedBlock(1)));
+  writes.Await(1);
+  absl::Status touched;
+  for (int64_t i = 1; i < 400'000 && touched.ok(); ++i) {
+    touched = tier_->Touch(BlockKeyOf(0), clock_.WallNow() + absl::Hours(1) + absl::Milliseconds(i), nullptr);
+  }
+  EXPECT_EQ(touched.code(), absl::StatusCode::kUnavailable);
+  Answer dropped;
+  store_->DropNamespace("ns", dropped.Done());
+  EXPECT_FALSE(dropped.IsThere());
+  writes.LetAll();
+  EXPECT_TRUE(dropped.Wait().ok());
+  const std::vector<std::string> paths = files_.Paths();
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), "/disk/keys/" + disk::ShortHashHex("ns") + ".key"), 0);
+  Start(60, 20, /*encrypted=*/true);
+  EXPECT_EQ(Present(0, 2), 0u);
+}
+
+TEST_F(StoreDiskTest, ARemovalThatIsNotWrittenIsSaid) {
+  for (const bool whole_namespace : {false, true}) {
+    for (const auto& failure : {absl::DataLossError("EIO"), absl::ResourceExhaustedError("no space")}) {
+      Start();
+      ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+      files_.SetFault([&](Operation operation) { return operation == Operation::kWrite ? failure : absl::OkStatus(); });
+      for (int again = 0; again < 2; ++again) {
+        Answer dropped;
+        const ObjectKey keys[] = {BlockKeyOf(0)};
+        if (whole_namespace) {
+          store_->DropNamespace("ns", dropped.Done());
+        } else {
+          store_->Drop(keys, dropped.Done());
+        }
+        EXPECT_FALSE(dropped.Wait().ok());
+        EXPECT_EQ(Present(0, 1), 0u) << "gone at once all the same";
+      }
+      files_.SetFault(nullptr);
+    }
+  }
+}
+
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
