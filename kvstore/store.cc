@@ -53,6 +53,7 @@ bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
 
 void Store::Impl::Detach(Entry& entry) {
   std::unique_ptr<Entry> owned = index.Remove(entry);
+  copies.erase(owned->head.key);  // who puts it again waits for a copy of his own
   if (owned->n_pins == 0) {
     arena.Free(owned->pages);
     return;

@@ -82,28 +82,69 @@ void Store::Impl::TouchOnDisk(std::span<const size_t> indices, absl::Time until,
 }
 
 void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
-  std::unique_ptr<Reader::State> pinned;
-  {
-    std::lock_guard lock(mutex);
-    pinned = Pinned(key, nullptr);
+  std::unique_lock lock(mutex);
+  std::shared_ptr<DiskCopy>& known = copies[key];
+  const bool is_new = known == nullptr;
+  if (is_new) known = std::make_shared<DiskCopy>(DiskCopy{.key = key, .until = until, .waiters = {}});
+  const std::shared_ptr<DiskCopy> copy = known;
+  if (!copy->offered) copy->until = std::max(copy->until, until);
+  if (on_durable || until > copy->until) copy->waiters.push_back({until, std::move(on_durable)});
+  if (!is_new) return;
+  backlog.push_back(copy);
+  // Behind others the writer comes to it, as soon as there is room.
+  if (backlog.size() == 1) OfferNext(lock);
+}
+
+void Store::Impl::OfferBacklog() {
+  std::unique_lock lock(mutex);
+  while (!backlog.empty() && OfferNext(lock)) {
   }
-  if (pinned == nullptr) return Answer(on_durable, absl::NotFoundError("gone before it could be written"));
-  ObjectHead head = pinned->head;
-  head.object_class = ObjectClass::kParked;
-  head.retain_until = until;
-  disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
-  const Durable written = [this, key, on_durable](const absl::Status& status) {
-    if (status.ok()) ReleaseRetained(key);
-    Answer(on_durable, status);
-  };
-  absl::Status offered;
-  {
-    std::lock_guard lock(mutex);
+}
+
+bool Store::Impl::OfferNext(std::unique_lock<FifoMutex>& lock) {
+  const std::shared_ptr<DiskCopy> copy = backlog.front();
+  const Entry* entry = index.Find(copy->key);
+  if (entry != nullptr && !disk->HasRoom(entry->head.payload_bytes)) return false;
+  backlog.pop_front();
+  std::unique_ptr<Reader::State> pinned = Pinned(copy->key, nullptr);
+  lock.unlock();
+  absl::Status offered = absl::NotFoundError("gone before it could be written");
+  if (pinned != nullptr) {
+    disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
+    lock.lock();
+    ObjectHead head = pinned->head;
+    head.object_class = ObjectClass::kParked;
+    head.retain_until = copy->until;
     // As in FinishDemotion.
-    offered = detached.contains(pinned->entry) ? absl::NotFoundError("gone before it could be written")
-                                               : disk->Offer(head, std::move(buffer), written);
+    if (!detached.contains(pinned->entry)) {
+      offered = disk->Offer(head, std::move(buffer), [this, copy](const absl::Status& s) { FinishCopy(copy, s); });
+    }
+    copy->offered = offered.ok();
+    // Others took the room meanwhile.
+    if (absl::IsUnavailable(offered)) backlog.push_front(copy);
+    lock.unlock();
+    pinned.reset();
   }
-  if (!offered.ok()) Answer(on_durable, offered);
+  if (!offered.ok() && !absl::IsUnavailable(offered)) FinishCopy(copy, offered);
+  lock.lock();
+  return !absl::IsUnavailable(offered);
+}
+
+void Store::Impl::FinishCopy(const std::shared_ptr<DiskCopy>& copy, const absl::Status& status) {
+  std::vector<DiskCopy::Waiter> waiters;
+  {
+    std::lock_guard lock(mutex);
+    if (const auto it = copies.find(copy->key); it != copies.end() && it->second == copy) copies.erase(it);
+    waiters = std::exchange(copy->waiters, {});
+  }
+  if (status.ok()) ReleaseRetained(copy->key);
+  for (DiskCopy::Waiter& waiter : waiters) {
+    if (status.ok() && waiter.until > copy->until) {
+      RetainOnDisk(copy->key, waiter.until, std::move(waiter.on_durable));
+    } else {
+      Answer(waiter.on_durable, status);
+    }
+  }
 }
 
 // Memory may evict what the disk retains; it is read from there then. What was dropped meanwhile, and put again, is

@@ -91,6 +91,17 @@ std::span<std::byte> DiskTier::PayloadOf(AlignedBuffer& buffer, uint64_t payload
   return buffer.span().subspan(kSectorBytes, payload_bytes);
 }
 
+void DiskTier::OnRoom(std::function<void()> on_room) {
+  std::lock_guard lock(mutex_);
+  on_room_ = std::move(on_room);
+}
+
+bool DiskTier::HasRoom(uint64_t payload_bytes) {
+  std::lock_guard lock(mutex_);
+  const uint64_t n_bytes = kSectorBytes + PaddedBytes(payload_bytes);
+  return queued_.object_bytes == 0 || queued_.object_bytes + n_bytes <= options_.queue_bytes;
+}
+
 bool DiskTier::Wants(const ObjectKey& key) {
   if (index_.Find(key).has_value()) {
     index_.Touch(key);
@@ -282,11 +293,17 @@ void DiskTier::Write() {
     if (!idle) WriteBatch(std::move(batch));
     if (log_->unsynced_bytes() >= options_.sync_bytes || clock_.Now() >= sync_by_) SyncNow();
     PublishStats();
-    std::lock_guard lock(mutex_);
-    if (stopping_ && queue_.empty()) break;
+    std::unique_lock lock(mutex_);
+    const std::function<void()> on_room = on_room_;
+    lock.unlock();
+    if (!idle && on_room) on_room();
+    lock.lock();
+    if (!stopping_ || !queue_.empty()) continue;
+    lock.unlock();
+    SyncNow();
+    lock.lock();
+    if (queue_.empty()) return;  // and who was answered has asked for nothing more
   }
-  SyncNow();
-  PublishStats();
 }
 
 std::vector<DiskTier::Request> DiskTier::TakeBatch(absl::Time until) {

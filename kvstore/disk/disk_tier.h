@@ -67,6 +67,12 @@ class DiskTier {
   AlignedBuffer BufferFor(uint64_t payload_bytes);
   static std::span<std::byte> PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes);
 
+  // Called by the writer when it has written some of the queue; may put, must not wait. Before the first put.
+  void OnRoom(std::function<void()> on_room);
+  // Whether a put of that size would not find the queue full. One that is larger than the queue has room when it is
+  // empty.
+  bool HasRoom(uint64_t payload_bytes);
+
   // Whether a cache object should be put: it was offered before, and is not there.
   bool Wants(const ObjectKey& key);
 
@@ -156,6 +162,7 @@ class DiskTier {
   std::condition_variable changed_;
   std::deque<Request> queue_;
   Queued queued_;
+  std::function<void()> on_room_;
   Doorkeeper doorkeeper_{1 << 18};
   DiskStats stats_;  // as the writer last published
   bool stopping_ = false;

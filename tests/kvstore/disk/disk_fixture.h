@@ -63,44 +63,48 @@ class Answer {
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
-// Operations of one kind stop here, as many as have not been let through. Outlives the file system's use of it.
+// Operations of one kind stop here, as many as have not been let through. What they share outlives this.
 class Gate {
  public:
   explicit Gate(MemoryFileSystem::Operation stopped) : stopped_(stopped) {}
 
   MemoryFileSystem::Fault Fault() {
-    return [this](MemoryFileSystem::Operation operation) {
-      if (operation != stopped_) return absl::OkStatus();
-      std::unique_lock lock(mutex_);
-      const uint64_t number = n_arrived_++;
-      changed_.notify_all();
-      changed_.wait(lock, [&] { return number < n_let_; });
-      return status_;
+    return [state = state_, stopped = stopped_](MemoryFileSystem::Operation operation) {
+      if (operation != stopped) return absl::OkStatus();
+      std::unique_lock lock(state->mutex);
+      const uint64_t number = state->n_arrived++;
+      state->changed.notify_all();
+      state->changed.wait(lock, [&] { return number < state->n_let; });
+      return state->status;
     };
   }
   // Until so many have come here.
   void Await(uint64_t n_arrived) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return n_arrived_ >= n_arrived; });
+    std::unique_lock lock(state_->mutex);
+    state_->changed.wait(lock, [&] { return state_->n_arrived >= n_arrived; });
   }
   void LetOne() { Let(1, absl::OkStatus()); }
   // With what all of them return from now on.
   void LetAll(const absl::Status& status = absl::OkStatus()) { Let(1 << 30, status); }
 
  private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    uint64_t n_arrived = 0;
+    uint64_t n_let = 0;
+    absl::Status status;
+  };
+
   void Let(uint64_t n, const absl::Status& status) {
-    std::lock_guard lock(mutex_);
-    n_let_ += n;
-    status_ = status;
-    changed_.notify_all();
+    std::lock_guard lock(state_->mutex);
+    state_->n_let += n;
+    state_->status = status;
+    state_->changed.notify_all();
   }
 
   const MemoryFileSystem::Operation stopped_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  uint64_t n_arrived_ = 0;
-  uint64_t n_let_ = 0;
-  absl::Status status_;
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 inline void Put(DiskTier& tier, const Object& object, DiskTier::Done done) {

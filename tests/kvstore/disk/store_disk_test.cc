@@ -22,9 +22,12 @@ constexpr size_t kPayload = 20000;
 
 class StoreDiskTest : public ::testing::Test {
  protected:
-  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20, bool encrypted = false) {
+  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20, bool encrypted = false,
+             uint64_t queue_bytes = 128 << 20) {
     store_.reset();
-    auto tier = disk::OpenTier(disk::SmallDisk(n_segments), files_, clock_, encrypted ? disk::MasterKey(1) : nullptr);
+    DiskOptions options = disk::SmallDisk(n_segments);
+    options.queue_bytes = queue_bytes;
+    auto tier = disk::OpenTier(options, files_, clock_, encrypted ? disk::MasterKey(1) : nullptr);
     ASSERT_TRUE(tier.ok()) << tier.status();
     tier_ = tier->get();
     store_ = std::move(*Store::Create({.capacity_bytes = n_in_memory * Store::ChargeOf(kPayload)}, *std::move(tier)));
@@ -221,6 +224,51 @@ TEST_F(StoreDiskTest, WhatTheDiskHasNotSyncedMemoryHolds) {
   EXPECT_EQ(touched.get_future().get().retained, std::vector<bool>{false});
   for (uint64_t id = 1000; id < 1300; id += 3) (void)Put(MakeObject(id, kRoot, 256, kPayload));
   EXPECT_TRUE(Fetch(BlockKeyOf(0)).ok());
+}
+
+// More than its queue takes.
+TEST_F(StoreDiskTest, ADurableAnswerWaitsForADiskThatIsBehind) {
+  constexpr uint64_t kObjects = 100;
+  Start(/*n_in_memory=*/300, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  std::vector<ObjectKey> keys;
+  for (uint64_t id = 0; id < kObjects; ++id) {
+    ASSERT_TRUE(*Put(ParkedBlock(id)));
+    keys.push_back(BlockKeyOf(id));
+  }
+  writes.Await(1);
+  const absl::Time until = clock_.WallNow() + absl::Hours(2);
+  const auto touch = [&](std::promise<TouchResult>& touched) {
+    store_->Touch(keys, until, clock_.WallNow(), [&](TouchResult result) { touched.set_value(std::move(result)); });
+  };
+  std::promise<TouchResult> first;
+  std::promise<TouchResult> second;
+  touch(first);
+  touch(second);
+  EXPECT_LE(tier_->Stats().queued_bytes, 4 * (kPayload + 5000));
+  writes.LetAll();
+  EXPECT_EQ(first.get_future().get().retained, std::vector<bool>(kObjects, true));
+  EXPECT_EQ(second.get_future().get().retained, std::vector<bool>(kObjects, true));
+  EXPECT_EQ(tier_->Stats().n_put, kObjects);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  Start(60, 40);
+  for (const ObjectKey& key : keys) EXPECT_EQ(tier_->index().Find(key)->head.retain_until, until);
+}
+
+TEST_F(StoreDiskTest, WhatWaitsForTheDiskIsWrittenBeforeTheStoreEnds) {
+  Start(/*n_in_memory=*/100, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  for (uint64_t id = 0; id < 40; ++id) ASSERT_TRUE(*Put(ParkedBlock(id)));
+  const ObjectKey dropped[] = {BlockKeyOf(39)};
+  Answer longer;
+  ASSERT_FALSE(*Put(ParkedBlock(0, absl::Hours(3)), longer.Done()));
+  store_->Drop(dropped);
+  writes.LetAll();
+  Start(60, 40);
+  EXPECT_TRUE(longer.IsOk());
+  EXPECT_EQ(Present(0, 40), 39u);
 }
 
 TEST_F(StoreDiskTest, ManifestsAreListedFromBothTiers) {
