@@ -1,5 +1,7 @@
 #include "kvstore_service.h"
 
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -48,7 +50,7 @@ absl::Status DoLookup(Edge& edge, const v1::LookupRequest& request, v1::LookupRe
   return absl::OkStatus();
 }
 
-// Finishes the reactor, now or when the disk has answered.
+// Finishes the reactor, now or when the disk has answered, unless this fails.
 absl::Status DoTouch(Edge& edge, const v1::TouchRequest& request, v1::TouchReply* reply,
                      grpc::ServerUnaryReactor* reactor) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
@@ -73,17 +75,49 @@ absl::Status DoList(Edge& edge, const v1::ListRequest& request, v1::ListReply* r
   return absl::OkStatus();
 }
 
-absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* reply) {
+// Finishes the reactor of a Drop when all is dropped and the disk has written that down, or cannot.
+class DropCall : public std::enable_shared_from_this<DropCall> {
+ public:
+  explicit DropCall(grpc::ServerUnaryReactor* reactor) : reactor_(reactor) {}
+
+  // One more answer is to come.
+  Store::Durable Await() {
+    std::lock_guard lock(mutex_);
+    ++n_awaited_;
+    return [self = shared_from_this()](const absl::Status& status) { self->AnswerOne(status); };
+  }
+  void AnswerOne(const absl::Status& status) {
+    {
+      std::lock_guard lock(mutex_);
+      first_.Update(status);
+      if (--n_awaited_ > 0) return;
+    }
+    reactor_->Finish(proto::ToGrpc(first_));
+  }
+
+ private:
+  grpc::ServerUnaryReactor* const reactor_;
+  std::mutex mutex_;      // guards what is below; the disk answers on a thread of its own
+  size_t n_awaited_ = 1;  // and the call itself
+  absl::Status first_;
+};
+
+// Finishes the reactor, unless this fails.
+absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* reply,
+                    grpc::ServerUnaryReactor* reactor) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
-  DropResult result = request.keep_parked() ? edge.store.DropCache(keys, edge.clock.WallNow()) : edge.store.Drop(keys);
+  const auto call = std::make_shared<DropCall>(reactor);
+  DropResult result =
+      request.keep_parked() ? edge.store.DropCache(keys, edge.clock.WallNow()) : edge.store.Drop(keys, call->Await());
   if (!request.namespace_id().empty()) {
-    const DropResult whole = edge.store.DropNamespace(request.namespace_id());
+    const DropResult whole = edge.store.DropNamespace(request.namespace_id(), call->Await());
     result.n_dropped += whole.n_dropped;
     result.bytes_dropped += whole.bytes_dropped;
   }
   reply->set_n_dropped(result.n_dropped);
   reply->set_bytes_dropped(result.bytes_dropped);
+  call->AnswerOne(absl::OkStatus());
   return absl::OkStatus();
 }
 
@@ -129,8 +163,11 @@ grpc::ServerUnaryReactor* KvStoreService::List(grpc::CallbackServerContext* cont
 
 grpc::ServerUnaryReactor* KvStoreService::Drop(grpc::CallbackServerContext* context, const v1::DropRequest* request,
                                                v1::DropReply* reply) {
-  const absl::Status caller = edge_.CheckCaller(*context);
-  return Answer(context, caller.ok() ? DoDrop(edge_, *request, reply) : caller);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  absl::Status status = edge_.CheckCaller(*context);
+  if (status.ok()) status = DoDrop(edge_, *request, reply, reactor);
+  if (!status.ok()) reactor->Finish(proto::ToGrpc(status));
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* KvStoreService::Stats(grpc::CallbackServerContext* context, const v1::StatsRequest* request,

@@ -53,6 +53,7 @@ bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
 
 void Store::Impl::Detach(Entry& entry) {
   std::unique_ptr<Entry> owned = index.Remove(entry);
+  copies.erase(owned->head.key);  // who puts it again waits for a copy of his own
   if (owned->n_pins == 0) {
     arena.Free(owned->pages);
     return;
@@ -525,13 +526,16 @@ void Store::Impl::DropNamespaceFromMemory(const std::string& namespace_id, DropR
   }
 }
 
-DropResult Store::Drop(std::span<const ObjectKey> keys) {
+DropResult Store::Drop(std::span<const ObjectKey> keys, Durable on_durable) {
   DropResult result;
   Impl& impl = *impl_;
   const auto long_call = impl.LongCall(keys.size());
   const uint64_t n_of_both = impl.DropFromMemory(keys, result);
-  if (impl.disk == nullptr) return result;
-  result.n_dropped += impl.disk->Drop(keys, nullptr) - n_of_both;
+  if (impl.disk == nullptr) {
+    if (on_durable) on_durable(absl::OkStatus());
+    return result;
+  }
+  result.n_dropped += impl.disk->Drop(keys, std::move(on_durable)) - n_of_both;
   // What came from the disk into memory meanwhile.
   (void)impl.DropFromMemory(keys, result);
   return result;
@@ -558,14 +562,17 @@ DropResult Store::DropCache(std::span<const ObjectKey> keys, absl::Time now) {
   return result;
 }
 
-DropResult Store::DropNamespace(const std::string& namespace_id) {
+DropResult Store::DropNamespace(const std::string& namespace_id, Durable on_durable) {
   DropResult result;
   Impl& impl = *impl_;
   const std::lock_guard long_call(impl.long_calls);
   impl.DropNamespaceFromMemory(namespace_id, result);
-  if (impl.disk == nullptr) return result;
+  if (impl.disk == nullptr) {
+    if (on_durable) on_durable(absl::OkStatus());
+    return result;
+  }
   // Objects in both tiers count in both.
-  result.n_dropped += impl.disk->DropNamespace(namespace_id, nullptr);
+  result.n_dropped += impl.disk->DropNamespace(namespace_id, std::move(on_durable));
   impl.DropNamespaceFromMemory(namespace_id, result);
   return result;
 }

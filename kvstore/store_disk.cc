@@ -22,7 +22,7 @@ void Answer(const Store::Durable& on_durable, const absl::Status& status) {
 bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
   if (disk == nullptr) return false;
   const std::optional<disk::DiskEntry> entry = disk->index().Find(key);
-  return entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until >= until;
+  return entry.has_value() && entry->durable_until >= until;
 }
 
 void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
@@ -58,17 +58,14 @@ void Store::Impl::RetainOnDisk(const ObjectKey& key, absl::Time until, Durable o
   if (disk == nullptr) return Answer(on_durable, absl::FailedPreconditionError("the store has no disk"));
   // What was asked for before sees to it, and nobody waits.
   if (on_durable == nullptr && DiskRetains(key, until)) return;
-  // In this order: what has been written meanwhile is in the index.
-  if (!disk->IsQueued(key) && !disk->index().Find(key).has_value()) {
-    return CopyToDisk(key, until, std::move(on_durable));
-  }
-  if (const absl::Status status = TouchOnDisk(key, until, on_durable); !status.ok()) Answer(on_durable, status);
+  const absl::Status status = TouchOnDisk(key, until, on_durable);
+  if (absl::IsNotFound(status)) return CopyToDisk(key, until, std::move(on_durable));
+  if (!status.ok()) Answer(on_durable, status);
 }
 
 absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
-  const ObjectKey keys[] = {key};
-  return disk->Touch(keys, until, [this, key, until, on_durable = std::move(on_durable)](const absl::Status& status) {
-    if (status.ok()) ReleaseRetained(key, until);
+  return disk->Touch(key, until, [this, key, on_durable = std::move(on_durable)](const absl::Status& status) {
+    if (status.ok()) ReleaseRetained(key);
     Answer(on_durable, status);
   });
 }
@@ -76,47 +73,88 @@ absl::Status Store::Impl::TouchOnDisk(const ObjectKey& key, absl::Time until, Du
 void Store::Impl::TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk) {
   if (disk == nullptr) return;
   for (const size_t i : indices) {
-    if (!disk->index().Find(walk.keys[i]).has_value()) continue;
-    ++walk.result.n_present;
     const Durable on_durable = walk.durable == nullptr ? nullptr : walk.durable->Await(i);
     const absl::Status status = TouchOnDisk(walk.keys[i], until, on_durable);
     walk.result.retained[i] = status.ok();
+    walk.result.n_present += absl::IsNotFound(status) ? 0 : 1;
     if (status.ok()) continue;
-    ++walk.result.n_refused;
+    walk.result.n_refused += absl::IsNotFound(status) ? 0 : 1;
     Answer(on_durable, status);
   }
 }
 
 void Store::Impl::CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable) {
-  std::unique_ptr<Reader::State> pinned;
-  {
-    std::lock_guard lock(mutex);
-    pinned = Pinned(key, nullptr);
-  }
-  if (pinned == nullptr) return Answer(on_durable, absl::NotFoundError("gone before it could be written"));
-  ObjectHead head = pinned->head;
-  head.object_class = ObjectClass::kParked;
-  head.retain_until = until;
-  disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
-  const Durable written = [this, key, until, on_durable](const absl::Status& status) {
-    if (status.ok()) ReleaseRetained(key, until);
-    Answer(on_durable, status);
-  };
-  absl::Status offered;
-  {
-    std::lock_guard lock(mutex);
-    // As in FinishDemotion.
-    offered = detached.contains(pinned->entry) ? absl::NotFoundError("gone before it could be written")
-                                               : disk->Offer(head, std::move(buffer), written);
-  }
-  if (!offered.ok()) Answer(on_durable, offered);
+  std::unique_lock lock(mutex);
+  std::shared_ptr<DiskCopy>& known = copies[key];
+  const bool is_new = known == nullptr;
+  if (is_new) known = std::make_shared<DiskCopy>(DiskCopy{.key = key, .until = until, .waiters = {}});
+  const std::shared_ptr<DiskCopy> copy = known;
+  if (!copy->offered) copy->until = std::max(copy->until, until);
+  if (on_durable || until > copy->until) copy->waiters.push_back({until, std::move(on_durable)});
+  if (!is_new) return;
+  backlog.push_back(copy);
+  // Behind others the writer comes to it, as soon as there is room.
+  if (backlog.size() == 1) OfferNext(lock);
 }
 
-// Memory may evict what the disk retains; it is read from there then.
-void Store::Impl::ReleaseRetained(const ObjectKey& key, absl::Time until) {
+void Store::Impl::OfferBacklog() {
+  std::unique_lock lock(mutex);
+  while (!backlog.empty() && OfferNext(lock)) {
+  }
+}
+
+bool Store::Impl::OfferNext(std::unique_lock<FifoMutex>& lock) {
+  const std::shared_ptr<DiskCopy> copy = backlog.front();
+  const Entry* entry = index.Find(copy->key);
+  if (entry != nullptr && !disk->HasRoom(entry->head.payload_bytes)) return false;
+  backlog.pop_front();
+  std::unique_ptr<Reader::State> pinned = Pinned(copy->key, nullptr);
+  lock.unlock();
+  absl::Status offered = absl::NotFoundError("gone before it could be written");
+  if (pinned != nullptr) {
+    disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
+    lock.lock();
+    ObjectHead head = pinned->head;
+    head.object_class = ObjectClass::kParked;
+    head.retain_until = copy->until;
+    // As in FinishDemotion.
+    if (!detached.contains(pinned->entry)) {
+      offered = disk->Offer(head, std::move(buffer), [this, copy](const absl::Status& s) { FinishCopy(copy, s); });
+    }
+    copy->offered = offered.ok();
+    // Others took the room meanwhile.
+    if (absl::IsUnavailable(offered)) backlog.push_front(copy);
+    lock.unlock();
+    pinned.reset();
+  }
+  if (!offered.ok() && !absl::IsUnavailable(offered)) FinishCopy(copy, offered);
+  lock.lock();
+  return !absl::IsUnavailable(offered);
+}
+
+void Store::Impl::FinishCopy(const std::shared_ptr<DiskCopy>& copy, const absl::Status& status) {
+  std::vector<DiskCopy::Waiter> waiters;
+  {
+    std::lock_guard lock(mutex);
+    if (const auto it = copies.find(copy->key); it != copies.end() && it->second == copy) copies.erase(it);
+    waiters = std::exchange(copy->waiters, {});
+  }
+  if (status.ok()) ReleaseRetained(copy->key);
+  for (DiskCopy::Waiter& waiter : waiters) {
+    if (status.ok() && waiter.until > copy->until) {
+      RetainOnDisk(copy->key, waiter.until, std::move(waiter.on_durable));
+    } else {
+      Answer(waiter.on_durable, status);
+    }
+  }
+}
+
+// Memory may evict what the disk retains; it is read from there then. What was dropped meanwhile, and put again, is
+// another's.
+void Store::Impl::ReleaseRetained(const ObjectKey& key) {
   std::lock_guard lock(mutex);
   Entry* entry = index.Find(key);
-  if (entry != nullptr && entry->held && entry->head.retain_until <= until) index.Release(*entry);
+  if (entry != nullptr && entry->held && DiskRetains(key, entry->head.retain_until)) index.Release(*entry);
 }
 
 std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const ObjectHead& head, absl::Time now,
@@ -131,7 +169,9 @@ std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const O
     Answer(on_durable, absl::OkStatus());
     return Exists{entry->head.digest};
   }
-  RETURN_IF_ERROR(TouchOnDisk(head.key, head.retain_until, std::move(on_durable)));
+  const absl::Status status = TouchOnDisk(head.key, head.retain_until, std::move(on_durable));
+  if (absl::IsNotFound(status)) return std::nullopt;
+  RETURN_IF_ERROR(status);
   return Exists{entry->head.digest};
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -72,6 +74,18 @@ struct TouchWalk {
   std::shared_ptr<DurableTouch> durable;  // null: nobody waits for the disk
 };
 
+// A held object that is to be on disk and is not there yet, and who waits for that.
+struct DiskCopy {
+  struct Waiter {
+    absl::Time until;
+    Store::Durable on_durable;
+  };
+  ObjectKey key;
+  absl::Time until;      // what its record says, or will say as far as is known
+  bool offered = false;  // to the disk; before, it is in the backlog
+  std::vector<Waiter> waiters;
+};
+
 struct Store::Impl {
   Impl(const StoreOptions& store_options, PageArena pages, std::unique_ptr<disk::DiskTier> disk_tier)
       : options(store_options),
@@ -81,7 +95,9 @@ struct Store::Impl {
                .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
                .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}),
         disk(std::move(disk_tier)) {
-    if (disk != nullptr) disk_reads = std::make_unique<disk::ReadPool>(kDiskReaders, kDiskReadsQueuedMax);
+    if (disk == nullptr) return;
+    disk_reads = std::make_unique<disk::ReadPool>(kDiskReaders, kDiskReadsQueuedMax);
+    disk->OnRoom([this] { OfferBacklog(); });
   }
 
   uint64_t InUse() const { return index.used_bytes() + detached_bytes + reserved_bytes; }
@@ -124,7 +140,7 @@ struct Store::Impl {
   StoreStats Stats(absl::Time now);
 
   // With a disk (store_disk.cc). REQUIRES: the mutex is not held; the disk may answer at once.
-  // Whether the disk keeps the object at least until then; also false without a disk.
+  // Whether the disk keeps the object at least until then, through losses of power too; also false without a disk.
   bool DiskRetains(const ObjectKey& key, absl::Time until) const;
   // Whether it keeps the object now, however long.
   bool DiskRetainsAt(const ObjectKey& key, absl::Time now) const {
@@ -136,11 +152,17 @@ struct Store::Impl {
   void Retain(const ObjectKey& key, bool parked, absl::Time until, Durable on_durable);
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
   void RetainOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
+  // Now, or when the disk's queue has room: one copy per object, however many ask for it.
   void CopyToDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
-  void ReleaseRetained(const ObjectKey& key, absl::Time until);
+  void OfferBacklog();
+  // The first of the backlog, which is not empty. False: the disk has no room now. REQUIRES: the mutex is held; it is
+  // given up meanwhile.
+  bool OfferNext(std::unique_lock<FifoMutex>& lock);
+  void FinishCopy(const std::shared_ptr<DiskCopy>& copy, const absl::Status& status);
+  void ReleaseRetained(const ObjectKey& key);
   // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
   std::optional<absl::StatusOr<Exists>> AnswerFromDisk(const ObjectHead& head, absl::Time now, Durable on_durable);
-  // RESOURCE_EXHAUSTED, and `on_durable` is not called: the disk's parked share is full.
+  // As DiskTier::Touch; `on_durable` is not called when this fails.
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   // Of objects that memory has not, or cannot retain.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
@@ -169,6 +191,8 @@ struct Store::Impl {
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
   std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
   uint64_t detached_bytes = 0;                                  // of both
+  std::map<ObjectKey, std::shared_ptr<DiskCopy>> copies;        // of held objects: no more than memory holds
+  std::deque<std::shared_ptr<DiskCopy>> backlog;                // those that are not offered, oldest first
   uint64_t reserved_bytes = 0;
   uint64_t reserved_parked_bytes = 0;
   uint64_t n_reservations = 0;

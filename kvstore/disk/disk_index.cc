@@ -11,6 +11,10 @@ namespace {
 
 uint64_t BytesOf(const ObjectHead& head) { return kSectorBytes + PaddedBytes(head.payload_bytes); }
 
+bool IsRetained(const DiskEntry& entry, absl::Time now) {
+  return entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now;
+}
+
 }  // namespace
 
 void DiskIndex::Erase(Entries::iterator it) {
@@ -25,7 +29,7 @@ void DiskIndex::Erase(Entries::iterator it) {
   entries_.erase(it);
 }
 
-void DiskIndex::Retain(DiskEntry& entry, absl::Time until) {
+void DiskIndex::Promise(DiskEntry& entry, absl::Time until) {
   if (retained_.erase({entry.head.retain_until, entry.head.key}) > 0) retained_bytes_ -= BytesOf(entry.head);
   entry.head.object_class = ObjectClass::kParked;
   entry.head.retain_until = until;
@@ -35,14 +39,23 @@ void DiskIndex::Retain(DiskEntry& entry, absl::Time until) {
 
 void DiskIndex::Insert(const ObjectHead& head, const Place& place) {
   std::lock_guard lock(mutex_);
-  if (const auto it = entries_.find(head.key); it != entries_.end()) Erase(it);
+  if (dropping_.contains(head.key) || dropping_namespaces_.contains(head.namespace_id)) return;
+  absl::Time promised = absl::InfinitePast();
+  if (const auto it = entries_.find(head.key); it != entries_.end()) {
+    if (it->second.head.object_class == ObjectClass::kParked) promised = it->second.head.retain_until;
+    Erase(it);
+  }
   DiskEntry& entry = entries_[head.key];
-  entry = {head, place, false};
+  entry = {.head = head, .place = place};
   live_bytes_ += BytesOf(head);
   segments_[place.sequence].push_back(head.key);
   if (head.key.kind == ObjectKind::kCheckpoint) checkpoints_.emplace(head.parent, head.key);
   if (head.key.kind == ObjectKind::kManifest) manifests_.emplace(head.parent, head.key.hash);
-  if (head.object_class == ObjectClass::kParked) Retain(entry, head.retain_until);
+  if (head.object_class == ObjectClass::kParked) {
+    entry.noted_until = head.retain_until;
+    promised = std::max(promised, head.retain_until);
+  }
+  if (promised != absl::InfinitePast()) Promise(entry, promised);
 }
 
 void DiskIndex::Move(const ObjectKey& key, const Place& from, const Place& to) {
@@ -71,13 +84,61 @@ void DiskIndex::Touch(const ObjectKey& key) {
   if (const auto it = entries_.find(key); it != entries_.end()) it->second.used = true;
 }
 
-bool DiskIndex::Extend(const ObjectKey& key, absl::Time until) {
+Retention DiskIndex::Retain(const ObjectKey& key, absl::Time until, absl::Time now, uint64_t limit_bytes) {
   std::lock_guard lock(mutex_);
   const auto it = entries_.find(key);
-  if (it == entries_.end()) return false;
-  const ObjectHead& head = it->second.head;
-  if (head.object_class != ObjectClass::kParked || head.retain_until < until) Retain(it->second, until);
-  return true;
+  if (it == entries_.end()) return Retention::kAbsent;
+  DiskEntry& entry = it->second;
+  if (entry.noted_until >= until) return Retention::kNoted;
+  Expire(now);
+  if (!IsRetained(entry, now) && retained_bytes_ + BytesOf(entry.head) > limit_bytes) return Retention::kNoRoom;
+  if (entry.head.object_class != ObjectClass::kParked || entry.head.retain_until < until) Promise(entry, until);
+  entry.noted_until = until;
+  return Retention::kNew;
+}
+
+std::optional<Place> DiskIndex::Extend(const ObjectKey& key, absl::Time until) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end()) return std::nullopt;
+  DiskEntry& entry = it->second;
+  if (entry.head.object_class != ObjectClass::kParked || entry.head.retain_until < until) Promise(entry, until);
+  entry.noted_until = std::max(entry.noted_until, until);
+  return entry.place;
+}
+
+void DiskIndex::Unnote(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  // Another record may say it all the same: then one more will.
+  if (const auto it = entries_.find(key); it != entries_.end()) it->second.noted_until = it->second.durable_until;
+}
+
+void DiskIndex::MarkDurable(const ObjectKey& key, const Place& place, absl::Time until) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end() || it->second.place != place) return;
+  it->second.durable_until = std::max(it->second.durable_until, until);
+}
+
+void DiskIndex::MarkAllDurable() {
+  std::lock_guard lock(mutex_);
+  for (const auto& [until, key] : retained_) entries_.at(key).durable_until = until;
+}
+
+void DiskIndex::RevertToDurable() {
+  std::lock_guard lock(mutex_);
+  for (const auto& [until, key] : std::set(retained_)) {
+    DiskEntry& entry = entries_.at(key);
+    entry.noted_until = entry.durable_until;
+    if (until <= entry.durable_until) continue;
+    if (entry.durable_until != absl::InfinitePast()) {
+      Promise(entry, entry.durable_until);
+      continue;
+    }
+    retained_.erase({until, key});
+    retained_bytes_ -= BytesOf(entry.head);
+    entry.head.object_class = ObjectClass::kCache;
+  }
 }
 
 bool DiskIndex::Remove(const ObjectKey& key) {
@@ -96,8 +157,42 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
   return true;
 }
 
+uint64_t DiskIndex::BeginDrop(std::span<const ObjectKey> keys) {
+  std::lock_guard lock(mutex_);
+  uint64_t n_removed = 0;
+  for (const ObjectKey& key : keys) {
+    dropping_.insert(key);
+    const auto it = entries_.find(key);
+    if (it == entries_.end()) continue;
+    Erase(it);
+    ++n_removed;
+  }
+  return n_removed;
+}
+
+uint64_t DiskIndex::BeginDropNamespace(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  dropping_namespaces_.insert(namespace_id);
+  return EraseNamespace(namespace_id);
+}
+
+void DiskIndex::EndDrop(const ObjectKey& key) {
+  std::lock_guard lock(mutex_);
+  if (const auto it = dropping_.find(key); it != dropping_.end()) dropping_.erase(it);
+}
+
+void DiskIndex::EndDropNamespace(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  const auto it = dropping_namespaces_.find(namespace_id);
+  if (it != dropping_namespaces_.end()) dropping_namespaces_.erase(it);
+}
+
 uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
   std::lock_guard lock(mutex_);
+  return EraseNamespace(namespace_id);
+}
+
+uint64_t DiskIndex::EraseNamespace(const std::string& namespace_id) {
   uint64_t n_removed = 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto next = std::next(it);
@@ -172,14 +267,21 @@ std::vector<uint64_t> DiskIndex::Sequences() const {
   return sequences;
 }
 
-uint64_t DiskIndex::ForgetSegment(uint64_t sequence) {
+std::optional<uint64_t> DiskIndex::ForgetSegment(uint64_t sequence, absl::Time now) {
   std::lock_guard lock(mutex_);
   const auto segment = segments_.find(sequence);
   if (segment == segments_.end()) return 0;
+  const auto find = [&](const ObjectKey& key) {
+    const auto it = entries_.find(key);
+    return it != entries_.end() && it->second.place.sequence == sequence ? it : entries_.end();
+  };
+  for (const ObjectKey& key : segment->second) {
+    if (const auto it = find(key); it != entries_.end() && IsRetained(it->second, now)) return std::nullopt;
+  }
   uint64_t n_removed = 0;
   for (const ObjectKey& key : segment->second) {
-    const auto it = entries_.find(key);
-    if (it == entries_.end() || it->second.place.sequence != sequence) continue;
+    const auto it = find(key);
+    if (it == entries_.end()) continue;
     Erase(it);
     ++n_removed;
   }
@@ -199,11 +301,15 @@ uint64_t DiskIndex::live_bytes() const {
 
 uint64_t DiskIndex::RetainedBytes(absl::Time now) {
   std::lock_guard lock(mutex_);
+  Expire(now);
+  return retained_bytes_;
+}
+
+void DiskIndex::Expire(absl::Time now) {
   while (!retained_.empty() && retained_.begin()->first <= now) {
     retained_bytes_ -= BytesOf(entries_.at(retained_.begin()->second).head);
     retained_.erase(retained_.begin());
   }
-  return retained_bytes_;
 }
 
 }  // namespace longshelf::kvstore::disk

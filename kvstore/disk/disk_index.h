@@ -28,9 +28,20 @@ struct Place {
 };
 
 struct DiskEntry {
-  ObjectHead head;
+  ObjectHead head;  // its retention is what was promised
   Place place;
   bool used = false;  // since it was written where it is
+  // The retention that records say which are on the device, and which are written or about to be.
+  absl::Time durable_until = absl::InfinitePast();
+  absl::Time noted_until = absl::InfinitePast();
+};
+
+// What becomes of a retention that is asked for.
+enum class Retention {
+  kAbsent,  // there is no such object
+  kNoRoom,  // more would be retained than may be
+  kNoted,   // a record says it, but it may not be on the device
+  kNew,     // promised now; a record has to say it
 };
 
 // Which objects are on disk, and where. Knows nothing of files.
@@ -39,7 +50,7 @@ struct DiskEntry {
 // for the device.
 class DiskIndex {
  public:
-  // Of this key there is one entry: a later place replaces an earlier one.
+  // Of this key there is one entry: a later place replaces an earlier one, and shortens no retention.
   void Insert(const ObjectHead& head, const Place& place);
   // Of an object that is still at `from`: it is at `to` now, and not used there yet.
   void Move(const ObjectKey& key, const Place& from, const Place& to);
@@ -47,9 +58,24 @@ class DiskIndex {
   bool Has(const ObjectKey& key, const Fingerprint& fingerprint) const;
   // Counts as a use.
   void Touch(const ObjectKey& key);
-  // True when the object is present and the later of the two times is now its retention.
-  bool Extend(const ObjectKey& key, absl::Time until);
+  // Retains until the later of the two times, unless more than `limit_bytes` were retained then.
+  Retention Retain(const ObjectKey& key, absl::Time until, absl::Time now, uint64_t limit_bytes);
+  // A record says so: whatever the limit. Where the object is, if it is.
+  std::optional<Place> Extend(const ObjectKey& key, absl::Time until);
+  // The record of that will not be there.
+  void Unnote(const ObjectKey& key);
+  // Of an object that is there: what says it is on the device.
+  void MarkDurable(const ObjectKey& key, const Place& place, absl::Time until);
+  void MarkAllDurable();
+  // Takes back what is not on the device.
+  void RevertToDurable();
   bool Remove(const ObjectKey& key);
+  // Removes them (how many there were) and keeps them out until the record of that is written, or will not be: what is
+  // inserted until then lies before it.
+  uint64_t BeginDrop(std::span<const ObjectKey> keys);
+  uint64_t BeginDropNamespace(const std::string& namespace_id);
+  void EndDrop(const ObjectKey& key);
+  void EndDropNamespace(const std::string& namespace_id);
   // Only if it is still there: an entry that has moved is another's.
   bool RemoveAt(const ObjectKey& key, const Place& place);
   uint64_t RemoveNamespace(const std::string& namespace_id);
@@ -66,8 +92,9 @@ class DiskIndex {
   std::set<std::string> Namespaces() const;
   // Of the segments that objects were written to.
   std::vector<uint64_t> Sequences() const;
-  // Forgets a segment and whatever is still live in it; how many objects that were.
-  uint64_t ForgetSegment(uint64_t sequence);
+  // Forgets a segment and whatever is still live in it; how many objects that were. Not while one of them is retained:
+  // empty then.
+  std::optional<uint64_t> ForgetSegment(uint64_t sequence, absl::Time now);
 
   uint64_t n_objects() const;
   uint64_t live_bytes() const;
@@ -85,7 +112,9 @@ class DiskIndex {
 
   // REQUIRES: mutex_ held.
   void Erase(Entries::iterator it);
-  void Retain(DiskEntry& entry, absl::Time until);
+  void Promise(DiskEntry& entry, absl::Time until);
+  void Expire(absl::Time now);
+  uint64_t EraseNamespace(const std::string& namespace_id);
 
   mutable std::mutex mutex_;
   Entries entries_;
@@ -93,6 +122,8 @@ class DiskIndex {
   std::set<std::pair<BlockKey, BlockKey>> manifests_;                  // parent and hash
   std::map<uint64_t, std::vector<ObjectKey>> segments_;                // what was ever written there
   std::set<std::pair<absl::Time, ObjectKey>> retained_;
+  std::multiset<ObjectKey> dropping_;
+  std::multiset<std::string> dropping_namespaces_;
   uint64_t retained_bytes_ = 0;
   uint64_t live_bytes_ = 0;
 };

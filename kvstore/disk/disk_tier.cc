@@ -15,8 +15,13 @@ namespace {
 constexpr uint64_t kBatchBytes = 8 << 20;
 // Some batches: as one is written, the next ones are filled.
 constexpr uint64_t kBuffersKeptBytes = 4 * kBatchBytes;
-// Room in the queue that only removals may take: they are small, and must not be refused.
-constexpr size_t kNotesQueuedMax = 4096;
+// Records in the queue, beside objects. Removals have room of their own; one of a namespace is never refused.
+constexpr size_t kTouchesQueuedMax = 4096;
+constexpr size_t kDropsQueuedMax = 4096;
+
+absl::Status BehindError() { return absl::UnavailableError("the disk is behind"); }
+absl::Status FailedError() { return absl::UnavailableError("the device failed; it is only read"); }
+absl::Status ShareFullError() { return absl::ResourceExhaustedError("the disk's parked share is full"); }
 
 void Answer(const DiskTier::Done& done, const absl::Status& status) {
   if (done) done(status);
@@ -57,7 +62,8 @@ absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& opti
                                .quota_bytes = options.quota_bytes,
                                .segment_bytes = options.segment_bytes,
                                .n_data_keys_max = options.n_encrypted_namespaces_max};
-  ASSIGN_OR_RETURN(tier->log_, SegmentLog::Open(log_options, file_system, tier->index_, new_node, std::move(master)));
+  ASSIGN_OR_RETURN(tier->log_,
+                   SegmentLog::Open(log_options, file_system, clock, tier->index_, new_node, std::move(master)));
   tier->PublishStats();
   tier->writer_ = std::thread([raw = tier.get()] { raw->Write(); });
   if (options.scrub_bytes_per_s > 0) tier->scrubber_ = std::thread([raw = tier.get()] { raw->Scrub(); });
@@ -83,6 +89,17 @@ AlignedBuffer DiskTier::BufferFor(uint64_t payload_bytes) {
 
 std::span<std::byte> DiskTier::PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes) {
   return buffer.span().subspan(kSectorBytes, payload_bytes);
+}
+
+void DiskTier::OnRoom(std::function<void()> on_room) {
+  std::lock_guard lock(mutex_);
+  on_room_ = std::move(on_room);
+}
+
+bool DiskTier::HasRoom(uint64_t payload_bytes) {
+  std::lock_guard lock(mutex_);
+  const uint64_t n_bytes = kSectorBytes + PaddedBytes(payload_bytes);
+  return queued_.object_bytes == 0 || queued_.object_bytes + n_bytes <= options_.queue_bytes;
 }
 
 bool DiskTier::Wants(const ObjectKey& key) {
@@ -111,12 +128,10 @@ absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done d
   }
   if (request.durable) {
     request.parked_bytes = n_bytes;
-    const uint64_t retained = index_.RetainedBytes(now);
     std::lock_guard lock(mutex_);
-    if (retained + queued_parked_bytes_ + n_bytes > stats_.retained_limit_bytes) request.parked_bytes = 0;
-  }
-  if (request.durable && request.parked_bytes == 0) {
-    return absl::ResourceExhaustedError("the disk's parked share is full");
+    if (index_.RetainedBytes(now) + queued_.parked_bytes + n_bytes > stats_.retained_limit_bytes) {
+      return ShareFullError();
+    }
   }
   request.done = std::move(done);
   if (Enqueue(request)) return absl::OkStatus();
@@ -124,36 +139,57 @@ absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done d
     std::lock_guard lock(mutex_);
     ++stats_.n_dropped;
   }
-  return absl::UnavailableError("the disk is behind");
+  return BehindError();
+}
+
+void DiskTier::Queued::Add(const Request& request) {
+  parked_bytes += request.parked_bytes;
+  const Record& record = request.pending.record;
+  if (record.kind == RecordKind::kObject) {
+    object_bytes += record.disk_bytes();
+  } else {
+    ++(record.kind == RecordKind::kTouch ? n_touches : n_drops);
+  }
+}
+
+DiskTier::Queued& DiskTier::Queued::operator-=(const Queued& other) {
+  object_bytes -= other.object_bytes;
+  parked_bytes -= other.parked_bytes;
+  n_touches -= other.n_touches;
+  n_drops -= other.n_drops;
+  return *this;
 }
 
 bool DiskTier::Enqueue(Request& request) {
   {
     std::lock_guard lock(mutex_);
-    const uint64_t n_bytes = request.pending.record.disk_bytes();
-    const bool is_object = request.pending.record.kind == RecordKind::kObject;
-    if (is_object ? queued_bytes_ + n_bytes > options_.queue_bytes
-                  : queued_bytes_ > options_.queue_bytes + kNotesQueuedMax * kSectorBytes) {
+    const Record& record = request.pending.record;
+    const uint64_t n_bytes = queued_.object_bytes;
+    if (record.kind == RecordKind::kObject && n_bytes > 0 && n_bytes + record.disk_bytes() > options_.queue_bytes) {
       return false;
     }
-    queued_bytes_ += n_bytes;
-    queued_parked_bytes_ += request.parked_bytes;
-    if (is_object && request.durable) {
-      queued_puts_[request.pending.record.head.key] = request.number = ++n_puts_queued_;
-    }
+    if (record.kind == RecordKind::kDrop && queued_.n_drops >= kDropsQueuedMax) return false;
+    queued_.Add(request);
     queue_.push_back(std::move(request));
   }
   changed_.notify_all();
   return true;
 }
 
-bool DiskTier::IsQueued(const ObjectKey& key) {
-  std::lock_guard lock(mutex_);
-  return queued_puts_.contains(key);
+DiskTier::Request* DiskTier::TouchAtEnd() {
+  if (!queue_.empty() && queue_.back().pending.record.kind == RecordKind::kTouch) {
+    Request& last = queue_.back();
+    if (std::max(last.waiters.size(), last.pending.record.notes.size()) < kMaxNotes) return &last;
+  }
+  if (queued_.n_touches >= kTouchesQueuedMax) return nullptr;
+  Request request;
+  request.durable = true;
+  request.pending.record.kind = RecordKind::kTouch;
+  queued_.Add(request);
+  return &queue_.emplace_back(std::move(request));
 }
 
-void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done,
-                            bool is_written) {
+void DiskTier::EnqueueDrop(std::span<const ObjectKey> keys, Done done) {
   if (keys.empty()) return Answer(done, absl::OkStatus());
   const Done part_done = Joined(std::move(done), (keys.size() + kMaxNotes - 1) / kMaxNotes);
   while (!keys.empty()) {
@@ -161,79 +197,55 @@ void DiskTier::EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, ab
     keys = keys.subspan(part.size());
     Request request;
     request.durable = true;
-    request.is_written = is_written;
-    request.pending.record.kind = kind;
-    for (const ObjectKey& key : part) request.pending.record.notes.push_back({key, until});
-    if (!is_written) request.pending.bytes = BufferFor(0);
+    request.pending.record.kind = RecordKind::kDrop;
+    for (const ObjectKey& key : part) request.pending.record.notes.push_back({key});
+    request.pending.bytes = BufferFor(0);
     request.done = part_done;
-    if (!Enqueue(request)) Answer(request.done, absl::UnavailableError("the disk is behind"));
+    if (!Enqueue(request)) Fail(request, BehindError());
   }
 }
 
-absl::Status DiskTier::Touch(std::span<const ObjectKey> keys, absl::Time until, Done done) {
+absl::Status DiskTier::Touch(const ObjectKey& key, absl::Time until, Done done) {
   const absl::Time now = clock_.WallNow();
-  std::vector<ObjectKey> extended;
-  std::vector<ObjectKey> promised;  // and perhaps not synced yet
-  for (const ObjectKey& key : keys) {
-    const bool is_queued = IsQueued(key);  // first: then it is in one of the two
-    const std::optional<DiskEntry> entry = index_.Find(key);
-    index_.Touch(key);
-    if (until <= now || (!entry.has_value() && !is_queued)) continue;
-    const bool is_promised =
-        entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until >= until;
-    (is_promised ? promised : extended).push_back(key);
+  const std::optional<DiskEntry> entry = index_.Find(key);
+  if (!entry.has_value()) return absl::NotFoundError("no such object");
+  index_.Touch(key);
+  if (until <= now || entry->durable_until >= until) {
+    Answer(done, absl::OkStatus());
+    return absl::OkStatus();
   }
-  const uint64_t retained = index_.RetainedBytes(now);
-  bool room = true;
-  for (const ObjectKey& key : extended) {
-    const std::optional<DiskEntry> entry = index_.Find(key);
-    const bool counted =
-        entry.has_value() && entry->head.object_class == ObjectClass::kParked && entry->head.retain_until > now;
-    if (!counted && entry.has_value()) {
-      std::lock_guard lock(mutex_);
-      room = room && retained + queued_parked_bytes_ + kSectorBytes + PaddedBytes(entry->head.payload_bytes) <=
-                         stats_.retained_limit_bytes;
-    }
-  }
-  if (!room) return absl::ResourceExhaustedError("the disk's parked share is full");
-  if (!extended.empty()) {
+  {
     std::lock_guard lock(mutex_);
-    if (stats_.fenced) return absl::UnavailableError("the device failed; it is only read");
-    if (queued_bytes_ > options_.queue_bytes + kNotesQueuedMax * kSectorBytes) {
-      return absl::UnavailableError("the disk is behind");
-    }
+    if (stats_.fenced) return FailedError();
+    Request* const request = TouchAtEnd();
+    if (request == nullptr) return BehindError();
+    const uint64_t limit = stats_.retained_limit_bytes - std::min(stats_.retained_limit_bytes, queued_.parked_bytes);
+    const Retention retention = index_.Retain(key, until, now, limit);
+    if (retention == Retention::kAbsent) return absl::NotFoundError("no such object");
+    if (retention == Retention::kNoRoom) return ShareFullError();
+    if (retention == Retention::kNew) request->pending.record.notes.push_back({key, until});
+    if (done) request->waiters.push_back({key, until, std::move(done)});
   }
-  const Done part_done = Joined(std::move(done), 2);
-  EnqueueNotes(RecordKind::kTouch, extended, until, part_done);
-  EnqueueNotes(RecordKind::kTouch, promised, until, part_done, /*is_written=*/true);
+  changed_.notify_all();
   return absl::OkStatus();
 }
 
 uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
-  uint64_t n_dropped = 0;
-  for (const ObjectKey& key : keys) n_dropped += index_.Remove(key) ? 1 : 0;
-  {
-    std::lock_guard lock(mutex_);
-    for (const ObjectKey& key : keys) queued_puts_.erase(key);
-  }
+  const uint64_t n_dropped = index_.BeginDrop(keys);
   // Named whether present or not: a put of them may be queued.
-  EnqueueNotes(RecordKind::kDrop, keys, absl::UnixEpoch(), std::move(done));
+  EnqueueDrop(keys, std::move(done));
   return n_dropped;
 }
 
 uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
-  const uint64_t n_dropped = index_.RemoveNamespace(namespace_id);
-  {
-    std::lock_guard lock(mutex_);
-    queued_puts_.clear();  // of other namespaces too: they are written once more
-  }
+  const uint64_t n_dropped = index_.BeginDropNamespace(namespace_id);
   Request request;
   request.durable = true;
   request.pending.record.kind = RecordKind::kDropNamespace;
   request.pending.record.head.namespace_id = namespace_id;
   request.pending.bytes = BufferFor(0);
   request.done = std::move(done);
-  if (!Enqueue(request)) Answer(request.done, absl::UnavailableError("the disk is behind"));
+  (void)Enqueue(request);  // is never refused
   return n_dropped;
 }
 
@@ -265,12 +277,13 @@ absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerpr
 
 void DiskTier::Quarantine(const DiskEntry& entry) {
   if (!index_.RemoveAt(entry.head.key, entry.place)) return;
+  const ObjectKey keys[] = {entry.head.key};
+  (void)index_.BeginDrop(keys);
   {
     std::lock_guard lock(mutex_);
     ++stats_.n_quarantined;
   }
-  const ObjectKey keys[] = {entry.head.key};
-  EnqueueNotes(RecordKind::kDrop, keys, absl::UnixEpoch(), nullptr);
+  EnqueueDrop(keys, nullptr);
 }
 
 void DiskTier::Write() {
@@ -280,11 +293,17 @@ void DiskTier::Write() {
     if (!idle) WriteBatch(std::move(batch));
     if (log_->unsynced_bytes() >= options_.sync_bytes || clock_.Now() >= sync_by_) SyncNow();
     PublishStats();
-    std::lock_guard lock(mutex_);
-    if (stopping_ && queue_.empty()) break;
+    std::unique_lock lock(mutex_);
+    const std::function<void()> on_room = on_room_;
+    lock.unlock();
+    if (!idle && on_room) on_room();
+    lock.lock();
+    if (!stopping_ || !queue_.empty()) continue;
+    lock.unlock();
+    SyncNow();
+    lock.lock();
+    if (queue_.empty()) return;  // and who was answered has asked for nothing more
   }
-  SyncNow();
-  PublishStats();
 }
 
 std::vector<DiskTier::Request> DiskTier::TakeBatch(absl::Time until) {
@@ -305,61 +324,58 @@ std::vector<DiskTier::Request> DiskTier::TakeBatch(absl::Time until) {
 }
 
 void DiskTier::WriteBatch(std::vector<Request> batch) {
-  uint64_t n_bytes = 0;
-  uint64_t n_parked_bytes = 0;
-  uint64_t n_put = 0;
-  uint64_t n_payload_bytes = 0;
-  uint64_t n_dropped = 0;
-  std::vector<PendingRecord> records;
-  std::vector<std::pair<ObjectKey, uint64_t>> puts;
-  for (Request& request : batch) {
-    n_bytes += request.pending.record.disk_bytes();
-    n_parked_bytes += request.parked_bytes;
-    if (request.number > 0) puts.emplace_back(request.pending.record.head.key, request.number);
-  }
-  // Those that only wait do so behind what is written here.
-  const auto waiting =
-      std::stable_partition(batch.begin(), batch.end(), [](const Request& request) { return !request.is_written; });
-  std::move(waiting, batch.end(), std::back_inserter(unsynced_));
-  batch.erase(waiting, batch.end());
+  Queued taken;
+  for (const Request& request : batch) taken.Add(request);
   SkipKnown(batch);
   Prepare(batch);
+  std::vector<PendingRecord> records;
   for (Request& request : batch) records.push_back(std::move(request.pending));
-  const absl::Status status = log_->Append(records, clock_.WallNow());
-  for (size_t i = 0; i < batch.size(); ++i) {
-    const bool is_object = records[i].record.kind == RecordKind::kObject;
-    n_put += records[i].written && is_object ? 1 : 0;
-    n_payload_bytes += records[i].written ? records[i].record.payload_bytes() : 0;
-    n_dropped += !records[i].written && is_object && !batch[i].durable ? 1 : 0;
-  }
+  const absl::Status status = log_->Append(records);
+  for (size_t i = 0; i < batch.size(); ++i) batch[i].pending = std::move(records[i]);
   {
     std::lock_guard lock(mutex_);
-    queued_bytes_ -= n_bytes;
-    queued_parked_bytes_ -= n_parked_bytes;
-    for (const auto& [key, number] : puts) {
-      const auto queued = queued_puts_.find(key);
-      if (queued != queued_puts_.end() && queued->second == number) queued_puts_.erase(queued);
+    queued_ -= taken;
+    for (const Request& request : batch) {
+      if (request.pending.record.kind != RecordKind::kObject) continue;
+      stats_.n_put += request.pending.written ? 1 : 0;
+      stats_.payload_bytes += request.pending.written ? request.pending.record.payload_bytes() : 0;
+      stats_.n_dropped += !request.pending.written && !request.durable ? 1 : 0;
     }
-    stats_.n_put += n_put;
-    stats_.payload_bytes += n_payload_bytes;
-    stats_.n_dropped += n_dropped;
   }
   PublishStats();  // before anybody is told
-  for (size_t i = 0; i < batch.size(); ++i) {
-    if (!records[i].written) {
-      Answer(batch[i].done, status);
-    } else if (batch[i].durable && log_->fenced()) {
-      Answer(batch[i].done, absl::UnavailableError("the device failed; it is only read"));
-    } else if (batch[i].durable) {
-      batch[i].pending.record = std::move(records[i].record);
-      unsynced_.push_back(std::move(batch[i]));
+  for (Request& request : batch) {
+    buffers_.Give(std::move(request.pending.bytes));
+    if (!request.pending.written) {
+      Fail(request, status);
+    } else if (request.durable && log_->fenced()) {
+      Fail(request, FailedError());
+    } else if (request.durable) {
+      unsynced_.push_back(std::move(request));
     } else {
-      Answer(batch[i].done, absl::OkStatus());
+      Answer(request.done, absl::OkStatus());
     }
   }
-  for (PendingRecord& record : records) buffers_.Give(std::move(record.bytes));
   // Cache objects wait for nobody: they become durable along with others, or by the bytes.
   if (!unsynced_.empty() && sync_by_ == absl::InfiniteFuture()) sync_by_ = clock_.Now() + options_.sync_interval;
+}
+
+bool DiskTier::IsThere(const Request& request, const std::optional<DiskEntry>& known) const {
+  const ObjectHead& head = request.pending.record.head;
+  return known.has_value() && known->head.fingerprint == head.fingerprint && known->head.digest == head.digest;
+}
+
+void DiskTier::MakeTouch(Request& request) {
+  PendingRecord& pending = request.pending;
+  const ObjectKey key = pending.record.head.key;
+  const absl::Time until = pending.record.head.retain_until;
+  // Its bytes were counted when it was queued.
+  const Retention retention = index_.Retain(key, until, clock_.WallNow(), /*limit_bytes=*/UINT64_MAX);
+  if (retention == Retention::kAbsent) return;
+  buffers_.Give(std::move(pending.bytes));
+  pending = {};
+  pending.record.kind = RecordKind::kTouch;
+  if (retention == Retention::kNew) pending.record.notes.push_back({key, until});
+  request.waiters.push_back({key, until, std::exchange(request.done, nullptr)});
 }
 
 void DiskTier::SkipKnown(std::vector<Request>& batch) {
@@ -379,7 +395,13 @@ void DiskTier::SkipKnown(std::vector<Request>& batch) {
         if (is_retained) head.retain_until = std::max(head.retain_until, known->head.retain_until);
         absl::Time& until = retained.try_emplace(head.key, head.retain_until).first->second;
         head.retain_until = until = std::max(until, head.retain_until);
+        if (IsThere(request, known)) MakeTouch(request);
       }
+    }
+    // What is put behind its removal is not known any more.
+    if (request.pending.record.kind == RecordKind::kDropNamespace) retained.clear();
+    if (request.pending.record.kind == RecordKind::kDrop) {
+      for (const KeyNote& note : request.pending.record.notes) retained.erase(note.key);
     }
     needed.push_back(std::move(request));
   }
@@ -390,35 +412,62 @@ void DiskTier::Prepare(std::vector<Request>& batch) {
   log_->RemoveUnusedKeys();
   std::vector<Request> prepared;
   for (Request& request : batch) {
-    const absl::Status status = log_->Prepare(request.pending);
+    PendingRecord& pending = request.pending;
+    if (pending.record.kind == RecordKind::kTouch && pending.record.notes.empty()) {
+      std::erase_if(request.waiters, [this](const Waiter& waiter) {
+        if (!CheckDurable(waiter.key, waiter.until).ok()) return false;
+        Answer(waiter.done, absl::OkStatus());
+        return true;
+      });
+      if (!request.waiters.empty()) unsynced_.push_back(std::move(request));
+      continue;
+    }
+    if (pending.record.kind == RecordKind::kTouch) pending.bytes = BufferFor(0);
+    const absl::Status status = log_->Prepare(pending);
     if (status.ok()) {
       prepared.push_back(std::move(request));
       continue;
     }
-    if (request.pending.record.kind == RecordKind::kObject && !request.durable) {
+    if (pending.record.kind == RecordKind::kObject && !request.durable) {
       std::lock_guard lock(mutex_);
       ++stats_.n_dropped;
     }
     PublishStats();  // before anybody is told
-    Answer(request.done, status);
+    Fail(request, status);
   }
   batch = std::move(prepared);
+}
+
+void DiskTier::Fail(const Request& request, const absl::Status& status) {
+  const Record& record = request.pending.record;
+  if (record.kind == RecordKind::kTouch) {
+    for (const KeyNote& note : record.notes) index_.Unnote(note.key);
+  }
+  EndDrop(record, index_);
+  Answer(request.done, status);
+  for (const Waiter& waiter : request.waiters) Answer(waiter.done, status);
 }
 
 void DiskTier::SyncNow() {
   const absl::Status status = log_->Sync();
   PublishStats();
   for (const Request& request : std::exchange(unsynced_, {})) {
-    // What was to be retained may have been evicted or dropped before the note of it was written.
     const Record& record = request.pending.record;
-    const bool kept = record.kind != RecordKind::kTouch ||
-                      std::all_of(record.notes.begin(), record.notes.end(), [this](const KeyNote& note) {
-                        const std::optional<DiskEntry> entry = index_.Find(note.key);
-                        return entry.has_value() && entry->head.retain_until >= note.retain_until;
-                      });
-    Answer(request.done, status.ok() && !kept ? absl::NotFoundError("gone before it could be retained") : status);
+    const bool is_object = record.kind == RecordKind::kObject;
+    const auto outcome = [&](const ObjectKey& key, absl::Time until) {
+      return status.ok() ? CheckDurable(key, until) : status;
+    };
+    Answer(request.done, is_object ? outcome(record.head.key, record.head.retain_until) : status);
+    for (const Waiter& waiter : request.waiters) Answer(waiter.done, outcome(waiter.key, waiter.until));
   }
   sync_by_ = absl::InfiniteFuture();
+}
+
+absl::Status DiskTier::CheckDurable(const ObjectKey& key, absl::Time until) const {
+  const std::optional<DiskEntry> entry = index_.Find(key);
+  if (!entry.has_value()) return absl::NotFoundError("gone before it was durable");
+  // A record that was to say so could not be written.
+  return entry->durable_until >= until ? absl::OkStatus() : BehindError();
 }
 
 void DiskTier::PublishStats() {
@@ -439,11 +488,11 @@ DiskStats DiskTier::Stats() {
   const uint64_t n_data_keys = keys == nullptr ? 0 : keys->size();
   std::lock_guard lock(mutex_);
   DiskStats stats = stats_;
-  stats.retained_bytes = retained + queued_parked_bytes_;
+  stats.retained_bytes = retained + queued_.parked_bytes;
   stats.live_bytes = live;
   stats.n_objects = n_objects;
   stats.n_data_keys = n_data_keys;
-  stats.queued_bytes = queued_bytes_;
+  stats.queued_bytes = queued_.object_bytes;
   return stats;
 }
 

@@ -67,6 +67,12 @@ class DiskTier {
   AlignedBuffer BufferFor(uint64_t payload_bytes);
   static std::span<std::byte> PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes);
 
+  // Called by the writer when it has written some of the queue; may put, must not wait. Before the first put.
+  void OnRoom(std::function<void()> on_room);
+  // Whether a put of that size would not find the queue full. One that is larger than the queue has room when it is
+  // empty.
+  bool HasRoom(uint64_t payload_bytes);
+
   // Whether a cache object should be put: it was offered before, and is not there.
   bool Wants(const ObjectKey& key);
 
@@ -75,12 +81,10 @@ class DiskTier {
   void Put(const ObjectHead& head, AlignedBuffer bytes, Done done);
   // The same, but what is known at once is returned, and `done` not called then: for who holds a lock.
   absl::Status Offer(const ObjectHead& head, AlignedBuffer bytes, Done done);
-  // Whether a put of a parked object waits for the writer: whatever is asked from now on finds the object.
-  bool IsQueued(const ObjectKey& key);
-  // Retains what is present or queued until the later of `until` and what was promised; durable when done, the objects
-  // too. At most kMaxKeysPerCall. Done is not called: RESOURCE_EXHAUSTED, the parked share has no room; UNAVAILABLE,
-  // the device failed or is behind.
-  absl::Status Touch(std::span<const ObjectKey> keys, absl::Time until, Done done);
+  // Retains the object until the later of `until` and what was promised: when this returns OK it will not be evicted
+  // before, and when Done says OK that is durable. NOT_FOUND, RESOURCE_EXHAUSTED (the parked share has no room),
+  // UNAVAILABLE (the device is behind, or failed): Done is not called.
+  absl::Status Touch(const ObjectKey& key, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   // What was encrypted can never be read again then.
@@ -94,28 +98,51 @@ class DiskTier {
   DiskStats Stats();
 
  private:
-  struct Request {
-    PendingRecord pending;
+  // Who waits until a retention is durable.
+  struct Waiter {
+    ObjectKey key;
+    absl::Time until;
     Done done;
+  };
+  struct Request {
+    PendingRecord pending;  // nothing is written of a kTouch without notes
+    Done done;              // of one that is no kTouch
     bool durable = false;
-    bool is_written = false;  // before it came: only the next sync is waited for
     uint64_t parked_bytes = 0;
-    uint64_t number = 0;  // of a durable put
+    std::vector<Waiter> waiters;  // of a kTouch
+  };
+  // What of the queue counts against one of its limits.
+  struct Queued {
+    void Add(const Request& request);
+    Queued& operator-=(const Queued& other);
+    uint64_t object_bytes = 0;
+    uint64_t parked_bytes = 0;
+    uint64_t n_touches = 0;
+    uint64_t n_drops = 0;
   };
 
   // False, and `request.done` not called, when the queue is full.
   bool Enqueue(Request& request);
-  void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done,
-                    bool is_written = false);
+  // REQUIRES: mutex_ held. Of the last request in the queue if it is a Touch that takes one more key, or of a new one;
+  // null when the queue is full.
+  Request* TouchAtEnd();
+  // REQUIRES: their removal from the index has begun.
+  void EnqueueDrop(std::span<const ObjectKey> keys, Done done);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
   void WriteBatch(std::vector<Request> batch);
-  // Answers cache objects that are there already, and lets no record shorten a retention.
+  // Answers cache objects that are there already, writes nothing but the retention of others that are, and lets no
+  // record shorten one.
   void SkipKnown(std::vector<Request>& batch);
-  // Encrypts what is to be. Answers what cannot be.
+  bool IsThere(const Request& request, const std::optional<DiskEntry>& known) const;
+  void MakeTouch(Request& request);
+  // Encrypts what is to be. Answers what cannot be, and lets those wait of whom nothing is written.
   void Prepare(std::vector<Request>& batch);
+  // What was not written is answered, and what was to follow from it is taken back.
+  void Fail(const Request& request, const absl::Status& status);
   void SyncNow();
+  absl::Status CheckDurable(const ObjectKey& key, absl::Time until) const;
   void PublishStats();
   void Scrub();
   void Quarantine(const DiskEntry& entry);
@@ -134,11 +161,8 @@ class DiskTier {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Request> queue_;
-  uint64_t queued_bytes_ = 0;
-  uint64_t queued_parked_bytes_ = 0;
-  // Parked objects that are not in the index yet, each with the number of its last put.
-  std::map<ObjectKey, uint64_t> queued_puts_;
-  uint64_t n_puts_queued_ = 0;
+  Queued queued_;
+  std::function<void()> on_room_;
   Doorkeeper doorkeeper_{1 << 18};
   DiskStats stats_;  // as the writer last published
   bool stopping_ = false;

@@ -30,7 +30,8 @@ uint64_t SegmentLog::RecordBytesMax(uint64_t segment_bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& options, FileSystem& file_system,
-                                                             DiskIndex& index, const NodeId& new_node,
+                                                             const Clock& clock, DiskIndex& index,
+                                                             const NodeId& new_node,
                                                              std::unique_ptr<const SecretKey> master) {
   if (options.segment_bytes % kSectorBytes != 0 || options.segment_bytes < 16 * kSectorBytes) {
     return absl::InvalidArgumentError(absl::StrCat("segments of ", options.segment_bytes, " bytes"));
@@ -39,7 +40,7 @@ absl::StatusOr<std::unique_ptr<SegmentLog>> SegmentLog::Open(const LogOptions& o
     return absl::InvalidArgumentError(absl::StrCat("disk size: ", options.quota_bytes, " bytes, at least ",
                                                    kSlotsMin * options.segment_bytes, " are needed"));
   }
-  auto log = std::make_unique<SegmentLog>(options, index);
+  auto log = std::make_unique<SegmentLog>(options, clock, index);
   if (master != nullptr) {
     log->files_.keys =
         std::make_unique<DataKeys>(file_system, options.directory, std::move(master), options.n_data_keys_max);
@@ -127,12 +128,19 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     link_ = segment.link;
     for (const Footer::Entry& entry : segment.footer.entries) AppendFooterEntry(entry.offset, entry.record, &footer_);
     n_footer_entries_ = static_cast<uint32_t>(segment.footer.entries.size());
-    return absl::OkStatus();
+    // Who wrote the last of them may have been killed before he did this. What is sealed was synced before.
+    RETURN_IF_ERROR(active_file().SyncData());
+    index_.MarkAllDurable();
+    // A spare slot that was used before still holds what was evicted from it, and looks like any other. What was kept
+    // of it lies in later segments; the rest is not to be used again, or there would have to be room for it. Unless the
+    // process ended before all was copied: then what is left fits behind the copies.
+    return FindSlot(0) < 0 ? EvictOldest(/*at_start=*/true) : absl::OkStatus();
   }
+  index_.MarkAllDurable();
   // A segment is sealed before its successor takes the spare slot. If that was used before, it still holds what was
   // evicted from it: the oldest segment, whose keepers are durable in later ones.
   if (FindSlot(0) < 0) {
-    index_.ForgetSegment(segments.front().second.sequence);
+    index_.ForgetSegment(segments.front().second.sequence, absl::InfiniteFuture());
     slots_[segments.front().first].sequence = 0;
   }
   return Begin(static_cast<uint32_t>(FindSlot(0)));
@@ -176,10 +184,12 @@ void SegmentLog::RemoveUnusedKeys() {
   if (!status.ok()) spdlog::warn("keys that nothing needs were not all removed: {}", std::string(status.message()));
 }
 
-absl::Status SegmentLog::Append(std::span<PendingRecord> batch, absl::Time now) {
+absl::Status SegmentLog::Append(std::span<PendingRecord> batch) {
   if (fenced_) return absl::UnavailableError("the device failed; it is only read");
+  // Since a record found room.
+  size_t n_begun = 0;
   while (!batch.empty()) {
-    RETURN_IF_ERROR(EnsureSpare(now));
+    RETURN_IF_ERROR(EnsureSpare());
     size_t n = 0;
     uint64_t n_bytes = 0;
     for (; n < batch.size() && n_bytes < kFlushBytes && Fits(batch[n].record); ++n) {
@@ -188,8 +198,10 @@ absl::Status SegmentLog::Append(std::span<PendingRecord> batch, absl::Time now) 
     }
     RETURN_IF_ERROR(Flush());
     batch = batch.subspan(n);
+    if (n > 0) n_begun = 0;
     if (batch.empty() || Fits(batch.front().record)) continue;
     LONGSHELF_CHECK(batch.front().record.disk_bytes() <= RecordBytesMax(options_.segment_bytes));
+    if (n_begun++ == slots_.size()) return absl::ResourceExhaustedError("what is retained leaves no room on the disk");
     RETURN_IF_ERROR(SealActive());
     RETURN_IF_ERROR(Begin(static_cast<uint32_t>(FindSlot(0))));
   }
@@ -237,22 +249,36 @@ absl::Status SegmentLog::Flush() {
   footer_ += footer;
   n_footer_entries_ += static_cast<uint32_t>(gathered.size());
   for (const Gathered& each : gathered) {
-    PendingRecord& pending = *each.record;
-    pending.written = true;
-    unsynced_bytes_ += pending.record.disk_bytes();
-    if (pending.record.kind == RecordKind::kObject) {
-      const Place place{slots_[active_].sequence, active_, each.offset};
-      if (pending.moved_from.has_value()) {
-        index_.Move(pending.record.head.key, *pending.moved_from, place);
-      } else {
-        index_.Insert(pending.record.head, place);
-      }
-      unsynced_.push_back({pending.record.head.key, place, pending.moved_from});
-    } else {
-      ApplyNotes(pending.record, index_);
-    }
+    each.record->written = true;
+    unsynced_bytes_ += each.record->record.disk_bytes();
+    Apply(each);
   }
   return absl::OkStatus();
+}
+
+void SegmentLog::Apply(const Gathered& gathered) {
+  const PendingRecord& pending = *gathered.record;
+  const Record& record = pending.record;
+  if (record.kind == RecordKind::kTouch) {
+    for (const KeyNote& note : record.notes) {
+      const std::optional<Place> place = index_.Extend(note.key, note.retain_until);
+      if (place.has_value()) unsynced_.push_back({note.key, *place, std::nullopt, note.retain_until, /*is_note=*/true});
+    }
+    return;
+  }
+  if (record.kind != RecordKind::kObject) {
+    ApplyNotes(record, index_);
+    return EndDrop(record, index_);
+  }
+  const Place place{slots_[active_].sequence, active_, gathered.offset};
+  if (pending.moved_from.has_value()) {
+    index_.Move(record.head.key, *pending.moved_from, place);
+  } else {
+    index_.Insert(record.head, place);
+  }
+  const bool parked = record.head.object_class == ObjectClass::kParked;
+  unsynced_.push_back(
+      {record.head.key, place, pending.moved_from, parked ? record.head.retain_until : absl::InfinitePast()});
 }
 
 absl::Status SegmentLog::Write(uint64_t offset, std::vector<std::span<const std::byte>> pieces) {
@@ -268,6 +294,7 @@ absl::Status SegmentLog::Write(uint64_t offset, std::vector<std::span<const std:
 absl::Status SegmentLog::Sync() {
   if (fenced_) return absl::UnavailableError("the device failed; it is only read");
   if (const absl::Status status = active_file().SyncData(); !status.ok()) return Fence(status);
+  for (const Unsynced& each : unsynced_) index_.MarkDurable(each.key, each.place, each.until);
   unsynced_.clear();
   unsynced_bytes_ = 0;
   return absl::OkStatus();
@@ -277,12 +304,14 @@ absl::Status SegmentLog::Fence(const absl::Status& why) {
   // A second fsync may succeed although the first one lost pages: what was written since the last good one is unknown.
   fenced_ = true;
   for (const Unsynced& each : unsynced_) {
+    if (each.is_note) continue;
     if (each.moved_from.has_value()) {
       index_.Move(each.key, each.place, *each.moved_from);
     } else {
       index_.RemoveAt(each.key, each.place);
     }
   }
+  index_.RevertToDurable();
   spdlog::error("the disk tier is only read from now on: {}", std::string(why.message()));
   unsynced_.clear();
   unsynced_bytes_ = 0;
@@ -337,12 +366,12 @@ absl::Status SegmentLog::Begin(uint32_t slot) {
   return absl::OkStatus();
 }
 
-absl::Status SegmentLog::EnsureSpare(absl::Time now) {
-  while (FindSlot(0) < 0) RETURN_IF_ERROR(EvictOldest(now));
+absl::Status SegmentLog::EnsureSpare() {
+  while (FindSlot(0) < 0) RETURN_IF_ERROR(EvictOldest(/*at_start=*/false));
   return absl::OkStatus();
 }
 
-std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now) {
+std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now, bool with_used) {
   std::vector<DiskEntry> retained;
   std::vector<DiskEntry> used;
   uint64_t n_bytes = 0;
@@ -350,7 +379,7 @@ std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now) {
     if (entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now) {
       n_bytes += kSectorBytes + PaddedBytes(entry.head.payload_bytes);
       retained.push_back(std::move(entry));
-    } else if (entry.used) {
+    } else if (entry.used && with_used) {
       used.push_back(std::move(entry));
     }
   }
@@ -363,20 +392,29 @@ std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now) {
   return retained;
 }
 
-absl::Status SegmentLog::EvictOldest(absl::Time now) {
+absl::Status SegmentLog::EvictOldest(bool at_start) {
+  const absl::Time now = clock_.WallNow();
   uint64_t oldest = 0;
   for (const Slot& slot : slots_) {
     if (slot.sequence != slots_[active_].sequence && (oldest == 0 || slot.sequence < oldest)) oldest = slot.sequence;
   }
-  for (const DiskEntry& entry : Keepers(oldest, now)) RETURN_IF_ERROR(Keep(entry));
-  // When this fails they are still in their old place.
-  RETURN_IF_ERROR(Sync());
-  counters_.n_evicted += index_.ForgetSegment(oldest);
+  std::optional<uint64_t> n_forgotten;
+  for (bool first = true; !n_forgotten.has_value(); first = false) {
+    // Again for those that were retained while others were copied.
+    for (const DiskEntry& entry : Keepers(oldest, now, first)) {
+      const bool retained = entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now;
+      RETURN_IF_ERROR(Keep(entry, at_start || !retained));
+    }
+    // When this fails they are still in their old place.
+    RETURN_IF_ERROR(Sync());
+    n_forgotten = index_.ForgetSegment(oldest, at_start ? absl::InfiniteFuture() : now);
+  }
+  counters_.n_evicted += *n_forgotten;
   slots_[static_cast<size_t>(FindSlot(oldest))].sequence = 0;
   return absl::OkStatus();
 }
 
-absl::Status SegmentLog::Keep(const DiskEntry& entry) {
+absl::Status SegmentLog::Keep(const DiskEntry& entry, bool may_go) {
   absl::StatusOr<StoredRecord> stored = ReadStored(files_, entry);
   if (!stored.ok()) {
     ++counters_.n_damaged;
@@ -388,7 +426,8 @@ absl::Status SegmentLog::Keep(const DiskEntry& entry) {
   pending.record.encryption = stored->header.record.encryption;
   pending.bytes = std::move(stored->bytes);
   if (!Fits(pending.record)) {
-    // A segment's records fit into an empty one; what is left over after a crash fits behind the copies of the rest.
+    if (may_go) return absl::OkStatus();
+    // A segment's records fit into an empty one; what is left over after an error fits behind the copies of the rest.
     return Fence(absl::ResourceExhaustedError("no room for what is retained"));
   }
   pending.moved_from = entry.place;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "disk_index.h"
 #include "file_system.h"
 #include "record_format.h"
@@ -61,10 +62,10 @@ class SegmentLog {
   // FAILED_PRECONDITION: segments of another node, size, number, format or encryption. RESOURCE_EXHAUSTED: no room for
   // three segments.
   static absl::StatusOr<std::unique_ptr<SegmentLog>> Open(const LogOptions& options, FileSystem& file_system,
-                                                          DiskIndex& index, const NodeId& new_node,
+                                                          const Clock& clock, DiskIndex& index, const NodeId& new_node,
                                                           std::unique_ptr<const SecretKey> master);
-  explicit SegmentLog(const LogOptions& options, DiskIndex& index)
-      : options_(options), index_(index) {}  // through Open
+  SegmentLog(const LogOptions& options, const Clock& clock, DiskIndex& index)
+      : options_(options), clock_(clock), index_(index) {}  // through Open
 
   // What must be so on the device before the record is there: its object's bytes are encrypted, under a key that is
   // durable; of a namespace that is removed, the key is gone. A failing device is fenced.
@@ -76,8 +77,8 @@ class SegmentLog {
 
   // Writes the records in order and puts objects into the index; those with `written` are there even when a later one
   // failed. Not durable before Sync.
-  // RESOURCE_EXHAUSTED: the device is full against expectation; try again. UNAVAILABLE: fenced.
-  absl::Status Append(std::span<PendingRecord> batch, absl::Time now);
+  // RESOURCE_EXHAUSTED: the device is full against expectation, or of what is retained; try again. UNAVAILABLE: fenced.
+  absl::Status Append(std::span<PendingRecord> batch);
 
   // Makes durable what was appended. On failure the device is fenced.
   absl::Status Sync();
@@ -111,20 +112,26 @@ class SegmentLog {
   absl::Status AppendTo(std::span<PendingRecord> batch);
   bool Fits(const Record& record) const;
   void Gather(PendingRecord& pending);
+  // A record that is written: what it says is so from now on.
+  void Apply(const Gathered& gathered);
   absl::Status Flush();
   absl::Status Write(uint64_t offset, std::vector<std::span<const std::byte>> pieces);
   absl::Status SealActive();
   absl::Status Begin(uint32_t slot);
   // Empties the oldest segments until one is spare.
-  absl::Status EnsureSpare(absl::Time now);
-  absl::Status EvictOldest(absl::Time now);
-  std::vector<DiskEntry> Keepers(uint64_t sequence, absl::Time now);
-  absl::Status Keep(const DiskEntry& entry);
+  absl::Status EnsureSpare();
+  // `at_start`: it may have been evicted before, and what of it has no room was not to be kept.
+  absl::Status EvictOldest(bool at_start);
+  // What is written anew: all that is retained, and, the first time, some of what was used.
+  std::vector<DiskEntry> Keepers(uint64_t sequence, absl::Time now, bool with_used);
+  // `may_go`: if there is no room.
+  absl::Status Keep(const DiskEntry& entry, bool may_go);
   absl::Status Fence(const absl::Status& why);
   int FindSlot(uint64_t sequence) const;
   File& active_file() { return *files_.slots[active_]; }
 
   const LogOptions options_;
+  const Clock& clock_;
   DiskIndex& index_;
   std::unique_ptr<DirectoryLock> lock_;
   SegmentFiles files_;
@@ -144,11 +151,14 @@ class SegmentLog {
   uint64_t gathered_at_ = 0;
   uint64_t link_before_ = 0;
 
-  // Objects that a failed sync takes out of the index, or back to where they were.
+  // What the next sync makes durable: objects, which a failed one takes out of the index or back to where they were,
+  // and retentions.
   struct Unsynced {
     ObjectKey key;
     Place place;
     std::optional<Place> moved_from;
+    absl::Time until;
+    bool is_note = false;
   };
   std::vector<Unsynced> unsynced_;
   uint64_t unsynced_bytes_ = 0;

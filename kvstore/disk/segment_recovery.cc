@@ -150,4 +150,10 @@ void ApplyNotes(const Record& record, DiskIndex& index) {
   }
 }
 
+void EndDrop(const Record& record, DiskIndex& index) {
+  if (record.kind == RecordKind::kDropNamespace) index.EndDropNamespace(record.head.namespace_id);
+  if (record.kind != RecordKind::kDrop) return;
+  for (const KeyNote& note : record.notes) index.EndDrop(note.key);
+}
+
 }  // namespace longshelf::kvstore::disk

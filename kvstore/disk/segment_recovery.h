@@ -37,4 +37,7 @@ void Replay(const RecoveredSegment& segment, uint32_t slot, const DataKeys* keys
 // What a record that is not an object does, at any time.
 void ApplyNotes(const Record& record, DiskIndex& index);
 
+// The removal that the record is of is over: it is written, or will not be.
+void EndDrop(const Record& record, DiskIndex& index);
+
 }  // namespace longshelf::kvstore::disk

@@ -155,10 +155,12 @@ class Store {
   // INVALID_ARGUMENT: limit or prefix outside the limits of queries.h.
   absl::StatusOr<ListResult> List(const ListQuery& query);
 
-  DropResult Drop(std::span<const ObjectKey> keys);
-  // The same, but what is retained stays.
+  // Gone when this returns; `on_durable` says whether it stays so: what it does not say OK of may be there again after
+  // a restart, and a namespace's key with it. Always called, without a disk too. As Durable above.
+  DropResult Drop(std::span<const ObjectKey> keys, Durable on_durable = nullptr);
+  // The same, but what is retained stays, and nobody is told when the disk has written it down.
   DropResult DropCache(std::span<const ObjectKey> keys, absl::Time now);
-  DropResult DropNamespace(const std::string& namespace_id);
+  DropResult DropNamespace(const std::string& namespace_id, Durable on_durable = nullptr);
 
   StoreStats Stats(absl::Time now);
   // Bytes and objects of one namespace in used_bytes and n_objects; the rest as in Stats.

@@ -50,8 +50,9 @@ INSTANTIATE_TEST_SUITE_P(Encrypted, DiskCrash, ::testing::Values(true));
 
 // What has been promised of each key.
 struct Promise {
-  std::optional<Answer> put;      // a parked put or touch since the last drop
-  std::optional<Answer> dropped;  // a drop since the last put
+  std::optional<Answer> put = std::nullopt;      // a parked put since the last drop
+  std::optional<Answer> touched = std::nullopt;  // a longer retention since the last drop
+  std::optional<Answer> dropped = std::nullopt;  // a drop since the last put
 };
 
 class CrashModel {
@@ -75,15 +76,16 @@ class CrashModel {
         Put(*tier, Parked(ObjectOf(id), clock_.WallNow() + absl::Hours(1)), answer.Done());
       } else if (what == 3) {
         const ObjectKey keys[] = {BlockKeyOf(id)};
-        promises_[id].put.reset();
-        promises_[id].dropped = answer;
+        promises_[id] = {.dropped = answer};
         tier->Drop(keys, answer.Done());
       } else if (what == 4 && random_() % 4 == 0) {
         for (uint64_t other = id % kNamespaces; other < kKeys; other += kNamespaces) {
-          promises_[other].put.reset();
-          promises_[other].dropped = answer;
+          promises_[other] = {.dropped = answer};
         }
         tier->DropNamespace(NamespaceOf(id), answer.Done());
+      } else if (what == 5) {
+        if (!tier->Touch(BlockKeyOf(id), TouchedUntil(), answer.Done()).ok()) continue;
+        promises_[id].touched = answer;
       } else {
         // Fills the disk; nothing is promised, and nothing changes of what was.
         Put(*tier, ObjectOf(kKeys + random_() % 500), answer.Done());
@@ -91,6 +93,9 @@ class CrashModel {
       last = answer;
       if (random_() % 4 == 0) (void)last.Wait();
     }
+    // What the loss of power did not cause.
+    const bool fenced = tier->Stats().fenced;
+    ASSERT_TRUE(!fenced || lost_);
   }
 
   // Every promise of before the crash.
@@ -105,6 +110,10 @@ class CrashModel {
       if (promise.put.has_value() && promise.put->IsOk()) {
         ASSERT_TRUE(got.ok()) << id << ": was acknowledged and is lost";
         ASSERT_EQ(tier.index().Find(BlockKeyOf(id))->head.object_class, ObjectClass::kParked);
+      }
+      if (promise.touched.has_value() && promise.touched->IsOk()) {
+        ASSERT_TRUE(got.ok()) << id << ": was acknowledged and is lost";
+        ASSERT_GE(tier.index().Find(BlockKeyOf(id))->head.retain_until, TouchedUntil()) << id;
       }
       if (promise.dropped.has_value() && promise.dropped->IsOk()) {
         ASSERT_FALSE(got.ok()) << id << ": was removed and came back";
@@ -143,9 +152,15 @@ class CrashModel {
     auto tier = OpenTier(SmallDisk(), files, clock_, KeyIf(encrypted_));
     ASSERT_TRUE(tier.ok()) << tier.status();
     Check(**tier);
+    // All of it was read; there is room all the same.
+    const absl::Status status = PutAndWait(**tier, ObjectOf(kKeys + 500));
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_FALSE((*tier)->Stats().fenced);
   }
 
  private:
+  absl::Time TouchedUntil() const { return clock_.WallNow() + absl::Hours(2); }
+
   std::mt19937_64 random_;
   const bool encrypted_;
   DatedClock clock_;

@@ -12,6 +12,7 @@
 
 #include "common/check.h"
 #include "disk/disk_tier.h"
+#include "memory_file_system.h"
 #include "objects.h"
 
 namespace longshelf::kvstore::disk {
@@ -44,6 +45,10 @@ class Answer {
     state_->arrived.wait(lock, [this] { return state_->status.has_value(); });
     return *state_->status;
   }
+  bool IsThere() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->status.has_value();
+  }
   bool IsOk() const {
     std::lock_guard lock(state_->mutex);
     return state_->status.has_value() && state_->status->ok();
@@ -55,6 +60,50 @@ class Answer {
     std::condition_variable arrived;
     std::optional<absl::Status> status;
   };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};
+
+// Operations of one kind stop here, as many as have not been let through. What they share outlives this.
+class Gate {
+ public:
+  explicit Gate(MemoryFileSystem::Operation stopped) : stopped_(stopped) {}
+
+  MemoryFileSystem::Fault Fault() {
+    return [state = state_, stopped = stopped_](MemoryFileSystem::Operation operation) {
+      if (operation != stopped) return absl::OkStatus();
+      std::unique_lock lock(state->mutex);
+      const uint64_t number = state->n_arrived++;
+      state->changed.notify_all();
+      state->changed.wait(lock, [&] { return number < state->n_let; });
+      return state->status;
+    };
+  }
+  // Until so many have come here.
+  void Await(uint64_t n_arrived) {
+    std::unique_lock lock(state_->mutex);
+    state_->changed.wait(lock, [&] { return state_->n_arrived >= n_arrived; });
+  }
+  void LetOne() { Let(1, absl::OkStatus()); }
+  // With what all of them return from now on.
+  void LetAll(const absl::Status& status = absl::OkStatus()) { Let(1 << 30, status); }
+
+ private:
+  struct State {
+    std::mutex mutex;
+    std::condition_variable changed;
+    uint64_t n_arrived = 0;
+    uint64_t n_let = 0;
+    absl::Status status;
+  };
+
+  void Let(uint64_t n, const absl::Status& status) {
+    std::lock_guard lock(state_->mutex);
+    state_->n_let += n;
+    state_->status = status;
+    state_->changed.notify_all();
+  }
+
+  const MemoryFileSystem::Operation stopped_;
   std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
@@ -75,6 +124,12 @@ inline absl::StatusOr<std::vector<std::byte>> Get(DiskTier& tier, const ObjectKe
   if (!stored.ok()) return stored.status();
   const auto payload = stored->payload();
   return std::vector<std::byte>(payload.begin(), payload.end());
+}
+
+inline absl::Status TouchAndWait(DiskTier& tier, const ObjectKey& key, absl::Time until) {
+  Answer answer;
+  const absl::Status status = tier.Touch(key, until, answer.Done());
+  return status.ok() ? answer.Wait() : status;
 }
 
 inline DiskOptions SmallDisk(uint64_t n_segments = 6) {

@@ -74,8 +74,7 @@ TEST_F(DiskTierTest, ARetentionThatIsWrittenIsNotDurableBeforeItIsSynced) {
   Put(*tier_, object, put.Done());
   written.get_future().wait();
   Answer touched;
-  const ObjectKey keys[] = {object.head.key};
-  ASSERT_TRUE(tier_->Touch(keys, object.head.retain_until, touched.Done()).ok());
+  ASSERT_TRUE(tier_->Touch(object.head.key, object.head.retain_until, touched.Done()).ok());
   go.set_value();
   EXPECT_FALSE(put.Wait().ok());
   EXPECT_FALSE(touched.Wait().ok());
@@ -136,24 +135,228 @@ TEST_F(DiskTierTest, RetainedObjectsOutliveEveryTurnOfTheDiskUntilTheirTime) {
   EXPECT_EQ(tier_->Stats().retained_bytes, 0u);
 }
 
+// However full the active segment is then: what is read after a restart is used, and there may be no room to keep it.
+TEST_F(DiskTierTest, ARestartAndSomeReadsLeaveRoomForTheNextPut) {
+  for (uint64_t n = 1; n <= 100; ++n) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    for (uint64_t id = 0; id < n; ++id) Put(*tier, Cached(id), nullptr);
+    tier.reset();
+    tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    for (uint64_t id = 0; id < n; ++id) (void)Get(*tier, BlockKeyOf(id));
+    ASSERT_TRUE(PutAndWait(*tier, Cached(n)).ok()) << n;
+    ASSERT_FALSE(tier->Stats().fenced) << n;
+  }
+}
+
+TEST_F(DiskTierTest, ARestartAndATouchLeaveRoomForTheNextPut) {
+  DiskOptions options = SmallDisk();
+  options.parked_share = 1;
+  for (uint64_t n = 1; n <= 100; ++n) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(options, files, clock_));
+    for (uint64_t id = 0; id < n; ++id) Put(*tier, Cached(id), nullptr);
+    tier.reset();
+    tier = std::move(*OpenTier(options, files, clock_));
+    std::vector<uint64_t> promised;
+    for (uint64_t id = 0; id < n && promised.size() < 6; ++id) {
+      if (TouchAndWait(*tier, BlockKeyOf(id), clock_.WallNow() + absl::Hours(1)).ok()) promised.push_back(id);
+    }
+    ASSERT_TRUE(PutAndWait(*tier, Cached(n)).ok()) << n;
+    ASSERT_FALSE(tier->Stats().fenced) << n;
+    for (const uint64_t id : promised) ASSERT_TRUE(Get(*tier, BlockKeyOf(id)).ok()) << id << " of " << n;
+  }
+}
+
 TEST_F(DiskTierTest, ATouchedRetentionSurvivesARestart) {
   Start();
   ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
   ASSERT_TRUE(PutAndWait(*tier_, Retained(2, 10)).ok());
-  const ObjectKey keys[] = {BlockKeyOf(1), BlockKeyOf(2)};
-  Answer touched;
-  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Hours(1), touched.Done()).ok());
-  ASSERT_TRUE(touched.Wait().ok());
+  for (const uint64_t id : {1, 2}) {
+    ASSERT_TRUE(TouchAndWait(*tier_, BlockKeyOf(id), clock_.WallNow() + absl::Hours(1)).ok());
+  }
   Start();
   clock_.Advance(600);
   for (uint64_t id = 100; id < 300; ++id) ASSERT_TRUE(PutAndWait(*tier_, Cached(id)).ok());
   EXPECT_TRUE(Has(1));
   EXPECT_TRUE(Has(2));
   // Never shortened.
-  Answer shorter;
-  ASSERT_TRUE(tier_->Touch(keys, clock_.WallNow() + absl::Seconds(1), shorter.Done()).ok());
-  ASSERT_TRUE(shorter.Wait().ok());
-  EXPECT_GT(tier_->index().Find(keys[0])->head.retain_until, clock_.WallNow() + absl::Minutes(49));
+  ASSERT_TRUE(TouchAndWait(*tier_, BlockKeyOf(1), clock_.WallNow() + absl::Seconds(1)).ok());
+  EXPECT_GT(tier_->index().Find(BlockKeyOf(1))->head.retain_until, clock_.WallNow() + absl::Minutes(49));
+}
+
+TEST_F(DiskTierTest, ATouchIsNotDurableBeforeWhatItNamesIs) {
+  Start();
+  Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  const Object object = Retained(1);
+  Answer put;
+  Put(*tier_, object, put.Done());
+  syncs.Await(1);
+  ASSERT_TRUE(tier_->index().Find(BlockKeyOf(1)).has_value());
+  Answer touched;
+  ASSERT_TRUE(tier_->Touch(BlockKeyOf(1), object.head.retain_until, touched.Done()).ok());
+  EXPECT_FALSE(touched.IsThere());
+  std::mt19937_64 random(1);
+  const auto image = files_.LosePower(random, 0);
+  EXPECT_FALSE(Get(**OpenTier(SmallDisk(), *image, clock_), BlockKeyOf(1)).ok());
+  syncs.LetAll(absl::DataLossError("no power"));
+  EXPECT_EQ(touched.Wait().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(DiskTierTest, ATouchThatWasNotDurableIsNotTheNextTimeEither) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Retained(1, 10)).ok());
+  std::atomic<int> n_syncs = 0;
+  files_.SetFault([&](Operation operation) {
+    return operation == Operation::kSync && n_syncs++ == 0 ? absl::DataLossError("EIO once") : absl::OkStatus();
+  });
+  const absl::Time until = clock_.WallNow() + absl::Hours(1);
+  EXPECT_EQ(TouchAndWait(*tier_, BlockKeyOf(1), until).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(TouchAndWait(*tier_, BlockKeyOf(1), until).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(tier_->Touch(BlockKeyOf(1), until, nullptr).code(), absl::StatusCode::kUnavailable) << "no mere promise";
+  EXPECT_TRUE(TouchAndWait(*tier_, BlockKeyOf(1), clock_.WallNow() + absl::Seconds(9)).ok()) << "is durable";
+  EXPECT_EQ(tier_->index().Find(BlockKeyOf(1))->head.retain_until, Retained(1, 10).head.retain_until);
+}
+
+TEST_F(DiskTierTest, ARetentionWhoseRecordFoundNoSpaceIsWrittenTheNextTime) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kWrite ? absl::ResourceExhaustedError("no space") : absl::OkStatus();
+  });
+  const absl::Time until = clock_.WallNow() + absl::Hours(1);
+  EXPECT_EQ(TouchAndWait(*tier_, BlockKeyOf(1), until).code(), absl::StatusCode::kResourceExhausted);
+  files_.SetFault(nullptr);
+  EXPECT_TRUE(TouchAndWait(*tier_, BlockKeyOf(1), until).ok());
+  Start();
+  EXPECT_EQ(tier_->index().Find(BlockKeyOf(1))->head.retain_until, until);
+}
+
+TEST_F(DiskTierTest, WhatIsNotThereCannotBeRetained) {
+  Start();
+  EXPECT_EQ(TouchAndWait(*tier_, BlockKeyOf(1), clock_.WallNow() + absl::Hours(1)).code(), absl::StatusCode::kNotFound);
+}
+
+// A process that is killed leaves records that nobody has synced.
+TEST_F(DiskTierTest, WhatIsFoundAtTheStartIsOnTheDevice) {
+  Start();
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kSync ? absl::DataLossError("killed") : absl::OkStatus();
+  });
+  const Object object = Retained(1);
+  EXPECT_FALSE(PutAndWait(*tier_, object).ok());
+  tier_.reset();
+  files_.SetFault(nullptr);
+  Start();
+  ASSERT_TRUE(Has(1));
+  EXPECT_TRUE(TouchAndWait(*tier_, BlockKeyOf(1), object.head.retain_until).ok());
+  std::mt19937_64 random(1);
+  const auto image = files_.LosePower(random, 0);
+  EXPECT_TRUE(Get(**OpenTier(SmallDisk(), *image, clock_), BlockKeyOf(1)).ok());
+}
+
+// Of a full disk, what its oldest segment holds; the last put is in the newest one.
+TEST_F(DiskTierTest, WhatATouchPromisesIsKeptThoughItsRecordWaits) {
+  DiskOptions options = SmallDisk();
+  options.parked_share = 1;
+  Start(options);
+  uint64_t n_put = 0;
+  while (tier_->Stats().log.n_evicted == 0) ASSERT_TRUE(PutAndWait(*tier_, Cached(n_put++)).ok());
+  Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  std::vector<Answer> answers(20);
+  for (uint64_t i = 0; i < answers.size(); ++i) Put(*tier_, Cached(n_put + i), answers[i].Done());
+  writes.Await(1);
+  std::vector<uint64_t> promised;
+  for (uint64_t id = 0; id < n_put && promised.size() < 10; ++id) {
+    if (tier_->Touch(BlockKeyOf(id), clock_.WallNow() + absl::Hours(1), nullptr).ok()) promised.push_back(id);
+  }
+  ASSERT_EQ(promised.size(), 10u);
+  writes.LetAll();
+  for (Answer& answer : answers) EXPECT_TRUE(answer.Wait().ok());
+  for (const uint64_t id : promised) EXPECT_TRUE(Has(id)) << id;
+  Start(options);
+  for (uint64_t id = 1000; id < 1100; ++id) ASSERT_TRUE(PutAndWait(*tier_, Cached(id)).ok());
+  for (const uint64_t id : promised) EXPECT_TRUE(Has(id)) << id;
+}
+
+// While the oldest segment's objects are copied, one after another, the others are retained.
+TEST_F(DiskTierTest, WhatIsRetainedWhileItsSegmentGoesIsKept) {
+  for (uint64_t n_writes = 1; n_writes < 8; ++n_writes) {
+    MemoryFileSystem files;
+    auto tier = std::move(*OpenTier(SmallDisk(), files, clock_));
+    uint64_t n_put = 0;
+    while (tier->Stats().log.n_evicted == 0) ASSERT_TRUE(PutAndWait(*tier, Cached(n_put++)).ok());
+    uint64_t oldest = 0;
+    while (!tier->index().Find(BlockKeyOf(oldest)).has_value()) ++oldest;
+    const uint64_t sequence = tier->index().Find(BlockKeyOf(oldest))->place.sequence;
+    for (uint64_t i = 0; i < 2; ++i) {
+      ASSERT_TRUE(TouchAndWait(*tier, BlockKeyOf(oldest + i), clock_.WallNow() + absl::Hours(1)).ok());
+    }
+    Gate writes(Operation::kWrite);
+    files.SetFault(writes.Fault());
+    std::vector<Answer> answers(8);
+    for (uint64_t i = 0; i < answers.size(); ++i) Put(*tier, Cached(n_put + i), answers[i].Done());
+    for (uint64_t i = 1; i < n_writes; ++i) writes.LetOne();
+    writes.Await(n_writes);
+    std::vector<uint64_t> promised;
+    for (uint64_t id = oldest + 2; id < oldest + 6; ++id) {
+      const auto entry = tier->index().Find(BlockKeyOf(id));
+      if (!entry.has_value() || entry->place.sequence != sequence) continue;
+      if (tier->Touch(BlockKeyOf(id), clock_.WallNow() + absl::Hours(1), nullptr).ok()) promised.push_back(id);
+    }
+    writes.LetAll();
+    for (Answer& answer : answers) ASSERT_TRUE(answer.Wait().ok());
+    for (const uint64_t id : promised) EXPECT_TRUE(Get(*tier, BlockKeyOf(id)).ok()) << id << " after " << n_writes;
+  }
+}
+
+TEST_F(DiskTierTest, TouchesThatWaitCountAgainstTheParkedShare) {
+  Start();
+  uint64_t n_put = 0;
+  while (tier_->Stats().log.n_evicted == 0) ASSERT_TRUE(PutAndWait(*tier_, Cached(n_put++)).ok());
+  Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  Answer stalled;
+  Put(*tier_, Cached(n_put), stalled.Done());
+  writes.Await(1);
+  std::vector<uint64_t> promised;
+  bool refused = false;
+  for (uint64_t id = 0; id < n_put; ++id) {
+    const absl::Status status = tier_->Touch(BlockKeyOf(id), clock_.WallNow() + absl::Hours(1), nullptr);
+    if (status.ok()) promised.push_back(id);
+    refused = refused || absl::IsResourceExhausted(status);
+  }
+  EXPECT_TRUE(refused);
+  EXPECT_LE(tier_->Stats().retained_bytes, tier_->Stats().retained_limit_bytes);
+  writes.LetAll();
+  for (uint64_t id = 1000; id < 1200; ++id) ASSERT_TRUE(PutAndWait(*tier_, Cached(id)).ok());
+  for (const uint64_t id : promised) EXPECT_TRUE(Has(id)) << id;
+}
+
+// What is left of every segment is less than a record, though the share is not full.
+TEST_F(DiskTierTest, ADiskFullOfRetainedObjectsRefusesUntilTheirTimeIsOver) {
+  DiskOptions options = SmallDisk();
+  options.parked_share = 1;
+  Start(options);
+  uint64_t id = 0;
+  absl::Status status;
+  for (; status.ok(); ++id) status = PutAndWait(*tier_, Retained(id));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_LT(tier_->Stats().retained_bytes, tier_->Stats().retained_limit_bytes - 2 * kPayload);
+  EXPECT_EQ(PutAndWait(*tier_, Cached(1000)).code(), absl::StatusCode::kResourceExhausted);
+  for (uint64_t kept = 0; kept + 1 < id; ++kept) EXPECT_TRUE(Has(kept)) << kept;
+  clock_.Advance(3601);
+  EXPECT_TRUE(PutAndWait(*tier_, Cached(1000)).ok());
+}
+
+TEST_F(DiskTierTest, AnObjectIsWrittenOnceHoweverOftenItIsPut) {
+  Start();
+  for (const int64_t seconds : {10, 20, 5}) ASSERT_TRUE(PutAndWait(*tier_, Retained(1, seconds)).ok());
+  EXPECT_EQ(tier_->Stats().n_put, 1u);
+  Start();
+  EXPECT_EQ(tier_->index().Find(BlockKeyOf(1))->head.retain_until, clock_.WallNow() + absl::Seconds(20));
 }
 
 TEST_F(DiskTierTest, NoLaterPutShortensARetention) {

@@ -22,9 +22,12 @@ constexpr size_t kPayload = 20000;
 
 class StoreDiskTest : public ::testing::Test {
  protected:
-  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20, bool encrypted = false) {
+  void Start(uint64_t n_in_memory = 60, uint64_t n_segments = 20, bool encrypted = false,
+             uint64_t queue_bytes = 128 << 20) {
     store_.reset();
-    auto tier = disk::OpenTier(disk::SmallDisk(n_segments), files_, clock_, encrypted ? disk::MasterKey(1) : nullptr);
+    DiskOptions options = disk::SmallDisk(n_segments);
+    options.queue_bytes = queue_bytes;
+    auto tier = disk::OpenTier(options, files_, clock_, encrypted ? disk::MasterKey(1) : nullptr);
     ASSERT_TRUE(tier.ok()) << tier.status();
     tier_ = tier->get();
     store_ = std::move(*Store::Create({.capacity_bytes = n_in_memory * Store::ChargeOf(kPayload)}, *std::move(tier)));
@@ -256,6 +259,8 @@ TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
     return promise.get_future().get();
   };
   EXPECT_EQ(touch().retained, (std::vector<bool>{true, true, false}));
+  EXPECT_EQ(touch().n_present, 2u);
+  EXPECT_EQ(touch().n_refused, 0u) << "what is not there is not refused";
   Start();
   clock_.Advance(60);
   EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
@@ -267,6 +272,68 @@ TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
   const TouchResult refused = touch();
   EXPECT_FALSE(refused.retained[2]);
   EXPECT_GE(refused.n_refused, 1u);
+}
+
+TEST_F(StoreDiskTest, WhatTheDiskHasNotSyncedMemoryHolds) {
+  Start();
+  disk::Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  const Object object = ParkedBlock(0);
+  ASSERT_TRUE(*Put(object));
+  syncs.Await(1);
+  std::promise<TouchResult> touched;
+  store_->Touch(std::span(&object.head.key, 1), object.head.retain_until, clock_.WallNow(),
+                [&](TouchResult result) { touched.set_value(std::move(result)); });
+  EXPECT_GT(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  syncs.LetAll(absl::DataLossError("EIO"));
+  EXPECT_EQ(touched.get_future().get().retained, std::vector<bool>{false});
+  for (uint64_t id = 1000; id < 1300; id += 3) (void)Put(MakeObject(id, kRoot, 256, kPayload));
+  EXPECT_TRUE(Fetch(BlockKeyOf(0)).ok());
+}
+
+// More than its queue takes.
+TEST_F(StoreDiskTest, ADurableAnswerWaitsForADiskThatIsBehind) {
+  constexpr uint64_t kObjects = 100;
+  Start(/*n_in_memory=*/300, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  std::vector<ObjectKey> keys;
+  for (uint64_t id = 0; id < kObjects; ++id) {
+    ASSERT_TRUE(*Put(ParkedBlock(id)));
+    keys.push_back(BlockKeyOf(id));
+  }
+  writes.Await(1);
+  const absl::Time until = clock_.WallNow() + absl::Hours(2);
+  const auto touch = [&](std::promise<TouchResult>& touched) {
+    store_->Touch(keys, until, clock_.WallNow(), [&](TouchResult result) { touched.set_value(std::move(result)); });
+  };
+  std::promise<TouchResult> first;
+  std::promise<TouchResult> second;
+  touch(first);
+  touch(second);
+  EXPECT_LE(tier_->Stats().queued_bytes, 4 * (kPayload + 5000));
+  writes.LetAll();
+  EXPECT_EQ(first.get_future().get().retained, std::vector<bool>(kObjects, true));
+  EXPECT_EQ(second.get_future().get().retained, std::vector<bool>(kObjects, true));
+  EXPECT_EQ(tier_->Stats().n_put, kObjects);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  Start(60, 40);
+  for (const ObjectKey& key : keys) EXPECT_EQ(tier_->index().Find(key)->head.retain_until, until);
+}
+
+TEST_F(StoreDiskTest, WhatWaitsForTheDiskIsWrittenBeforeTheStoreEnds) {
+  Start(/*n_in_memory=*/100, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  for (uint64_t id = 0; id < 40; ++id) ASSERT_TRUE(*Put(ParkedBlock(id)));
+  const ObjectKey dropped[] = {BlockKeyOf(39)};
+  Answer longer;
+  ASSERT_FALSE(*Put(ParkedBlock(0, absl::Hours(3)), longer.Done()));
+  store_->Drop(dropped);
+  writes.LetAll();
+  Start(60, 40);
+  EXPECT_TRUE(longer.IsOk());
+  EXPECT_EQ(Present(0, 40), 39u);
 }
 
 TEST_F(StoreDiskTest, ManifestsAreListedFromBothTiers) {
@@ -384,6 +451,92 @@ TEST_F(StoreDiskTest, NothingOfARemovedNamespaceGetsANewKey) {
     ASSERT_EQ(std::count(paths.begin(), paths.end(), key_path), 0) << "round " << round;
   }
   EXPECT_GT(n_with_key, 50u);
+}
+
+// While it is on its way to the disk, from which nothing of it may come back; and what is put again meanwhile stays.
+TEST_F(StoreDiskTest, WhatIsDroppedInTheDisksQueueDoesNotComeBack) {
+  for (const bool whole_namespace : {false, true}) {
+    for (const bool put_again : {false, true}) {
+      Start(60, 20, /*encrypted=*/whole_namespace);
+      ASSERT_TRUE(PutDurably(ParkedBlock(7)).ok()) << "and its namespace has a key";
+      disk::Gate writes(Operation::kWrite);
+      files_.SetFault(writes.Fault());
+      // X, and behind it what stops the writer before it comes to the removal.
+      ASSERT_TRUE(*Put(ParkedBlock(0)));
+      writes.Await(1);
+      Object other = MakeObject(5000, kRoot, 256, kPayload);
+      other.head.namespace_id = "other";
+      ASSERT_TRUE(*Put(Parked(other, clock_.WallNow() + absl::Hours(1))));
+      const ObjectKey keys[] = {BlockKeyOf(0)};
+      EXPECT_GE((whole_namespace ? store_->DropNamespace("ns") : store_->Drop(keys)).n_dropped, 1u);
+      writes.LetOne();
+      writes.Await(2);
+      EXPECT_EQ(Fetch(BlockKeyOf(0)).status().code(), absl::StatusCode::kNotFound);
+      EXPECT_EQ(Present(0, 1), 0u);
+      if (put_again) {
+        EXPECT_TRUE(*Put(ParkedBlock(0))) << "it is not there";
+      }
+      writes.LetAll();
+      const ObjectKey nothing[] = {BlockKeyOf(999999)};
+      Answer reached;
+      tier_->Drop(nothing, reached.Done());
+      ASSERT_TRUE(reached.Wait().ok());
+      for (int restart = 0; restart < 2; ++restart) {
+        const auto got = Fetch(BlockKeyOf(0));
+        EXPECT_EQ(got.status().code(), put_again ? absl::StatusCode::kOk : absl::StatusCode::kNotFound);
+        files_.SetFault(nullptr);
+        Start(60, 20, /*encrypted=*/whole_namespace);
+      }
+      files_.SetFault(nullptr);
+      store_.reset();
+      for (const std::string& path : files_.Paths()) (void)files_.Remove(path);
+    }
+  }
+}
+
+TEST_F(StoreDiskTest, ARemovalIsNotRefusedBehindWhateverElseTheDiskHasToWrite) {
+  Start(60, 20, /*encrypted=*/true);
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  ASSERT_TRUE(*Put(ParkedBlock(1)));
+  writes.Await(1);
+  absl::Status touched;
+  for (int64_t i = 1; i < 400'000 && touched.ok(); ++i) {
+    touched = tier_->Touch(BlockKeyOf(0), clock_.WallNow() + absl::Hours(1) + absl::Milliseconds(i), nullptr);
+  }
+  EXPECT_EQ(touched.code(), absl::StatusCode::kUnavailable);
+  Answer dropped;
+  store_->DropNamespace("ns", dropped.Done());
+  EXPECT_FALSE(dropped.IsThere());
+  writes.LetAll();
+  EXPECT_TRUE(dropped.Wait().ok());
+  const std::vector<std::string> paths = files_.Paths();
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), "/disk/keys/" + disk::ShortHashHex("ns") + ".key"), 0);
+  Start(60, 20, /*encrypted=*/true);
+  EXPECT_EQ(Present(0, 2), 0u);
+}
+
+TEST_F(StoreDiskTest, ARemovalThatIsNotWrittenIsSaid) {
+  for (const bool whole_namespace : {false, true}) {
+    for (const auto& failure : {absl::DataLossError("EIO"), absl::ResourceExhaustedError("no space")}) {
+      Start();
+      ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+      files_.SetFault([&](Operation operation) { return operation == Operation::kWrite ? failure : absl::OkStatus(); });
+      for (int again = 0; again < 2; ++again) {
+        Answer dropped;
+        const ObjectKey keys[] = {BlockKeyOf(0)};
+        if (whole_namespace) {
+          store_->DropNamespace("ns", dropped.Done());
+        } else {
+          store_->Drop(keys, dropped.Done());
+        }
+        EXPECT_FALSE(dropped.Wait().ok());
+        EXPECT_EQ(Present(0, 1), 0u) << "gone at once all the same";
+      }
+      files_.SetFault(nullptr);
+    }
+  }
 }
 
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
