@@ -299,6 +299,7 @@ class Service final : public v1::Inference::CallbackService {
                           const auto& found = std::get<SessionStore::Page>(page);
                           for (const SessionInfo& info : found.sessions) *reply->add_sessions() = ToProto(info);
                           reply->set_next(found.next);
+                          reply->set_n_unreadable(found.n_unreadable);
                           finish(grpc::Status::OK);
                         });
         });

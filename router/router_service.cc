@@ -152,6 +152,7 @@ class RouterService::Impl {
     last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
     dispatcher_->Tick();
     if (namespaces_) namespaces_->Tick();
+    sessions_->Tick();
     api_->Tick();
     if (inference_) inference_->Tick();
     n_workers_ready_ = dispatcher_->n_ready();

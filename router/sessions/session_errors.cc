@@ -31,8 +31,14 @@ ApiError SessionIsComplete() {
                    "the answer of this session is complete: send the conversation with its next message");
 }
 
+ApiError SessionIsReplaced() {
+  return OfSession(409, "session_replaced",
+                   "another answer of this session was parked meanwhile, and is the session now: this one was not");
+}
+
 ApiError SessionStoreError(const absl::Status& status) {
   if (absl::IsNotFound(status)) return NoSuchSession();
+  if (absl::IsAborted(status)) return SessionIsReplaced();
   ApiError error;
   error.type = "server_error";
   if (absl::IsResourceExhausted(status) || absl::IsFailedPrecondition(status)) {

@@ -3,11 +3,10 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <span>
 
-#include "kvstore/keys.h"
+#include "session_drops.h"
 #include "session_errors.h"
-#include "session_objects.h"
+#include "session_parks.h"
 #include "session_table.h"
 
 namespace longshelf::router {
@@ -15,8 +14,8 @@ namespace {
 
 using kvstore::BlockKey;
 
-constexpr std::string_view kParked = "parked";
-constexpr uint32_t kOthersMax = 1000;  // sessions that one is compared with when it is deleted
+constexpr uint32_t kTriesAtEnd = 5;  // nobody waits for it: in half a minute
+constexpr uint32_t kTriesWhenOvertaken = 3;
 
 std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
 
@@ -44,9 +43,18 @@ Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Disp
       dispatcher_(dispatcher),
       store_(store),
       namespaces_(namespaces),
-      table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)) {}
+      table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)),
+      drops_(store == nullptr ? nullptr
+                              : std::make_unique<SessionDrops>(*store, options_.tenant_secret, model.vocab_size)),
+      parks_(store == nullptr ? nullptr : std::make_unique<SessionParks>(clock, dispatcher, *store, *drops_)) {}
 
 Sessions::~Sessions() = default;
+
+size_t Sessions::n_parking() const { return store_ == nullptr ? 0 : parks_->n_running() + drops_->n_orders(); }
+
+void Sessions::Tick() {
+  if (store_ != nullptr) parks_->Tick();
+}
 
 std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const std::string& request_id) {
   const PreparedRequest& prepared = completion.prepared();
@@ -104,7 +112,7 @@ void Sessions::OnEnd(const EntryPtr& entry) {
   if (Known(entry->tenant, entry->session.id) != entry) return;
   table_->SetIdle(*entry);
   if (!terms.has_value() || store_ == nullptr) return;
-  ParkEntry(entry, *terms, [](const std::variant<SessionInfo, ApiError>& result) {
+  parks_->Park(entry, *terms, kTriesAtEnd, [](const std::variant<SessionInfo, ApiError>& result) {
     if (const auto* error = std::get_if<ApiError>(&result)) spdlog::warn("parking a session failed: {}", error->code);
   });
 }
@@ -128,10 +136,15 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
 void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done) {
   if (store_ == nullptr) return done(NoSessionStore());
   if (const EntryPtr entry = Known(tenant, id); entry != nullptr && entry->running != nullptr) {
-    return ParkEntry(entry, terms, std::move(done));
+    return parks_->Park(entry, terms, 1, std::move(done));
   }
+  ParkLatest(tenant, id, terms, kTriesWhenOvertaken, std::move(done));
+}
+
+void Sessions::ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
+                          Done<SessionInfo> done) {
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
-    if (entry != nullptr) return ParkEntry(entry, terms, done);
+    if (entry != nullptr) return parks_->Park(entry, terms, 1, done);
     if (!card.ok()) return done(SessionStoreError(card.status()));
     // Parked before, and not gone on with here: it is kept longer.
     GetSession(tenant, *card, [=, this, card = *card](std::variant<Session, ApiError> loaded) {
@@ -139,84 +152,15 @@ void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms
       if (session == nullptr) return done(std::get<ApiError>(loaded));
       const EntryPtr again = NewEntry(tenant);
       again->session = std::move(*session);
-      again->namespace_salt = SaltOf(again->session);
+      again->namespace_salt = drops_->SaltOf(again->session);
       again->kv = card.kv;
-      ParkEntry(again, terms, done);
-    });
-  });
-}
-
-void Sessions::ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInfo> done) {
-  ++n_parking_;
-  done = [this, done = std::move(done)](std::variant<SessionInfo, ApiError> result) {
-    --n_parking_;
-    done(std::move(result));
-  };
-  entry->at_end.reset();
-  if (entry->running != nullptr) entry->running->Interrupt(kParked);
-  SessionInfo info = entry->Info();
-  info.parked_at = clock_.WallNow();
-  info.retain_until = info.parked_at + terms.retention;
-  info.durability = terms.durability;
-  if (!entry->worker.has_value()) return KeepState(entry, std::move(info), "no_worker", std::move(done));
-  ParkOrder order;
-  order.tokens = AllTokens(entry->session);
-  order.namespace_id = entry->session.namespace_id;
-  order.namespace_salt = entry->namespace_salt;
-  order.terms = terms;
-  order.retain_until = info.retain_until;
-  dispatcher_.Park(
-      *entry->worker, order, [=, this, info = std::move(info)](const absl::StatusOr<ParkedState>& parked) mutable {
-        if (parked.ok()) {
-          info.kv = KvOf(*entry, *parked);
-          return PutManifest(entry, std::move(info), done);
-        }
-        if (absl::IsResourceExhausted(parked.status()) || absl::IsFailedPrecondition(parked.status())) {
-          return done(SessionStoreError(parked.status()));
-        }
-        KeepState(entry, std::move(info), absl::IsNotFound(parked.status()) ? "not_held" : "worker_unavailable", done);
+      parks_->Park(again, terms, 1, [=, this](const std::variant<SessionInfo, ApiError>& result) {
+        // Parked by somebody else meanwhile: then that is to be kept longer.
+        const auto* error = std::get_if<ApiError>(&result);
+        if (error == nullptr || error->http_status != 409 || n_tries <= 1) return done(result);
+        ParkLatest(tenant, id, terms, n_tries - 1, done);
       });
-}
-
-// The tokens are what counts: without its state the session is parked all the same. But what is in the store from an
-// earlier time is kept as long as the session.
-void Sessions::KeepState(const EntryPtr& entry, SessionInfo info, std::string_view missing, Done<SessionInfo> done) {
-  info.kv_missing = missing;
-  if (!entry->kv.has_value() || entry->session.fingerprint.empty()) {
-    return PutManifest(entry, std::move(info), std::move(done));
-  }
-  SessionInfo with_state = info;
-  with_state.kv = entry->kv;
-  with_state.kv_missing = "";
-  auto keys = ObjectsOf(with_state, entry->session, entry->namespace_salt);
-  store_->Retain(std::move(keys), info.retain_until, info.durability, [=, this](const absl::StatusOr<bool>& kept) {
-    PutManifest(entry, kept.ok() && *kept ? with_state : info, done);
-  });
-}
-
-std::optional<ParkedKv> Sessions::KvOf(const SessionEntry& entry, const ParkedState& state) const {
-  const auto& worker = dispatcher_.model();
-  if (!worker.has_value() || Text(worker->fingerprint) != entry.session.fingerprint ||
-      state.checkpoint_key.size() != BlockKey().size())
-    return std::nullopt;
-  const PromptKeys keys =
-      MakePromptKeys(worker->fingerprint, entry.namespace_salt, worker->block_tokens, AllTokens(entry.session));
-  return ParkedKv{.state = state,
-                  .block_tokens = worker->block_tokens,
-                  .trail = TrailOf(std::span(keys.chain).subspan(1), worker->block_tokens, state.n_tokens)};
-}
-
-std::string Sessions::SaltOf(const Session& session) const {
-  const auto salt = kvstore::NamespaceSalt(options_.tenant_secret, session.namespace_id);
-  return {salt.begin(), salt.end()};
-}
-
-void Sessions::PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done) {
-  store_->Put(entry->scope, std::move(info), entry->session, [entry, done](absl::StatusOr<SessionInfo> stored) {
-    if (!stored.ok()) return done(SessionStoreError(stored.status()));
-    entry->session.stands_on = stored->parked_at;
-    entry->kv = stored->kv;
-    done(*std::move(stored));
+    });
   });
 }
 
@@ -228,6 +172,7 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
       return done(*std::move(card));
     }
     SessionInfo info = entry->Info();
+    if (!card.ok() && !absl::IsNotFound(card.status()) && entry->parked.has_value()) card = *entry->parked;
     if (card.ok()) {
       info.parked_at = card->parked_at;
       info.retain_until = card->retain_until;
@@ -290,41 +235,42 @@ void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t lim
 }
 
 void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done) {
-  const EntryPtr known = Known(tenant, id);
+  EntryPtr known = Known(tenant, id);
   if (known != nullptr) {
     known->at_end.reset();
     if (known->running != nullptr) known->running->Interrupt("cancelled");
     table_->Forget(*known);
   }
+  if (store_ == nullptr) return known == nullptr ? done(NoSuchSession()) : done(known->Info());
+  const EntryPtr parking = parks_->Cancel(tenant, id);
+  if (known == nullptr) known = parking;
   FindLatest(tenant, id, [=, this](const EntryPtr&, absl::StatusOr<SessionInfo> card) {
+    if (absl::IsDataLoss(card.status())) {
+      card = SessionInfo();
+      card->id = id;
+    }
     if (card.ok()) return DeleteParked(tenant, *card, done);
     // It was this router's alone.
-    const bool is_nowhere_else = absl::IsNotFound(card.status()) || store_ == nullptr;
-    if (known != nullptr && is_nowhere_else) return done(known->Info());
-    done(store_ == nullptr ? NoSuchSession() : SessionStoreError(card.status()));
+    if (known != nullptr && absl::IsNotFound(card.status())) return done(known->Info());
+    done(SessionStoreError(card.status()));
   });
 }
 
 void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done) {
-  // Without its tokens its state cannot be named: it goes when its time is over.
-  const auto drop = [=, this](std::vector<kvstore::PlacedKey> state) {
-    store_->Delete(ScopeOf(tenant), card, clock_.WallNow(), std::move(state),
-                   [card, done](const absl::Status& deleted) {
-                     if (!deleted.ok()) return done(SessionStoreError(deleted));
-                     done(card);
-                   });
-  };
-  if (!card.kv.has_value()) return drop({});
-  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [=, this](const absl::StatusOr<Session>& session) {
-    if (!session.ok()) return drop({});
-    store_->List(ScopeOf(tenant), "", kOthersMax,
-                 [=, this, session = *session](absl::StatusOr<SessionStore::Page> page) {
-                   if (!page.ok()) return done(SessionStoreError(page.status()));
-                   // More sessions than can be compared: what they share is not known, so nothing is taken from them.
-                   if (!page->next.empty()) return drop({});
-                   std::erase_if(page->sessions, [&](const SessionInfo& other) { return other.id == card.id; });
-                   drop(ObjectsOnlyOf(card, session, SaltOf(session), page->sessions));
-                 });
+  const std::string scope = ScopeOf(tenant);
+  store_->Versions(scope, card.id, [=, this](const absl::StatusOr<SessionStore::Heads>& versions) {
+    if (!versions.ok()) return done(SessionStoreError(versions.status()));
+    // Dropping comes first: it makes the room for saying so.
+    const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
+      if (!n_missed.ok()) return done(SessionStoreError(n_missed.status()));
+      store_->SayDeleted(scope, card.id, versions, card.durability, clock_.WallNow(),
+                         [card, done, n_missed = *n_missed](const absl::Status& said) {
+                           // A store that did not answer may have it, and not be told.
+                           if (!said.ok() && n_missed > 0) return done(SessionStoreError(said));
+                           done(card);
+                         });
+    };
+    drops_->Drop({.scope = scope, .versions = *versions, .states = {}, .done = say, .is_waited_for = true});
   });
 }
 

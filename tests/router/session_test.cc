@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <random>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -189,7 +188,11 @@ TEST(SessionObjects, OnlyWhatNobodyElseHasIsDropped) {
     SessionInfo other = Info();
     other.kv->trail = std::move(trail);
     other.kv->state.checkpoint_key = checkpoint;
-    return all.size() - ObjectsOnlyOf(info, session, "salt", std::span(&other, 1)).size();
+    OwnObjects own(info, session, "salt");
+    own.LeaveTo(other);
+    std::vector<kvstore::PlacedKey> keys;
+    own.AddTo(keys);
+    return all.size() - keys.size();
   };
   EXPECT_EQ(n_kept({}, "another"), 0u);
   EXPECT_EQ(n_kept({text(0), text(1)}, "another"), 2u);

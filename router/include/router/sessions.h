@@ -20,6 +20,8 @@
 namespace longshelf::router {
 
 struct SessionEntry;
+class SessionDrops;
+class SessionParks;
 class SessionTable;
 
 // The request that goes on with an answer; `stream` over what its body says.
@@ -48,8 +50,9 @@ class Sessions {
   // parks it at its end when its request says so. REQUIRES: prepared.request.session is not empty.
   std::shared_ptr<AnswerRecorder> Begin(Completion& completion, const std::string& request_id);
 
-  // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404, 503
-  // when the store is not there, 507 when it has no room for the promise.
+  // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404; 409
+  // when another answer of the session was parked meanwhile; 503 when the store is not there, 507 when it has no room
+  // for the promise.
   void Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done);
   // The session as it was parked last, or as this router knows it. 404.
   void Find(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
@@ -57,11 +60,14 @@ class Sessions {
   // 503.
   void LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done);
   bool has_store() const { return store_ != nullptr; }
-  size_t n_parking() const { return n_parking_; }
+  // What a router that ends should wait for.
+  size_t n_parking() const;
+  // A few times a second.
+  void Tick();
   // Parked ones.
   void List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done);
   // Ends its answer, and drops the session with those of its objects that no other parked session shares. 404; 503 when
-  // a store did not answer: it may still have something.
+  // the stores cannot be read, or none could be told: it may still be there.
   void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
 
  private:
@@ -78,12 +84,9 @@ class Sessions {
   void FindLatest(const Tenant& tenant, const std::string& id, OnLatest done);
   void GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done);
   std::variant<Session, ApiError> CheckUnfinished(const Session& session) const;
-  void ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInfo> done);
-  void KeepState(const EntryPtr& entry, SessionInfo info, std::string_view missing, Done<SessionInfo> done);
-  void PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done);
+  void ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
+                  Done<SessionInfo> done);
   void DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done);
-  std::optional<ParkedKv> KvOf(const SessionEntry& entry, const ParkedState& state) const;
-  std::string SaltOf(const Session& session) const;
 
   const Options options_;
   const ServedModel& model_;
@@ -92,7 +95,9 @@ class Sessions {
   SessionStore* const store_;
   const Namespaces* const namespaces_;
   const std::unique_ptr<SessionTable> table_;
-  size_t n_parking_ = 0;
+  // Null without a store.
+  const std::unique_ptr<SessionDrops> drops_;
+  const std::unique_ptr<SessionParks> parks_;
 };
 
 }  // namespace longshelf::router
