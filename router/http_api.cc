@@ -155,6 +155,10 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     SendOpening();
   }
 
+  void OnReplayed(uint32_t choice, const ChoiceDelta& delta) override {
+    whole_ ? whole_->Skip(choice, delta) : stream_->Skip(choice, delta);
+  }
+
   void OnProgress(const PrefillProgress& progress) override {
     // A client that does not read needs no more of them: the next one says it all.
     if (whole_ || exchange_->unsent_bytes() > kProgressBacklogBytes) return;
