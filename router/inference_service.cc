@@ -106,6 +106,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
 
   void OnPrepared(const PreparedRequest& prepared) override {
+    if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
     progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
   }
   void OnBegun() override {}

@@ -19,6 +19,7 @@ using kvstore::ObjectHead;
 using kvstore::ObjectKind;
 using kvstore::PlacedKey;
 
+constexpr uint32_t kFindsMax = 3;
 constexpr uint64_t kCardBytesMax = uint64_t{4} << 20;
 constexpr absl::Duration kDeletedIsSaidFor = absl::Hours(24);  // at least: other routers may remember the session
 
@@ -177,10 +178,17 @@ void SessionStore::GetCards(const Heads& heads, Done<std::vector<absl::StatusOr<
 }
 
 void SessionStore::FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done) {
-  Versions(tenant, id, [this, done](const absl::StatusOr<Heads>& versions) {
+  FindCard(tenant, id, kFindsMax, std::move(done));
+}
+
+void SessionStore::FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries,
+                            Done<SessionInfo> done) {
+  Versions(tenant, id, [=, this](const absl::StatusOr<Heads>& versions) {
     if (!versions.ok()) return done(versions.status());
     if (versions->empty()) return done(absl::NotFoundError("no such session"));
-    GetCards({versions->back()}, [done](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+    GetCards({versions->back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+      // Parked again since it was listed.
+      if (absl::IsNotFound(cards->front().status()) && n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
       done(std::move(cards->front()));
     });
   });

@@ -16,6 +16,8 @@ using kvstore::BlockKey;
 
 constexpr uint32_t kTriesAtEnd = 5;  // nobody waits for it: in half a minute
 constexpr uint32_t kTriesWhenOvertaken = 3;
+constexpr size_t kReadingMax = 8;
+constexpr size_t kReadsWaitingMax = 256;
 
 std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
 
@@ -23,10 +25,11 @@ std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(ke
 
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
                                                    const ParseLimits& limits) {
-  auto parsed = ParseRequestBody(session.is_chat ? Api::kChat : Api::kCompletions, session.body, limits);
+  auto parsed = ParseRequestBody(session.is_chat ? Api::kChat : Api::kCompletions, *session.body, limits);
   if (auto* request = std::get_if<ApiRequest>(&parsed)) {
     request->session = session.id;
     request->body = session.body;
+    request->body_share = session.share;
     request->begun = std::make_shared<const BegunAnswer>(BegunAnswer{
         *session.prompt, session.output, session.seed, session.request_id, session.stands_on, session.fingerprint});
     request->stream = stream.value_or(request->stream);
@@ -43,6 +46,7 @@ Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Disp
       dispatcher_(dispatcher),
       store_(store),
       namespaces_(namespaces),
+      budget_(options_.busy_bytes_max),
       table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)),
       drops_(store == nullptr ? nullptr
                               : std::make_unique<SessionDrops>(*store, options_.tenant_secret, model.vocab_size)),
@@ -54,6 +58,12 @@ size_t Sessions::n_parking() const { return store_ == nullptr ? 0 : parks_->n_ru
 
 void Sessions::Tick() {
   if (store_ != nullptr) parks_->Tick();
+}
+
+bool Sessions::HasRoomFor(const PreparedRequest& prepared) const {
+  const ApiRequest& request = prepared.request;
+  if (request.session.empty() || request.body_share != nullptr) return true;
+  return budget_.HasRoomFor(request.body->size() + sizeof(uint32_t) * prepared.prompt->size());
 }
 
 std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const std::string& request_id) {
@@ -77,6 +87,7 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
     session.stands_on = request.begun->stands_on;
     session.fingerprint = request.begun->fingerprint;
   }
+  session.share = request.body_share != nullptr ? request.body_share : budget_.Take(session.n_bytes());
   entry->namespace_salt = prepared.namespace_salt;
   entry->at_end = request.park;
   entry->running = &completion;
@@ -108,11 +119,12 @@ void Sessions::OnEnd(const EntryPtr& entry) {
     entry->session.fingerprint = Text(worker->fingerprint);
   }
   const auto terms = std::exchange(entry->at_end, std::nullopt);
+  const ByteBudget::Share share = std::exchange(entry->session.share, nullptr);
   // Another answer may have taken its place: then that one is the session.
   if (Known(entry->tenant, entry->session.id) != entry) return;
   table_->SetIdle(*entry);
   if (!terms.has_value() || store_ == nullptr) return;
-  parks_->Park(entry, *terms, kTriesAtEnd, [](const std::variant<SessionInfo, ApiError>& result) {
+  parks_->Park(entry, *terms, kTriesAtEnd, [share](const std::variant<SessionInfo, ApiError>& result) {
     if (const auto* error = std::get_if<ApiError>(&result)) spdlog::warn("parking a session failed: {}", error->code);
   });
 }
@@ -136,7 +148,10 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
 void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done) {
   if (store_ == nullptr) return done(NoSessionStore());
   if (const EntryPtr entry = Known(tenant, id); entry != nullptr && entry->running != nullptr) {
-    return parks_->Park(entry, terms, 1, std::move(done));
+    const auto finish = [done, share = entry->session.share](const std::variant<SessionInfo, ApiError>& result) {
+      done(result);
+    };
+    return parks_->Park(entry, terms, 1, finish);
   }
   ParkLatest(tenant, id, terms, kTriesWhenOvertaken, std::move(done));
 }
@@ -149,7 +164,11 @@ void Sessions::ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms
     // Parked before, and not gone on with here: it is kept longer.
     GetSession(tenant, *card, [=, this, card = *card](std::variant<Session, ApiError> loaded) {
       auto* session = std::get_if<Session>(&loaded);
-      if (session == nullptr) return done(std::get<ApiError>(loaded));
+      if (session == nullptr) {
+        // Its body may have gone with a card that was replaced meanwhile.
+        const bool is_final = std::get<ApiError>(loaded).code != "session_store_unavailable" || n_tries <= 1;
+        return is_final ? done(std::get<ApiError>(loaded)) : ParkLatest(tenant, id, terms, n_tries - 1, done);
+      }
       const EntryPtr again = NewEntry(tenant);
       again->session = std::move(*session);
       again->namespace_salt = drops_->SaltOf(again->session);
@@ -184,44 +203,70 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
 }
 
 void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done) {
-  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [card, done](absl::StatusOr<Session> session) {
-    if (!session.ok()) return done(SessionStoreError(session.status()));
-    session->id = card.id;
-    session->model = card.model;
-    session->created = card.created;
-    session->finish_reason = card.finish_reason;
-    session->fingerprint = card.fingerprint;
-    session->stands_on = card.parked_at;
-    done(*std::move(session));
+  if (reads_waiting_.size() >= kReadsWaitingMax) return done(Overloaded());
+  reads_waiting_.push_back([=, this] {
+    const auto finish = [=, this](std::variant<Session, ApiError> result) {
+      --n_reading_;
+      ReadNext();
+      done(std::move(result));
+    };
+    if (!budget_.HasRoomFor(card.body_bytes)) return finish(Overloaded());
+    const auto share = budget_.Take(card.body_bytes);
+    store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [=](absl::StatusOr<Session> session) {
+      if (!session.ok()) return finish(SessionStoreError(session.status()));
+      session->id = card.id;
+      session->model = card.model;
+      session->created = card.created;
+      session->finish_reason = card.finish_reason;
+      session->fingerprint = card.fingerprint;
+      session->stands_on = card.parked_at;
+      session->share = share;
+      finish(*std::move(session));
+    });
   });
+  ReadNext();
+}
+
+void Sessions::ReadNext() {
+  if (reads_waiting_.empty() || n_reading_ >= kReadingMax) return;
+  ++n_reading_;
+  const auto read = std::move(reads_waiting_.front());
+  reads_waiting_.pop_front();
+  read();
 }
 
 void Sessions::LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done) {
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
     if (entry != nullptr && entry->running != nullptr) return done(SessionIsRunning());
     // What this router broke off itself need not have been parked.
-    if (entry != nullptr) return done(CheckUnfinished(entry->session));
+    if (entry != nullptr) {
+      const Session& session = entry->session;
+      if (const auto error = CheckUnfinished(session.finish_reason, session.fingerprint)) return done(*error);
+      return done(session);
+    }
     if (store_ == nullptr) return done(NoSessionStore());
     if (!card.ok()) return done(SessionStoreError(card.status()));
-    GetSession(tenant, *card, [=, this](std::variant<Session, ApiError> loaded) {
-      const auto* session = std::get_if<Session>(&loaded);
-      done(session == nullptr ? std::move(loaded) : CheckUnfinished(*session));
-    });
+    if (const auto error = CheckUnfinished(card->finish_reason, card->fingerprint)) return done(*error);
+    GetSession(tenant, *card, done);
   });
 }
 
-std::variant<Session, ApiError> Sessions::CheckUnfinished(const Session& session) const {
-  if (!session.finish_reason.empty()) return SessionIsComplete();
+std::optional<ApiError> Sessions::CheckUnfinished(const std::string& finish_reason,
+                                                  const std::string& fingerprint) const {
+  if (!finish_reason.empty()) return SessionIsComplete();
   const auto& worker = dispatcher_.model();
-  if (worker.has_value() && !session.fingerprint.empty() && session.fingerprint != Text(worker->fingerprint)) {
+  if (worker.has_value() && !fingerprint.empty() && fingerprint != Text(worker->fingerprint)) {
     return SessionOfAnotherModel();
   }
-  return session;
+  return std::nullopt;
 }
 
 void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done) {
   if (store_ == nullptr) return done(NoSessionStore());
   store_->List(ScopeOf(tenant), after, limit, [this, tenant, done](absl::StatusOr<SessionStore::Page> page) {
+    if (absl::IsInvalidArgument(page.status())) {
+      return done(InvalidField("after", "is not what a page of this list said"));
+    }
     if (!page.ok()) return done(SessionStoreError(page.status()));
     std::erase_if(page->sessions, [now = clock_.WallNow()](const SessionInfo& info) {
       return info.is_deleted || info.retain_until <= now;

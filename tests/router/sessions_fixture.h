@@ -5,6 +5,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -140,6 +141,13 @@ class SessionsTest : public ::testing::Test {
         ->List({.parent = NameOf(absl::StrCat("sessions/1/", kTenant)),
                 .hash_prefix = {reinterpret_cast<const char*>(name.data()), 16}})
         ->heads;
+  }
+  // Of the session's card.
+  void DropBody(const std::string& id = "s") {
+    const BlockKey card = Cards(id).back().key.hash;
+    const BlockKey body = NameOf("session-body/1/" + std::string(card.begin(), card.end()));
+    const kvstore::ObjectKey key{body, ObjectKind::kManifest};
+    ASSERT_EQ(store_->Drop(std::span(&key, 1)).n_dropped, 1u);
   }
   void SetCheckpoint(RouterHarness& router, uint8_t checkpoint) {
     router.workers[0]->SetCheckpointKey(std::string(BlockKey().size(), static_cast<char>(checkpoint)));

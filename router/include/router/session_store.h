@@ -92,6 +92,7 @@ class SessionStore {
   kvstore::BlockKey RootOf(const std::string& tenant) const;
   kvstore::BlockKey BodyKeyOf(const kvstore::BlockKey& card) const;
   kvstore::BlockKey Hash(const std::string& text) const;
+  void FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries, Done<SessionInfo> done);
   struct HeadWalk;
   void ListMore(const std::shared_ptr<HeadWalk>& walk);
   void PutBehind(const Heads& versions, const std::string& tenant, SessionInfo info, std::string body,
