@@ -31,7 +31,7 @@ void SessionParks::Park(const EntryPtr& entry, ParkTerms terms, uint32_t n_tries
   manifest->done = std::move(done);
   SessionInfo& info = manifest->info;
   info = entry->Info();
-  info.parked_at = clock_.WallNow();
+  info.parked_at = versions_.Next();
   info.retain_until = info.parked_at + terms.retention;
   info.durability = terms.durability;
   if (!entry->worker.has_value()) return KeepState(manifest, "no_worker");
@@ -122,6 +122,7 @@ void SessionParks::OnStored(const ManifestPtr& manifest, const absl::StatusOr<Se
     drop({stored->head});
     return End(manifest, NoSuchSession());
   }
+  versions_.Saw(stored->card.parked_at);
   entry->session.stands_on = stored->card.parked_at;
   entry->parked = stored->card;
   entry->kv = stored->card.kv;

@@ -19,6 +19,7 @@
 #include "router/session_store.h"
 #include "session_drops.h"
 #include "session_table.h"
+#include "version_clock.h"
 
 namespace longshelf::router {
 
@@ -30,8 +31,8 @@ class SessionParks {
   using Done = std::function<void(std::variant<SessionInfo, ApiError>)>;
 
   // Everything must outlive this.
-  SessionParks(Clock& clock, Dispatcher& dispatcher, SessionStore& store, SessionDrops& drops)
-      : clock_(clock), dispatcher_(dispatcher), store_(store), drops_(drops) {}
+  SessionParks(Clock& clock, VersionClock& versions, Dispatcher& dispatcher, SessionStore& store, SessionDrops& drops)
+      : clock_(clock), versions_(versions), dispatcher_(dispatcher), store_(store), drops_(drops) {}
 
   // Ends the answer where it is. When the store is not there, the manifest is offered `n_tries` times in all. What a
   // worker has parked for a session that was not stored in the end is dropped.
@@ -67,6 +68,7 @@ class SessionParks {
   std::optional<ParkedKv> KvOf(const SessionEntry& entry, const ParkedState& state) const;
 
   Clock& clock_;
+  VersionClock& versions_;
   Dispatcher& dispatcher_;
   SessionStore& store_;
   SessionDrops& drops_;

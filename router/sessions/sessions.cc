@@ -4,18 +4,20 @@
 
 #include <algorithm>
 
+#include "manifests.h"
 #include "session_drops.h"
 #include "session_errors.h"
 #include "session_parks.h"
 #include "session_table.h"
+#include "version_clock.h"
 
 namespace longshelf::router {
 namespace {
 
 using kvstore::BlockKey;
 
-constexpr uint32_t kTriesAtEnd = 5;  // nobody waits for it: in half a minute
-constexpr uint32_t kTriesWhenOvertaken = 3;
+constexpr uint32_t kTriesAtEnd = 5;           // nobody waits for it: in half a minute
+constexpr uint32_t kTriesWhenOvertaken = 10;  // one of those that overtake each other always succeeds
 constexpr size_t kReadingMax = 8;
 constexpr size_t kReadsWaitingMax = 256;
 
@@ -48,9 +50,11 @@ Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Disp
       namespaces_(namespaces),
       budget_(options_.busy_bytes_max),
       table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)),
+      versions_(std::make_unique<VersionClock>(clock)),
       drops_(store == nullptr ? nullptr
                               : std::make_unique<SessionDrops>(*store, options_.tenant_secret, model.vocab_size)),
-      parks_(store == nullptr ? nullptr : std::make_unique<SessionParks>(clock, dispatcher, *store, *drops_)) {}
+      parks_(store == nullptr ? nullptr
+                              : std::make_unique<SessionParks>(clock, *versions_, dispatcher, *store, *drops_)) {}
 
 Sessions::~Sessions() = default;
 
@@ -80,7 +84,7 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   session.request_id = request_id;
   session.namespace_id = prepared.namespace_id;
   session.created = clock_.WallNow();
-  session.stands_on = session.created;
+  session.stands_on = versions_->Next();
   if (request.begun != nullptr) {
     session.output = request.begun->output;
     session.request_id = request.begun->request_id;
@@ -133,6 +137,7 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
   if (store_ == nullptr) return done(Known(tenant, id), absl::FailedPreconditionError("there is no KV store"));
   store_->FindCard(ScopeOf(tenant), id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
     EntryPtr entry = Known(tenant, id);
+    if (card.ok()) versions_->Saw(card->parked_at);
     // What another router parked later, or deleted, is newer than what this one remembers.
     if (entry != nullptr && entry->running == nullptr && card.ok() && card->parked_at > entry->session.stands_on) {
       table_->Forget(*entry);
@@ -305,10 +310,11 @@ void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<
   const std::string scope = ScopeOf(tenant);
   store_->Versions(scope, card.id, [=, this](const absl::StatusOr<SessionStore::Heads>& versions) {
     if (!versions.ok()) return done(SessionStoreError(versions.status()));
+    if (!versions->empty()) versions_->Saw(VersionOf(versions->back().key.hash));
     // Dropping comes first: it makes the room for saying so.
     const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
       if (!n_missed.ok()) return done(SessionStoreError(n_missed.status()));
-      store_->SayDeleted(scope, card.id, versions, card.durability, clock_.WallNow(),
+      store_->SayDeleted(scope, card.id, versions, card.durability, versions_->Next(),
                          [card, done, n_missed = *n_missed](const absl::Status& said) {
                            // A store that did not answer may have it, and not be told.
                            if (!said.ok() && n_missed > 0) return done(SessionStoreError(said));

@@ -124,7 +124,7 @@ TEST_F(SessionParksTest, TheStateOfWhatIsReplacedIsDropped) {
   const State first = ParkWithState(router, prompt, 1);
   std::fill(prompt.begin() + kBlockTokens, prompt.end(), 9u);
   SetCheckpoint(router, 2);
-  ParkAt(router, 3, prompt);
+  ParkAt(router, 4, prompt);
   EXPECT_TRUE(Gone(first));
   EXPECT_TRUE(IsStoredBlock(first, 0));
   EXPECT_FALSE(IsStoredBlock(first, 1));

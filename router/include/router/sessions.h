@@ -26,6 +26,7 @@ struct SessionEntry;
 class SessionDrops;
 class SessionParks;
 class SessionTable;
+class VersionClock;
 
 // The request that goes on with an answer; `stream` over what its body says.
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
@@ -106,6 +107,7 @@ class Sessions {
   std::deque<std::function<void()>> reads_waiting_;
   size_t n_reading_ = 0;
   const std::unique_ptr<SessionTable> table_;
+  const std::unique_ptr<VersionClock> versions_;
   // Null without a store.
   const std::unique_ptr<SessionDrops> drops_;
   const std::unique_ptr<SessionParks> parks_;
