@@ -58,6 +58,12 @@ size_t CountCodePoints(std::string_view text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
+size_t CountCodePoints(const ServedModel& model, const std::vector<TokenLogprobs>& entries) {
+  size_t n = 0;
+  for (const TokenLogprobs& entry : entries) n += CountCodePoints(model.tokenizer->TokenBytes(entry.token));
+  return n;
+}
+
 Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& entries, size_t& offset) {
   Json tokens = Json::array();
   Json logprobs = Json::array();
@@ -153,6 +159,11 @@ StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n
       n_tool_calls_(n_choices, 0),
       text_offset_(n_choices, CountCodePoints(echo_text_)) {}
 
+void StreamAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
+  n_tool_calls_[choice] += static_cast<uint32_t>(delta.tool_calls.size());
+  text_offset_[choice] += CountCodePoints(model_, delta.logprobs);
+}
+
 std::string StreamAnswer::Opening() {
   std::string out;
   for (uint32_t i = 0; i < n_tool_calls_.size(); ++i) {
@@ -217,7 +228,14 @@ std::string StreamAnswer::Error(const ApiError& error) {
 }
 
 WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text)
-    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {}
+    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {
+  for (Choice& choice : choices_) choice.text_offset = CountCodePoints(echo_text_);
+}
+
+void WholeAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
+  choices_[choice].n_tool_calls_skipped += delta.tool_calls.size();
+  choices_[choice].text_offset += CountCodePoints(model_, delta.logprobs);
+}
 
 void WholeAnswer::Add(uint32_t choice, const ChoiceDelta& delta) {
   Choice& c = choices_[choice];
@@ -244,7 +262,7 @@ std::string WholeAnswer::Body(const Usage& usage) const {
       if (!c.tool_calls.empty()) {
         Json calls = Json::array();
         for (size_t k = 0; k < c.tool_calls.size(); ++k) {
-          Json call = {{"index", k}};
+          Json call = {{"index", c.n_tool_calls_skipped + k}};
           call.update(ToolCallJson(c.tool_calls[k]));
           calls.push_back(std::move(call));
         }
@@ -253,7 +271,7 @@ std::string WholeAnswer::Body(const Usage& usage) const {
       choice["message"] = std::move(message);
       choice["logprobs"] = head_.logprobs ? ChatLogprobs(model_, head_, c.logprobs) : Json();
     } else {
-      size_t offset = CountCodePoints(echo_text_);
+      size_t offset = c.text_offset;
       choice["text"] = echo_text_ + c.content;
       choice["logprobs"] = head_.logprobs ? TextLogprobs(model_, c.logprobs, offset) : Json();
     }

@@ -393,7 +393,7 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
   if (!request.session.empty() && request.n > 1) {
     return InvalidField("n", "must be 1 with a session: it has one answer at a time");
   }
-  if (!request.session.empty()) request.body = std::string(body);
+  if (!request.session.empty()) request.body = std::make_shared<const std::string>(body);
   return request;
 }
 

@@ -41,7 +41,10 @@ class Completion::Choice final : public StreamObserver {
       spec.committed = prepared.request.begun->output;
       spec.begun_by = KeyOf(prepared.request.begun->fingerprint);
       // The client has what these gave already.
-      for (const uint32_t token : spec.committed) output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
+      for (const uint32_t token : spec.committed) {
+        const ChoiceDelta delta = output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
+        if (!delta.empty()) owner_.sink_.OnReplayed(number_, delta);
+      }
     }
     spec.keys = prepared.keys;
     spec.max_tokens = prepared.max_tokens;

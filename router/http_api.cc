@@ -4,6 +4,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/ids.h"
 #include "router/api_error.h"
@@ -58,8 +60,23 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
   }
   if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
   request.session = session;
-  request.body = body;
+  if (request.body == nullptr) request.body = std::make_shared<const std::string>(body);
   return std::nullopt;
+}
+
+// What is not encoded as it should be stays as it is: no name has a percent sign.
+std::string PercentDecoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto is_digit = [&](size_t at) { return at < text.size() && absl::ascii_isxdigit(text[at]); };
+    if (text[i] == '%' && is_digit(i + 1) && is_digit(i + 2)) {
+      out += absl::HexStringToBytes(absl::string_view(text.data() + i + 1, 2));
+      i += 2;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
 }
 
 int64_t UnixSeconds(Clock& clock) { return absl::ToUnixSeconds(clock.WallNow()); }
@@ -130,6 +147,7 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
 
   void OnPrepared(const PreparedRequest& prepared) override {
     const ApiRequest& request = prepared.request;
+    if (!api_.core_.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
     AnswerHead head;
     head.api = request.api;
     head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
@@ -153,6 +171,10 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     stream_->AnsweredBy(api_.core_.system_fingerprint());
     SendHead();
     SendOpening();
+  }
+
+  void OnReplayed(uint32_t choice, const ChoiceDelta& delta) override {
+    whole_ ? whole_->Skip(choice, delta) : stream_->Skip(choice, delta);
   }
 
   void OnProgress(const PrefillProgress& progress) override {
@@ -358,10 +380,10 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
   const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
   if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
   if (route.kind == Kind::kDropCache) return sessions_.DeleteCache(tenant, request.query, std::move(reply));
-  if (route.kind == Kind::kSession) return sessions_.Find(tenant, rest, std::move(reply));
-  if (route.kind == Kind::kDropSession) return sessions_.Delete(tenant, rest, std::move(reply));
+  if (route.kind == Kind::kSession) return sessions_.Find(tenant, PercentDecoded(rest), std::move(reply));
+  if (route.kind == Kind::kDropSession) return sessions_.Delete(tenant, PercentDecoded(rest), std::move(reply));
   const size_t slash = std::min(rest.find('/'), rest.size());
-  const std::string id(rest.substr(0, slash));
+  const std::string id = PercentDecoded(rest.substr(0, slash));
   const std::string_view action = rest.substr(slash);
   if (action == "/park") return sessions_.Park(tenant, id, request.body, std::move(reply));
   if (action != "/resume") {

@@ -106,10 +106,12 @@ void HttpSessions::List(const Tenant& tenant, std::string_view query, Reply repl
                         Answer<SessionStore::Page>(std::move(reply), [](const SessionStore::Page& page) {
                           Json data = Json::array();
                           for (const SessionInfo& info : page.sessions) data.push_back(Object(info));
-                          return Json{{"object", "list"},
-                                      {"data", std::move(data)},
-                                      {"has_more", !page.next.empty()},
-                                      {"next", page.next.empty() ? Json() : Json(page.next)}};
+                          Json list = {{"object", "list"},
+                                       {"data", std::move(data)},
+                                       {"has_more", !page.next.empty()},
+                                       {"next", page.next.empty() ? Json() : Json(page.next)}};
+                          if (page.n_unreadable > 0) list["n_unreadable"] = page.n_unreadable;
+                          return list;
                         }));
 }
 

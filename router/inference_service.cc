@@ -106,6 +106,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
 
   void OnPrepared(const PreparedRequest& prepared) override {
+    if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
     progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
   }
   void OnBegun() override {}
@@ -299,6 +300,7 @@ class Service final : public v1::Inference::CallbackService {
                           const auto& found = std::get<SessionStore::Page>(page);
                           for (const SessionInfo& info : found.sessions) *reply->add_sessions() = ToProto(info);
                           reply->set_next(found.next);
+                          reply->set_n_unreadable(found.n_unreadable);
                           finish(grpc::Status::OK);
                         });
         });

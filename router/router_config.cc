@@ -47,6 +47,9 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
                      "file with the secret that tenants' cache keys are salted with; the same on every router");
   spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
+  spec.AddBytes(&config->session_bytes_max, "session-bytes-max",
+                "bodies and prompts of sessions that are being answered, parked or read back, all together",
+                {1 << 20, uint64_t{1} << 40});
   spec.Add(&config->connections_max, "connections-max", "open HTTP connections", {1, 1'000'000});
   spec.Add(&config->connections_per_address_max, "connections-per-address-max", "open HTTP connections of one address",
            {1, 1'000'000});

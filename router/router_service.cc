@@ -82,8 +82,9 @@ class RouterService::Impl {
     dispatcher_ = std::make_unique<Dispatcher>(DispatcherConfigOf(config_), clock_, metrics_,
                                                make_links ? make_links(loop_) : DefaultLinks());
     RETURN_IF_ERROR(ConnectStores());
-    sessions_ = std::make_unique<Sessions>(Sessions::Options{.tenant_secret = config_.tenant_secret}, model_, clock_,
-                                           *dispatcher_, session_store_.get(), namespaces_.get());
+    sessions_ = std::make_unique<Sessions>(
+        Sessions::Options{.tenant_secret = config_.tenant_secret, .busy_bytes_max = config_.session_bytes_max}, model_,
+        clock_, *dispatcher_, session_store_.get(), namespaces_.get());
     core_ = std::make_unique<RequestCore>(
         RequestCoreConfig{.tenant_secret = config_.tenant_secret, .n_prepare_threads = config_.n_prepare_threads},
         model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
@@ -152,6 +153,7 @@ class RouterService::Impl {
     last_tick_ns_ = absl::ToUnixNanos(clock_.Now());
     dispatcher_->Tick();
     if (namespaces_) namespaces_->Tick();
+    sessions_->Tick();
     api_->Tick();
     if (inference_) inference_->Tick();
     n_workers_ready_ = dispatcher_->n_ready();

@@ -8,6 +8,8 @@
 #include <chrono>
 #include <cstring>
 #include <random>
+#include <utility>
+#include <vector>
 
 #include "longshelf/v1/worker.grpc.pb.h"
 #include "proto/channel_settings.h"
@@ -158,6 +160,9 @@ class GrpcWorkerLink final : public WorkerLink {
   ~GrpcWorkerLink() override {
     *alive_ = false;
     if (status_call_) status_call_->context.TryCancel();
+    for (const auto& weak : park_calls_) {
+      if (const auto call = weak.lock()) call->context.TryCancel();
+    }
     if (watch_) watch_->Detach();
   }
 
@@ -182,6 +187,8 @@ class GrpcWorkerLink final : public WorkerLink {
 
   void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) override {
     auto call = std::make_shared<ParkCall>(loop_);
+    std::erase_if(park_calls_, [](const auto& weak) { return weak.expired(); });
+    park_calls_.push_back(call);
     call->request = ToProto(order);
     Prepare(call->context, config_.park_timeout);
     stub_->async()->Park(
@@ -286,6 +293,7 @@ class GrpcWorkerLink final : public WorkerLink {
   size_t worker_ = 0;
   WorkerLinkObserver* observer_ = nullptr;
   std::shared_ptr<StatusCall> status_call_;
+  std::vector<std::weak_ptr<ParkCall>> park_calls_;
   std::shared_ptr<WatchReader> watch_;
   uint64_t generation_ = 0;
   bool up_ = false;

@@ -24,6 +24,7 @@ void ClusterPut::Offer(PutItem item) {
   const size_t index = objects_.size();
   Object& object = objects_.emplace_back();
   object.n_wanted = std::clamp<size_t>(item.n_replicas, 1, view_->nodes.size());
+  object.n_enough = item.n_acks == 0 ? object.n_wanted : std::min<size_t>(item.n_acks, object.n_wanted);
   object.candidates = view_->Candidates(item.head.extent, object.n_wanted + kSpareCandidates);
   object.item = std::move(item);
   if (index >= kMaxKeysPerCall) {
@@ -103,11 +104,11 @@ bool ClusterPut::IsKept(const Object& object) {
     case Ack::kMemoryOne:
       return object.n_in_memory > 0;
     case Ack::kMemoryAll:
-      return object.n_in_memory >= object.n_wanted;
+      return object.n_in_memory >= object.n_enough;
     case Ack::kDurableOne:
-      return object.n_in_memory >= object.n_wanted && object.n_durable > 0;
+      return object.n_in_memory >= object.n_enough && object.n_durable > 0;
     case Ack::kDurableAll:
-      return object.n_durable >= object.n_wanted;
+      return object.n_durable >= object.n_enough;
   }
   return false;
 }
@@ -119,7 +120,7 @@ void ClusterPut::MaybeAnswer(size_t index) {
     if (IsKept(object)) {
       Answer(index, object.outcome);
     } else if (is_over) {
-      const std::string few = absl::StrCat(object.n_in_memory, " of ", object.n_wanted, " KV stores took an object");
+      const std::string few = absl::StrCat(object.n_in_memory, " of ", object.n_enough, " KV stores took an object");
       const absl::Status why = object.failure.ok() ? absl::UnavailableError("no other can be reached") : object.failure;
       Answer(index, absl::Status(why.code(), absl::StrCat(few, ": ", why.message())));
     }

@@ -28,6 +28,7 @@ class ClusterPut final : public Operation, public std::enable_shared_from_this<C
     std::vector<std::shared_ptr<ClusterNode>> candidates;
     size_t next = 0;       // of the candidates
     size_t n_wanted = 0;   // replicas
+    size_t n_enough = 0;   // of them, to be answered
     size_t n_waiting = 0;  // offered, and no outcome yet
     size_t n_in_memory = 0;
     size_t n_durable = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 #include <string_view>
+#include <utility>
 
 namespace longshelf::router {
 namespace {
@@ -13,7 +14,10 @@ using kvstore::GetItem;
 using kvstore::PlacedKey;
 
 constexpr absl::Duration kTimeout = absl::Seconds(10);
+constexpr absl::Duration kListTimeout = absl::Seconds(3);  // a store that hangs is not waited for
+// A manifest is worth more copies than what it names, but is promised like that: stores make up for what is missing.
 constexpr uint32_t kReplicas = 3;
+constexpr uint32_t kAcks = 2;
 constexpr size_t kVersionBytes = 8;
 
 // All manifests have this one, whatever model they are about.
@@ -71,12 +75,19 @@ void Manifests::Put(const Item& item, std::function<void(absl::Status)> done) {
   put.payload = std::make_shared<const std::vector<std::byte>>(begin, begin + item.bytes.size());
   put.ack = item.ack;
   put.n_replicas = kReplicas;
-  const auto outcome = std::make_shared<absl::Status>(absl::UnavailableError("the KV store gave no answer"));
-  const auto finish = OnLoop<absl::Status>(std::move(done));
+  put.n_acks = kAcks;
+  // With the outcome: the call ends later, when the last store has answered.
+  const auto finish = [once = std::make_shared<std::function<void(absl::Status)>>(
+                           OnLoop<absl::Status>(std::move(done)))](const absl::Status& status) {
+    if (const auto first = std::exchange(*once, nullptr)) first(status);
+  };
   const auto call = client_.Put(
       kTimeout,
-      {.on_outcome = [outcome](size_t, const absl::StatusOr<kvstore::PutOutcome>& given) { *outcome = given.status(); },
-       .on_done = [outcome, finish](const absl::Status&) { finish(*outcome); }});
+      {.on_outcome = [finish](size_t, const absl::StatusOr<kvstore::PutOutcome>& given) { finish(given.status()); },
+       .on_done =
+           [finish](const absl::Status& status) {
+             finish(status.ok() ? absl::UnavailableError("the KV store gave no answer") : status);
+           }});
   call->Offer(std::move(put));
   call->Finish();
 }
@@ -107,7 +118,7 @@ void Manifests::Get(std::vector<GetItem> items, Done<std::vector<absl::StatusOr<
 }
 
 void Manifests::List(const kvstore::ListQuery& query, Done<kvstore::ListResult> done) {
-  client_.List(query, kTimeout, OnLoop<absl::StatusOr<kvstore::ListResult>>(std::move(done)));
+  client_.List(query, kListTimeout, OnLoop<absl::StatusOr<kvstore::ListResult>>(std::move(done)));
 }
 
 void Manifests::Touch(kvstore::TouchQuery query, Done<kvstore::TouchResult> done) {

@@ -39,7 +39,7 @@ bool IsKey(const std::string& bytes) { return bytes.size() == kKeyBytes; }
 
 uint64_t Session::n_bytes() const {
   const size_t n_prompt = prompt == nullptr ? 0 : prompt->size();
-  return body.size() + sizeof(uint32_t) * (n_prompt + output.size());
+  return (body == nullptr ? 0 : body->size()) + sizeof(uint32_t) * (n_prompt + output.size());
 }
 
 std::string CardToBytes(const SessionInfo& info) {
@@ -111,7 +111,7 @@ std::string BodyToBytes(const Session& session) {
   v1::SessionBody body;
   body.set_format(kFormat);
   body.set_is_chat(session.is_chat);
-  body.set_request(session.body);
+  body.set_request(*session.body);
   body.mutable_prompt_tokens()->Add(session.prompt->begin(), session.prompt->end());
   body.mutable_output_tokens()->Add(session.output.begin(), session.output.end());
   body.set_seed(session.seed);
@@ -134,7 +134,7 @@ absl::StatusOr<Session> BodyFromBytes(const std::string& bytes, uint32_t vocab_s
   }
   Session session;
   session.is_chat = body.is_chat();
-  session.body = body.request();
+  session.body = std::make_shared<const std::string>(std::move(*body.mutable_request()));
   session.prompt =
       std::make_shared<const std::vector<uint32_t>>(body.prompt_tokens().begin(), body.prompt_tokens().end());
   session.output.assign(body.output_tokens().begin(), body.output_tokens().end());

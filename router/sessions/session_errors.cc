@@ -31,8 +31,14 @@ ApiError SessionIsComplete() {
                    "the answer of this session is complete: send the conversation with its next message");
 }
 
+ApiError SessionIsReplaced() {
+  return OfSession(409, "session_replaced",
+                   "another answer of this session was parked meanwhile, and is the session now: this one was not");
+}
+
 ApiError SessionStoreError(const absl::Status& status) {
   if (absl::IsNotFound(status)) return NoSuchSession();
+  if (absl::IsAborted(status)) return SessionIsReplaced();
   ApiError error;
   error.type = "server_error";
   if (absl::IsResourceExhausted(status) || absl::IsFailedPrecondition(status)) {
@@ -45,9 +51,10 @@ ApiError SessionStoreError(const absl::Status& status) {
     error.code = "session_damaged";
     error.message = "the parked session is damaged or of another version; send the conversation again";
   } else if (absl::IsInvalidArgument(status)) {
+    error.http_status = 413;
     error.type = "invalid_request_error";
-    error.param = "after";
-    error.message = "after is not what a page of this list said";
+    error.param = "session";
+    error.message = "the session is too large to be kept: its request and its tokens may have 64 MiB";
   } else {
     error.http_status = 503;
     error.code = "session_store_unavailable";

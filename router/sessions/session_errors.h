@@ -9,6 +9,7 @@ namespace longshelf::router {
 ApiError NoSuchSession();
 ApiError SessionIsRunning();
 ApiError SessionIsComplete();
+ApiError SessionIsReplaced();
 // What the KV store answered.
 ApiError SessionStoreError(const absl::Status& status);
 

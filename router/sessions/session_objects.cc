@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "kvstore/keys.h"
 #include "router/prefix_index.h"
@@ -45,17 +44,19 @@ Chain ChainOf(const SessionInfo& info, const Session& session, std::string_view 
           kvstore::ExtentOf(keys.chain[0], blocks, std::max<uint32_t>(kv.state.n_tokens, 1))};
 }
 
-void AddBlocks(const Chain& chain, size_t first, uint32_t block_tokens, std::vector<PlacedKey>& keys) {
-  for (size_t i = first; i < chain.blocks.size(); ++i) {
+std::vector<PlacedKey> BlocksOf(const Chain& chain, uint32_t block_tokens) {
+  std::vector<PlacedKey> keys;
+  for (size_t i = 0; i < chain.blocks.size(); ++i) {
     const auto depth = static_cast<uint32_t>((i + 1) * block_tokens);
     keys.push_back({{chain.blocks[i], ObjectKind::kBlock}, kvstore::ExtentOf(chain.root, chain.blocks, depth)});
   }
+  return keys;
 }
 
-void AddState(const Chain& chain, const ParkedKv& kv, std::vector<PlacedKey>& keys) {
+std::vector<PlacedKey> StateOf(const Chain& chain, const ParkedKv& kv) {
   const BlockKey checkpoint = KeyOf(kv.state.checkpoint_key);
-  keys.push_back({{checkpoint, ObjectKind::kCheckpoint}, chain.state_extent});
-  keys.push_back({{checkpoint, ObjectKind::kTail}, chain.state_extent});
+  return {{{checkpoint, ObjectKind::kCheckpoint}, chain.state_extent},
+          {{checkpoint, ObjectKind::kTail}, chain.state_extent}};
 }
 
 }  // namespace
@@ -75,32 +76,34 @@ std::vector<std::string> TrailOf(std::span<const BlockKey> chain, uint32_t block
 }
 
 std::vector<PlacedKey> ObjectsOf(const SessionInfo& info, const Session& session, std::string_view namespace_salt) {
-  const Chain chain = ChainOf(info, session, namespace_salt);
   std::vector<PlacedKey> keys;
-  AddBlocks(chain, 0, info.kv->block_tokens, keys);
-  AddState(chain, *info.kv, keys);
+  OwnObjects(info, session, namespace_salt).AddTo(keys);
   return keys;
 }
 
-std::vector<PlacedKey> ObjectsOnlyOf(const SessionInfo& info, const Session& session, std::string_view namespace_salt,
-                                     std::span<const SessionInfo> others) {
+OwnObjects::OwnObjects(const SessionInfo& info, const Session& session, std::string_view namespace_salt)
+    : checkpoint_key_(info.kv->state.checkpoint_key) {
   const Chain chain = ChainOf(info, session, namespace_salt);
-  std::set<std::string> theirs;
-  bool is_state_shared = false;
-  for (const SessionInfo& other : others) {
-    if (!other.kv.has_value()) continue;
-    theirs.insert(other.kv->trail.begin(), other.kv->trail.end());
-    is_state_shared = is_state_shared || other.kv->state.checkpoint_key == info.kv->state.checkpoint_key;
-  }
-  size_t n_shared = 0;
+  blocks_ = BlocksOf(chain, info.kv->block_tokens);
+  state_ = StateOf(chain, *info.kv);
   for (const size_t i : TrailPlaces(chain.blocks.size())) {
     // Beyond the first ones the blocks up to the next place may be shared as well.
-    if (theirs.contains(Text(chain.blocks[i]))) n_shared = i + (i + 1 < kTrailStep ? 1 : kTrailStep);
+    trail_[Text(chain.blocks[i])] = std::min(i + (i + 1 < kTrailStep ? 1 : kTrailStep), chain.blocks.size());
   }
-  std::vector<PlacedKey> keys;
-  AddBlocks(chain, n_shared, info.kv->block_tokens, keys);
-  if (!is_state_shared) AddState(chain, *info.kv, keys);
-  return keys;
+}
+
+void OwnObjects::LeaveTo(const SessionInfo& other) {
+  if (!other.kv.has_value()) return;
+  for (const std::string& key : other.kv->trail) {
+    const auto found = trail_.find(key);
+    if (found != trail_.end()) n_shared_ = std::max(n_shared_, found->second);
+  }
+  if (other.kv->state.checkpoint_key == checkpoint_key_) state_.clear();
+}
+
+void OwnObjects::AddTo(std::vector<PlacedKey>& keys) const {
+  keys.insert(keys.end(), blocks_.begin() + static_cast<std::ptrdiff_t>(n_shared_), blocks_.end());
+  keys.insert(keys.end(), state_.begin(), state_.end());
 }
 
 }  // namespace longshelf::router

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,8 +23,21 @@ std::vector<std::string> TrailOf(std::span<const kvstore::BlockKey> chain, uint3
 std::vector<kvstore::PlacedKey> ObjectsOf(const SessionInfo& info, const Session& session,
                                           std::string_view namespace_salt);
 
-// Those of them that none of `others` has too. Where trails leave it open, a block counts as shared.
-std::vector<kvstore::PlacedKey> ObjectsOnlyOf(const SessionInfo& info, const Session& session,
-                                              std::string_view namespace_salt, std::span<const SessionInfo> others);
+// Of a session's state, what no other session has.
+class OwnObjects {
+ public:
+  // REQUIRES: info.kv.
+  OwnObjects(const SessionInfo& info, const Session& session, std::string_view namespace_salt);
+  // What `other` has too is not its own. Where trails leave it open, a block counts as shared.
+  void LeaveTo(const SessionInfo& other);
+  void AddTo(std::vector<kvstore::PlacedKey>& keys) const;
+
+ private:
+  std::vector<kvstore::PlacedKey> blocks_;  // from the root on
+  std::vector<kvstore::PlacedKey> state_;   // checkpoint and tail
+  std::map<std::string, size_t> trail_;     // how many blocks are shared with who has this one
+  size_t n_shared_ = 0;                     // of the blocks
+  std::string checkpoint_key_;
+};
 
 }  // namespace longshelf::router

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -18,6 +19,7 @@ using kvstore::ObjectHead;
 using kvstore::ObjectKind;
 using kvstore::PlacedKey;
 
+constexpr uint32_t kFindsMax = 3;
 constexpr uint64_t kCardBytesMax = uint64_t{4} << 20;
 constexpr absl::Duration kDeletedIsSaidFor = absl::Hours(24);  // at least: other routers may remember the session
 
@@ -31,6 +33,19 @@ kvstore::Ack AckOf(Durability durability) {
       break;
   }
   return kvstore::Ack::kMemoryAll;
+}
+
+constexpr uint32_t kDeletedDepth = 1;
+
+bool SaysDeleted(const ObjectHead& card) { return card.depth_tokens == kDeletedDepth; }
+
+bool AreOfOneSession(const ObjectHead& a, const ObjectHead& b) {
+  return std::memcmp(a.key.hash.data(), b.key.hash.data(), kVersionPrefixBytes) == 0;
+}
+
+absl::Status Overtaken(const ObjectHead& by) {
+  if (SaysDeleted(by)) return absl::NotFoundError("the session was deleted");
+  return absl::AbortedError("another answer of the session was parked later");
 }
 
 }  // namespace
@@ -55,53 +70,77 @@ SessionStore::Names SessionStore::NamesOf(const std::string& tenant, const std::
   return {RootOf(tenant), Hash("session/1/" + tenant + "/" + id)};
 }
 
-void SessionStore::Put(const std::string& tenant, SessionInfo info, const Session& session, Done<SessionInfo> done) {
-  ListAll(tenant, info.id, [=, this, body = BodyToBytes(session)](absl::StatusOr<std::vector<ObjectHead>> versions) {
+void SessionStore::Put(const std::string& tenant, SessionInfo info, const Session& session, Done<Stored> done) {
+  const absl::Time stands_on = session.stands_on;
+  Versions(tenant, info.id, [=, this, body = BodyToBytes(session)](const absl::StatusOr<Heads>& versions) {
     if (!versions.ok()) return done(versions.status());
-    PutBehind(*versions, tenant, info, body, [=, this](const absl::StatusOr<SessionInfo>& stored) {
-      done(stored);
-      // What it replaces is of no use any more.
-      if (stored.ok() && !versions->empty())
-        manifests_->Drop(KeysOf(*versions), [](const absl::StatusOr<uint32_t>&) {});
+    if (!versions->empty() && VersionOf(versions->back().key.hash) > stands_on) {
+      return done(Overtaken(versions->back()));
+    }
+    PutBehind(*versions, tenant, info, body, [=, this, versions = *versions](const absl::StatusOr<Stored>& stored) {
+      if (!stored.ok()) return done(stored.status());
+      // Others may have come in between.
+      Versions(tenant, info.id, [=, this, stored = *stored](const absl::StatusOr<Heads>& now) {
+        Settle(stored, now.ok() ? *now : versions, stands_on, done);
+      });
     });
   });
 }
 
-void SessionStore::PutBehind(const std::vector<ObjectHead>& versions, const std::string& tenant, SessionInfo info,
-                             std::string body, Done<SessionInfo> done) {
+// Whoever was parked last stays, but a session that was deleted meanwhile stays deleted.
+void SessionStore::Settle(Stored stored, const Heads& versions, absl::Time stands_on, const Done<Stored>& done) {
+  const absl::Time mine = VersionOf(stored.head.key.hash);
+  for (const ObjectHead& each : versions) {
+    if (each.key == stored.head.key) continue;
+    if (VersionOf(each.key.hash) > (SaysDeleted(each) ? stands_on : mine)) {
+      manifests_->Drop(KeysOf({stored.head}), [](const absl::StatusOr<uint32_t>&) {});
+      return done(Overtaken(each));
+    }
+    stored.replaced.push_back(each);
+  }
+  done(std::move(stored));
+}
+
+void SessionStore::PutBehind(const Heads& versions, const std::string& tenant, SessionInfo info, std::string body,
+                             Done<Stored> done) {
   const Names names = NamesOf(tenant, info.id);
   if (!versions.empty()) {
     info.parked_at = std::max(info.parked_at, VersionOf(versions.back().key.hash) + absl::Milliseconds(1));
   }
-  const BlockKey card_key = VersionKey(names.extent, info.parked_at);
+  Stored stored;
+  stored.head.key = {VersionKey(names.extent, info.parked_at), ObjectKind::kManifest};
+  stored.head.extent = names.extent;
+  const BlockKey card_key = stored.head.key.hash;
   const BlockKey body_key = BodyKeyOf(card_key);
   info.body_key = KeyText(body_key);
   info.body_bytes = body.size();
   const auto item = [&](const BlockKey& hash, const BlockKey& parent, std::string bytes) {
+    const uint32_t n_tokens = info.n_prompt_tokens + info.n_output_tokens;
     return Manifests::Item{.hash = hash,
                            .parent = parent,
                            .extent = names.extent,
-                           .depth_tokens = info.n_prompt_tokens + info.n_output_tokens,
+                           .depth_tokens = info.is_deleted ? kDeletedDepth : kDeletedDepth + std::max(n_tokens, 1u),
                            .namespace_id = tenant,
                            .bytes = std::move(bytes),
                            .retain_until = info.retain_until,
                            .ack = AckOf(info.durability)};
   };
-  const auto put_card = [this, card = item(card_key, names.root, CardToBytes(info)), info, done] {
-    manifests_->Put(card, [info, done](const absl::Status& stored) {
-      if (!stored.ok()) return done(stored);
-      done(info);
-    });
+  stored.card = info;
+  const auto finish = [this, stored, done](const absl::Status& put) {
+    if (put.ok()) return done(stored);
+    // Some stores may have taken it.
+    manifests_->Drop(KeysOf({stored.head}), [done, put](const absl::StatusOr<uint32_t>&) { done(put); });
+  };
+  const auto put_card = [this, card = item(card_key, names.root, CardToBytes(info)), finish] {
+    manifests_->Put(card, finish);
   };
   if (body.empty()) return put_card();
-  manifests_->Put(item(body_key, card_key, std::move(body)), [put_card, done](const absl::Status& stored) {
-    if (!stored.ok()) return done(stored);
-    put_card();
-  });
+  manifests_->Put(item(body_key, card_key, std::move(body)),
+                  [put_card, finish](const absl::Status& put) { put.ok() ? put_card() : finish(put); });
 }
 
 // Cards first: what is not named any more need not be whole.
-std::vector<PlacedKey> SessionStore::KeysOf(const std::vector<ObjectHead>& versions) const {
+std::vector<PlacedKey> SessionStore::KeysOf(const Heads& versions) const {
   std::vector<PlacedKey> keys;
   for (const ObjectHead& head : versions) keys.push_back({head.key, head.extent});
   for (const ObjectHead& head : versions) {
@@ -110,7 +149,7 @@ std::vector<PlacedKey> SessionStore::KeysOf(const std::vector<ObjectHead>& versi
   return keys;
 }
 
-void SessionStore::ListAll(const std::string& tenant, const std::string& id, Done<std::vector<ObjectHead>> done) {
+void SessionStore::Versions(const std::string& tenant, const std::string& id, Done<Heads> done) {
   const Names names = NamesOf(tenant, id);
   manifests_->List({.parent = names.root, .hash_prefix = VersionPrefix(names.extent)},
                    [done](absl::StatusOr<kvstore::ListResult> listed) {
@@ -119,35 +158,37 @@ void SessionStore::ListAll(const std::string& tenant, const std::string& id, Don
                    });
 }
 
-void SessionStore::GetCards(std::vector<ObjectHead> heads, Done<std::vector<SessionInfo>> done) {
+void SessionStore::GetCards(const Heads& heads, Done<std::vector<absl::StatusOr<SessionInfo>>> done) {
   std::vector<GetItem> items;
-  for (const ObjectHead& head : heads) {
-    if (head.payload_bytes <= kCardBytesMax) items.push_back({head.key, head.payload_bytes, head.extent});
+  std::vector<absl::StatusOr<SessionInfo>> cards(heads.size(), absl::DataLossError("a card is too large"));
+  std::vector<size_t> places;
+  for (size_t i = 0; i < heads.size(); ++i) {
+    if (heads[i].payload_bytes > kCardBytesMax) continue;
+    items.push_back({heads[i].key, heads[i].payload_bytes, heads[i].extent});
+    places.push_back(i);
   }
-  if (items.empty()) return done(std::vector<SessionInfo>());
-  manifests_->Get(std::move(items), [done](absl::StatusOr<std::vector<absl::StatusOr<std::string>>> objects) {
-    std::vector<SessionInfo> cards;
-    absl::Status failure;
-    for (const auto& object : *objects) {
-      auto card = object.ok() ? CardFromBytes(*object) : absl::StatusOr<SessionInfo>(object.status());
-      if (card.ok()) {
-        cards.push_back(*std::move(card));
-      } else if (!absl::IsNotFound(card.status())) {  // dropped meanwhile
-        failure = card.status();
-      }
+  if (items.empty()) return done(std::move(cards));
+  manifests_->Get(std::move(items), [=](const absl::StatusOr<std::vector<absl::StatusOr<std::string>>>& read) mutable {
+    for (size_t i = 0; i < places.size(); ++i) {
+      const auto bytes = i < read->size() ? (*read)[i] : absl::UnavailableError("no answer");
+      cards[places[i]] = bytes.ok() ? CardFromBytes(*bytes) : absl::StatusOr<SessionInfo>(bytes.status());
     }
-    if (cards.empty() && !failure.ok()) return done(failure);
     done(std::move(cards));
   });
 }
 
 void SessionStore::FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done) {
-  ListAll(tenant, id, [this, done](absl::StatusOr<std::vector<ObjectHead>> versions) {
+  FindCard(tenant, id, kFindsMax, std::move(done));
+}
+
+void SessionStore::FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries,
+                            Done<SessionInfo> done) {
+  Versions(tenant, id, [=, this](const absl::StatusOr<Heads>& versions) {
     if (!versions.ok()) return done(versions.status());
     if (versions->empty()) return done(absl::NotFoundError("no such session"));
-    GetCards({versions->back()}, [done](absl::StatusOr<std::vector<SessionInfo>> cards) {
-      if (!cards.ok()) return done(cards.status());
-      if (cards->empty()) return done(absl::NotFoundError("no such session"));
+    GetCards({versions->back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+      // Parked again since it was listed.
+      if (absl::IsNotFound(cards->front().status()) && n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
       done(std::move(cards->front()));
     });
   });
@@ -175,57 +216,108 @@ void SessionStore::GetBody(const std::string& tenant, const SessionInfo& card, u
   });
 }
 
+struct SessionStore::HeadWalk {
+  kvstore::ListQuery query;
+  size_t limit = 0;
+  std::set<BlockKey> without;
+  Done<HeadPage> done;
+  Heads found;                       // at most one more than wanted: there is a next page then
+  std::optional<ObjectHead> newest;  // so far, of the session that is being read
+
+  void EndSession() {
+    if (newest.has_value() && !SaysDeleted(*newest) && found.size() <= limit) found.push_back(*newest);
+    newest.reset();
+  }
+  void Take(const Heads& heads) {
+    for (const ObjectHead& head : heads) {
+      if (without.contains(head.key.hash)) continue;
+      if (newest.has_value() && !AreOfOneSession(*newest, head)) EndSession();
+      newest = head;
+    }
+  }
+  void Answer() {
+    HeadPage page;
+    page.more = found.size() > limit;
+    if (page.more) found.pop_back();
+    page.heads = std::move(found);
+    if (!page.heads.empty()) {
+      page.next = page.heads.back().key.hash;
+      // Behind all of its versions.
+      std::fill(page.next.begin() + kVersionPrefixBytes, page.next.end(), uint8_t{0xff});
+    }
+    done(std::move(page));
+  }
+};
+
+void SessionStore::ListHeads(const std::string& tenant, const BlockKey& after, size_t limit, std::set<BlockKey> without,
+                             Done<HeadPage> done) {
+  const auto walk = std::make_shared<HeadWalk>();
+  walk->query = {.parent = RootOf(tenant),
+                 .after = after,
+                 .limit = static_cast<uint32_t>(std::min(limit + 1, kvstore::kMaxListed))};
+  walk->limit = limit;
+  walk->without = std::move(without);
+  walk->done = std::move(done);
+  ListMore(walk);
+}
+
+void SessionStore::ListMore(const std::shared_ptr<HeadWalk>& walk) {
+  manifests_->List(walk->query, [this, walk](const absl::StatusOr<kvstore::ListResult>& listed) {
+    if (!listed.ok()) return walk->done(listed.status());
+    walk->Take(listed->heads);
+    const bool is_all = !listed->more || listed->heads.empty();
+    if (is_all) walk->EndSession();
+    if (is_all || walk->found.size() > walk->limit) return walk->Answer();
+    walk->query.after = listed->heads.back().key.hash;
+    walk->query.limit = kvstore::kMaxListed;  // many that were deleted lie there
+    ListMore(walk);
+  });
+}
+
 void SessionStore::List(const std::string& tenant, const std::string& after, uint32_t limit, Done<Page> done) {
-  kvstore::ListQuery query{.parent = RootOf(tenant), .limit = limit};
+  BlockKey behind{};
   if (!after.empty()) {
     const std::string bytes = absl::HexStringToBytes(after);
-    if (after.size() != 2 * query.after.size() || bytes.size() != query.after.size()) {
+    if (after.size() != 2 * behind.size() || bytes.size() != behind.size()) {
       return done(absl::InvalidArgumentError("after: not what a page of this list said"));
     }
-    std::memcpy(query.after.data(), bytes.data(), bytes.size());
+    std::memcpy(behind.data(), bytes.data(), bytes.size());
   }
-  manifests_->List(query, [this, done](absl::StatusOr<kvstore::ListResult> listed) {
+  ListHeads(tenant, behind, limit, {}, [this, done](const absl::StatusOr<HeadPage>& listed) {
     if (!listed.ok()) return done(listed.status());
-    std::vector<ObjectHead> newest;
-    for (const ObjectHead& head : listed->heads) {
-      const bool is_newer =
-          !newest.empty() && std::memcmp(newest.back().key.hash.data(), head.key.hash.data(), kVersionPrefixBytes) == 0;
-      if (is_newer) newest.pop_back();
-      newest.push_back(head);
-    }
-    const std::string next =
-        listed->more && !newest.empty() ? absl::BytesToHexString(KeyText(newest.back().key.hash)) : "";
-    GetCards(std::move(newest), [done, next](absl::StatusOr<std::vector<SessionInfo>> cards) {
-      if (!cards.ok()) return done(cards.status());
-      done(Page{.sessions = std::move(*cards), .next = next});
+    Page page;
+    if (listed->more) page.next = absl::BytesToHexString(KeyText(listed->next));
+    GetCards(listed->heads, [done, page](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) mutable {
+      for (absl::StatusOr<SessionInfo>& card : *cards) {
+        if (card.ok()) {
+          page.sessions.push_back(*std::move(card));
+        } else if (absl::IsDataLoss(card.status())) {
+          ++page.n_unreadable;
+        } else if (!absl::IsNotFound(card.status())) {
+          return done(card.status());
+        }
+      }
+      done(std::move(page));
     });
   });
 }
 
-void SessionStore::Delete(const std::string& tenant, const SessionInfo& card, absl::Time now,
-                          std::vector<PlacedKey> state, std::function<void(absl::Status)> done) {
-  ListAll(tenant, card.id, [=, this](absl::StatusOr<std::vector<ObjectHead>> versions) {
-    if (!versions.ok()) return done(versions.status());
-    SessionInfo deleted;
-    deleted.id = card.id;
-    deleted.is_deleted = true;
-    deleted.parked_at = now;
-    deleted.durability = card.durability;
-    deleted.retain_until = now + kDeletedIsSaidFor;
-    for (const ObjectHead& head : *versions) {
-      deleted.retain_until = std::max(deleted.retain_until, head.retain_until);
-    }
-    std::vector<PlacedKey> keys = KeysOf(*versions);
-    keys.insert(keys.end(), state.begin(), state.end());
-    // Dropping comes first: it makes the room for saying so.
-    manifests_->Drop(std::move(keys), [=, this](absl::StatusOr<uint32_t> n_missed) {
-      if (!n_missed.ok()) return done(n_missed.status());
-      PutBehind(*versions, tenant, deleted, "", [n_missed = *n_missed, done](const absl::StatusOr<SessionInfo>& said) {
-        const bool is_gone = said.ok() || n_missed == 0;
-        done(is_gone ? absl::OkStatus() : absl::UnavailableError("a store did not answer"));
-      });
-    });
-  });
+void SessionStore::Drop(const Heads& versions, std::vector<PlacedKey> objects, Done<uint32_t> done) {
+  std::vector<PlacedKey> keys = KeysOf(versions);
+  keys.insert(keys.end(), objects.begin(), objects.end());
+  manifests_->Drop(std::move(keys), std::move(done));
+}
+
+void SessionStore::SayDeleted(const std::string& tenant, const std::string& id, const Heads& versions,
+                              Durability durability, absl::Time now, std::function<void(absl::Status)> done) {
+  SessionInfo deleted;
+  deleted.id = id;
+  deleted.is_deleted = true;
+  deleted.parked_at = now;
+  deleted.durability = durability;
+  deleted.retain_until = now + kDeletedIsSaidFor;
+  for (const ObjectHead& head : versions) deleted.retain_until = std::max(deleted.retain_until, head.retain_until);
+  PutBehind(versions, tenant, deleted, "", [done](const absl::StatusOr<Stored>& said) { done(said.status()); });
 }
 
 void SessionStore::Retain(std::vector<PlacedKey> keys, absl::Time retain_until, Durability durability,

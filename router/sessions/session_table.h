@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <map>
@@ -31,7 +32,10 @@ struct SessionEntry final : AnswerRecorder, std::enable_shared_from_this<Session
   Session session;
   std::string namespace_salt;
   std::optional<ParkTerms> at_end;
-  std::optional<ParkedKv> kv;  // as it was parked last
+  std::optional<ParkedKv> kv;                   // as it was parked last
+  std::optional<SessionInfo> parked;            // the card, when this router did it
+  bool is_deleted = false;                      // parks that are under way come to nothing
+  std::deque<std::function<void()>> manifests;  // to be stored one after another; the first one is being stored
   Completion* running = nullptr;
   std::optional<size_t> worker;  // that has its state
 };

@@ -3,20 +3,23 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <span>
 
-#include "kvstore/keys.h"
+#include "manifests.h"
+#include "session_drops.h"
 #include "session_errors.h"
-#include "session_objects.h"
+#include "session_parks.h"
 #include "session_table.h"
+#include "version_clock.h"
 
 namespace longshelf::router {
 namespace {
 
 using kvstore::BlockKey;
 
-constexpr std::string_view kParked = "parked";
-constexpr uint32_t kOthersMax = 1000;  // sessions that one is compared with when it is deleted
+constexpr uint32_t kTriesAtEnd = 5;           // nobody waits for it: in half a minute
+constexpr uint32_t kTriesWhenOvertaken = 10;  // one of those that overtake each other always succeeds
+constexpr size_t kReadingMax = 8;
+constexpr size_t kReadsWaitingMax = 256;
 
 std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
 
@@ -24,10 +27,11 @@ std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(ke
 
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
                                                    const ParseLimits& limits) {
-  auto parsed = ParseRequestBody(session.is_chat ? Api::kChat : Api::kCompletions, session.body, limits);
+  auto parsed = ParseRequestBody(session.is_chat ? Api::kChat : Api::kCompletions, *session.body, limits);
   if (auto* request = std::get_if<ApiRequest>(&parsed)) {
     request->session = session.id;
     request->body = session.body;
+    request->body_share = session.share;
     request->begun = std::make_shared<const BegunAnswer>(BegunAnswer{
         *session.prompt, session.output, session.seed, session.request_id, session.stands_on, session.fingerprint});
     request->stream = stream.value_or(request->stream);
@@ -44,9 +48,27 @@ Sessions::Sessions(Options options, const ServedModel& model, Clock& clock, Disp
       dispatcher_(dispatcher),
       store_(store),
       namespaces_(namespaces),
-      table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)) {}
+      budget_(options_.busy_bytes_max),
+      table_(std::make_unique<SessionTable>(options_.memory_bytes, options_.sessions_max)),
+      versions_(std::make_unique<VersionClock>(clock)),
+      drops_(store == nullptr ? nullptr
+                              : std::make_unique<SessionDrops>(*store, options_.tenant_secret, model.vocab_size)),
+      parks_(store == nullptr ? nullptr
+                              : std::make_unique<SessionParks>(clock, *versions_, dispatcher, *store, *drops_)) {}
 
 Sessions::~Sessions() = default;
+
+size_t Sessions::n_parking() const { return store_ == nullptr ? 0 : parks_->n_running() + drops_->n_orders(); }
+
+void Sessions::Tick() {
+  if (store_ != nullptr) parks_->Tick();
+}
+
+bool Sessions::HasRoomFor(const PreparedRequest& prepared) const {
+  const ApiRequest& request = prepared.request;
+  if (request.session.empty() || request.body_share != nullptr) return true;
+  return budget_.HasRoomFor(request.body->size() + sizeof(uint32_t) * prepared.prompt->size());
+}
 
 std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const std::string& request_id) {
   const PreparedRequest& prepared = completion.prepared();
@@ -62,13 +84,14 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   session.request_id = request_id;
   session.namespace_id = prepared.namespace_id;
   session.created = clock_.WallNow();
-  session.stands_on = session.created;
+  session.stands_on = versions_->Next();
   if (request.begun != nullptr) {
     session.output = request.begun->output;
     session.request_id = request.begun->request_id;
     session.stands_on = request.begun->stands_on;
     session.fingerprint = request.begun->fingerprint;
   }
+  session.share = request.body_share != nullptr ? request.body_share : budget_.Take(session.n_bytes());
   entry->namespace_salt = prepared.namespace_salt;
   entry->at_end = request.park;
   entry->running = &completion;
@@ -100,11 +123,12 @@ void Sessions::OnEnd(const EntryPtr& entry) {
     entry->session.fingerprint = Text(worker->fingerprint);
   }
   const auto terms = std::exchange(entry->at_end, std::nullopt);
+  const ByteBudget::Share share = std::exchange(entry->session.share, nullptr);
   // Another answer may have taken its place: then that one is the session.
   if (Known(entry->tenant, entry->session.id) != entry) return;
   table_->SetIdle(*entry);
   if (!terms.has_value() || store_ == nullptr) return;
-  ParkEntry(entry, *terms, [](const std::variant<SessionInfo, ApiError>& result) {
+  parks_->Park(entry, *terms, kTriesAtEnd, [share](const std::variant<SessionInfo, ApiError>& result) {
     if (const auto* error = std::get_if<ApiError>(&result)) spdlog::warn("parking a session failed: {}", error->code);
   });
 }
@@ -113,6 +137,7 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
   if (store_ == nullptr) return done(Known(tenant, id), absl::FailedPreconditionError("there is no KV store"));
   store_->FindCard(ScopeOf(tenant), id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
     EntryPtr entry = Known(tenant, id);
+    if (card.ok()) versions_->Saw(card->parked_at);
     // What another router parked later, or deleted, is newer than what this one remembers.
     if (entry != nullptr && entry->running == nullptr && card.ok() && card->parked_at > entry->session.stands_on) {
       table_->Forget(*entry);
@@ -128,95 +153,38 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
 void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done) {
   if (store_ == nullptr) return done(NoSessionStore());
   if (const EntryPtr entry = Known(tenant, id); entry != nullptr && entry->running != nullptr) {
-    return ParkEntry(entry, terms, std::move(done));
+    const auto finish = [done, share = entry->session.share](const std::variant<SessionInfo, ApiError>& result) {
+      done(result);
+    };
+    return parks_->Park(entry, terms, 1, finish);
   }
+  ParkLatest(tenant, id, terms, kTriesWhenOvertaken, std::move(done));
+}
+
+void Sessions::ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
+                          Done<SessionInfo> done) {
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
-    if (entry != nullptr) return ParkEntry(entry, terms, done);
+    if (entry != nullptr) return parks_->Park(entry, terms, 1, done);
     if (!card.ok()) return done(SessionStoreError(card.status()));
     // Parked before, and not gone on with here: it is kept longer.
     GetSession(tenant, *card, [=, this, card = *card](std::variant<Session, ApiError> loaded) {
       auto* session = std::get_if<Session>(&loaded);
-      if (session == nullptr) return done(std::get<ApiError>(loaded));
+      if (session == nullptr) {
+        // Its body may have gone with a card that was replaced meanwhile.
+        const bool is_final = std::get<ApiError>(loaded).code != "session_store_unavailable" || n_tries <= 1;
+        return is_final ? done(std::get<ApiError>(loaded)) : ParkLatest(tenant, id, terms, n_tries - 1, done);
+      }
       const EntryPtr again = NewEntry(tenant);
       again->session = std::move(*session);
-      again->namespace_salt = SaltOf(again->session);
+      again->namespace_salt = drops_->SaltOf(again->session);
       again->kv = card.kv;
-      ParkEntry(again, terms, done);
-    });
-  });
-}
-
-void Sessions::ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInfo> done) {
-  ++n_parking_;
-  done = [this, done = std::move(done)](std::variant<SessionInfo, ApiError> result) {
-    --n_parking_;
-    done(std::move(result));
-  };
-  entry->at_end.reset();
-  if (entry->running != nullptr) entry->running->Interrupt(kParked);
-  SessionInfo info = entry->Info();
-  info.parked_at = clock_.WallNow();
-  info.retain_until = info.parked_at + terms.retention;
-  info.durability = terms.durability;
-  if (!entry->worker.has_value()) return KeepState(entry, std::move(info), "no_worker", std::move(done));
-  ParkOrder order;
-  order.tokens = AllTokens(entry->session);
-  order.namespace_id = entry->session.namespace_id;
-  order.namespace_salt = entry->namespace_salt;
-  order.terms = terms;
-  order.retain_until = info.retain_until;
-  dispatcher_.Park(
-      *entry->worker, order, [=, this, info = std::move(info)](const absl::StatusOr<ParkedState>& parked) mutable {
-        if (parked.ok()) {
-          info.kv = KvOf(*entry, *parked);
-          return PutManifest(entry, std::move(info), done);
-        }
-        if (absl::IsResourceExhausted(parked.status()) || absl::IsFailedPrecondition(parked.status())) {
-          return done(SessionStoreError(parked.status()));
-        }
-        KeepState(entry, std::move(info), absl::IsNotFound(parked.status()) ? "not_held" : "worker_unavailable", done);
+      parks_->Park(again, terms, 1, [=, this](const std::variant<SessionInfo, ApiError>& result) {
+        // Parked by somebody else meanwhile: then that is to be kept longer.
+        const auto* error = std::get_if<ApiError>(&result);
+        if (error == nullptr || error->http_status != 409 || n_tries <= 1) return done(result);
+        ParkLatest(tenant, id, terms, n_tries - 1, done);
       });
-}
-
-// The tokens are what counts: without its state the session is parked all the same. But what is in the store from an
-// earlier time is kept as long as the session.
-void Sessions::KeepState(const EntryPtr& entry, SessionInfo info, std::string_view missing, Done<SessionInfo> done) {
-  info.kv_missing = missing;
-  if (!entry->kv.has_value() || entry->session.fingerprint.empty()) {
-    return PutManifest(entry, std::move(info), std::move(done));
-  }
-  SessionInfo with_state = info;
-  with_state.kv = entry->kv;
-  with_state.kv_missing = "";
-  auto keys = ObjectsOf(with_state, entry->session, entry->namespace_salt);
-  store_->Retain(std::move(keys), info.retain_until, info.durability, [=, this](const absl::StatusOr<bool>& kept) {
-    PutManifest(entry, kept.ok() && *kept ? with_state : info, done);
-  });
-}
-
-std::optional<ParkedKv> Sessions::KvOf(const SessionEntry& entry, const ParkedState& state) const {
-  const auto& worker = dispatcher_.model();
-  if (!worker.has_value() || Text(worker->fingerprint) != entry.session.fingerprint ||
-      state.checkpoint_key.size() != BlockKey().size())
-    return std::nullopt;
-  const PromptKeys keys =
-      MakePromptKeys(worker->fingerprint, entry.namespace_salt, worker->block_tokens, AllTokens(entry.session));
-  return ParkedKv{.state = state,
-                  .block_tokens = worker->block_tokens,
-                  .trail = TrailOf(std::span(keys.chain).subspan(1), worker->block_tokens, state.n_tokens)};
-}
-
-std::string Sessions::SaltOf(const Session& session) const {
-  const auto salt = kvstore::NamespaceSalt(options_.tenant_secret, session.namespace_id);
-  return {salt.begin(), salt.end()};
-}
-
-void Sessions::PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done) {
-  store_->Put(entry->scope, std::move(info), entry->session, [entry, done](absl::StatusOr<SessionInfo> stored) {
-    if (!stored.ok()) return done(SessionStoreError(stored.status()));
-    entry->session.stands_on = stored->parked_at;
-    entry->kv = stored->kv;
-    done(*std::move(stored));
+    });
   });
 }
 
@@ -228,6 +196,7 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
       return done(*std::move(card));
     }
     SessionInfo info = entry->Info();
+    if (!card.ok() && !absl::IsNotFound(card.status()) && entry->parked.has_value()) card = *entry->parked;
     if (card.ok()) {
       info.parked_at = card->parked_at;
       info.retain_until = card->retain_until;
@@ -239,44 +208,70 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
 }
 
 void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done) {
-  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [card, done](absl::StatusOr<Session> session) {
-    if (!session.ok()) return done(SessionStoreError(session.status()));
-    session->id = card.id;
-    session->model = card.model;
-    session->created = card.created;
-    session->finish_reason = card.finish_reason;
-    session->fingerprint = card.fingerprint;
-    session->stands_on = card.parked_at;
-    done(*std::move(session));
+  if (reads_waiting_.size() >= kReadsWaitingMax) return done(Overloaded());
+  reads_waiting_.push_back([=, this] {
+    const auto finish = [=, this](std::variant<Session, ApiError> result) {
+      --n_reading_;
+      ReadNext();
+      done(std::move(result));
+    };
+    if (!budget_.HasRoomFor(card.body_bytes)) return finish(Overloaded());
+    const auto share = budget_.Take(card.body_bytes);
+    store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [=](absl::StatusOr<Session> session) {
+      if (!session.ok()) return finish(SessionStoreError(session.status()));
+      session->id = card.id;
+      session->model = card.model;
+      session->created = card.created;
+      session->finish_reason = card.finish_reason;
+      session->fingerprint = card.fingerprint;
+      session->stands_on = card.parked_at;
+      session->share = share;
+      finish(*std::move(session));
+    });
   });
+  ReadNext();
+}
+
+void Sessions::ReadNext() {
+  if (reads_waiting_.empty() || n_reading_ >= kReadingMax) return;
+  ++n_reading_;
+  const auto read = std::move(reads_waiting_.front());
+  reads_waiting_.pop_front();
+  read();
 }
 
 void Sessions::LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done) {
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
     if (entry != nullptr && entry->running != nullptr) return done(SessionIsRunning());
     // What this router broke off itself need not have been parked.
-    if (entry != nullptr) return done(CheckUnfinished(entry->session));
+    if (entry != nullptr) {
+      const Session& session = entry->session;
+      if (const auto error = CheckUnfinished(session.finish_reason, session.fingerprint)) return done(*error);
+      return done(session);
+    }
     if (store_ == nullptr) return done(NoSessionStore());
     if (!card.ok()) return done(SessionStoreError(card.status()));
-    GetSession(tenant, *card, [=, this](std::variant<Session, ApiError> loaded) {
-      const auto* session = std::get_if<Session>(&loaded);
-      done(session == nullptr ? std::move(loaded) : CheckUnfinished(*session));
-    });
+    if (const auto error = CheckUnfinished(card->finish_reason, card->fingerprint)) return done(*error);
+    GetSession(tenant, *card, done);
   });
 }
 
-std::variant<Session, ApiError> Sessions::CheckUnfinished(const Session& session) const {
-  if (!session.finish_reason.empty()) return SessionIsComplete();
+std::optional<ApiError> Sessions::CheckUnfinished(const std::string& finish_reason,
+                                                  const std::string& fingerprint) const {
+  if (!finish_reason.empty()) return SessionIsComplete();
   const auto& worker = dispatcher_.model();
-  if (worker.has_value() && !session.fingerprint.empty() && session.fingerprint != Text(worker->fingerprint)) {
+  if (worker.has_value() && !fingerprint.empty() && fingerprint != Text(worker->fingerprint)) {
     return SessionOfAnotherModel();
   }
-  return session;
+  return std::nullopt;
 }
 
 void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done) {
   if (store_ == nullptr) return done(NoSessionStore());
   store_->List(ScopeOf(tenant), after, limit, [this, tenant, done](absl::StatusOr<SessionStore::Page> page) {
+    if (absl::IsInvalidArgument(page.status())) {
+      return done(InvalidField("after", "is not what a page of this list said"));
+    }
     if (!page.ok()) return done(SessionStoreError(page.status()));
     std::erase_if(page->sessions, [now = clock_.WallNow()](const SessionInfo& info) {
       return info.is_deleted || info.retain_until <= now;
@@ -290,41 +285,43 @@ void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t lim
 }
 
 void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done) {
-  const EntryPtr known = Known(tenant, id);
+  EntryPtr known = Known(tenant, id);
   if (known != nullptr) {
     known->at_end.reset();
     if (known->running != nullptr) known->running->Interrupt("cancelled");
     table_->Forget(*known);
   }
+  if (store_ == nullptr) return known == nullptr ? done(NoSuchSession()) : done(known->Info());
+  const EntryPtr parking = parks_->Cancel(tenant, id);
+  if (known == nullptr) known = parking;
   FindLatest(tenant, id, [=, this](const EntryPtr&, absl::StatusOr<SessionInfo> card) {
+    if (absl::IsDataLoss(card.status())) {
+      card = SessionInfo();
+      card->id = id;
+    }
     if (card.ok()) return DeleteParked(tenant, *card, done);
     // It was this router's alone.
-    const bool is_nowhere_else = absl::IsNotFound(card.status()) || store_ == nullptr;
-    if (known != nullptr && is_nowhere_else) return done(known->Info());
-    done(store_ == nullptr ? NoSuchSession() : SessionStoreError(card.status()));
+    if (known != nullptr && absl::IsNotFound(card.status())) return done(known->Info());
+    done(SessionStoreError(card.status()));
   });
 }
 
 void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done) {
-  // Without its tokens its state cannot be named: it goes when its time is over.
-  const auto drop = [=, this](std::vector<kvstore::PlacedKey> state) {
-    store_->Delete(ScopeOf(tenant), card, clock_.WallNow(), std::move(state),
-                   [card, done](const absl::Status& deleted) {
-                     if (!deleted.ok()) return done(SessionStoreError(deleted));
-                     done(card);
-                   });
-  };
-  if (!card.kv.has_value()) return drop({});
-  store_->GetBody(ScopeOf(tenant), card, model_.vocab_size, [=, this](const absl::StatusOr<Session>& session) {
-    if (!session.ok()) return drop({});
-    store_->List(ScopeOf(tenant), "", kOthersMax,
-                 [=, this, session = *session](absl::StatusOr<SessionStore::Page> page) {
-                   if (!page.ok()) return done(SessionStoreError(page.status()));
-                   // More sessions than can be compared: what they share is not known, so nothing is taken from them.
-                   if (!page->next.empty()) return drop({});
-                   std::erase_if(page->sessions, [&](const SessionInfo& other) { return other.id == card.id; });
-                   drop(ObjectsOnlyOf(card, session, SaltOf(session), page->sessions));
-                 });
+  const std::string scope = ScopeOf(tenant);
+  store_->Versions(scope, card.id, [=, this](const absl::StatusOr<SessionStore::Heads>& versions) {
+    if (!versions.ok()) return done(SessionStoreError(versions.status()));
+    if (!versions->empty()) versions_->Saw(VersionOf(versions->back().key.hash));
+    // Dropping comes first: it makes the room for saying so.
+    const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
+      if (!n_missed.ok()) return done(SessionStoreError(n_missed.status()));
+      store_->SayDeleted(scope, card.id, versions, card.durability, versions_->Next(),
+                         [card, done, n_missed = *n_missed](const absl::Status& said) {
+                           // A store that did not answer may have it, and not be told.
+                           if (!said.ok() && n_missed > 0) return done(SessionStoreError(said));
+                           done(card);
+                         });
+    };
+    drops_->Drop({.scope = scope, .versions = *versions, .states = {}, .done = say, .is_waited_for = true});
   });
 }
 

@@ -211,4 +211,44 @@ class ParkingTest(unittest.TestCase):
         self.assertGreater(self.cluster.metric('longshelf_router_prompt_source_tokens_total{source="worker"}'), 0)
 
 
+class LostStoreTest(unittest.TestCase):
+    """One of three stores is gone: nobody notices."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(BIN, MODEL, n_workers=1, n_stores=3)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.stop()
+
+    def test_everything_works(self):
+        port = self.cluster.http_port
+        body = {"messages": STORY, "temperature": 0, "max_tokens": 20, **SHORT}
+        for lost in range(3):
+            self.cluster.kvstores[lost].kill()
+            api.post(port, "/v1/chat/completions", {**body, "session": f"asked-{lost}"})
+            status, parked = request(port, "POST", f"/v1/sessions/asked-{lost}/park", {"retention_s": 600})
+            self.assertEqual(status, 200, parked)
+            api.post(port, "/v1/chat/completions", {**body, "session": {"id": f"auto-{lost}", "retention_s": 600}})
+            self.cluster.wait_until(lambda: request(port, "GET", f"/v1/sessions/auto-{lost}")[1]["parked_at"],
+                                    "not parked")
+            for name in (f"asked-{lost}", f"auto-{lost}"):
+                status, reply = request(port, "DELETE", "/v1/sessions/" + name)
+                self.assertEqual(status, 200, reply)
+                self.assertEqual(request(port, "GET", "/v1/sessions/" + name)[0], 404)
+            status, reply = request(port, "DELETE", "/v1/cache")
+            self.assertEqual(status, 200, reply)
+            self.cluster.kvstores[lost].start()
+            self.cluster.wait_until(lambda: self.is_up(lost), "the store does not start")
+
+    def is_up(self, store):
+        try:
+            self.cluster.store_metrics(store)
+            # Who was told that it is down asks it again within ten seconds.
+            return self.cluster.metric("longshelf_kvstore_client_unreachable_stores") == 0
+        except OSError:
+            return False
+
+
 unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -58,7 +58,7 @@ void CheckCommon(const ApiRequest& request, std::string_view body) {
   LONGSHELF_CHECK(request.user_id.size() <= kSizeLimits.user_id_bytes);
   LONGSHELF_CHECK(request.stream || !request.include_usage);
   const bool has_session = !request.session.empty();
-  LONGSHELF_CHECK(!has_session || (!CheckSessionId(request.session) && request.body == body && request.n == 1));
+  LONGSHELF_CHECK(!has_session || (!CheckSessionId(request.session) && *request.body == body && request.n == 1));
   if (request.park) CheckTerms(*request.park);
   LONGSHELF_CHECK(has_session || !request.park);
 }

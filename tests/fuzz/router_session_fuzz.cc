@@ -75,7 +75,7 @@ SessionInfo Card(bool has_kv) {
 
 Session Body() {
   Session session;
-  session.body = R"({"prompt":"x"})";
+  session.body = std::make_shared<const std::string>(R"({"prompt":"x"})");
   session.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 300});
   session.output = {4, 5};
   session.seed = ~uint64_t{0};

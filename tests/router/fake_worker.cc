@@ -147,7 +147,10 @@ FakeWorker::FakeWorker(Script script, uint8_t fingerprint, uint32_t n_context_ma
   server_ = builder.BuildAndStart();
 }
 
-FakeWorker::~FakeWorker() { server_->Shutdown(std::chrono::system_clock::now()); }
+FakeWorker::~FakeWorker() {
+  ReleaseParks();
+  server_->Shutdown(std::chrono::system_clock::now());
+}
 
 std::shared_ptr<grpc::Channel> FakeWorker::Channel() { return server_->InProcessChannel({}); }
 
@@ -217,19 +220,42 @@ std::vector<v1::ParkRequest> FakeWorker::parks() const {
   return parks_;
 }
 
+void FakeWorker::HoldParks(bool held) {
+  std::lock_guard lock(mutex_);
+  are_parks_held_ = held;
+}
+void FakeWorker::ReleaseParks() {
+  std::vector<HeldPark> held;
+  {
+    std::lock_guard lock(mutex_);
+    held.swap(held_parks_);
+    are_parks_held_ = false;
+  }
+  for (const HeldPark& park : held) park.reactor->Finish(park.status);
+}
+bool FakeWorker::AwaitParks(size_t n) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, kPatience, [&] { return parks_.size() >= n; });
+}
+
 grpc::ServerUnaryReactor* FakeWorker::Park(grpc::CallbackServerContext* context, const v1::ParkRequest* request,
                                            v1::ParkReply* reply) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   std::lock_guard lock(mutex_);
   parks_.push_back(*request);
-  if (!checkpoint_key_.has_value()) {
-    reactor->Finish({grpc::StatusCode::NOT_FOUND, "nothing is held"});
-    return reactor;
+  changed_.notify_all();
+  grpc::Status status(grpc::StatusCode::NOT_FOUND, "nothing is held");
+  if (checkpoint_key_.has_value()) {
+    status = grpc::Status::OK;
+    reply->set_n_tokens(static_cast<uint32_t>(request->tokens_size()));
+    reply->set_n_objects(1);
+    reply->set_checkpoint_key(*checkpoint_key_);
   }
-  reply->set_n_tokens(static_cast<uint32_t>(request->tokens_size()));
-  reply->set_n_objects(1);
-  reply->set_checkpoint_key(*checkpoint_key_);
-  reactor->Finish(grpc::Status::OK);
+  if (are_parks_held_) {
+    held_parks_.push_back({reactor, status});
+  } else {
+    reactor->Finish(status);
+  }
   return reactor;
 }
 

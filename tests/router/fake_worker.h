@@ -45,6 +45,10 @@ class FakeWorker final : public v1::Worker::CallbackService {
   // Parks are answered with all tokens and this key; without one they are refused: nothing is held.
   void SetCheckpointKey(std::optional<std::string> key);
   std::vector<v1::ParkRequest> parks() const;
+  // Parks that come from now on are answered by ReleaseParks, with the key of now.
+  void HoldParks(bool held);
+  void ReleaseParks();
+  bool AwaitParks(size_t n);  // that came
 
   grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* Generate(grpc::CallbackServerContext* context,
                                                               const v1::WorkerGenerateRequest* request) override;
@@ -58,6 +62,10 @@ class FakeWorker final : public v1::Worker::CallbackService {
  private:
   class GenerateStream;
   class WatchStream;
+  struct HeldPark {
+    grpc::ServerUnaryReactor* reactor;
+    grpc::Status status;
+  };
 
   const uint8_t fingerprint_;
   const uint32_t n_context_max_;
@@ -68,6 +76,8 @@ class FakeWorker final : public v1::Worker::CallbackService {
   std::vector<v1::WorkerGenerateRequest> requests_;
   std::vector<v1::ParkRequest> parks_;
   std::optional<std::string> checkpoint_key_;
+  std::vector<HeldPark> held_parks_;
+  bool are_parks_held_ = false;
   std::set<GenerateStream*> held_;
   std::set<WatchStream*> watches_;
   size_t n_cancelled_ = 0;

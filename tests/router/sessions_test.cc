@@ -1,135 +1,19 @@
 #include "router/sessions.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <future>
-#include <nlohmann/json.hpp>
-#include <numeric>
 
-#include "absl/strings/str_cat.h"
-#include "common/metrics.h"
-#include "kvstore/keys.h"
-#include "kvstore/server.h"
-#include "kvstore/store.h"
-#include "router/prefix_index.h"
-#include "router_harness.h"
+#include "sessions_fixture.h"
 #include "testing/fixtures.h"
 
 namespace longshelf::router::testing {
 namespace {
 
-using kvstore::BlockKey;
-using kvstore::ObjectKind;
-using nlohmann::json;
-
-constexpr char kPark[] = R"({"retention_s": 600})";
-constexpr uint32_t kBlockTokens = 256;
-constexpr size_t kPayloadBytes = 100;
-
-json Parsed(const Reply& reply) { return json::parse(reply.body(), nullptr, false); }
-
-std::vector<uint32_t> Numbers(size_t n, uint32_t first = 100) {
-  std::vector<uint32_t> numbers(n);
-  std::iota(numbers.begin(), numbers.end(), first);
-  return numbers;
-}
-
-std::string Completion(const std::vector<uint32_t>& prompt, const std::string& session, uint32_t max_tokens = 50,
-                       bool stream = true) {
-  return json{{"prompt", prompt}, {"session", session}, {"max_tokens", max_tokens}, {"stream", stream}}.dump();
-}
-
-// Sends `n` tokens, then holds.
-Script Held(uint32_t n, std::vector<uint32_t> tokens = RouterHarness::AnswerTokens()) {
-  Script script{std::move(tokens)};
-  script.held = true;
-  script.holds_at = n;
-  return script;
-}
-
-// Routers with fake workers over one real store.
-class SessionsTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    store_ = *kvstore::Store::Create({.capacity_bytes = uint64_t{64} << 20, .parked_share = 0.9});
-    server_ = *kvstore::Server::Start({}, *store_, clock_, metrics_);
-    config_ = RouterHarness::DefaultConfig();
-    config_.kvstores = {absl::StrCat("127.0.0.1:", server_->port())};
-  }
-
-  json Get(RouterHarness& router, const std::string& id = "s") {
-    return Parsed(router.Do("GET", "/v1/sessions/" + id));
-  }
-  json Park(RouterHarness& router, const std::string& id = "s", const std::string& body = kPark) {
-    return Parsed(router.Do("POST", absl::StrCat("/v1/sessions/", id, "/park"), body));
-  }
-  Reply Resume(RouterHarness& router, const std::string& id = "s") {
-    return router.Do("POST", absl::StrCat("/v1/sessions/", id, "/resume"), "{}");
-  }
-  unsigned Delete(RouterHarness& router, const std::string& id = "s") {
-    return router.Do("DELETE", "/v1/sessions/" + id).result_int();
-  }
-  // True when the session has come to this; false after ten seconds.
-  bool Await(RouterHarness& router, const std::string& field, const json& value, const std::string& id = "s") {
-    const absl::Time patience = clock_.Now() + absl::Seconds(10);
-    while (Get(router, id)[field] != value) {
-      if (clock_.Now() > patience) return false;
-    }
-    return true;
-  }
-  // Parks an answer after its `n` tokens.
-  void ParkAt(RouterHarness& router, uint32_t n, const std::vector<uint32_t>& prompt = {5, 6, 7},
-              const std::string& id = "s") {
-    router.workers[0]->SetScript(Held(n));
-    TestClient client(router.service->http_port());
-    client.Send(RequestText("POST", "/v1/completions", Completion(prompt, id)));
-    ASSERT_TRUE(Await(router, "output_tokens", n, id));
-    ASSERT_EQ(Park(router, id)["output_tokens"], n);
-  }
-  bool IsStored(const kvstore::ObjectKey& key, const kvstore::Fingerprint& fingerprint) {
-    return store_->Get(key, fingerprint).ok();
-  }
-  void Store(const kvstore::ObjectKey& key, uint32_t depth, const BlockKey& extent,
-             const kvstore::Fingerprint& fingerprint, const std::string& namespace_id = "ns") {
-    const std::vector<std::byte> payload(kPayloadBytes);
-    kvstore::ObjectHead head;
-    head.key = key;
-    head.extent = extent;
-    head.depth_tokens = depth;
-    head.fingerprint = fingerprint;
-    head.payload_bytes = payload.size();
-    head.digest = kvstore::DigestOf(payload);
-    head.namespace_id = namespace_id;
-    head.object_class = kvstore::ObjectClass::kParked;
-    head.retain_until = clock_.WallNow() + absl::Seconds(60);
-    auto reservation = std::get<kvstore::Store::Reservation>(store_->Open(head, clock_.WallNow()).value());
-    ASSERT_TRUE(reservation.Append(0, payload).ok());
-    ASSERT_TRUE(store_->Commit(std::move(reservation), clock_.WallNow()).ok());
-  }
-
-  SystemClock clock_;
-  longshelf::Metrics metrics_{"test"};
-  std::unique_ptr<kvstore::Store> store_;
-  std::unique_ptr<kvstore::Server> server_;
-  RouterConfig config_;
-};
-
-// The state of a session as its worker would have parked it: in the store, and named by the worker.
-struct State {
-  kvstore::Fingerprint fingerprint{1};
-  BlockKey checkpoint{};
-  std::vector<BlockKey> blocks;
-  BlockKey root{};
-};
-State StateOf(const std::vector<uint32_t>& tokens, const std::string& salt, uint8_t checkpoint) {
-  State state;
-  const PromptKeys keys = MakePromptKeys(state.fingerprint, salt, kBlockTokens, tokens);
-  state.root = keys.chain[0];
-  state.blocks.assign(keys.chain.begin() + 1, keys.chain.end());
-  state.checkpoint.fill(checkpoint);
-  return state;
-}
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST_F(SessionsTest, ARequestThatIsRefusedLeavesTheSessionAsItWas) {
   config_.queue_max = 1;
@@ -344,6 +228,139 @@ TEST_F(SessionsTest, ParkingAgainKeepsTheStateAsLongWithoutTheWorkerThatMadeIt) 
   const json without = Park(router, "s", R"({"retention_s": 36000})");
   EXPECT_TRUE(without["kv"].is_null()) << "its checkpoint is not there";
   EXPECT_EQ(without["kv_missing"], "no_worker");
+}
+
+TEST_F(SessionsTest, ToolCallsAndTextAreCountedOnFromWhereTheAnswerWasCut) {
+  const auto call = [](const std::string& name) {
+    return "<｜DSML｜invoke name=\"" + name + "\">\n</｜DSML｜invoke>\n";
+  };
+  const std::string begun = "Two.\n\n<｜DSML｜tool_calls>\n" + call("first") + "<｜DSML｜invoke";
+  const std::string whole =
+      "Two.\n\n<｜DSML｜tool_calls>\n" + call("first") + call("second") + "</｜DSML｜tool_calls><｜end▁of▁sentence｜>";
+  RouterHarness router(1, config_);
+  for (const std::string stream : {"true", "false"}) {
+    const auto n = static_cast<uint32_t>(RouterHarness::Tokens(begun).size());
+    router.workers[0]->SetScript(Held(n, RouterHarness::Tokens(whole)));
+    TestClient client(router.service->http_port());
+    client.Send(RequestText("POST", "/v1/chat/completions",
+                            ChatBody(R"("session":"s","stream":true,"thinking":{"type":"disabled"})")));
+    ASSERT_TRUE(Await(router, "output_tokens", n));
+    ASSERT_EQ(Park(router)["output_tokens"], n);
+    EXPECT_THAT(client.Read().body(), HasSubstr(R"("tool_calls":[{"index":0,)"));
+    router.workers[0]->SetScript({RouterHarness::Tokens(whole)});
+    const std::string rest = router.Do("POST", "/v1/sessions/s/resume", R"({"stream":)" + stream + "}").body();
+    EXPECT_THAT(rest, HasSubstr(R"("tool_calls":[{"index":1,)"));
+    EXPECT_THAT(rest, HasSubstr("second"));
+    EXPECT_THAT(rest, Not(HasSubstr(R"("index":0,"id")")));
+  }
+  // The same of places in a text.
+  const std::vector<uint32_t> text = RouterHarness::Tokens("café and so on");
+  for (const bool is_stream : {true, false}) {
+    router.workers[0]->SetScript(Held(3, text));
+    TestClient client(router.service->http_port());
+    const json body{{"prompt", {5, 6, 7}}, {"session", "s"}, {"max_tokens", 5}, {"stream", true}, {"logprobs", 0}};
+    client.Send(RequestText("POST", "/v1/completions", body.dump()));
+    ASSERT_TRUE(Await(router, "output_tokens", 3));
+    ASSERT_EQ(Park(router)["output_tokens"], 3);
+    router.workers[0]->SetScript({text});
+    const std::string rest = router.Do("POST", "/v1/sessions/s/resume", json{{"stream", is_stream}}.dump()).body();
+    EXPECT_THAT(rest, HasSubstr("text_offset"));
+    EXPECT_THAT(rest, Not(HasSubstr(R"("text_offset":[0)"))) << rest;
+  }
+}
+
+TEST_F(SessionsTest, AnAnswerThatIsCompleteIsRefusedWithoutItsBody) {
+  RouterHarness router(1, config_);
+  ASSERT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false)).result_int(), 200u);
+  ASSERT_EQ(Park(router)["status"], "finished");
+  DropBody();
+  RouterHarness elsewhere(1, config_);
+  const Reply refused = Resume(elsewhere);
+  EXPECT_EQ(refused.result_int(), 409u);
+  EXPECT_EQ(Parsed(refused)["error"]["code"], "session_complete");
+}
+
+TEST_F(SessionsTest, BodiesOfRunningAnswersAndOfThoseThatAreLoadedAreBounded) {
+  config_.session_bytes_max = uint64_t{1} << 20;
+  RouterHarness router(1, config_);
+  const auto large = [](const std::string& id, uint32_t max_tokens) {
+    return json{{"prompt", {5, 6, 7}},
+                {"session", id},
+                {"max_tokens", max_tokens},
+                {"stream", true},
+                {"ignored", std::string(600 << 10, 'x')}}
+        .dump();
+  };
+  const auto expect_overloaded = [](const Reply& reply) {
+    EXPECT_EQ(reply.result_int(), 503u);
+    EXPECT_EQ(Parsed(reply)["error"]["code"], "overloaded");
+  };
+  router.workers[0]->SetScript(Held(2));
+  {
+    TestClient first(router.service->http_port());
+    first.Send(RequestText("POST", "/v1/completions", large("s", 4)));
+    ASSERT_TRUE(Await(router, "output_tokens", 2));
+    expect_overloaded(router.Do("POST", "/v1/completions", large("t", 4)));
+    // It has not become a session, and small ones have room.
+    EXPECT_EQ(router.Do("GET", "/v1/sessions/t").result_int(), 404u);
+    router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+    EXPECT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "small", 1, false)).result_int(), 200u);
+    ASSERT_EQ(Park(router)["output_tokens"], 2);
+  }
+  // A router that has to load it.
+  RouterHarness elsewhere(1, config_);
+  elsewhere.workers[0]->SetScript(Held(3));
+  TestClient running(elsewhere.service->http_port());
+  running.Send(RequestText("POST", "/v1/completions", large("t", 20)));
+  ASSERT_TRUE(Await(elsewhere, "output_tokens", 3, "t"));
+  expect_overloaded(Resume(elsewhere));
+  ASSERT_EQ(Delete(elsewhere, "t"), 200u);
+  elsewhere.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  EXPECT_EQ(Resume(elsewhere).result_int(), 200u);
+  EXPECT_EQ(elsewhere.Do("POST", "/v1/completions", large("u", 4)).result_int(), 200u) << "all was given back";
+}
+
+TEST_F(SessionsTest, ManyLoadsAtOnceWaitForEachOther) {
+  RouterHarness router(1, config_);
+  for (uint32_t i = 0; i < 20; ++i) ParkAt(router, 2, {5, 6, 7}, absl::StrCat("s", i));
+  RouterHarness elsewhere(1, config_);
+  std::vector<std::unique_ptr<TestClient>> clients;
+  for (uint32_t i = 0; i < 20; ++i) {
+    clients.push_back(std::make_unique<TestClient>(elsewhere.service->http_port()));
+    clients.back()->Send(RequestText("POST", absl::StrCat("/v1/sessions/s", i, "/resume"), "{}"));
+  }
+  for (const auto& client : clients) EXPECT_EQ(client->Read().result_int(), 200u);
+}
+
+TEST_F(SessionsTest, NamesInPathsMayBeEncoded) {
+  RouterHarness router(1, config_);
+  ParkAt(router, 2, {5, 6, 7}, "a:b");
+  EXPECT_EQ(router.Do("GET", "/v1/sessions/a%3Ab").result_int(), 200u);
+  EXPECT_EQ(router.Do("POST", "/v1/sessions/a%3ab/park", kPark).result_int(), 200u);
+  router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  EXPECT_EQ(router.Do("POST", "/v1/sessions/%61%3Ab/resume", "{}").result_int(), 200u);
+  EXPECT_EQ(router.Do("DELETE", "/v1/sessions/a%3Ab").result_int(), 200u);
+  for (const char* id : {"a%20b", "a%2Fb", "a%", "a%3", "a%zz", "a%00"}) {
+    EXPECT_EQ(router.Do("GET", absl::StrCat("/v1/sessions/", id)).result_int(), 400u) << id;
+  }
+}
+
+TEST_F(SessionsTest, WhatWasParkedHereIsKnownWithoutTheStore) {
+  RouterHarness router(1, config_);
+  ParkAt(router, 3);
+  const json before = Get(router);
+  server_.reset();
+  EXPECT_EQ(Get(router), before);
+}
+
+TEST_F(SessionsTest, ARouterThatEndsDoesNotWaitForParksOfAWorkerThatHangs) {
+  RouterHarness router(1, config_);
+  router.workers[0]->HoldParks(true);
+  ASSERT_EQ(router.Do("POST", "/v1/completions", ParkedAtEnd(2)).result_int(), 200u);
+  ASSERT_TRUE(router.workers[0]->AwaitParks(1));
+  const absl::Time begun = clock_.Now();
+  router.service.reset();
+  EXPECT_LT(clock_.Now() - begun, absl::Seconds(20));
 }
 
 // With two tenants.

@@ -34,6 +34,8 @@ struct PutItem {
   Payload payload;  // 1 .. kMaxPayloadBytes
   Ack ack = Ack::kMemoryOne;
   uint32_t n_replicas = 1;  // 1 .. kMaxReplicas; fewer nodes than that: as many as there are
+  // How many of them `ack` is about: when so many have it the outcome is OK, whether the others do or not. 0: all.
+  uint32_t n_acks = 0;
 };
 
 // How a put ended well.

@@ -31,8 +31,8 @@ struct ClusterOptions {
 // What client.h says of "the store" holds for all nodes together; where it does not:
 //   Lookup    takes the best answer of each extent's nodes. A checkpoint that is named by a probe must lie behind the
 //             chain's last block.
-//   Put       PutItem::ack and n_replicas are kept or the outcome is an error: UNAVAILABLE when too few nodes took it.
-//             What some took stays there, as cache or until its time.
+//   Put       PutItem::ack, n_replicas and n_acks are kept or the outcome is an error: UNAVAILABLE when too few nodes
+//             took it. What some took stays there, as cache or until its time.
 //   Touch     `retained` counts nodes; a node without room shows as a key that is not retained, n_refused stays 0.
 //   Drop      goes to every member. DropResult::n_nodes_missed of them did not answer and may still hold something.
 //   List      and Stats: of the nodes that answer, put together. UNAVAILABLE: none does.

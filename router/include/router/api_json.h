@@ -31,6 +31,8 @@ class StreamAnswer {
   StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
                std::string echo_text);
   void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
+  // What the client has already: tool calls and places in the text are counted on from there.
+  void Skip(uint32_t choice, const ChoiceDelta& delta);
   // The first event of every choice.
   std::string Opening();
   std::string Delta(uint32_t choice, const ChoiceDelta& delta);
@@ -54,6 +56,8 @@ class WholeAnswer {
  public:
   WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text);
   void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
+  // As StreamAnswer::Skip.
+  void Skip(uint32_t choice, const ChoiceDelta& delta);
   void Add(uint32_t choice, const ChoiceDelta& delta);
   void Finished(uint32_t choice, std::string_view finish_reason);
   std::string Body(const Usage& usage) const;
@@ -65,6 +69,8 @@ class WholeAnswer {
     std::vector<tokenizer::ChatToolCall> tool_calls;
     std::vector<TokenLogprobs> logprobs;
     std::string finish_reason;
+    size_t n_tool_calls_skipped = 0;
+    size_t text_offset = 0;
   };
   const ServedModel& model_;
   AnswerHead head_;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "router/api_error.h"
+#include "router/byte_budget.h"
 #include "router/limits.h"
 #include "router/worker_link.h"
 #include "tokenizer/chat.h"
@@ -56,9 +57,10 @@ struct ApiRequest {
   ServiceTier tier = ServiceTier::kDefault;
   bool cache_report = false;  // the usage says where the prompt's tokens came from
 
-  std::string session;            // "" = none
-  std::optional<ParkTerms> park;  // when the answer ends
-  std::string body;               // the JSON itself, of requests with a session
+  std::string session;                      // "" = none
+  std::optional<ParkTerms> park;            // when the answer ends
+  std::shared_ptr<const std::string> body;  // the JSON itself, of requests with a session
+  ByteBudget::Share body_share;             // of what was read back with it; null otherwise
   std::shared_ptr<const BegunAnswer> begun;
 };
 

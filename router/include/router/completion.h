@@ -30,6 +30,8 @@ struct Usage {
 class CompletionSink {
  public:
   virtual ~CompletionSink() = default;
+  // Of an answer that goes on: what the client has of it already. Before everything else, within Start.
+  virtual void OnReplayed(uint32_t /*choice*/, const ChoiceDelta& /*delta*/) {}
   // A worker has begun: errors from here on are rare, so an answer's head may be sent.
   virtual void OnBegun() = 0;
   // How much of the prompt was read; a few times a second. With several choices, the first one's.

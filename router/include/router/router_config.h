@@ -35,6 +35,7 @@ struct RouterConfig {
   absl::Duration keep_alive_interval = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(25);
   uint64_t body_bytes_max = uint64_t{16} << 20;
+  uint64_t session_bytes_max = uint64_t{512} << 20;
   uint32_t connections_max = 4096;
   uint32_t connections_per_address_max = 2048;
   uint32_t n_prepare_threads = 2;

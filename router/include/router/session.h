@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "router/byte_budget.h"
 #include "router/worker_link.h"
 
 // A session: one answer, complete or not, and all that is needed to go on with it on any router and any worker.
@@ -25,7 +26,7 @@ struct Session {
   std::string id;
   std::string model;
   bool is_chat = true;
-  std::string body;  // the request's JSON
+  std::shared_ptr<const std::string> body;  // the request's JSON
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   std::vector<uint32_t> output;
   uint64_t seed = 0;
@@ -35,6 +36,7 @@ struct Session {
   std::string finish_reason;  // "" = the answer is not complete
   absl::Time created;         // wall clock
   absl::Time stands_on;       // wall clock: what was parked up to then is older
+  ByteBudget::Share share;    // of what may be kept, while it is not idle
 
   uint64_t n_bytes() const;
 };

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -10,6 +12,7 @@
 
 #include "common/clock.h"
 #include "router/api_error.h"
+#include "router/byte_budget.h"
 #include "router/completion.h"
 #include "router/dispatcher.h"
 #include "router/namespaces.h"
@@ -20,7 +23,10 @@
 namespace longshelf::router {
 
 struct SessionEntry;
+class SessionDrops;
+class SessionParks;
 class SessionTable;
+class VersionClock;
 
 // The request that goes on with an answer; `stream` over what its body says.
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
@@ -37,6 +43,7 @@ class Sessions {
     std::string tenant_secret;
     uint64_t memory_bytes = uint64_t{256} << 20;  // of idle ones; the longest unused are forgotten
     size_t sessions_max = 10'000;
+    uint64_t busy_bytes_max = uint64_t{512} << 20;  // of those that are answered, parked or read back
   };
 
   // `store` and `namespaces` may be null: nothing can be parked then. Everything must outlive this.
@@ -44,24 +51,30 @@ class Sessions {
            const Namespaces* namespaces);
   ~Sessions();
 
+  // False: requests with sessions keep as much as they may; this one is to be refused. True without a session.
+  bool HasRoomFor(const PreparedRequest& prepared) const;
   // An answer of a session was started; it takes the place of the session's last one. The recorder hears of it, and
   // parks it at its end when its request says so. REQUIRES: prepared.request.session is not empty.
   std::shared_ptr<AnswerRecorder> Begin(Completion& completion, const std::string& request_id);
 
-  // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404, 503
-  // when the store is not there, 507 when it has no room for the promise.
+  // Ends the answer where it is, if it is not complete, and stores everything that is needed to go on. Errors: 404; 409
+  // when another answer of the session was parked meanwhile; 503 when the store is not there, 507 when it has no room
+  // for the promise.
   void Park(const Tenant& tenant, const std::string& id, ParkTerms terms, Done<SessionInfo> done);
   // The session as it was parked last, or as this router knows it. 404.
   void Find(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
   // To go on with. 409: its answer is complete, is being made here, or is of other weights than those served now. 404,
-  // 503.
+  // 503. A few are read at a time, more wait, and beyond a bound they are refused.
   void LoadUnfinished(const Tenant& tenant, const std::string& id, Done<Session> done);
   bool has_store() const { return store_ != nullptr; }
-  size_t n_parking() const { return n_parking_; }
+  // What a router that ends should wait for.
+  size_t n_parking() const;
+  // A few times a second.
+  void Tick();
   // Parked ones.
   void List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done);
   // Ends its answer, and drops the session with those of its objects that no other parked session shares. 404; 503 when
-  // a store did not answer: it may still have something.
+  // the stores cannot be read, or none could be told: it may still be there.
   void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
 
  private:
@@ -76,14 +89,13 @@ class Sessions {
   void OnEnd(const EntryPtr& entry);
   // What this router knows of a session, or null when something newer was parked; and the newest card of the store.
   void FindLatest(const Tenant& tenant, const std::string& id, OnLatest done);
+  // Reads a session's body.
   void GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done);
-  std::variant<Session, ApiError> CheckUnfinished(const Session& session) const;
-  void ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInfo> done);
-  void KeepState(const EntryPtr& entry, SessionInfo info, std::string_view missing, Done<SessionInfo> done);
-  void PutManifest(const EntryPtr& entry, SessionInfo info, Done<SessionInfo> done);
+  void ReadNext();
+  std::optional<ApiError> CheckUnfinished(const std::string& finish_reason, const std::string& fingerprint) const;
+  void ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
+                  Done<SessionInfo> done);
   void DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done);
-  std::optional<ParkedKv> KvOf(const SessionEntry& entry, const ParkedState& state) const;
-  std::string SaltOf(const Session& session) const;
 
   const Options options_;
   const ServedModel& model_;
@@ -91,8 +103,14 @@ class Sessions {
   Dispatcher& dispatcher_;
   SessionStore* const store_;
   const Namespaces* const namespaces_;
+  ByteBudget budget_;
+  std::deque<std::function<void()>> reads_waiting_;
+  size_t n_reading_ = 0;
   const std::unique_ptr<SessionTable> table_;
-  size_t n_parking_ = 0;
+  const std::unique_ptr<VersionClock> versions_;
+  // Null without a store.
+  const std::unique_ptr<SessionDrops> drops_;
+  const std::unique_ptr<SessionParks> parks_;
 };
 
 }  // namespace longshelf::router

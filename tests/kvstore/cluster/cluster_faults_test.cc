@@ -1,6 +1,7 @@
 // What a cluster does when some of its nodes do not do what they should.
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -142,6 +143,44 @@ TEST_F(ClusterFaults, APutGoesOnToTheNextNodeAndFailsWhenTooFewAreLeft) {
   put = cluster.PutAll({ItemOf(chain_.blocks[2])});
   EXPECT_EQ(put.outcomes.at(0).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(put.status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(ClusterFaults, APutThatIsContentWithFewerCopiesIsNotHeldByANodeThatIsDownOrHangs) {
+  for (const Ack ack : {Ack::kMemoryAll, Ack::kDurableOne, Ack::kDurableAll}) {
+    const auto put = [&](SimulatedCluster& cluster) {
+      std::optional<absl::Status> outcome;
+      std::optional<absl::Status> done;
+      const auto call = cluster.client->Put(absl::Seconds(10),
+                                            {.on_outcome = [&](size_t, const auto& given) { outcome = given.status(); },
+                                             .on_done = [&](const absl::Status& status) { done = status; }});
+      PutItem item = ItemOf(Parked(chain_.blocks[0], kLater), 3, ack);
+      item.n_acks = 2;
+      call->Offer(item);
+      call->Finish();
+      const absl::Duration took = cluster.PassUntil([&] { return outcome.has_value(); });
+      EXPECT_LE(took, absl::Milliseconds(100));
+      cluster.PassUntil([&] { return done.has_value(); });
+      return *outcome;
+    };
+    for (size_t lost = 0; lost < 3; ++lost) {
+      SimulatedCluster cluster(3);
+      for (size_t i = 0; i < 3; ++i) cluster.node(i).has_disk = true;
+      cluster.node(lost).down = kDown;
+      EXPECT_TRUE(put(cluster).ok());
+      cluster.node((lost + 1) % 3).down = kDown;
+      EXPECT_EQ(put(cluster).code(), absl::StatusCode::kUnavailable);
+    }
+    SimulatedCluster cluster(3);
+    for (size_t i = 0; i < 3; ++i) cluster.node(i).has_disk = true;
+    cluster.node(1).latency = absl::Hours(1);
+    EXPECT_TRUE(put(cluster).ok());
+    SimulatedCluster whole(4);
+    for (size_t i = 0; i < 4; ++i) whole.node(i).has_disk = true;
+    EXPECT_TRUE(put(whole).ok());
+    size_t n_copies = 0;
+    for (size_t i = 0; i < 4; ++i) n_copies += whole.node(i).n_objects();
+    EXPECT_EQ(n_copies, 3u) << "it wants three all the same";
+  }
 }
 
 TEST_F(ClusterFaults, ANodeWithoutRoomIsPassedOver) {
