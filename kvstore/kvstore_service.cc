@@ -76,9 +76,14 @@ absl::Status DoList(Edge& edge, const v1::ListRequest& request, v1::ListReply* r
 absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* reply) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
+  if (request.retire() && (request.before_generation() == 0 || request.namespace_id().empty())) {
+    return absl::InvalidArgumentError("retire: needs namespace_id and before_generation");
+  }
   DropResult result = edge.store.Drop(keys);
   if (!request.namespace_id().empty()) {
-    const DropResult whole = edge.store.DropNamespace(request.namespace_id());
+    const NamespaceDrop drop{request.namespace_id(), request.before_generation(), request.retire()};
+    const DropResult whole = drop.before_generation == 0 ? edge.store.DropNamespace(drop.id)
+                                                         : edge.store.DropGenerations(drop, edge.clock.WallNow());
     result.n_dropped += whole.n_dropped;
     result.bytes_dropped += whole.bytes_dropped;
   }

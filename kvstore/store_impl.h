@@ -16,6 +16,7 @@
 #include "kvstore/store.h"
 #include "object_index.h"
 #include "page_arena.h"
+#include "retired_namespaces.h"
 
 // What store.cc and store_disk.cc share. Nobody else includes it.
 namespace longshelf::kvstore {
@@ -107,6 +108,7 @@ struct Store::Impl {
   // Returns how many of the dropped are on disk too.
   uint64_t DropFromMemory(std::span<const ObjectKey> keys, DropResult& result);
   void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
+  void DropGenerationsFromMemory(const NamespaceDrop& drop, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
   // Answers a put whose key is present.
@@ -155,6 +157,7 @@ struct Store::Impl {
   FifoMutex mutex;
   PageArena arena;
   ObjectIndex index;
+  RetiredNamespaces retired;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
   std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
   uint64_t detached_bytes = 0;                                  // of both

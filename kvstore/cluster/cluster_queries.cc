@@ -170,12 +170,12 @@ void ClusterDrop(ClusterCore& core, const std::vector<PlacedKey>& keys, absl::Du
       Summed(std::move(done)));
 }
 
-void ClusterDropNamespace(ClusterCore& core, const std::string& namespace_id, absl::Duration timeout,
+void ClusterDropNamespace(ClusterCore& core, const NamespaceDrop& drop, absl::Duration timeout,
                           Client::Done<DropResult> done) {
   ScatterTo<DropResult>(
       core, core.view->nodes,
       [&](Client& client, size_t, Client::Done<DropResult> answer) {
-        client.DropNamespace(namespace_id, timeout, std::move(answer));
+        client.DropNamespace(drop, timeout, std::move(answer));
       },
       Summed(std::move(done)));
 }

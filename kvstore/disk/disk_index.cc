@@ -96,12 +96,12 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
   return true;
 }
 
-uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
+uint64_t DiskIndex::RemoveNamespaces(const std::set<std::string>& namespace_ids) {
   std::lock_guard lock(mutex_);
   uint64_t n_removed = 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto next = std::next(it);
-    if (it->second.head.namespace_id == namespace_id) {
+    if (namespace_ids.contains(it->second.head.namespace_id)) {
       Erase(it);
       ++n_removed;
     }

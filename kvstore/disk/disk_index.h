@@ -52,7 +52,8 @@ class DiskIndex {
   bool Remove(const ObjectKey& key);
   // Only if it is still there: an entry that has moved is another's.
   bool RemoveAt(const ObjectKey& key, const Place& place);
-  uint64_t RemoveNamespace(const std::string& namespace_id);
+  uint64_t RemoveNamespace(const std::string& namespace_id) { return RemoveNamespaces({namespace_id}); }
+  uint64_t RemoveNamespaces(const std::set<std::string>& namespace_ids);
 
   // The checkpoints whose parent this is, in no particular order, at most n_max.
   std::vector<ObjectHead> CheckpointsUnder(const BlockKey& parent, size_t n_max) const;

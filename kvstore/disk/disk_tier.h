@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -82,6 +83,9 @@ class DiskTier {
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   // What was encrypted can never be read again then.
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
+  // All that something is here of, or on its way, or a key. Writes nothing when there is none.
+  using IsDropped = std::function<bool(const std::string& namespace_id)>;
+  uint64_t DropNamespaces(const IsDropped& is_dropped, Done done);
 
   // NOT_FOUND; DATA_LOSS: what is there is not what was written, and has been removed. Blocks on the device.
   absl::StatusOr<StoredRecord> Read(const ObjectKey& key, const Fingerprint& fingerprint);
@@ -100,6 +104,7 @@ class DiskTier {
 
   // False, and `request.done` not called, when the queue is full.
   bool Enqueue(Request& request);
+  void EnqueueDrop(const std::string& namespace_id, Done done);
   void EnqueueNotes(RecordKind kind, std::span<const ObjectKey> keys, absl::Time until, Done done);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
@@ -128,6 +133,7 @@ class DiskTier {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Request> queue_;
+  std::set<std::string> writing_;  // namespaces of objects that the writer has taken and not yet indexed
   uint64_t queued_bytes_ = 0;
   uint64_t queued_parked_bytes_ = 0;
   Doorkeeper doorkeeper_{1 << 18};

@@ -114,9 +114,9 @@ void Manifests::Touch(kvstore::TouchQuery query, Done<kvstore::TouchResult> done
   client_.Touch(std::move(query), kTimeout, OnLoop<absl::StatusOr<kvstore::TouchResult>>(std::move(done)));
 }
 
-void Manifests::DropNamespace(const std::string& namespace_id, Done<uint32_t> done) {
+void Manifests::DropNamespace(kvstore::NamespaceDrop drop, Done<uint32_t> done) {
   client_.DropNamespace(
-      namespace_id, kTimeout,
+      std::move(drop), kTimeout,
       OnLoop<absl::StatusOr<kvstore::DropResult>>([done](const absl::StatusOr<kvstore::DropResult>& dropped) {
         if (!dropped.ok()) return done(dropped.status());
         done(dropped->n_nodes_missed);

@@ -44,7 +44,7 @@ class Manifests {
   void List(const kvstore::ListQuery& query, Done<kvstore::ListResult> done);
   // Any objects. The number of stores that did not answer.
   void Drop(std::vector<kvstore::PlacedKey> keys, Done<uint32_t> done) { DropFrom(std::move(keys), 0, 0, done); }
-  void DropNamespace(const std::string& namespace_id, Done<uint32_t> done);
+  void DropNamespace(kvstore::NamespaceDrop drop, Done<uint32_t> done);
   void Touch(kvstore::TouchQuery query, Done<kvstore::TouchResult> done);
 
  private:

@@ -111,7 +111,7 @@ void Namespaces::DropOld() {
   const absl::Time now = clock_.WallNow();
   std::erase_if(to_drop_until_, [now](const auto& each) { return each.second <= now; });
   for (const auto& [id, until] : to_drop_until_) {
-    manifests_->DropNamespace(id, [](const absl::StatusOr<uint32_t>&) {});
+    manifests_->DropNamespace({.id = id}, [](const absl::StatusOr<uint32_t>&) {});
   }
 }
 
@@ -146,7 +146,7 @@ void Namespaces::Delete(const std::string& name, std::function<void(std::variant
     known_.emplace(item.hash, generation);
     Learn(name, generation);
     to_drop_until_[record.old_id] = generation + kDropFor;
-    manifests_->DropNamespace(record.old_id, [done](const absl::StatusOr<uint32_t>& n_missed) {
+    manifests_->DropNamespace({.id = record.old_id}, [done](const absl::StatusOr<uint32_t>& n_missed) {
       done(Deleted{.n_stores_missed = n_missed.ok() ? *n_missed : 1});
     });
   };

@@ -80,6 +80,15 @@ struct TouchResult {
   std::vector<bool> retained = {};
 };
 
+// Whole namespaces that are to be dropped.
+struct NamespaceDrop {
+  std::string id;
+  // Not 0: `id` is a name, and of it and of its users (namespace_id.h) all generations before this one go.
+  uint64_t before_generation = 0;
+  // Then only. They are deleted for good: for a day the store takes no objects of them any more, from nobody.
+  bool retire = false;
+};
+
 struct DropResult {
   uint64_t n_dropped = 0;
   uint64_t bytes_dropped = 0;
