@@ -115,7 +115,10 @@ ListResult Merged(const ListQuery& query, const Answers<ListResult>& answers) {
   complete_to.fill(0xff);
   ListResult merged;
   for (const auto& answer : answers) {
-    if (!answer.result.ok()) continue;
+    if (!answer.result.ok()) {
+      ++merged.n_nodes_missed;
+      continue;
+    }
     for (const ObjectHead& head : answer.result->heads) {
       const auto [it, is_new] = heads.emplace(head.key.hash, head);
       it->second.retain_until = std::max(it->second.retain_until, head.retain_until);

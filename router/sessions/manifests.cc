@@ -13,7 +13,6 @@ using kvstore::GetItem;
 using kvstore::PlacedKey;
 
 constexpr absl::Duration kTimeout = absl::Seconds(10);
-constexpr uint32_t kReplicas = 3;
 constexpr size_t kVersionBytes = 8;
 
 // All manifests have this one, whatever model they are about.

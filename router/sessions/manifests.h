@@ -19,6 +19,7 @@ namespace longshelf::router {
 class Manifests {
  public:
   using Post = std::function<void(std::function<void()>)>;
+  static constexpr uint32_t kReplicas = 3;  // stores that have each
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
 

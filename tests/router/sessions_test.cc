@@ -12,6 +12,7 @@
 #include "kvstore/keys.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
+#include "router/namespace_ids.h"
 #include "router/prefix_index.h"
 #include "router_harness.h"
 #include "testing/fixtures.h"
@@ -400,7 +401,8 @@ TEST_F(SessionsOfTwoTest, ADeletedNamespaceIsAnotherOneAtOnceAndThenGone) {
   EXPECT_EQ(Parsed(first.Do("GET", "/v1/sessions", "", alice))["data"].size(), 0u);
   // What is nobody's business stays.
   EXPECT_EQ(SaltOf(first, bob), of_bob);
-  EXPECT_EQ(SaltOf(first, alice, "u1"), of_user);
+  const std::string of_user_after = SaltOf(first, alice, "u1");
+  EXPECT_NE(of_user_after, of_user) << "the tenant's users are the tenant's";
   EXPECT_EQ(session(first, bob), 200u);
   // The other one hears of it.
   const absl::Time patience = clock_.Now() + absl::Seconds(10);
@@ -411,11 +413,12 @@ TEST_F(SessionsOfTwoTest, ADeletedNamespaceIsAnotherOneAtOnceAndThenGone) {
   RouterHarness third(1, config_);
   AwaitReady(third);
   EXPECT_EQ(SaltOf(third, alice), after);
+  EXPECT_EQ(SaltOf(third, alice, "u1"), of_user_after);
   // Again, and one user alone.
   ASSERT_EQ(third.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
   EXPECT_NE(SaltOf(third, alice), after);
   ASSERT_EQ(third.Do("DELETE", "/v1/cache?user_id=u1", "", alice).result_int(), 200u);
-  EXPECT_NE(SaltOf(third, alice, "u1"), of_user);
+  EXPECT_NE(SaltOf(third, alice, "u1"), of_user_after);
   EXPECT_EQ(SaltOf(third, bob), of_bob);
 }
 
@@ -428,11 +431,22 @@ TEST_F(SessionsOfTwoTest, DeletingANamespaceDropsItsObjectsAndNoOthers) {
     Store(key, kBlockTokens, {}, kvstore::Fingerprint{1}, namespace_id);
     return key;
   };
-  const kvstore::ObjectKey of_alice = store(1, "alice");
-  const kvstore::ObjectKey of_bob = store(2, "bob");
+  std::vector<kvstore::ObjectKey> of_alice;
+  std::vector<kvstore::ObjectKey> of_others;
+  uint8_t id = 0;
+  for (const char* user : {"", "u1", "u2"}) of_alice.push_back(store(++id, NamespaceName({"alice"}, user)));
+  for (const char* user : {"", "u1"}) {
+    for (const char* tenant : {"bob", "alice2", "alic"}) {
+      of_others.push_back(store(++id, NamespaceName({tenant}, user)));
+    }
+  }
+  ASSERT_EQ(router.Do("DELETE", "/v1/cache?user_id=u2", "", alice).result_int(), 200u);
+  EXPECT_TRUE(IsStored(of_alice[0], kvstore::Fingerprint{1}));
+  EXPECT_TRUE(IsStored(of_alice[1], kvstore::Fingerprint{1}));
+  EXPECT_FALSE(IsStored(of_alice[2], kvstore::Fingerprint{1}));
   ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
-  EXPECT_FALSE(IsStored(of_alice, kvstore::Fingerprint{1}));
-  EXPECT_TRUE(IsStored(of_bob, kvstore::Fingerprint{1}));
+  for (const kvstore::ObjectKey& key : of_alice) EXPECT_FALSE(IsStored(key, kvstore::Fingerprint{1}));
+  for (const kvstore::ObjectKey& key : of_others) EXPECT_TRUE(IsStored(key, kvstore::Fingerprint{1}));
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=", "", alice).result_int(), 400u);
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=a%20b", "", alice).result_int(), 400u);
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?tenant=bob", "", alice).result_int(), 400u);

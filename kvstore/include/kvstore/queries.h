@@ -53,6 +53,7 @@ struct ListQuery {
 struct ListResult {
   std::vector<ObjectHead> heads;  // by hash, smallest first
   bool more = false;
+  uint32_t n_nodes_missed = 0;  // that did not answer and may have others; of one node alone never
 };
 
 // What a put or a retention is answered after.

@@ -81,8 +81,8 @@ class RequestCore {
   const std::string& tenant_secret() const { return config_.tenant_secret; }
   PrepareContext prepare_context(Tenant tenant) const;
   Sessions& sessions() { return sessions_; }
-  // Deletes all that was computed for the tenant, or for one of its users, and of the tenant its sessions. 501 without
-  // a KV store, 503, 507.
+  // Deletes all that was computed for the tenant and its users, with its sessions, or for one of its users. 501 without
+  // a KV store, 409, 503, 507.
   void DeleteCache(const Tenant& tenant, std::string_view user_id,
                    std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done);
   Clock& clock() { return clock_; }
