@@ -397,7 +397,10 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
     default:
       reply.content_type = "text/plain";
       reply.status = core_.ready() ? 200 : 503;
-      reply.body = core_.ready() ? "ok\n" : core_.draining() ? "draining\n" : "no worker is ready\n";
+      reply.body = core_.ready()            ? "ok\n"
+                   : core_.draining()       ? "draining\n"
+                   : core_.has_namespaces() ? "no worker is ready\n"
+                                            : "starting\n";
       break;
   }
   core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());

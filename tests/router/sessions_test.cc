@@ -454,6 +454,35 @@ TEST_F(SessionsOfTwoTest, DeletingANamespaceDropsItsObjectsAndNoOthers) {
   EXPECT_EQ(router.Do("DELETE", "/v1/cache", "", bob).result_int(), 503u);
 }
 
+TEST_F(SessionsOfTwoTest, ARouterUsesNoNameBeforeTheStoresHaveSaidWhichAreDeleted) {
+  std::string before;
+  std::string after;
+  {
+    RouterHarness router(1, config_);
+    before = SaltOf(router, alice);
+    ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
+    after = SaltOf(router, alice);
+  }
+  const uint16_t port = server_->port();
+  server_.reset();
+  RouterHarness late(1, config_, {RouterHarness::AnswerTokens()}, 8192, /*stores_are_up=*/false);
+  const absl::Time patience = clock_.Now() + absl::Seconds(10);
+  while (late.Metrics().find("longshelf_router_worker_up{worker=\"0\"} 1") == std::string::npos) {
+    ASSERT_LT(clock_.Now(), patience);
+  }
+  const Reply refused = late.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false), alice);
+  EXPECT_EQ(refused.result_int(), 503u);
+  EXPECT_EQ(Parsed(refused)["error"]["code"], "starting");
+  EXPECT_EQ(refused["Retry-After"], "1");
+  EXPECT_EQ(late.Do("DELETE", "/v1/cache", "", alice).result_int(), 503u);
+  EXPECT_EQ(late.Do("GET", "/readyz").result_int(), 503u);
+  EXPECT_TRUE(late.workers[0]->requests().empty());
+  server_ = *kvstore::Server::Start({.listen = absl::StrCat("127.0.0.1:", port)}, *store_, clock_, metrics_);
+  late.AwaitNamespaces();
+  EXPECT_EQ(SaltOf(late, alice), after);
+  EXPECT_NE(after, before);
+}
+
 TEST_F(SessionsOfTwoTest, AnotherTenantsSessionIsNotThere) {
   RouterHarness router(1, config_);
   router.workers[0]->SetScript({RouterHarness::AnswerTokens()});

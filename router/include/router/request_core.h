@@ -68,9 +68,9 @@ class RequestCore {
   void BeginDrain() { draining_ = true; }
   bool draining() const { return draining_; }
   size_t n_running() const { return n_running_; }
-  bool ready() const {
-    return !draining_ && dispatcher_.n_ready() > 0 && (namespaces_ == nullptr || namespaces_->is_ready());
-  }
+  bool ready() const { return !draining_ && dispatcher_.n_ready() > 0 && has_namespaces(); }
+  // Until then Run and DeleteCache answer 503: a request would go by a name that is deleted.
+  bool has_namespaces() const { return namespaces_ == nullptr || namespaces_->is_ready(); }
 
   const ServedModel& model() const { return model_; }
   // Names the workers' model: changes with weights, layout or numerics. "" while no worker is known.
