@@ -240,9 +240,16 @@ void Namespaces::Delete(const std::string& name, Done done) {
   record.item.bytes = name + "\n";
   record.item.retain_until = record.generation + kKeptFor;
   record.item.ack = kvstore::Ack::kDurableOne;
-  Put(record, [=, this](const absl::Status& stored) {
+  const Stored begin = [=, this](const absl::Status& stored) {
     if (!stored.ok()) return done(SessionStoreError(stored));
     Begin(record, done);
+  };
+  Put(record, [=, this](const absl::Status& stored) {
+    if (!absl::IsResourceExhausted(stored)) return begin(stored);
+    // What is to be deleted makes the room. Not retired yet: without the record the name goes on, and whoever asked is
+    // told so.
+    manifests_->DropNamespace(DropOf(name, record.generation, /*retire=*/false),
+                              [=, this](const absl::StatusOr<uint32_t>&) { Put(record, begin); });
   });
 }
 

@@ -65,7 +65,7 @@ class FakeStores final : public kvstore::Client {
     Answer(timeout, [this, drop, done](const absl::Status& status) {
       if (!status.ok()) return done(status);
       drops.push_back(drop);
-      is_full = false;
+      is_full = stays_full;
       done(kvstore::DropResult());
     });
   }
@@ -92,6 +92,7 @@ class FakeStores final : public kvstore::Client {
   absl::Status down;
   absl::Status unreadable;  // what a Get says of each object
   bool is_full = false;     // until something is dropped
+  bool stays_full = false;
   uint32_t n_nodes_missed = 0;
   int n_lists = 0;
 
@@ -276,6 +277,22 @@ TEST_F(NamespacesTest, WhatWasDeletedIsDroppedAgainForAnHourOneNameOnce) {
   clock_.Advance(absl::Hours(1));
   later.Poll();
   EXPECT_EQ(stores_.drops.size(), 2u);
+}
+
+TEST_F(NamespacesTest, WhatIsDeletedMakesTheRoomForSayingSo) {
+  Router router(stores_, clock_);
+  router.Poll();
+  stores_.is_full = true;
+  EXPECT_EQ(router.Delete("alice"), 200);
+  ASSERT_EQ(stores_.drops.size(), 2u);
+  EXPECT_FALSE(stores_.drops[0].retire) << "the name might have had to go on";
+  EXPECT_TRUE(stores_.drops[1].retire);
+  EXPECT_NE(router.IdOf("alice"), "alice");
+  // Others hold the room.
+  stores_.is_full = stores_.stays_full = true;
+  EXPECT_EQ(router.Delete("bob"), 507);
+  EXPECT_FALSE(stores_.drops.back().retire);
+  EXPECT_EQ(router.IdOf("bob"), "bob");
 }
 
 // ---- many of them

@@ -440,7 +440,7 @@ TEST_F(SessionsOfTwoTest, DeletingANamespaceDropsItsObjectsAndNoOthers) {
       of_others.push_back(store(++id, NamespaceName({tenant}, user)));
     }
   }
-  ASSERT_EQ(router.Do("DELETE", "/v1/cache?user_id=u2", "", alice).result_int(), 200u);
+  ASSERT_EQ(router.Do("DELETE", "/cache?user_id=u2", "", alice).result_int(), 200u);
   EXPECT_TRUE(IsStored(of_alice[0], kvstore::Fingerprint{1}));
   EXPECT_TRUE(IsStored(of_alice[1], kvstore::Fingerprint{1}));
   EXPECT_FALSE(IsStored(of_alice[2], kvstore::Fingerprint{1}));
@@ -494,6 +494,10 @@ TEST_F(SessionsOfTwoTest, AnotherTenantsSessionIsNotThere) {
   EXPECT_EQ(router.Do("DELETE", "/v1/sessions/s", "", bob).result_int(), 404u);
   EXPECT_EQ(Parsed(router.Do("GET", "/v1/sessions", "", bob))["data"].size(), 0u);
   EXPECT_EQ(router.Do("GET", "/v1/sessions/s", "", alice).result_int(), 200u);
+  EXPECT_EQ(Parsed(router.Do("GET", "/sessions", "", alice))["data"].size(), 1u);
+  EXPECT_EQ(router.Do("GET", "/sessions/s", "", alice).result_int(), 200u);
+  EXPECT_EQ(router.Do("POST", "/sessions/s/park", kPark, alice).result_int(), 200u);
+  EXPECT_EQ(router.Do("DELETE", "/sessions/s", "", alice).result_int(), 200u);
 }
 
 }  // namespace
