@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kvstore/keys.h"
+#include "kvstore/namespace_id.h"
 #include "session_errors.h"
 #include "session_objects.h"
 #include "session_table.h"
@@ -165,17 +166,20 @@ void Sessions::ParkEntry(const EntryPtr& entry, ParkTerms terms, Done<SessionInf
   order.namespace_salt = entry->namespace_salt;
   order.terms = terms;
   order.retain_until = info.retain_until;
-  dispatcher_.Park(
-      *entry->worker, order, [=, this, info = std::move(info)](const absl::StatusOr<ParkedState>& parked) mutable {
-        if (parked.ok()) {
-          info.kv = KvOf(*entry, *parked);
-          return PutManifest(entry, std::move(info), done);
-        }
-        if (absl::IsResourceExhausted(parked.status()) || absl::IsFailedPrecondition(parked.status())) {
-          return done(SessionStoreError(parked.status()));
-        }
-        KeepState(entry, std::move(info), absl::IsNotFound(parked.status()) ? "not_held" : "worker_unavailable", done);
-      });
+  dispatcher_.Park(*entry->worker, order,
+                   [=, this, info = std::move(info)](const absl::StatusOr<ParkedState>& parked) mutable {
+                     if (parked.ok()) {
+                       info.kv = KvOf(*entry, *parked);
+                       return PutManifest(entry, std::move(info), done);
+                     }
+                     const bool is_deleted = kvstore::IsNamespaceDeleted(parked.status());
+                     if (absl::IsResourceExhausted(parked.status()) ||
+                         (absl::IsFailedPrecondition(parked.status()) && !is_deleted)) {
+                       return done(SessionStoreError(parked.status()));
+                     }
+                     const bool is_held = !is_deleted && !absl::IsNotFound(parked.status());
+                     KeepState(entry, std::move(info), is_held ? "worker_unavailable" : "not_held", done);
+                   });
 }
 
 // The tokens are what counts: without its state the session is parked all the same. But what is in the store from an

@@ -17,6 +17,7 @@
 #include "kvstore/keys.h"
 #include "kvstore/namespace_id.h"
 #include "sessions/manifests.h"
+#include "sessions/session_errors.h"
 
 namespace longshelf::router {
 namespace {
@@ -293,6 +294,11 @@ TEST_F(NamespacesTest, WhatIsDeletedMakesTheRoomForSayingSo) {
   EXPECT_EQ(router.Delete("bob"), 507);
   EXPECT_FALSE(stores_.drops.back().retire);
   EXPECT_EQ(router.IdOf("bob"), "bob");
+}
+
+TEST_F(NamespacesTest, ASessionThatIsParkedIntoADeletedNamespaceIsGoneAndNoStoreIsFull) {
+  EXPECT_EQ(SessionStoreError(kvstore::NamespaceDeleted()).http_status, 404);
+  EXPECT_EQ(SessionStoreError(absl::FailedPreconditionError("the store has no disk")).http_status, 507);
 }
 
 // ---- many of them
