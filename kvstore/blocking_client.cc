@@ -154,9 +154,8 @@ absl::StatusOr<DropResult> BlockingClient::DropCache(std::span<const PlacedKey> 
   return Await<DropResult>([&](auto done) { client_.DropCache({keys.begin(), keys.end()}, timeout, std::move(done)); });
 }
 
-absl::StatusOr<DropResult> BlockingClient::DropNamespace(std::string_view namespace_id, absl::Duration timeout) {
-  return Await<DropResult>(
-      [&](auto done) { client_.DropNamespace(std::string(namespace_id), timeout, std::move(done)); });
+absl::StatusOr<DropResult> BlockingClient::DropNamespace(const NamespaceDrop& drop, absl::Duration timeout) {
+  return Await<DropResult>([&](auto done) { client_.DropNamespace(drop, timeout, std::move(done)); });
 }
 
 absl::StatusOr<ListResult> BlockingClient::List(const ListQuery& query, absl::Duration timeout) {

@@ -167,10 +167,12 @@ class GrpcClient final : public Client {
     DropKeys(keys, /*keep_parked=*/true, timeout, std::move(done));
   }
 
-  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
-    if (namespace_id.empty()) return done(absl::InvalidArgumentError("namespace_id: empty"));
+  void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) override {
+    if (drop.id.empty()) return done(absl::InvalidArgumentError("namespace_id: empty"));
     v1::DropRequest request;
-    request.set_namespace_id(std::move(namespace_id));
+    request.set_namespace_id(std::move(drop.id));
+    request.set_before_generation(drop.before_generation);
+    request.set_retire(drop.retire);
     CallDrop(std::move(request), timeout, std::move(done));
   }
 

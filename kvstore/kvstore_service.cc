@@ -107,11 +107,16 @@ absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* r
                     grpc::ServerUnaryReactor* reactor) {
   ASSIGN_OR_RETURN(const std::vector<ObjectKey> keys, KeysFromWire(request.keys()));
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
+  if (request.retire() && (request.before_generation() == 0 || request.namespace_id().empty())) {
+    return absl::InvalidArgumentError("retire: needs namespace_id and before_generation");
+  }
   const auto call = std::make_shared<DropCall>(reactor);
-  DropResult result =
-      request.keep_parked() ? edge.store.DropCache(keys, edge.clock.WallNow()) : edge.store.Drop(keys, call->Await());
+  const absl::Time now = edge.clock.WallNow();
+  DropResult result = request.keep_parked() ? edge.store.DropCache(keys, now) : edge.store.Drop(keys, call->Await());
   if (!request.namespace_id().empty()) {
-    const DropResult whole = edge.store.DropNamespace(request.namespace_id(), call->Await());
+    const NamespaceDrop drop{request.namespace_id(), request.before_generation(), request.retire()};
+    const DropResult whole = drop.before_generation == 0 ? edge.store.DropNamespace(drop.id, call->Await())
+                                                         : edge.store.DropGenerations(drop, now, call->Await());
     result.n_dropped += whole.n_dropped;
     result.bytes_dropped += whole.bytes_dropped;
   }

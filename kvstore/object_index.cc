@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "kvstore/namespace_id.h"
 
 namespace longshelf::kvstore {
 namespace {
@@ -273,6 +274,18 @@ std::vector<ObjectHead> ObjectIndex::Manifests(const ListQuery& query) const {
 Entry* ObjectIndex::AnyOfNamespace(const std::string& namespace_id) const {
   const auto it = tenants_.find(namespace_id);
   return it == tenants_.end() ? nullptr : *it->second.entries.begin();
+}
+
+std::vector<std::string> ObjectIndex::NamespacesBefore(const std::string& name, uint64_t generation) const {
+  std::vector<std::string> ids;
+  if (tenants_.contains(name) && IsBefore(name, name, generation)) ids.push_back(name);
+  for (const char* separator : {"#", ":"}) {
+    const std::string prefix = name + separator;
+    for (auto it = tenants_.lower_bound(prefix); it != tenants_.end() && it->first.starts_with(prefix); ++it) {
+      if (IsBefore(it->first, name, generation)) ids.push_back(it->first);
+    }
+  }
+  return ids;
 }
 
 uint64_t ObjectIndex::NamespaceBytes(const std::string& namespace_id) const {

@@ -2,6 +2,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -85,6 +86,8 @@ class ObjectIndex {
 
   // Any entry of a namespace, or null.
   Entry* AnyOfNamespace(const std::string& namespace_id) const;
+  // Those that hold something and are IsBefore.
+  std::vector<std::string> NamespacesBefore(const std::string& name, uint64_t generation) const;
   uint64_t NamespaceBytes(const std::string& namespace_id) const;
   uint64_t NamespaceObjects(const std::string& namespace_id) const;
 
@@ -125,7 +128,7 @@ class ObjectIndex {
 
   std::unordered_map<ObjectKey, std::unique_ptr<Entry>, KeyHash> entries_;
   std::unordered_map<BlockKey, Children, KeyHash> children_;  // by parent hash, present or not
-  std::unordered_map<std::string, Tenant> tenants_;
+  std::map<std::string, Tenant> tenants_;                     // by namespace
   EvictionQueue queue_;
   std::set<std::pair<absl::Time, Entry*>> holds_;
   uint64_t used_bytes_ = 0;

@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/status.h"
 #include "eviction_queue.h"
+#include "kvstore/namespace_id.h"
 #include "lookup_walk.h"
 #include "store_impl.h"
 
@@ -19,6 +20,8 @@ namespace {
 constexpr uint64_t kObjectOverheadBytes = 1024;
 // Per page: its number in the object's list, and once more in the free list.
 constexpr uint64_t kPageOverheadBytes = 2 * sizeof(uint32_t);
+// Routers say again what is retired, for an hour: then a store that was restarted knows it too.
+constexpr absl::Duration kRetiredFor = absl::Hours(24);
 
 bool IsShare(double share) { return share >= 0.0 && share <= 1.0; }
 
@@ -212,6 +215,7 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
   while (true) {
     std::vector<std::unique_ptr<Entry>> demoted;
     std::unique_lock lock(impl.mutex);
+    if (impl.retired.Covers(head.namespace_id, now)) return NamespaceDeleted();
     impl.index.ExpireHolds(now);
     Entry* present = impl.index.Find(head.key);
     if (present != nullptr && !(parked && impl.IsDisksToRetain(*present, now))) {
@@ -292,7 +296,8 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
   std::unique_lock lock(mutex);
   index.ExpireHolds(now);
   Entry* present = index.Find(key);
-  const absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
+  absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
+  if (retired.Covers(state.head.namespace_id, now)) links = NamespaceDeleted();
   if (present != nullptr || !links.ok()) {
     ReleaseReservation(state);
     state.store = nullptr;
@@ -574,6 +579,49 @@ DropResult Store::DropNamespace(const std::string& namespace_id, Durable on_dura
   // Objects in both tiers count in both.
   result.n_dropped += impl.disk->DropNamespace(namespace_id, std::move(on_durable));
   impl.DropNamespaceFromMemory(namespace_id, result);
+  return result;
+}
+
+void Store::Impl::DropGenerationsFromMemory(const NamespaceDrop& drop, DropResult& result) {
+  std::vector<std::string> ids;
+  {
+    std::lock_guard lock(mutex);
+    for (Entry* entry : demoting) {
+      entry->dropped = entry->dropped || IsBefore(entry->head.namespace_id, drop.id, drop.before_generation);
+    }
+    ids = index.NamespacesBefore(drop.id, drop.before_generation);
+  }
+  for (const std::string& id : ids) DropNamespaceFromMemory(id, result);
+}
+
+DropResult Store::DropGenerations(const NamespaceDrop& drop, absl::Time now, Durable on_durable) {
+  DropResult result;
+  Impl& impl = *impl_;
+  const std::lock_guard long_call(impl.long_calls);
+  bool is_gone = false;
+  if (drop.retire) {
+    std::lock_guard lock(impl.mutex);
+    is_gone = impl.retired.Add(drop.id, drop.before_generation, now, now + kRetiredFor);
+  }
+  if (is_gone) {
+    Answer(on_durable, absl::OkStatus());
+    return result;
+  }
+  const auto finish = [&impl, drop, on_durable = std::move(on_durable)](const absl::Status& status) {
+    if (drop.retire && status.ok()) {
+      std::lock_guard lock(impl.mutex);
+      impl.retired.SetGone(drop.id, drop.before_generation);
+    }
+    Answer(on_durable, status);
+  };
+  impl.DropGenerationsFromMemory(drop, result);
+  if (impl.disk == nullptr) {
+    finish(absl::OkStatus());
+    return result;
+  }
+  const auto is_dropped = [drop](const std::string& id) { return IsBefore(id, drop.id, drop.before_generation); };
+  result.n_dropped += impl.disk->DropNamespaces(is_dropped, finish);
+  impl.DropGenerationsFromMemory(drop, result);
   return result;
 }
 

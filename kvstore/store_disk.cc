@@ -13,10 +13,6 @@ namespace {
 // Copies of objects that are sent from disk, beside --memory.
 constexpr uint64_t kDiskReadBytesMax = 256ull << 20;
 
-void Answer(const Store::Durable& on_durable, const absl::Status& status) {
-  if (on_durable) on_durable(status);
-}
-
 }  // namespace
 
 bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {

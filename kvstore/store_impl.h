@@ -18,6 +18,7 @@
 #include "kvstore/store.h"
 #include "object_index.h"
 #include "page_arena.h"
+#include "retired_namespaces.h"
 
 // What store.cc and store_disk.cc share. Nobody else includes it.
 namespace longshelf::kvstore {
@@ -28,6 +29,10 @@ inline constexpr size_t kDiskReadsQueuedMax = 4096;
 inline constexpr size_t kKeysPerTurn = 64;
 inline uint64_t ShareOf(uint64_t capacity_bytes, double share) {
   return static_cast<uint64_t>(share * static_cast<double>(capacity_bytes));
+}
+
+inline void Answer(const Store::Durable& on_durable, const absl::Status& status) {
+  if (on_durable) on_durable(status);
 }
 
 // Calls visit(span) for the runs of adjacent pages that hold bytes [offset, offset + n) of an object.
@@ -125,6 +130,7 @@ struct Store::Impl {
   // Of one turn. REQUIRES: the mutex is held.
   uint64_t DropTurn(std::span<const ObjectKey> keys, DropResult& result);
   void DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result);
+  void DropGenerationsFromMemory(const NamespaceDrop& drop, DropResult& result);
   // Parks a present entry if the share allows. True also when there is nothing to promise.
   bool TryHold(Entry& entry, absl::Time until, absl::Time now);
   // Memory has no room for the promise, and the disk has made it before: that has to be told how long, and memory
@@ -188,6 +194,7 @@ struct Store::Impl {
   FifoMutex mutex;
   PageArena arena;
   ObjectIndex index;
+  RetiredNamespaces retired;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
   std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
   uint64_t detached_bytes = 0;                                  // of both

@@ -65,6 +65,11 @@ ApiError Overloaded() {
 ApiError NoWorkers() {
   return Unavailable("no_workers", "no worker is ready to serve this model: retry after the time in Retry-After");
 }
+ApiError Starting() {
+  return Unavailable("starting",
+                     "this server is still reading which caches were deleted: retry after the time in "
+                     "Retry-After");
+}
 ApiError Draining() { return Unavailable("draining", "this server is shutting down: retry, another one will answer"); }
 
 ApiError SessionOfAnotherModel() {

@@ -16,7 +16,7 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 16> kRoutes = {{
+constexpr std::array<Route, 21> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
@@ -26,10 +26,15 @@ constexpr std::array<Route, 16> kRoutes = {{
     {"GET", "/v1/models/", Kind::kModel, false, true},
     {"GET", "/models/", Kind::kModel, false, true},
     {"GET", "/v1/sessions", Kind::kSessions, false},
+    {"GET", "/sessions", Kind::kSessions, false},
     {"GET", "/v1/sessions/", Kind::kSession, false, true},
+    {"GET", "/sessions/", Kind::kSession, false, true},
     {"DELETE", "/v1/sessions/", Kind::kDropSession, false, true},
+    {"DELETE", "/sessions/", Kind::kDropSession, false, true},
     {"POST", "/v1/sessions/", Kind::kSessionAction, false, true},
+    {"POST", "/sessions/", Kind::kSessionAction, false, true},
     {"DELETE", "/v1/cache", Kind::kDropCache, false},
+    {"DELETE", "/cache", Kind::kDropCache, false},
     {"GET", "/livez", Kind::kLive, true},
     {"GET", "/readyz", Kind::kReady, true},
     {"GET", "/healthz", Kind::kReady, true},
@@ -419,7 +424,10 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
     default:
       reply.content_type = "text/plain";
       reply.status = core_.ready() ? 200 : 503;
-      reply.body = core_.ready() ? "ok\n" : core_.draining() ? "draining\n" : "no worker is ready\n";
+      reply.body = core_.ready()            ? "ok\n"
+                   : core_.draining()       ? "draining\n"
+                   : core_.has_namespaces() ? "no worker is ready\n"
+                                            : "starting\n";
       break;
   }
   core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());

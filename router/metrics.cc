@@ -48,6 +48,9 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       workers_refused_(
           metrics.AddCounter("longshelf_router_workers_refused_total",
                              "Times a worker was refused because it is not ready or serves another model.")),
+      namespaces_read_(metrics.AddGauge("longshelf_router_namespaces_read",
+                                        "Whether the KV stores have said which namespaces were deleted. 0 while ready: "
+                                        "they did not, and deleted names are in use.")),
       queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams that no worker can take now.")),
       connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
       connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",
@@ -108,6 +111,7 @@ void RouterMetrics::WorkerUp(size_t worker, bool up) {
   }
   gauge->Set(up ? 1 : 0);
 }
+void RouterMetrics::NamespacesRead(bool read) { namespaces_read_.Set(read ? 1 : 0); }
 void RouterMetrics::QueueDepth(size_t n_streams) { queue_depth_.Set(static_cast<double>(n_streams)); }
 void RouterMetrics::ConnectionsOpen(size_t n_connections) { connections_.Set(static_cast<double>(n_connections)); }
 void RouterMetrics::ConnectionRefused() { connections_refused_.Increment(); }

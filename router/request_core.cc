@@ -77,6 +77,7 @@ void RequestCore::DeleteCache(const Tenant& tenant, std::string_view user_id,
                               std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done) {
   if (namespaces_ == nullptr) return done(NoSessionStore());
   if (const auto error = CheckUserId(user_id)) return done(*error);
+  if (!has_namespaces()) return done(Starting());
   namespaces_->Delete(NamespaceName(tenant, user_id), std::move(done));
 }
 
@@ -104,8 +105,8 @@ std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std
       if (state->sink != nullptr) state->sink->OnError(error);
     });
   };
-  if (draining_) {
-    refuse(Draining());
+  if (draining_ || !has_namespaces()) {
+    refuse(draining_ ? Draining() : Starting());
     return std::make_unique<RunningRequest>(std::move(state));
   }
   using Result = std::variant<PreparedRequest, ApiError>;

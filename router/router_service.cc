@@ -157,7 +157,8 @@ class RouterService::Impl {
     api_->Tick();
     if (inference_) inference_->Tick();
     n_workers_ready_ = dispatcher_->n_ready();
-    has_namespaces_ = namespaces_ == nullptr || namespaces_->is_ready();
+    has_namespaces_ = core_->has_namespaces();
+    metrics_.NamespacesRead(namespaces_ == nullptr || namespaces_->has_read());
     const bool serving = core_->ready();
     if (inference_ && serving_ != serving) inference_->SetServing(serving);
     serving_ = serving;

@@ -199,10 +199,9 @@ void ClusterClient::DropCache(std::vector<PlacedKey> keys, absl::Duration timeou
       done);
 }
 
-void ClusterClient::DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) {
-  if (namespace_id.empty()) return done(absl::InvalidArgumentError("namespace_id: empty"));
-  Run([id = std::move(namespace_id), timeout,
-       done](ClusterCore& core) { ClusterDropNamespace(core, id, timeout, done); },
+void ClusterClient::DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) {
+  if (drop.id.empty()) return done(absl::InvalidArgumentError("namespace_id: empty"));
+  Run([drop = std::move(drop), timeout, done](ClusterCore& core) { ClusterDropNamespace(core, drop, timeout, done); },
       done);
 }
 

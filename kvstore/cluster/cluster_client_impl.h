@@ -39,7 +39,7 @@ class ClusterClient final : public Client {
   void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override;
   void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override;
   void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override;
-  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override;
+  void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) override;
   void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override;
   void Stats(absl::Duration timeout, Done<StoreStats> done) override;
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kvstore/namespace_id.h"
 
 namespace longshelf::kvstore {
 
@@ -89,6 +90,10 @@ void ClusterPut::OnOutcome(const std::shared_ptr<NodePut>& to, size_t index,
     object.outcome.existed = object.outcome.existed && outcome->existed;
     object.outcome.conflicts = object.outcome.conflicts || outcome->conflicts;
     if (IsDurable(object.item.ack)) ++object.n_durable;
+  } else if (IsNamespaceDeleted(outcome.status())) {
+    // Whoever else would take it has not heard of it yet.
+    object.failure = outcome.status();
+    object.next = object.candidates.size();
   } else {
     if (object.failure.ok() || IsNodeDown(object.failure)) object.failure = outcome.status();
     // A store without a disk: it has the object all the same.

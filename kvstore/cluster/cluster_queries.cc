@@ -115,7 +115,10 @@ ListResult Merged(const ListQuery& query, const Answers<ListResult>& answers) {
   complete_to.fill(0xff);
   ListResult merged;
   for (const auto& answer : answers) {
-    if (!answer.result.ok()) continue;
+    if (!answer.result.ok()) {
+      ++merged.n_nodes_missed;
+      continue;
+    }
     for (const ObjectHead& head : answer.result->heads) {
       const auto [it, is_new] = heads.emplace(head.key.hash, head);
       it->second.retain_until = std::max(it->second.retain_until, head.retain_until);
@@ -173,12 +176,12 @@ void ClusterDrop(ClusterCore& core, DropCall drop, const std::vector<PlacedKey>&
       Summed(std::move(done)));
 }
 
-void ClusterDropNamespace(ClusterCore& core, const std::string& namespace_id, absl::Duration timeout,
+void ClusterDropNamespace(ClusterCore& core, const NamespaceDrop& drop, absl::Duration timeout,
                           Client::Done<DropResult> done) {
   ScatterTo<DropResult>(
       core, core.view->nodes,
       [&](Client& client, size_t, Client::Done<DropResult> answer) {
-        client.DropNamespace(namespace_id, timeout, std::move(answer));
+        client.DropNamespace(drop, timeout, std::move(answer));
       },
       Summed(std::move(done)));
 }

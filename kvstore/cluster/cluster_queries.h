@@ -13,7 +13,7 @@ void ClusterTouch(ClusterCore& core, const TouchQuery& query, absl::Duration tim
 using DropCall = void (Client::*)(std::vector<PlacedKey>, absl::Duration, Client::Done<DropResult>);
 void ClusterDrop(ClusterCore& core, DropCall drop, const std::vector<PlacedKey>& keys, absl::Duration timeout,
                  Client::Done<DropResult> done);
-void ClusterDropNamespace(ClusterCore& core, const std::string& namespace_id, absl::Duration timeout,
+void ClusterDropNamespace(ClusterCore& core, const NamespaceDrop& drop, absl::Duration timeout,
                           Client::Done<DropResult> done);
 void ClusterList(ClusterCore& core, const ListQuery& query, absl::Duration timeout, Client::Done<ListResult> done);
 void ClusterStats(ClusterCore& core, absl::Duration timeout, Client::Done<StoreStats> done);

@@ -115,6 +115,13 @@ size_t DataKeys::size() const {
   return keys_.size();
 }
 
+std::set<std::string> DataKeys::Namespaces() const {
+  std::lock_guard lock(mutex_);
+  std::set<std::string> namespaces;
+  for (const auto& [id, key] : keys_) namespaces.insert(namespaces.end(), id);
+  return namespaces;
+}
+
 DataKeys::KeyRef DataKeys::Find(const std::string& namespace_id) const {
   std::lock_guard lock(mutex_);
   const auto it = keys_.find(namespace_id);

@@ -38,6 +38,7 @@ class DataKeys {
   const KeyCheck& check() const { return check_; }
   uint64_t n_damaged() const { return n_damaged_; }
   size_t size() const;
+  std::set<std::string> Namespaces() const;
   bool is_full() const { return size() >= n_max_; }
 
   // The writer's. Encrypts the payload in place and says in the record how. Makes the namespace's key if it has none.

@@ -170,10 +170,10 @@ uint64_t DiskIndex::BeginDrop(std::span<const ObjectKey> keys) {
   return n_removed;
 }
 
-uint64_t DiskIndex::BeginDropNamespace(const std::string& namespace_id) {
+uint64_t DiskIndex::BeginDropNamespaces(const std::set<std::string>& namespace_ids) {
   std::lock_guard lock(mutex_);
-  dropping_namespaces_.insert(namespace_id);
-  return EraseNamespace(namespace_id);
+  dropping_namespaces_.insert(namespace_ids.begin(), namespace_ids.end());
+  return EraseNamespaces(namespace_ids);
 }
 
 void DiskIndex::EndDrop(const ObjectKey& key) {
@@ -189,14 +189,14 @@ void DiskIndex::EndDropNamespace(const std::string& namespace_id) {
 
 uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
   std::lock_guard lock(mutex_);
-  return EraseNamespace(namespace_id);
+  return EraseNamespaces({namespace_id});
 }
 
-uint64_t DiskIndex::EraseNamespace(const std::string& namespace_id) {
+uint64_t DiskIndex::EraseNamespaces(const std::set<std::string>& namespace_ids) {
   uint64_t n_removed = 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto next = std::next(it);
-    if (it->second.head.namespace_id == namespace_id) {
+    if (namespace_ids.contains(it->second.head.namespace_id)) {
       Erase(it);
       ++n_removed;
     }

@@ -73,7 +73,7 @@ class DiskIndex {
   // Removes them (how many there were) and keeps them out until the record of that is written, or will not be: what is
   // inserted until then lies before it.
   uint64_t BeginDrop(std::span<const ObjectKey> keys);
-  uint64_t BeginDropNamespace(const std::string& namespace_id);
+  uint64_t BeginDropNamespaces(const std::set<std::string>& namespace_ids);
   void EndDrop(const ObjectKey& key);
   void EndDropNamespace(const std::string& namespace_id);
   // Only if it is still there: an entry that has moved is another's.
@@ -114,7 +114,7 @@ class DiskIndex {
   void Erase(Entries::iterator it);
   void Promise(DiskEntry& entry, absl::Time until);
   void Expire(absl::Time now);
-  uint64_t EraseNamespace(const std::string& namespace_id);
+  uint64_t EraseNamespaces(const std::set<std::string>& namespace_ids);
 
   mutable std::mutex mutex_;
   Entries entries_;

@@ -238,7 +238,37 @@ uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
 }
 
 uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
-  const uint64_t n_dropped = index_.BeginDropNamespace(namespace_id);
+  const uint64_t n_dropped = index_.BeginDropNamespaces({namespace_id});
+  EnqueueDrop(namespace_id, std::move(done));
+  return n_dropped;
+}
+
+uint64_t DiskTier::DropNamespaces(const IsDropped& is_dropped, Done done) {
+  // In the order of an object's way, so that none is missed on it.
+  std::set<std::string> candidates;
+  {
+    std::lock_guard lock(mutex_);
+    candidates = writing_;
+    for (const Request& request : queue_) {
+      if (request.pending.record.kind == RecordKind::kObject) {
+        candidates.insert(request.pending.record.head.namespace_id);
+      }
+    }
+  }
+  candidates.merge(index_.Namespaces());
+  if (log_->files().keys != nullptr) candidates.merge(log_->files().keys->Namespaces());
+  std::erase_if(candidates, [&](const std::string& id) { return !is_dropped(id); });
+  if (candidates.empty()) {
+    Answer(done, absl::OkStatus());
+    return 0;
+  }
+  const uint64_t n_dropped = index_.BeginDropNamespaces(candidates);
+  const Done part_done = Joined(std::move(done), candidates.size());
+  for (const std::string& id : candidates) EnqueueDrop(id, part_done);
+  return n_dropped;
+}
+
+void DiskTier::EnqueueDrop(const std::string& namespace_id, Done done) {
   Request request;
   request.durable = true;
   request.pending.record.kind = RecordKind::kDropNamespace;
@@ -246,7 +276,6 @@ uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
   request.pending.bytes = BufferFor(0);
   request.done = std::move(done);
   (void)Enqueue(request);  // is never refused
-  return n_dropped;
 }
 
 absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerprint& fingerprint) {
@@ -316,7 +345,9 @@ std::vector<DiskTier::Request> DiskTier::TakeBatch(absl::Time until) {
   }
   std::vector<Request> batch;
   for (uint64_t n_bytes = 0; !queue_.empty() && n_bytes < kBatchBytes;) {
-    n_bytes += queue_.front().pending.record.disk_bytes();
+    const Record& record = queue_.front().pending.record;
+    n_bytes += record.disk_bytes();
+    if (record.kind == RecordKind::kObject) writing_.insert(record.head.namespace_id);
     batch.push_back(std::move(queue_.front()));
     queue_.pop_front();
   }
@@ -334,6 +365,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   for (size_t i = 0; i < batch.size(); ++i) batch[i].pending = std::move(records[i]);
   {
     std::lock_guard lock(mutex_);
+    writing_.clear();
     queued_ -= taken;
     for (const Request& request : batch) {
       if (request.pending.record.kind != RecordKind::kObject) continue;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -89,6 +90,9 @@ class DiskTier {
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
   // What was encrypted can never be read again then.
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
+  // All that something is here of, or on its way, or a key. Writes nothing when there is none.
+  using IsDropped = std::function<bool(const std::string& namespace_id)>;
+  uint64_t DropNamespaces(const IsDropped& is_dropped, Done done);
 
   // NOT_FOUND; DATA_LOSS: what is there is not what was written, and has been removed. Blocks on the device.
   absl::StatusOr<StoredRecord> Read(const ObjectKey& key, const Fingerprint& fingerprint);
@@ -128,6 +132,7 @@ class DiskTier {
   Request* TouchAtEnd();
   // REQUIRES: their removal from the index has begun.
   void EnqueueDrop(std::span<const ObjectKey> keys, Done done);
+  void EnqueueDrop(const std::string& namespace_id, Done done);
   void Write();
   // What the writer does next: the first queued records, up to a limit of bytes. Waits for some or for `until`.
   std::vector<Request> TakeBatch(absl::Time until);
@@ -161,6 +166,7 @@ class DiskTier {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Request> queue_;
+  std::set<std::string> writing_;  // namespaces of objects that the writer has taken and not yet indexed
   Queued queued_;
   std::function<void()> on_room_;
   Doorkeeper doorkeeper_{1 << 18};

@@ -15,9 +15,6 @@ using kvstore::PlacedKey;
 
 constexpr absl::Duration kTimeout = absl::Seconds(10);
 constexpr absl::Duration kListTimeout = absl::Seconds(3);  // a store that hangs is not waited for
-// A manifest is worth more copies than what it names, but is promised like that: stores make up for what is missing.
-constexpr uint32_t kReplicas = 3;
-constexpr uint32_t kAcks = 2;
 constexpr size_t kVersionBytes = 8;
 
 // All manifests have this one, whatever model they are about.
@@ -125,9 +122,9 @@ void Manifests::Touch(kvstore::TouchQuery query, Done<kvstore::TouchResult> done
   client_.Touch(std::move(query), kTimeout, OnLoop<absl::StatusOr<kvstore::TouchResult>>(std::move(done)));
 }
 
-void Manifests::DropNamespace(const std::string& namespace_id, Done<uint32_t> done) {
+void Manifests::DropNamespace(kvstore::NamespaceDrop drop, Done<uint32_t> done) {
   client_.DropNamespace(
-      namespace_id, kTimeout,
+      std::move(drop), kTimeout,
       OnLoop<absl::StatusOr<kvstore::DropResult>>([done](const absl::StatusOr<kvstore::DropResult>& dropped) {
         if (!dropped.ok()) return done(dropped.status());
         done(dropped->n_nodes_missed);

@@ -19,6 +19,9 @@ namespace longshelf::router {
 class Manifests {
  public:
   using Post = std::function<void(std::function<void()>)>;
+  // A manifest is worth more copies than what it names, but is promised like that: stores make up for what is missing.
+  static constexpr uint32_t kReplicas = 3;
+  static constexpr uint32_t kAcks = 2;
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
 
@@ -44,7 +47,7 @@ class Manifests {
   void List(const kvstore::ListQuery& query, Done<kvstore::ListResult> done);
   // Any objects. The number of stores that did not answer.
   void Drop(std::vector<kvstore::PlacedKey> keys, Done<uint32_t> done) { DropFrom(std::move(keys), 0, 0, done); }
-  void DropNamespace(const std::string& namespace_id, Done<uint32_t> done);
+  void DropNamespace(kvstore::NamespaceDrop drop, Done<uint32_t> done);
   void Touch(kvstore::TouchQuery query, Done<kvstore::TouchResult> done);
 
  private:

@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "kvstore/namespace_id.h"
+
 namespace longshelf::router {
 namespace {
 
@@ -37,7 +39,8 @@ ApiError SessionIsReplaced() {
 }
 
 ApiError SessionStoreError(const absl::Status& status) {
-  if (absl::IsNotFound(status)) return NoSuchSession();
+  // The tenant's cache, and its sessions with it, was deleted at another router a moment ago.
+  if (absl::IsNotFound(status) || kvstore::IsNamespaceDeleted(status)) return NoSuchSession();
   if (absl::IsAborted(status)) return SessionIsReplaced();
   ApiError error;
   error.type = "server_error";

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "kvstore/namespace_id.h"
 #include "session_errors.h"
 #include "session_objects.h"
 
@@ -60,10 +61,12 @@ void SessionParks::OnParked(const ManifestPtr& manifest, const absl::StatusOr<Pa
     manifest->info.kv = KvOf(*manifest->entry, *parked);
     return Enqueue(manifest);
   }
-  if (absl::IsResourceExhausted(parked.status()) || absl::IsFailedPrecondition(parked.status())) {
+  const bool is_deleted = kvstore::IsNamespaceDeleted(parked.status());
+  if (absl::IsResourceExhausted(parked.status()) || (absl::IsFailedPrecondition(parked.status()) && !is_deleted)) {
     return End(manifest, SessionStoreError(parked.status()));
   }
-  KeepState(manifest, absl::IsNotFound(parked.status()) ? "not_held" : "worker_unavailable");
+  const bool is_held = !is_deleted && !absl::IsNotFound(parked.status());
+  KeepState(manifest, is_held ? "worker_unavailable" : "not_held");
 }
 
 // The tokens are what counts: without its state the session is parked all the same. But what is in the store from an

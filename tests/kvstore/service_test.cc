@@ -115,8 +115,8 @@ TEST_F(ServiceTest, LookupTouchDropAndStatsReachTheStore) {
   EXPECT_EQ(stats->parked_bytes, Store::ChargeOf(1000) + Store::ChargeOf(500));
   EXPECT_EQ(client_->DropCache(keys, kTimeout)->n_dropped, 0u) << "parked";
   EXPECT_EQ(client_->Drop(keys, kTimeout)->n_dropped, 2u);
-  EXPECT_EQ(client_->DropNamespace("other", kTimeout)->n_dropped, 0u);
-  EXPECT_EQ(client_->DropNamespace("ns", kTimeout)->n_dropped, 1u);
+  EXPECT_EQ(client_->DropNamespace({.id = "other"}, kTimeout)->n_dropped, 0u);
+  EXPECT_EQ(client_->DropNamespace({.id = "ns"}, kTimeout)->n_dropped, 1u);
   EXPECT_EQ(client_->Stats(kTimeout)->used_bytes, 0u);
 }
 
@@ -216,7 +216,7 @@ TEST_F(ServiceTest, OnlyCallersWithTheTokenGetIn) {
     EXPECT_EQ(stranger->Lookup({}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->Touch({.keys = {keys[0]}}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->Drop(keys, kTimeout).status().code(), kDenied);
-    EXPECT_EQ(stranger->DropNamespace("ns", kTimeout).status().code(), kDenied);
+    EXPECT_EQ(stranger->DropNamespace({.id = "ns"}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->List({}, kTimeout).status().code(), kDenied);
     EXPECT_EQ(stranger->Stats(kTimeout).status().code(), kDenied);
   }

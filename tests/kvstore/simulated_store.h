@@ -79,8 +79,11 @@ class SimulatedStore final : public Client {
     dropped.insert(dropped.end(), keys.begin(), keys.end());
     Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->DropCache(keys, Now()); });
   }
-  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
-    Answer<DropResult>(timeout, std::move(done), [this, namespace_id] { return store_->DropNamespace(namespace_id); });
+  void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) override {
+    ++n_namespace_drops;
+    Answer<DropResult>(timeout, std::move(done), [this, drop] {
+      return drop.before_generation == 0 ? store_->DropNamespace(drop.id) : store_->DropGenerations(drop, Now());
+    });
   }
   void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override {
     Answer<ListResult>(timeout, std::move(done), [this, query] { return store_->List(query); });
@@ -115,6 +118,7 @@ class SimulatedStore final : public Client {
   int n_gets = 0;
   int n_puts = 0;
   int n_cancelled = 0;
+  int n_namespace_drops = 0;
   uint64_t n_bytes_out_max = 0;  // delivered and not released, of one Get
   uint64_t n_bytes_offered = 0;  // and without an outcome yet
   uint64_t n_bytes_offered_max = 0;

@@ -48,14 +48,14 @@ TEST(NamespaceIds, SeparateTenantsTheirUsersAndGenerations) {
   EXPECT_EQ(NamespaceName({"alice"}, "u1"), NamespaceName({"alice"}, "u1"));
   const absl::Time first = absl::FromUnixMillis(1'795'000'000'000);
   const NamespaceIds none;
-  const NamespaceIds ids = none.With("alice", first).With("alice", first - absl::Hours(1)).With("bob", first);
+  const NamespaceIds ids = none.With({{"alice", first}, {"alice", first - absl::Hours(1)}}).With({{"bob", first}});
   EXPECT_EQ(none.Of("alice"), "alice");
   EXPECT_EQ(ids.GenerationOf("alice"), first) << "never back";
   EXPECT_NE(ids.Of("alice"), "alice");
-  EXPECT_NE(ids.Of("alice"), ids.With("alice", first + absl::Milliseconds(1)).Of("alice"));
+  EXPECT_NE(ids.Of("alice"), ids.With({{"alice", first + absl::Milliseconds(1)}}).Of("alice"));
   EXPECT_EQ(ids.Of("carol"), "carol");
   const std::string longest = NamespaceName({std::string(40, 'x')}, std::string(512, 'y'));
-  EXPECT_LE(none.With(longest, absl::FromUnixSeconds(2'800'000'000)).Of(longest).size(), 64u);
+  EXPECT_LE(none.With({{longest, absl::FromUnixSeconds(2'800'000'000)}}).Of(longest).size(), 64u);
 }
 
 }  // namespace

@@ -84,7 +84,8 @@ RouterConfig RouterHarness::DefaultConfig() {
   return config;
 }
 
-RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script script, uint32_t n_context_max) {
+RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script script, uint32_t n_context_max,
+                             bool stores_are_up) {
   for (size_t i = 0; i < n_workers; ++i) {
     workers.push_back(std::make_unique<FakeWorker>(script, /*fingerprint=*/1, n_context_max));
   }
@@ -95,6 +96,13 @@ RouterHarness::RouterHarness(size_t n_workers, RouterConfig config, Script scrip
   });
   EXPECT_TRUE(started.ok()) << started.status();
   service = *std::move(started);
+  if (!config.kvstores.empty() && stores_are_up) AwaitNamespaces();
+}
+
+void RouterHarness::AwaitNamespaces() {
+  const absl::Time patience = clock.Now() + absl::Seconds(10);
+  while (Metrics().find("\nlongshelf_router_namespaces_read 1\n") == std::string::npos)
+    ASSERT_LT(clock.Now(), patience);
 }
 
 Reply RouterHarness::Do(const std::string& method, const std::string& path, const std::string& body,

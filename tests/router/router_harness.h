@@ -54,13 +54,15 @@ class RouterHarness {
   static constexpr char kContent[] = "The answer is 42, café ☕ and more.";
   static RouterConfig DefaultConfig();
 
+  // With stores, it has read from them which namespaces were deleted.
   explicit RouterHarness(size_t n_workers = 1, RouterConfig config = DefaultConfig(), Script script = {AnswerTokens()},
-                         uint32_t n_context_max = 8192);
+                         uint32_t n_context_max = 8192, bool stores_are_up = true);
 
   Reply Do(const std::string& method, const std::string& path, const std::string& body = "",
            const Headers& headers = {});
   Reply Chat(const std::string& extra = "", const Headers& headers = {});
   std::string Metrics() const { return service->Metrics(); }
+  void AwaitNamespaces();
 
   std::vector<std::unique_ptr<FakeWorker>> workers;
   SystemClock clock;

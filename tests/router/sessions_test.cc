@@ -417,7 +417,8 @@ TEST_F(SessionsOfTwoTest, ADeletedNamespaceIsAnotherOneAtOnceAndThenGone) {
   EXPECT_EQ(Parsed(first.Do("GET", "/v1/sessions", "", alice))["data"].size(), 0u);
   // What is nobody's business stays.
   EXPECT_EQ(SaltOf(first, bob), of_bob);
-  EXPECT_EQ(SaltOf(first, alice, "u1"), of_user);
+  const std::string of_user_after = SaltOf(first, alice, "u1");
+  EXPECT_NE(of_user_after, of_user) << "the tenant's users are the tenant's";
   EXPECT_EQ(session(first, bob), 200u);
   // The other one hears of it.
   const absl::Time patience = clock_.Now() + absl::Seconds(10);
@@ -428,11 +429,12 @@ TEST_F(SessionsOfTwoTest, ADeletedNamespaceIsAnotherOneAtOnceAndThenGone) {
   RouterHarness third(1, config_);
   AwaitReady(third);
   EXPECT_EQ(SaltOf(third, alice), after);
+  EXPECT_EQ(SaltOf(third, alice, "u1"), of_user_after);
   // Again, and one user alone.
   ASSERT_EQ(third.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
   EXPECT_NE(SaltOf(third, alice), after);
   ASSERT_EQ(third.Do("DELETE", "/v1/cache?user_id=u1", "", alice).result_int(), 200u);
-  EXPECT_NE(SaltOf(third, alice, "u1"), of_user);
+  EXPECT_NE(SaltOf(third, alice, "u1"), of_user_after);
   EXPECT_EQ(SaltOf(third, bob), of_bob);
 }
 
@@ -445,16 +447,56 @@ TEST_F(SessionsOfTwoTest, DeletingANamespaceDropsItsObjectsAndNoOthers) {
     Store(key, kBlockTokens, {}, kvstore::Fingerprint{1}, namespace_id);
     return key;
   };
-  const kvstore::ObjectKey of_alice = store(1, "alice");
-  const kvstore::ObjectKey of_bob = store(2, "bob");
+  std::vector<kvstore::ObjectKey> of_alice;
+  std::vector<kvstore::ObjectKey> of_others;
+  uint8_t id = 0;
+  for (const char* user : {"", "u1", "u2"}) of_alice.push_back(store(++id, NamespaceName({"alice"}, user)));
+  for (const char* user : {"", "u1"}) {
+    for (const char* tenant : {"bob", "alice2", "alic"}) {
+      of_others.push_back(store(++id, NamespaceName({tenant}, user)));
+    }
+  }
+  ASSERT_EQ(router.Do("DELETE", "/cache?user_id=u2", "", alice).result_int(), 200u);
+  EXPECT_TRUE(IsStored(of_alice[0], kvstore::Fingerprint{1}));
+  EXPECT_TRUE(IsStored(of_alice[1], kvstore::Fingerprint{1}));
+  EXPECT_FALSE(IsStored(of_alice[2], kvstore::Fingerprint{1}));
   ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
-  EXPECT_FALSE(IsStored(of_alice, kvstore::Fingerprint{1}));
-  EXPECT_TRUE(IsStored(of_bob, kvstore::Fingerprint{1}));
+  for (const kvstore::ObjectKey& key : of_alice) EXPECT_FALSE(IsStored(key, kvstore::Fingerprint{1}));
+  for (const kvstore::ObjectKey& key : of_others) EXPECT_TRUE(IsStored(key, kvstore::Fingerprint{1}));
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=", "", alice).result_int(), 400u);
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?user_id=a%20b", "", alice).result_int(), 400u);
   EXPECT_EQ(router.Do("DELETE", "/v1/cache?tenant=bob", "", alice).result_int(), 400u);
   server_.reset();
   EXPECT_EQ(router.Do("DELETE", "/v1/cache", "", bob).result_int(), 503u);
+}
+
+TEST_F(SessionsOfTwoTest, ARouterUsesNoNameBeforeTheStoresHaveSaidWhichAreDeleted) {
+  std::string before;
+  std::string after;
+  {
+    RouterHarness router(1, config_);
+    before = SaltOf(router, alice);
+    ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
+    after = SaltOf(router, alice);
+  }
+  const uint16_t port = server_->port();
+  server_.reset();
+  RouterHarness late(1, config_, {RouterHarness::AnswerTokens()}, 8192, /*stores_are_up=*/false);
+  const absl::Time patience = clock_.Now() + absl::Seconds(10);
+  while (late.Metrics().find("longshelf_router_worker_up{worker=\"0\"} 1") == std::string::npos) {
+    ASSERT_LT(clock_.Now(), patience);
+  }
+  const Reply refused = late.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false), alice);
+  EXPECT_EQ(refused.result_int(), 503u);
+  EXPECT_EQ(Parsed(refused)["error"]["code"], "starting");
+  EXPECT_EQ(refused["Retry-After"], "1");
+  EXPECT_EQ(late.Do("DELETE", "/v1/cache", "", alice).result_int(), 503u);
+  EXPECT_EQ(late.Do("GET", "/readyz").result_int(), 503u);
+  EXPECT_TRUE(late.workers[0]->requests().empty());
+  server_ = *kvstore::Server::Start({.listen = absl::StrCat("127.0.0.1:", port)}, *store_, clock_, metrics_);
+  late.AwaitNamespaces();
+  EXPECT_EQ(SaltOf(late, alice), after);
+  EXPECT_NE(after, before);
 }
 
 TEST_F(SessionsOfTwoTest, AnotherTenantsSessionIsNotThere) {
@@ -468,6 +510,10 @@ TEST_F(SessionsOfTwoTest, AnotherTenantsSessionIsNotThere) {
   EXPECT_EQ(router.Do("DELETE", "/v1/sessions/s", "", bob).result_int(), 404u);
   EXPECT_EQ(Parsed(router.Do("GET", "/v1/sessions", "", bob))["data"].size(), 0u);
   EXPECT_EQ(router.Do("GET", "/v1/sessions/s", "", alice).result_int(), 200u);
+  EXPECT_EQ(Parsed(router.Do("GET", "/sessions", "", alice))["data"].size(), 1u);
+  EXPECT_EQ(router.Do("GET", "/sessions/s", "", alice).result_int(), 200u);
+  EXPECT_EQ(router.Do("POST", "/sessions/s/park", kPark, alice).result_int(), 200u);
+  EXPECT_EQ(router.Do("DELETE", "/sessions/s", "", alice).result_int(), 200u);
 }
 
 }  // namespace

@@ -33,6 +33,14 @@ void FetchSpeed::TooSlow(uint64_t n_bytes, absl::Duration took, absl::Time now) 
   seconds_per_byte_ = seconds_per_byte_ == 0.0 ? seconds : (seconds_per_byte_ + seconds) / 2;
 }
 
+void DeletedNamespaces::Add(const std::string& id) {
+  if (!ids_.insert(id).second) return;
+  order_.push_back(id);
+  if (order_.size() <= kMax) return;
+  ids_.erase(order_.front());
+  order_.pop_front();
+}
+
 absl::Duration BridgeCore::ComputeTime(int64_t n_past, int64_t n_tokens) const {
   const engine::PrefillSpeed speed{prefill_seconds_per_token.load(), prefill_per_position.load()};
   return speed.seconds_per_token > 0.0 ? speed.TimeOf(n_past, n_tokens) : absl::InfiniteDuration();

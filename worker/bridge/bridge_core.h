@@ -1,9 +1,12 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -48,6 +51,20 @@ class FetchSpeed {
   bool is_in_doubt_ = false;  // the next to come replaces what is known
 };
 
+// Namespaces that the store said are deleted: nothing of them is offered any more. Their ids never come back, so to
+// forget the earliest costs a refusal, nothing else. Owner: the loop.
+class DeletedNamespaces {
+ public:
+  static constexpr size_t kMax = 4096;
+
+  void Add(const std::string& id);
+  bool Has(const std::string& id) const { return ids_.contains(id); }
+
+ private:
+  std::set<std::string> ids_;
+  std::deque<std::string> order_;
+};
+
 // What the machines of one bridge share. All but the breakers, the budget and the prefill speed belong to the loop.
 struct BridgeCore {
   BridgeCore(const KvBridgeOptions& bridge_options, const Clock& bridge_clock, kvstore::Client& client,
@@ -78,6 +95,7 @@ struct BridgeCore {
   Breaker breaker_in;
   Breaker breaker_out;
   FetchSpeed fetch_speed;
+  DeletedNamespaces deleted;
   // engine::PrefillSpeed; written by the engine thread.
   std::atomic<double> prefill_seconds_per_token{0.0};
   std::atomic<double> prefill_per_position{0.0};

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kvstore/namespace_id.h"
+
 namespace longshelf::worker {
 namespace {
 
@@ -57,6 +59,7 @@ void OffloadQueue::SendNext() {
     std::vector<Batch> batches;
     size_t n_objects = 0;
     while (!queue_.empty() && queue_.front().drops.empty() && n_objects < kObjectsPerPut) {
+      LeaveOutDeleted(queue_.front());
       n_objects += queue_.front().items.size();
       batches.push_back(std::move(queue_.front()));
       queue_.pop_front();
@@ -68,6 +71,15 @@ void OffloadQueue::SendNext() {
   if (const auto idle = std::exchange(idle_, nullptr)) idle();
 }
 
+void OffloadQueue::LeaveOutDeleted(Batch& batch) {
+  std::erase_if(batch.items, [this](const kvstore::PutItem& item) {
+    if (!core_.deleted.Has(item.head.namespace_id)) return false;
+    Count(-1, -std::ssize(*item.payload));
+    core_.metrics.OffloadDone("refused", item.payload->size());
+    return true;
+  });
+}
+
 void OffloadQueue::WhenIdle(std::function<void()> idle) {
   if (!is_busy_ && queue_.empty()) return idle();
   idle_ = std::move(idle);
@@ -77,17 +89,17 @@ void OffloadQueue::SendPut(std::vector<Batch> batches) {
   is_busy_ = true;
   was_answered_ = false;
   in_flight_ = std::move(batches);
-  auto sizes = std::make_shared<std::vector<uint64_t>>();
+  auto all = std::make_shared<std::vector<Sent>>();
   kvstore::Client::PutEvents events;
-  events.on_outcome = [self = shared_from_this(), loop = core_.loop, sizes](
+  events.on_outcome = [self = shared_from_this(), loop = core_.loop, all](
                           size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
-    loop->Post([self, n_bytes = (*sizes)[index], outcome] { self->OnOutcome(n_bytes, outcome); });
+    loop->Post([self, all, index, outcome] { self->OnOutcome((*all)[index], outcome); });
   };
   events.on_done = [self = shared_from_this(), loop = core_.loop](const absl::Status& status) {
     loop->Post([self, status] { self->OnDone(status); });
   };
   for (const Batch& batch : in_flight_) {
-    for (const kvstore::PutItem& item : batch.items) sizes->push_back(item.payload->size());
+    for (const kvstore::PutItem& item : batch.items) all->push_back({item.payload->size(), item.head.namespace_id});
   }
   put_ = core_.store.Put(core_.options.put_timeout, std::move(events));
   for (const Batch& batch : in_flight_) {
@@ -96,16 +108,18 @@ void OffloadQueue::SendPut(std::vector<Batch> batches) {
   put_->Finish();
 }
 
-void OffloadQueue::OnOutcome(uint64_t n_bytes, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
+void OffloadQueue::OnOutcome(const Sent& sent, const absl::StatusOr<kvstore::PutOutcome>& outcome) {
   if (outcome.ok()) {
     was_answered_ = true;
-    core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", n_bytes);
+    core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", sent.n_bytes);
     if (outcome->conflicts) core_.metrics.DigestConflict();
     return;
   }
-  const bool is_refused = absl::IsResourceExhausted(outcome.status());
+  const bool is_deleted = kvstore::IsNamespaceDeleted(outcome.status());
+  if (is_deleted) core_.deleted.Add(sent.namespace_id);
+  const bool is_refused = is_deleted || absl::IsResourceExhausted(outcome.status());
   was_answered_ = was_answered_ || is_refused;
-  core_.metrics.OffloadDone(is_refused ? "refused" : "failed", n_bytes);
+  core_.metrics.OffloadDone(is_refused ? "refused" : "failed", sent.n_bytes);
 }
 
 void OffloadQueue::OnDone(const absl::Status& status) {

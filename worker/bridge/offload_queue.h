@@ -41,7 +41,12 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   void SendNext();
   void SendPut(std::vector<Batch> batches);
   void SendDrop(const std::vector<kvstore::PlacedKey>& keys);
-  void OnOutcome(uint64_t n_bytes, const absl::StatusOr<kvstore::PutOutcome>& outcome);
+  struct Sent {
+    uint64_t n_bytes = 0;
+    std::string namespace_id;
+  };
+  void LeaveOutDeleted(Batch& batch);
+  void OnOutcome(const Sent& sent, const absl::StatusOr<kvstore::PutOutcome>& outcome);
   void OnDone(const absl::Status& status);
   void Settle(std::vector<Batch> batches);
   void Count(int64_t n_objects, int64_t n_bytes);

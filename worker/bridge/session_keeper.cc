@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kvstore/namespace_id.h"
+
 namespace longshelf::worker {
 
 void SessionKeeper::SetTimer() {
@@ -41,26 +43,39 @@ void SessionKeeper::Trim() {
   }
 }
 
+void SessionKeeper::ForgetDeleted() {
+  std::erase_if(sessions_, [this](const Session& session) {
+    if (!core_.deleted.Has(session.order.namespace_id)) return false;
+    n_keys_ -= session.order.blocks.size();
+    return true;
+  });
+}
+
 void SessionKeeper::CheckNext() {
   if (running_ != nullptr) return;
+  ForgetDeleted();
   // The most recent first: it is the likeliest to be asked for.
   const auto due = std::find_if(sessions_.rbegin(), sessions_.rend(), [](const Session& s) { return s.is_due; });
   if (due == sessions_.rend() || !core_.breaker_out.MayCall(core_.clock.Now())) return;
   due->is_due = false;
   UploadOrder order = due->order;
   order.timeout = absl::Minutes(5);
-  running_ = std::make_shared<Upload>(
-      core_, std::move(order),
-      [weak = weak_from_this(), key = due->order.at.key](const absl::StatusOr<UploadResult>& result) {
-        if (const auto self = weak.lock()) self->OnChecked(key, result);
-      });
+  running_ =
+      std::make_shared<Upload>(core_, std::move(order),
+                               [weak = weak_from_this(), key = due->order.at.key,
+                                namespace_id = due->order.namespace_id](const absl::StatusOr<UploadResult>& result) {
+                                 if (const auto self = weak.lock()) self->OnChecked(key, namespace_id, result);
+                               });
   running_->Start();
 }
 
-void SessionKeeper::OnChecked(const engine::PrefixKey& key, const absl::StatusOr<UploadResult>& result) {
+void SessionKeeper::OnChecked(const engine::PrefixKey& key, const std::string& namespace_id,
+                              const absl::StatusOr<UploadResult>& result) {
   running_.reset();
   if (result.ok()) {
     core_.metrics.Healed(result->n_blocks_sent);
+  } else if (kvstore::IsNamespaceDeleted(result.status())) {
+    core_.deleted.Add(namespace_id);
   } else if (absl::IsNotFound(result.status())) {
     // Not held here any more either: nothing can be done for it.
     Forget(key);

@@ -14,7 +14,8 @@ namespace longshelf::worker {
 
 // Sees to it that the store holds the whole chain of every recent session, whatever was dropped on the way, and also
 // when the store has restarted empty: looks a session's chain up when a turn has left a checkpoint, and every now and
-// then, and offers what is missing again, parents first, one session at a time. Lives on the bridge's loop.
+// then, and offers what is missing again, parents first, one session at a time; but not what the store says is deleted.
+// Lives on the bridge's loop.
 class SessionKeeper : public std::enable_shared_from_this<SessionKeeper> {
  public:
   static constexpr size_t kSessionsMax = 256;
@@ -36,8 +37,10 @@ class SessionKeeper : public std::enable_shared_from_this<SessionKeeper> {
   void SetTimer();
   void OnTimer();
   void CheckNext();
-  void OnChecked(const engine::PrefixKey& key, const absl::StatusOr<UploadResult>& result);
   void Forget(const engine::PrefixKey& key);
+  void OnChecked(const engine::PrefixKey& key, const std::string& namespace_id,
+                 const absl::StatusOr<UploadResult>& result);
+  void ForgetDeleted();
   void Trim();
 
   BridgeCore& core_;

@@ -36,7 +36,7 @@ class BlockingClient {
   absl::StatusOr<TouchResult> Touch(const TouchQuery& query, absl::Duration timeout);
   absl::StatusOr<DropResult> Drop(std::span<const PlacedKey> keys, absl::Duration timeout);
   absl::StatusOr<DropResult> DropCache(std::span<const PlacedKey> keys, absl::Duration timeout);
-  absl::StatusOr<DropResult> DropNamespace(std::string_view namespace_id, absl::Duration timeout);
+  absl::StatusOr<DropResult> DropNamespace(const NamespaceDrop& drop, absl::Duration timeout);
   absl::StatusOr<ListResult> List(const ListQuery& query, absl::Duration timeout);
   absl::StatusOr<StoreStats> Stats(absl::Duration timeout);
 

@@ -96,7 +96,7 @@ class Client {
   struct PutEvents {
     // Once per offered object, in any order. `index` counts the offers. Per object: RESOURCE_EXHAUSTED (no room for it:
     // parked share full, or larger than the store), UNAVAILABLE (no memory right now, try later), DATA_LOSS (arrived
-    // damaged), INVALID_ARGUMENT, or the call's error.
+    // damaged), INVALID_ARGUMENT, NamespaceDeleted, or the call's error.
     std::function<void(size_t index, absl::StatusOr<PutOutcome> outcome)> on_outcome;
     // Last. OK: Finish was called and every offered object had an answer of its own.
     std::function<void(const absl::Status& status)> on_done;
@@ -120,7 +120,7 @@ class Client {
   virtual void Drop(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
   // The same, but what is parked stays: for who does not know what others have promised.
   virtual void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) = 0;
-  virtual void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) = 0;
+  virtual void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) = 0;
 
   virtual void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) = 0;
 

@@ -53,6 +53,7 @@ struct ListQuery {
 struct ListResult {
   std::vector<ObjectHead> heads;  // by hash, smallest first
   bool more = false;
+  uint32_t n_nodes_missed = 0;  // that did not answer and may have others; of one node alone never
 };
 
 // What a put or a retention is answered after.
@@ -78,6 +79,15 @@ struct TouchResult {
   uint32_t n_refused = 0;  // present, but the parked share, or the disk, has no room to retain them
   // Per key: present and, with a retention, retained as was asked for.
   std::vector<bool> retained = {};
+};
+
+// Whole namespaces that are to be dropped.
+struct NamespaceDrop {
+  std::string id;
+  // Not 0: `id` is a name, and of it and of its users (namespace_id.h) all generations before this one go.
+  uint64_t before_generation = 0;
+  // Then only. They are deleted for good: for a day the store takes no objects of them any more, from nobody.
+  bool retire = false;
 };
 
 struct DropResult {

@@ -124,12 +124,13 @@ class Store {
   // RESOURCE_EXHAUSTED: it can never fit, or it is parked and the parked share is full; never downgraded.
   // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all), or none for an object that
   // nobody has asked for yet. Nothing was evicted then.
+  // FAILED_PRECONDITION (NamespaceDeleted): its namespace was retired.
   // `on_durable` is called only for a parked object that is answered with Exists.
   absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now,
                                                          Durable on_durable = nullptr);
 
   // Verifies length and digest, then makes the object visible. Whatever the outcome, the reservation is gone.
-  // INVALID_ARGUMENT: bytes are missing. DATA_LOSS: they do not match the digest.
+  // INVALID_ARGUMENT: bytes are missing. DATA_LOSS: they do not match the digest. FAILED_PRECONDITION: as Open.
   // `on_durable` is called for a parked object, unless the commit fails.
   absl::StatusOr<std::variant<Committed, Exists>> Commit(Reservation reservation, absl::Time now,
                                                          Durable on_durable = nullptr);
@@ -161,6 +162,8 @@ class Store {
   // The same, but what is retained stays, and nobody is told when the disk has written it down.
   DropResult DropCache(std::span<const ObjectKey> keys, absl::Time now);
   DropResult DropNamespace(const std::string& namespace_id, Durable on_durable = nullptr);
+  // REQUIRES: drop.before_generation is not 0. What is retired already costs nothing.
+  DropResult DropGenerations(const NamespaceDrop& drop, absl::Time now, Durable on_durable = nullptr);
 
   StoreStats Stats(absl::Time now);
   // Bytes and objects of one namespace in used_bytes and n_objects; the rest as in Stats.

@@ -34,6 +34,7 @@ ApiError Overloaded();
 // Nothing that could serve the request is up.
 ApiError NoWorkers();
 ApiError Draining();
+ApiError Starting();
 ApiError NoSessionStore();
 ApiError SessionOfAnotherModel();
 // Of what the dispatcher or a worker reported. Messages of workers are not passed on unless the client caused them.

@@ -32,6 +32,8 @@ class RouterMetrics {
   void StaleEvent();  // dropped: an old epoch or a used index
   void WorkerRefused();
   void WorkerUp(size_t worker, bool up);
+  // Which namespaces were deleted; there may be no stores to read it from.
+  void NamespacesRead(bool read);
   void QueueDepth(size_t n_streams);
   void ConnectionsOpen(size_t n_connections);
   void ConnectionRefused();
@@ -56,6 +58,7 @@ class RouterMetrics {
   prometheus::Counter& resumes_;
   prometheus::Counter& stale_events_;
   prometheus::Counter& workers_refused_;
+  prometheus::Gauge& namespaces_read_;
   prometheus::Gauge& queue_depth_;
   prometheus::Gauge& connections_;
   prometheus::Counter& connections_refused_;

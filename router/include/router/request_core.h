@@ -68,9 +68,9 @@ class RequestCore {
   void BeginDrain() { draining_ = true; }
   bool draining() const { return draining_; }
   size_t n_running() const { return n_running_; }
-  bool ready() const {
-    return !draining_ && dispatcher_.n_ready() > 0 && (namespaces_ == nullptr || namespaces_->is_ready());
-  }
+  bool ready() const { return !draining_ && dispatcher_.n_ready() > 0 && has_namespaces(); }
+  // Until then Run and DeleteCache answer 503: a request would go by a name that is deleted.
+  bool has_namespaces() const { return namespaces_ == nullptr || namespaces_->is_ready(); }
 
   const ServedModel& model() const { return model_; }
   // Names the workers' model: changes with weights, layout or numerics. "" while no worker is known.
@@ -81,8 +81,8 @@ class RequestCore {
   const std::string& tenant_secret() const { return config_.tenant_secret; }
   PrepareContext prepare_context(Tenant tenant) const;
   Sessions& sessions() { return sessions_; }
-  // Deletes all that was computed for the tenant, or for one of its users, and of the tenant its sessions. 501 without
-  // a KV store, 503, 507.
+  // Deletes all that was computed for the tenant and its users, with its sessions, or for one of its users. 501 without
+  // a KV store, 409, 503, 507.
   void DeleteCache(const Tenant& tenant, std::string_view user_id,
                    std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done);
   Clock& clock() { return clock_; }

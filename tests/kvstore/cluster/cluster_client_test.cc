@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kvstore/namespace_id.h"
 #include "simulated_cluster.h"
 
 namespace longshelf::kvstore {
@@ -228,6 +229,31 @@ TEST(ClusterClient, DropReachesEveryCopyAndSaysWhoWasNotReached) {
   dropped = cluster.Drop({{object.head.key, object.head.extent}});
   ASSERT_TRUE(dropped.ok()) << dropped.status();
   EXPECT_EQ(dropped->n_nodes_missed, 1u);
+}
+
+TEST(ClusterClient, ADeletionReachesAllNodesAndAnswersForTheirRefusal) {
+  SimulatedCluster cluster(5);
+  absl::StatusOr<DropResult> dropped;
+  const auto retire = [&] {
+    cluster.client->DropNamespace({.id = "ns", .before_generation = 7, .retire = true}, absl::Seconds(1),
+                                  [&](absl::StatusOr<DropResult> result) { dropped = std::move(result); });
+    cluster.Settle();
+  };
+  const Object object = Parked(MakeObject(1, 0, 256, 100), kLater);
+  cluster.PutAll({ItemOf(object, 5, Ack::kMemoryAll)});
+  retire();
+  EXPECT_EQ(dropped->n_dropped, 5u);
+  for (size_t i = 0; i < 5; ++i) {
+    EXPECT_TRUE(IsNamespaceDeleted(cluster.node(i).store().Open(object.head, absl::UnixEpoch()).status())) << i;
+  }
+  // One that was restarted has not heard of it: the others' word counts, whatever is to be acknowledged.
+  const size_t second = cluster.PlacesOf(object.head.extent, 2)[1];
+  cluster.node(second).Restart();
+  for (const Ack ack : {Ack::kMemoryOne, Ack::kMemoryAll, Ack::kDurableOne}) {
+    const auto put = cluster.PutAll({ItemOf(object, 1, ack)});
+    EXPECT_TRUE(IsNamespaceDeleted(put.outcomes.at(0).status())) << put.outcomes.at(0).status();
+  }
+  EXPECT_EQ(cluster.node(second).n_objects(), 0u);
 }
 
 TEST(ClusterClient, ListsWhatAnyNodeHasInPages) {

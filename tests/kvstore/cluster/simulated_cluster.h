@@ -40,8 +40,8 @@ class Link final : public Client {
   void DropCache(std::vector<PlacedKey> keys, absl::Duration timeout, Done<DropResult> done) override {
     store_.DropCache(std::move(keys), timeout, std::move(done));
   }
-  void DropNamespace(std::string namespace_id, absl::Duration timeout, Done<DropResult> done) override {
-    store_.DropNamespace(std::move(namespace_id), timeout, std::move(done));
+  void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) override {
+    store_.DropNamespace(std::move(drop), timeout, std::move(done));
   }
   void List(ListQuery query, absl::Duration timeout, Done<ListResult> done) override {
     store_.List(std::move(query), timeout, std::move(done));

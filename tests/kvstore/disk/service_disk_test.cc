@@ -31,12 +31,12 @@ TEST_F(ServiceDiskTest, ARemovalIsAnsweredWhenTheDiskHasWrittenIt) {
   ASSERT_TRUE(Put(Parked(object, clock_.WallNow() + absl::Hours(1))).ok());
   const PlacedKey keys[] = {{object.head.key, object.head.extent}};
   EXPECT_EQ(client_->Drop(keys, kTimeout)->n_dropped, 1u);
-  EXPECT_TRUE(client_->DropNamespace("ns", kTimeout).ok());
+  EXPECT_TRUE(client_->DropNamespace({.id = "ns"}, kTimeout).ok());
   files_.SetFault([](Operation operation) {
     return operation == Operation::kSync ? absl::DataLossError("EIO") : absl::OkStatus();
   });
   EXPECT_EQ(client_->Drop(keys, kTimeout).status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(client_->DropNamespace("ns", kTimeout).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(client_->DropNamespace({.id = "ns"}, kTimeout).status().code(), absl::StatusCode::kUnavailable);
   const std::vector<PlacedKey> too_many(kMaxKeysPerCall + 1, keys[0]);
   EXPECT_EQ(client_->Drop(too_many, kTimeout).status().code(), absl::StatusCode::kInvalidArgument);
 }

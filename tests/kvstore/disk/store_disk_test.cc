@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "disk_fixture.h"
+#include "kvstore/namespace_id.h"
 #include "kvstore/store.h"
 #include "memory_file_system.h"
 
@@ -537,6 +538,79 @@ TEST_F(StoreDiskTest, ARemovalThatIsNotWrittenIsSaid) {
       files_.SetFault(nullptr);
     }
   }
+}
+
+// Said again every minute by every router: that must not cost a write each time.
+TEST_F(StoreDiskTest, RetiringRemovesFromTheDiskOnceAndWritesNothingWhenThereIsNothing) {
+  Start(60, 20, /*encrypted=*/true);
+  const auto put = [&](uint64_t id, const char* namespace_id) {
+    Object object = ParkedBlock(id);
+    object.head.namespace_id = namespace_id;
+    return PutDurably(object);
+  };
+  const NamespaceDrop deletion{.id = "alice", .before_generation = 1'700'000'000'000, .retire = true};
+  for (const char* id : {"alice", "alice:u1", "alice2"})
+    ASSERT_TRUE(put(id[5] == 0 ? 0 : id[5] == ':' ? 100 : 200, id).ok());
+  Start(60, 20, /*encrypted=*/true);
+  EXPECT_EQ(tier_->Stats().n_data_keys, 3u);
+  EXPECT_EQ(store_->DropGenerations(deletion, clock_.WallNow()).n_dropped, 2u);
+  EXPECT_EQ(Present(0, 1) + Present(100, 1), 0u);
+  EXPECT_EQ(Present(200, 1), 1u);
+  // What is written when all that was asked for before is.
+  const auto n_written = [&] {
+    Answer reached;
+    const ObjectKey nothing[] = {BlockKeyOf(999999)};
+    tier_->Drop(nothing, reached.Done());
+    EXPECT_TRUE(reached.Wait().ok());
+    return tier_->Stats().log.bytes_written;
+  };
+  const uint64_t once = n_written();
+  EXPECT_EQ(tier_->Stats().n_data_keys, 1u);
+  const uint64_t n_per_question = n_written() - once;
+  for (const char* name : {"alice", "carol"}) {
+    store_->DropGenerations({.id = name, .before_generation = 1'700'000'000'000, .retire = true}, clock_.WallNow());
+  }
+  EXPECT_EQ(n_written(), once + 2 * n_per_question);
+  EXPECT_TRUE(IsNamespaceDeleted(put(100, "alice:u1")));
+  Start(60, 20, /*encrypted=*/true);
+  EXPECT_EQ(Present(0, 1) + Present(100, 1), 0u);
+  EXPECT_EQ(Present(200, 1), 1u);
+}
+
+// What was evicted is in no index while it is on its way.
+TEST_F(StoreDiskTest, RetiringFindsWhatIsOnItsWayToTheDisk) {
+  Start(60, 20, /*encrypted=*/true);
+  std::promise<void> stall;
+  const std::shared_future<void> stalled(stall.get_future());
+  std::promise<void> writing;
+  std::atomic<bool> first = true;
+  files_.SetFault([&, stalled](Operation operation) {
+    if (operation == Operation::kWrite && first.exchange(false)) {
+      writing.set_value();
+      stalled.wait();
+    }
+    return absl::OkStatus();
+  });
+  std::vector<Answer> answers(2);
+  const char* const ids[] = {"alice:u1", "alice:u2"};  // one is being written, one is queued
+  for (uint64_t i = 0; i < 2; ++i) {
+    Object object = ParkedBlock(i * 100);
+    object.head.namespace_id = ids[i];
+    ASSERT_TRUE(Put(object, answers[i].Done()).ok());
+    if (i == 0) writing.get_future().wait();
+  }
+  EXPECT_EQ(
+      store_->DropGenerations({.id = "alice", .before_generation = 9, .retire = true}, clock_.WallNow()).n_dropped, 2u);
+  stall.set_value();
+  for (Answer& answer : answers) (void)answer.Wait();
+  Answer reached;
+  const ObjectKey nothing[] = {BlockKeyOf(999999)};
+  tier_->Drop(nothing, reached.Done());
+  ASSERT_TRUE(reached.Wait().ok());
+  files_.SetFault(nullptr);
+  EXPECT_EQ(tier_->Stats().n_data_keys, 0u);
+  Start(60, 20, /*encrypted=*/true);
+  EXPECT_EQ(Present(0, 1) + Present(100, 1), 0u);
 }
 
 TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bridge_harness.h"
+#include "kvstore/namespace_id.h"
 
 namespace longshelf::worker {
 namespace {
@@ -161,6 +162,58 @@ TEST_F(WayOutTest, ASessionThatIsNotHeldAnyMoreIsForgotten) {
   const int n_lookups = store_.n_lookups;
   Pass(3 * options_.verify_interval);
   EXPECT_EQ(store_.n_lookups, n_lookups);
+}
+
+TEST_F(WayOutTest, WhatWasDeletedIsNotGivenBackAndForgotten) {
+  options_.verify_interval = absl::Seconds(2);
+  Start();
+  const auto tokens = Tokens(3000);
+  Offload(tokens, {3000});
+  Settle();
+  ASSERT_GT(store_.n_objects(), 0U);
+  store_.DropNamespace({.id = "tenant", .before_generation = 7, .retire = true}, absl::Seconds(1),
+                       [](const absl::StatusOr<kvstore::DropResult>&) {});
+  Settle();
+  ASSERT_EQ(store_.n_objects(), 0U);
+  Pass(5 * options_.verify_interval);
+  EXPECT_EQ(store_.n_objects(), 0U);
+  const int n_lookups = store_.n_lookups;
+  const int n_puts = store_.n_puts;
+  Pass(5 * options_.verify_interval);
+  EXPECT_EQ(store_.n_lookups, n_lookups) << "its sessions are forgotten";
+  // The next turn of an answer that is still being made under the old name.
+  Offload(Tokens(3500), {3500});
+  Pass(2 * options_.verify_interval);
+  EXPECT_EQ(store_.n_puts, n_puts);
+  EXPECT_EQ(store_.n_lookups, n_lookups);
+  EXPECT_EQ(store_.n_objects(), 0U);
+  EXPECT_TRUE(Shows("longshelf_worker_store_up 1"));
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+  // The generation after it is another namespace.
+  const auto later = Tokens(600, 5);
+  const auto objects = Objects(later, {600});
+  bridge_->Offload({kvstore::NamespaceIdOf("tenant", 7), FoundAt(later, 600).root, FoundAt(later, 600).blocks},
+                   objects);
+  Settle();
+  EXPECT_EQ(store_.n_objects(), objects.size());
+}
+
+TEST_F(WayOutTest, WhatIsQueuedOfADeletedNamespaceIsNoFailureOfTheStore) {
+  options_.verify_interval = absl::Hours(1);
+  Start();
+  store_.DropNamespace({.id = "tenant", .before_generation = 7, .retire = true}, absl::Seconds(1),
+                       [](const absl::StatusOr<kvstore::DropResult>&) {});
+  Settle();
+  for (uint32_t i = 0; i < 10; ++i) Offload(Tokens(600, 1000 * i), {600});
+  Settle();
+  EXPECT_EQ(store_.n_objects(), 0U);
+  EXPECT_LT(store_.put_keys.size(), 40U) << "once it was refused the rest stays here";
+  EXPECT_TRUE(Shows("longshelf_worker_offload_objects_total{result=\"refused\"} 40"));
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+  const auto later = Tokens(600);
+  bridge_->Offload({"another", FoundAt(later, 600).root, FoundAt(later, 600).blocks}, Objects(later, {600}));
+  Settle();
+  EXPECT_EQ(store_.n_objects(), 4U) << "nobody is kept away from the store";
 }
 
 TEST_F(WayOutTest, DropsCheckpointsBehindTheirPuts) {
