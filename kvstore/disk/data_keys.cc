@@ -19,6 +19,8 @@ namespace {
 
 constexpr absl::string_view kKeySuffix = ".key";
 constexpr absl::string_view kTemporarySuffix = ".tmp";
+// Behind the name of a damaged file that another has replaced.
+constexpr absl::string_view kAsideSuffix = ".damaged";
 
 // All of a head that never changes, but the digest: that is in the message. A copy of the object in another segment,
 // with a longer retention, is the same message.
@@ -77,7 +79,8 @@ absl::Status DataKeys::Load() {
       RETURN_IF_ERROR(file_system_.Remove(absl::StrCat(directory_, "/", name)));
     if (absl::EndsWith(name, kKeySuffix)) RETURN_IF_ERROR(LoadFile(name));
   }
-  return absl::OkStatus();
+  // Whose removal failed half way, or who was killed then, is told that they are gone when he asks again.
+  return file_system_.SyncDirectory(directory_);
 }
 
 absl::Status DataKeys::LoadFile(const std::string& name) {
@@ -89,7 +92,9 @@ absl::Status DataKeys::LoadFile(const std::string& name) {
   };
   AlignedBuffer sector(kSectorBytes);
   ASSIGN_OR_RETURN(const std::unique_ptr<File> opened, file_system_.Open(path, /*create=*/false));
-  if (const absl::Status read = opened->ReadFully(0, sector.span()); !read.ok()) return damaged(read.message());
+  const absl::Status read = opened->ReadFully(0, sector.span());
+  if (absl::IsOutOfRange(read)) return damaged(read.message());
+  if (!read.ok()) return Annotate(read, path);
   absl::StatusOr<KeyFile> file = ParseKeyFile(std::as_const(sector).span().first<kSectorBytes>());
   if (absl::IsFailedPrecondition(file.status())) return Annotate(file.status(), path);
   if (!file.ok()) return damaged(file.status().message());
@@ -146,10 +151,18 @@ absl::StatusOr<DataKeys::KeyRef> DataKeys::Create(const std::string& namespace_i
   std::copy(key->secret->bytes().begin(), key->secret->bytes().end(), file.wrapped.begin());
   const std::span<std::byte> pieces[] = {BytesOf(file.wrapped)};
   disk::Encrypt(*master_, AssociatedData(file), pieces, file.gcm);
+  RETURN_IF_ERROR(SetAside(PathOf(namespace_id)));
   RETURN_IF_ERROR(Store(PathOf(namespace_id), file));
   std::lock_guard lock(mutex_);
   keys_[namespace_id] = key;
   return key;
+}
+
+absl::Status DataKeys::SetAside(const std::string& path) {
+  const absl::Status there = file_system_.Open(path, /*create=*/false).status();
+  if (absl::IsNotFound(there)) return absl::OkStatus();
+  RETURN_IF_ERROR(there);
+  return file_system_.Rename(path, absl::StrCat(path, kAsideSuffix));
 }
 
 absl::Status DataKeys::Store(const std::string& path, const KeyFile& file) {
@@ -190,10 +203,16 @@ absl::Status DataKeys::Shred(const std::string& namespace_id) {
     std::lock_guard lock(mutex_);
     keys_.erase(namespace_id);
   }
-  // Also one that could not be read.
+  // Also those that could not be read.
   const std::string path = PathOf(namespace_id);
+  RETURN_IF_ERROR(Destroy(absl::StrCat(path, kAsideSuffix)));
+  return Destroy(path);
+}
+
+absl::Status DataKeys::Destroy(const std::string& path) {
   absl::StatusOr<std::unique_ptr<File>> file = file_system_.Open(path, /*create=*/false);
-  if (absl::IsNotFound(file.status())) return absl::OkStatus();
+  // Also when it is gone: that may not be on the device.
+  if (absl::IsNotFound(file.status())) return file_system_.SyncDirectory(directory_);
   if (!file.ok()) return file.status();
   RETURN_IF_ERROR(file_system_.Remove(path));
   RETURN_IF_ERROR(file_system_.SyncDirectory(directory_));

@@ -30,8 +30,9 @@ class DataKeys {
   DataKeys(FileSystem& file_system, const std::string& directory, std::unique_ptr<const SecretKey> master,
            size_t n_max);
 
-  // Reads what is there; a file that is damaged is left alone and counted.
-  // FAILED_PRECONDITION: the keys are wrapped by another master key.
+  // Reads what is there; a file that is damaged is left alone and counted. What was removed before is gone for good.
+  // FAILED_PRECONDITION: the keys are wrapped by another master key. As the device says: one could not be read, and may
+  // be whole.
   absl::Status Load();
 
   // Of the master key.
@@ -69,6 +70,10 @@ class DataKeys {
   KeyRef KeyOf(const Record& record) const;
   absl::StatusOr<KeyRef> Create(const std::string& namespace_id);
   absl::Status Store(const std::string& path, const KeyFile& file);
+  // Moves a damaged file out of the way of a new one.
+  absl::Status SetAside(const std::string& path);
+  // A file's name, and then its bytes as far as they are written in place.
+  absl::Status Destroy(const std::string& path);
 
   FileSystem& file_system_;
   const std::string parent_;

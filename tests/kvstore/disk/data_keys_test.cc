@@ -428,6 +428,68 @@ TEST_F(DataKeysTest, ARemovalThatTheDeviceDoesNotTakeIsNotAnswered) {
   EXPECT_EQ(CodeOf(1), absl::StatusCode::kNotFound) << "gone at once all the same";
 }
 
+// The file is removed, and its directory is not synced: the next who asks is told that it is gone when it is.
+class HalfwayRemoval : public DataKeysTest, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(AtOnce, HalfwayRemoval, ::testing::Values(false));
+INSTANTIATE_TEST_SUITE_P(AfterARestart, HalfwayRemoval, ::testing::Values(true));
+
+TEST_P(HalfwayRemoval, IsFinishedByTheNext) {
+  Start();
+  ASSERT_TRUE(PutRetained("ns", 1).ok());
+  ASSERT_TRUE(PutRetained("other", 2).ok());
+  std::atomic<bool> removed = false;
+  files_.SetFault([&](Operation operation) {
+    if (operation == Operation::kRemove) removed = true;
+    return operation == Operation::kSyncDirectory && removed ? absl::DataLossError("EIO") : absl::OkStatus();
+  });
+  EXPECT_EQ(DropAndWait("ns").code(), absl::StatusCode::kUnavailable);
+  ASSERT_FALSE(HasKeyFile("ns"));
+  files_.SetFault(nullptr);
+  if (GetParam()) Start();
+  EXPECT_EQ(DropAndWait("ns").ok(), GetParam()) << "the device that failed does not take the record of it";
+  std::mt19937_64 random(1);
+  const auto image = files_.LosePower(random, 0);
+  const std::vector<std::string> paths = image->Paths();
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), KeyPath("ns")), 0);
+  EXPECT_EQ(std::count(paths.begin(), paths.end(), KeyPath("other")), 1);
+}
+
+// For a moment: it may be whole.
+TEST_F(DataKeysTest, AKeyFileThatCannotBeReadIsNotTakenForDamaged) {
+  Start();
+  for (uint64_t id = 0; id < 4; ++id) ASSERT_TRUE(PutRetained("ns", id).ok());
+  tier_.reset();
+  const std::vector<std::byte> before = files_.Bytes(KeyPath("ns"));
+  // One of each segment comes before.
+  std::atomic<int> n_reads = 0;
+  files_.SetFault([&](Operation operation) {
+    return operation == Operation::kRead && n_reads++ == 6 ? absl::DataLossError("EIO once") : absl::OkStatus();
+  });
+  const absl::Status status = OpenTier(SmallDisk(), files_, clock_, MasterKey(1)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(KeyPath("ns")));
+  EXPECT_EQ(files_.Bytes(KeyPath("ns")), before);
+  Start();
+  for (uint64_t id = 0; id < 4; ++id) EXPECT_TRUE(IsServed(id)) << id;
+}
+
+TEST_F(DataKeysTest, ADamagedKeyFileIsSetAsideAndGoesWithItsNamespace) {
+  Start();
+  ASSERT_TRUE(PutRetained("ns", 1).ok());
+  tier_.reset();
+  files_.Bytes(KeyPath("ns"))[100] ^= std::byte{1};
+  const std::vector<std::byte> damaged = files_.Bytes(KeyPath("ns"));
+  Start();
+  EXPECT_EQ(tier_->Stats().log.n_damaged, 1u);
+  ASSERT_TRUE(PutRetained("ns", 2).ok());
+  EXPECT_EQ(files_.Bytes(KeyPath("ns") + ".damaged"), damaged);
+  Start();
+  EXPECT_TRUE(IsServed(2));
+  EXPECT_EQ(tier_->Stats().log.n_damaged, 0u);
+  ASSERT_TRUE(DropAndWait("ns").ok());
+  EXPECT_EQ(files_.Paths().size(), 6u);
+}
+
 TEST_F(DataKeysTest, AKeyThatCannotBeWrittenRefusesThePutAndNothingElse) {
   Start();
   ASSERT_TRUE(PutRetained("ns", 1).ok());

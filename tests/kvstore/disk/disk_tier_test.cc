@@ -406,6 +406,28 @@ TEST_F(DiskTierTest, WhatWasDroppedStaysGoneAfterARestart) {
   EXPECT_TRUE(Has(5));
 }
 
+TEST_F(DiskTierTest, ARemovalThatFindsNoRoomIsRefusedAndHidesNothingThen) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  Answer stalled;
+  Put(*tier_, Cached(2), stalled.Done());
+  writes.Await(1);
+  const ObjectKey keys[] = {BlockKeyOf(1)};
+  Answer refused;
+  for (int i = 0; i < 10'000 && !refused.IsThere(); ++i) {
+    refused = Answer();
+    tier_->Drop(keys, refused.Done());
+  }
+  EXPECT_EQ(refused.Wait().code(), absl::StatusCode::kUnavailable);
+  Answer again;
+  Put(*tier_, Cached(1), again.Done());
+  writes.LetAll();
+  ASSERT_TRUE(again.Wait().ok());
+  EXPECT_TRUE(Has(1)) << "put behind all removals";
+}
+
 TEST_F(DiskTierTest, TheParkedShareIsRefusedNeverDowngraded) {
   Start();
   uint64_t id = 0;

@@ -645,8 +645,12 @@ TEST_F(StoreDiskTest, NobodyButAFetchWaitsForAStalledDisk) {
   EXPECT_TRUE(fetched.get_future().get().ok());
 }
 
-TEST_F(StoreDiskTest, ManyThreadsSeeWholeObjectsInBothTiers) {
-  Start(50, 8);
+// With a queue that takes nearly all, and with one that is always full.
+class StoreDiskThreads : public StoreDiskTest, public ::testing::WithParamInterface<uint64_t> {};
+INSTANTIATE_TEST_SUITE_P(Queue, StoreDiskThreads, ::testing::Values(128 << 20, 2 * kPayload));
+
+TEST_P(StoreDiskThreads, SeeWholeObjectsInBothTiers) {
+  Start(50, 8, /*encrypted=*/false, /*queue_bytes=*/GetParam());
   std::atomic<int> n_wrong = 0;
   std::atomic<int> n_read = 0;
   const auto run = [&](uint64_t seed) {
