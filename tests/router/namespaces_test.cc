@@ -386,9 +386,9 @@ TEST_F(NamespacesTest, AnErrorIsNoAnswer) {
   stores_.unreadable = absl::UnavailableError("its stores are down");
   stays_unready();
   // As many as may be all that have a record.
-  stores_.n_nodes_missed = 3;
-  stays_unready();
   stores_.n_nodes_missed = 2;
+  stays_unready();
+  stores_.n_nodes_missed = 1;
   Router router(stores_, clock_);
   router.Poll();
   EXPECT_TRUE(router.namespaces.has_read());
