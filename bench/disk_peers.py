@@ -33,8 +33,8 @@ def output(command):
 
 def rows(command):
     """{step: (GB/s, write amplification or nan)} of one of our own binaries."""
-    text = output(command)
-    table = csv.DictReader(text[text.index("step,"):].splitlines())  # what the log says comes first
+    lines = [line for line in output(command).splitlines() if not line.startswith("[")]  # of the log
+    table = csv.DictReader(lines)
     return {row["step"]: (float(row["gb_per_s"]), float(row["write_amplification"] or "nan")) for row in table}
 
 
