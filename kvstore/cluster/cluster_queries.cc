@@ -1,6 +1,7 @@
 #include "cluster_queries.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <utility>
 
@@ -65,8 +66,11 @@ std::vector<size_t> CountRetained(const TouchPlan& plan, const Answers<TouchResu
   return n_retained;
 }
 
+// As soon as each key is retained by as many nodes as it has to be; or when all have answered.
 void Ask(ClusterCore& core, const TouchQuery& query, const std::shared_ptr<const TouchPlan>& plan, Ack ack,
-         absl::Duration timeout, std::function<void(absl::StatusOr<std::vector<size_t>>)> done) {
+         std::vector<size_t> n_wanted, absl::Duration timeout,
+         std::function<void(absl::StatusOr<std::vector<size_t>>)> done) {
+  const size_t n_keys = query.keys.size();
   ScatterTo<TouchResult>(
       core, plan->nodes,
       [&](Client& client, size_t node, Client::Done<TouchResult> answer) {
@@ -74,11 +78,17 @@ void Ask(ClusterCore& core, const TouchQuery& query, const std::shared_ptr<const
         for (const size_t i : plan->keys[node]) part.keys.push_back(query.keys[i]);
         client.Touch(std::move(part), timeout, std::move(answer));
       },
-      [plan, n_keys = query.keys.size(), done = std::move(done)](const absl::StatusOr<Answers<TouchResult>>& answers) {
+      [plan, n_keys, done = std::move(done)](const absl::StatusOr<Answers<TouchResult>>& answers) {
         if (!answers.ok()) return done(answers.status());
         if (const absl::Status nobody = NobodyAnswered<TouchResult>(*answers); !nobody.ok()) return done(nobody);
         done(CountRetained(*plan, *answers, n_keys));
-      });
+      },
+      {.is_enough =
+           [plan, n_keys, n_wanted = std::move(n_wanted)](const Answers<TouchResult>& answers) {
+             const std::vector<size_t> n_retained = CountRetained(*plan, answers, n_keys);
+             return std::equal(n_retained.begin(), n_retained.end(), n_wanted.begin(), std::greater_equal<>());
+           },
+       .may_take_long = IsDurable(ack)});
 }
 
 TouchResult ResultOf(const std::vector<size_t>& n_retained, const std::vector<size_t>& n_wanted) {
@@ -142,27 +152,38 @@ ListResult Merged(const ListQuery& query, const Answers<ListResult>& answers) {
 void ClusterTouch(ClusterCore& core, const TouchQuery& query, absl::Duration timeout, Client::Done<TouchResult> done) {
   const auto plan = std::make_shared<const TouchPlan>(PlanOf(core, query));
   if (query.keys.empty()) return done(TouchResult());
+  using Counts = absl::StatusOr<std::vector<size_t>>;
   if (query.ack != Ack::kDurableOne) {
-    return Ask(core, query, plan, query.ack, timeout,
-               [plan, done](const absl::StatusOr<std::vector<size_t>>& n_retained) {
-                 if (!n_retained.ok()) return done(n_retained.status());
-                 done(ResultOf(*n_retained, plan->n_wanted));
-               });
+    return Ask(core, query, plan, query.ack, plan->n_wanted, timeout, [plan, done](const Counts& n_retained) {
+      if (!n_retained.ok()) return done(n_retained.status());
+      done(ResultOf(*n_retained, plan->n_wanted));
+    });
   }
   // In the memory of all replicas, and on the disk of one.
-  const absl::Time deadline = core.clock.Now() + timeout;
-  Ask(core, query, plan, Ack::kMemoryOne, timeout,
-      [&core, query, plan, deadline, done](const absl::StatusOr<std::vector<size_t>>& in_memory) {
-        if (!in_memory.ok()) return done(in_memory.status());
-        Ask(core, query, plan, Ack::kDurableOne, deadline - core.clock.Now(),
-            [plan, in_memory, done](const absl::StatusOr<std::vector<size_t>>& on_disk) {
-              if (!on_disk.ok()) return done(on_disk.status());
-              TouchResult result = ResultOf(*in_memory, plan->n_wanted);
-              for (size_t i = 0; i < on_disk->size(); ++i) {
-                result.retained[i] = result.retained[i] && (*on_disk)[i] > 0;
-              }
-              done(std::move(result));
-            });
+  struct Both {
+    Counts in_memory;
+    Counts on_disk;
+    int n_waiting = 2;
+  };
+  const auto both = std::make_shared<Both>();
+  const auto end = [plan, both, done = std::move(done)] {
+    if (--both->n_waiting > 0) return;
+    if (!both->in_memory.ok()) return done(both->in_memory.status());
+    if (!both->on_disk.ok()) return done(both->on_disk.status());
+    TouchResult result = ResultOf(*both->in_memory, plan->n_wanted);
+    for (size_t i = 0; i < both->on_disk->size(); ++i) {
+      result.retained[i] = result.retained[i] && (*both->on_disk)[i] > 0;
+    }
+    done(std::move(result));
+  };
+  Ask(core, query, plan, Ack::kMemoryOne, plan->n_wanted, timeout, [both, end](const Counts& counts) {
+    both->in_memory = counts;
+    end();
+  });
+  Ask(core, query, plan, Ack::kDurableOne, std::vector<size_t>(query.keys.size(), 1), timeout,
+      [both, end](const Counts& counts) {
+        both->on_disk = counts;
+        end();
       });
 }
 

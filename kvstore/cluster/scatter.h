@@ -8,8 +8,8 @@
 
 namespace longshelf::kvstore {
 
-// One question to several nodes at once, answered when the last of them has answered or failed. Lives on the loop;
-// keeps itself alive until then.
+// One question to several nodes at once, answered when the last of them has answered or failed, or when what is there
+// is enough. Lives on the loop; keeps itself alive until then.
 template <typename Result>
 class Scatter final : public Operation, public std::enable_shared_from_this<Scatter<Result>> {
  public:
@@ -19,10 +19,14 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
   };
   using Done = std::function<void(absl::StatusOr<std::vector<Answer>> answers)>;
   using Ask = std::function<void(Client& client, size_t i, Client::Done<Result> done)>;
+  struct Options {
+    std::function<bool(const std::vector<Answer>& answers)> is_enough = nullptr;  // of those that are there
+    bool may_take_long = false;  // whoever has not answered in time may be well all the same
+  };
 
   // answers[i] is of nodes[i].
-  Scatter(ClusterCore& core, const std::vector<std::shared_ptr<ClusterNode>>& nodes, Done done)
-      : core_(core), done_(std::move(done)) {
+  Scatter(ClusterCore& core, const std::vector<std::shared_ptr<ClusterNode>>& nodes, Done done, Options options)
+      : core_(core), options_(std::move(options)), done_(std::move(done)) {
     for (const auto& node : nodes) answers_.push_back({.node = node});
   }
 
@@ -45,16 +49,20 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
 
  private:
   void OnAnswer(size_t i, const absl::StatusOr<Result>& result) {
-    core_.Report(*answers_[i].node, result.status());
+    const bool is_late = options_.may_take_long && absl::IsDeadlineExceeded(result.status());
+    core_.Report(*answers_[i].node, is_late ? absl::OkStatus() : result.status());
     answers_[i].result = result;
     EndOne();
   }
   void EndOne() {
-    if (--n_waiting_ > 0) return;
-    if (const auto done = std::exchange(done_, nullptr)) done(std::move(answers_));
+    --n_waiting_;
+    if (done_ == nullptr || (n_waiting_ > 0 && (options_.is_enough == nullptr || !options_.is_enough(answers_))))
+      return;
+    std::exchange(done_, nullptr)(answers_);
   }
 
   ClusterCore& core_;
+  const Options options_;
   std::vector<Answer> answers_;
   size_t n_waiting_ = 0;
   Done done_;
@@ -63,8 +71,9 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
 // Starts one.
 template <typename Result>
 void ScatterTo(ClusterCore& core, const std::vector<std::shared_ptr<ClusterNode>>& nodes,
-               const typename Scatter<Result>::Ask& ask, typename Scatter<Result>::Done done) {
-  const auto scatter = std::make_shared<Scatter<Result>>(core, nodes, std::move(done));
+               const typename Scatter<Result>::Ask& ask, typename Scatter<Result>::Done done,
+               typename Scatter<Result>::Options options = {}) {
+  const auto scatter = std::make_shared<Scatter<Result>>(core, nodes, std::move(done), std::move(options));
   core.Register(scatter);
   scatter->Start(ask);
 }

@@ -62,12 +62,15 @@ class SimulatedStore final : public Client {
 
   void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
     LONGSHELF_CHECK(query.keys.size() <= kMaxKeysPerCall);
-    Answer<TouchResult>(timeout, std::move(done), [this, keys = Names(query.keys), query] {
-      TouchResult result = store_->Touch(keys, query.retain_until, Now());
-      if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
-      for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
-      return result;
-    });
+    Answer<TouchResult>(
+        timeout, std::move(done),
+        [this, keys = Names(query.keys), query] {
+          TouchResult result = store_->Touch(keys, query.retain_until, Now());
+          if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
+          for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
+          return result;
+        },
+        IsDurable(query.ack) ? disk_latency : absl::ZeroDuration());
   }
   void Drop(std::vector<PlacedKey> placed, absl::Duration timeout, Done<DropResult> done) override {
     const std::vector<ObjectKey> keys = Names(placed);
@@ -110,8 +113,9 @@ class SimulatedStore final : public Client {
   absl::Duration object_latency = absl::ZeroDuration();  // of each object of a Get
   std::function<absl::Status(const PutItem&)> refuse;
   std::function<void()> before_get;
-  bool has_disk = false;             // which takes everything
-  size_t n_retained_max = SIZE_MAX;  // of the keys of one Touch, as if others were on too few nodes
+  bool has_disk = false;                               // which takes everything
+  absl::Duration disk_latency = absl::ZeroDuration();  // of a Touch that waits for it
+  size_t n_retained_max = SIZE_MAX;                    // of the keys of one Touch, as if others were on too few nodes
   std::vector<ObjectKey> dropped;
   std::vector<ObjectKey> put_keys;  // in the order of the offers
   int n_lookups = 0;
@@ -282,12 +286,14 @@ class SimulatedStore final : public Client {
   void At(absl::Time when, std::function<void()> task) { pending_.emplace(when, std::move(task)); }
 
   template <typename Result>
-  void Answer(absl::Duration timeout, Done<Result> done, std::function<absl::StatusOr<Result>()> answer) {
-    if (latency > timeout) {
+  void Answer(absl::Duration timeout, Done<Result> done, std::function<absl::StatusOr<Result>()> answer,
+              absl::Duration more = absl::ZeroDuration()) {
+    if (latency + more > timeout) {
       At(clock_.Now() + timeout, [done] { done(absl::DeadlineExceededError("timeout")); });
       return;
     }
-    At(clock_.Now() + latency, [this, done, answer] { done(down.ok() ? answer() : absl::StatusOr<Result>(down)); });
+    At(clock_.Now() + latency + more,
+       [this, done, answer] { done(down.ok() ? answer() : absl::StatusOr<Result>(down)); });
   }
 
   ManualClock& clock_;

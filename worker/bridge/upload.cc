@@ -135,8 +135,12 @@ void Upload::Retain(size_t first, absl::Time until) {
   const size_t next = first + query.keys.size();
   Ask();
   if (next == order_.blocks.size()) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
+  // Whose disk has much to write answers late, and is well.
+  const absl::Duration timeout =
+      kvstore::IsDurable(order_.ack) ? TimeLeft() : std::min(core_.options.put_timeout, TimeLeft());
+  waits_for_disks_ = kvstore::IsDurable(order_.ack);
   core_.store.Touch(
-      std::move(query), std::min(core_.options.put_timeout, TimeLeft()),
+      std::move(query), timeout,
       [self = shared_from_this(), loop = core_.loop, next, until](const absl::StatusOr<kvstore::TouchResult>& touched) {
         loop->Post([self, touched, next, until] { self->OnRetained(next, until, touched); });
       });
@@ -314,8 +318,9 @@ void Upload::Hear() {
 
 void Upload::BreakOff(const absl::Status& status) {
   if (done_ == nullptr) return;
-  // A deadline is the caller's. It tells of the store when that has had time, and left everything unanswered.
-  const bool was_early = core_.clock.Now() - asked_at_ < core_.options.put_timeout / 2;
+  // A deadline is the caller's. It tells of the store when that has had time, and left everything unanswered; but disks
+  // may take any time.
+  const bool was_early = waits_for_disks_ || core_.clock.Now() - asked_at_ < core_.options.put_timeout / 2;
   is_broken_off_ = IsStoreDown(status) && !(absl::IsDeadlineExceeded(status) && was_early);
   if (is_broken_off_) core_.breaker_out.Failed(core_.clock.Now());
   End(status);

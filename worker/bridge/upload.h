@@ -113,6 +113,7 @@ class Upload : public std::enable_shared_from_this<Upload> {
   bool was_answered_ = false;
   absl::Status refusal_;  // not OK: ends so
   bool is_broken_off_ = false;
+  bool waits_for_disks_ = false;
 };
 
 }  // namespace longshelf::worker

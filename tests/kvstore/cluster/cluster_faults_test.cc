@@ -145,6 +145,30 @@ TEST_F(ClusterFaults, APutGoesOnToTheNextNodeAndFailsWhenTooFewAreLeft) {
   EXPECT_EQ(put.status.code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(ClusterFaults, ATouchIsNotHeldByANodeThatHangsNorAreOthersBlamed) {
+  const Object object = Parked(chain_.blocks[0], kLater);
+  for (const Ack ack : {Ack::kMemoryAll, Ack::kDurableOne, Ack::kDurableAll}) {
+    for (const size_t hung : {2u, 0u}) {
+      SimulatedCluster cluster(3);
+      for (size_t i = 0; i < 3; ++i) cluster.node(i).has_disk = true;
+      ASSERT_TRUE(cluster.PutAll({ItemOf(object, 2, Ack::kMemoryAll)}).status.ok());
+      cluster.node(cluster.PlacesOf(object.head.extent, 3)[hung]).latency = absl::Hours(1);
+      const absl::Time begun = cluster.clock.Now();
+      const TouchQuery query{
+          .keys = {{object.head.key, object.head.extent}}, .retain_until = kLater, .ack = ack, .n_replicas = 2};
+      const auto touched = cluster.Touch(query);
+      ASSERT_TRUE(touched.ok()) << touched.status();
+      const bool both_answer = hung == 2;
+      EXPECT_EQ(touched->retained[0], both_answer);
+      EXPECT_LE(cluster.clock.Now() - begun, both_answer ? absl::Milliseconds(100) : absl::Seconds(2));
+      // The others are asked as before.
+      for (size_t i = 0; i < 3; ++i) cluster.node(i).n_gets = 0;
+      EXPECT_TRUE(cluster.Get({WantOf(object)}).objects[0].ok());
+      EXPECT_EQ(cluster.node(cluster.PlacesOf(object.head.extent, 3)[both_answer ? 0 : 1]).n_gets, 1);
+    }
+  }
+}
+
 TEST_F(ClusterFaults, APutThatIsContentWithFewerCopiesIsNotHeldByANodeThatIsDownOrHangs) {
   for (const Ack ack : {Ack::kMemoryAll, Ack::kDurableOne, Ack::kDurableAll}) {
     const auto put = [&](SimulatedCluster& cluster) {

@@ -433,6 +433,21 @@ TEST_F(WayOutTest, AStoreThatAnswersNoParkForLongIsLeftAlone) {
   EXPECT_EQ(Park(Tokens(600)).status().code(), absl::StatusCode::kUnavailable);
 }
 
+TEST_F(WayOutTest, DisksThatHaveMuchToWriteAreWaitedForAndNotGivenUp) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  park_ack_ = kvstore::Ack::kDurableOne;
+  store_.has_disk = true;
+  store_.disk_latency = absl::Seconds(30);
+  EXPECT_TRUE(Park(tokens).ok());
+  // Longer than the park may take, twice: others are not kept away.
+  store_.disk_latency = absl::Hours(1);
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(Park(tokens).ok());
+  park_ack_ = kvstore::Ack::kMemoryAll;
+  EXPECT_TRUE(Park(tokens).ok());
+}
+
 TEST_F(WayOutTest, AParkOfWhatIsNotHeldDoesNotTakeTheTurnOfOneThatAsksTheStore) {
   Start();
   store_.down = absl::UnavailableError("down");
