@@ -109,8 +109,11 @@ absl::Status DataKeys::LoadFile(const std::string& name) {
   key->id = file->id;
   key->secret = std::make_unique<SecretKey>(file->wrapped);
   OPENSSL_cleanse(file->wrapped.data(), file->wrapped.size());
-  if (!whole) return damaged("not what was written under the master key");
   std::lock_guard lock(mutex_);
+  if (!whole) {
+    keyless_.insert(file->namespace_id);
+    return damaged("not what was written under the master key");
+  }
   keys_[file->namespace_id] = std::move(key);
   return absl::OkStatus();
 }
@@ -124,7 +127,13 @@ std::set<std::string> DataKeys::Namespaces() const {
   std::lock_guard lock(mutex_);
   std::set<std::string> namespaces;
   for (const auto& [id, key] : keys_) namespaces.insert(namespaces.end(), id);
+  namespaces.insert(keyless_.begin(), keyless_.end());
   return namespaces;
+}
+
+void DataKeys::NoteKeyless(const std::string& namespace_id) {
+  std::lock_guard lock(mutex_);
+  if (n_damaged_ > 0 && !keys_.contains(namespace_id)) keyless_.insert(namespace_id);
 }
 
 DataKeys::KeyRef DataKeys::Find(const std::string& namespace_id) const {
@@ -202,11 +211,15 @@ absl::Status DataKeys::Shred(const std::string& namespace_id) {
   {
     std::lock_guard lock(mutex_);
     keys_.erase(namespace_id);
+    keyless_.insert(namespace_id);
   }
   // Also those that could not be read.
   const std::string path = PathOf(namespace_id);
   RETURN_IF_ERROR(Destroy(absl::StrCat(path, kAsideSuffix)));
-  return Destroy(path);
+  RETURN_IF_ERROR(Destroy(path));
+  std::lock_guard lock(mutex_);
+  keyless_.erase(namespace_id);
+  return absl::OkStatus();
 }
 
 absl::Status DataKeys::Destroy(const std::string& path) {
@@ -233,9 +246,18 @@ absl::Status DataKeys::RemoveUnused(const std::set<std::string>& used) {
     for (const auto& [namespace_id, key] : keys_) {
       if (!used.contains(namespace_id)) unused.push_back(namespace_id);
     }
-    for (const std::string& namespace_id : unused) keys_.erase(namespace_id);
+    for (const std::string& namespace_id : unused) {
+      keys_.erase(namespace_id);
+      keyless_.insert(namespace_id);
+    }
   }
-  for (const std::string& namespace_id : unused) RETURN_IF_ERROR(file_system_.Remove(PathOf(namespace_id)));
+  for (const std::string& namespace_id : unused) {
+    const absl::Status aside = file_system_.Remove(absl::StrCat(PathOf(namespace_id), kAsideSuffix));
+    if (!aside.ok() && !absl::IsNotFound(aside)) return aside;
+    RETURN_IF_ERROR(file_system_.Remove(PathOf(namespace_id)));
+    std::lock_guard lock(mutex_);
+    keyless_.erase(namespace_id);
+  }
   return unused.empty() ? absl::OkStatus() : file_system_.SyncDirectory(directory_);
 }
 

@@ -39,7 +39,10 @@ class DataKeys {
   const KeyCheck& check() const { return check_; }
   uint64_t n_damaged() const { return n_damaged_; }
   size_t size() const;
+  // Also those whose key cannot be used, but may be there.
   std::set<std::string> Namespaces() const;
+  // Something of a namespace without a key is on the device: its key may be in a file that is damaged.
+  void NoteKeyless(const std::string& namespace_id);
   bool is_full() const { return size() >= n_max_; }
 
   // The writer's. Encrypts the payload in place and says in the record how. Makes the namespace's key if it has none.
@@ -87,8 +90,9 @@ class DataKeys {
   Salt salt_{};
   uint64_t next_count_ = 0;
 
-  mutable std::mutex mutex_;            // guards the map: readers of objects look keys up
+  mutable std::mutex mutex_;            // guards the rest: readers of objects look keys up
   std::map<std::string, KeyRef> keys_;  // by namespace
+  std::set<std::string> keyless_;       // namespaces of which a file may be there all the same
 };
 
 }  // namespace longshelf::kvstore::disk

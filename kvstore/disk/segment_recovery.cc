@@ -124,11 +124,15 @@ std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_byte
   return segment;
 }
 
-void Replay(const RecoveredSegment& segment, uint32_t slot, const DataKeys* keys, DiskIndex& index) {
+void Replay(const RecoveredSegment& segment, uint32_t slot, DataKeys* keys, DiskIndex& index) {
   for (const Footer::Entry& entry : segment.footer.entries) {
     if (entry.record.kind == RecordKind::kObject) {
       Record record = entry.record;
-      if (OpenHead(keys, record)) index.Insert(record.head, {segment.sequence, slot, entry.offset});
+      if (OpenHead(keys, record)) {
+        index.Insert(record.head, {segment.sequence, slot, entry.offset});
+      } else if (keys != nullptr) {
+        keys->NoteKeyless(record.head.namespace_id);
+      }
     } else {
       ApplyNotes(entry.record, index);
     }

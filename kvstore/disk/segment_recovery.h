@@ -32,7 +32,7 @@ std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_byte
 
 // Does to the index what the records say, in their order; what is encrypted under a key that is gone is not there.
 // `keys`: null when objects are not encrypted. REQUIRES: segments come by rising sequence.
-void Replay(const RecoveredSegment& segment, uint32_t slot, const DataKeys* keys, DiskIndex& index);
+void Replay(const RecoveredSegment& segment, uint32_t slot, DataKeys* keys, DiskIndex& index);
 
 // What a record that is not an object does, at any time.
 void ApplyNotes(const Record& record, DiskIndex& index);

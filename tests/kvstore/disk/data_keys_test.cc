@@ -490,6 +490,26 @@ TEST_F(DataKeysTest, ADamagedKeyFileIsSetAsideAndGoesWithItsNamespace) {
   EXPECT_EQ(files_.Paths().size(), 6u);
 }
 
+// A tenant's deletion names no namespace: those whose key is damaged belong to it all the same.
+TEST_F(DataKeysTest, ADamagedKeyFileGoesWithADeletionThatNamesNoNamespace) {
+  for (const size_t at : {size_t{100}, size_t{kSectorBytes}}) {
+    Start();
+    ASSERT_TRUE(PutRetained("ns", 1).ok());
+    tier_.reset();
+    if (at < kSectorBytes) {
+      files_.Bytes(KeyPath("ns"))[at] ^= std::byte{1};
+    } else {
+      files_.Bytes(KeyPath("ns")).resize(10);
+    }
+    Start();
+    EXPECT_EQ(tier_->Stats().log.n_damaged, 1u);
+    Answer dropped;
+    tier_->DropNamespaces([](const std::string& id) { return id == "ns"; }, dropped.Done());
+    ASSERT_TRUE(dropped.Wait().ok());
+    EXPECT_FALSE(HasKeyFile("ns"));
+  }
+}
+
 TEST_F(DataKeysTest, AKeyThatCannotBeWrittenRefusesThePutAndNothingElse) {
   Start();
   ASSERT_TRUE(PutRetained("ns", 1).ok());
