@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -556,13 +557,17 @@ DropResult Store::DropCache(std::span<const ObjectKey> keys, absl::Time now) {
     std::lock_guard lock(impl.mutex);
     impl.index.ExpireHolds(now);
     std::vector<ObjectKey> cache;
-    std::copy_if(turn.begin(), turn.end(), std::back_inserter(cache), [&impl, now](const ObjectKey& key) {
+    std::copy_if(turn.begin(), turn.end(), std::back_inserter(cache), [&impl](const ObjectKey& key) {
       const Entry* entry = impl.index.Find(key);
-      return (entry == nullptr || !entry->held) && !impl.DiskRetainsAt(key, now);
+      return entry == nullptr || !entry->held;
     });
-    const uint64_t n_of_both = impl.DropTurn(cache, result);
-    // Under the lock too: who retains an object finds it in both tiers or in none.
-    if (impl.disk != nullptr) result.n_dropped += impl.disk->Drop(cache, nullptr) - n_of_both;
+    // First from the disk, which knows what it has promised. Under the lock too: nothing comes from there meanwhile.
+    if (impl.disk != nullptr) {
+      const std::set<ObjectKey> gone = impl.disk->DropCache(cache);
+      result.n_dropped += static_cast<uint64_t>(std::count_if(
+          gone.begin(), gone.end(), [&](const ObjectKey& key) { return impl.index.Find(key) == nullptr; }));
+    }
+    (void)impl.DropTurn(cache, result);
   }
   return result;
 }

@@ -101,10 +101,13 @@ void Store::Impl::OfferBacklog() {
 
 bool Store::Impl::OfferNext(std::unique_lock<FifoMutex>& lock) {
   const std::shared_ptr<DiskCopy> copy = backlog.front();
-  const Entry* entry = index.Find(copy->key);
+  // Of an object that was dropped: what is there now is another's.
+  const auto known = copies.find(copy->key);
+  const bool is_dropped = known == copies.end() || known->second != copy;
+  const Entry* entry = is_dropped ? nullptr : index.Find(copy->key);
   if (entry != nullptr && !disk->HasRoom(entry->head.payload_bytes)) return false;
   backlog.pop_front();
-  std::unique_ptr<Reader::State> pinned = Pinned(copy->key, nullptr);
+  std::unique_ptr<Reader::State> pinned = is_dropped ? nullptr : Pinned(copy->key, nullptr);
   lock.unlock();
   absl::Status offered = absl::NotFoundError("gone before it could be written");
   if (pinned != nullptr) {

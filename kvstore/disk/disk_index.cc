@@ -159,6 +159,24 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
 
 uint64_t DiskIndex::BeginDrop(std::span<const ObjectKey> keys) {
   std::lock_guard lock(mutex_);
+  return EraseKeys(keys);
+}
+
+std::set<ObjectKey> DiskIndex::BeginDropCache(std::vector<ObjectKey>& keys, absl::Time now) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(keys, [&](const ObjectKey& key) {
+    const auto it = entries_.find(key);
+    return it != entries_.end() && IsRetained(it->second, now);
+  });
+  std::set<ObjectKey> present;
+  for (const ObjectKey& key : keys) {
+    if (entries_.contains(key)) present.insert(key);
+  }
+  EraseKeys(keys);
+  return present;
+}
+
+uint64_t DiskIndex::EraseKeys(std::span<const ObjectKey> keys) {
   uint64_t n_removed = 0;
   for (const ObjectKey& key : keys) {
     dropping_.insert(key);

@@ -73,6 +73,8 @@ class DiskIndex {
   // Removes them (how many there were) and keeps them out until the record of that is written, or will not be: what is
   // inserted until then lies before it.
   uint64_t BeginDrop(std::span<const ObjectKey> keys);
+  // The same, but what is promised to stay does: takes such keys out of `keys`. Which were there.
+  std::set<ObjectKey> BeginDropCache(std::vector<ObjectKey>& keys, absl::Time now);
   uint64_t BeginDropNamespaces(const std::set<std::string>& namespace_ids);
   void EndDrop(const ObjectKey& key);
   void EndDropNamespace(const std::string& namespace_id);
@@ -114,6 +116,7 @@ class DiskIndex {
   void Erase(Entries::iterator it);
   void Promise(DiskEntry& entry, absl::Time until);
   void Expire(absl::Time now);
+  uint64_t EraseKeys(std::span<const ObjectKey> keys);
   uint64_t EraseNamespaces(const std::set<std::string>& namespace_ids);
 
   mutable std::mutex mutex_;

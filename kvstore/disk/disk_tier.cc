@@ -237,6 +237,12 @@ uint64_t DiskTier::Drop(std::span<const ObjectKey> keys, Done done) {
   return n_dropped;
 }
 
+std::set<ObjectKey> DiskTier::DropCache(std::vector<ObjectKey>& keys) {
+  std::set<ObjectKey> gone = index_.BeginDropCache(keys, clock_.WallNow());
+  EnqueueDrop(keys, nullptr);
+  return gone;
+}
+
 uint64_t DiskTier::DropNamespace(const std::string& namespace_id, Done done) {
   const uint64_t n_dropped = index_.BeginDropNamespaces({namespace_id});
   EnqueueDrop(namespace_id, std::move(done));

@@ -88,6 +88,9 @@ class DiskTier {
   absl::Status Touch(const ObjectKey& key, absl::Time until, Done done);
   // Gone at once; stays gone after a restart when done.
   uint64_t Drop(std::span<const ObjectKey> keys, Done done);
+  // The same, but what is promised to stay does, and is no longer among `keys`. Nobody is told when it is durable.
+  // Which were there.
+  std::set<ObjectKey> DropCache(std::vector<ObjectKey>& keys);
   // What was encrypted can never be read again then.
   uint64_t DropNamespace(const std::string& namespace_id, Done done);
   // All that something is here of, or on its way, or a key. Writes nothing when there is none.

@@ -266,10 +266,8 @@ void SegmentLog::Apply(const Gathered& gathered) {
     }
     return;
   }
-  if (record.kind != RecordKind::kObject) {
-    ApplyNotes(record, index_);
-    return EndDrop(record, index_);
-  }
+  // Nothing of what is dropped is there: it was kept out from when the drop was asked for.
+  if (record.kind != RecordKind::kObject) return EndDrop(record, index_);
   const Place place{slots_[active_].sequence, active_, gathered.offset};
   if (pending.moved_from.has_value()) {
     index_.Move(record.head.key, *pending.moved_from, place);

@@ -152,6 +152,44 @@ TEST_F(StoreDiskTest, DroppingCacheLeavesWhatTheDiskRetains) {
   EXPECT_EQ(*Fetch(BlockKeyOf(1)), Block(1).payload);
 }
 
+TEST_F(StoreDiskTest, DroppingCacheLeavesWhatIsPromisedAndNotYetOnTheDevice) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
+  Start();  // memory has nothing
+  clock_.Advance(60);
+  disk::Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  const ObjectKey keys[] = {BlockKeyOf(0)};
+  ASSERT_TRUE(store_->Touch(keys, clock_.WallNow() + absl::Hours(10), clock_.WallNow()).retained[0]);
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 0u);
+  syncs.LetAll();
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
+  files_.SetFault(nullptr);
+  Start();
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), Block(0).payload);
+}
+
+TEST_F(StoreDiskTest, AParkThatWaitsForTheDiskEndsWithItsObject) {
+  Start(/*n_in_memory=*/100, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  // As much as the queue takes and more: the last ones wait for room.
+  constexpr uint64_t kMany = 25;
+  for (uint64_t id = 1; id <= kMany; ++id) ASSERT_TRUE(*Put(ParkedBlock(id)));
+  writes.Await(1);
+  const ObjectKey keys[] = {BlockKeyOf(kMany)};
+  std::promise<TouchResult> durable;
+  store_->Touch(keys, clock_.WallNow() + absl::Hours(2), clock_.WallNow(),
+                [&durable](const TouchResult& result) { durable.set_value(result); });
+  store_->Drop(keys);
+  ASSERT_TRUE(*Put(Block(kMany))) << "somebody else's, as cache";
+  writes.LetAll();
+  EXPECT_FALSE(durable.get_future().get().retained[0]);
+  // Behind all that waited.
+  ASSERT_TRUE(PutDurably(ParkedBlock(1000)).ok());
+  EXPECT_EQ(store_->DropCache(keys, clock_.WallNow()).n_dropped, 1u) << "it is cache";
+}
+
 TEST_F(StoreDiskTest, ParkedSessionsSurviveARestart) {
   Start();
   for (uint64_t id = 0; id < 10; ++id) ASSERT_TRUE(PutDurably(ParkedBlock(id)).ok());
