@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -62,25 +61,20 @@ class SimulatedStore final : public Client {
 
   void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
     LONGSHELF_CHECK(query.keys.size() <= kMaxKeysPerCall);
-    Answer<TouchResult>(
-        timeout, std::move(done),
-        [this, keys = Names(query.keys), query] {
-          TouchResult result = store_->Touch(keys, query.retain_until, Now());
-          if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
-          for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
-          return result;
-        },
-        IsDurable(query.ack) ? disk_latency : absl::ZeroDuration());
+    const auto touch = [this, keys = Names(query.keys), query] {
+      TouchResult result = store_->Touch(keys, query.retain_until, Now());
+      if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
+      for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
+      return result;
+    };
+    Answer<TouchResult>(timeout, std::move(done), touch, IsDurable(query.ack) ? disk_latency : absl::ZeroDuration());
   }
   void Drop(std::vector<PlacedKey> placed, absl::Duration timeout, Done<DropResult> done) override {
-    const std::vector<ObjectKey> keys = Names(placed);
-    dropped.insert(dropped.end(), keys.begin(), keys.end());
-    Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->Drop(keys); });
+    Answer<DropResult>(timeout, std::move(done), [this, keys = Dropped(placed)] { return store_->Drop(keys); });
   }
   void DropCache(std::vector<PlacedKey> placed, absl::Duration timeout, Done<DropResult> done) override {
-    const std::vector<ObjectKey> keys = Names(placed);
-    dropped.insert(dropped.end(), keys.begin(), keys.end());
-    Answer<DropResult>(timeout, std::move(done), [this, keys] { return store_->DropCache(keys, Now()); });
+    Answer<DropResult>(timeout, std::move(done),
+                       [this, keys = Dropped(placed)] { return store_->DropCache(keys, Now()); });
   }
   void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<DropResult> done) override {
     ++n_namespace_drops;
@@ -283,17 +277,18 @@ class SimulatedStore final : public Client {
     for (const PlacedKey& one : placed) keys.push_back(one.key);
     return keys;
   }
+  std::vector<ObjectKey> Dropped(const std::vector<PlacedKey>& placed) {
+    for (const PlacedKey& one : placed) dropped.push_back(one.key);
+    return Names(placed);
+  }
   void At(absl::Time when, std::function<void()> task) { pending_.emplace(when, std::move(task)); }
 
   template <typename Result>
   void Answer(absl::Duration timeout, Done<Result> done, std::function<absl::StatusOr<Result>()> answer,
               absl::Duration more = absl::ZeroDuration()) {
-    if (latency + more > timeout) {
-      At(clock_.Now() + timeout, [done] { done(absl::DeadlineExceededError("timeout")); });
-      return;
-    }
-    At(clock_.Now() + latency + more,
-       [this, done, answer] { done(down.ok() ? answer() : absl::StatusOr<Result>(down)); });
+    const auto wait = latency + more;
+    if (wait > timeout) return At(clock_.Now() + timeout, [done] { done(absl::DeadlineExceededError("timeout")); });
+    At(clock_.Now() + wait, [this, done, answer] { done(down.ok() ? answer() : absl::StatusOr<Result>(down)); });
   }
 
   ManualClock& clock_;
