@@ -114,7 +114,7 @@ def main():
     tokens = [session["tokens"] for session in sessions]
     if len(tokens) < 2:
         sys.exit("plot_sessions.py: sessions of at least two lengths, please")
-    resumed, before, after = (measured(sessions, key) for key in ("first_token_s", "decode_before", "decode_after"))
+    resumed, before, after = (measured(sessions, key) for key in ("first_token_s", "decode_cpu_ms_before", "decode_cpu_ms_after"))
     planned, stored = ([session["memory"][key] / 1e6 for session in sessions] for key in ("planned_bytes", "parked_bytes"))
     plots = {
         "session-resume": Plot(
@@ -122,8 +122,8 @@ def main():
             [Line("prompt computed", [session["prefill"]["seconds"] for session in sessions]),
              Line("resumed elsewhere", *resumed)], short_seconds, log=True),
         "session-decode": Plot(
-            "Decoding before parking and after resuming elsewhere", "tokens per second", tokens,
-            [Line("before", *before), Line("after", *after, dashed=True)], lambda v: f"{v:.0f} tokens/s"),
+            "Decoding before parking and after resuming elsewhere", "processor ms per token", tokens,
+            [Line("before", *before), Line("after", *after, dashed=True)], lambda v: f"{v:.1f} ms"),
         "session-bytes": Plot(
             "What the store keeps of a parked demo session", "MB", tokens,
             [Line("in the store", stored), Line("longshelf plan", planned, dashed=True)], lambda v: f"{v:.0f} MB")}
