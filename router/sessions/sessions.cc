@@ -138,8 +138,8 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
   store_->FindCard(ScopeOf(tenant), id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
     EntryPtr entry = Known(tenant, id);
     if (card.ok()) versions_->Saw(card->parked_at);
-    // What another router parked later, or deleted, is newer than what this one remembers.
-    if (entry != nullptr && entry->running == nullptr && card.ok() && card->parked_at > entry->session.stands_on) {
+    // What another router answered later, or deleted, is newer than what this one remembers.
+    if (entry != nullptr && entry->running == nullptr && card.ok() && card->answer_at > entry->session.stands_on) {
       table_->Forget(*entry);
       entry = nullptr;
     }
@@ -225,6 +225,7 @@ void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Se
       session->finish_reason = card.finish_reason;
       session->fingerprint = card.fingerprint;
       session->stands_on = card.parked_at;
+      session->answer_at = card.answer_at;
       session->share = share;
       finish(*std::move(session));
     });

@@ -47,8 +47,9 @@ class SessionStore {
 
   // Body first, then the card, which makes it visible. The answer is the card as it is stored: parked_at is later than
   // that of every version that was there, whatever the clocks of routers say.
-  // ABORTED: what was parked later than session.stands_on is the session now. NOT_FOUND: it was deleted since then.
-  // RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it. UNAVAILABLE: it is not there.
+  // ABORTED: an answer that was parked later than session.stands_on is the session now; or the same one, kept longer.
+  // NOT_FOUND: it was deleted since then. RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it.
+  // UNAVAILABLE: it is not there.
   void Put(const std::string& tenant, SessionInfo info, const Session& session, Done<Stored> done);
   // The newest version, which may say that the session was deleted. NOT_FOUND.
   void FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done);
@@ -93,11 +94,17 @@ class SessionStore {
   kvstore::BlockKey BodyKeyOf(const kvstore::BlockKey& card) const;
   kvstore::BlockKey Hash(const std::string& text) const;
   void FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries, Done<SessionInfo> done);
+  struct Offer;
+  struct Rival;
+  using OfferPtr = std::shared_ptr<Offer>;
+  void PutOffer(const OfferPtr& offer);
+  void Settle(const OfferPtr& offer, const Heads& versions);
+  void Withdraw(const OfferPtr& offer, const absl::Status& why);
+  void FindRivals(const Heads& versions, absl::Time stands_on, Done<std::vector<Rival>> done);
   struct HeadWalk;
   void ListMore(const std::shared_ptr<HeadWalk>& walk);
   void PutBehind(const Heads& versions, const std::string& tenant, SessionInfo info, std::string body,
                  Done<Stored> done);
-  void Settle(Stored stored, const Heads& versions, absl::Time stands_on, const Done<Stored>& done);
   std::vector<kvstore::PlacedKey> KeysOf(const Heads& versions) const;
 
   const std::unique_ptr<Manifests> manifests_;

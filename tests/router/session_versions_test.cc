@@ -1,0 +1,229 @@
+// Versions of a session that several routers, whose clocks differ, write at once.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "fake_stores.h"
+#include "kvstore/keys.h"
+#include "router/completion.h"
+#include "router/dispatcher.h"
+#include "router/metrics.h"
+#include "router/session_store.h"
+#include "router/sessions.h"
+
+namespace longshelf::router {
+namespace {
+
+using testing::FakeStores;
+
+constexpr char kSecret[] = "secret";
+constexpr absl::Duration kRetention = absl::Hours(48);
+
+struct NoSink final : CompletionSink {
+  void OnBegun() override {}
+  void OnProgress(const PrefillProgress&) override {}
+  void OnDelta(uint32_t, const ChoiceDelta&) override {}
+  void OnChoiceFinished(uint32_t, std::string_view) override {}
+  void OnDone(const Usage&) override {}
+  void OnError(const ApiError&) override {}
+};
+
+ServedModel Model() {
+  ServedModel model;
+  model.name = "demo";
+  model.vocab_size = 1000;
+  return model;
+}
+
+// One router's: without workers, the test is what answers.
+class Router {
+ public:
+  Router(FakeStores& stores, absl::Duration is_ahead) : stores_(stores) { clock.Advance(is_ahead); }
+
+  struct Answer {
+    std::unique_ptr<Completion> completion;
+    std::shared_ptr<AnswerRecorder> recorder;
+  };
+  Answer Begin(std::optional<ParkTerms> at_end = std::nullopt) {
+    PreparedRequest prepared;
+    prepared.request.api = Api::kCompletions;
+    prepared.request.session = "s";
+    prepared.request.body = std::make_shared<const std::string>("{}");
+    prepared.request.park = at_end;
+    prepared.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 3});
+    prepared.tenant = prepared.namespace_id = "alice";
+    Answer answer;
+    answer.completion =
+        std::make_unique<Completion>(dispatcher_, model_, clock, router_metrics_, std::move(prepared), "id", 1, sink_);
+    answer.recorder = sessions.Begin(*answer.completion, "id");
+    return answer;
+  }
+  void End(Answer& answer, uint32_t n_tokens) {
+    for (uint32_t i = 0; i < n_tokens; ++i) answer.recorder->OnToken(i);
+    answer.recorder->OnEnd("stop", std::nullopt);
+    answer.completion.reset();
+  }
+  // An answer of `n_tokens` that is parked at its end.
+  void AnswerAndPark(uint32_t n_tokens) {
+    Answer answer = Begin(ParkTerms{.retention = kRetention});
+    End(answer, n_tokens);
+    Settle();
+  }
+  bool Step() {
+    if (tasks_.empty()) return stores_.Run();
+    const auto task = std::move(tasks_.front());
+    tasks_.pop_front();
+    task();
+    return true;
+  }
+  void Settle() {
+    while (Step()) {
+    }
+  }
+  // 200, or the status of the error.
+  int Park(absl::Duration retention = kRetention) {
+    return StatusOf([&](auto done) { sessions.Park({"alice"}, "s", {.retention = retention}, done); });
+  }
+  int Get() {
+    return StatusOf([&](auto done) { sessions.Find({"alice"}, "s", done); });
+  }
+  int Delete() {
+    return StatusOf([&](auto done) { sessions.Delete({"alice"}, "s", done); });
+  }
+  // Of the session; 0 when it is not found.
+  uint32_t n_tokens() { return Get() == 200 ? last_.n_output_tokens : 0; }
+
+ private:
+  template <typename Call>
+  int StatusOf(const Call& call) {
+    int status = 0;
+    call([&](const std::variant<SessionInfo, ApiError>& result) {
+      const auto* error = std::get_if<ApiError>(&result);
+      status = error == nullptr ? 200 : error->http_status;
+      if (error == nullptr) last_ = std::get<SessionInfo>(result);
+    });
+    Settle();
+    return status;
+  }
+
+  FakeStores& stores_;
+  std::deque<std::function<void()>> tasks_;
+  longshelf::Metrics metrics_{"test"};
+  RouterMetrics router_metrics_{metrics_};
+  const ServedModel model_ = Model();
+  NoSink sink_;
+  SessionInfo last_;
+
+ public:
+  ManualClock clock;
+
+ private:
+  Dispatcher dispatcher_{{}, clock, router_metrics_, {}};
+  SessionStore store_{stores_, kSecret, [this](std::function<void()> task) { tasks_.push_back(std::move(task)); }};
+
+ public:
+  Sessions sessions{{.tenant_secret = kSecret}, model_, clock, dispatcher_, &store_, nullptr};
+};
+
+class SessionVersionsTest : public ::testing::Test {
+ protected:
+  void Advance(absl::Duration time) {
+    for (ManualClock* clock : {&clock_, &first_.clock, &second_.clock}) clock->Advance(time);
+  }
+  size_t n_cards() const {
+    return static_cast<size_t>(std::count_if(stores_.records.begin(), stores_.records.end(), [](const auto& each) {
+      return each.second.first.parent == kvstore::NamespaceSalt(kSecret, "sessions/1/alice");
+    }));
+  }
+
+  ManualClock clock_;
+  FakeStores stores_{clock_};
+  Router first_{stores_, absl::ZeroDuration()};
+  Router second_{stores_, absl::ZeroDuration()};
+};
+
+TEST_F(SessionVersionsTest, WhatIsKeptLongerIsNoNewerAnswer) {
+  first_.AnswerAndPark(3);
+  for (const bool is_elsewhere : {true, false}) {
+    Advance(absl::Seconds(1));
+    Router third(stores_, first_.clock.Now() - ManualClock().Now());
+    Router::Answer answer = first_.Begin(ParkTerms{.retention = kRetention});
+    Advance(absl::Seconds(1));
+    third.clock.Advance(absl::Seconds(1));
+    EXPECT_EQ((is_elsewhere ? second_ : third).Park(), 200);
+    const uint32_t n = is_elsewhere ? 5 : 6;
+    first_.End(answer, n);
+    first_.Settle();
+    EXPECT_EQ(first_.n_tokens(), n);
+    EXPECT_EQ(second_.n_tokens(), n);
+    EXPECT_EQ(n_cards(), 1u);
+  }
+}
+
+TEST_F(SessionVersionsTest, AnOldAnswerThatIsKeptLongerBehindANewerOneGivesWay) {
+  first_.AnswerAndPark(3);
+  Advance(absl::Seconds(1));
+  // Between what the second one's park has seen and its card.
+  stores_.before_put = [&](const auto&) {
+    first_.AnswerAndPark(5);
+    Advance(absl::Seconds(1));
+  };
+  Advance(absl::Seconds(1));
+  EXPECT_EQ(second_.Park(), 200) << "of the newer one, in the end";
+  second_.Settle();
+  EXPECT_EQ(second_.n_tokens(), 5u);
+  EXPECT_EQ(first_.n_tokens(), 5u);
+  EXPECT_EQ(n_cards(), 1u);
+}
+
+TEST_F(SessionVersionsTest, OfTwoParksOfTheSameMillisecondOneStays) {
+  for (int round = 0; round < 20; ++round) {
+    stores_.records.clear();
+    std::deque<std::function<void()>> tasks;
+    const auto post = [&](std::function<void()> task) { tasks.push_back(std::move(task)); };
+    SessionStore first(stores_, kSecret, post);
+    SessionStore second(stores_, kSecret, post);
+    int n_stored = 0;
+    for (SessionStore* store : {&first, &second}) {
+      SessionInfo info;
+      info.id = "s";
+      info.parked_at = clock_.WallNow();
+      info.retain_until = info.parked_at + kRetention;
+      Session session;
+      session.body = std::make_shared<const std::string>("{}");
+      session.prompt = std::make_shared<const std::vector<uint32_t>>(3, 1);
+      session.stands_on = info.parked_at - absl::Milliseconds(5);
+      store->Put("alice", info, session, [&](const absl::StatusOr<SessionStore::Stored>& stored) {
+        if (!stored.ok()) return;
+        ++n_stored;
+        first.Drop(stored->replaced, {}, [](const auto&) {});
+      });
+    }
+    // In step: each lists before the other has stored, and again when both have.
+    while (!tasks.empty() || stores_.Run()) {
+      while (stores_.Run()) {
+      }
+      for (size_t n = tasks.size(); n > 0; --n) {
+        const auto task = std::move(tasks.front());
+        tasks.pop_front();
+        task();
+      }
+    }
+    EXPECT_EQ(n_stored, 1);
+    EXPECT_EQ(n_cards(), 1u);
+  }
+}
+
+}  // namespace
+}  // namespace longshelf::router
