@@ -96,7 +96,23 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   entry->at_end = request.park;
   entry->running = &completion;
   table_->Add(entry);
+  if (request.begun == nullptr && store_ != nullptr) Place(entry);
   return entry;
+}
+
+void Sessions::Place(const EntryPtr& entry) {
+  entry->is_placing = true;
+  entry->manifests.push_back([] {});  // those of its parks come behind this
+  store_->Versions(entry->scope, entry->session.id, [this, entry](const absl::StatusOr<SessionStore::Heads>& versions) {
+    if (versions.ok() && !versions->empty()) {
+      const absl::Time newest = VersionOf(versions->back().key.hash);
+      versions_->Saw(newest);
+      entry->session.stands_on = std::max(entry->session.stands_on, newest);
+    }
+    entry->is_placing = false;
+    entry->manifests.pop_front();
+    if (!entry->manifests.empty()) entry->manifests.front()();
+  });
 }
 
 Sessions::EntryPtr Sessions::NewEntry(const Tenant& tenant) {
@@ -139,7 +155,8 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
     EntryPtr entry = Known(tenant, id);
     if (card.ok()) versions_->Saw(card->parked_at);
     // What another router answered later, or deleted, is newer than what this one remembers.
-    if (entry != nullptr && entry->running == nullptr && card.ok() && card->answer_at > entry->session.stands_on) {
+    const bool is_idle = entry != nullptr && entry->running == nullptr && !entry->is_placing;
+    if (is_idle && card.ok() && card->answer_at > entry->session.stands_on) {
       table_->Forget(*entry);
       entry = nullptr;
     }

@@ -187,6 +187,56 @@ TEST_F(SessionVersionsTest, AnOldAnswerThatIsKeptLongerBehindANewerOneGivesWay) 
   EXPECT_EQ(n_cards(), 1u);
 }
 
+TEST_F(SessionVersionsTest, AnAnswerStandsOnWhatWasThereWhenItBeganWhateverTheClocksSay) {
+  for (const bool is_deleted : {false, true}) {
+    Router fast(stores_, absl::Milliseconds(500));
+    Router slow(stores_, absl::Milliseconds(20));
+    fast.AnswerAndPark(3);
+    EXPECT_EQ(is_deleted ? fast.Delete() : 200, 200);
+    slow.AnswerAndPark(5);
+    EXPECT_EQ(slow.n_tokens(), 5u);
+    EXPECT_EQ(fast.n_tokens(), 5u);
+    EXPECT_EQ(n_cards(), 1u);
+    stores_.records.clear();
+  }
+}
+
+TEST_F(SessionVersionsTest, AnAnswerThatEndsAtOnceStandsOnWhatWasThereToo) {
+  Router fast(stores_, absl::Milliseconds(500));
+  fast.AnswerAndPark(3);
+  Router::Answer answer = second_.Begin();
+  second_.End(answer, 5);
+  EXPECT_EQ(second_.n_tokens(), 5u) << "its stores have not said yet what was there";
+  EXPECT_EQ(second_.Park(), 200);
+  EXPECT_EQ(fast.n_tokens(), 5u);
+}
+
+TEST_F(SessionVersionsTest, StoresThatAreDownWhenAnAnswerBeginsDoNotMatter) {
+  stores_.down = absl::UnavailableError("down");
+  Router::Answer answer = first_.Begin(ParkTerms{.retention = kRetention});
+  first_.Settle();
+  stores_.down = absl::OkStatus();
+  first_.End(answer, 4);
+  first_.Settle();
+  EXPECT_EQ(second_.n_tokens(), 4u);
+}
+
+TEST_F(SessionVersionsTest, WhatIsParkedOrDeletedElsewhereAfterAnAnswerBeganIsNewer) {
+  for (const bool is_deleted : {false, true}) {
+    second_.AnswerAndPark(2);
+    Advance(absl::Seconds(1));
+    Router::Answer answer = first_.Begin(ParkTerms{.retention = kRetention});
+    first_.Settle();
+    Advance(absl::Seconds(1));
+    second_.AnswerAndPark(3);
+    EXPECT_EQ(is_deleted ? second_.Delete() : 200, 200);
+    first_.End(answer, 5);
+    first_.Settle();
+    EXPECT_EQ(first_.Get(), is_deleted ? 404 : 200);
+    EXPECT_EQ(second_.n_tokens(), is_deleted ? 0u : 3u);
+  }
+}
+
 TEST_F(SessionVersionsTest, OfTwoParksOfTheSameMillisecondOneStays) {
   for (int round = 0; round < 20; ++round) {
     stores_.records.clear();

@@ -82,6 +82,8 @@ class Sessions {
   using OnLatest = std::function<void(const EntryPtr& entry, absl::StatusOr<SessionInfo> card)>;
 
   EntryPtr NewEntry(const Tenant& tenant);
+  // An answer that begins stands on all that was parked or deleted before, whatever the clocks of other routers say.
+  void Place(const EntryPtr& entry);
   // What the tenant's sessions are kept under; another one once its namespace was deleted.
   std::string ScopeOf(const Tenant& tenant) const;
   // Null when it is not known, or of a scope that was deleted.
