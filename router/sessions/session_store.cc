@@ -384,7 +384,7 @@ void SessionStore::Drop(const Heads& versions, std::vector<PlacedKey> objects, D
 }
 
 void SessionStore::SayDeleted(const std::string& tenant, const std::string& id, const Heads& versions,
-                              Durability durability, absl::Time now, std::function<void(absl::Status)> done) {
+                              Durability durability, absl::Time now, Done<Stored> done) {
   SessionInfo deleted;
   deleted.id = id;
   deleted.is_deleted = true;
@@ -392,7 +392,7 @@ void SessionStore::SayDeleted(const std::string& tenant, const std::string& id, 
   deleted.durability = durability;
   deleted.retain_until = now + kDeletedIsSaidFor;
   for (const ObjectHead& head : versions) deleted.retain_until = std::max(deleted.retain_until, head.retain_until);
-  PutBehind(versions, tenant, deleted, "", [done](const absl::StatusOr<Stored>& said) { done(said.status()); });
+  PutBehind(versions, tenant, deleted, "", std::move(done));
 }
 
 void SessionStore::Retain(std::vector<PlacedKey> keys, absl::Time retain_until, Durability durability,

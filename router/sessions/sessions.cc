@@ -18,6 +18,7 @@ using kvstore::BlockKey;
 
 constexpr uint32_t kTriesAtEnd = 5;           // nobody waits for it: in half a minute
 constexpr uint32_t kTriesWhenOvertaken = 10;  // one of those that overtake each other always succeeds
+constexpr uint32_t kDeleteRoundsMax = 5;      // by who parks it again
 constexpr size_t kReadingMax = 8;
 constexpr size_t kReadsWaitingMax = 256;
 
@@ -302,6 +303,14 @@ void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t lim
   });
 }
 
+struct Sessions::Deletion {
+  std::string scope;
+  SessionInfo card;
+  Done<SessionInfo> done;
+  std::optional<SessionStore::Stored> said;  // what says that it was deleted
+  uint32_t n_rounds = 0;
+};
+
 void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done) {
   EntryPtr known = Known(tenant, id);
   if (known != nullptr) {
@@ -317,30 +326,51 @@ void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionI
       card = SessionInfo();
       card->id = id;
     }
-    if (card.ok()) return DeleteParked(tenant, *card, done);
+    if (card.ok()) {
+      return DeleteVersions(std::make_shared<Deletion>(
+          Deletion{.scope = ScopeOf(tenant), .card = *card, .done = done, .said = {}, .n_rounds = 0}));
+    }
     // It was this router's alone.
     if (known != nullptr && absl::IsNotFound(card.status())) return done(known->Info());
     done(SessionStoreError(card.status()));
   });
 }
 
-void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done) {
-  const std::string scope = ScopeOf(tenant);
-  store_->Versions(scope, card.id, [=, this](const absl::StatusOr<SessionStore::Heads>& versions) {
-    if (!versions.ok()) return done(SessionStoreError(versions.status()));
+void Sessions::DeleteVersions(const std::shared_ptr<Deletion>& deletion) {
+  store_->Versions(deletion->scope, deletion->card.id, [=, this](absl::StatusOr<SessionStore::Heads> versions) {
+    if (!versions.ok()) return deletion->done(SessionStoreError(versions.status()));
     if (!versions->empty()) versions_->Saw(VersionOf(versions->back().key.hash));
+    const auto& said = deletion->said;
+    SessionStore::Heads others = *versions;
+    std::erase_if(others, [&](const auto& each) { return said.has_value() && each.key == said->head.key; });
+    if (others.empty() && deletion->n_rounds > 0) return deletion->done(deletion->card);
+    // Whoever parks from now on sees what is said.
+    const bool is_said = said.has_value() && std::ranges::all_of(others, [&](const kvstore::ObjectHead& each) {
+                           return each.key.hash < said->head.key.hash && each.retain_until <= said->card.retain_until;
+                         });
     // Dropping comes first: it makes the room for saying so.
     const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
-      if (!n_missed.ok()) return done(SessionStoreError(n_missed.status()));
-      store_->SayDeleted(scope, card.id, versions, card.durability, versions_->Next(),
-                         [card, done, n_missed = *n_missed](const absl::Status& said) {
-                           // A store that did not answer may have it, and not be told.
-                           if (!said.ok() && n_missed > 0) return done(SessionStoreError(said));
-                           done(card);
-                         });
+      if (!n_missed.ok()) return deletion->done(SessionStoreError(n_missed.status()));
+      if (is_said) return deletion->done(deletion->card);
+      SayDeleted(deletion, versions, *n_missed);
     };
-    drops_->Drop({.scope = scope, .versions = *versions, .states = {}, .done = say, .is_waited_for = true});
+    drops_->Drop({.scope = deletion->scope, .versions = others, .states = {}, .done = say, .is_waited_for = true});
   });
+}
+
+void Sessions::SayDeleted(const std::shared_ptr<Deletion>& deletion, const SessionStore::Heads& versions,
+                          uint32_t n_missed) {
+  if (deletion->n_rounds++ >= kDeleteRoundsMax) {
+    return deletion->done(SessionStoreError(absl::UnavailableError("the session is parked again and again")));
+  }
+  store_->SayDeleted(deletion->scope, deletion->card.id, versions, deletion->card.durability, versions_->Next(),
+                     [=, this](absl::StatusOr<SessionStore::Stored> said) {
+                       // A store that did not answer may have it, and not be told.
+                       if (!said.ok() && n_missed > 0) return deletion->done(SessionStoreError(said.status()));
+                       if (said.ok()) deletion->said = *std::move(said);
+                       // Others may have come in between.
+                       DeleteVersions(deletion);
+                     });
 }
 
 }  // namespace longshelf::router

@@ -237,6 +237,46 @@ TEST_F(SessionVersionsTest, WhatIsParkedOrDeletedElsewhereAfterAnAnswerBeganIsNe
   }
 }
 
+TEST_F(SessionVersionsTest, WhatIsParkedWhileASessionIsDeletedIsDeletedToo) {
+  for (const absl::Duration is_ahead : {absl::Milliseconds(-100), absl::Milliseconds(100)}) {
+    Router elsewhere(stores_, first_.clock.Now() - ManualClock().Now() + is_ahead);
+    first_.AnswerAndPark(3);
+    Advance(absl::Seconds(1));
+    Router::Answer answer = elsewhere.Begin();
+    elsewhere.End(answer, 5);
+    elsewhere.Settle();
+    elsewhere.clock.Advance(absl::Seconds(1));
+    // All was dropped, and nothing says so yet.
+    stores_.before_put = [&](const auto&) { EXPECT_EQ(elsewhere.Park(), 200); };
+    EXPECT_EQ(first_.Delete(), 200);
+    for (int i = 0; i < 2; ++i) {
+      for (Router* router : {&first_, &second_, &elsewhere}) EXPECT_EQ(router->Get(), 404) << is_ahead;
+      EXPECT_EQ(stores_.records.size(), 1u) << "what says so";
+      Advance(absl::Hours(25));
+      elsewhere.clock.Advance(absl::Hours(25));
+    }
+    stores_.records.clear();
+  }
+}
+
+TEST_F(SessionVersionsTest, DeletingEndsWhateverIsParkedMeanwhile) {
+  for (const int n_parks : {2, 100}) {
+    Router router(stores_, absl::ZeroDuration());
+    Router elsewhere(stores_, absl::Hours(1));
+    router.AnswerAndPark(3);
+    int n = 0;
+    std::function<void(const kvstore::PutItem&)> park = [&](const kvstore::PutItem&) {
+      elsewhere.AnswerAndPark(5);
+      if (++n < n_parks) stores_.before_put = park;
+    };
+    stores_.before_put = park;
+    EXPECT_EQ(router.Delete(), n_parks < 3 ? 200 : 503) << "somebody may park it again";
+    stores_.before_put = nullptr;
+    EXPECT_EQ(router.Get(), 404);
+    stores_.records.clear();
+  }
+}
+
 TEST_F(SessionVersionsTest, OfTwoParksOfTheSameMillisecondOneStays) {
   for (int round = 0; round < 20; ++round) {
     stores_.records.clear();

@@ -83,7 +83,7 @@ class SessionStore {
   // Leaves a card that says that the session was deleted, for as long as another router, or a store that is down now,
   // may have one of these versions.
   void SayDeleted(const std::string& tenant, const std::string& id, const Heads& versions, Durability durability,
-                  absl::Time now, std::function<void(absl::Status)> done);
+                  absl::Time now, Done<Stored> done);
 
   // Keeps objects until then. False: not all of them are there, or can be promised.
   void Retain(std::vector<kvstore::PlacedKey> keys, absl::Time retain_until, Durability durability, Done<bool> done);

@@ -97,7 +97,9 @@ class Sessions {
   std::optional<ApiError> CheckUnfinished(const std::string& finish_reason, const std::string& fingerprint) const;
   void ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
                   Done<SessionInfo> done);
-  void DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done);
+  struct Deletion;
+  void DeleteVersions(const std::shared_ptr<Deletion>& deletion);
+  void SayDeleted(const std::shared_ptr<Deletion>& deletion, const SessionStore::Heads& versions, uint32_t n_missed);
 
   const Options options_;
   const ServedModel& model_;
