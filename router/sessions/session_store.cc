@@ -45,6 +45,8 @@ bool AreOfOneSession(const ObjectHead& a, const ObjectHead& b) {
   return std::memcmp(a.key.hash.data(), b.key.hash.data(), kVersionPrefixBytes) == 0;
 }
 
+absl::Status NotWhole() { return absl::UnavailableError("KV stores that may have it do not answer"); }
+
 absl::Status Overtaken() { return absl::AbortedError("another answer of the session was parked later"); }
 
 }  // namespace
@@ -102,10 +104,11 @@ void SessionStore::Put(const std::string& tenant, SessionInfo info, const Sessio
                                                    .versions = {},
                                                    .puts = {},
                                                    .stored = {}});
-  Versions(tenant, offer->info.id, [this, offer](const absl::StatusOr<Heads>& versions) {
+  // When it is not whole, and misses one of this session, the stores that are to take the card do not answer either.
+  Versions(tenant, offer->info.id, [this, offer](const absl::StatusOr<Listing>& versions) {
     if (!versions.ok()) return offer->done(versions.status());
-    offer->versions = *versions;
-    FindRivals(*versions, offer->stands_on, [this, offer](const absl::StatusOr<std::vector<Rival>>& rivals) {
+    offer->versions = versions->heads;
+    FindRivals(versions->heads, offer->stands_on, [this, offer](const absl::StatusOr<std::vector<Rival>>& rivals) {
       if (!rivals.ok()) return offer->done(rivals.status());
       for (const Rival& rival : *rivals) {
         if (rival.answer_at > offer->stands_on) return offer->done(Overtaken());
@@ -123,8 +126,9 @@ void SessionStore::PutOffer(const OfferPtr& offer) {
     offer->info.answer_at = stored->card.answer_at;
     offer->stored = *std::move(stored);
     // Others may have come in between.
-    Versions(offer->tenant, offer->info.id,
-             [this, offer](const absl::StatusOr<Heads>& now) { Settle(offer, now.ok() ? *now : offer->versions); });
+    Versions(offer->tenant, offer->info.id, [this, offer](const absl::StatusOr<Listing>& now) {
+      Settle(offer, now.ok() ? now->heads : offer->versions);
+    });
   });
 }
 
@@ -224,12 +228,12 @@ std::vector<PlacedKey> SessionStore::KeysOf(const Heads& versions) const {
   return keys;
 }
 
-void SessionStore::Versions(const std::string& tenant, const std::string& id, Done<Heads> done) {
+void SessionStore::Versions(const std::string& tenant, const std::string& id, Done<Listing> done) {
   const Names names = NamesOf(tenant, id);
   manifests_->List({.parent = names.root, .hash_prefix = VersionPrefix(names.extent)},
                    [done](absl::StatusOr<kvstore::ListResult> listed) {
                      if (!listed.ok()) return done(listed.status());
-                     done(std::move(listed->heads));
+                     done(Listing{.heads = std::move(listed->heads), .is_whole = Manifests::IsWhole(*listed)});
                    });
 }
 
@@ -258,13 +262,14 @@ void SessionStore::FindCard(const std::string& tenant, const std::string& id, Do
 
 void SessionStore::FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries,
                             Done<SessionInfo> done) {
-  Versions(tenant, id, [=, this](const absl::StatusOr<Heads>& versions) {
+  Versions(tenant, id, [=, this](const absl::StatusOr<Listing>& versions) {
     if (!versions.ok()) return done(versions.status());
-    if (versions->empty()) return done(absl::NotFoundError("no such session"));
-    GetCards({versions->back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+    if (versions->heads.empty()) return done(versions->is_whole ? absl::NotFoundError("no such session") : NotWhole());
+    GetCards({versions->heads.back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+      if (!absl::IsNotFound(cards->front().status())) return done(std::move(cards->front()));
       // Parked again since it was listed.
-      if (absl::IsNotFound(cards->front().status()) && n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
-      done(std::move(cards->front()));
+      if (n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
+      done(absl::UnavailableError("the KV stores that have the session's card cannot be reached"));
     });
   });
 }
@@ -339,6 +344,7 @@ void SessionStore::ListHeads(const std::string& tenant, const BlockKey& after, s
 void SessionStore::ListMore(const std::shared_ptr<HeadWalk>& walk) {
   manifests_->List(walk->query, [this, walk](const absl::StatusOr<kvstore::ListResult>& listed) {
     if (!listed.ok()) return walk->done(listed.status());
+    if (!Manifests::IsWhole(*listed)) return walk->done(NotWhole());
     walk->Take(listed->heads);
     const bool is_all = !listed->more || listed->heads.empty();
     if (is_all) walk->EndSession();

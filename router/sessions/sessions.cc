@@ -104,16 +104,17 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
 void Sessions::Place(const EntryPtr& entry) {
   entry->is_placing = true;
   entry->manifests.push_back([] {});  // those of its parks come behind this
-  store_->Versions(entry->scope, entry->session.id, [this, entry](const absl::StatusOr<SessionStore::Heads>& versions) {
-    if (versions.ok() && !versions->empty()) {
-      const absl::Time newest = VersionOf(versions->back().key.hash);
-      versions_->Saw(newest);
-      entry->session.stands_on = std::max(entry->session.stands_on, newest);
-    }
-    entry->is_placing = false;
-    entry->manifests.pop_front();
-    if (!entry->manifests.empty()) entry->manifests.front()();
-  });
+  store_->Versions(entry->scope, entry->session.id,
+                   [this, entry](const absl::StatusOr<SessionStore::Listing>& versions) {
+                     if (versions.ok() && !versions->heads.empty()) {
+                       const absl::Time newest = VersionOf(versions->heads.back().key.hash);
+                       versions_->Saw(newest);
+                       entry->session.stands_on = std::max(entry->session.stands_on, newest);
+                     }
+                     entry->is_placing = false;
+                     entry->manifests.pop_front();
+                     if (!entry->manifests.empty()) entry->manifests.front()();
+                   });
 }
 
 Sessions::EntryPtr Sessions::NewEntry(const Tenant& tenant) {
@@ -337,11 +338,13 @@ void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionI
 }
 
 void Sessions::DeleteVersions(const std::shared_ptr<Deletion>& deletion) {
-  store_->Versions(deletion->scope, deletion->card.id, [=, this](absl::StatusOr<SessionStore::Heads> versions) {
-    if (!versions.ok()) return deletion->done(SessionStoreError(versions.status()));
-    if (!versions->empty()) versions_->Saw(VersionOf(versions->back().key.hash));
+  store_->Versions(deletion->scope, deletion->card.id, [=, this](absl::StatusOr<SessionStore::Listing> listed) {
+    if (listed.ok() && !listed->is_whole) listed = absl::UnavailableError("KV stores that may have it do not answer");
+    if (!listed.ok()) return deletion->done(SessionStoreError(listed.status()));
+    const SessionStore::Heads& versions = listed->heads;
+    if (!versions.empty()) versions_->Saw(VersionOf(versions.back().key.hash));
     const auto& said = deletion->said;
-    SessionStore::Heads others = *versions;
+    SessionStore::Heads others = versions;
     std::erase_if(others, [&](const auto& each) { return said.has_value() && each.key == said->head.key; });
     if (others.empty() && deletion->n_rounds > 0) return deletion->done(deletion->card);
     // Whoever parks from now on sees what is said.
@@ -349,7 +352,7 @@ void Sessions::DeleteVersions(const std::shared_ptr<Deletion>& deletion) {
                            return each.key.hash < said->head.key.hash && each.retain_until <= said->card.retain_until;
                          });
     // Dropping comes first: it makes the room for saying so.
-    const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
+    const auto say = [=, this](const absl::StatusOr<uint32_t>& n_missed) {
       if (!n_missed.ok()) return deletion->done(SessionStoreError(n_missed.status()));
       if (is_said) return deletion->done(deletion->card);
       SayDeleted(deletion, versions, *n_missed);

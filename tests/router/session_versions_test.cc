@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -98,6 +99,12 @@ class Router {
   int Get() {
     return StatusOf([&](auto done) { sessions.Find({"alice"}, "s", done); });
   }
+  int Resume() {
+    return StatusOf<Session>([&](auto done) { sessions.LoadUnfinished({"alice"}, "s", done); });
+  }
+  int List() {
+    return StatusOf<SessionStore::Page>([&](auto done) { sessions.List({"alice"}, "", 10, done); });
+  }
   int Delete() {
     return StatusOf([&](auto done) { sessions.Delete({"alice"}, "s", done); });
   }
@@ -105,13 +112,15 @@ class Router {
   uint32_t n_tokens() { return Get() == 200 ? last_.n_output_tokens : 0; }
 
  private:
-  template <typename Call>
+  template <typename T = SessionInfo, typename Call>
   int StatusOf(const Call& call) {
     int status = 0;
-    call([&](const std::variant<SessionInfo, ApiError>& result) {
+    call([&](const std::variant<T, ApiError>& result) {
       const auto* error = std::get_if<ApiError>(&result);
       status = error == nullptr ? 200 : error->http_status;
-      if (error == nullptr) last_ = std::get<SessionInfo>(result);
+      if constexpr (std::is_same_v<T, SessionInfo>) {
+        if (error == nullptr) last_ = std::get<SessionInfo>(result);
+      }
     });
     Settle();
     return status;
@@ -275,6 +284,47 @@ TEST_F(SessionVersionsTest, DeletingEndsWhateverIsParkedMeanwhile) {
     EXPECT_EQ(router.Get(), 404);
     stores_.records.clear();
   }
+}
+
+TEST_F(SessionVersionsTest, WhatStoresThatDoNotAnswerMayHaveIsNotSaidToBeGone) {
+  first_.AnswerAndPark(3);
+  const auto all = std::exchange(stores_.records, {});
+  // As many as may be all that have it.
+  stores_.n_nodes_missed = 2;
+  EXPECT_EQ(second_.Get(), 503);
+  EXPECT_EQ(second_.Park(), 503);
+  EXPECT_EQ(second_.Resume(), 503);
+  EXPECT_EQ(second_.List(), 503);
+  EXPECT_EQ(second_.Delete(), 503);
+  EXPECT_EQ(first_.Get(), 200) << "it parked it itself";
+  EXPECT_EQ(first_.Delete(), 503) << "and did not delete it";
+  // Others may have later ones.
+  stores_.records = all;
+  EXPECT_EQ(second_.n_tokens(), 3u);
+  EXPECT_EQ(second_.Delete(), 503);
+  EXPECT_EQ(second_.List(), 503);
+  EXPECT_EQ(second_.n_tokens(), 3u);
+  stores_.n_nodes_missed = 1;
+  EXPECT_EQ(second_.List(), 200);
+  EXPECT_EQ(second_.Delete(), 200);
+  EXPECT_EQ(second_.Get(), 404);
+}
+
+TEST_F(SessionVersionsTest, StoresThatDoNotAnswerDoNotStopParking) {
+  stores_.n_nodes_missed = 2;
+  Router::Answer answer = first_.Begin();
+  first_.End(answer, 3);
+  EXPECT_EQ(first_.Park(), 200);
+  EXPECT_EQ(second_.n_tokens(), 3u);
+}
+
+TEST_F(SessionVersionsTest, ACardThatIsListedAndCannotBeReadIsNotGone) {
+  first_.AnswerAndPark(3);
+  stores_.unreadable = absl::NotFoundError("by those that answered");
+  EXPECT_EQ(second_.Get(), 503);
+  EXPECT_EQ(first_.Delete(), 503);
+  stores_.unreadable = absl::OkStatus();
+  EXPECT_EQ(second_.n_tokens(), 3u);
 }
 
 TEST_F(SessionVersionsTest, OfTwoParksOfTheSameMillisecondOneStays) {

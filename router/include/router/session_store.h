@@ -51,16 +51,21 @@ class SessionStore {
   // NOT_FOUND: it was deleted since then. RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it.
   // UNAVAILABLE: it is not there.
   void Put(const std::string& tenant, SessionInfo info, const Session& session, Done<Stored> done);
-  // The newest version, which may say that the session was deleted. NOT_FOUND.
+  // The newest version, which may say that the session was deleted. NOT_FOUND: no store has one. UNAVAILABLE: stores
+  // that do not answer may have it.
   void FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done);
-  // Cards of all versions, the newest last.
-  void Versions(const std::string& tenant, const std::string& id, Done<Heads> done);
+  struct Listing {
+    Heads heads;            // cards of all versions, the newest last
+    bool is_whole = false;  // stores that did not answer have no others
+  };
+  void Versions(const std::string& tenant, const std::string& id, Done<Listing> done);
   // In their order. Of each, NOT_FOUND: dropped meanwhile; DATA_LOSS: damaged, or of another format.
   void GetCards(const Heads& heads, Done<std::vector<absl::StatusOr<SessionInfo>>> done);
   // Of a card. DATA_LOSS: damaged.
   void GetBody(const std::string& tenant, const SessionInfo& card, uint32_t vocab_size, Done<Session> done);
 
-  // Of all of the tenant's sessions that were not deleted the newest cards, some at a time.
+  // Of all of the tenant's sessions that were not deleted the newest cards, some at a time. UNAVAILABLE: stores that do
+  // not answer may have others.
   struct HeadPage {
     Heads heads;
     kvstore::BlockKey next{};  // what the next page is behind

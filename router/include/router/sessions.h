@@ -74,7 +74,7 @@ class Sessions {
   // Parked ones.
   void List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done);
   // Ends its answer, and drops the session with those of its objects that no other parked session shares. 404; 503 when
-  // the stores cannot be read, or none could be told: it may still be there.
+  // the stores cannot be read, or none could be told, or it is parked again and again: it may still be there.
   void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
 
  private:
