@@ -84,8 +84,9 @@ absl::StatusOr<SessionInfo> CardFromBytes(const std::string& bytes) {
   info.created = absl::FromUnixMillis(card.created_unix_ms());
   info.parked_at = absl::FromUnixMillis(card.parked_unix_ms());
   info.answer_at = info.parked_at;
-  if (card.answer_unix_ms() != 0)
+  if (card.answer_unix_ms() != 0) {
     info.answer_at = std::min(info.parked_at, absl::FromUnixMillis(card.answer_unix_ms()));
+  }
   info.retain_until = absl::FromUnixMillis(card.retain_until_unix_ms());
   info.n_prompt_tokens = card.n_prompt_tokens();
   info.n_output_tokens = card.n_output_tokens();

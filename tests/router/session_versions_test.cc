@@ -196,6 +196,26 @@ TEST_F(SessionVersionsTest, AnOldAnswerThatIsKeptLongerBehindANewerOneGivesWay) 
   EXPECT_EQ(n_cards(), 1u);
 }
 
+TEST_F(SessionVersionsTest, ANewAnswerIsStoredBehindAnOldOneThatIsKeptLongerMeanwhile) {
+  first_.AnswerAndPark(3);
+  Advance(absl::Seconds(1));
+  second_.clock.Advance(absl::Milliseconds(500));
+  Router::Answer answer = first_.Begin();
+  first_.End(answer, 5);
+  auto kept = stores_.records;
+  stores_.before_put = [&](const auto&) {
+    EXPECT_EQ(second_.Park(), 200);
+    kept = stores_.records;
+  };
+  EXPECT_EQ(first_.Park(), 200);
+  EXPECT_EQ(n_cards(), 1u);
+  // A store that was down has not heard that it was replaced.
+  stores_.records.merge(kept);
+  EXPECT_GT(n_cards(), 1u);
+  EXPECT_EQ(first_.n_tokens(), 5u);
+  EXPECT_EQ(second_.n_tokens(), 5u);
+}
+
 TEST_F(SessionVersionsTest, AnAnswerStandsOnWhatWasThereWhenItBeganWhateverTheClocksSay) {
   for (const bool is_deleted : {false, true}) {
     Router fast(stores_, absl::Milliseconds(500));
