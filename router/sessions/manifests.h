@@ -24,6 +24,8 @@ class Manifests {
   static constexpr uint32_t kAcks = 2;
   template <typename T>
   using Done = std::function<void(absl::StatusOr<T>)>;
+  // False: the stores that did not answer may be all that have one of those that are not in the list.
+  static bool IsWhole(const kvstore::ListResult& listed) { return listed.n_nodes_missed < kAcks; }
 
   struct Item {
     kvstore::BlockKey hash{};

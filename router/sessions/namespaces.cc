@@ -101,7 +101,7 @@ void Namespaces::Ask(const BlockKey& after) {
   manifests_->List({.parent = Record::Root(secret_), .after = after},
                    [this](absl::StatusOr<kvstore::ListResult> listed) {
                      if (!listed.ok()) return EndPass(/*is_all=*/false);
-                     is_whole_ = is_whole_ && listed->n_nodes_missed < Manifests::kAcks;
+                     is_whole_ = is_whole_ && Manifests::IsWhole(*listed);
                      if (!listed->more || listed->heads.empty()) {
                        const bool is_all = !listed->more;
                        return Read(std::move(listed->heads), [this, is_all] { EndPass(is_all); });

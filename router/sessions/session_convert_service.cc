@@ -49,6 +49,7 @@ std::string CardToBytes(const SessionInfo& info) {
   card.set_model(info.model);
   card.set_created_unix_ms(absl::ToUnixMillis(info.created));
   card.set_parked_unix_ms(absl::ToUnixMillis(info.parked_at));
+  if (info.answer_at != absl::InfinitePast()) card.set_answer_unix_ms(absl::ToUnixMillis(info.answer_at));
   card.set_retain_until_unix_ms(absl::ToUnixMillis(info.retain_until));
   card.set_n_prompt_tokens(info.n_prompt_tokens);
   card.set_n_output_tokens(info.n_output_tokens);
@@ -82,6 +83,10 @@ absl::StatusOr<SessionInfo> CardFromBytes(const std::string& bytes) {
   info.model = card.model();
   info.created = absl::FromUnixMillis(card.created_unix_ms());
   info.parked_at = absl::FromUnixMillis(card.parked_unix_ms());
+  info.answer_at = info.parked_at;
+  if (card.answer_unix_ms() != 0) {
+    info.answer_at = std::min(info.parked_at, absl::FromUnixMillis(card.answer_unix_ms()));
+  }
   info.retain_until = absl::FromUnixMillis(card.retain_until_unix_ms());
   info.n_prompt_tokens = card.n_prompt_tokens();
   info.n_output_tokens = card.n_output_tokens();

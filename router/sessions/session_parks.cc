@@ -127,6 +127,7 @@ void SessionParks::OnStored(const ManifestPtr& manifest, const absl::StatusOr<Se
   }
   versions_.Saw(stored->card.parked_at);
   entry->session.stands_on = stored->card.parked_at;
+  entry->session.answer_at = stored->card.answer_at;
   entry->parked = stored->card;
   entry->kv = stored->card.kv;
   End(manifest, stored->card);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -20,6 +21,7 @@ using kvstore::ObjectKind;
 using kvstore::PlacedKey;
 
 constexpr uint32_t kFindsMax = 3;
+constexpr size_t kPutsMax = 3;
 constexpr uint64_t kCardBytesMax = uint64_t{4} << 20;
 constexpr absl::Duration kDeletedIsSaidFor = absl::Hours(24);  // at least: other routers may remember the session
 
@@ -43,10 +45,9 @@ bool AreOfOneSession(const ObjectHead& a, const ObjectHead& b) {
   return std::memcmp(a.key.hash.data(), b.key.hash.data(), kVersionPrefixBytes) == 0;
 }
 
-absl::Status Overtaken(const ObjectHead& by) {
-  if (SaysDeleted(by)) return absl::NotFoundError("the session was deleted");
-  return absl::AbortedError("another answer of the session was parked later");
-}
+absl::Status NotWhole() { return absl::UnavailableError("KV stores that may have it do not answer"); }
+
+absl::Status Overtaken() { return absl::AbortedError("another answer of the session was parked later"); }
 
 }  // namespace
 
@@ -70,35 +71,112 @@ SessionStore::Names SessionStore::NamesOf(const std::string& tenant, const std::
   return {RootOf(tenant), Hash("session/1/" + tenant + "/" + id)};
 }
 
+// What is being put.
+struct SessionStore::Offer {
+  std::string tenant;
+  SessionInfo info;
+  std::string body;
+  absl::Time stands_on;
+  Done<Stored> done;
+  Heads versions;  // that were there
+  Heads puts;      // its own
+  Stored stored;   // the last of them
+};
+
+// A version that need not be older than what is being put.
+struct SessionStore::Rival {
+  ObjectHead head;
+  absl::Time answer_at;
+
+  // The same for everybody, so that of two that see each other one stays.
+  bool IsNewerThan(const Stored& stored) const {
+    return std::tie(answer_at, head.key.hash) > std::tie(stored.card.answer_at, stored.head.key.hash);
+  }
+};
+
 void SessionStore::Put(const std::string& tenant, SessionInfo info, const Session& session, Done<Stored> done) {
-  const absl::Time stands_on = session.stands_on;
-  Versions(tenant, info.id, [=, this, body = BodyToBytes(session)](const absl::StatusOr<Heads>& versions) {
-    if (!versions.ok()) return done(versions.status());
-    if (!versions->empty() && VersionOf(versions->back().key.hash) > stands_on) {
-      return done(Overtaken(versions->back()));
-    }
-    PutBehind(*versions, tenant, info, body, [=, this, versions = *versions](const absl::StatusOr<Stored>& stored) {
-      if (!stored.ok()) return done(stored.status());
-      // Others may have come in between.
-      Versions(tenant, info.id, [=, this, stored = *stored](const absl::StatusOr<Heads>& now) {
-        Settle(stored, now.ok() ? *now : versions, stands_on, done);
-      });
+  info.answer_at = session.answer_at;
+  const auto offer = std::make_shared<Offer>(Offer{.tenant = tenant,
+                                                   .info = std::move(info),
+                                                   .body = BodyToBytes(session),
+                                                   .stands_on = session.stands_on,
+                                                   .done = std::move(done),
+                                                   .versions = {},
+                                                   .puts = {},
+                                                   .stored = {}});
+  // When it is not whole, and misses one of this session, the stores that are to take the card do not answer either.
+  Versions(tenant, offer->info.id, [this, offer](const absl::StatusOr<Listing>& versions) {
+    if (!versions.ok()) return offer->done(versions.status());
+    offer->versions = versions->heads;
+    FindRivals(versions->heads, offer->stands_on, [this, offer](const absl::StatusOr<std::vector<Rival>>& rivals) {
+      if (!rivals.ok()) return offer->done(rivals.status());
+      for (const Rival& rival : *rivals) {
+        if (rival.answer_at > offer->stands_on) return offer->done(Overtaken());
+      }
+      PutOffer(offer);
     });
   });
 }
 
-// Whoever was parked last stays, but a session that was deleted meanwhile stays deleted.
-void SessionStore::Settle(Stored stored, const Heads& versions, absl::Time stands_on, const Done<Stored>& done) {
-  const absl::Time mine = VersionOf(stored.head.key.hash);
-  for (const ObjectHead& each : versions) {
-    if (each.key == stored.head.key) continue;
-    if (VersionOf(each.key.hash) > (SaysDeleted(each) ? stands_on : mine)) {
-      manifests_->Drop(KeysOf({stored.head}), [](const absl::StatusOr<uint32_t>&) {});
-      return done(Overtaken(each));
+void SessionStore::PutOffer(const OfferPtr& offer) {
+  PutBehind(offer->versions, offer->tenant, offer->info, offer->body, [this, offer](absl::StatusOr<Stored> stored) {
+    if (!stored.ok() && !offer->puts.empty()) return offer->done(offer->stored);
+    if (!stored.ok()) return offer->done(stored.status());
+    offer->puts.push_back(stored->head);
+    offer->info.answer_at = stored->card.answer_at;
+    offer->stored = *std::move(stored);
+    // Others may have come in between.
+    Versions(offer->tenant, offer->info.id, [this, offer](const absl::StatusOr<Listing>& now) {
+      Settle(offer, now.ok() ? now->heads : offer->versions);
+    });
+  });
+}
+
+// The newest answer stays, and of its cards the last one; but a session that was deleted meanwhile stays deleted.
+void SessionStore::Settle(const OfferPtr& offer, const Heads& versions) {
+  Heads others = versions;
+  std::erase_if(others, [&](const ObjectHead& each) { return each.key == offer->stored.head.key; });
+  FindRivals(others, offer->stands_on, [this, offer, others](const absl::StatusOr<std::vector<Rival>>& rivals) {
+    if (!rivals.ok()) return Withdraw(offer, rivals.status());
+    for (const Rival& rival : *rivals) {
+      if (rival.IsNewerThan(offer->stored)) return Withdraw(offer, Overtaken());
     }
-    stored.replaced.push_back(each);
+    offer->stored.replaced = others;
+    const bool is_last = others.empty() || others.back().key.hash < offer->stored.head.key.hash;
+    if (is_last || offer->puts.size() >= kPutsMax) return offer->done(offer->stored);
+    // An older answer, kept longer, lies behind it, and a store that is down may keep that.
+    offer->versions = others;
+    offer->versions.push_back(offer->stored.head);
+    std::sort(offer->versions.begin(), offer->versions.end(),
+              [](const ObjectHead& a, const ObjectHead& b) { return a.key.hash < b.key.hash; });
+    PutOffer(offer);
+  });
+}
+
+void SessionStore::Withdraw(const OfferPtr& offer, const absl::Status& why) {
+  manifests_->Drop(KeysOf(offer->puts), [](const absl::StatusOr<uint32_t>&) {});
+  offer->done(why);
+}
+
+// NOT_FOUND: the session was deleted later than `stands_on`.
+void SessionStore::FindRivals(const Heads& versions, absl::Time stands_on, Done<std::vector<Rival>> done) {
+  Heads newer;
+  for (const ObjectHead& each : versions) {
+    if (VersionOf(each.key.hash) <= stands_on) continue;
+    if (SaysDeleted(each)) return done(absl::NotFoundError("the session was deleted"));
+    newer.push_back(each);
   }
-  done(std::move(stored));
+  if (newer.empty()) return done(std::vector<Rival>());
+  GetCards(newer, [newer, done](const absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>>& cards) {
+    std::vector<Rival> rivals;
+    for (size_t i = 0; i < newer.size(); ++i) {
+      const absl::StatusOr<SessionInfo>& card = (*cards)[i];
+      if (absl::IsNotFound(card.status())) continue;  // replaced since it was listed
+      if (!card.ok() && !absl::IsDataLoss(card.status())) return done(card.status());
+      rivals.push_back({newer[i], card.ok() ? card->answer_at : VersionOf(newer[i].key.hash)});
+    }
+    done(std::move(rivals));
+  });
 }
 
 void SessionStore::PutBehind(const Heads& versions, const std::string& tenant, SessionInfo info, std::string body,
@@ -107,6 +185,7 @@ void SessionStore::PutBehind(const Heads& versions, const std::string& tenant, S
   if (!versions.empty()) {
     info.parked_at = std::max(info.parked_at, VersionOf(versions.back().key.hash) + absl::Milliseconds(1));
   }
+  if (info.answer_at == absl::InfinitePast()) info.answer_at = info.parked_at;
   Stored stored;
   stored.head.key = {VersionKey(names.extent, info.parked_at), ObjectKind::kManifest};
   stored.head.extent = names.extent;
@@ -149,12 +228,12 @@ std::vector<PlacedKey> SessionStore::KeysOf(const Heads& versions) const {
   return keys;
 }
 
-void SessionStore::Versions(const std::string& tenant, const std::string& id, Done<Heads> done) {
+void SessionStore::Versions(const std::string& tenant, const std::string& id, Done<Listing> done) {
   const Names names = NamesOf(tenant, id);
   manifests_->List({.parent = names.root, .hash_prefix = VersionPrefix(names.extent)},
                    [done](absl::StatusOr<kvstore::ListResult> listed) {
                      if (!listed.ok()) return done(listed.status());
-                     done(std::move(listed->heads));
+                     done(Listing{.heads = std::move(listed->heads), .is_whole = Manifests::IsWhole(*listed)});
                    });
 }
 
@@ -183,13 +262,14 @@ void SessionStore::FindCard(const std::string& tenant, const std::string& id, Do
 
 void SessionStore::FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries,
                             Done<SessionInfo> done) {
-  Versions(tenant, id, [=, this](const absl::StatusOr<Heads>& versions) {
+  Versions(tenant, id, [=, this](const absl::StatusOr<Listing>& versions) {
     if (!versions.ok()) return done(versions.status());
-    if (versions->empty()) return done(absl::NotFoundError("no such session"));
-    GetCards({versions->back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+    if (versions->heads.empty()) return done(versions->is_whole ? absl::NotFoundError("no such session") : NotWhole());
+    GetCards({versions->heads.back()}, [=, this](absl::StatusOr<std::vector<absl::StatusOr<SessionInfo>>> cards) {
+      if (!absl::IsNotFound(cards->front().status())) return done(std::move(cards->front()));
       // Parked again since it was listed.
-      if (absl::IsNotFound(cards->front().status()) && n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
-      done(std::move(cards->front()));
+      if (n_tries > 1) return FindCard(tenant, id, n_tries - 1, done);
+      done(absl::UnavailableError("the KV stores that have the session's card cannot be reached"));
     });
   });
 }
@@ -264,6 +344,7 @@ void SessionStore::ListHeads(const std::string& tenant, const BlockKey& after, s
 void SessionStore::ListMore(const std::shared_ptr<HeadWalk>& walk) {
   manifests_->List(walk->query, [this, walk](const absl::StatusOr<kvstore::ListResult>& listed) {
     if (!listed.ok()) return walk->done(listed.status());
+    if (!Manifests::IsWhole(*listed)) return walk->done(NotWhole());
     walk->Take(listed->heads);
     const bool is_all = !listed->more || listed->heads.empty();
     if (is_all) walk->EndSession();
@@ -309,7 +390,7 @@ void SessionStore::Drop(const Heads& versions, std::vector<PlacedKey> objects, D
 }
 
 void SessionStore::SayDeleted(const std::string& tenant, const std::string& id, const Heads& versions,
-                              Durability durability, absl::Time now, std::function<void(absl::Status)> done) {
+                              Durability durability, absl::Time now, Done<Stored> done) {
   SessionInfo deleted;
   deleted.id = id;
   deleted.is_deleted = true;
@@ -317,7 +398,7 @@ void SessionStore::SayDeleted(const std::string& tenant, const std::string& id, 
   deleted.durability = durability;
   deleted.retain_until = now + kDeletedIsSaidFor;
   for (const ObjectHead& head : versions) deleted.retain_until = std::max(deleted.retain_until, head.retain_until);
-  PutBehind(versions, tenant, deleted, "", [done](const absl::StatusOr<Stored>& said) { done(said.status()); });
+  PutBehind(versions, tenant, deleted, "", std::move(done));
 }
 
 void SessionStore::Retain(std::vector<PlacedKey> keys, absl::Time retain_until, Durability durability,

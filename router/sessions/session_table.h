@@ -36,6 +36,7 @@ struct SessionEntry final : AnswerRecorder, std::enable_shared_from_this<Session
   std::optional<SessionInfo> parked;            // the card, when this router did it
   bool is_deleted = false;                      // parks that are under way come to nothing
   std::deque<std::function<void()>> manifests;  // to be stored one after another; the first one is being stored
+  bool is_placing = false;                      // what it stands on is asked for: its parks wait
   Completion* running = nullptr;
   std::optional<size_t> worker;  // that has its state
 };

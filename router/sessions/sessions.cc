@@ -18,6 +18,7 @@ using kvstore::BlockKey;
 
 constexpr uint32_t kTriesAtEnd = 5;           // nobody waits for it: in half a minute
 constexpr uint32_t kTriesWhenOvertaken = 10;  // one of those that overtake each other always succeeds
+constexpr uint32_t kDeleteRoundsMax = 5;      // by who parks it again
 constexpr size_t kReadingMax = 8;
 constexpr size_t kReadsWaitingMax = 256;
 
@@ -96,7 +97,24 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   entry->at_end = request.park;
   entry->running = &completion;
   table_->Add(entry);
+  if (request.begun == nullptr && store_ != nullptr) Place(entry);
   return entry;
+}
+
+void Sessions::Place(const EntryPtr& entry) {
+  entry->is_placing = true;
+  entry->manifests.push_back([] {});  // those of its parks come behind this
+  store_->Versions(entry->scope, entry->session.id,
+                   [this, entry](const absl::StatusOr<SessionStore::Listing>& versions) {
+                     if (versions.ok() && !versions->heads.empty()) {
+                       const absl::Time newest = VersionOf(versions->heads.back().key.hash);
+                       versions_->Saw(newest);
+                       entry->session.stands_on = std::max(entry->session.stands_on, newest);
+                     }
+                     entry->is_placing = false;
+                     entry->manifests.pop_front();
+                     if (!entry->manifests.empty()) entry->manifests.front()();
+                   });
 }
 
 Sessions::EntryPtr Sessions::NewEntry(const Tenant& tenant) {
@@ -138,8 +156,9 @@ void Sessions::FindLatest(const Tenant& tenant, const std::string& id, OnLatest 
   store_->FindCard(ScopeOf(tenant), id, [this, tenant, id, done = std::move(done)](absl::StatusOr<SessionInfo> card) {
     EntryPtr entry = Known(tenant, id);
     if (card.ok()) versions_->Saw(card->parked_at);
-    // What another router parked later, or deleted, is newer than what this one remembers.
-    if (entry != nullptr && entry->running == nullptr && card.ok() && card->parked_at > entry->session.stands_on) {
+    // What another router answered later, or deleted, is newer than what this one remembers.
+    const bool is_idle = entry != nullptr && entry->running == nullptr && !entry->is_placing;
+    if (is_idle && card.ok() && card->answer_at > entry->session.stands_on) {
       table_->Forget(*entry);
       entry = nullptr;
     }
@@ -225,6 +244,7 @@ void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Se
       session->finish_reason = card.finish_reason;
       session->fingerprint = card.fingerprint;
       session->stands_on = card.parked_at;
+      session->answer_at = card.answer_at;
       session->share = share;
       finish(*std::move(session));
     });
@@ -284,6 +304,14 @@ void Sessions::List(const Tenant& tenant, const std::string& after, uint32_t lim
   });
 }
 
+struct Sessions::Deletion {
+  std::string scope;
+  SessionInfo card;
+  Done<SessionInfo> done;
+  std::optional<SessionStore::Stored> said;  // what says that it was deleted
+  uint32_t n_rounds = 0;
+};
+
 void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done) {
   EntryPtr known = Known(tenant, id);
   if (known != nullptr) {
@@ -299,30 +327,53 @@ void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionI
       card = SessionInfo();
       card->id = id;
     }
-    if (card.ok()) return DeleteParked(tenant, *card, done);
+    if (card.ok()) {
+      return DeleteVersions(std::make_shared<Deletion>(
+          Deletion{.scope = ScopeOf(tenant), .card = *card, .done = done, .said = {}, .n_rounds = 0}));
+    }
     // It was this router's alone.
     if (known != nullptr && absl::IsNotFound(card.status())) return done(known->Info());
     done(SessionStoreError(card.status()));
   });
 }
 
-void Sessions::DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done) {
-  const std::string scope = ScopeOf(tenant);
-  store_->Versions(scope, card.id, [=, this](const absl::StatusOr<SessionStore::Heads>& versions) {
-    if (!versions.ok()) return done(SessionStoreError(versions.status()));
-    if (!versions->empty()) versions_->Saw(VersionOf(versions->back().key.hash));
-    // Dropping comes first: it makes the room for saying so.
-    const auto say = [=, this, versions = *versions](const absl::StatusOr<uint32_t>& n_missed) {
-      if (!n_missed.ok()) return done(SessionStoreError(n_missed.status()));
-      store_->SayDeleted(scope, card.id, versions, card.durability, versions_->Next(),
-                         [card, done, n_missed = *n_missed](const absl::Status& said) {
-                           // A store that did not answer may have it, and not be told.
-                           if (!said.ok() && n_missed > 0) return done(SessionStoreError(said));
-                           done(card);
+void Sessions::DeleteVersions(const std::shared_ptr<Deletion>& deletion) {
+  store_->Versions(deletion->scope, deletion->card.id, [=, this](absl::StatusOr<SessionStore::Listing> listed) {
+    if (listed.ok() && !listed->is_whole) listed = absl::UnavailableError("KV stores that may have it do not answer");
+    if (!listed.ok()) return deletion->done(SessionStoreError(listed.status()));
+    const SessionStore::Heads& versions = listed->heads;
+    if (!versions.empty()) versions_->Saw(VersionOf(versions.back().key.hash));
+    const auto& said = deletion->said;
+    SessionStore::Heads others = versions;
+    std::erase_if(others, [&](const auto& each) { return said.has_value() && each.key == said->head.key; });
+    if (others.empty() && deletion->n_rounds > 0) return deletion->done(deletion->card);
+    // Whoever parks from now on sees what is said.
+    const bool is_said = said.has_value() && std::ranges::all_of(others, [&](const kvstore::ObjectHead& each) {
+                           return each.key.hash < said->head.key.hash && each.retain_until <= said->card.retain_until;
                          });
+    // Dropping comes first: it makes the room for saying so.
+    const auto say = [=, this](const absl::StatusOr<uint32_t>& n_missed) {
+      if (!n_missed.ok()) return deletion->done(SessionStoreError(n_missed.status()));
+      if (is_said) return deletion->done(deletion->card);
+      SayDeleted(deletion, versions, *n_missed);
     };
-    drops_->Drop({.scope = scope, .versions = *versions, .states = {}, .done = say, .is_waited_for = true});
+    drops_->Drop({.scope = deletion->scope, .versions = others, .states = {}, .done = say, .is_waited_for = true});
   });
+}
+
+void Sessions::SayDeleted(const std::shared_ptr<Deletion>& deletion, const SessionStore::Heads& versions,
+                          uint32_t n_missed) {
+  if (deletion->n_rounds++ >= kDeleteRoundsMax) {
+    return deletion->done(SessionStoreError(absl::UnavailableError("the session is parked again and again")));
+  }
+  store_->SayDeleted(deletion->scope, deletion->card.id, versions, deletion->card.durability, versions_->Next(),
+                     [=, this](absl::StatusOr<SessionStore::Stored> said) {
+                       // A store that did not answer may have it, and not be told.
+                       if (!said.ok() && n_missed > 0) return deletion->done(SessionStoreError(said.status()));
+                       if (said.ok()) deletion->said = *std::move(said);
+                       // Others may have come in between.
+                       DeleteVersions(deletion);
+                     });
 }
 
 }  // namespace longshelf::router

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "fake_stores.h"
 #include "kvstore/client.h"
 #include "kvstore/keys.h"
 #include "kvstore/namespace_id.h"
@@ -25,133 +26,9 @@ namespace {
 using kvstore::BlockKey;
 using kvstore::NamespaceDrop;
 using kvstore::ObjectHead;
+using testing::FakeStores;
 
 constexpr char kSecret[] = "secret";
-
-// Stores of manifests that answer when the test says so, as its clock goes.
-class FakeStores final : public kvstore::Client {
- public:
-  explicit FakeStores(const Clock& clock) : clock_(clock) {}
-
-  void List(kvstore::ListQuery query, absl::Duration timeout, Done<kvstore::ListResult> done) override {
-    ++n_lists;
-    Answer(timeout, [this, query, done](const absl::Status& status) {
-      if (!status.ok()) return done(status);
-      kvstore::ListResult result;
-      result.n_nodes_missed = n_nodes_missed;
-      auto it = query.after == BlockKey{} ? records.begin() : records.upper_bound(query.after);
-      for (; it != records.end() && result.heads.size() < query.limit; ++it) result.heads.push_back(it->second.first);
-      result.more = it != records.end();
-      done(std::move(result));
-    });
-  }
-  std::shared_ptr<GetCall> Get(GetRequest request, GetEvents events) override {
-    Answer(request.timeout, [this, request, events](const absl::Status& status) {
-      for (size_t i = 0; i < request.items.size(); ++i) events.on_object(i, Object(request.items[i], status));
-      events.on_done(status);
-    });
-    return nullptr;
-  }
-  std::shared_ptr<PutCall> Put(absl::Duration timeout, PutEvents events) override {
-    return std::make_shared<OnePut>(*this, timeout, std::move(events));
-  }
-  void DropCache(std::vector<kvstore::PlacedKey>, absl::Duration timeout, Done<kvstore::DropResult> done) override {
-    Answer(timeout, [done](const absl::Status& status) {
-      if (!status.ok()) return done(status);
-      done(kvstore::DropResult{});  // all records are parked
-    });
-  }
-  void Drop(std::vector<kvstore::PlacedKey> keys, absl::Duration timeout, Done<kvstore::DropResult> done) override {
-    Answer(timeout, [this, keys, done](const absl::Status& status) {
-      for (const kvstore::PlacedKey& key : keys) records.erase(key.key.hash);
-      if (!status.ok()) return done(status);
-      done(kvstore::DropResult{.n_dropped = keys.size()});
-    });
-  }
-  void DropNamespace(NamespaceDrop drop, absl::Duration timeout, Done<kvstore::DropResult> done) override {
-    Answer(timeout, [this, drop, done](const absl::Status& status) {
-      if (!status.ok()) return done(status);
-      drops.push_back(drop);
-      is_full = stays_full;
-      done(kvstore::DropResult());
-    });
-  }
-  void Lookup(const kvstore::LookupQuery&, absl::Duration, Done<kvstore::LookupResult> done) override {
-    done(absl::UnimplementedError(""));
-  }
-  void Touch(kvstore::TouchQuery, absl::Duration, Done<kvstore::TouchResult> done) override {
-    done(absl::UnimplementedError(""));
-  }
-  void Stats(absl::Duration, Done<kvstore::StoreStats> done) override { done(absl::UnimplementedError("")); }
-
-  // True when anything was answered.
-  bool Run() {
-    if (pending_.empty() || pending_.begin()->first > clock_.Now()) return false;
-    const auto answer = std::move(pending_.begin()->second);
-    pending_.erase(pending_.begin());
-    answer();
-    return true;
-  }
-
-  std::map<BlockKey, std::pair<ObjectHead, std::string>> records;
-  std::vector<NamespaceDrop> drops;
-  absl::Duration latency = absl::ZeroDuration();
-  absl::Status down;
-  absl::Status unreadable;  // what a Get says of each object
-  bool is_full = false;     // until something is dropped
-  bool stays_full = false;
-  uint32_t n_nodes_missed = 0;
-  int n_lists = 0;
-
- private:
-  class OnePut final : public PutCall {
-   public:
-    OnePut(FakeStores& stores, absl::Duration timeout, PutEvents events)
-        : stores_(stores), timeout_(timeout), events_(std::move(events)) {}
-    void Offer(kvstore::PutItem item) override {
-      stores_.Answer(timeout_, [&stores = stores_, events = events_, item](const absl::Status& status) {
-        absl::Status outcome = status;
-        if (outcome.ok() && stores.is_full) outcome = absl::ResourceExhaustedError("full");
-        if (outcome.ok()) stores.Add(item);
-        if (outcome.ok()) {
-          events.on_outcome(0, kvstore::PutOutcome());
-        } else {
-          events.on_outcome(0, outcome);
-        }
-        events.on_done(status);
-      });
-    }
-    void Finish() override {}
-    void Cancel() override {}
-
-   private:
-    FakeStores& stores_;
-    const absl::Duration timeout_;
-    const PutEvents events_;
-  };
-
-  void Add(const kvstore::PutItem& item) {
-    ObjectHead head = item.head;
-    head.payload_bytes = item.payload->size();
-    records[head.key.hash] = {head,
-                              std::string(reinterpret_cast<const char*>(item.payload->data()), item.payload->size())};
-  }
-  absl::StatusOr<kvstore::FetchedObject> Object(const kvstore::GetItem& item, const absl::Status& status) {
-    if (!status.ok()) return status;
-    if (!unreadable.ok()) return unreadable;
-    const auto& [head, bytes] = records.at(item.key.hash);
-    const auto* const begin = reinterpret_cast<const std::byte*>(bytes.data());
-    return kvstore::FetchedObject{head, {begin, begin + bytes.size()}};
-  }
-  void Answer(absl::Duration timeout, std::function<void(const absl::Status&)> answer) {
-    const bool in_time = latency <= timeout;
-    pending_.emplace(clock_.Now() + std::min(latency, timeout),
-                     [this, in_time, answer] { answer(in_time ? down : absl::DeadlineExceededError("timeout")); });
-  }
-
-  const Clock& clock_;
-  std::multimap<absl::Time, std::function<void()>> pending_;
-};
 
 // One router's.
 struct Router {
@@ -198,6 +75,7 @@ class NamespacesTest : public ::testing::Test {
   void AddRecord(const std::string& name, absl::Time generation) {
     ObjectHead head;
     head.key.kind = kvstore::ObjectKind::kManifest;
+    head.parent = kvstore::NamespaceSalt(kSecret, "namespaces/1");
     BlockKey& hash = hashes_[name];
     if (hash == BlockKey{}) hash = kvstore::NamespaceSalt(kSecret, "namespace/1/" + name);
     head.key.hash = VersionKey(hash, generation);

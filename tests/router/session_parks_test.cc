@@ -94,6 +94,21 @@ TEST_F(SessionParksTest, ASessionThatIsDeletedElsewhereWhileItIsParkedStaysDelet
   EXPECT_EQ(second.Do("GET", "/v1/sessions/s").result_int(), 404u);
 }
 
+TEST_F(SessionParksTest, AnAnswerThatIsMadeWhileTheLastOneIsKeptLongerElsewhereStays) {
+  RouterHarness first(1, config_);
+  RouterHarness second(1, config_);
+  ParkAt(first, 3);
+  first.workers[0]->SetScript(Held(1));
+  TestClient client(first.service->http_port());
+  client.Send(RequestText("POST", "/v1/completions", ParkedAtEnd(5)));
+  ASSERT_TRUE(Await(first, "output_tokens", 1));
+  EXPECT_EQ(Park(second)["output_tokens"], 3);
+  first.workers[0]->Release();
+  EXPECT_EQ(client.Read().result_int(), 200u);
+  Drain(first);
+  EXPECT_EQ(Get(second)["output_tokens"], 5);
+}
+
 TEST_F(SessionParksTest, ParksOfOneAnswerDoNotRefuseEachOther) {
   RouterHarness router(1, config_);
   router.workers[0]->HoldParks(true);

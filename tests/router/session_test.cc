@@ -51,6 +51,10 @@ TEST(SessionBytes, ComeBackAsTheyWere) {
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_EQ(card->id, "refactor-7:main");
   EXPECT_EQ(card->retain_until, Info().retain_until);
+  EXPECT_EQ(card->answer_at, Info().parked_at) << "of a card that does not say it";
+  SessionInfo kept_longer = Info();
+  kept_longer.answer_at = absl::FromUnixMillis(1'500'000);
+  EXPECT_EQ(CardFromBytes(CardToBytes(kept_longer))->answer_at, kept_longer.answer_at);
   EXPECT_EQ(card->durability, Durability::kDisk);
   EXPECT_EQ(card->kv->trail, Info().kv->trail);
   EXPECT_EQ(card->kv->state.checkpoint_key, std::string(32, 'c'));

@@ -32,11 +32,12 @@ struct Session {
   uint64_t seed = 0;
   std::string request_id;
   std::string namespace_id;
-  std::string fingerprint;    // of the model that answers; "" = not known
-  std::string finish_reason;  // "" = the answer is not complete
-  absl::Time created;         // wall clock
-  absl::Time stands_on;       // wall clock: what was parked up to then is older
-  ByteBudget::Share share;    // of what may be kept, while it is not idle
+  std::string fingerprint;                      // of the model that answers; "" = not known
+  std::string finish_reason;                    // "" = the answer is not complete
+  absl::Time created;                           // wall clock
+  absl::Time stands_on;                         // wall clock: what was parked up to then is older
+  absl::Time answer_at = absl::InfinitePast();  // as its card has it; never: it was not parked yet
+  ByteBudget::Share share;                      // of what may be kept, while it is not idle
 
   uint64_t n_bytes() const;
 };
@@ -47,6 +48,7 @@ struct SessionInfo {
   std::string model;
   absl::Time created;
   absl::Time parked_at = absl::InfinitePast();  // never
+  absl::Time answer_at = absl::InfinitePast();  // parked_at of the answer's first card: later ones only keep it longer
   absl::Time retain_until = absl::InfinitePast();
   uint32_t n_prompt_tokens = 0;
   uint32_t n_output_tokens = 0;

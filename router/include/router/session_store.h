@@ -47,19 +47,25 @@ class SessionStore {
 
   // Body first, then the card, which makes it visible. The answer is the card as it is stored: parked_at is later than
   // that of every version that was there, whatever the clocks of routers say.
-  // ABORTED: what was parked later than session.stands_on is the session now. NOT_FOUND: it was deleted since then.
-  // RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it. UNAVAILABLE: it is not there.
+  // ABORTED: an answer that was parked later than session.stands_on is the session now; or the same one, kept longer.
+  // NOT_FOUND: it was deleted since then. RESOURCE_EXHAUSTED or FAILED_PRECONDITION: the store cannot promise it.
+  // UNAVAILABLE: it is not there.
   void Put(const std::string& tenant, SessionInfo info, const Session& session, Done<Stored> done);
-  // The newest version, which may say that the session was deleted. NOT_FOUND.
+  // The newest version, which may say that the session was deleted. NOT_FOUND: no store has one. UNAVAILABLE: stores
+  // that do not answer may have it.
   void FindCard(const std::string& tenant, const std::string& id, Done<SessionInfo> done);
-  // Cards of all versions, the newest last.
-  void Versions(const std::string& tenant, const std::string& id, Done<Heads> done);
+  struct Listing {
+    Heads heads;            // cards of all versions, the newest last
+    bool is_whole = false;  // stores that did not answer have no others
+  };
+  void Versions(const std::string& tenant, const std::string& id, Done<Listing> done);
   // In their order. Of each, NOT_FOUND: dropped meanwhile; DATA_LOSS: damaged, or of another format.
   void GetCards(const Heads& heads, Done<std::vector<absl::StatusOr<SessionInfo>>> done);
   // Of a card. DATA_LOSS: damaged.
   void GetBody(const std::string& tenant, const SessionInfo& card, uint32_t vocab_size, Done<Session> done);
 
-  // Of all of the tenant's sessions that were not deleted the newest cards, some at a time.
+  // Of all of the tenant's sessions that were not deleted the newest cards, some at a time. UNAVAILABLE: stores that do
+  // not answer may have others.
   struct HeadPage {
     Heads heads;
     kvstore::BlockKey next{};  // what the next page is behind
@@ -82,7 +88,7 @@ class SessionStore {
   // Leaves a card that says that the session was deleted, for as long as another router, or a store that is down now,
   // may have one of these versions.
   void SayDeleted(const std::string& tenant, const std::string& id, const Heads& versions, Durability durability,
-                  absl::Time now, std::function<void(absl::Status)> done);
+                  absl::Time now, Done<Stored> done);
 
   // Keeps objects until then. False: not all of them are there, or can be promised.
   void Retain(std::vector<kvstore::PlacedKey> keys, absl::Time retain_until, Durability durability, Done<bool> done);
@@ -93,11 +99,17 @@ class SessionStore {
   kvstore::BlockKey BodyKeyOf(const kvstore::BlockKey& card) const;
   kvstore::BlockKey Hash(const std::string& text) const;
   void FindCard(const std::string& tenant, const std::string& id, uint32_t n_tries, Done<SessionInfo> done);
+  struct Offer;
+  struct Rival;
+  using OfferPtr = std::shared_ptr<Offer>;
+  void PutOffer(const OfferPtr& offer);
+  void Settle(const OfferPtr& offer, const Heads& versions);
+  void Withdraw(const OfferPtr& offer, const absl::Status& why);
+  void FindRivals(const Heads& versions, absl::Time stands_on, Done<std::vector<Rival>> done);
   struct HeadWalk;
   void ListMore(const std::shared_ptr<HeadWalk>& walk);
   void PutBehind(const Heads& versions, const std::string& tenant, SessionInfo info, std::string body,
                  Done<Stored> done);
-  void Settle(Stored stored, const Heads& versions, absl::Time stands_on, const Done<Stored>& done);
   std::vector<kvstore::PlacedKey> KeysOf(const Heads& versions) const;
 
   const std::unique_ptr<Manifests> manifests_;

@@ -74,7 +74,7 @@ class Sessions {
   // Parked ones.
   void List(const Tenant& tenant, const std::string& after, uint32_t limit, Done<SessionStore::Page> done);
   // Ends its answer, and drops the session with those of its objects that no other parked session shares. 404; 503 when
-  // the stores cannot be read, or none could be told: it may still be there.
+  // the stores cannot be read, or none could be told, or it is parked again and again: it may still be there.
   void Delete(const Tenant& tenant, const std::string& id, Done<SessionInfo> done);
 
  private:
@@ -82,6 +82,8 @@ class Sessions {
   using OnLatest = std::function<void(const EntryPtr& entry, absl::StatusOr<SessionInfo> card)>;
 
   EntryPtr NewEntry(const Tenant& tenant);
+  // An answer that begins stands on all that was parked or deleted before, whatever the clocks of other routers say.
+  void Place(const EntryPtr& entry);
   // What the tenant's sessions are kept under; another one once its namespace was deleted.
   std::string ScopeOf(const Tenant& tenant) const;
   // Null when it is not known, or of a scope that was deleted.
@@ -95,7 +97,9 @@ class Sessions {
   std::optional<ApiError> CheckUnfinished(const std::string& finish_reason, const std::string& fingerprint) const;
   void ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
                   Done<SessionInfo> done);
-  void DeleteParked(const Tenant& tenant, const SessionInfo& card, Done<SessionInfo> done);
+  struct Deletion;
+  void DeleteVersions(const std::shared_ptr<Deletion>& deletion);
+  void SayDeleted(const std::shared_ptr<Deletion>& deletion, const SessionStore::Heads& versions, uint32_t n_missed);
 
   const Options options_;
   const ServedModel& model_;
