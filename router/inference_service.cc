@@ -154,6 +154,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
   // Goes on with an answer that was broken off.
   void Resume() {
+    if (const auto error = shared_.core.CheckStarted()) return OnError(*error);
     if (const auto error = CheckSessionId(request_.id())) return OnError(*error);
     shared_.core.sessions().LoadUnfinished(
         tenant_, request_.id(), [self = self_](std::variant<Session, ApiError> loaded) {
@@ -350,6 +351,7 @@ class Service final : public v1::Inference::CallbackService {
       return reactor;
     }
     asio::post(shared_.loop, [this, reactor, tenant = *tenant, call = std::move(call)] {
+      if (const auto error = shared_.core.CheckStarted()) return reactor->Finish(Refusal(*error));
       // The guard keeps the loop running until there is an answer.
       call(shared_.core.sessions(), tenant, shared_.core.parse_limits(),
            [reactor, guard = asio::make_work_guard(shared_.loop)](const grpc::Status& status) {
