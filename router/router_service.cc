@@ -188,7 +188,7 @@ class RouterService::Impl {
     asio::post(loop_, [this] {
       stopping_ = true;
       tick_timer_.cancel();
-      dispatcher_.reset();
+      dispatcher_->Stop();
       guard_.reset();
     });
     thread_.join();
