@@ -33,6 +33,7 @@ class Ticked {
  public:
   virtual ~Ticked() = default;
   virtual void Tick(absl::Time now) = 0;
+  virtual void CutOff() = 0;
 };
 
 // What the calls of the service share.
@@ -104,6 +105,8 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   void Tick(absl::Time now) override {
     if (now - last_write_at_ >= shared_.keep_alive_interval) OnProgress(progress_);
   }
+
+  void CutOff() override { End(Refusal(Draining()), /*now=*/true); }
 
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
@@ -230,6 +233,10 @@ class Service final : public v1::Inference::CallbackService {
   void Tick() {
     const absl::Time now = shared_.core.clock().Now();
     for (Ticked* call : shared_.open) call->Tick(now);  // a tick ends no call
+  }
+
+  void CutOff() {
+    for (Ticked* call : std::set(shared_.open)) call->CutOff();
   }
 
   grpc::ServerWriteReactor<v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
@@ -437,6 +444,7 @@ class InferenceServer::Impl {
         std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
   }
   void Tick() { service_.Tick(); }
+  void CutOff() { service_.CutOff(); }
   int port() const { return port_; }
 
  private:
@@ -456,6 +464,7 @@ InferenceServer::InferenceServer(std::unique_ptr<Impl> impl) : impl_(std::move(i
 InferenceServer::~InferenceServer() = default;
 int InferenceServer::port() const { return impl_->port(); }
 void InferenceServer::Tick() { impl_->Tick(); }
+void InferenceServer::CutOff() { impl_->CutOff(); }
 void InferenceServer::SetServing(bool serving) { impl_->SetServing(serving); }
 void InferenceServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
 
