@@ -51,15 +51,21 @@ Dispatcher::Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetri
   }
 }
 
-Dispatcher::~Dispatcher() {
-  // Calls must end before the links they were made through.
-  for (const StatePtr& stream : running_) stream->EndAttempt();
-}
+Dispatcher::~Dispatcher() { Stop(); }
 
 void Dispatcher::Start() {
   for (size_t i = 0; i < workers_.size(); ++i) {
     metrics_.WorkerUp(i, false);
     workers_[i].link->Start(i, *this);
+  }
+}
+
+void Dispatcher::Stop() {
+  // Calls must end before the links they were made through.
+  for (const StatePtr& stream : running_) stream->EndAttempt();
+  for (Worker& w : workers_) {
+    w.ready = false;
+    w.link.reset();
   }
 }
 

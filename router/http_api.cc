@@ -382,6 +382,7 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
     answer.headers.emplace_back("x-request-id", request_id);
     exchange->Reply(std::move(answer));
   };
+  if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
   const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
   if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
   if (route.kind == Kind::kDropCache) return sessions_.DeleteCache(tenant, request.query, std::move(reply));

@@ -33,6 +33,7 @@ class Ticked {
  public:
   virtual ~Ticked() = default;
   virtual void Tick(absl::Time now) = 0;
+  virtual void CutOff() = 0;
 };
 
 // What the calls of the service share.
@@ -105,6 +106,8 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if (now - last_write_at_ >= shared_.keep_alive_interval) OnProgress(progress_);
   }
 
+  void CutOff() override { End(Refusal(Draining()), /*now=*/true); }
+
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
     progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
@@ -154,6 +157,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
   // Goes on with an answer that was broken off.
   void Resume() {
+    if (const auto error = shared_.core.CheckStarted()) return OnError(*error);
     if (const auto error = CheckSessionId(request_.id())) return OnError(*error);
     shared_.core.sessions().LoadUnfinished(
         tenant_, request_.id(), [self = self_](std::variant<Session, ApiError> loaded) {
@@ -229,6 +233,10 @@ class Service final : public v1::Inference::CallbackService {
   void Tick() {
     const absl::Time now = shared_.core.clock().Now();
     for (Ticked* call : shared_.open) call->Tick(now);  // a tick ends no call
+  }
+
+  void CutOff() {
+    for (Ticked* call : std::set(shared_.open)) call->CutOff();
   }
 
   grpc::ServerWriteReactor<v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
@@ -350,6 +358,7 @@ class Service final : public v1::Inference::CallbackService {
       return reactor;
     }
     asio::post(shared_.loop, [this, reactor, tenant = *tenant, call = std::move(call)] {
+      if (const auto error = shared_.core.CheckStarted()) return reactor->Finish(Refusal(*error));
       // The guard keeps the loop running until there is an answer.
       call(shared_.core.sessions(), tenant, shared_.core.parse_limits(),
            [reactor, guard = asio::make_work_guard(shared_.loop)](const grpc::Status& status) {
@@ -435,6 +444,7 @@ class InferenceServer::Impl {
         std::chrono::duration_cast<std::chrono::system_clock::duration>(absl::ToChronoNanoseconds(grace)));
   }
   void Tick() { service_.Tick(); }
+  void CutOff() { service_.CutOff(); }
   int port() const { return port_; }
 
  private:
@@ -454,6 +464,7 @@ InferenceServer::InferenceServer(std::unique_ptr<Impl> impl) : impl_(std::move(i
 InferenceServer::~InferenceServer() = default;
 int InferenceServer::port() const { return impl_->port(); }
 void InferenceServer::Tick() { impl_->Tick(); }
+void InferenceServer::CutOff() { impl_->CutOff(); }
 void InferenceServer::SetServing(bool serving) { impl_->SetServing(serving); }
 void InferenceServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
 

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
     return longshelf::router::ExitCodeOf(service.status());
   }
   longshelf::RunUntilStopped(
-      signals, [&] { (*service)->BeginDrain([&] { signals.Wake(); }); }, config.drain_timeout);
+      signals, [&] { (*service)->BeginDrain([&] { signals.Wake(); }); },
+      config.drain_timeout + longshelf::router::RouterService::kCutOffAtMost);
   return 0;
 }

@@ -73,11 +73,15 @@ PrepareContext RequestCore::prepare_context(Tenant tenant) const {
                         namespaces_ == nullptr ? none_deleted_ : namespaces_->ids(), dispatcher_.model()};
 }
 
+std::optional<ApiError> RequestCore::CheckStarted() const {
+  return has_namespaces() ? std::nullopt : std::optional(Starting());
+}
+
 void RequestCore::DeleteCache(const Tenant& tenant, std::string_view user_id,
                               std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done) {
   if (namespaces_ == nullptr) return done(NoSessionStore());
   if (const auto error = CheckUserId(user_id)) return done(*error);
-  if (!has_namespaces()) return done(Starting());
+  if (const auto error = CheckStarted()) return done(*error);
   namespaces_->Delete(NamespaceName(tenant, user_id), std::move(done));
 }
 

@@ -36,6 +36,9 @@ namespace {
 constexpr std::chrono::milliseconds kTick{50};
 constexpr absl::Duration kLoopIsAliveWithin = absl::Seconds(5);
 constexpr absl::Duration kGrpcGrace = absl::Milliseconds(200);
+// Of what was cut off; less than kCutOffAtMost together.
+constexpr absl::Duration kParkAtMost = absl::Seconds(3);
+constexpr absl::Duration kStoreAtMost = absl::Milliseconds(1500);
 
 absl::Status CheckPublicAddress(const std::string& address, const char* option, bool is_safe, bool insecure_public) {
   if (address.empty() || is_safe || insecure_public || proto::IsLoopback(address)) return absl::OkStatus();
@@ -65,6 +68,9 @@ HttpServerConfig HttpServerConfigOf(const RouterConfig& config) {
 }  // namespace
 
 class RouterService::Impl {
+  // Serves; finishes what runs; has broken it off, and its workers park it; stores what no worker has parked; is done.
+  enum class Phase : uint8_t { kServing, kDraining, kParking, kStoring, kOver };
+
  public:
   Impl(const RouterConfig& config, Clock& clock, KeyRing keys, ServedModel model)
       : config_(config),
@@ -116,10 +122,11 @@ class RouterService::Impl {
   void BeginDrain(std::function<void()> on_drained) {
     asio::post(loop_, [this, on_drained = std::move(on_drained)]() mutable {
       spdlog::info("draining: {} requests are being answered", core_->n_running());
-      on_drained_ = std::move(on_drained);
+      on_over_ = std::move(on_drained);
       draining_ = true;
       core_->BeginDrain();
       http_->BeginDrain();
+      Enter(Phase::kDraining, config_.drain_timeout);
     });
   }
 
@@ -162,13 +169,41 @@ class RouterService::Impl {
     const bool serving = core_->ready();
     if (inference_ && serving_ != serving) inference_->SetServing(serving);
     serving_ = serving;
-    if (on_drained_ && core_->n_running() == 0 && http_->n_connections() == 0 && sessions_->n_parking() == 0) {
-      std::exchange(on_drained_, nullptr)();
-    }
+    TickEnd();
     tick_timer_.expires_after(kTick);
     tick_timer_.async_wait([this](boost::system::error_code error) {
       if (!error && !stopping_) Tick();
     });
+  }
+
+  void Enter(Phase phase, absl::Duration at_most) {
+    phase_ = phase;
+    phase_ends_at_ = clock_.Now() + at_most;
+  }
+
+  void TickEnd() {
+    if (phase_ == Phase::kServing || phase_ == Phase::kOver) return;
+    if (core_->n_running() == 0 && http_->n_connections() == 0 && sessions_->n_parking() == 0) return SayOver();
+    if (clock_.Now() < phase_ends_at_) return;
+    if (phase_ == Phase::kDraining) return CutOff();
+    if (phase_ == Phase::kStoring) return SayOver();
+    sessions_->LeaveWorkers();
+    Enter(Phase::kStoring, kStoreAtMost);
+  }
+
+  void CutOff() {
+    if (core_->n_running() > 0) spdlog::warn("{} requests are broken off", core_->n_running());
+    draining_ = true;
+    core_->BeginDrain();
+    http_->CloseAll();
+    if (inference_) inference_->CutOff();
+    Enter(Phase::kParking, kParkAtMost);
+    TickEnd();
+  }
+
+  void SayOver() {
+    phase_ = Phase::kOver;
+    if (on_over_) std::exchange(on_over_, nullptr)();
   }
 
   bool IsAlive() const { return clock_.Now() - absl::FromUnixNanos(last_tick_ns_) < kLoopIsAliveWithin; }
@@ -183,12 +218,21 @@ class RouterService::Impl {
   void Stop() {
     admin_.reset();
     if (!thread_.joinable()) return;
-    asio::post(loop_, [this] { http_->CloseAll(); });
+    const auto over = std::make_shared<std::promise<void>>();
+    asio::post(loop_, [this, over] {
+      on_over_ = [over] { over->set_value(); };
+      phase_ == Phase::kServing ? CutOff() : SayOver();
+    });
+    over->get_future().wait();
+    asio::post(loop_, [this] {
+      http_->CloseAll();
+      sessions_->Stop();
+    });
     if (inference_) inference_->Shutdown(kGrpcGrace);
     asio::post(loop_, [this] {
       stopping_ = true;
       tick_timer_.cancel();
-      dispatcher_.reset();
+      dispatcher_->Stop();
       guard_.reset();
     });
     thread_.join();
@@ -213,7 +257,9 @@ class RouterService::Impl {
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<InferenceServer> inference_;
   std::unique_ptr<AdminServer> admin_;
-  std::function<void()> on_drained_;
+  Phase phase_ = Phase::kServing;
+  absl::Time phase_ends_at_;
+  std::function<void()> on_over_;
   bool serving_ = false;
   bool stopping_ = false;
   uint16_t http_port_ = 0;

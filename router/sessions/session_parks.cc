@@ -13,6 +13,7 @@ namespace {
 using kvstore::BlockKey;
 
 constexpr std::string_view kParked = "parked";
+constexpr std::string_view kUnavailable = "worker_unavailable";
 constexpr absl::Duration kFirstPause = absl::Seconds(1);  // each further one is twice as long
 
 std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
@@ -22,10 +23,11 @@ bool IsStoreDown(const absl::Status& status) { return absl::IsUnavailable(status
 }  // namespace
 
 void SessionParks::Park(const EntryPtr& entry, ParkTerms terms, uint32_t n_tries, Done done) {
-  running_.emplace(std::pair(entry->tenant.name, entry->session.id), entry);
+  if (is_stopped_) return done(Draining());
   entry->at_end.reset();
   if (entry->running != nullptr) entry->running->Interrupt(kParked);
   const auto manifest = std::make_shared<Manifest>();
+  running_.emplace(std::pair(entry->tenant.name, entry->session.id), manifest);
   manifest->entry = entry;
   manifest->n_tries = n_tries;
   manifest->pause = kFirstPause;
@@ -36,12 +38,14 @@ void SessionParks::Park(const EntryPtr& entry, ParkTerms terms, uint32_t n_tries
   info.retain_until = info.parked_at + terms.retention;
   info.durability = terms.durability;
   if (!entry->worker.has_value()) return KeepState(manifest, "no_worker");
+  if (leaves_workers_) return KeepState(manifest, kUnavailable);
   ParkOrder order;
   order.tokens = AllTokens(entry->session);
   order.namespace_id = entry->session.namespace_id;
   order.namespace_salt = entry->namespace_salt;
   order.terms = terms;
   order.retain_until = info.retain_until;
+  manifest->waits_for_worker = true;
   dispatcher_.Park(*entry->worker, order,
                    [this, manifest](const absl::StatusOr<ParkedState>& parked) { OnParked(manifest, parked); });
 }
@@ -50,13 +54,31 @@ SessionParks::EntryPtr SessionParks::Cancel(const Tenant& tenant, const std::str
   EntryPtr any;
   const auto [begin, end] = running_.equal_range({tenant.name, id});
   for (auto it = begin; it != end; ++it) {
-    it->second->is_deleted = true;
-    any = it->second;
+    any = it->second->entry;
+    any->is_deleted = true;
   }
   return any;
 }
 
+void SessionParks::LeaveWorkers() {
+  leaves_workers_ = true;
+  for (const auto& [name, manifest] : std::multimap(running_)) {
+    if (std::exchange(manifest->waits_for_worker, false)) KeepState(manifest, kUnavailable);
+  }
+  for (Retry& retry : retries_) retry.at = clock_.Now();
+}
+
+void SessionParks::Stop() {
+  is_stopped_ = true;
+  retries_.clear();
+  for (const auto& [name, manifest] : std::multimap(running_)) {
+    manifest->waits_for_worker = false;
+    Answer(manifest, Draining());
+  }
+}
+
 void SessionParks::OnParked(const ManifestPtr& manifest, const absl::StatusOr<ParkedState>& parked) {
+  if (!std::exchange(manifest->waits_for_worker, false)) return;
   if (parked.ok()) {
     manifest->info.kv = KvOf(*manifest->entry, *parked);
     return Enqueue(manifest);
@@ -66,7 +88,7 @@ void SessionParks::OnParked(const ManifestPtr& manifest, const absl::StatusOr<Pa
     return End(manifest, SessionStoreError(parked.status()));
   }
   const bool is_held = !is_deleted && !absl::IsNotFound(parked.status());
-  KeepState(manifest, is_held ? "worker_unavailable" : "not_held");
+  KeepState(manifest, is_held ? kUnavailable : "not_held");
 }
 
 // The tokens are what counts: without its state the session is parked all the same. But what is in the store from an
@@ -162,11 +184,15 @@ void SessionParks::Tick() {
 void SessionParks::End(const ManifestPtr& manifest, const std::variant<SessionInfo, ApiError>& result) {
   const EntryPtr entry = manifest->entry;
   const auto [begin, end] = running_.equal_range({entry->tenant.name, entry->session.id});
-  running_.erase(std::find_if(begin, end, [&](const auto& each) { return each.second == entry; }));
-  manifest->done(result);
+  running_.erase(std::find_if(begin, end, [&](const auto& each) { return each.second == manifest; }));
+  Answer(manifest, result);
   if (!manifest->is_queued) return;
   entry->manifests.pop_front();
   if (!entry->manifests.empty()) entry->manifests.front()();
+}
+
+void SessionParks::Answer(const ManifestPtr& manifest, const std::variant<SessionInfo, ApiError>& result) {
+  if (const Done done = std::exchange(manifest->done, nullptr)) done(result);
 }
 
 }  // namespace longshelf::router

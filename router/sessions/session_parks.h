@@ -39,6 +39,11 @@ class SessionParks {
   void Park(const EntryPtr& entry, ParkTerms terms, uint32_t n_tries, Done done);
   // The session was deleted: parks of it come to nothing. An answer that was being parked, if there is one.
   EntryPtr Cancel(const Tenant& tenant, const std::string& id);
+  // Nothing waits for workers any more: the tokens alone are stored. What waits to be offered again is offered now.
+  void LeaveWorkers();
+  // Whoever waits is told that this router ends, and whoever comes; what is being stored may be stored all the same.
+  void Stop();
+  bool is_stopped() const { return is_stopped_; }
   // Now and then.
   void Tick();
   size_t n_running() const { return running_.size(); }
@@ -50,7 +55,8 @@ class SessionParks {
     uint32_t n_tries = 1;
     absl::Duration pause;
     bool is_queued = false;
-    Done done;
+    bool waits_for_worker = false;
+    Done done;  // null once it was called
   };
   using ManifestPtr = std::shared_ptr<Manifest>;
   struct Retry {
@@ -65,6 +71,7 @@ class SessionParks {
   void OnStored(const ManifestPtr& manifest, const absl::StatusOr<SessionStore::Stored>& stored);
   void OnNotStored(const ManifestPtr& manifest, const absl::Status& why);
   void End(const ManifestPtr& manifest, const std::variant<SessionInfo, ApiError>& result);
+  static void Answer(const ManifestPtr& manifest, const std::variant<SessionInfo, ApiError>& result);
   std::optional<ParkedKv> KvOf(const SessionEntry& entry, const ParkedState& state) const;
 
   Clock& clock_;
@@ -72,8 +79,10 @@ class SessionParks {
   Dispatcher& dispatcher_;
   SessionStore& store_;
   SessionDrops& drops_;
-  std::multimap<std::pair<std::string, std::string>, EntryPtr> running_;  // by tenant and id
+  std::multimap<std::pair<std::string, std::string>, ManifestPtr> running_;  // by tenant and id
   std::list<Retry> retries_;
+  bool leaves_workers_ = false;
+  bool is_stopped_ = false;
 };
 
 }  // namespace longshelf::router

@@ -65,6 +65,14 @@ void Sessions::Tick() {
   if (store_ != nullptr) parks_->Tick();
 }
 
+void Sessions::LeaveWorkers() {
+  if (store_ != nullptr) parks_->LeaveWorkers();
+}
+
+void Sessions::Stop() {
+  if (store_ != nullptr) parks_->Stop();
+}
+
 bool Sessions::HasRoomFor(const PreparedRequest& prepared) const {
   const ApiRequest& request = prepared.request;
   if (request.session.empty() || request.body_share != nullptr) return true;
@@ -227,6 +235,7 @@ void Sessions::Find(const Tenant& tenant, const std::string& id, Done<SessionInf
 }
 
 void Sessions::GetSession(const Tenant& tenant, const SessionInfo& card, Done<Session> done) {
+  if (parks_->is_stopped()) return done(Draining());
   if (reads_waiting_.size() >= kReadsWaitingMax) return done(Overloaded());
   reads_waiting_.push_back([=, this] {
     const auto finish = [=, this](std::variant<Session, ApiError> result) {

@@ -148,6 +148,24 @@ TEST_F(DispatcherTest, RelaysAStreamOneEventAtATime) {
   EXPECT_TRUE(links_[0]->calls.empty());
 }
 
+TEST_F(DispatcherTest, LeavesItsWorkersForGood) {
+  Make(1);
+  AllUp();
+  Recorder running;
+  ASSERT_TRUE(Begin(running).ok());
+  dispatcher_->Stop();
+  EXPECT_EQ(dispatcher_->n_ready(), 0u);
+  EXPECT_TRUE(dispatcher_->model().has_value());
+  absl::Status parked;
+  dispatcher_->Park(0, {}, [&](const absl::StatusOr<ParkedState>& state) { parked = state.status(); });
+  EXPECT_TRUE(absl::IsUnavailable(parked)) << parked;
+  Recorder late;
+  EXPECT_TRUE(Begin(late).ok());
+  running.stream.reset();
+  EXPECT_EQ(dispatcher_->n_queued(), 1u);
+  EXPECT_EQ(dispatcher_->n_streams(), 1u);
+}
+
 TEST_F(DispatcherTest, RetriesOnAnotherWorkerBeforeTheFirstToken) {
   Make(2);
   AllUp();

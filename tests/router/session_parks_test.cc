@@ -1,6 +1,8 @@
 // Parks that overlap with what others do to the session, and what is left in the store.
 #include <gtest/gtest.h>
 
+#include <future>
+#include <memory>
 #include <set>
 
 #include "router/session.h"
@@ -198,6 +200,132 @@ TEST_F(SessionParksTest, WhatASessionWithAnUnreadableCardMayShareIsLeft) {
   EXPECT_EQ(elsewhere.Do("GET", "/v1/sessions/s2").result_int(), 500u);
   EXPECT_EQ(Delete(router, "s2"), 200u);
   EXPECT_EQ(router.Do("GET", "/v1/sessions/s2").result_int(), 404u);
+}
+
+// ---- a router that ends
+
+class RouterEndTest : public SessionParksTest {
+ protected:
+  // Is being made, and is to be parked at its end.
+  std::unique_ptr<TestClient> Begin(RouterHarness& router, uint32_t n) {
+    router.workers[0]->SetScript(Held(n));
+    auto client = std::make_unique<TestClient>(router.service->http_port());
+    client->Send(RequestText("POST", "/v1/completions", ParkedAtEnd(50)));
+    EXPECT_TRUE(Await(router, "output_tokens", n));
+    return client;
+  }
+  // Another router goes on with it behind its `n` tokens.
+  void ExpectUnfinished(uint32_t n, bool has_state = true) {
+    RouterHarness elsewhere(1, config_);
+    json session = Get(elsewhere);
+    EXPECT_EQ(session["status"], "unfinished") << session;
+    EXPECT_EQ(session["output_tokens"], n);
+    EXPECT_EQ(session["kv"].is_null(), !has_state);
+    ASSERT_EQ(Resume(elsewhere).result_int(), 200u);
+    EXPECT_EQ(elsewhere.workers[0]->requests().back().committed_tokens_size(), static_cast<int>(n));
+  }
+  absl::Duration TimeToStop(RouterHarness& router) {
+    const absl::Time begun = clock_.Now();
+    router.service.reset();
+    return clock_.Now() - begun;
+  }
+};
+
+TEST_F(RouterEndTest, WhatItBreaksOffIsParked) {
+  config_.grpc_listen.clear();  // its calls have a moment to end
+  RouterHarness router(1, config_);
+  SetCheckpoint(router, 1);
+  const auto client = Begin(router, 4);
+  EXPECT_LT(TimeToStop(router), absl::Seconds(2));
+  ExpectUnfinished(4);
+}
+
+TEST_F(RouterEndTest, WhatItBreaksOffOverGrpcIsParked) {
+  RouterHarness router(1, config_, Held(4));
+  SetCheckpoint(router, 1);
+  v1::GenerateRequest request;
+  request.mutable_tokens()->add_ids(5);
+  request.mutable_session()->set_id("s");
+  request.mutable_session()->set_retention_s(600);
+  grpc::ClientContext context;
+  const auto stub = Stub(router);
+  const auto reader = stub->Generate(&context, request);
+  ASSERT_TRUE(Await(router, "output_tokens", 4));
+  router.service.reset();
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  ExpectUnfinished(4);
+}
+
+TEST_F(RouterEndTest, WhatNoWorkerHasBegunIsParked) {
+  config_.grpc_listen.clear();  // its calls have a moment to end
+  RouterHarness router(0, config_);
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/completions", ParkedAtEnd(50)));
+  ASSERT_TRUE(Await(router, "status", "running"));
+  router.service.reset();
+  ExpectUnfinished(0, /*has_state=*/false);
+}
+
+TEST_F(RouterEndTest, WhatAWorkerThatHangsDoesNotParkIsKeptWithoutItsState) {
+  RouterHarness router(1, config_);
+  router.workers[0]->HoldParks(true);
+  const auto client = Begin(router, 4);
+  EXPECT_LT(TimeToStop(router), absl::Seconds(10));
+  ExpectUnfinished(4, /*has_state=*/false);
+}
+
+TEST_F(RouterEndTest, ADrainBreaksOffWhatLastsTooLongAndParksIt) {
+  config_.drain_timeout = absl::ZeroDuration();
+  RouterHarness router(1, config_);
+  SetCheckpoint(router, 1);
+  const auto client = Begin(router, 4);
+  Drain(router);
+  ExpectUnfinished(4);
+}
+
+TEST_F(RouterEndTest, ADrainThatIsGivenUpIsOverAtOnce) {
+  RouterHarness router(1, config_);
+  router.workers[0]->HoldParks(true);
+  const auto client = Begin(router, 4);
+  router.service->BeginDrain([] {});
+  EXPECT_LT(TimeToStop(router), absl::Seconds(2));
+}
+
+TEST_F(RouterEndTest, WhatWaitsForAStoreIsOfferedOnceMore) {
+  config_.grpc_listen.clear();  // its calls have a moment to end
+  RouterHarness router(1, config_);
+  const uint16_t port = server_->port();
+  server_.reset();
+  ASSERT_EQ(router.Do("POST", "/v1/completions", ParkedAtEnd(4)).result_int(), 200u);
+  ASSERT_TRUE(router.workers[0]->AwaitParks(1));
+  server_ = *kvstore::Server::Start({.listen = absl::StrCat("127.0.0.1:", port)}, *store_, clock_, metrics_);
+  router.service.reset();
+  RouterHarness elsewhere(1, config_);
+  EXPECT_EQ(Get(elsewhere)["output_tokens"], 4);
+}
+
+TEST_F(RouterEndTest, ACallThatWaitsForAWorkerThatHangsIsAnswered) {
+  for (const bool is_given_up : {false, true}) {
+    RouterHarness router(1, config_);
+    router.workers[0]->HoldParks(true);
+    ASSERT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false)).result_int(), 200u);
+    const auto stub = Stub(router);
+    auto parked = std::async(std::launch::async, [&] {
+      grpc::ClientContext context;
+      v1::ParkSessionRequest request;
+      request.set_id("s");
+      request.set_retention_s(600);
+      v1::SessionState state;
+      return stub->ParkSession(&context, request, &state).error_code();
+    });
+    ASSERT_TRUE(router.workers[0]->AwaitParks(1));
+    if (is_given_up) router.service->BeginDrain([] {});
+    EXPECT_LT(TimeToStop(router), absl::Seconds(is_given_up ? 2 : 10));
+    EXPECT_EQ(parked.get(), is_given_up ? grpc::StatusCode::UNAVAILABLE : grpc::StatusCode::OK);
+  }
 }
 
 }  // namespace

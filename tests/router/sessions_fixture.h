@@ -1,5 +1,7 @@
 #pragma once
 
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
 #include <future>
@@ -16,6 +18,7 @@
 #include "kvstore/keys.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
+#include "longshelf/v1/inference.grpc.pb.h"
 #include "router/prefix_index.h"
 #include "router_harness.h"
 
@@ -131,6 +134,10 @@ class SessionsTest : public ::testing::Test {
     auto reservation = std::get<kvstore::Store::Reservation>(store_->Open(head, clock_.WallNow()).value());
     ASSERT_TRUE(reservation.Append(0, payload).ok());
     ASSERT_TRUE(store_->Commit(std::move(reservation), clock_.WallNow()).ok());
+  }
+  static std::unique_ptr<v1::Inference::Stub> Stub(const RouterHarness& router) {
+    return v1::Inference::NewStub(grpc::CreateChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                      grpc::InsecureChannelCredentials()));
   }
   static constexpr char kTenant[] = "anonymous";
   static BlockKey NameOf(const std::string& text) { return kvstore::NamespaceSalt("longshelf", text); }

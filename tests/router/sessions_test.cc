@@ -6,6 +6,7 @@
 #include <fstream>
 #include <future>
 
+#include "absl/strings/ascii.h"
 #include "sessions_fixture.h"
 #include "testing/fixtures.h"
 
@@ -380,6 +381,49 @@ class SessionsOfTwoTest : public SessionsTest {
     EXPECT_EQ(sent.namespace_salt(), Text(kvstore::NamespaceSalt("longshelf", sent.namespace_id())));
     return sent.namespace_salt();
   }
+  // Every way to a session, over HTTP and over gRPC.
+  static void ExpectStarting(RouterHarness& router, const Headers& who) {
+    for (const auto& [method, path] : std::vector<std::pair<std::string, std::string>>{
+             {"GET", ""}, {"GET", "/s"}, {"DELETE", "/s"}, {"POST", "/s/park"}, {"POST", "/s/resume"}}) {
+      const std::string body = method == "POST" ? path == "/s/park" ? kPark : "{}" : "";
+      const Reply refused = router.Do(method, "/v1/sessions" + path, body, who);
+      EXPECT_EQ(refused.result_int(), 503u) << method << path;
+      EXPECT_EQ(Parsed(refused)["error"]["code"], "starting") << method << path;
+      EXPECT_EQ(refused["Retry-After"], "1");
+    }
+    const auto stub = Stub(router);
+    v1::SessionRef session;
+    session.set_id("s");
+    v1::ParkSessionRequest park;
+    park.set_id("s");
+    park.set_retention_s(600);
+    v1::SessionState state;
+    v1::ListSessionsReply list;
+    v1::GenerateReply generated;
+    v1::ChatReply said;
+    using Context = grpc::ClientContext;
+    const std::vector<std::function<grpc::Status(Context*)>> calls = {
+        [&](Context* context) { return stub->ListSessions(context, {}, &list); },
+        [&](Context* context) { return stub->GetSession(context, session, &state); },
+        [&](Context* context) { return stub->DeleteSession(context, session, &state); },
+        [&](Context* context) { return stub->ParkSession(context, park, &state); },
+        [&](Context* context) { return ReadAll(*stub->ResumeGenerate(context, session), generated); },
+        [&](Context* context) { return ReadAll(*stub->ResumeChat(context, session), said); },
+    };
+    for (size_t i = 0; i < calls.size(); ++i) {
+      Context context;
+      for (const auto& [name, value] : who) context.AddMetadata(absl::AsciiStrToLower(name), value);
+      const grpc::Status status = calls[i](&context);
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << i;
+      EXPECT_THAT(status.error_message(), HasSubstr("which caches were deleted")) << i;
+    }
+  }
+  template <typename Reply>
+  static grpc::Status ReadAll(grpc::ClientReader<Reply>& reader, Reply& reply) {
+    while (reader.Read(&reply)) {
+    }
+    return reader.Finish();
+  }
   static std::string Text(const std::array<uint8_t, 32>& bytes) { return {bytes.begin(), bytes.end()}; }
   void AwaitReady(RouterHarness& router) {
     const absl::Time patience = clock_.Now() + absl::Seconds(10);
@@ -478,6 +522,8 @@ TEST_F(SessionsOfTwoTest, ARouterUsesNoNameBeforeTheStoresHaveSaidWhichAreDelete
     before = SaltOf(router, alice);
     ASSERT_EQ(router.Do("DELETE", "/v1/cache", "", alice).result_int(), 200u);
     after = SaltOf(router, alice);
+    ASSERT_EQ(router.Do("POST", "/v1/completions", Completion({5, 6, 7}, "s", 4, false), alice).result_int(), 200u);
+    ASSERT_EQ(router.Do("POST", "/v1/sessions/s/park", kPark, alice).result_int(), 200u);
   }
   const uint16_t port = server_->port();
   server_.reset();
@@ -491,10 +537,12 @@ TEST_F(SessionsOfTwoTest, ARouterUsesNoNameBeforeTheStoresHaveSaidWhichAreDelete
   EXPECT_EQ(Parsed(refused)["error"]["code"], "starting");
   EXPECT_EQ(refused["Retry-After"], "1");
   EXPECT_EQ(late.Do("DELETE", "/v1/cache", "", alice).result_int(), 503u);
+  ExpectStarting(late, alice);
   EXPECT_EQ(late.Do("GET", "/readyz").result_int(), 503u);
   EXPECT_TRUE(late.workers[0]->requests().empty());
   server_ = *kvstore::Server::Start({.listen = absl::StrCat("127.0.0.1:", port)}, *store_, clock_, metrics_);
   late.AwaitNamespaces();
+  EXPECT_EQ(late.Do("GET", "/v1/sessions/s", "", alice).result_int(), 200u);
   EXPECT_EQ(SaltOf(late, alice), after);
   EXPECT_NE(after, before);
 }

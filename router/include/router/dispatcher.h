@@ -96,6 +96,8 @@ class Dispatcher final : public WorkerLinkObserver {
 
   // Begins connecting to the workers.
   void Start();
+  // Leaves the workers for good: their calls are cancelled and report nothing more, and none is up any more.
+  void Stop();
   // RESOURCE_EXHAUSTED: the waiting line is full. `observer` must outlive the Stream.
   absl::StatusOr<std::unique_ptr<Stream>> Generate(StreamSpec spec, StreamObserver& observer);
   // Asks a worker to park; `done` comes later, on the loop. UNAVAILABLE: it is not up.

@@ -32,6 +32,8 @@ class InferenceServer {
   int port() const;
   // Loop only; call at least every 100 ms.
   void Tick();
+  // Ends the answers that are being made. Loop only.
+  void CutOff();
   // What the health service says, for the service and for "".
   void SetServing(bool serving);
   // Refuses new calls and cancels those still open after `grace`. Blocks that long at most; never on the loop's thread.

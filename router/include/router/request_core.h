@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <variant>
@@ -69,8 +70,10 @@ class RequestCore {
   bool draining() const { return draining_; }
   size_t n_running() const { return n_running_; }
   bool ready() const { return !draining_ && dispatcher_.n_ready() > 0 && has_namespaces(); }
-  // Until then Run and DeleteCache answer 503: a request would go by a name that is deleted.
+  // Until then Run, DeleteCache and what is done with sessions answer 503: it would go by a name that is deleted.
   bool has_namespaces() const { return namespaces_ == nullptr || namespaces_->is_ready(); }
+  // 503 until then. For those who use sessions().
+  std::optional<ApiError> CheckStarted() const;
 
   const ServedModel& model() const { return model_; }
   // Names the workers' model: changes with weights, layout or numerics. "" while no worker is known.

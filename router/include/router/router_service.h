@@ -28,15 +28,19 @@ class RouterService {
                                                               const MakeLinks& make_links = nullptr);
   class Impl;
   explicit RouterService(std::unique_ptr<Impl> impl);
-  // Stops: open answers break off.
+  // Open answers break off; those that are to be parked at their end are, for kCutOffAtMost, unless a drain was begun:
+  // then it is over.
   ~RouterService();
 
   uint16_t http_port() const;
   uint16_t grpc_port() const;  // 0 = no gRPC door
   uint16_t admin_port() const;
+  static constexpr absl::Duration kCutOffAtMost = absl::Seconds(5);
   // In the Prometheus text format.
   std::string Metrics() const;
-  // Not ready from now on; `on_drained` is called once, on the loop's thread, when nothing is being answered any more.
+  // Not ready from now on; `on_drained` is called once, on the loop's thread, when nothing is being answered or parked
+  // any more. What is still answered after the drain timeout is broken off, and kCutOffAtMost later it is called
+  // anyway.
   void BeginDrain(std::function<void()> on_drained);
 
  private:

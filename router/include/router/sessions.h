@@ -69,6 +69,10 @@ class Sessions {
   bool has_store() const { return store_ != nullptr; }
   // What a router that ends should wait for.
   size_t n_parking() const;
+  // A router that ends does not wait for its workers any more: what they have not parked is kept without its state.
+  void LeaveWorkers();
+  // And then for nothing: 503 for parks that are under way, and for those that come.
+  void Stop();
   // A few times a second.
   void Tick();
   // Parked ones.
