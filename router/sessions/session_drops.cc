@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kvstore/keys.h"
+#include "manifests.h"
 
 namespace longshelf::router {
 namespace {
@@ -20,8 +21,7 @@ constexpr uint32_t kWalksMax = 3;  // when sessions change meanwhile
 }  // namespace
 
 std::string SessionDrops::SaltOf(const Session& session) const {
-  const auto salt = kvstore::NamespaceSalt(tenant_secret_, session.namespace_id);
-  return {salt.begin(), salt.end()};
+  return KeyText(kvstore::NamespaceSalt(tenant_secret_, session.namespace_id));
 }
 
 void SessionDrops::DropState(const std::string& scope, const SessionInfo& info, const Session& session) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kvstore/keys.h"
+#include "manifests.h"
 #include "router/prefix_index.h"
 
 namespace longshelf::router {
@@ -12,8 +13,6 @@ namespace {
 using kvstore::BlockKey;
 using kvstore::ObjectKind;
 using kvstore::PlacedKey;
-
-std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
 
 BlockKey KeyOf(const std::string& bytes) {
   BlockKey key{};
@@ -70,7 +69,7 @@ std::vector<uint32_t> AllTokens(const Session& session) {
 std::vector<std::string> TrailOf(std::span<const BlockKey> chain, uint32_t block_tokens, uint32_t n_tokens) {
   std::vector<std::string> trail;
   for (const size_t i : TrailPlaces(std::min<size_t>(chain.size(), n_tokens / block_tokens))) {
-    trail.push_back(Text(chain[i]));
+    trail.push_back(KeyText(chain[i]));
   }
   return trail;
 }
@@ -88,7 +87,7 @@ OwnObjects::OwnObjects(const SessionInfo& info, const Session& session, std::str
   state_ = StateOf(chain, *info.kv);
   for (const size_t i : TrailPlaces(chain.blocks.size())) {
     // Beyond the first ones the blocks up to the next place may be shared as well.
-    trail_[Text(chain.blocks[i])] = std::min(i + (i + 1 < kTrailStep ? 1 : kTrailStep), chain.blocks.size());
+    trail_[KeyText(chain.blocks[i])] = std::min(i + (i + 1 < kTrailStep ? 1 : kTrailStep), chain.blocks.size());
   }
 }
 

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "kvstore/namespace_id.h"
+#include "manifests.h"
 #include "session_errors.h"
 #include "session_objects.h"
 
@@ -15,8 +16,6 @@ using kvstore::BlockKey;
 constexpr std::string_view kParked = "parked";
 constexpr std::string_view kUnavailable = "worker_unavailable";
 constexpr absl::Duration kFirstPause = absl::Seconds(1);  // each further one is twice as long
-
-std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
 
 bool IsStoreDown(const absl::Status& status) { return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status); }
 
@@ -110,7 +109,7 @@ void SessionParks::KeepState(const ManifestPtr& manifest, std::string_view missi
 
 std::optional<ParkedKv> SessionParks::KvOf(const SessionEntry& entry, const ParkedState& state) const {
   const auto& worker = dispatcher_.model();
-  if (!worker.has_value() || Text(worker->fingerprint) != entry.session.fingerprint ||
+  if (!worker.has_value() || KeyText(worker->fingerprint) != entry.session.fingerprint ||
       state.checkpoint_key.size() != BlockKey().size())
     return std::nullopt;
   const PromptKeys keys =

@@ -22,8 +22,6 @@ constexpr uint32_t kDeleteRoundsMax = 5;      // by who parks it again
 constexpr size_t kReadingMax = 8;
 constexpr size_t kReadsWaitingMax = 256;
 
-std::string Text(const BlockKey& key) { return {reinterpret_cast<const char*>(key.data()), key.size()}; }
-
 }  // namespace
 
 std::variant<ApiRequest, ApiError> RequestToResume(const Session& session, std::optional<bool> stream,
@@ -146,7 +144,7 @@ Sessions::EntryPtr Sessions::Known(const Tenant& tenant, const std::string& id) 
 void Sessions::OnEnd(const EntryPtr& entry) {
   // When it began, no worker need have been there.
   if (const auto& worker = dispatcher_.model(); worker.has_value() && entry->session.fingerprint.empty()) {
-    entry->session.fingerprint = Text(worker->fingerprint);
+    entry->session.fingerprint = KeyText(worker->fingerprint);
   }
   const auto terms = std::exchange(entry->at_end, std::nullopt);
   const ByteBudget::Share share = std::exchange(entry->session.share, nullptr);
@@ -289,7 +287,7 @@ std::optional<ApiError> Sessions::CheckUnfinished(const std::string& finish_reas
                                                   const std::string& fingerprint) const {
   if (!finish_reason.empty()) return SessionIsComplete();
   const auto& worker = dispatcher_.model();
-  if (worker.has_value() && !fingerprint.empty() && fingerprint != Text(worker->fingerprint)) {
+  if (worker.has_value() && !fingerprint.empty() && fingerprint != KeyText(worker->fingerprint)) {
     return SessionOfAnotherModel();
   }
   return std::nullopt;

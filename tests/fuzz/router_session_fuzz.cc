@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
+#include "parked_session.h"
 #include "random_text.h"
 #include "router/api_request.h"
 #include "router/http_sessions.h"
@@ -53,35 +54,11 @@ void ParseBody(const std::string& bytes) {
 }
 
 SessionInfo Card(bool has_kv) {
-  SessionInfo info;
-  info.id = "agent-7:main";
+  SessionInfo info = testing::ParkedCard();
   info.model = "démo";
-  info.created = absl::FromUnixMillis(1'000'000);
-  info.parked_at = absl::FromUnixMillis(2'000'000);
-  info.retain_until = absl::FromUnixMillis(9'000'000);
-  info.n_prompt_tokens = 70'000;
-  info.n_output_tokens = 12;
   info.finish_reason = "stop";
-  info.durability = Durability::kDisk;
-  info.fingerprint = std::string(kKeyBytes, 'f');
-  info.body_key = std::string(kKeyBytes, 'b');
-  info.body_bytes = 500;
-  if (!has_kv) return info;
-  info.kv = ParkedKv{.state = {69'888, 300, 1 << 20, std::string(kKeyBytes, 'c')},
-                     .block_tokens = 256,
-                     .trail = {std::string(kKeyBytes, '1'), std::string(kKeyBytes, '2')}};
+  if (!has_kv) info.kv.reset();
   return info;
-}
-
-Session Body() {
-  Session session;
-  session.body = std::make_shared<const std::string>(R"({"prompt":"x"})");
-  session.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 300});
-  session.output = {4, 5};
-  session.seed = ~uint64_t{0};
-  session.request_id = "req-1";
-  session.namespace_id = "alice";
-  return session;
 }
 
 }  // namespace
@@ -92,10 +69,12 @@ namespace longshelf::fuzz {
 Seeds MakeSeeds() {
   using namespace router;                    // all of the input is of the router
   google::protobuf::SetLogHandler(nullptr);  // it reports what it refuses
+  Session body = testing::ParkedBody();
+  body.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 300});
   SessionInfo long_name = Card(false);
   long_name.model = std::string(kSizeLimits.model_name_bytes - 1, 'm') + "é";
   return {.inputs = {'\0' + CardToBytes(Card(true)), '\0' + CardToBytes(Card(false)), '\0' + CardToBytes(long_name),
-                     '\1' + BodyToBytes(Body())},
+                     '\1' + BodyToBytes(body)},
           .words = {"é", "disk_all", "memory", std::string("\x32\x00", 2), "\x0a\x01s"}};
 }
 

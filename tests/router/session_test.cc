@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "parked_session.h"
 #include "router/api_request.h"
 #include "sessions/session_objects.h"
 #include "sessions/session_table.h"
@@ -15,69 +16,41 @@
 namespace longshelf::router {
 namespace {
 
-SessionInfo Info() {
-  SessionInfo info;
-  info.id = "refactor-7:main";
-  info.model = "demo";
-  info.created = absl::FromUnixMillis(1'000'000);
-  info.parked_at = absl::FromUnixMillis(2'000'000);
-  info.retain_until = absl::FromUnixMillis(9'000'000);
-  info.n_prompt_tokens = 70'000;
-  info.n_output_tokens = 12;
-  info.durability = Durability::kDisk;
-  info.fingerprint = std::string(32, 'f');
-  info.body_key = std::string(32, 'b');
-  info.body_bytes = 500;
-  info.kv = ParkedKv{.state = {69'888, 300, 1 << 20, std::string(32, 'c')},
-                     .block_tokens = 256,
-                     .trail = {std::string(32, '1'), std::string(32, '2')}};
-  return info;
-}
-
-Session Body() {
-  Session session;
-  session.is_chat = false;
-  session.body = std::make_shared<const std::string>(R"({"prompt":"x"})");
-  session.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 3});
-  session.output = {4, 5};
-  session.seed = ~uint64_t{0};
-  session.request_id = "req-1";
-  session.namespace_id = "alice";
-  return session;
-}
+using testing::ParkedBody;
+using testing::ParkedCard;
 
 TEST(SessionBytes, ComeBackAsTheyWere) {
-  const auto card = CardFromBytes(CardToBytes(Info()));
+  const auto card = CardFromBytes(CardToBytes(ParkedCard()));
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_EQ(card->id, "refactor-7:main");
-  EXPECT_EQ(card->retain_until, Info().retain_until);
-  EXPECT_EQ(card->answer_at, Info().parked_at) << "of a card that does not say it";
-  SessionInfo kept_longer = Info();
+  EXPECT_EQ(card->retain_until, ParkedCard().retain_until);
+  EXPECT_EQ(card->answer_at, ParkedCard().parked_at) << "of a card that does not say it";
+  SessionInfo kept_longer = ParkedCard();
   kept_longer.answer_at = absl::FromUnixMillis(1'500'000);
   EXPECT_EQ(CardFromBytes(CardToBytes(kept_longer))->answer_at, kept_longer.answer_at);
   EXPECT_EQ(card->durability, Durability::kDisk);
-  EXPECT_EQ(card->kv->trail, Info().kv->trail);
+  EXPECT_EQ(card->kv->trail, ParkedCard().kv->trail);
   EXPECT_EQ(card->kv->state.checkpoint_key, std::string(32, 'c'));
-  const auto body = BodyFromBytes(BodyToBytes(Body()), 10);
+  const auto body = BodyFromBytes(BodyToBytes(ParkedBody()), 10);
   ASSERT_TRUE(body.ok()) << body.status();
-  EXPECT_EQ(*body->prompt, *Body().prompt);
-  EXPECT_EQ(body->output, Body().output);
+  EXPECT_EQ(*body->prompt, *ParkedBody().prompt);
+  EXPECT_EQ(body->output, ParkedBody().output);
   EXPECT_EQ(body->seed, ~uint64_t{0});
   EXPECT_FALSE(body->is_chat);
-  EXPECT_EQ(*body->body, *Body().body);
+  EXPECT_EQ(*body->body, *ParkedBody().body);
   EXPECT_EQ(body->namespace_id, "alice");
 }
 
 TEST(SessionBytes, TokensThatThisModelDoesNotHaveAreRefused) {
-  EXPECT_EQ(BodyFromBytes(BodyToBytes(Body()), 5).status().code(), absl::StatusCode::kDataLoss);
-  Session empty = Body();
+  EXPECT_EQ(BodyFromBytes(BodyToBytes(ParkedBody()), 5).status().code(), absl::StatusCode::kDataLoss);
+  Session empty = ParkedBody();
   empty.prompt = std::make_shared<const std::vector<uint32_t>>();
   EXPECT_EQ(BodyFromBytes(BodyToBytes(empty), 10).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(SessionBytes, ACardIsNotCutToFitButRefused) {
   const auto refuses = [](const std::function<void(SessionInfo&)>& change) {
-    SessionInfo info = Info();
+    SessionInfo info = ParkedCard();
     change(info);
     EXPECT_EQ(CardFromBytes(CardToBytes(info)).status().code(), absl::StatusCode::kDataLoss);
   };
@@ -89,8 +62,8 @@ TEST(SessionBytes, ACardIsNotCutToFitButRefused) {
 
 TEST(SessionBytes, DamageIsAnErrorAndNothingElse) {
   std::mt19937_64 random(7);
-  const std::string card = CardToBytes(Info());
-  const std::string body = BodyToBytes(Body());
+  const std::string card = CardToBytes(ParkedCard());
+  const std::string body = BodyToBytes(ParkedBody());
   for (size_t n = 0; n < card.size(); ++n) (void)CardFromBytes(card.substr(0, n));
   for (size_t n = 0; n < body.size(); ++n) (void)BodyFromBytes(body.substr(0, n), 10);
   for (int round = 0; round < 20'000; ++round) {
@@ -115,7 +88,7 @@ TEST(SessionBytes, ADeletedOneSaysSo) {
   const auto card = CardFromBytes(CardToBytes(deleted));
   ASSERT_TRUE(card.ok()) << card.status();
   EXPECT_TRUE(card->is_deleted);
-  EXPECT_FALSE(CardFromBytes(CardToBytes(Info()))->is_deleted);
+  EXPECT_FALSE(CardFromBytes(CardToBytes(ParkedCard()))->is_deleted);
 }
 
 class SessionTableTest : public ::testing::Test {
@@ -180,7 +153,7 @@ TEST(SessionObjects, ATrailTellsTheFirstBlocksOneByOne) {
 TEST(SessionObjects, OnlyWhatNobodyElseHasIsDropped) {
   Session session;
   session.prompt = std::make_shared<const std::vector<uint32_t>>(60 * 256);
-  SessionInfo info = Info();
+  SessionInfo info = ParkedCard();
   info.fingerprint = std::string(32, 'f');
   info.kv->state.n_tokens = 60 * 256;
   const std::vector<kvstore::PlacedKey> all = ObjectsOf(info, session, "salt");
@@ -189,7 +162,7 @@ TEST(SessionObjects, OnlyWhatNobodyElseHasIsDropped) {
     return std::string(reinterpret_cast<const char*>(all[block].key.hash.data()), all[block].key.hash.size());
   };
   const auto n_kept = [&](std::vector<std::string> trail, const std::string& checkpoint) {
-    SessionInfo other = Info();
+    SessionInfo other = ParkedCard();
     other.kv->trail = std::move(trail);
     other.kv->state.checkpoint_key = checkpoint;
     OwnObjects own(info, session, "salt");
