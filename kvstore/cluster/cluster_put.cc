@@ -56,9 +56,11 @@ void ClusterPut::Spread(size_t index) {
 
 std::shared_ptr<ClusterPut::NodePut> ClusterPut::CallTo(const std::shared_ptr<ClusterNode>& node) {
   const auto known = calls_.find(node.get());
-  if (known != calls_.end())
-    return known->second == nullptr || known->second->has_ended || known->second->call == nullptr ? nullptr
-                                                                                                  : known->second;
+  if (known != calls_.end()) {
+    const std::shared_ptr<NodePut>& put = known->second;
+    const bool is_open = put != nullptr && !put->has_ended && put->call != nullptr;
+    return is_open ? put : nullptr;
+  }
   if (!core_.MayCall(*node)) return calls_[node.get()] = nullptr;
   const auto to = std::make_shared<NodePut>();
   to->node = node;

@@ -56,9 +56,11 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
   }
   void EndOne() {
     --n_waiting_;
-    if (done_ == nullptr || (n_waiting_ > 0 && (options_.is_enough == nullptr || !options_.is_enough(answers_))))
-      return;
-    std::exchange(done_, nullptr)(answers_);
+    if (done_ == nullptr) return;
+    const bool is_last = n_waiting_ == 0;
+    if (!is_last && (options_.is_enough == nullptr || !options_.is_enough(answers_))) return;
+    const Done done = std::exchange(done_, nullptr);
+    is_last ? done(std::move(answers_)) : done(answers_);
   }
 
   ClusterCore& core_;

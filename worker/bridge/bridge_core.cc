@@ -21,16 +21,19 @@ void FetchSpeed::Observe(uint64_t n_bytes, absl::Duration took) {
   const double seconds = absl::ToDoubleSeconds(took) / static_cast<double>(n_bytes);
   // Of few bytes it is the least that is known.
   if (n_bytes < n_bytes_telling_ && seconds >= seconds_per_byte_) return;
-  const bool replaces = std::exchange(is_in_doubt_, false) || seconds_per_byte_ == 0.0;
-  seconds_per_byte_ = replaces ? seconds : (seconds_per_byte_ + seconds) / 2;
+  Learn(seconds, /*replaces=*/std::exchange(is_in_doubt_, false));
 }
 
 void FetchSpeed::TooSlow(uint64_t n_bytes, absl::Duration took, absl::Time now) {
   waited_in_vain_ = std::max(waited_in_vain_, took);
   try_again_ = now + kPause;
   if (n_bytes < n_bytes_telling_) return;
-  const double seconds = absl::ToDoubleSeconds(took) / static_cast<double>(n_bytes);
-  seconds_per_byte_ = seconds_per_byte_ == 0.0 ? seconds : (seconds_per_byte_ + seconds) / 2;
+  Learn(absl::ToDoubleSeconds(took) / static_cast<double>(n_bytes), /*replaces=*/false);
+}
+
+void FetchSpeed::Learn(double seconds, bool replaces) {
+  replaces = replaces || seconds_per_byte_ == 0.0;
+  seconds_per_byte_ = replaces ? seconds : (seconds_per_byte_ + seconds) / 2;
 }
 
 void DeletedNamespaces::Add(const std::string& id) {

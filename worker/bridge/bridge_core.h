@@ -44,6 +44,8 @@ class FetchSpeed {
  private:
   static constexpr absl::Duration kPause = absl::Seconds(5);
 
+  void Learn(double seconds, bool replaces);  // of a byte
+
   const uint64_t n_bytes_telling_;
   double seconds_per_byte_ = 0.0;                         // 0: not known
   absl::Duration waited_in_vain_ = absl::ZeroDuration();  // since the last one that came

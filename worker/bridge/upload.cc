@@ -136,9 +136,8 @@ void Upload::Retain(size_t first, absl::Time until) {
   Ask();
   if (next == order_.blocks.size()) query.keys.insert(query.keys.end(), at_end_.begin(), at_end_.end());
   // Whose disk has much to write answers late, and is well.
-  const absl::Duration timeout =
-      kvstore::IsDurable(order_.ack) ? TimeLeft() : std::min(core_.options.put_timeout, TimeLeft());
   waits_for_disks_ = kvstore::IsDurable(order_.ack);
+  const absl::Duration timeout = waits_for_disks_ ? TimeLeft() : std::min(core_.options.put_timeout, TimeLeft());
   core_.store.Touch(
       std::move(query), timeout,
       [self = shared_from_this(), loop = core_.loop, next, until](const absl::StatusOr<kvstore::TouchResult>& touched) {
