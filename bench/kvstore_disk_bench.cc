@@ -19,6 +19,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/memory.h"
 #include "disk/disk_tier.h"
 #include "disk/posix_file_system.h"
 
@@ -143,6 +144,7 @@ void Run(const BenchConfig& config, bool encrypted) {
 }  // namespace longshelf::kvstore::disk
 
 int main(int argc, char** argv) {
+  longshelf::KeepFreedMemory();  // as a store does
   longshelf::kvstore::disk::BenchConfig config;
   longshelf::ConfigSpec spec("kvstore_disk_bench", "Throughput and write amplification of the disk tier, as CSV.");
   spec.Add(&config.directory, "directory", "an empty or absent directory on the file system to measure; it is emptied");

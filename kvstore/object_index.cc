@@ -103,7 +103,7 @@ Entry& ObjectIndex::Insert(std::unique_ptr<Entry> owned, absl::Time now) {
   if (entry.queue == Entry::Queue::kMain) PromoteParents(entry);
   used_bytes_ += entry.charge_bytes;
   evictable_bytes_ += entry.charge_bytes;
-  if (entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now) {
+  if (entry.head.IsRetained(now)) {
     SetHeld(entry, true);
   } else {
     Rerank(entry);

@@ -212,7 +212,7 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
                                                                             Durable on_durable) {
   RETURN_IF_ERROR(CheckHead(head));
   Impl& impl = *impl_;
-  const bool parked = head.object_class == ObjectClass::kParked && head.retain_until > now;
+  const bool parked = head.IsRetained(now);
   while (true) {
     std::vector<std::unique_ptr<Entry>> demoted;
     std::unique_lock lock(impl.mutex);
@@ -247,7 +247,7 @@ absl::StatusOr<std::optional<Store::Reservation>> Store::Impl::Reserve(const Obj
     return absl::ResourceExhaustedError(
         absl::StrCat("payload_bytes: ", head.payload_bytes, " can never fit into a store of ", options.capacity_bytes));
   }
-  const bool parked = head.object_class == ObjectClass::kParked && head.retain_until > now;
+  const bool parked = head.IsRetained(now);
   if (parked && !ParkedFits(charge)) {
     return absl::ResourceExhaustedError("the parked share is full: raise --parked-share or --memory");
   }
@@ -293,7 +293,7 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
   }
   const ObjectKey key = state.head.key;
   const absl::Time until = state.head.retain_until;
-  const bool parked = state.head.object_class == ObjectClass::kParked && until > now;
+  const bool parked = state.head.IsRetained(now);
   std::unique_lock lock(mutex);
   index.ExpireHolds(now);
   Entry* present = index.Find(key);
@@ -538,7 +538,7 @@ DropResult Store::Drop(std::span<const ObjectKey> keys, Durable on_durable) {
   const auto long_call = impl.LongCall(keys.size());
   const uint64_t n_of_both = impl.DropFromMemory(keys, result);
   if (impl.disk == nullptr) {
-    if (on_durable) on_durable(absl::OkStatus());
+    Answer(on_durable, absl::OkStatus());
     return result;
   }
   result.n_dropped += impl.disk->Drop(keys, std::move(on_durable)) - n_of_both;
@@ -578,7 +578,7 @@ DropResult Store::DropNamespace(const std::string& namespace_id, Durable on_dura
   const std::lock_guard long_call(impl.long_calls);
   impl.DropNamespaceFromMemory(namespace_id, result);
   if (impl.disk == nullptr) {
-    if (on_durable) on_durable(absl::OkStatus());
+    Answer(on_durable, absl::OkStatus());
     return result;
   }
   // Objects in both tiers count in both.

@@ -11,10 +11,6 @@ namespace {
 
 uint64_t BytesOf(const ObjectHead& head) { return kSectorBytes + PaddedBytes(head.payload_bytes); }
 
-bool IsRetained(const DiskEntry& entry, absl::Time now) {
-  return entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now;
-}
-
 }  // namespace
 
 void DiskIndex::Erase(Entries::iterator it) {
@@ -91,7 +87,7 @@ Retention DiskIndex::Retain(const ObjectKey& key, absl::Time until, absl::Time n
   DiskEntry& entry = it->second;
   if (entry.noted_until >= until) return Retention::kNoted;
   Expire(now);
-  if (!IsRetained(entry, now) && retained_bytes_ + BytesOf(entry.head) > limit_bytes) return Retention::kNoRoom;
+  if (!entry.head.IsRetained(now) && retained_bytes_ + BytesOf(entry.head) > limit_bytes) return Retention::kNoRoom;
   if (entry.head.object_class != ObjectClass::kParked || entry.head.retain_until < until) Promise(entry, until);
   entry.noted_until = until;
   return Retention::kNew;
@@ -166,7 +162,7 @@ std::set<ObjectKey> DiskIndex::BeginDropCache(std::vector<ObjectKey>& keys, absl
   std::lock_guard lock(mutex_);
   std::erase_if(keys, [&](const ObjectKey& key) {
     const auto it = entries_.find(key);
-    return it != entries_.end() && IsRetained(it->second, now);
+    return it != entries_.end() && it->second.head.IsRetained(now);
   });
   std::set<ObjectKey> present;
   for (const ObjectKey& key : keys) {
@@ -294,7 +290,7 @@ std::optional<uint64_t> DiskIndex::ForgetSegment(uint64_t sequence, absl::Time n
     return it != entries_.end() && it->second.place.sequence == sequence ? it : entries_.end();
   };
   for (const ObjectKey& key : segment->second) {
-    if (const auto it = find(key); it != entries_.end() && IsRetained(it->second, now)) return std::nullopt;
+    if (const auto it = find(key); it != entries_.end() && it->second.head.IsRetained(now)) return std::nullopt;
   }
   uint64_t n_removed = 0;
   for (const ObjectKey& key : segment->second) {

@@ -13,8 +13,6 @@ namespace longshelf::kvstore::disk {
 namespace {
 
 constexpr uint64_t kBatchBytes = 8 << 20;
-// Some batches: as one is written, the next ones are filled.
-constexpr uint64_t kBuffersKeptBytes = 4 * kBatchBytes;
 // Records in the queue, beside objects. Removals have room of their own; one of a namespace is never refused.
 constexpr size_t kTouchesQueuedMax = 4096;
 constexpr size_t kDropsQueuedMax = 4096;
@@ -48,9 +46,6 @@ DiskTier::Done Joined(DiskTier::Done done, size_t n_parts) {
 
 }  // namespace
 
-DiskTier::DiskTier(const DiskOptions& options, const Clock& clock)
-    : options_(options), clock_(clock), buffers_(kBuffersKeptBytes) {}
-
 absl::StatusOr<std::unique_ptr<DiskTier>> DiskTier::Open(const DiskOptions& options, FileSystem& file_system,
                                                          const Clock& clock, const NodeId& new_node,
                                                          std::unique_ptr<const SecretKey> master) {
@@ -81,7 +76,7 @@ DiskTier::~DiskTier() {
 }
 
 AlignedBuffer DiskTier::BufferFor(uint64_t payload_bytes) {
-  AlignedBuffer buffer = buffers_.Take(kSectorBytes + payload_bytes);
+  AlignedBuffer buffer(kSectorBytes + payload_bytes);
   const uint64_t end = kSectorBytes + payload_bytes;
   std::memset(buffer.span().data() + end, 0, buffer.size() - end);
   return buffer;
@@ -120,7 +115,7 @@ absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done d
   Request request;
   request.pending.record.head = head;
   request.pending.bytes = std::move(bytes);
-  request.durable = head.object_class == ObjectClass::kParked && head.retain_until > now;
+  request.durable = head.IsRetained(now);
   const uint64_t n_bytes = request.pending.record.disk_bytes();
   if (n_bytes > SegmentLog::RecordBytesMax(options_.segment_bytes)) {
     return absl::ResourceExhaustedError(
@@ -382,7 +377,7 @@ void DiskTier::WriteBatch(std::vector<Request> batch) {
   }
   PublishStats();  // before anybody is told
   for (Request& request : batch) {
-    buffers_.Give(std::move(request.pending.bytes));
+    request.pending.bytes = {};  // who waits for the sync needs them no more
     if (!request.pending.written) {
       Fail(request, status);
     } else if (request.durable && log_->fenced()) {
@@ -409,7 +404,6 @@ void DiskTier::MakeTouch(Request& request) {
   // Its bytes were counted when it was queued.
   const Retention retention = index_.Retain(key, until, clock_.WallNow(), /*limit_bytes=*/UINT64_MAX);
   if (retention == Retention::kAbsent) return;
-  buffers_.Give(std::move(pending.bytes));
   pending = {};
   pending.record.kind = RecordKind::kTouch;
   if (retention == Retention::kNew) pending.record.notes.push_back({key, until});

@@ -17,7 +17,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "buffer_pool.h"
 #include "common/clock.h"
 #include "disk_index.h"
 #include "doorkeeper.h"
@@ -60,12 +59,12 @@ class DiskTier {
   static absl::StatusOr<std::unique_ptr<DiskTier>> Open(const DiskOptions& options, FileSystem& file_system,
                                                         const Clock& clock, const NodeId& new_node,
                                                         std::unique_ptr<const SecretKey> master = nullptr);
-  DiskTier(const DiskOptions& options, const Clock& clock);  // through Open
+  DiskTier(const DiskOptions& options, const Clock& clock) : options_(options), clock_(clock) {}  // through Open
   // Writes what is queued and makes it durable.
   ~DiskTier();
 
   // Memory for a record; the payload goes to PayloadOf.
-  AlignedBuffer BufferFor(uint64_t payload_bytes);
+  static AlignedBuffer BufferFor(uint64_t payload_bytes);
   static std::span<std::byte> PayloadOf(AlignedBuffer& buffer, uint64_t payload_bytes);
 
   // Called by the writer when it has written some of the queue; may put, must not wait. Before the first put.
@@ -157,7 +156,6 @@ class DiskTier {
 
   const DiskOptions options_;
   const Clock& clock_;
-  BufferPool buffers_;
   DiskIndex index_;
   std::unique_ptr<SegmentLog> log_;  // the writer's, but for its files
 

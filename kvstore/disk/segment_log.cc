@@ -374,7 +374,7 @@ std::vector<DiskEntry> SegmentLog::Keepers(uint64_t sequence, absl::Time now, bo
   std::vector<DiskEntry> used;
   uint64_t n_bytes = 0;
   for (DiskEntry& entry : index_.LiveIn(sequence)) {
-    if (entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now) {
+    if (entry.head.IsRetained(now)) {
       n_bytes += kSectorBytes + PaddedBytes(entry.head.payload_bytes);
       retained.push_back(std::move(entry));
     } else if (entry.used && with_used) {
@@ -400,8 +400,7 @@ absl::Status SegmentLog::EvictOldest(bool at_start) {
   for (bool first = true; !n_forgotten.has_value(); first = false) {
     // Again for those that were retained while others were copied.
     for (const DiskEntry& entry : Keepers(oldest, now, first)) {
-      const bool retained = entry.head.object_class == ObjectClass::kParked && entry.head.retain_until > now;
-      RETURN_IF_ERROR(Keep(entry, at_start || !retained));
+      RETURN_IF_ERROR(Keep(entry, at_start || !entry.head.IsRetained(now)));
     }
     // When this fails they are still in their old place.
     RETURN_IF_ERROR(Sync());

@@ -51,6 +51,9 @@ struct PlacedKey {
 
 // Everything about an object but its bytes.
 struct ObjectHead {
+  // Whether it is promised to stay.
+  bool IsRetained(absl::Time now) const { return object_class == ObjectClass::kParked && retain_until > now; }
+
   ObjectKey key;
   // kBlock: key of the block before it, or the chain root. kCheckpoint and kTail: key of the last full block at or
   // before depth_tokens (equal to key.hash for a checkpoint on a block boundary), or the chain root.
