@@ -1,7 +1,5 @@
 #pragma once
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -10,8 +8,12 @@
 
 #include "common/check.h"
 #include "kvstore/object.h"
+#include "xxh3.h"
 
 namespace longshelf::kvstore {
+
+// What is hashed and copied goes in pieces that the processor's first cache holds.
+inline constexpr size_t kHashedBytes = 8 << 10;
 
 // DigestOf for bytes that come in pieces.
 class DigestStream {
@@ -22,12 +24,10 @@ class DigestStream {
   void Add(std::span<const std::byte> bytes) {
     LONGSHELF_CHECK(XXH3_128bits_update(state_.get(), bytes.data(), bytes.size()) == XXH_OK);
   }
-  // Copies, and hashes what was copied while it is in the processor's first cache. REQUIRES: target.size() ==
-  // source.size().
+  // Copies, and hashes what was copied. REQUIRES: both have one size.
   void AddCopied(std::span<std::byte> target, std::span<const std::byte> source) {
-    constexpr size_t kChunkBytes = 8 << 10;
-    for (size_t at = 0; at < target.size(); at += kChunkBytes) {
-      const size_t n = std::min(kChunkBytes, target.size() - at);
+    for (size_t at = 0; at < target.size(); at += kHashedBytes) {
+      const size_t n = std::min(kHashedBytes, target.size() - at);
       std::memcpy(target.data() + at, source.data() + at, n);
       Add(target.subspan(at, n));
     }

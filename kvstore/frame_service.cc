@@ -1,6 +1,5 @@
 #include "frame_service.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/wire_format_lite.h>
 
 #include <utility>
@@ -12,6 +11,7 @@ namespace longshelf::kvstore {
 namespace {
 
 using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
 size_t VarintFieldBytes(int field, uint64_t value) {
@@ -40,58 +40,54 @@ uint8_t* Fill(grpc::Slice& slice) { return const_cast<uint8_t*>(slice.begin()); 
 
 }  // namespace
 
-// A frame on its way. gRPC frees it.
-struct FramePool::Lent {
-  std::shared_ptr<Free> pool;
-  Frame frame;
-};
+grpc::Slice SliceOf(std::span<const std::byte> bytes, std::shared_ptr<const void> keeper) {
+  using Keeper = std::shared_ptr<const void>;
+  const auto release = [](void* kept) { std::unique_ptr<Keeper>(static_cast<Keeper*>(kept)).reset(); };
+  // gRPC does not write to what it sends.
+  auto* const sent = const_cast<std::byte*>(bytes.data());
+  return {sent, bytes.size(), release, std::make_unique<Keeper>(std::move(keeper)).release()};
+}
 
-grpc::Slice FramePool::Take(size_t n_bytes) {
-  auto lent = std::make_unique<Lent>(Lent{free_, {}});
-  {
-    std::lock_guard lock(free_->mutex);
-    while (!free_->frames.empty() && lent->frame.n_bytes < n_bytes) {
-      lent->frame = std::move(free_->frames.back());
-      free_->frames.pop_back();
-    }
-  }
-  if (lent->frame.n_bytes < n_bytes) lent->frame = {n_bytes, std::make_unique_for_overwrite<uint8_t[]>(n_bytes)};
-  uint8_t* const bytes = lent->frame.bytes.get();
-  const auto give_back = [](void* kept) {
-    const std::unique_ptr<Lent> returned(static_cast<Lent*>(kept));
-    std::lock_guard lock(returned->pool->mutex);
-    returned->pool->frames.push_back(std::move(returned->frame));
-  };
-  return {bytes, n_bytes, give_back, lent.release()};
+grpc::Slice SerializeSlice(const google::protobuf::MessageLite& message) {
+  grpc::Slice slice(message.ByteSizeLong());
+  message.SerializeWithCachedSizesToArray(Fill(slice));
+  return slice;
 }
 
 grpc::ByteBuffer SerializeFrame(const google::protobuf::MessageLite& message) {
-  grpc::Slice slice(message.ByteSizeLong());
-  message.SerializeWithCachedSizesToArray(Fill(slice));
+  const grpc::Slice slice = SerializeSlice(message);
   return {&slice, 1};
 }
 
-GetDataFrame MakeGetDataFrame(FramePool& pool, uint32_t index, uint64_t offset, bool last, size_t n_payload) {
-  const size_t data_bytes = VarintFieldBytes(v1::GetData::kLastFieldNumber, last ? 1 : 0) +
-                            VarintFieldBytes(v1::GetData::kOffsetFieldNumber, offset) +
-                            LengthPrefixBytes(v1::GetData::kPayloadFieldNumber, n_payload) + n_payload;
-  const size_t total = VarintFieldBytes(v1::GetFrame::kIndexFieldNumber, index) +
-                       LengthPrefixBytes(v1::GetFrame::kDataFieldNumber, data_bytes) + data_bytes;
-  GetDataFrame frame{pool.Take(total), {}};
-  uint8_t* const begin = Fill(frame.slice);
+grpc::Slice MakeGetDataPrefix(uint32_t index, const google::protobuf::MessageLite* head, uint64_t offset, bool last,
+                              size_t n_payload) {
+  const size_t head_bytes = head == nullptr ? 0 : head->ByteSizeLong();
+  const size_t head_field =
+      head == nullptr ? 0 : LengthPrefixBytes(v1::GetFrame::kHeadFieldNumber, head_bytes) + head_bytes;
+  const size_t fields_bytes = VarintFieldBytes(v1::GetData::kLastFieldNumber, last ? 1 : 0) +
+                              VarintFieldBytes(v1::GetData::kOffsetFieldNumber, offset) +
+                              LengthPrefixBytes(v1::GetData::kPayloadFieldNumber, n_payload);
+  const size_t data_bytes = fields_bytes + n_payload;
+  grpc::Slice prefix(VarintFieldBytes(v1::GetFrame::kIndexFieldNumber, index) + head_field +
+                     LengthPrefixBytes(v1::GetFrame::kDataFieldNumber, data_bytes) + fields_bytes);
+  uint8_t* const begin = Fill(prefix);
   uint8_t* out = PutVarintField(v1::GetFrame::kIndexFieldNumber, index, begin);
+  if (head != nullptr) {
+    out = PutLengthPrefix(v1::GetFrame::kHeadFieldNumber, head_bytes, out);
+    out = head->SerializeWithCachedSizesToArray(out);
+  }
   out = PutLengthPrefix(v1::GetFrame::kDataFieldNumber, data_bytes, out);
   out = PutVarintField(v1::GetData::kLastFieldNumber, last ? 1 : 0, out);
   out = PutVarintField(v1::GetData::kOffsetFieldNumber, offset, out);
   out = PutLengthPrefix(v1::GetData::kPayloadFieldNumber, n_payload, out);
-  LONGSHELF_CHECK(static_cast<size_t>(out - begin) + n_payload == total);
-  frame.payload = {reinterpret_cast<std::byte*>(out), n_payload};
-  return frame;
+  LONGSHELF_CHECK(static_cast<size_t>(out - begin) == prefix.size());
+  return prefix;
 }
 
-grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, size_t n_payload) {
+grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, size_t n_payload) {
   const size_t fields_bytes = VarintFieldBytes(v1::PutData::kObjectIdFieldNumber, object_id) +
                               VarintFieldBytes(v1::PutData::kOffsetFieldNumber, offset) +
+                              VarintFieldBytes(v1::PutData::kLastFieldNumber, last ? 1 : 0) +
                               LengthPrefixBytes(v1::PutData::kPayloadFieldNumber, n_payload);
   const size_t data_bytes = fields_bytes + n_payload;
   grpc::Slice prefix(LengthPrefixBytes(v1::PutFrame::kDataFieldNumber, data_bytes) + fields_bytes);
@@ -99,9 +95,25 @@ grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, size_t n_payl
   uint8_t* out = PutLengthPrefix(v1::PutFrame::kDataFieldNumber, data_bytes, begin);
   out = PutVarintField(v1::PutData::kObjectIdFieldNumber, object_id, out);
   out = PutVarintField(v1::PutData::kOffsetFieldNumber, offset, out);
+  out = PutVarintField(v1::PutData::kLastFieldNumber, last ? 1 : 0, out);
   out = PutLengthPrefix(v1::PutData::kPayloadFieldNumber, n_payload, out);
   LONGSHELF_CHECK(static_cast<size_t>(out - begin) == prefix.size());
   return prefix;
+}
+
+uint32_t ReadTag(CodedInputStream& in) {
+  const int before = in.CurrentPosition();
+  const uint32_t tag = in.ReadTag();
+  return in.CurrentPosition() == before + 1 ? tag : 0;
+}
+
+bool ReadLength(CodedInputStream& in, uint32_t& n_bytes) {
+  constexpr int kLongest = 5;
+  const int before = in.CurrentPosition();
+  uint64_t value = 0;
+  if (!in.ReadVarint64(&value) || in.CurrentPosition() > before + kLongest || value > INT32_MAX) return false;
+  n_bytes = static_cast<uint32_t>(value);
+  return true;
 }
 
 }  // namespace longshelf::kvstore

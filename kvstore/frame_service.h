@@ -3,6 +3,7 @@
 // Frames of Get and Put. Those that carry payload are put together by hand, around bytes that stay where they are.
 // Private to client and service.
 
+#include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/message_lite.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/slice.h>
@@ -10,44 +11,30 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
-#include <vector>
 
 namespace longshelf::kvstore {
 
-// Memory of outgoing frames. gRPC gives it back from any thread when a frame is sent, and the next frame takes it:
-// fresh memory of this size would be mapped, faulted in and unmapped for every frame. Lives until the last frame is
-// sent.
-class FramePool {
- public:
-  FramePool() : free_(std::make_shared<Free>()) {}
-  // n_bytes of memory for one frame.
-  grpc::Slice Take(size_t n_bytes);
+// Bytes where they lie, as gRPC wants them. It lets go of their keeper when they are sent, or never will be, on any
+// thread and maybe after the call.
+grpc::Slice SliceOf(std::span<const std::byte> bytes, std::shared_ptr<const void> keeper);
 
- private:
-  struct Frame {
-    size_t n_bytes = 0;
-    std::unique_ptr<uint8_t[]> bytes;
-  };
-  struct Free {
-    std::mutex mutex;  // guards frames
-    std::vector<Frame> frames;
-  };
-  struct Lent;
-  std::shared_ptr<Free> free_;
-};
-
+grpc::Slice SerializeSlice(const google::protobuf::MessageLite& message);
 grpc::ByteBuffer SerializeFrame(const google::protobuf::MessageLite& message);
 
-// A serialized GetFrame{index, data{last, offset, payload}} whose payload, at the end, is still to be filled in.
-struct GetDataFrame {
-  grpc::Slice slice;
-  std::span<std::byte> payload;
-};
-GetDataFrame MakeGetDataFrame(FramePool& pool, uint32_t index, uint64_t offset, bool last, size_t n_payload);
+// A serialized GetFrame{index, head, data{last, offset, payload}} up to its payload, which is to follow. `head` is null
+// but in an object's first frame.
+grpc::Slice MakeGetDataPrefix(uint32_t index, const google::protobuf::MessageLite* head, uint64_t offset, bool last,
+                              size_t n_payload);
 
-// A serialized PutFrame{data{object_id, offset, payload}} up to its payload, which is to follow.
-grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, size_t n_payload);
+// A serialized PutFrame{data{object_id, offset, last, payload}} up to its payload, which is to follow. Opens may stand
+// before it.
+grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, size_t n_payload);
+
+// For frames that are read by hand: as protobuf's own parser reads them, which its stream is laxer than. All tags of
+// these messages are one byte. 0: another, or the end.
+uint32_t ReadTag(google::protobuf::io::CodedInputStream& in);
+// The length before bytes or a message.
+bool ReadLength(google::protobuf::io::CodedInputStream& in, uint32_t& n_bytes);
 
 }  // namespace longshelf::kvstore

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "frame_service.h"
 #include "wire_service.h"
 
 namespace longshelf::kvstore {
@@ -24,7 +25,7 @@ absl::Status Malformed() { return absl::InternalError("the store sent a malforme
 bool ReadSmall(CodedInputStream& in, google::protobuf::MessageLite& message) {
   uint32_t n_bytes = 0;
   std::string bytes;
-  return in.ReadVarint32(&n_bytes) && n_bytes <= kMaxSmallBytes && in.ReadString(&bytes, static_cast<int>(n_bytes)) &&
+  return ReadLength(in, n_bytes) && n_bytes <= kMaxSmallBytes && in.ReadString(&bytes, static_cast<int>(n_bytes)) &&
          message.ParseFromString(bytes);
 }
 
@@ -42,28 +43,31 @@ absl::Status GetReceiver::OnFrame(grpc::ByteBuffer& frame) {
   CodedInputStream in(&slices);
   // Index 0 is the default and may be left out; every writer puts it before the rest.
   uint32_t index = 0;
-  uint32_t tag = in.ReadTag();
+  uint32_t tag = ReadTag(in);
   if (tag == VarintTag(v1::GetFrame::kIndexFieldNumber)) {
     if (!in.ReadVarint32(&index)) return Malformed();
-    tag = in.ReadTag();
+    tag = ReadTag(in);
   }
   if (index != next_ || next_ >= items_.size()) {
     return absl::InternalError(absl::StrCat("frame of object ", index, " instead of ", next_));
   }
-  if (tag == BytesTag(v1::GetFrame::kDataFieldNumber)) {
-    RETURN_IF_ERROR(OnData(in, n_frame_bytes));
-  } else if (tag == BytesTag(v1::GetFrame::kHeadFieldNumber)) {
+  if (tag == 0) return Malformed();  // nothing in it
+  if (tag == BytesTag(v1::GetFrame::kHeadFieldNumber)) {
     v1::ObjectHead head;
     if (!ReadSmall(in, head)) return Malformed();
     RETURN_IF_ERROR(OnHead(head));
+    tag = ReadTag(in);
+  }
+  if (tag == BytesTag(v1::GetFrame::kDataFieldNumber)) {
+    RETURN_IF_ERROR(OnData(in, n_frame_bytes));
+    tag = ReadTag(in);
   } else if (tag == BytesTag(v1::GetFrame::kErrorFieldNumber)) {
     v1::ObjectError error;
     if (!ReadSmall(in, error)) return Malformed();
     Deliver(ErrorFromWire(error));
-  } else {
-    return Malformed();
+    tag = ReadTag(in);
   }
-  return in.ReadTag() == 0 && in.ConsumedEntireMessage() ? absl::OkStatus() : Malformed();
+  return tag == 0 && in.ConsumedEntireMessage() ? absl::OkStatus() : Malformed();
 }
 
 void GetReceiver::Fail(const absl::Status& status) {
@@ -95,21 +99,21 @@ absl::Status GetReceiver::OnData(CodedInputStream& in, size_t n_frame_bytes) {
   if (!in_object_) return absl::InternalError("data without a head");
   uint32_t n_bytes = 0;
   // A limit that lies behind the frame would be none.
-  if (!in.ReadVarint32(&n_bytes) || n_bytes > n_frame_bytes - static_cast<size_t>(in.CurrentPosition())) {
+  if (!ReadLength(in, n_bytes) || n_bytes > n_frame_bytes - static_cast<size_t>(in.CurrentPosition())) {
     return Malformed();
   }
   const CodedInputStream::Limit limit = in.PushLimit(static_cast<int>(n_bytes));
   const size_t begin = object_.payload.size();
   uint64_t offset = 0;
   uint64_t last = 0;
-  while (const uint32_t tag = in.ReadTag()) {
+  while (const uint32_t tag = ReadTag(in)) {
     uint32_t n_payload = 0;
     if (tag == VarintTag(v1::GetData::kOffsetFieldNumber)) {
       if (!in.ReadVarint64(&offset)) return Malformed();
     } else if (tag == VarintTag(v1::GetData::kLastFieldNumber)) {
       if (!in.ReadVarint64(&last)) return Malformed();
     } else if (tag == BytesTag(v1::GetData::kPayloadFieldNumber)) {
-      if (!in.ReadVarint32(&n_payload) || !TakePayload(in, n_payload)) return Malformed();
+      if (!ReadLength(in, n_payload) || !TakePayload(in, n_payload)) return Malformed();
     } else {
       return Malformed();
     }

@@ -14,10 +14,10 @@
 
 namespace longshelf::kvstore {
 
-// One Get call: objects one after another, one frame in flight, so a slow reader costs a frame and a pinned object and
-// nothing else. What is only on disk is read by a thread of the store, which then goes on with the stream. Frames are
-// built by hand around the payload, which goes from the arena into the outgoing slice in one copy. Owns itself until
-// OnDone; gRPC calls it from one thread at a time.
+// One Get call: objects one after another, one frame in flight, so a slow reader costs a pinned object and nothing
+// else. What is only on disk is read by a thread of the store, which then goes on with the stream. Frames are built by
+// hand around the payload, which gRPC sends from where the store has it. Owns itself until OnDone; gRPC calls it from
+// one thread at a time.
 class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   static GetStream* Start(Edge& edge, const grpc::CallbackServerContext& context, const grpc::ByteBuffer& request);
@@ -30,7 +30,6 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   absl::Status Parse(const grpc::ByteBuffer& request);
   void WriteNext();
   void WriteFound(absl::StatusOr<Store::Reader> found);
-  void WriteHead();
   void WriteData();
   void WriteError(const absl::Status& status);
   void WriteMessage(const v1::GetFrame& frame);
@@ -42,7 +41,6 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   std::vector<ObjectKey> keys_;
   uint32_t index_ = 0;  // of the object being sent
   std::optional<Store::Reader> reader_;
-  FramePool frames_;
   grpc::ByteBuffer frame_;
 };
 

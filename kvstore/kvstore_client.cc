@@ -237,7 +237,7 @@ class GrpcClient final : public Client {
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::KvStore::Stub> stub_;
   grpc::TemplatedGenericStub<v1::GetRequest, grpc::ByteBuffer> get_stub_;
-  grpc::TemplatedGenericStub<grpc::ByteBuffer, v1::PutReply> put_stub_;
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, v1::PutReplies> put_stub_;
 };
 
 }  // namespace

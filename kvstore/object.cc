@@ -1,11 +1,10 @@
 #include "kvstore/object.h"
 
-#include <xxhash.h>
-
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "kvstore/queries.h"
+#include "xxh3.h"
 
 namespace longshelf::kvstore {
 

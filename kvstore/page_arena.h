@@ -30,13 +30,11 @@ class PageArena {
 
   std::byte* page(uint32_t index) const { return base_.get() + size_t{index} * kPageBytes; }
 
- private:
-  struct Unmap {
-    size_t n_bytes = 0;
-    void operator()(std::byte* base) const;
-  };
-  using Mapping = std::unique_ptr<std::byte, Unmap>;
+  // The pages stay mapped as long as this is held, whatever becomes of the arena.
+  using Mapping = std::shared_ptr<std::byte>;
+  Mapping mapping() const { return base_; }
 
+ private:
   PageArena(Mapping base, uint32_t n_pages) : base_(std::move(base)), n_pages_(n_pages) {}
 
   Mapping base_;
@@ -44,5 +42,10 @@ class PageArena {
   uint32_t n_fresh_ = 0;  // pages [n_fresh_, n_pages_) were never handed out
   std::vector<uint32_t> free_;
 };
+
+// Copies into pages past the processor's caches: what the pages held is not fetched first, and nothing is pushed out
+// for bytes that nobody reads soon. Nobody else sees them before EndPageCopies. REQUIRES: both have one size.
+void CopyToPages(std::span<std::byte> target, std::span<const std::byte> source);
+void EndPageCopies();
 
 }  // namespace longshelf::kvstore

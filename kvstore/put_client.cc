@@ -13,7 +13,9 @@ namespace longshelf::kvstore {
 namespace {
 
 // Objects whose answer to open is awaited or whose bytes are on their way. Far below what a store lets one stream open.
-constexpr size_t kOpenMax = 8;
+constexpr size_t kOpenMax = 12;
+// When so few are left the next are opened, all in one frame.
+constexpr size_t kOpenLow = 8;
 
 absl::Status CheckOffer(const PutItem& item, size_t index) {
   if (index >= kMaxKeysPerCall) {
@@ -24,15 +26,6 @@ absl::Status CheckOffer(const PutItem& item, size_t index) {
   return absl::InvalidArgumentError(absl::StrCat("payload: ", n_bytes, " bytes, must be 1 .. ", kMaxPayloadBytes));
 }
 
-// Bytes of a payload as gRPC wants them, which keep the payload.
-grpc::Slice SliceOf(const Payload& payload, size_t offset, size_t n) {
-  auto owner = std::make_unique<Payload>(payload);
-  // gRPC does not write to what it sends.
-  auto* const bytes = const_cast<std::byte*>(payload->data() + offset);
-  const auto release = [](void* kept) { std::unique_ptr<Payload>(static_cast<Payload*>(kept)).reset(); };
-  return {bytes, n, release, owner.release()};
-}
-
 }  // namespace
 
 PutCallReactor::PutCallReactor(std::shared_ptr<CallRegistry> calls, Client::PutEvents events)
@@ -40,7 +33,7 @@ PutCallReactor::PutCallReactor(std::shared_ptr<CallRegistry> calls, Client::PutE
 
 void PutCallReactor::Start() {
   AddHold();
-  StartRead(&reply_);
+  StartRead(&replies_);
   StartCall();
 }
 
@@ -87,13 +80,13 @@ void PutCallReactor::OnReadDone(bool ok) {
   {
     std::lock_guard lock(mutex_);
     if (!ok) return DropHold();
-    if (!OnReply()) {
+    if (!OnReplies()) {
       broken_ = absl::InternalError("the store answered a put out of turn");
       context_->TryCancel();
       return DropHold();
     }
     WriteNext();
-    StartRead(&reply_);
+    StartRead(&replies_);
   }
   callbacks_.Run();
 }
@@ -106,11 +99,16 @@ void PutCallReactor::OnWriteDone(bool ok) {
   WriteNext();
 }
 
-bool PutCallReactor::OnReply() {
-  const auto object = objects_.find(reply_.object_id());
+bool PutCallReactor::OnReplies() {
+  return replies_.replies_size() > 0 && std::all_of(replies_.replies().begin(), replies_.replies().end(),
+                                                    [this](const v1::PutReply& reply) { return OnReply(reply); });
+}
+
+bool PutCallReactor::OnReply(const v1::PutReply& reply) {
+  const auto object = objects_.find(reply.object_id());
   if (object == objects_.end()) return false;
   const Stage stage = object->second.stage;
-  switch (reply_.reply_case()) {
+  switch (reply.reply_case()) {
     case v1::PutReply::kCredit:
       if (stage != Stage::kOpened) return false;
       object->second.stage = Stage::kCredited;
@@ -121,14 +119,14 @@ bool PutCallReactor::OnReply() {
       Answer(object, PutOutcome{.digest = object->second.item.head.digest});
       return true;
     case v1::PutReply::kExists:
-      return (stage == Stage::kOpened || stage == Stage::kSent) && OnExists(object);
+      return (stage == Stage::kOpened || stage == Stage::kSent) && OnExists(object, reply.exists());
     case v1::PutReply::kBusy:
       if (stage != Stage::kOpened) return false;
       Answer(object, absl::UnavailableError("the store has no memory now"));
       return true;
     case v1::PutReply::kError:
       if (stage != Stage::kOpened && stage != Stage::kSent) return false;
-      Answer(object, ErrorFromWire(reply_.error()));
+      Answer(object, ErrorFromWire(reply.error()));
       return true;
     case v1::PutReply::REPLY_NOT_SET:
       break;
@@ -136,9 +134,9 @@ bool PutCallReactor::OnReply() {
   return false;
 }
 
-bool PutCallReactor::OnExists(Objects::iterator object) {
+bool PutCallReactor::OnExists(Objects::iterator object, const v1::PutExists& exists) {
   PutOutcome outcome{.existed = true};
-  const std::string& digest = reply_.exists().xxh3_128();
+  const std::string& digest = exists.xxh3_128();
   if (digest.size() != outcome.digest.size()) return false;
   std::memcpy(outcome.digest.data(), digest.data(), digest.size());
   outcome.conflicts = outcome.digest != object->second.item.head.digest;
@@ -156,50 +154,45 @@ void PutCallReactor::Answer(Objects::iterator object, absl::StatusOr<PutOutcome>
 
 void PutCallReactor::WriteNext() {
   if (writing_ || !holds_) return;
-  if (!queued_.empty() && n_open_ < kOpenMax) {
-    // Before payloads: the store's answer is on its way while they are sent.
-    WriteOpen(queued_.front());
-  } else if (!credited_.empty()) {
-    const ObjectId id = credited_.front();
-    const Object& object = objects_.at(id);
-    object.n_sent < object.item.payload->size() ? WritePayload(id) : WriteCommit(id);
+  std::vector<grpc::Slice> parts;
+  // Before payloads: the store's answer is on its way while they are sent.
+  if (n_open_ <= kOpenLow) AddOpens(parts);
+  if (!credited_.empty()) AddPayload(parts);
+  if (!parts.empty()) {
+    writing_ = true;
+    frame_ = grpc::ByteBuffer(parts.data(), parts.size());
+    StartWrite(&frame_);
   } else if (finish_requested_ && objects_.empty()) {
     StartWritesDone();
-    return DropHold();
-  } else {
-    return;
+    DropHold();
   }
-  writing_ = true;
-  StartWrite(&frame_);
 }
 
-void PutCallReactor::WriteOpen(ObjectId id) {
-  queued_.pop_front();
-  ++n_open_;
-  Object& object = objects_.at(id);
-  object.stage = Stage::kOpened;
+void PutCallReactor::AddOpens(std::vector<grpc::Slice>& parts) {
   v1::PutFrame frame;
-  frame.mutable_open()->set_object_id(id);
-  frame.mutable_open()->set_durable(IsDurable(object.item.ack));
-  HeadToWire(object.item.head, frame.mutable_open()->mutable_head());
-  frame_ = SerializeFrame(frame);
+  for (; !queued_.empty() && n_open_ < kOpenMax; queued_.pop_front(), ++n_open_) {
+    Object& object = objects_.at(queued_.front());
+    object.stage = Stage::kOpened;
+    v1::PutOpen& open = *frame.add_opens();
+    open.set_object_id(queued_.front());
+    open.set_durable(IsDurable(object.item.ack));
+    HeadToWire(object.item.head, open.mutable_head());
+  }
+  if (frame.opens_size() > 0) parts.push_back(SerializeSlice(frame));
 }
 
-void PutCallReactor::WritePayload(ObjectId id) {
+void PutCallReactor::AddPayload(std::vector<grpc::Slice>& parts) {
+  const ObjectId id = credited_.front();
   Object& object = objects_.at(id);
   const Payload& payload = object.item.payload;
   const size_t n = std::min(kMaxFrameBytes, payload->size() - object.n_sent);
-  const grpc::Slice slices[] = {MakePutDataPrefix(id, object.n_sent, n), SliceOf(payload, object.n_sent, n)};
+  const bool last = object.n_sent + n == payload->size();
+  parts.push_back(MakePutDataPrefix(id, object.n_sent, last, n));
+  parts.push_back(SliceOf(std::span(*payload).subspan(object.n_sent, n), payload));
   object.n_sent += n;
-  frame_ = grpc::ByteBuffer(slices, 2);
-}
-
-void PutCallReactor::WriteCommit(ObjectId id) {
+  if (!last) return;
   credited_.pop_front();
-  objects_.at(id).stage = Stage::kSent;
-  v1::PutFrame frame;
-  frame.mutable_commit()->set_object_id(id);
-  frame_ = SerializeFrame(frame);
+  object.stage = Stage::kSent;
 }
 
 void PutCallReactor::OnDone(const grpc::Status& status) {

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "call_registry.h"
 #include "kvstore/client.h"
@@ -20,10 +21,10 @@
 namespace longshelf::kvstore {
 
 // One Put call. Offers are opened in order, a window of them at a time; what the store gives credit for is sent in
-// frames around the payload where it lies. One write and one read are in flight. Owned by the registry until the last
-// callback has run.
+// frames around the payload where it lies, with the opens that are due. One write and one read are in flight. Owned by
+// the registry until the last callback has run.
 class PutCallReactor final : public RunningCall,
-                             public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::PutReply>,
+                             public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::PutReplies>,
                              public std::enable_shared_from_this<PutCallReactor> {
  public:
   PutCallReactor(std::shared_ptr<CallRegistry> calls, Client::PutEvents events);
@@ -54,14 +55,16 @@ class PutCallReactor final : public RunningCall,
   using Objects = std::map<ObjectId, Object>;  // in the order of the offers
 
   // These REQUIRE: mutex_ held.
-  bool OnReply();  // false when it breaks the protocol
-  bool OnExists(Objects::iterator object);
+  // False when it breaks the protocol.
+  bool OnReplies();
+  bool OnReply(const v1::PutReply& reply);
+  bool OnExists(Objects::iterator object, const v1::PutExists& exists);
   void Answer(Objects::iterator object, absl::StatusOr<PutOutcome> outcome);
   // Starts the next write if none is in flight and there is something to write.
   void WriteNext();
-  void WriteOpen(ObjectId id);
-  void WritePayload(ObjectId id);
-  void WriteCommit(ObjectId id);
+  // Both add to the frame that is written next.
+  void AddOpens(std::vector<grpc::Slice>& parts);
+  void AddPayload(std::vector<grpc::Slice>& parts);
   // There is nothing more to write: gRPC may end the call.
   void DropHold();
 
@@ -72,7 +75,7 @@ class PutCallReactor final : public RunningCall,
   Client::PutEvents events_;  // called by callbacks_ only
   SerialCallbacks callbacks_;
   grpc::ByteBuffer frame_;  // being written
-  v1::PutReply reply_;      // being read
+  v1::PutReplies replies_;  // being read
 
   // Guards what is below: offers come from any thread, and gRPC runs reads and writes side by side.
   std::mutex mutex_;

@@ -2,12 +2,16 @@
 
 #include <google/protobuf/wire_format_lite.h>
 
-#include "longshelf/v1/kvstore.pb.h"
+#include <string>
+
+#include "frame_service.h"
 
 namespace longshelf::kvstore {
 namespace {
 
 using google::protobuf::internal::WireFormatLite;
+
+constexpr uint32_t kMaxOpenBytes = 4 << 10;
 
 constexpr uint32_t VarintTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
 constexpr uint32_t BytesTag(int field) {
@@ -16,24 +20,39 @@ constexpr uint32_t BytesTag(int field) {
 
 }  // namespace
 
-std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes) {
+std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes,
+                                           PutOpens* opens) {
   const auto n_left = [&] { return n_frame_bytes - static_cast<size_t>(in.CurrentPosition()); };
+  uint32_t tag = ReadTag(in);
+  std::string bytes;
+  for (; tag == BytesTag(v1::PutFrame::kOpensFieldNumber); tag = ReadTag(in)) {
+    uint32_t n_open = 0;
+    if (opens->size() == kMaxOpensPerFrame) return std::nullopt;
+    if (!ReadLength(in, n_open) || n_open > kMaxOpenBytes) return std::nullopt;
+    if (!in.ReadString(&bytes, static_cast<int>(n_open)) || !opens->Add()->ParseFromString(bytes)) return std::nullopt;
+  }
   uint32_t n_data = 0;
-  if (in.ReadTag() != BytesTag(v1::PutFrame::kDataFieldNumber)) return std::nullopt;
-  if (!in.ReadVarint32(&n_data) || n_data != n_left()) return std::nullopt;
+  if (tag != BytesTag(v1::PutFrame::kDataFieldNumber)) return std::nullopt;
+  if (!ReadLength(in, n_data) || n_data != n_left()) return std::nullopt;
   PutDataHead head;
-  uint32_t tag = in.ReadTag();
+  tag = ReadTag(in);
   if (tag == VarintTag(v1::PutData::kObjectIdFieldNumber)) {
     if (!in.ReadVarint32(&head.object_id)) return std::nullopt;
-    tag = in.ReadTag();
+    tag = ReadTag(in);
   }
   if (tag == VarintTag(v1::PutData::kOffsetFieldNumber)) {
     if (!in.ReadVarint64(&head.offset)) return std::nullopt;
-    tag = in.ReadTag();
+    tag = ReadTag(in);
+  }
+  if (tag == VarintTag(v1::PutData::kLastFieldNumber)) {
+    uint64_t last = 0;
+    if (!in.ReadVarint64(&last)) return std::nullopt;
+    head.last = last != 0;
+    tag = ReadTag(in);
   }
   uint32_t n_payload = 0;
   if (tag != BytesTag(v1::PutData::kPayloadFieldNumber)) return std::nullopt;
-  if (!in.ReadVarint32(&n_payload) || n_payload != n_left()) return std::nullopt;
+  if (!ReadLength(in, n_payload) || n_payload != n_left()) return std::nullopt;
   head.n_payload = n_payload;
   return head;
 }

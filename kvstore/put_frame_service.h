@@ -9,16 +9,24 @@
 #include <cstdint>
 #include <optional>
 
+#include "longshelf/v1/kvstore.pb.h"
+
 namespace longshelf::kvstore {
+
+inline constexpr int kMaxOpensPerFrame = 64;
 
 struct PutDataHead {
   uint32_t object_id = 0;
   uint64_t offset = 0;
+  bool last = false;
   size_t n_payload = 0;  // which are the last bytes of the frame
 };
 
-// Reads a PutFrame{data{object_id, offset, payload}} as serializers write it, fields in order and nothing behind the
-// payload, up to its payload. Nothing when the frame is anything else, which need not be an error.
-std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes);
+// Reads a PutFrame{opens, data{object_id, offset, last, payload}} as serializers write it, fields in order and nothing
+// behind the payload, up to its payload; the opens are added to `opens`. Nothing when the frame is anything else, which
+// need not be an error.
+using PutOpens = google::protobuf::RepeatedPtrField<v1::PutOpen>;
+std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes,
+                                           PutOpens* opens);
 
 }  // namespace longshelf::kvstore

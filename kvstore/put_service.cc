@@ -14,7 +14,9 @@
 namespace longshelf::kvstore {
 namespace {
 
-constexpr size_t kQueuedRepliesMax = 128;
+constexpr int kQueuedRepliesMax = 128;
+// A full payload, opens, and what a newer writer may add.
+constexpr size_t kFrameBytesMax = kMaxFrameBytes + (64 << 10);
 
 std::span<const std::byte> AsBytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -22,13 +24,13 @@ std::span<const std::byte> AsBytes(const std::string& text) {
 
 }  // namespace
 
-PutStream::PutStream(Edge& edge) : edge_(edge), slot_(edge) {}
+PutStream::PutStream(Edge& edge) : edge_(edge), slot_(std::in_place, edge) {}
 
 PutStream* PutStream::Start(Edge& edge, const grpc::CallbackServerContext& context) {
   auto stream = std::make_shared<PutStream>(edge);
   stream->self_ = stream;
   absl::Status status = edge.CheckStream(context);
-  if (status.ok()) status = stream->slot_.Check();
+  if (status.ok()) status = stream->slot_->Check();
   if (status.ok()) {
     stream->StartRead(&stream->frame_);
   } else {
@@ -42,8 +44,9 @@ void PutStream::OnReadDone(bool ok) {
   if (!ok) return End(absl::OkStatus());
   if (const absl::Status status = Handle(); !status.ok()) return End(status);
   std::lock_guard lock(mutex_);
+  WriteReplies();
   if (finished_) return;
-  if (replies_.size() >= kQueuedRepliesMax) {
+  if (replies_.replies_size() >= kQueuedRepliesMax) {
     read_paused_ = true;
   } else {
     StartRead(&frame_);
@@ -52,14 +55,14 @@ void PutStream::OnReadDone(bool ok) {
 
 void PutStream::OnWriteDone(bool ok) {
   std::lock_guard lock(mutex_);
+  writing_ = false;
   if (finished_) return;
-  replies_.pop_front();
   if (!ok) {
-    replies_.clear();
+    replies_.Clear();
     end_ = absl::CancelledError("the stream broke");
   }
-  if (!replies_.empty()) StartWrite(&replies_.front());
-  if (read_paused_ && !end_.has_value() && replies_.size() < kQueuedRepliesMax) {
+  WriteReplies();
+  if (read_paused_ && !end_.has_value()) {
     read_paused_ = false;
     StartRead(&frame_);
   }
@@ -71,6 +74,7 @@ void PutStream::OnCancel() { End(absl::CancelledError("the stream broke")); }
 
 void PutStream::OnDone() {
   FreeOpen();
+  slot_.reset();
   const std::shared_ptr<PutStream> last = std::move(self_);
 }
 
@@ -87,33 +91,40 @@ void PutStream::End(const absl::Status& status) {
   FreeOpen();
   std::lock_guard lock(mutex_);
   if (!end_.has_value() || end_->ok()) end_ = status;
+  if (end_->ok()) WriteReplies();
   MaybeFinish();
 }
 
 void PutStream::MaybeFinish() {
   if (!end_.has_value() || finished_) return;
   // A failed stream does not wait for replies the client may never take.
-  if (end_->ok() && !(replies_.empty() && awaited_.empty())) return;
+  if (end_->ok() && (writing_ || !awaited_.empty())) return;
   finished_ = true;
   Finish(proto::ToGrpc(*end_));
 }
 
-void PutStream::Reply(const v1::PutReply& reply) {
+void PutStream::Reply(v1::PutReply reply) {
   std::lock_guard lock(mutex_);
-  ReplyLocked(reply);
+  ReplyLocked(std::move(reply));
 }
 
-void PutStream::ReplyLocked(const v1::PutReply& reply) {
-  if (finished_) return;
-  replies_.push_back(SerializeFrame(reply));
-  if (replies_.size() == 1) StartWrite(&replies_.front());
+void PutStream::ReplyLocked(v1::PutReply reply) { *replies_.add_replies() = std::move(reply); }
+
+void PutStream::WriteReplies() {
+  if (finished_ || writing_ || replies_.replies_size() == 0) return;
+  written_ = SerializeFrame(replies_);
+  replies_.Clear();
+  writing_ = true;
+  StartWrite(&written_);
 }
 
 Store::Durable PutStream::AwaitDisk(uint32_t object_id, bool durable) {
   if (!durable) return nullptr;
   std::lock_guard lock(mutex_);
   awaited_.emplace(object_id, Awaited());
-  return [self = self_, object_id](const absl::Status& status) { self->OnDisk(object_id, status); };
+  return [weak = weak_from_this(), object_id](const absl::Status& status) {
+    if (const std::shared_ptr<PutStream> self = weak.lock(); self != nullptr) self->OnDisk(object_id, status);
+  };
 }
 
 void PutStream::ForgetDisk(uint32_t object_id) {
@@ -125,7 +136,7 @@ void PutStream::ReplyWhenDurable(v1::PutReply reply) {
   std::lock_guard lock(mutex_);
   const uint32_t object_id = reply.object_id();
   const auto it = awaited_.find(object_id);
-  if (it == awaited_.end()) return ReplyLocked(reply);
+  if (it == awaited_.end()) return ReplyLocked(std::move(reply));
   it->second.reply = std::move(reply);
   MaybeReplyDurable(object_id);
 }
@@ -136,6 +147,7 @@ void PutStream::OnDisk(uint32_t object_id, const absl::Status& status) {
   if (it == awaited_.end()) return;
   it->second.disk = status;
   MaybeReplyDurable(object_id);
+  WriteReplies();
   MaybeFinish();
 }
 
@@ -145,14 +157,14 @@ void PutStream::MaybeReplyDurable(uint32_t object_id) {
   v1::PutReply reply = *std::move(it->second.reply);
   if (!it->second.disk->ok()) ErrorToWire(*it->second.disk, reply.mutable_error());
   awaited_.erase(it);
-  ReplyLocked(reply);
+  ReplyLocked(std::move(reply));
 }
 
 void PutStream::ReplyError(uint32_t object_id, const absl::Status& status) {
   v1::PutReply reply;
   reply.set_object_id(object_id);
   ErrorToWire(status, reply.mutable_error());
-  Reply(reply);
+  Reply(std::move(reply));
 }
 
 void PutStream::ReplyOpenFailure(uint32_t object_id, const absl::Status& status) {
@@ -164,17 +176,24 @@ void PutStream::ReplyOpenFailure(uint32_t object_id, const absl::Status& status)
   v1::PutReply reply;
   reply.set_object_id(object_id);
   reply.mutable_busy()->set_retry_after_ms(kBusyRetryMs);
-  Reply(reply);
+  Reply(std::move(reply));
 }
 
 absl::Status PutStream::Handle() {
+  const size_t n_bytes = frame_.Length();
+  if (n_bytes > kFrameBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("frame: ", n_bytes, " bytes, at most ", kFrameBytesMax));
+  }
   {
     grpc::ByteBuffer frame(frame_);  // shares the slices: what is no plain data frame is read again
-    const size_t n_bytes = frame.Length();
     grpc::ProtoBufferReader slices(&frame);
     if (!slices.status().ok()) return absl::InvalidArgumentError("frame: not readable");
     google::protobuf::io::CodedInputStream in(&slices);
-    if (const auto head = ReadPutDataHead(in, n_bytes); head.has_value()) return TakePayload(*head, in);
+    PutOpens opens;
+    if (const auto head = ReadPutDataHead(in, n_bytes, &opens); head.has_value()) {
+      RETURN_IF_ERROR(HandleOpens(opens));
+      return TakePayload(*head, in);
+    }
   }
   v1::PutFrame parsed;
   grpc::ProtoBufferReader slices(&frame_);
@@ -185,19 +204,21 @@ absl::Status PutStream::Handle() {
 }
 
 absl::Status PutStream::HandleParsed(const v1::PutFrame& frame) {
-  switch (frame.frame_case()) {
-    case v1::PutFrame::kOpen:
-      return HandleOpen(frame.open());
-    case v1::PutFrame::kData:
-      return HandleData(frame.data());
-    case v1::PutFrame::kCommit:
-      return HandleCommit(frame.commit().object_id());
-    case v1::PutFrame::kAbort:
-      return HandleAbort(frame.abort().object_id());
-    case v1::PutFrame::FRAME_NOT_SET:
-      break;
+  if (frame.opens().empty() && !frame.has_data() && !frame.has_abort()) {
+    return absl::InvalidArgumentError("frame: nothing is set");
   }
-  return absl::InvalidArgumentError("frame: none is set");
+  RETURN_IF_ERROR(HandleOpens(frame.opens()));
+  if (frame.has_data()) RETURN_IF_ERROR(HandleData(frame.data()));
+  return frame.has_abort() ? HandleAbort(frame.abort().object_id()) : absl::OkStatus();
+}
+
+absl::Status PutStream::HandleOpens(const PutOpens& opens) {
+  if (opens.size() > kMaxOpensPerFrame) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("opens: ", opens.size(), ", at most ", kMaxOpensPerFrame, " in a frame"));
+  }
+  for (const v1::PutOpen& open : opens) RETURN_IF_ERROR(HandleOpen(open));
+  return absl::OkStatus();
 }
 
 absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
@@ -245,7 +266,7 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
   // A cancelled stream has freed its reservations already and must not get new ones.
   if (end_.has_value()) return *end_;
   open_.emplace(id, OpenObject{std::get<Store::Reservation>(*std::move(opened)), open.durable()});
-  ReplyLocked(reply);
+  ReplyLocked(std::move(reply));
   return absl::OkStatus();
 }
 
@@ -263,8 +284,13 @@ absl::StatusOr<Store::Reservation*> PutStream::TargetOf(uint32_t object_id, size
   return &it->second.reservation;
 }
 
-// Copied under the lock, as in HandleData: OnCancel may free the pages at any moment. Nobody else waits for it.
 absl::Status PutStream::TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in) {
+  RETURN_IF_ERROR(CopyPayload(head, in));
+  return head.last ? HandleCommit(head.object_id) : absl::OkStatus();
+}
+
+// Copied under the lock, as in HandleData: OnCancel may free the pages at any moment. Nobody else waits for it.
+absl::Status PutStream::CopyPayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in) {
   std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(head.object_id, head.n_payload));
   uint64_t offset = head.offset;
@@ -282,9 +308,12 @@ absl::Status PutStream::TakePayload(const PutDataHead& head, google::protobuf::i
 }
 
 absl::Status PutStream::HandleData(const v1::PutData& data) {
-  std::lock_guard lock(mutex_);
-  ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(data.object_id(), data.payload().size()));
-  return target->Append(data.offset(), AsBytes(data.payload()));
+  {
+    std::lock_guard lock(mutex_);
+    ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(data.object_id(), data.payload().size()));
+    RETURN_IF_ERROR(target->Append(data.offset(), AsBytes(data.payload())));
+  }
+  return data.last() ? HandleCommit(data.object_id()) : absl::OkStatus();
 }
 
 absl::Status PutStream::HandleCommit(uint32_t object_id) {

@@ -3,7 +3,6 @@
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,8 +17,10 @@ namespace longshelf::kvstore {
 
 // One Put stream. An object is opened, answered, filled in order and committed; what is open when the stream ends, for
 // whatever reason, gives its memory back at once. A frame that breaks these rules ends the stream with
-// INVALID_ARGUMENT. Raw: payloads are copied once, from gRPC's slices into pages. Owns itself until OnDone.
-class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+// INVALID_ARGUMENT. Raw: payloads are copied once, from gRPC's slices into pages. What a frame has answered, and what
+// was answered while replies were being written, leaves in one message. Owns itself until OnDone.
+class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                        public std::enable_shared_from_this<PutStream> {
  public:
   static PutStream* Start(Edge& edge, const grpc::CallbackServerContext& context);
   explicit PutStream(Edge& edge);
@@ -32,6 +33,7 @@ class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
  private:
   // Read side; never two at once.
   absl::Status Handle();
+  absl::Status HandleOpens(const PutOpens& opens);
   absl::Status HandleOpen(const v1::PutOpen& open);
   absl::Status HandleParsed(const v1::PutFrame& frame);
   absl::Status HandleData(const v1::PutData& data);
@@ -39,12 +41,15 @@ class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
   absl::StatusOr<Store::Reservation*> TargetOf(uint32_t object_id, size_t n_payload);
   // The payload goes from where gRPC has it into the store's pages.
   absl::Status TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in);
+  absl::Status CopyPayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in);
   absl::Status HandleCommit(uint32_t object_id);
   absl::Status HandleAbort(uint32_t object_id);
 
-  void Reply(const v1::PutReply& reply);
-  // REQUIRES: mutex_ held.
-  void ReplyLocked(const v1::PutReply& reply);
+  // A reply leaves with the next WriteReplies.
+  void Reply(v1::PutReply reply);
+  // These REQUIRE: mutex_ held.
+  void ReplyLocked(v1::PutReply reply);
+  void WriteReplies();
   // A put that is answered when the disk has it: both must be there, the store's answer and the disk's.
   Store::Durable AwaitDisk(uint32_t object_id, bool durable);
   void ForgetDisk(uint32_t object_id);
@@ -60,8 +65,8 @@ class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
   void MaybeFinish();
   void FreeOpen();
 
-  Edge& edge_;
-  StreamSlot slot_;
+  Edge& edge_;                      // not after OnDone: the disk's answer may come when the server is gone
+  std::optional<StreamSlot> slot_;  // until then, whoever still holds the stream
   std::shared_ptr<PutStream> self_;
   grpc::ByteBuffer frame_;
   size_t n_opened_ = 0;
@@ -79,8 +84,10 @@ class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
     std::optional<absl::Status> disk;
   };
   std::map<uint32_t, Awaited> awaited_;
-  std::deque<grpc::ByteBuffer> replies_;  // front is being written
-  bool read_paused_ = false;              // the client does not take its replies
+  v1::PutReplies replies_;    // that wait
+  grpc::ByteBuffer written_;  // the replies on their way
+  bool writing_ = false;
+  bool read_paused_ = false;  // the client does not take its replies
   bool finished_ = false;
   std::optional<absl::Status> end_;
 };

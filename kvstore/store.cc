@@ -139,21 +139,25 @@ absl::Status Store::Reservation::Append(uint64_t offset, std::span<const std::by
     return absl::InvalidArgumentError(absl::StrCat("payload: ", bytes.size(), " bytes at offset ", offset,
                                                    " go past the announced ", state.head.payload_bytes));
   }
-  const std::byte* source = bytes.data();
-  ForEachRun(state.store->arena, state.pages, offset, bytes.size(), [&](std::span<std::byte> run) {
-    state.digest.AddCopied(run, {source, run.size()});
-    source += run.size();
-  });
   state.n_written += bytes.size();
+  ForEachRun(state.store->arena, state.pages, offset, bytes.size(), [&](std::span<std::byte> run) {
+    while (!run.empty()) {
+      // Hashed, and copied while it is in the processor's first cache.
+      const auto chunk = bytes.first(std::min(kHashedBytes, run.size()));
+      state.digest.Add(chunk);
+      CopyToPages(run.first(chunk.size()), chunk);
+      bytes = bytes.subspan(chunk.size());
+      run = run.subspan(chunk.size());
+    }
+  });
+  EndPageCopies();
   return absl::OkStatus();
 }
 
 Store::Reader::State::~State() {
-  if (entry != nullptr) {
-    store->ReleaseReader(entry);
-  } else if (store != nullptr) {
-    store->ReleaseDiskRead(disk_read_bytes);
-  }
+  std::lock_guard lock(life->mutex);
+  if (life->ended) return;
+  entry != nullptr ? store->ReleaseReader(entry) : store->ReleaseDiskRead(disk_read_bytes);
 }
 
 Store::Reader::Reader(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -179,7 +183,30 @@ absl::Status Store::Reader::Read(std::span<std::byte> out) {
     });
   }
   state.offset += out.size();
-  if (state.offset < object.payload_bytes || state.digest.Finish() == object.digest) return absl::OkStatus();
+  return CheckDigest();
+}
+
+absl::Status Store::Reader::Lend(size_t n_bytes, Runs& runs) {
+  State& state = *state_;
+  LONGSHELF_CHECK(n_bytes <= state.head.payload_bytes - state.offset);
+  const auto lend = [&](std::span<const std::byte> run) {
+    state.digest.Add(run);
+    runs.push_back(run);
+  };
+  if (state.entry == nullptr) {
+    lend(state.record.payload().subspan(state.offset, n_bytes));
+  } else {
+    ForEachRun(state.store->arena, state.entry->pages, state.offset, n_bytes, lend);
+  }
+  state.offset += n_bytes;
+  return CheckDigest();
+}
+
+std::shared_ptr<const void> Store::Reader::keeper() const { return state_; }
+
+absl::Status Store::Reader::CheckDigest() const {
+  const State& state = *state_;
+  if (state.offset < state.head.payload_bytes || state.digest.Finish() == state.head.digest) return absl::OkStatus();
   if (state.entry != nullptr) state.store->Quarantine(state.entry);
   return absl::DataLossError("the stored bytes no longer match their digest");
 }
@@ -206,7 +233,11 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Create(const StoreOptions& options
 }
 
 Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Store::~Store() = default;
+
+Store::~Store() {
+  std::lock_guard lock(impl_->life->mutex);
+  impl_->life->ended = true;
+}
 
 absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(const ObjectHead& head, absl::Time now,
                                                                             Durable on_durable) {
@@ -325,9 +356,8 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
 std::unique_ptr<Store::Reader::State> Store::Impl::Pinned(const ObjectKey& key, const Fingerprint* fingerprint) {
   Entry* entry = index.Find(key);
   if (entry == nullptr || (fingerprint != nullptr && entry->head.fingerprint != *fingerprint)) return nullptr;
-  auto state = std::make_unique<Reader::State>();
+  auto state = std::make_unique<Reader::State>(*this);
   index.Pin(*entry);
-  state->store = this;
   state->entry = entry;
   state->head = entry->head;
   return state;

@@ -176,8 +176,7 @@ std::optional<absl::StatusOr<Store::Exists>> Store::Impl::AnswerFromDisk(const O
 
 absl::StatusOr<Store::Reader> Store::Impl::ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint,
                                                         uint64_t n_bytes) {
-  auto state = std::make_unique<Reader::State>();
-  state->store = this;
+  auto state = std::make_unique<Reader::State>(*this);
   state->disk_read_bytes = n_bytes;
   ASSIGN_OR_RETURN(state->record, disk->Read(key, fingerprint));
   state->head = state->record.header.record.head;

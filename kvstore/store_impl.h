@@ -91,11 +91,21 @@ struct DiskCopy {
   std::vector<Waiter> waiters;
 };
 
+// What readers need when they end, which may be after the store.
+struct StoreLife {
+  explicit StoreLife(PageArena::Mapping mapping) : pages(std::move(mapping)) {}
+
+  std::mutex mutex;  // guards ended, and the store against its end
+  bool ended = false;
+  const PageArena::Mapping pages;
+};
+
 struct Store::Impl {
   Impl(const StoreOptions& store_options, PageArena pages, std::unique_ptr<disk::DiskTier> disk_tier)
       : options(store_options),
         parked_limit(ShareOf(store_options.capacity_bytes, store_options.parked_share)),
         arena(std::move(pages)),
+        life(std::make_shared<StoreLife>(arena.mapping())),
         index({.policy = store_options.eviction,
                .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
                .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}),
@@ -193,6 +203,7 @@ struct Store::Impl {
   // Guards everything below, but not the bytes of pages.
   FifoMutex mutex;
   PageArena arena;
+  const std::shared_ptr<StoreLife> life;
   ObjectIndex index;
   RetiredNamespaces retired;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
@@ -227,9 +238,13 @@ struct Store::Reservation::State {
 };
 
 struct Store::Reader::State {
+  explicit State(Impl& the_store) : store(&the_store), life(the_store.life) {}
   ~State();
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
-  Impl* store = nullptr;
+  Impl* const store;
+  const std::shared_ptr<StoreLife> life;
   Entry* entry = nullptr;  // pinned; its pages do not change. Null: the bytes are in `record`
   disk::StoredRecord record;
   uint64_t disk_read_bytes = 0;

@@ -20,6 +20,7 @@ namespace longshelf::kvstore {
 namespace {
 
 struct HandRead {
+  PutOpens opens;
   PutDataHead head;
   std::string payload;
 };
@@ -28,11 +29,12 @@ std::optional<HandRead> ReadByHand(grpc::ByteBuffer frame) {
   const size_t n_bytes = frame.Length();
   grpc::ProtoBufferReader slices(&frame);
   google::protobuf::io::CodedInputStream in(&slices);
-  const std::optional<PutDataHead> head = ReadPutDataHead(in, n_bytes);
+  PutOpens opens;
+  const std::optional<PutDataHead> head = ReadPutDataHead(in, n_bytes, &opens);
   if (!head.has_value()) return std::nullopt;
   // The payload is the rest: the service takes it without another look at its length.
   LONGSHELF_CHECK(head->n_payload == n_bytes - static_cast<size_t>(in.CurrentPosition()));
-  HandRead read{*head, {}};
+  HandRead read{opens, *head, {}};
   LONGSHELF_CHECK(in.ReadString(&read.payload, static_cast<int>(head->n_payload)));
   return read;
 }
@@ -52,7 +54,11 @@ void Parse(std::string_view bytes, size_t n_each) {
   if (!read.has_value()) return;
   v1::PutFrame frame;
   LONGSHELF_CHECK(frame.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())));
-  LONGSHELF_CHECK(frame.has_data());
+  LONGSHELF_CHECK(frame.has_data() && !frame.has_abort());
+  LONGSHELF_CHECK(std::equal(
+      frame.opens().begin(), frame.opens().end(), read->opens.begin(), read->opens.end(),
+      [](const v1::PutOpen& a, const v1::PutOpen& b) { return a.SerializeAsString() == b.SerializeAsString(); }));
+  LONGSHELF_CHECK(frame.data().last() == read->head.last);
   LONGSHELF_CHECK(frame.data().object_id() == read->head.object_id);
   LONGSHELF_CHECK(frame.data().offset() == read->head.offset);
   LONGSHELF_CHECK(frame.data().payload() == read->payload);
@@ -60,11 +66,17 @@ void Parse(std::string_view bytes, size_t n_each) {
 
 // What clients send is read by hand, in whatever slices it comes.
 void SendAndRead(uint32_t object_id, uint64_t offset, std::string_view payload, size_t n_each) {
-  const grpc::Slice prefix = MakePutDataPrefix(object_id, offset, payload.size());
-  const std::string sent = std::string(reinterpret_cast<const char*>(prefix.begin()), prefix.size()).append(payload);
+  const bool last = offset % 2 == 0;
+  const grpc::Slice prefix = MakePutDataPrefix(object_id, offset, last, payload.size());
+  v1::PutFrame opens;
+  opens.add_opens()->set_object_id(object_id);
+  opens.add_opens()->set_durable(last);
+  const std::string sent =
+      opens.SerializeAsString().append(reinterpret_cast<const char*>(prefix.begin()), prefix.size()).append(payload);
   const auto read = ReadByHand(InSlices(sent, n_each));
   LONGSHELF_CHECK(read.has_value() && read->payload == payload);
-  LONGSHELF_CHECK(read->head.object_id == object_id && read->head.offset == offset);
+  LONGSHELF_CHECK(read->head.object_id == object_id && read->head.offset == offset && read->head.last == last);
+  LONGSHELF_CHECK(read->opens.size() == 2 && read->opens[0].object_id() == object_id);
   Parse(sent, n_each);
 }
 
@@ -83,6 +95,8 @@ Seeds MakeSeeds() {
     v1::PutFrame frame;
     v1::PutData& data = *frame.mutable_data();
     if (has_numbers) {
+      frame.add_opens()->set_object_id(301);
+      data.set_last(true);
       data.set_object_id(300);
       data.set_offset(uint64_t{1} << 40);
     }
@@ -92,9 +106,9 @@ Seeds MakeSeeds() {
     seeds.inputs.push_back(Input('\xff', frame.SerializeAsString()));
   }
   v1::PutFrame other;
-  other.mutable_open()->set_object_id(1);
+  other.add_opens()->set_object_id(1);
   seeds.inputs.push_back(Input('\x05', other.SerializeAsString()));
-  other.mutable_commit()->set_object_id(1);
+  other.mutable_abort()->set_object_id(1);
   seeds.inputs.push_back(Input('\x05', other.SerializeAsString()));
   // Lengths and tags with more bytes than they need, or more bits than they may have.
   seeds.words = {std::string("\x92\x00", 2),
@@ -104,7 +118,9 @@ Seeds MakeSeeds() {
                  "\xff\xff\xff\xff\xff\xff\xff\xff",
                  "\x08",
                  "\x10",
-                 "\x1a",
+                 "\x18",
+                 "\x22",
+                 "\x0a",
                  "\x12"};
   return seeds;
 }

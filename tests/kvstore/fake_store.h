@@ -17,7 +17,7 @@ namespace longshelf::kvstore {
 class FakeStore final : public v1::KvStore::Service {
  public:
   using GetWriter = grpc::ServerWriter<v1::GetFrame>;
-  using PutCall = grpc::ServerReaderWriter<v1::PutReply, v1::PutFrame>;
+  using PutCall = grpc::ServerReaderWriter<v1::PutReplies, v1::PutFrame>;
 
   FakeStore() {
     grpc::ServerBuilder builder;

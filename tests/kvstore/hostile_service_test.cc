@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <limits>
+#include <optional>
 #include <thread>
 
 #include "grpc_health.h"
@@ -19,8 +20,9 @@ constexpr uint64_t kRoot = 1 << 20;
 
 v1::PutFrame OpenFrame(uint32_t id, const ObjectHead& head) {
   v1::PutFrame frame;
-  frame.mutable_open()->set_object_id(id);
-  FillHead(head, frame.mutable_open()->mutable_head());
+  v1::PutOpen& open = *frame.add_opens();
+  open.set_object_id(id);
+  FillHead(head, open.mutable_head());
   return frame;
 }
 
@@ -32,9 +34,9 @@ v1::PutFrame DataFrame(uint32_t id, uint64_t offset, size_t n, char fill = 'x') 
   return frame;
 }
 
-v1::PutFrame CommitFrame(uint32_t id) {
-  v1::PutFrame frame;
-  frame.mutable_commit()->set_object_id(id);
+v1::PutFrame LastFrame(uint32_t id, uint64_t offset, size_t n) {
+  v1::PutFrame frame = DataFrame(id, offset, n);
+  frame.mutable_data()->set_last(true);
   return frame;
 }
 
@@ -44,9 +46,21 @@ v1::PutFrame AbortFrame(uint32_t id) {
   return frame;
 }
 
+v1::PutFrame ManyOpens(const ObjectHead& head, uint32_t n) {
+  v1::PutFrame frame;
+  for (uint32_t id = 0; id < n; ++id) frame.MergeFrom(OpenFrame(id, head));
+  return frame;
+}
+
+v1::PutFrame OpenAndData(const ObjectHead& head, uint32_t id, const v1::PutFrame& data) {
+  v1::PutFrame frame = OpenFrame(id, head);
+  frame.MergeFrom(data);
+  return frame;
+}
+
 class HostileTest : public ServiceFixture {
  protected:
-  using PutCall = grpc::ClientReaderWriter<v1::PutFrame, v1::PutReply>;
+  using PutCall = grpc::ClientReaderWriter<v1::PutFrame, v1::PutReplies>;
 
   void Begin(uint64_t capacity, ServerOptions options = {}) {
     Start(capacity, options);
@@ -84,11 +98,18 @@ class HostileTest : public ServiceFixture {
       if (!call->Write(frame)) break;
     }
     call->WritesDone();
-    v1::PutReply reply;
-    while (call->Read(&reply)) {
-      if (replies != nullptr) replies->push_back(reply);
+    v1::PutReplies some;
+    while (call->Read(&some)) {
+      if (replies != nullptr) replies->insert(replies->end(), some.replies().begin(), some.replies().end());
     }
     return call->Finish();
+  }
+
+  // The answer to one frame that asks for one.
+  static std::optional<v1::PutReply> ReadReply(PutCall& call) {
+    v1::PutReplies replies;
+    if (!call.Read(&replies) || replies.replies_size() != 1) return std::nullopt;
+    return replies.replies(0);
   }
 
   std::unique_ptr<v1::KvStore::Stub> stub_;
@@ -102,7 +123,7 @@ TEST_F(HostileTest, MalformedFramesEndTheStreamAndLeaveNothingBehind) {
   const std::vector<std::pair<const char*, std::vector<v1::PutFrame>>> cases = {
       {"empty frame", {v1::PutFrame()}},
       {"data of an object never opened", {DataFrame(1, 0, 10)}},
-      {"commit of an object never opened", {CommitFrame(1)}},
+      {"the last data of an object never opened", {LastFrame(1, 0, 10)}},
       {"abort of an object never opened", {AbortFrame(1)}},
       {"id opened twice", {open, open}},
       {"empty data", {open, DataFrame(1, 0, 0)}},
@@ -113,9 +134,11 @@ TEST_F(HostileTest, MalformedFramesEndTheStreamAndLeaveNothingBehind) {
       {"the same data twice", {open, DataFrame(1, 0, 10), DataFrame(1, 0, 10)}},
       {"a frame above the limit",
        {OpenFrame(1, MakeObject(1, kRoot, 256, 1 << 20).head), DataFrame(1, 0, kMaxFrameBytes + 1)}},
-      {"data after commit", {open, DataFrame(1, 0, 1000), CommitFrame(1), DataFrame(1, 0, 10)}},
+      {"data after the last", {open, LastFrame(1, 0, 1000), DataFrame(1, 0, 10)}},
+      {"more opens than a frame may have", {ManyOpens(object.head, 65)}},
+      {"an open and data of another object", {OpenAndData(object.head, 1, DataFrame(2, 0, 10))}},
       {"data after abort", {open, AbortFrame(1), DataFrame(1, 0, 10)}},
-      {"commit twice", {open, DataFrame(1, 0, 1000), CommitFrame(1), CommitFrame(1)}},
+      {"the last data twice", {open, LastFrame(1, 0, 1000), LastFrame(1, 0, 1000)}},
   };
   for (const auto& [name, frames] : cases) {
     EXPECT_EQ(Play(frames).error_code(), grpc::StatusCode::INVALID_ARGUMENT) << name;
@@ -132,8 +155,7 @@ TEST_F(HostileTest, FramesWithFieldsThatAreNotKnownAreTakenAsTheyAre) {
     Object object = MakeObject(10 + static_cast<uint64_t>(where), kRoot, 256, 1000);
     object.payload.assign(1000, std::byte{'x'});
     object.head.digest = DigestOf(object.payload);
-    std::vector<v1::PutFrame> frames = {OpenFrame(0, object.head), DataFrame(0, 0, 600), DataFrame(0, 600, 400),
-                                        CommitFrame(0)};
+    std::vector<v1::PutFrame> frames = {OpenFrame(0, object.head), DataFrame(0, 0, 600), LastFrame(0, 600, 400)};
     for (v1::PutFrame& frame : frames) {
       if (where == 1) frame.GetReflection()->MutableUnknownFields(&frame)->AddLengthDelimited(77, "later");
       if (where == 2 && frame.has_data()) {
@@ -180,9 +202,9 @@ TEST_F(HostileTest, MalformedHeadsAreRefusedOneByOne) {
   std::vector<v1::PutFrame> frames;
   for (const auto& [name, spoil] : cases) {
     frames.push_back(OpenFrame(static_cast<uint32_t>(frames.size()), good.head));
-    spoil(*frames.back().mutable_open()->mutable_head());
+    spoil(*frames.back().mutable_opens(0)->mutable_head());
   }
-  frames.emplace_back().mutable_open()->set_object_id(1000);  // no head at all
+  frames.emplace_back().add_opens()->set_object_id(1000);  // no head at all
   std::vector<v1::PutReply> replies;
   EXPECT_TRUE(Play(frames, &replies).ok());
   ASSERT_EQ(replies.size(), frames.size());
@@ -260,21 +282,18 @@ TEST_F(HostileTest, AbortAndBrokenStreamsFreeTheirReservationsAtOnce) {
   grpc::ClientContext context;
   SetDeadline(context);
   const auto call = stub_->Put(&context);
-  v1::PutReply reply;
   for (uint32_t id = 1; id <= 3; ++id) {
     ObjectHead head = object.head;
     head.key.hash = Hash(id);
     ASSERT_TRUE(call->Write(OpenFrame(id, head)));
-    ASSERT_TRUE(call->Read(&reply));
-    ASSERT_EQ(reply.credit().bytes(), object.head.payload_bytes);
+    ASSERT_EQ(ReadReply(*call).value_or(v1::PutReply()).credit().bytes(), object.head.payload_bytes);
   }
   EXPECT_EQ(Stats().n_reservations, 3u);
   // A fourth does not fit, and says so instead of pushing anything out.
   ObjectHead fourth = object.head;
   fourth.key.hash = Hash(4);
   ASSERT_TRUE(call->Write(OpenFrame(4, fourth)));
-  ASSERT_TRUE(call->Read(&reply));
-  EXPECT_TRUE(reply.has_busy());
+  EXPECT_TRUE(ReadReply(*call).value_or(v1::PutReply()).has_busy());
   ASSERT_TRUE(call->Write(AbortFrame(2)));
   EXPECT_TRUE(Eventually([this] { return Stats().n_reservations == 2; }));
   ASSERT_TRUE(call->Write(DataFrame(1, 0, 1000)));
@@ -283,7 +302,7 @@ TEST_F(HostileTest, AbortAndBrokenStreamsFreeTheirReservationsAtOnce) {
   EXPECT_TRUE(Eventually([this] { return Stats().n_reservations == 0; }));
   EXPECT_LT(clock_.Now() - before, absl::Seconds(1));
   EXPECT_EQ(Stats().reserved_bytes, 0u);
-  while (call->Read(&reply)) {
+  while (ReadReply(*call).has_value()) {
   }
   EXPECT_FALSE(call->Finish().ok());
   ASSERT_TRUE(Put(object).ok());
@@ -295,9 +314,8 @@ TEST_F(HostileTest, AClientThatVanishesGivesItsMemoryBack) {
   SetDeadline(*context);
   auto gone = NewStub();
   auto call = gone->Put(context.get());
-  v1::PutReply reply;
   ASSERT_TRUE(call->Write(OpenFrame(1, MakeObject(1, kRoot, 256, 4 << 20).head)));
-  ASSERT_TRUE(call->Read(&reply));
+  ASSERT_TRUE(ReadReply(*call).has_value());
   EXPECT_EQ(Stats().n_reservations, 1u);
   // The call and its connection go away without a word.
   call.reset();
@@ -311,10 +329,9 @@ TEST_F(HostileTest, ADeadlineEndsAStreamThatHoldsMemoryAndDoesNothing) {
   grpc::ClientContext context;
   SetDeadline(context, 1);
   const auto call = stub_->Put(&context);
-  v1::PutReply reply;
   ASSERT_TRUE(call->Write(OpenFrame(1, MakeObject(1, kRoot, 256, 4 << 20).head)));
-  ASSERT_TRUE(call->Read(&reply));
-  EXPECT_FALSE(call->Read(&reply));
+  ASSERT_TRUE(ReadReply(*call).has_value());
+  EXPECT_FALSE(ReadReply(*call).has_value());
   EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(Eventually([this] { return Stats().n_reservations == 0; }));
 }
@@ -338,12 +355,11 @@ TEST_F(HostileTest, StreamsBeyondTheLimitAreRefused) {
   Begin(16 << 20, options);
   grpc::ClientContext contexts[3];
   std::vector<std::unique_ptr<PutCall>> calls;
-  v1::PutReply reply;
   for (uint32_t id = 0; id < 3; ++id) {
     SetDeadline(contexts[id]);
     calls.push_back(stub_->Put(&contexts[id]));
     ASSERT_TRUE(calls.back()->Write(OpenFrame(id, MakeObject(id, kRoot, 256, 100).head)));
-    ASSERT_TRUE(calls.back()->Read(&reply));
+    ASSERT_TRUE(ReadReply(*calls.back()).has_value());
   }
   EXPECT_EQ(Play({}).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   for (auto& context : contexts) context.TryCancel();
@@ -370,11 +386,11 @@ TEST_F(HostileTest, ReadersThatStopReadingCostBoundedMemoryAndDoNotStopOthers) {
     contexts.push_back(std::make_unique<grpc::ClientContext>());
     SetDeadline(*contexts.back());
     calls.push_back(stubs.back()->Get(contexts.back().get(), request));
-    ASSERT_TRUE(calls.back()->Read(&frame));  // the head, and nothing after it
+    ASSERT_TRUE(calls.back()->Read(&frame));  // the first frame, and nothing after it
   }
   EXPECT_EQ(*Get(object), object.payload) << "a healthy reader is served meanwhile";
-  // Both ends of the streams live in this process: two frames and a small window each, beside one payload and its
-  // copy for the healthy reader. Forty payloads would be 1.9 GB.
+  // Both ends of the streams live in this process: a frame and a small window each, beside one payload and its copy
+  // for the healthy reader. Forty payloads would be 1.9 GB.
   EXPECT_LT(ResidentBytes() - before, uint64_t{kSlow} * (2 << 20) + (2 * (48 << 20)));
   for (auto& context : contexts) context->TryCancel();
   calls.clear();

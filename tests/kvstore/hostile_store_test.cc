@@ -34,6 +34,12 @@ v1::GetFrame DataFrame(uint32_t index, uint64_t offset, std::string payload, boo
   return frame;
 }
 
+v1::GetFrame Both(const v1::GetFrame& a, const v1::GetFrame& b) {
+  v1::GetFrame frame = a;
+  frame.MergeFrom(b);
+  return frame;
+}
+
 v1::GetFrame ErrorFrame(uint32_t index) {
   v1::GetFrame frame;
   frame.set_index(index);
@@ -141,7 +147,7 @@ TEST(HostileStore, FramesOutOfTurnEndTheGetAndEveryObjectIsAnswered) {
   const v1::GetFrame error_a = ErrorFrame(0);
   const v1::GetFrame error_b = ErrorFrame(1);
   constexpr auto kNotFound = absl::StatusCode::kNotFound;
-  std::string half(500, 'x');
+  const std::string half(500, 'x');
   const std::vector<Case> cases = {
       {"nothing at all", {}, kInternal, kInternal, kInternal},
       {"one of two", {head_a, data_a}, kOk, kInternal, kInternal},
@@ -150,6 +156,12 @@ TEST(HostileStore, FramesOutOfTurnEndTheGetAndEveryObjectIsAnswered) {
       {"an empty frame", {v1::GetFrame()}, kInternal, kInternal, kInternal},
       {"data without a head", {data_a}, kInternal, kInternal, kInternal},
       {"two heads", {head_a, head_a}, kInternal, kInternal, kInternal},
+      {"head and data in one frame", {Both(head_a, data_a), error_b}, kOk, kNotFound, kOk},
+      {"a head again with later data",
+       {Both(head_a, DataFrame(0, 0, half, false)), Both(head_a, DataFrame(0, 500, half, true))},
+       kInternal,
+       kInternal,
+       kInternal},
       {"the head of another", {HeadFrame(0, b.head), data_a, error_b}, kDataLoss, kNotFound, kOk},
       {"bytes too early", {head_a, DataFrame(0, 1, half, true), error_b}, kDataLoss, kNotFound, kOk},
       {"too few bytes", {head_a, DataFrame(0, 0, half, true), error_b}, kDataLoss, kNotFound, kOk},
@@ -176,6 +188,12 @@ TEST(HostileStore, FramesOutOfTurnEndTheGetAndEveryObjectIsAnswered) {
     EXPECT_EQ(record->code(1), test.second) << test.name;
     EXPECT_EQ(record->n_answers(), 2u) << test.name;
   }
+}
+
+v1::PutReplies Only(const v1::PutReply& reply) {
+  v1::PutReplies replies;
+  *replies.add_replies() = reply;
+  return replies;
 }
 
 v1::PutReply Credit(uint32_t id) {
@@ -221,7 +239,7 @@ TEST(HostileStore, RepliesOutOfTurnEndThePutAndEveryOfferIsAnswered) {
       v1::PutFrame frame;
       if (!call.Read(&frame)) return grpc::Status::OK;
       offered.get_future().wait();
-      for (const v1::PutReply& reply : replies) call.Write(reply);
+      for (const v1::PutReply& reply : replies) call.Write(Only(reply));
       while (call.Read(&frame)) {
       }
       return grpc::Status::OK;
@@ -240,27 +258,30 @@ TEST(HostileStore, RepliesOutOfTurnEndThePutAndEveryOfferIsAnswered) {
 
 TEST(HostileStore, APutOpensAFewObjectsAtATimeAndQueuesTheRest) {
   constexpr size_t kOffers = 40;
+  constexpr uint32_t kWindow = 12;
   std::atomic<uint32_t> n_opened = 0;
-  std::promise<void> ninth;
+  std::promise<void> beyond;
   std::promise<void> released;
   FakeStore store;
   store.on_put = [&](grpc::ServerContext&, FakeStore::PutCall& call) {
     std::mutex one_write;
     const auto refuse = [&](uint32_t id) {
       std::lock_guard lock(one_write);
-      call.Write(Busy(id));
+      call.Write(Only(Busy(id)));
     };
     std::thread reader([&] {
       v1::PutFrame frame;
       while (call.Read(&frame)) {
-        EXPECT_TRUE(frame.has_open()) << "nothing has credit";
-        const uint32_t n = ++n_opened;
-        if (n == 9) ninth.set_value();
-        if (n > 8) refuse(frame.open().object_id());
+        EXPECT_FALSE(frame.has_data()) << "nothing has credit";
+        for (const v1::PutOpen& open : frame.opens()) {
+          const uint32_t n = ++n_opened;
+          if (n == kWindow + 1) beyond.set_value();
+          if (n > kWindow) refuse(open.object_id());
+        }
       }
     });
     released.get_future().wait();
-    for (uint32_t id = 0; id < 8; ++id) refuse(id);
+    for (uint32_t id = 0; id < kWindow; ++id) refuse(id);
     reader.join();
     return grpc::Status::OK;
   };
@@ -270,9 +291,8 @@ TEST(HostileStore, APutOpensAFewObjectsAtATimeAndQueuesTheRest) {
   const auto payload = std::make_shared<const std::vector<std::byte>>(RandomBytes(1, 1000));
   for (uint64_t id = 0; id < kOffers; ++id) call->Offer({MakeObject(id, kRoot, 256, 1).head, payload});
   call->Finish();
-  auto opened_ninth = ninth.get_future();
-  EXPECT_EQ(opened_ninth.wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
-  EXPECT_EQ(n_opened, 8u);
+  EXPECT_EQ(beyond.get_future().wait_for(std::chrono::milliseconds(200)), std::future_status::timeout);
+  EXPECT_EQ(n_opened, kWindow);
   released.set_value();
   EXPECT_TRUE(record->WaitForEnd().ok());
   EXPECT_EQ(record->Count(kOffers, absl::StatusCode::kUnavailable), kOffers);
@@ -286,7 +306,7 @@ TEST(HostileStore, APutThatTheStoreEndsEarlyFailsWhatHadNoAnswer) {
     v1::PutFrame frame;
     call.Read(&frame);
     offered.get_future().wait();
-    call.Write(Busy(0));
+    call.Write(Only(Busy(0)));
     return grpc::Status::OK;
   };
   Connection connection({.address = store.address()});

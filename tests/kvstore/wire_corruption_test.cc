@@ -41,13 +41,13 @@ class SpoilingProxy final : public v1::KvStore::Service {
   }
 
   grpc::Status Put(grpc::ServerContext* context,
-                   grpc::ServerReaderWriter<v1::PutReply, v1::PutFrame>* stream) override {
+                   grpc::ServerReaderWriter<v1::PutReplies, v1::PutFrame>* stream) override {
     const auto upstream_context = grpc::ClientContext::FromServerContext(*context);
     const auto upstream = stub_->Put(upstream_context.get());
     // Replies on a thread of their own.
     std::thread replies([&] {
-      v1::PutReply reply;
-      while (upstream->Read(&reply)) stream->Write(reply);
+      v1::PutReplies some;
+      while (upstream->Read(&some)) stream->Write(some);
     });
     v1::PutFrame frame;
     int n_frames = 0;
@@ -91,7 +91,7 @@ TEST_F(WireCorruptionTest, AFlippedBitInAnyGetFrameNeverReachesTheReader) {
   const GetItem items[] = {WantOf(a), WantOf(b)};
   std::mt19937_64 random(3);
   int n_refused = 0;
-  constexpr int kFrames = 5;  // head, data; head, data, data
+  constexpr int kFrames = 3;  // head and data; head and data, data
   constexpr int kRounds = 60;
   for (int round = 0; round < kRounds; ++round) {
     const int target = round % kFrames;
@@ -123,8 +123,8 @@ TEST_F(WireCorruptionTest, EveryPayloadBitFlippedOnTheWayOutIsDataLoss) {
   std::mt19937_64 random(4);
   for (int round = 0; round < 20; ++round) {
     proxy.spoil = [&](int number, std::string& bytes) {
-      if (number != 1 + round % 2) return;
-      const size_t at = 64 + random() % (bytes.size() - 64);
+      if (number != round % 2) return;
+      const size_t at = 512 + random() % (bytes.size() - 512);  // behind the head
       bytes[at] = static_cast<char>(bytes[at] ^ (1 << (random() % 8)));
     };
     EXPECT_EQ(client->GetMany(FingerprintOf(1), items, kTimeout)[0].status().code(), absl::StatusCode::kDataLoss);
@@ -140,7 +140,7 @@ TEST_F(WireCorruptionTest, AFlippedBitInAnyPutFrameIsNeverServedLater) {
   constexpr int kRounds = 60;
   for (int round = 0; round < kRounds; ++round) {
     const Object object = MakeObject(100 + static_cast<uint64_t>(round), kRoot, 256, kMaxFrameBytes + 9000);
-    const int target = round % 4;  // open, data, data, commit
+    const int target = round % 3;  // open, data, last data
     proxy.spoil = [&](int number, std::string& bytes) {
       if (number != target || bytes.empty()) return;
       const size_t range = random() % 2 == 0 ? std::min<size_t>(bytes.size(), 200) : bytes.size();

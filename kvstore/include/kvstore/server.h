@@ -16,7 +16,7 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:0";  // host:port; port 0 takes a free one
   std::string token = {};              // shared token of the callers; empty: none is asked for
   bool insecure_internal = false;      // listen beyond loopback without a token
-  // Put and Get calls at once; one more is refused with RESOURCE_EXHAUSTED. A stream holds about two frames.
+  // Put and Get calls at once; one more is refused with RESOURCE_EXHAUSTED. A stream holds about a frame and an object.
   int streams_max = 256;
   // Objects that one Put stream may have open; one more is answered Busy.
   int open_objects_max = 64;

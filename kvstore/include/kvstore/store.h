@@ -78,8 +78,8 @@ class Store {
     std::unique_ptr<State> state_;
   };
 
-  // A found object. Its pages stay while this lives, whatever is evicted, dropped or quarantined meanwhile.
-  // Owned by one thread at a time; must not outlive the store.
+  // A found object. Its pages stay while this or a keeper of it lives, whatever is evicted, dropped or quarantined
+  // meanwhile. Owned by one thread at a time; must not outlive the store.
   class Reader {
    public:
     Reader(Reader&&) noexcept;
@@ -92,12 +92,18 @@ class Store {
     // DATA_LOSS the object is quarantined and `out` must not be passed on.
     // REQUIRES: out.size() bytes are left.
     absl::Status Read(std::span<std::byte> out);
+    // The same without a copy: adds where the next n_bytes lie, in order. They stay there while a keeper lives.
+    using Runs = std::vector<std::span<const std::byte>>;
+    absl::Status Lend(size_t n_bytes, Runs& runs);
+    // Any thread may let go of it, at any time: also when the store is gone.
+    std::shared_ptr<const void> keeper() const;
 
    private:
     friend class Store;
     struct State;
     explicit Reader(std::unique_ptr<State> state);
-    std::unique_ptr<State> state_;
+    absl::Status CheckDigest() const;
+    std::shared_ptr<State> state_;
   };
 
   // The key is present: its writer won. A parked put has extended the object's retention.

@@ -1,6 +1,8 @@
 // What a client is told when the disk does not do what was asked of it.
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "disk_fixture.h"
 #include "memory_file_system.h"
 #include "service_fixture.h"
@@ -13,11 +15,11 @@ constexpr uint64_t kRoot = 1u << 30;
 
 class ServiceDiskTest : public ServiceFixture {
  protected:
-  void StartWithDisk() {
+  void StartWithDisk(const ServerOptions& options = {}) {
     auto store = Store::Create({.capacity_bytes = 8 << 20}, *disk::OpenTier(disk::SmallDisk(), files_, clock_));
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
-    server_ = *Server::Start({}, *store_, clock_, metrics_);
+    server_ = *Server::Start(options, *store_, clock_, metrics_);
     address_ = absl::StrCat("127.0.0.1:", server_->port());
     client_ = Connect();
   }
@@ -39,6 +41,30 @@ TEST_F(ServiceDiskTest, ARemovalIsAnsweredWhenTheDiskHasWrittenIt) {
   EXPECT_EQ(client_->DropNamespace({.id = "ns"}, kTimeout).status().code(), absl::StatusCode::kUnavailable);
   const std::vector<PlacedKey> too_many(kMaxKeysPerCall + 1, keys[0]);
   EXPECT_EQ(client_->Drop(too_many, kTimeout).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ServiceDiskTest, WhoDoesNotWaitForAHungDiskHoldsNoStreamAndHisAnswerMayComeAfterTheServer) {
+  StartWithDisk({.streams_max = 1});
+  std::promise<void> released;
+  files_.SetFault([release = released.get_future().share()](Operation operation) {
+    if (operation == Operation::kSync) release.wait();
+    return absl::OkStatus();
+  });
+  for (uint64_t id = 1; id <= 3; ++id) {
+    const Object object = Parked(MakeObject(id, kRoot, 256, 20000), clock_.WallNow() + absl::Hours(1));
+    const PutItem items[] = {ItemOf(object, 1, Ack::kDurableOne)};
+    EXPECT_EQ(client_->PutMany(items, absl::Milliseconds(100))[0].status().code(), absl::StatusCode::kDeadlineExceeded);
+    // The client knows it first.
+    absl::StatusOr<std::vector<std::byte>> got;
+    do got = Get(object);
+    while (absl::IsResourceExhausted(got.status()) && clock_.WallNow() < object.head.retain_until - absl::Minutes(59));
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(*got, object.payload);
+  }
+  client_.Close();
+  server_.reset();
+  released.set_value();
+  store_.reset();
 }
 
 }  // namespace
