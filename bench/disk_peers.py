@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The disk tier beside fio and RocksDB's blob files: objects of one size, written one after another, taking turns.
+"""The disk tier beside fio and RocksDB's blob files: objects of one size, written one after another, taking turns. The
+disk tier twice: as cache, which is only written, and with a tenth retained, part of which is read and written again.
 
     bench/disk_peers.py --directory DIR [--build build/release] [--rounds 5] [--put 4GiB] [--disk-size 2GiB]
 
@@ -48,9 +49,10 @@ class Peers:
         self.args, self.directory = args, directory
         self.bin = pathlib.Path(args.build) / "bin"
 
-    def disk_tier(self):
-        return rows([str(self.bin / "kvstore_disk_bench"), f"--directory={self.directory}/tier", f"--put={self.args.put}",
-                     f"--disk-size={self.args.disk_size}"])
+    def disk_tier(self, retained, suffix=""):
+        found = rows([str(self.bin / "kvstore_disk_bench"), f"--directory={self.directory}/tier", f"--put={self.args.put}",
+                      f"--disk-size={self.args.disk_size}", f"--retained={retained}"])
+        return {step + suffix: figures for step, figures in found.items()}
 
     def fio(self, engine, depth):
         file = f"{self.directory}/fio"
@@ -68,7 +70,7 @@ class Peers:
                      f"--sync={SYNC_BYTES}"])
 
     def round(self):
-        turns = [self.disk_tier]
+        turns = [lambda: self.disk_tier(0), lambda: self.disk_tier(0.1, "_retaining")]
         if shutil.which("fio"):
             turns += [lambda: self.fio("psync", 1), lambda: self.fio("io_uring", 8)]
         if (self.bin / "rocksdb_blob_bench").exists():
@@ -107,7 +109,7 @@ def main():
             print(f"round {n + 1}, GB/s: {shown}", file=sys.stderr, flush=True)
     print("step,gb_per_s,write_amplification,disk_tier_to_it,program_cpu_s")
     for step in rounds[0]:
-        ours = "segment_read" if step.endswith("read") else "segment_write"
+        ours = "segment_read" if "read" in step else "segment_write"
         ratio = statistics.median(found[ours][0] / found[step][0] for found in rounds)
         print(f"{step},{statistics.median(found[step][0] for found in rounds):.3f},"
               f"{statistics.median(found[step][1] for found in rounds):.3f},{ratio:.2f},"

@@ -3,6 +3,8 @@
 #include <array>
 #include <cstring>
 
+#include "common/check.h"
+
 namespace longshelf::kvstore::disk {
 namespace {
 
@@ -31,6 +33,35 @@ __attribute__((target("sse4.2"))) uint32_t HardwareCrc32c(std::span<const std::b
   for (const std::byte byte : bytes) last = __builtin_ia32_crc32qi(last, static_cast<uint8_t>(byte));
   return ~last;
 }
+
+using Runs = std::array<std::span<const std::byte>, kCrcsAtOnce>;
+__attribute__((target("sse4.2"))) std::array<uint32_t, kCrcsAtOnce> HardwareCrc32cs(const Runs& runs) {
+  uint64_t a = 0xffffffffu;
+  uint64_t b = a;
+  uint64_t c = a;
+  uint64_t d = a;
+  const auto step = [](uint64_t & crc, const std::byte* at) __attribute__((target("sse4.2"), always_inline)) {
+    uint64_t word = 0;
+    std::memcpy(&word, at, sizeof word);
+    crc = __builtin_ia32_crc32di(crc, word);
+  };
+  const size_t n_whole = runs[0].size() / sizeof(uint64_t) * sizeof(uint64_t);
+  for (size_t at = 0; at < n_whole; at += sizeof(uint64_t)) {
+    step(a, runs[0].data() + at);
+    step(b, runs[1].data() + at);
+    step(c, runs[2].data() + at);
+    step(d, runs[3].data() + at);
+  }
+  std::array<uint32_t, kCrcsAtOnce> crcs = {static_cast<uint32_t>(a), static_cast<uint32_t>(b),
+                                            static_cast<uint32_t>(c), static_cast<uint32_t>(d)};
+  for (size_t run = 0; run < kCrcsAtOnce; ++run) {
+    for (const std::byte byte : runs[run].subspan(n_whole)) {
+      crcs[run] = __builtin_ia32_crc32qi(crcs[run], static_cast<uint8_t>(byte));
+    }
+    crcs[run] = ~crcs[run];
+  }
+  return crcs;
+}
 #endif
 
 }  // namespace
@@ -46,6 +77,16 @@ uint32_t Crc32c(std::span<const std::byte> bytes) {
   if (__builtin_cpu_supports("sse4.2")) return HardwareCrc32c(bytes);
 #endif
   return internal::PortableCrc32c(bytes);
+}
+
+std::array<uint32_t, kCrcsAtOnce> Crc32cs(const std::array<std::span<const std::byte>, kCrcsAtOnce>& runs) {
+  for (const auto& run : runs) LONGSHELF_CHECK(run.size() == runs[0].size());
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("sse4.2")) return HardwareCrc32cs(runs);
+#endif
+  std::array<uint32_t, kCrcsAtOnce> crcs{};
+  for (size_t run = 0; run < kCrcsAtOnce; ++run) crcs[run] = internal::PortableCrc32c(runs[run]);
+  return crcs;
 }
 
 }  // namespace longshelf::kvstore::disk

@@ -129,6 +129,10 @@ absl::Status DiskTier::Offer(const ObjectHead& head, AlignedBuffer bytes, Done d
     }
   }
   request.done = std::move(done);
+  // Here, where many work side by side; the writer is one. What it encrypts is other bytes.
+  if (log_->files().keys == nullptr) {
+    request.pending.chunk_crcs = ChunkCrcs(PayloadOf(request.pending.bytes, head.payload_bytes));
+  }
   if (Enqueue(request)) return absl::OkStatus();
   if (!request.durable) {
     std::lock_guard lock(mutex_);

@@ -225,7 +225,10 @@ void SegmentLog::Gather(PendingRecord& pending) {
   header.sequence = slots_[active_].sequence;
   header.previous = link_;
   header.record = pending.record;
-  header.chunk_crcs = ChunkCrcs(pending.bytes.span().subspan(kSectorBytes, pending.record.payload_bytes()));
+  header.chunk_crcs = std::exchange(pending.chunk_crcs, {});
+  if (header.chunk_crcs.empty()) {
+    header.chunk_crcs = ChunkCrcs(pending.bytes.span().subspan(kSectorBytes, pending.record.payload_bytes()));
+  }
   const Sector sector = pending.bytes.span().first<kSectorBytes>();
   EncodeRecordHeader(header, sector);
   link_ = LinkOf(sector);
@@ -422,6 +425,7 @@ absl::Status SegmentLog::Keep(const DiskEntry& entry, bool may_go) {
   pending.record.head = entry.head;
   pending.record.encryption = stored->header.record.encryption;
   pending.bytes = std::move(stored->bytes);
+  pending.chunk_crcs = std::move(stored->header.chunk_crcs);  // which it was read by
   if (!Fits(pending.record)) {
     if (may_go) return absl::OkStatus();
     // A segment's records fit into an empty one; what is left over after an error fits behind the copies of the rest.

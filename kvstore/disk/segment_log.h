@@ -35,6 +35,8 @@ struct PendingRecord {
   Record record;
   // Header sector, filled in by the log, then the payload; padding is zero.
   AlignedBuffer bytes;
+  // Of the payload as the device is to get it, by who had the time; else by the log.
+  std::vector<uint32_t> chunk_crcs = {};
   // A copy of the object from there: in the index only if it has not moved or gone meanwhile.
   std::optional<Place> moved_from = std::nullopt;
   bool written = false;

@@ -21,6 +21,23 @@ TEST(Crc32c, IsTheOneOfTheStandardOnEveryPath) {
   for (size_t n = 0; n < bytes.size(); ++n) {
     ASSERT_EQ(Crc32c(std::span(bytes).first(n)), internal::PortableCrc32c(std::span(bytes).first(n))) << n;
   }
+  for (size_t n = 0; n < 200; ++n) {
+    std::array<std::span<const std::byte>, kCrcsAtOnce> runs;
+    for (size_t i = 0; i < kCrcsAtOnce; ++i) runs[i] = std::span(bytes).subspan(i * 201 + 1, n);
+    const auto crcs = Crc32cs(runs);
+    for (size_t i = 0; i < kCrcsAtOnce; ++i) ASSERT_EQ(crcs[i], internal::PortableCrc32c(runs[i])) << n << " " << i;
+  }
+}
+
+TEST(ChunkCrcs, AreThoseOfTheChunksInOrder) {
+  for (const size_t n : {size_t{1}, size_t{64} << 10, size_t{255} << 10, size_t{256} << 10, (size_t{520} << 10) + 7}) {
+    const auto payload = RandomBytes(2, n);
+    std::vector<uint32_t> expected;
+    for (size_t at = 0; at < n; at += ChunkBytes(n)) {
+      expected.push_back(Crc32c(std::span(payload).subspan(at, std::min<size_t>(ChunkBytes(n), n - at))));
+    }
+    EXPECT_EQ(ChunkCrcs(payload), expected) << n;
+  }
 }
 
 ObjectHead FullHead() {
