@@ -9,13 +9,27 @@
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
+#include "kvstore/namespace_id.h"
 #include "objects.h"
 #include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {
 
-enum Kind : uint8_t { kKey, kPlacedKey, kHash, kHead, kQuery, kResult, kListQuery, kList, kTouch, kError, kKinds };
+enum Kind : uint8_t {
+  kKey,
+  kPlacedKey,
+  kHash,
+  kHead,
+  kQuery,
+  kResult,
+  kListQuery,
+  kList,
+  kTouch,
+  kError,
+  kNamespace,
+  kKinds
+};
 
 bool AreEqual(const ObjectHead& a, const ObjectHead& b) {
   return a.key == b.key && a.parent == b.parent && a.extent == b.extent && a.depth_tokens == b.depth_tokens &&
@@ -46,6 +60,21 @@ void ParseKeys(Kind kind, std::string_view bytes) {
     const auto hash = HashFromWire(std::string(bytes), "hash");
     LONGSHELF_CHECK(hash.ok() == (bytes.size() == BlockKey().size()) && (!hash.ok() || HashToWire(*hash) == bytes));
   }
+}
+
+// What is read of an id names it, and is read of that again.
+void ParseNamespace(std::string_view id) {
+  const NamespaceId parsed = ParseNamespaceId(id);
+  if (parsed.name.empty()) return;  // is no name
+  const std::string named = NamespaceIdOf(parsed.name, parsed.generation);
+  LONGSHELF_CHECK(named == id || parsed.generation == 0);
+  const NamespaceId again = ParseNamespaceId(named);
+  LONGSHELF_CHECK(again.name == parsed.name && again.generation == parsed.generation);
+  const std::string_view owner = OwnerOf(parsed.name);
+  LONGSHELF_CHECK(parsed.name.starts_with(owner));
+  LONGSHELF_CHECK(!IsBefore(id, parsed.name, parsed.generation));
+  if (parsed.generation < UINT64_MAX) LONGSHELF_CHECK(IsBefore(id, parsed.name, parsed.generation + 1));
+  if (!owner.empty() && parsed.generation < UINT64_MAX) LONGSHELF_CHECK(IsBefore(id, owner, parsed.generation + 1));
 }
 
 // The message, or an empty one.
@@ -158,6 +187,9 @@ Seeds MakeSeeds() {
   ListQueryToWire({.parent = Hash(1), .hash_prefix = "ab", .after = Hash(2), .limit = 10}, &list);
   inputs.push_back(Input(kListQuery, list.SerializeAsString()));
   AddAnswers(inputs);
+  for (const char* id : {"ns", "ns#1z", "ns:user#3w5e11264sgsf", "a:b:c#0", "#", "x#1#2"}) {
+    inputs.push_back(Input(kNamespace, id));
+  }
   return {.inputs = std::move(inputs)};
 }
 
@@ -170,6 +202,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto kind = static_cast<Kind>(input.Byte() % kKinds);
   if (kind <= kHash) {
     ParseKeys(kind, input.Rest());
+  } else if (kind == kNamespace) {
+    ParseNamespace(input.Rest());
   } else if (kind == kHead) {
     const auto head = HeadFromWire(Parsed<v1::ObjectHead>(input.Rest()));
     if (head.ok()) CheckContract(*head);
