@@ -1,6 +1,7 @@
 #include "common/breaker.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace longshelf {
 
@@ -10,6 +11,7 @@ bool Breaker::MayCall(absl::Time now, absl::Duration worth) {
     if (now < open_until_) return false;
     // Half open: this caller tries; the others wait one more pause for its report.
     open_until_ = now + pause_;
+    is_tried_ = true;
     return true;
   }
   if (latency_ <= worth) return true;
@@ -22,6 +24,7 @@ void Breaker::Answered(absl::Duration took) {
   std::lock_guard lock(mutex_);
   n_failed_ = 0;
   pause_ = absl::ZeroDuration();
+  is_tried_ = false;
   open_until_ = absl::InfinitePast();
   latency_ = took >= latency_ ? took : (latency_ + took) / 2;
 }
@@ -34,7 +37,9 @@ void Breaker::TooSlow(absl::Duration waited) {
 void Breaker::Failed(absl::Time now) {
   std::lock_guard lock(mutex_);
   if (++n_failed_ < options_.n_failures) return;
-  pause_ = pause_ == absl::ZeroDuration() ? options_.first_pause : std::min(2 * pause_, options_.longest_pause);
+  const bool is_open = pause_ != absl::ZeroDuration();
+  if (is_open && !std::exchange(is_tried_, false)) return;
+  pause_ = is_open ? std::min(2 * pause_, options_.longest_pause) : options_.first_pause;
   open_until_ = now + pause_;
 }
 

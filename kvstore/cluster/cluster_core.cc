@@ -48,7 +48,9 @@ bool ClusterCore::MayCall(ClusterNode& node) {
   return !is_closed && node.client != nullptr && node.breaker.MayCall(clock.Now());
 }
 
-void ClusterCore::Report(ClusterNode& node, const absl::Status& status) {
+void ClusterCore::Report(ClusterNode& node, const absl::Status& status, absl::Duration waited) {
+  // Of a node that had no time, and of one that was not waited for, this says nothing.
+  if ((absl::IsDeadlineExceeded(status) && waited < kFairWait) || absl::IsCancelled(status)) return;
   const absl::Time now = clock.Now();
   if (IsNodeDown(status)) {
     node.breaker.Failed(now);

@@ -39,6 +39,9 @@ struct ClusterMetrics {
   prometheus::Gauge& unreachable;
 };
 
+// A node that is well answers within this.
+inline constexpr absl::Duration kFairWait = absl::Seconds(1);
+
 // Something under way. Ended early when the client goes.
 class Operation {
  public:
@@ -56,7 +59,8 @@ struct ClusterCore {
   size_t n_candidates() const { return n_replicas + kSpareCandidates; }
   // Whether a node may be asked now; if so, how it went is to be reported.
   bool MayCall(ClusterNode& node);
-  void Report(ClusterNode& node, const absl::Status& status);
+  // `waited`: how long the node had. Too late for an impatient caller is not too late.
+  void Report(ClusterNode& node, const absl::Status& status, absl::Duration waited = absl::InfiniteDuration());
   void Register(const std::shared_ptr<Operation>& operation);
 
   const Clock& clock;

@@ -107,7 +107,7 @@ void ClusterLookup::Ask(size_t index, size_t n) {
 
 void ClusterLookup::OnAnswer(size_t index, const std::shared_ptr<ClusterNode>& node, absl::Time begun,
                              const absl::StatusOr<LookupResult>& result) {
-  core_.Report(*node, result.status());
+  core_.Report(*node, result.status(), core_.clock.Now() - begun);
   if (result.ok()) node->latency.Observe(core_.clock.Now() - begun);
   Extent& extent = extents_[index];
   --extent.n_waiting;

@@ -32,6 +32,7 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
 
   void Start(const Ask& ask) {
     n_waiting_ = 1;
+    begun_ = core_.clock.Now();
     for (size_t i = 0; i < answers_.size(); ++i) {
       if (!core_.MayCall(*answers_[i].node)) continue;
       ++n_waiting_;
@@ -50,7 +51,7 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
  private:
   void OnAnswer(size_t i, const absl::StatusOr<Result>& result) {
     const bool is_late = options_.may_take_long && absl::IsDeadlineExceeded(result.status());
-    core_.Report(*answers_[i].node, is_late ? absl::OkStatus() : result.status());
+    core_.Report(*answers_[i].node, is_late ? absl::OkStatus() : result.status(), core_.clock.Now() - begun_);
     answers_[i].result = result;
     EndOne();
   }
@@ -67,6 +68,7 @@ class Scatter final : public Operation, public std::enable_shared_from_this<Scat
   const Options options_;
   std::vector<Answer> answers_;
   size_t n_waiting_ = 0;
+  absl::Time begun_;
   Done done_;
 };
 

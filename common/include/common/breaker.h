@@ -8,10 +8,10 @@ namespace longshelf {
 
 // Keeps callers away from a service that does not answer, or answers too slowly for what it is asked.
 //
-// After `n_failures` failures in a row it opens for a pause that doubles up to a bound; then one caller at a time may
-// try, and an answer closes it. How long answers take is remembered: a caller to whom an answer is worth less than that
-// is kept away too, but for one in every first pause, whose answer tells whether the store is faster again.
-// Any thread; the mutex guards a few numbers.
+// After `n_failures` failures in a row it opens for a pause; then one caller at a time may try, and an answer closes
+// it. A failed try doubles the pause up to a bound; failures of calls that began before it opened do not. How long
+// answers take is remembered: a caller to whom an answer is worth less than that is kept away too, but for one in every
+// first pause, whose answer tells whether the store is faster again. Any thread; the mutex guards a few numbers.
 class Breaker {
  public:
   struct Options {
@@ -36,6 +36,7 @@ class Breaker {
   mutable std::mutex mutex_;
   int n_failed_ = 0;
   absl::Duration pause_ = absl::ZeroDuration();  // zero = closed
+  bool is_tried_ = false;                        // half open: somebody's report is awaited
   absl::Time open_until_ = absl::InfinitePast();
   absl::Duration latency_ = absl::ZeroDuration();  // rises at once, falls slowly
   absl::Time try_again_ = absl::InfinitePast();    // who is kept away for latency

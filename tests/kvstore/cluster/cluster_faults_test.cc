@@ -245,6 +245,22 @@ TEST_F(ClusterFaults, EveryCallEndsByItsDeadlineWhenAllNodesHang) {
   EXPECT_LE(cluster.clock.Now() - begun, absl::Milliseconds(301));
 }
 
+TEST_F(ClusterFaults, ImpatientCallersDoNotTakeASlowStoreFromThoseWhoCanWait) {
+  SimulatedCluster cluster(2);
+  Park(cluster);
+  for (size_t i = 0; i < 2; ++i) cluster.node(i).latency = absl::Milliseconds(200);
+  int n_late = 0;
+  for (int i = 0; i < 10; ++i) {
+    cluster.client->Lookup(Query(), absl::Milliseconds(100), [&](const absl::StatusOr<LookupResult>& result) {
+      n_late += absl::IsDeadlineExceeded(result.status()) ? 1 : 0;
+    });
+  }
+  cluster.PassUntil([&] { return n_late == 10; });
+  const auto found = cluster.Lookup(Query(), absl::Seconds(5));
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->n_present, 700u);
+}
+
 TEST_F(ClusterFaults, WhoGoesAwayWithCallsUnderWayAnswersThemAll) {
   auto cluster = std::make_unique<SimulatedCluster>(3);
   Park(*cluster);

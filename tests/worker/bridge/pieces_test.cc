@@ -33,6 +33,18 @@ TEST(Breaker, OpensAfterFailuresInARowPausesLongerEachTimeAndClosesOnAnAnswer) {
   EXPECT_FALSE(breaker.is_open(t));
 }
 
+TEST(Breaker, FailuresOfCallsThatBeganBeforeItOpenedDoNotMakeThePauseLonger) {
+  Breaker breaker;
+  absl::Time t = absl::UnixEpoch();
+  for (int i = 0; i < 10; ++i) breaker.Failed(t);
+  EXPECT_FALSE(breaker.MayCall(t + absl::Milliseconds(499)));
+  t += absl::Milliseconds(500);
+  EXPECT_TRUE(breaker.MayCall(t));
+  for (int i = 0; i < 10; ++i) breaker.Failed(t);
+  EXPECT_FALSE(breaker.MayCall(t + absl::Milliseconds(999)));
+  EXPECT_TRUE(breaker.MayCall(t + absl::Milliseconds(1000)));
+}
+
 TEST(Breaker, KeepsAwayThoseToWhomASlowAnswerIsWorthNothing) {
   Breaker breaker;
   absl::Time t = absl::UnixEpoch();
