@@ -160,10 +160,12 @@ void Upload::OnRetained(size_t next, absl::Time until, const absl::StatusOr<kvst
 }
 
 void Upload::TakeLease(size_t first) {
-  const uint64_t n_affordable =
-      std::clamp<uint64_t>(core_.options.memory_bytes / 16 / core_.options.block_bytes, 1, kBlocksOnTheWay);
-  const uint64_t n_blocks = std::clamp<uint64_t>(order_.blocks.size() - first, 1, n_affordable);
-  core_.budget.Take(ByteBudget::Way::kOut, core_.options.state_bytes_max + (1 + n_blocks) * core_.options.block_bytes,
+  const uint64_t block_bytes = core_.options.block_bytes;
+  const uint64_t n_affordable = std::clamp<uint64_t>(core_.options.memory_bytes / 16 / block_bytes, 1, kBlocksOnTheWay);
+  // A large state leaves the way out room for few blocks, but for one at least (MemoryMin).
+  const uint64_t n_fit = (core_.budget.n_max(ByteBudget::Way::kOut) - core_.options.state_bytes_max) / block_bytes - 1;
+  const uint64_t n_blocks = std::clamp<uint64_t>(order_.blocks.size() - first, 1, std::min(n_affordable, n_fit));
+  core_.budget.Take(ByteBudget::Way::kOut, core_.options.state_bytes_max + (1 + n_blocks) * block_bytes,
                     [self = shared_from_this(), first](const std::shared_ptr<ByteBudget::Lease>& lease) {
                       if (self->done_ == nullptr) return;
                       self->lease_ = lease;
@@ -172,6 +174,8 @@ void Upload::TakeLease(size_t first) {
 }
 
 void Upload::SendBlocks(size_t first) {
+  // It may have queued behind other parks for long.
+  last_progress_ = core_.clock.Now();
   RollCall();
   const int64_t n_room = static_cast<int64_t>(
       (lease_->n_bytes() - core_.options.state_bytes_max - core_.options.block_bytes) / core_.options.block_bytes);

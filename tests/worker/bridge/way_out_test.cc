@@ -326,6 +326,32 @@ TEST_F(WayOutTest, ParkFailsUnlessTheStoreAcknowledgedEveryObject) {
   EXPECT_EQ(Park(tokens).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(WayOutTest, AParkThatWaitedForLongIsNotRefusedByTheFirstStoreThatIsBusy) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  int n_busy = 5;
+  store_.refuse = [&n_busy](const kvstore::PutItem&) {
+    return n_busy-- > 0 ? absl::UnavailableError("busy") : absl::OkStatus();
+  };
+  store_.latency = absl::Seconds(12);
+  const auto answer = AskToPark(tokens);
+  Settle();
+  store_.latency = absl::ZeroDuration();
+  Pass(absl::Seconds(15));
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_TRUE((*answer)->ok()) << (*answer)->status();
+}
+
+TEST_F(WayOutTest, AModelWithALargeStateParksWithTheLeastMemory) {
+  options_.state_bytes_max = 40 * kBlockBytes;
+  options_.memory_bytes = options_.MemoryMin();
+  Start();
+  const auto tokens = Tokens(5000);
+  HoldForPark(tokens, 5000);
+  EXPECT_TRUE(Park(tokens).ok());
+}
+
 TEST_F(WayOutTest, OfAParkThatFailsNothingIsParkedSoonAfter) {
   Start();
   const auto tokens = Tokens(1000);
