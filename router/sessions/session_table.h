@@ -25,6 +25,8 @@ struct SessionEntry final : AnswerRecorder, std::enable_shared_from_this<Session
   void OnToken(uint32_t token) override { session.output.push_back(token); }
   void OnEnd(std::string_view finish_reason, std::optional<size_t> on_worker) override;
   SessionInfo Info() const;
+  // One goes on with the other.
+  bool IsSameAnswer(const SessionEntry& other) const { return session.request_id == other.session.request_id; }
 
   const Tenant tenant;
   const OnEnded on_ended;

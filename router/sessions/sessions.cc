@@ -95,7 +95,7 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   if (request.begun != nullptr) {
     session.output = request.begun->output;
     session.request_id = request.begun->request_id;
-    session.stands_on = request.begun->stands_on;
+    session.stands_on = std::max(request.begun->stands_on, NewestOwnCard(*entry));
     session.fingerprint = request.begun->fingerprint;
   }
   session.share = request.body_share != nullptr ? request.body_share : budget_.Take(session.n_bytes());
@@ -105,6 +105,13 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   table_->Add(entry);
   if (request.begun == nullptr && store_ != nullptr) Place(entry);
   return entry;
+}
+
+absl::Time Sessions::NewestOwnCard(const SessionEntry& entry) const {
+  absl::Time newest = store_ == nullptr ? absl::InfinitePast() : parks_->NewestOf(entry);
+  const EntryPtr replaced = table_->Find(entry.tenant, entry.session.id);
+  if (replaced != nullptr && replaced->IsSameAnswer(entry)) newest = std::max(newest, replaced->session.stands_on);
+  return newest;
 }
 
 void Sessions::Place(const EntryPtr& entry) {
