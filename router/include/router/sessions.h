@@ -116,6 +116,7 @@ class Sessions {
   ByteBudget budget_;
   std::deque<std::function<void()>> reads_waiting_;
   size_t n_reading_ = 0;
+  absl::Time idle_check_at_ = absl::InfinitePast();
   const std::unique_ptr<SessionTable> table_;
   const std::unique_ptr<VersionClock> versions_;
   // Null without a store.
