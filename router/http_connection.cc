@@ -332,7 +332,9 @@ void HttpConnection::DiscardInput() {
 
 void HttpConnection::CloseWhenIdle() {
   keep_alive_ = false;
-  if (!answering_ && received_.empty()) Close();
+  // A client that is sending its body is told what happens, like any other that comes now.
+  const bool is_receiving = !received_.empty() || (parser_.has_value() && parser_->is_header_done());
+  if (!answering_ && !is_receiving) Close();
 }
 
 void HttpConnection::Abort() {
