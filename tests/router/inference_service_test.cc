@@ -225,6 +225,28 @@ TEST_F(InferenceService, SaysTheCodeOfAnErrorAsHttpDoes) {
   EXPECT_THAT(status.error_message(), ::testing::StartsWith("session_not_found: "));
 }
 
+TEST_F(InferenceService, WhatWasNeverParkedHasNoDurability) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_session()->set_id("s");
+  grpc::ClientContext generating;
+  const auto reader = stub->Generate(&generating, request);
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  grpc::ClientContext context;
+  v1::SessionRef session;
+  session.set_id("s");
+  v1::SessionState state;
+  ASSERT_TRUE(stub->GetSession(&context, session, &state).ok());
+  EXPECT_EQ(state.status(), "finished");
+  EXPECT_EQ(state.parked_unix_s(), 0);
+  EXPECT_EQ(state.durability(), "");
+}
+
 TEST_F(InferenceService, AnEmptyUserIsNotTheTenant) {
   RouterHarness router;
   const auto stub = Stub(router);
@@ -261,7 +283,8 @@ TEST_F(InferenceService, TakesAUserAndRefusesLogprobsThatAChatCannotReturn) {
   grpc::ClientContext context;
   const auto reader = stub->Chat(&context, chat);
   v1::ChatReply reply;
-  EXPECT_FALSE(reader->Read(&reply));
+  while (reader->Read(&reply)) {
+  }
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), ::testing::HasSubstr("options.top_logprobs"));
