@@ -64,9 +64,9 @@ std::string MethodsOf(std::string_view path) {
 
 constexpr size_t kProgressBacklogBytes = 4096;
 
-std::string RequestIdOf(const HttpRequest& request) {
-  return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
-}
+std::string RequestIdOf(const std::string& sent) { return IsUsableRequestId(sent) ? sent : RequestId(); }
+
+std::string RequestIdOf(const HttpRequest& request) { return RequestIdOf(request.x_request_id); }
 
 // A session that the header names, beside what the body says.
 std::optional<ApiError> JoinSession(const std::string& session, const std::string& body, ApiRequest& request) {
@@ -327,13 +327,13 @@ void HttpApi::Tick() {
 
 void HttpApi::Forget(Call& call) { calls_.erase(&call); }
 
-HttpReply HttpApi::TransportError(int status, const std::string& why) {
+HttpReply HttpApi::TransportError(int status, const std::string& why, const std::string& x_request_id) {
   ApiError error = status == 503 ? Overloaded() : ApiError{};
   error.http_status = status;
   error.message = why;
   core_.metrics().RequestFinished("none", status, absl::ZeroDuration());
   HttpReply reply = ErrorReply(error);
-  reply.headers.emplace_back("x-request-id", RequestId());
+  reply.headers.emplace_back("x-request-id", RequestIdOf(x_request_id));
   return reply;
 }
 

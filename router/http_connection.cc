@@ -225,7 +225,11 @@ std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::op
   return head;
 }
 
-void HttpConnection::Refuse(int status, const std::string& why) { ReplyAndClose(handler_.TransportError(status, why)); }
+void HttpConnection::Refuse(int status, const std::string& why) {
+  const bool has_header = parser_.has_value() && parser_->is_header_done();
+  ReplyAndClose(
+      handler_.TransportError(status, why, has_header ? HeaderValue(parser_->get(), "x-request-id") : std::string()));
+}
 
 void HttpConnection::ReplyAndClose(HttpReply reply) {
   ReleaseBody();

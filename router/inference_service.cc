@@ -44,7 +44,7 @@ struct Shared {
   asio::io_context& loop;
   const absl::Duration keep_alive_interval;
   const absl::Duration write_timeout;
-  std::set<Ticked*> open = {};  // calls being answered; loop only
+  std::set<Ticked*> open = {};  // calls that have not finished; loop only
 };
 
 std::string Metadata(const grpc::CallbackServerContext& context, const char* name) {
@@ -112,10 +112,12 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   void Tick(absl::Time now) override {
     const absl::Duration silence = now - last_write_at_;
     if (writing_ && silence >= shared_.write_timeout) return DropSlowClient();
-    if (silence >= shared_.keep_alive_interval) OnProgress(progress_);
+    if (!ended_ && silence >= shared_.keep_alive_interval) OnProgress(progress_);
   }
 
-  void CutOff() override { End(Refusal(Draining()), /*now=*/true); }
+  void CutOff() override {
+    if (!ended_) End(Refusal(Draining()), /*now=*/true);
+  }
 
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
@@ -206,18 +208,19 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   // Called from inside the sink's last call, or when the client is gone.
   void End(const grpc::Status& status, bool now) {
     running_.reset();
-    shared_.open.erase(this);
     if (now) queue_.clear();
     if (!std::exchange(ended_, true)) status_ = status;
     WriteNext();
   }
   // gRPC ends the call only when its last write has; that one waits for the client.
   void DropSlowClient() {
+    if (std::exchange(dropped_, true)) return;
     shared_.core.metrics().SlowClientDropped();
     context_.TryCancel();
     End(grpc::Status::CANCELLED, /*now=*/true);
   }
   void FinishCall() {
+    shared_.open.erase(this);
     finished_ = true;
     this->Finish(status_);
   }
@@ -237,6 +240,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   absl::Time last_write_at_;
   bool writing_ = false;
   bool paused_ = false;
+  bool dropped_ = false;
   bool ended_ = false;
   bool finished_ = false;
 };
@@ -248,7 +252,7 @@ class Service final : public v1::Inference::CallbackService {
 
   void Tick() {
     const absl::Time now = shared_.core.clock().Now();
-    for (Ticked* call : std::set(shared_.open)) call->Tick(now);  // a tick ends no call but its own
+    for (auto it = shared_.open.begin(); it != shared_.open.end();) (*it++)->Tick(now);  // it may end itself
   }
 
   void CutOff() {

@@ -121,6 +121,12 @@ TEST_F(HttpDoor, WhatNeverBecameARequestHasAnIdToo) {
   const Reply reply = client.Read();
   EXPECT_EQ(reply.result_int(), 400u);
   EXPECT_FALSE(reply["x-request-id"].empty());
+  TestClient sender(router_.service->http_port());
+  sender.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nx-request-id: abc-1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+  const Reply told = sender.Read();
+  EXPECT_EQ(told.result_int(), 400u);
+  EXPECT_EQ(told["x-request-id"], "abc-1");
 }
 
 TEST_F(HttpDoor, SaysWhichMethodsAPathTakesAndTakesHeadForGet) {
@@ -162,7 +168,9 @@ class SizeHandler final : public HttpHandler {
     reply.body = absl::StrCat(request.body.size());
     exchange->Reply(std::move(reply));
   }
-  HttpReply TransportError(int status, const std::string& why) override { return {status, "text/plain", why, {}}; }
+  HttpReply TransportError(int status, const std::string& why, const std::string&) override {
+    return {status, "text/plain", why, {}};
+  }
 };
 
 // Sends half a body and waits for what the server says of it.

@@ -206,7 +206,33 @@ TEST_F(InferenceService, AClientThatReadsNothingIsDropped) {
   grpc::ClientContext context;
   const auto reader = stub->Generate(&context, request);
   EXPECT_TRUE(router.workers[0]->AwaitCancelled(1));
-  EXPECT_THAT(router.Metrics(), ::testing::HasSubstr("longshelf_router_slow_clients_dropped_total 1"));
+  EXPECT_THAT(router.Metrics(), ::testing::HasSubstr("longshelf_router_slow_clients_dropped_total 1\n"));
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(InferenceService, AClientThatDoesNotReadTheEndIsDroppedToo) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.write_timeout = absl::Milliseconds(200);
+  RouterHarness router(1, config, Script{std::vector<uint32_t>(200, 43)});
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
+  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                 grpc::InsecureChannelCredentials(), arguments);
+  const auto stub = v1::Inference::NewStub(channel);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_options()->set_max_tokens(200);
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  const absl::Time patience = router.clock.Now() + absl::Seconds(10);
+  while (router.Metrics().find("longshelf_router_slow_clients_dropped_total 1\n") == std::string::npos) {
+    ASSERT_LT(router.clock.Now(), patience);
+  }
+  EXPECT_EQ(router.workers[0]->n_tokens_sent(), 200u);
   v1::GenerateReply reply;
   while (reader->Read(&reply)) {
   }
