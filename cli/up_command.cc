@@ -61,7 +61,8 @@ void AddOptions(ConfigSpec& spec, UpConfig* config) {
   spec.Group("More flags for one kind of program");
   spec.Add(&config->cluster.router_flags, "router-flags", "for longshelf-router");
   spec.Add(&config->cluster.worker_flags, "worker-flags", "for longshelf-worker");
-  spec.Add(&config->cluster.kvstore_flags, "kvstore-flags", "for longshelf-kvstore");
+  spec.Add(&config->cluster.kvstore_flags, "kvstore-flags",
+           "for longshelf-kvstore; of several, each has a directory of its own in --disk");
 }
 
 // Where the logs go; a temporary directory disappears again unless someone may want to read it.
