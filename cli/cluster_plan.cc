@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -21,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr int kWorkersMax = 16;
 constexpr int kShardsMax = 16;
+constexpr absl::Duration kRouterEnds = absl::Seconds(6);  // what it needs behind its drain, to park what was cut off
 constexpr uint16_t kFirstPort = 10000;
 constexpr uint16_t kLastPort = 32767;  // below Linux's range for outgoing connections
 
@@ -68,8 +70,21 @@ absl::StatusOr<HeldPort> HoldWanted(uint16_t wanted, bool replace, const std::fu
   return absl::UnavailableError(absl::StrCat("port ", wanted, " of 127.0.0.1 is taken; choose another, or 0 for any"));
 }
 
+absl::Duration DrainTimeout(absl::Duration stop_timeout) {
+  return std::max(stop_timeout - kRouterEnds, absl::ZeroDuration());
+}
+
 void Append(std::vector<std::string>& args, const std::vector<std::string>& more) {
   args.insert(args.end(), more.begin(), more.end());
+}
+
+// Two stores in one directory would write over each other.
+std::vector<std::string> FlagsOfStore(std::vector<std::string> flags, const std::string& name) {
+  for (size_t i = 0; i < flags.size(); ++i) {
+    const bool is_behind = i > 0 && flags[i - 1] == "--disk";
+    if (is_behind || flags[i].starts_with("--disk=")) absl::StrAppend(&flags[i], "/", name);
+  }
+  return flags;
 }
 
 }  // namespace
@@ -94,7 +109,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
     store.args = {"--listen=" + store_addresses[static_cast<size_t>(i)], "--admin-listen=" + Address(store.admin_port),
                   absl::StrCat("--memory=", options.store_memory_bytes), log_level};
     if (options.n_stores > 1) Append(store.args, {"--peers=" + stores, "--down-after=10s"});
-    Append(store.args, options.kvstore_flags);
+    Append(store.args, options.n_stores == 1 ? options.kvstore_flags : FlagsOfStore(options.kvstore_flags, name));
     plan.members.push_back(std::move(store));
   }
 
@@ -126,6 +141,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
                  "--grpc-listen=" + plan.grpc_address,
                  "--admin-listen=" + Address(router.admin_port),
                  "--kvstore=" + stores,
+                 absl::StrCat("--drain-timeout=", absl::FormatDuration(DrainTimeout(options.stop_timeout))),
                  log_level};
   Append(router.args, options.router_flags);
   plan.members.push_back(std::move(router));

@@ -34,7 +34,6 @@ struct UpConfig {
   int grpc_port = -1;
   std::string log_dir;
   absl::Duration start_timeout = absl::Minutes(10);
-  absl::Duration stop_timeout = absl::Seconds(20);
 };
 
 void AddOptions(ConfigSpec& spec, UpConfig* config) {
@@ -57,12 +56,13 @@ void AddOptions(ConfigSpec& spec, UpConfig* config) {
   spec.AddChoice(&config->cluster.log_level, "log-level", "of every program",
                  {"trace", "debug", "info", "warning", "error"});
   spec.Add(&config->start_timeout, "start-timeout", "to be ready", {absl::Seconds(1), absl::Hours(24)});
-  spec.Add(&config->stop_timeout, "stop-timeout", "for running answers to finish when stopping",
+  spec.Add(&config->cluster.stop_timeout, "stop-timeout", "for each kind of program to end when stopping",
            {absl::ZeroDuration(), absl::Hours(1)});
   spec.Group("More flags for one kind of program");
   spec.Add(&config->cluster.router_flags, "router-flags", "for longshelf-router");
   spec.Add(&config->cluster.worker_flags, "worker-flags", "for longshelf-worker");
-  spec.Add(&config->cluster.kvstore_flags, "kvstore-flags", "for longshelf-kvstore");
+  spec.Add(&config->cluster.kvstore_flags, "kvstore-flags",
+           "for longshelf-kvstore; of several, each has a directory of its own in --disk");
 }
 
 // Where the logs go; a temporary directory disappears again unless someone may want to read it.
@@ -160,7 +160,7 @@ int RunCluster(const UpConfig& config, ShutdownSignals& signals) {
     status = runner.Watch();
   }
   std::cerr << "\nstopping (Ctrl-C again: at once)\n";
-  runner.Stop(config.stop_timeout);
+  runner.Stop(config.cluster.stop_timeout);
   if (status.ok() || absl::IsCancelled(status)) return 0;
   logs->Keep();
   return Fail(status);

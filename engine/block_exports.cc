@@ -14,7 +14,7 @@ BlockExports::BlockExports(const PrefixCache& cache, size_t block_bytes)
 
 void BlockExports::Start(ExportBlocks request) {
   if (jobs_.size() >= kJobsMax) {
-    request.sink->OnEnd(absl::ResourceExhaustedError(absl::StrCat("already ", kJobsMax, " exports; try again later")));
+    request.sink->OnEnd(absl::UnavailableError(absl::StrCat("already ", kJobsMax, " exports; try again later")));
     return;
   }
   const size_t first = request.first;

@@ -77,11 +77,17 @@ size_t Dispatcher::n_ready() const {
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
   LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > spec.committed.size());
   if (IsOfAnotherModel(spec)) return OtherModelStatus();
-  if (queue_.size() >= config_.queue_capacity) return OverloadedStatus();
+  const size_t n_waiting = n_wanting();
+  if (n_waiting >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
   ++n_streams_;
-  if (!queue_.empty() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
+  if (n_waiting > 0 || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
   return std::make_unique<Stream>(std::move(state));
+}
+
+size_t Dispatcher::n_wanting() const {
+  return static_cast<size_t>(
+      std::count_if(queue_.begin(), queue_.end(), [](const StatePtr& stream) { return !stream->paused(); }));
 }
 
 bool Dispatcher::IsOfAnotherModel(const StreamSpec& spec) const {
@@ -256,7 +262,8 @@ void Dispatcher::Tick() {
 
 bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
   const bool is_full = status.code() == absl::StatusCode::kResourceExhausted;
-  if (is_full && !stream.has_output()) return true;  // bounded by the queue's deadline
+  // Bounded by the queue's deadline: no worker has said anything of it since it waits.
+  if (is_full && (!stream.has_output() || stream.waiting_since != absl::InfiniteFuture())) return true;
   if (!is_full && !IsWorkersFault(status.code())) return false;
   if (stream.has_output()) return ++stream.n_resumes <= config_.n_resumes_max;
   if (++stream.n_retries > config_.n_retries_max) return false;

@@ -45,17 +45,28 @@ bool PathMatches(const Route& route, std::string_view path) {
 }
 
 const Route* FindRoute(std::string_view method, std::string_view path) {
+  if (method == "HEAD") method = "GET";  // whose answer is sent without its body
   for (const Route& route : kRoutes) {
     if (route.method == method && PathMatches(route, path)) return &route;
   }
   return nullptr;
 }
 
+std::string MethodsOf(std::string_view path) {
+  std::string methods;
+  for (const Route& route : kRoutes) {
+    if (!PathMatches(route, path)) continue;
+    const absl::string_view method(route.method.data(), route.method.size());
+    absl::StrAppend(&methods, methods.empty() ? "" : ", ", method, method == "GET" ? ", HEAD" : "");
+  }
+  return methods;
+}
+
 constexpr size_t kProgressBacklogBytes = 4096;
 
-std::string RequestIdOf(const HttpRequest& request) {
-  return IsUsableRequestId(request.x_request_id) ? request.x_request_id : RequestId();
-}
+std::string RequestIdOf(const std::string& sent) { return IsUsableRequestId(sent) ? sent : RequestId(); }
+
+std::string RequestIdOf(const HttpRequest& request) { return RequestIdOf(request.x_request_id); }
 
 // A session that the header names, beside what the body says.
 std::optional<ApiError> JoinSession(const std::string& session, const std::string& body, ApiRequest& request) {
@@ -316,12 +327,14 @@ void HttpApi::Tick() {
 
 void HttpApi::Forget(Call& call) { calls_.erase(&call); }
 
-HttpReply HttpApi::TransportError(int status, const std::string& why) {
+HttpReply HttpApi::TransportError(int status, const std::string& why, const std::string& x_request_id) {
   ApiError error = status == 503 ? Overloaded() : ApiError{};
   error.http_status = status;
   error.message = why;
   core_.metrics().RequestFinished("none", status, absl::ZeroDuration());
-  return ErrorReply(error);
+  HttpReply reply = ErrorReply(error);
+  reply.headers.emplace_back("x-request-id", RequestIdOf(x_request_id));
+  return reply;
 }
 
 std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
@@ -330,6 +343,7 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
     core_.metrics().RequestFinished(route != nullptr ? route->path : "none", error.http_status, absl::ZeroDuration());
     HttpReply reply = ErrorReply(error);
     reply.headers.emplace_back("x-request-id", RequestIdOf(request));
+    if (error.http_status == 405) reply.headers.emplace_back("Allow", MethodsOf(request.path));
     return reply;
   };
   // Deny by default: what needs no key is named in the table, and a path outside it needs one to be told so.
@@ -338,8 +352,7 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   }
   if (route != nullptr) return std::nullopt;
   ApiError error;
-  const bool known =
-      std::any_of(kRoutes.begin(), kRoutes.end(), [&](const Route& row) { return PathMatches(row, request.path); });
+  const bool known = !MethodsOf(request.path).empty();
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
   error.message = known ? "this path does not take this method" : "there is nothing at this path";
@@ -410,7 +423,7 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
       reply.body = ModelListJson(core_.model(), core_.n_context_max());
       break;
     case Kind::kModel: {
-      const std::string_view name = std::string_view(request.path).substr(route.path.size());
+      const std::string name = PercentDecoded(std::string_view(request.path).substr(route.path.size()));
       if (name == core_.model().name) {
         reply.body = ModelJson(core_.model(), core_.n_context_max());
       } else {

@@ -225,7 +225,11 @@ std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::op
   return head;
 }
 
-void HttpConnection::Refuse(int status, const std::string& why) { ReplyAndClose(handler_.TransportError(status, why)); }
+void HttpConnection::Refuse(int status, const std::string& why) {
+  const bool has_header = parser_.has_value() && parser_->is_header_done();
+  ReplyAndClose(
+      handler_.TransportError(status, why, has_header ? HeaderValue(parser_->get(), "x-request-id") : std::string()));
+}
 
 void HttpConnection::ReplyAndClose(HttpReply reply) {
   ReleaseBody();
@@ -332,7 +336,9 @@ void HttpConnection::DiscardInput() {
 
 void HttpConnection::CloseWhenIdle() {
   keep_alive_ = false;
-  if (!answering_ && received_.empty()) Close();
+  // A client that is sending its body is told what happens, like any other that comes now.
+  const bool is_receiving = !received_.empty() || (parser_.has_value() && parser_->is_header_done());
+  if (!answering_ && !is_receiving) Close();
 }
 
 void HttpConnection::Abort() {

@@ -31,7 +31,7 @@ std::optional<ApiError> CheckNumbers(const v1::GenerationOptions& options) {
   return std::nullopt;
 }
 
-void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
+void AddOptions(const v1::GenerationOptions& options, Json& body) {
   if (options.has_max_tokens()) body["max_tokens"] = options.max_tokens();
   if (options.has_temperature()) body["temperature"] = options.temperature();
   if (options.has_top_p()) body["top_p"] = options.top_p();
@@ -44,10 +44,8 @@ void AddOptions(const v1::GenerationOptions& options, Api api, Json& body) {
   if (!options.service_tier().empty()) body["service_tier"] = options.service_tier();
   if (options.stop_size() > 0) body["stop"] = ListOf(options.stop());
   if (options.stop_token_ids_size() > 0) body["stop_token_ids"] = ListOf(options.stop_token_ids());
-  if (options.has_top_logprobs()) {
-    if (api == Api::kChat) body["logprobs"] = true;
-    body[api == Api::kChat ? "top_logprobs" : "logprobs"] = options.top_logprobs();
-  }
+  if (!options.user_id().empty()) body["user_id"] = options.user_id();
+  if (options.has_top_logprobs()) body["logprobs"] = options.top_logprobs();
 }
 
 void AddSession(const v1::SessionOptions& session, Json& body) {
@@ -115,16 +113,19 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request,
   } else {
     body["prompt"] = request.text();
   }
-  AddOptions(request.options(), Api::kCompletions, body);
+  AddOptions(request.options(), body);
   if (request.has_session()) AddSession(request.session(), body);
   return ParseRequestBody(Api::kCompletions, Dump(body), limits);
 }
 
 std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, const ParseLimits& limits) {
   if (auto error = CheckNumbers(request.options())) return *std::move(error);
+  if (request.options().has_top_logprobs()) {
+    return InvalidField("options.top_logprobs", "is not for Chat: its replies have text, not tokens");
+  }
   Json body = {{"model", request.model()}, {"messages", Json::array()}};
   for (const v1::ChatMessage& message : request.messages()) body["messages"].push_back(MessageJson(message));
-  AddOptions(request.options(), Api::kChat, body);
+  AddOptions(request.options(), body);
   if (request.has_session()) AddSession(request.session(), body);
   if (request.has_thinking()) body["thinking"] = {{"type", request.thinking() ? "enabled" : "disabled"}};
   if (!request.reasoning_effort().empty()) body["reasoning_effort"] = request.reasoning_effort();
@@ -168,7 +169,7 @@ v1::SessionState ToProto(const SessionInfo& info) {
   out.set_created_unix_s(seconds(info.created));
   out.set_parked_unix_s(seconds(info.parked_at));
   out.set_retain_until_unix_s(seconds(info.retain_until));
-  out.set_durability(std::string(DurabilityName(info.durability)));
+  if (info.parked_at != absl::InfinitePast()) out.set_durability(std::string(DurabilityName(info.durability)));
   out.set_prompt_tokens(info.n_prompt_tokens);
   out.set_output_tokens(info.n_output_tokens);
   if (info.kv.has_value()) {

@@ -2,6 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -42,7 +43,8 @@ struct Shared {
   RequestCore& core;
   asio::io_context& loop;
   const absl::Duration keep_alive_interval;
-  std::set<Ticked*> open = {};  // calls being answered; loop only
+  const absl::Duration write_timeout;
+  std::set<Ticked*> open = {};  // calls that have not finished; loop only
 };
 
 std::string Metadata(const grpc::CallbackServerContext& context, const char* name) {
@@ -56,7 +58,11 @@ const Tenant* Authenticate(const Shared& shared, const grpc::CallbackServerConte
   return shared.keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key"));
 }
 
-grpc::Status Refusal(const ApiError& error) { return proto::ToGrpc(ToStatus(error)); }
+// With the code that HTTP answers have, which says more than gRPC's.
+grpc::Status Refusal(const ApiError& error) {
+  const grpc::Status status = proto::ToGrpc(ToStatus(error));
+  return error.code.empty() ? status : grpc::Status(status.error_code(), error.code + ": " + status.error_message());
+}
 
 template <typename Reply>
 class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
@@ -78,15 +84,16 @@ class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
 template <typename Request, typename Reply>
 class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public RequestSink, public Ticked {
  public:
-  AnswerStream(Shared& shared, Tenant tenant, Request request)
+  AnswerStream(Shared& shared, grpc::CallbackServerContext& context, Tenant tenant, Request request)
       : shared_(shared),
+        context_(context),
         work_(shared.loop.get_executor()),
         tenant_(std::move(tenant)),
         request_(std::move(request)),
         last_write_at_(shared.core.clock().Now()) {}
 
-  static AnswerStream* Start(Shared& shared, Tenant tenant, Request request) {
-    auto stream = std::make_shared<AnswerStream>(shared, std::move(tenant), std::move(request));
+  static AnswerStream* Start(Shared& shared, grpc::CallbackServerContext& context, Tenant tenant, Request request) {
+    auto stream = std::make_shared<AnswerStream>(shared, context, std::move(tenant), std::move(request));
     stream->self_ = stream;
     asio::post(shared.loop, [stream] { stream->Run(); });
     return stream.get();
@@ -103,10 +110,14 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
 
   void Tick(absl::Time now) override {
-    if (now - last_write_at_ >= shared_.keep_alive_interval) OnProgress(progress_);
+    const absl::Duration silence = now - last_write_at_;
+    if (writing_ && silence >= shared_.write_timeout) return DropSlowClient();
+    if (!ended_ && silence >= shared_.keep_alive_interval) OnProgress(progress_);
   }
 
-  void CutOff() override { End(Refusal(Draining()), /*now=*/true); }
+  void CutOff() override {
+    if (!ended_) End(Refusal(Draining()), /*now=*/true);
+  }
 
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
@@ -197,17 +208,25 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   // Called from inside the sink's last call, or when the client is gone.
   void End(const grpc::Status& status, bool now) {
     running_.reset();
-    shared_.open.erase(this);
     if (now) queue_.clear();
     if (!std::exchange(ended_, true)) status_ = status;
     WriteNext();
   }
+  // gRPC ends the call only when its last write has; that one waits for the client.
+  void DropSlowClient() {
+    if (std::exchange(dropped_, true)) return;
+    shared_.core.metrics().SlowClientDropped();
+    context_.TryCancel();
+    End(grpc::Status::CANCELLED, /*now=*/true);
+  }
   void FinishCall() {
+    shared_.open.erase(this);
     finished_ = true;
     this->Finish(status_);
   }
 
   Shared& shared_;
+  grpc::CallbackServerContext& context_;                             // gRPC's, until the call has finished
   asio::executor_work_guard<asio::io_context::executor_type> work_;  // our last news finds the loop running
   const Tenant tenant_;
   Request request_;
@@ -221,18 +240,19 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   absl::Time last_write_at_;
   bool writing_ = false;
   bool paused_ = false;
+  bool dropped_ = false;
   bool ended_ = false;
   bool finished_ = false;
 };
 
 class Service final : public v1::Inference::CallbackService {
  public:
-  Service(const KeyRing& keys, RequestCore& core, asio::io_context& loop, absl::Duration keep_alive_interval)
-      : shared_{keys, core, loop, keep_alive_interval} {}
+  Service(const KeyRing& keys, RequestCore& core, asio::io_context& loop, const InferenceServer::Options& options)
+      : shared_{keys, core, loop, options.keep_alive_interval, options.write_timeout} {}
 
   void Tick() {
     const absl::Time now = shared_.core.clock().Now();
-    for (Ticked* call : shared_.open) call->Tick(now);  // a tick ends no call
+    for (auto it = shared_.open.begin(); it != shared_.open.end();) (*it++)->Tick(now);  // it may end itself
   }
 
   void CutOff() {
@@ -284,16 +304,20 @@ class Service final : public v1::Inference::CallbackService {
   }
   grpc::ServerUnaryReactor* DeleteCache(grpc::CallbackServerContext* context, const v1::DeleteCacheRequest* request,
                                         v1::DeleteCacheReply* reply) override {
-    return OnSessions(
-        *context, [this, request, reply](Sessions&, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
-          shared_.core.DeleteCache(tenant, request->user_id(),
-                                   [reply, finish](const std::variant<Namespaces::Deleted, ApiError>& deleted) {
-                                     if (const auto* error = std::get_if<ApiError>(&deleted))
-                                       return finish(Refusal(*error));
-                                     reply->set_n_stores_missed(std::get<Namespaces::Deleted>(deleted).n_stores_missed);
-                                     finish(grpc::Status::OK);
-                                   });
-        });
+    return OnSessions(*context, [this, request, reply](Sessions&, const Tenant& tenant, const ParseLimits&,
+                                                       const Finish& finish) {
+      // A user's name that was lost on the way must not become an order to delete what everybody has.
+      if (request->has_user_id() && request->user_id().empty()) {
+        return finish(Refusal(InvalidField("user_id", "must not be empty: leave it out to delete the tenant's own")));
+      }
+      shared_.core.DeleteCache(tenant, request->user_id(),
+                               [reply, finish](const std::variant<Namespaces::Deleted, ApiError>& deleted) {
+                                 if (const auto* error = std::get_if<ApiError>(&deleted))
+                                   return finish(Refusal(*error));
+                                 reply->set_n_stores_missed(std::get<Namespaces::Deleted>(deleted).n_stores_missed);
+                                 finish(grpc::Status::OK);
+                               });
+    });
   }
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
                                          v1::ListSessionsReply* reply) override {
@@ -377,10 +401,10 @@ class Service final : public v1::Inference::CallbackService {
   }
 
   template <typename Request, typename Reply>
-  grpc::ServerWriteReactor<Reply>* Answer(const grpc::CallbackServerContext& context, const Request& request) {
+  grpc::ServerWriteReactor<Reply>* Answer(grpc::CallbackServerContext& context, const Request& request) {
     const Tenant* tenant = Authenticate(shared_, context);
     if (tenant == nullptr) return RefusedStream<Reply>::Make(Refusal(Unauthenticated()));
-    return AnswerStream<Request, Reply>::Start(shared_, *tenant, request);
+    return AnswerStream<Request, Reply>::Start(shared_, context, *tenant, request);
   }
 
   void Count(grpc::ServerUnaryReactor* reactor, const v1::CountTokensRequest& request, v1::CountTokensReply& reply,
@@ -412,7 +436,7 @@ class Service final : public v1::Inference::CallbackService {
 class InferenceServer::Impl {
  public:
   Impl(const Options& options, const KeyRing& keys, RequestCore& core, asio::io_context& loop)
-      : service_(keys, core, loop, options.keep_alive_interval) {}
+      : service_(keys, core, loop, options) {}
 
   absl::Status Listen(const Options& options) {
     grpc::EnableDefaultHealthCheckService(true);
@@ -423,6 +447,10 @@ class InferenceServer::Impl {
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, static_cast<int>(options.calls_per_connection_max));
+    grpc::ResourceQuota quota("inference");
+    quota.Resize(options.memory_bytes_max);
+    builder.SetResourceQuota(quota);
     builder.SetMaxReceiveMessageSize(static_cast<int>(options.body_bytes_max));
     builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&service_);

@@ -51,8 +51,8 @@ ConfigSpec RouterOptions(RouterConfig* config) {
                 "bodies and prompts of sessions that are being answered, parked or read back, all together",
                 {1 << 20, uint64_t{1} << 40});
   spec.Add(&config->connections_max, "connections-max", "open HTTP connections", {1, 1'000'000});
-  spec.Add(&config->connections_per_address_max, "connections-per-address-max", "open HTTP connections of one address",
-           {1, 1'000'000});
+  spec.Add(&config->connections_per_address_max, "connections-per-address-max",
+           "open HTTP connections of one address; also calls of one gRPC connection", {1, 1'000'000});
   spec.Add(&config->keep_alive_interval, "keep-alive-interval",
            "silence before a stream gets a comment and another answer a blank line",
            {absl::Milliseconds(100), absl::Seconds(10)});

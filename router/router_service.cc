@@ -62,6 +62,20 @@ HttpServerConfig HttpServerConfigOf(const RouterConfig& config) {
   out.connections_max = config.connections_max;
   out.connections_per_address_max = config.connections_per_address_max;
   out.body_bytes_max = config.body_bytes_max;
+  out.write_timeout = config.write_timeout;
+  return out;
+}
+
+// With the limits of the HTTP door.
+InferenceServer::Options GrpcOptionsOf(const RouterConfig& config) {
+  InferenceServer::Options out;
+  out.listen = config.grpc_listen;
+  out.reflection = config.grpc_reflection;
+  out.keep_alive_interval = config.keep_alive_interval;
+  out.body_bytes_max = config.body_bytes_max;
+  out.calls_per_connection_max = config.connections_per_address_max;
+  out.memory_bytes_max = HttpServerConfigOf(config).bodies_bytes_max;
+  out.write_timeout = config.write_timeout;
   return out;
 }
 
@@ -101,9 +115,7 @@ class RouterService::Impl {
     api_ = std::make_unique<HttpApi>(api, keys_, *core_);
     ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_), loop_, *api_, metrics_));
     if (!config_.grpc_listen.empty()) {
-      ASSIGN_OR_RETURN(inference_, InferenceServer::Start({config_.grpc_listen, config_.grpc_reflection,
-                                                           config_.keep_alive_interval, config_.body_bytes_max},
-                                                          keys_, *core_, loop_));
+      ASSIGN_OR_RETURN(inference_, InferenceServer::Start(GrpcOptionsOf(config_), keys_, *core_, loop_));
     }
     AdminCallbacks callbacks;
     callbacks.live = [this] { return IsAlive(); };

@@ -159,6 +159,9 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
     prepared.echo_text = text != nullptr ? *text : model.tokenizer->Decode(*prompt);
   }
   prepared.prompt = std::move(prompt);
+  // Up to 16 MiB that nobody needs any more, and an answer may take long.
+  request.messages = {};
+  request.prompt = {};
   prepared.request = std::move(request);
   return prepared;
 }

@@ -65,8 +65,8 @@ grpc::ServerUnaryReactor* WorkerService::Park(grpc::CallbackServerContext* conte
     return reactor;
   }
   if (core_->prefixes == nullptr) {
-    reactor->Finish(proto::ToGrpc(
-        absl::FailedPreconditionError("this worker has no KV store to park in; start it with --kvstore")));
+    reactor->Finish(
+        proto::ToGrpc(absl::UnavailableError("this worker has no KV store to park in; start it with --kvstore")));
     return reactor;
   }
   // Here, on the caller's thread, as for a request.

@@ -59,6 +59,15 @@ SessionParks::EntryPtr SessionParks::Cancel(const Tenant& tenant, const std::str
   return any;
 }
 
+absl::Time SessionParks::NewestOf(const SessionEntry& entry) const {
+  absl::Time newest = absl::InfinitePast();
+  const auto [begin, end] = running_.equal_range({entry.tenant.name, entry.session.id});
+  for (auto it = begin; it != end; ++it) {
+    if (it->second->entry->IsSameAnswer(entry)) newest = std::max(newest, it->second->info.parked_at);
+  }
+  return newest;
+}
+
 void SessionParks::LeaveWorkers() {
   leaves_workers_ = true;
   for (const auto& [name, manifest] : std::multimap(running_)) {

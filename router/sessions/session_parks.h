@@ -39,6 +39,8 @@ class SessionParks {
   void Park(const EntryPtr& entry, ParkTerms terms, uint32_t n_tries, Done done);
   // The session was deleted: parks of it come to nothing. An answer that was being parked, if there is one.
   EntryPtr Cancel(const Tenant& tenant, const std::string& id);
+  // Times of the cards that are being made of the answer that `entry` goes on with: the newest.
+  absl::Time NewestOf(const SessionEntry& entry) const;
   // Nothing waits for workers any more: the tokens alone are stored. What waits to be offered again is offered now.
   void LeaveWorkers();
   // Whoever waits is told that this router ends, and whoever comes; what is being stored may be stored all the same.

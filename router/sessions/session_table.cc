@@ -38,9 +38,9 @@ void SessionTable::Add(const EntryPtr& entry) {
 
 bool SessionTable::Has(const SessionEntry& entry) const { return Find(entry.tenant, entry.session.id).get() == &entry; }
 
-void SessionTable::SetIdle(const SessionEntry& entry) {
+void SessionTable::SetIdle(const SessionEntry& entry, absl::Time now) {
   TenantEntries& entries = tenants_[entry.tenant.name];
-  entries.idle.push_back({entry.session.id, entry.session.n_bytes()});
+  entries.idle.push_back({entry.session.id, entry.session.n_bytes(), now});
   entries.n_bytes += entries.idle.back().n_bytes;
   n_bytes_ += entries.idle.back().n_bytes;
   ++n_idle_;
@@ -50,6 +50,13 @@ void SessionTable::SetIdle(const SessionEntry& entry) {
     ForgetOldestOf(std::max_element(tenants_.begin(), tenants_.end(), fewer_bytes)->second);
   }
   while (n_idle_ > sessions_max_) ForgetOldestOf(std::max_element(tenants_.begin(), tenants_.end(), fewer)->second);
+  std::erase_if(tenants_, [](const auto& each) { return each.second.all.empty(); });
+}
+
+void SessionTable::ForgetIdleBefore(absl::Time time) {
+  for (auto& [tenant, entries] : tenants_) {
+    while (!entries.idle.empty() && entries.idle.front().since < time) ForgetOldestOf(entries);
+  }
   std::erase_if(tenants_, [](const auto& each) { return each.second.all.empty(); });
 }
 

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/time/time.h"
 #include "router/completion.h"
 #include "router/session.h"
 
@@ -25,6 +26,8 @@ struct SessionEntry final : AnswerRecorder, std::enable_shared_from_this<Session
   void OnToken(uint32_t token) override { session.output.push_back(token); }
   void OnEnd(std::string_view finish_reason, std::optional<size_t> on_worker) override;
   SessionInfo Info() const;
+  // One goes on with the other.
+  bool IsSameAnswer(const SessionEntry& other) const { return session.request_id == other.session.request_id; }
 
   const Tenant tenant;
   const OnEnded on_ended;
@@ -54,13 +57,16 @@ class SessionTable {
   void Add(const EntryPtr& entry);
   bool Has(const SessionEntry& entry) const;
   // It ended: from now on it may be forgotten. REQUIRES: Has(entry).
-  void SetIdle(const SessionEntry& entry);
+  void SetIdle(const SessionEntry& entry, absl::Time now);
+  // Those that have been idle since before `time`.
+  void ForgetIdleBefore(absl::Time time);
   void Forget(const SessionEntry& entry);
 
  private:
   struct Idle {
     std::string id;
     uint64_t n_bytes = 0;
+    absl::Time since;
   };
   struct TenantEntries {
     std::map<std::string, EntryPtr> all;

@@ -19,6 +19,9 @@ using kvstore::BlockKey;
 constexpr uint32_t kTriesAtEnd = 5;           // nobody waits for it: in half a minute
 constexpr uint32_t kTriesWhenOvertaken = 10;  // one of those that overtake each other always succeeds
 constexpr uint32_t kDeleteRoundsMax = 5;      // by who parks it again
+// Well below the time for which the stores say that a session was deleted: by then nobody remembers it any more.
+constexpr absl::Duration kIdleMax = absl::Hours(12);
+constexpr absl::Duration kIdleCheckInterval = absl::Minutes(1);
 constexpr size_t kReadingMax = 8;
 constexpr size_t kReadsWaitingMax = 256;
 
@@ -60,6 +63,10 @@ Sessions::~Sessions() = default;
 size_t Sessions::n_parking() const { return store_ == nullptr ? 0 : parks_->n_running() + drops_->n_orders(); }
 
 void Sessions::Tick() {
+  if (const absl::Time now = clock_.Now(); now >= idle_check_at_) {
+    table_->ForgetIdleBefore(now - kIdleMax);
+    idle_check_at_ = now + kIdleCheckInterval;
+  }
   if (store_ != nullptr) parks_->Tick();
 }
 
@@ -95,7 +102,7 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   if (request.begun != nullptr) {
     session.output = request.begun->output;
     session.request_id = request.begun->request_id;
-    session.stands_on = request.begun->stands_on;
+    session.stands_on = std::max(request.begun->stands_on, NewestOwnCard(*entry));
     session.fingerprint = request.begun->fingerprint;
   }
   session.share = request.body_share != nullptr ? request.body_share : budget_.Take(session.n_bytes());
@@ -105,6 +112,13 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   table_->Add(entry);
   if (request.begun == nullptr && store_ != nullptr) Place(entry);
   return entry;
+}
+
+absl::Time Sessions::NewestOwnCard(const SessionEntry& entry) const {
+  absl::Time newest = store_ == nullptr ? absl::InfinitePast() : parks_->NewestOf(entry);
+  const EntryPtr replaced = table_->Find(entry.tenant, entry.session.id);
+  if (replaced != nullptr && replaced->IsSameAnswer(entry)) newest = std::max(newest, replaced->session.stands_on);
+  return newest;
 }
 
 void Sessions::Place(const EntryPtr& entry) {
@@ -150,7 +164,7 @@ void Sessions::OnEnd(const EntryPtr& entry) {
   const ByteBudget::Share share = std::exchange(entry->session.share, nullptr);
   // Another answer may have taken its place: then that one is the session.
   if (Known(entry->tenant, entry->session.id) != entry) return;
-  table_->SetIdle(*entry);
+  table_->SetIdle(*entry, clock_.Now());
   if (!terms.has_value() || store_ == nullptr) return;
   parks_->Park(entry, *terms, kTriesAtEnd, [share](const std::variant<SessionInfo, ApiError>& result) {
     if (const auto* error = std::get_if<ApiError>(&result)) spdlog::warn("parking a session failed: {}", error->code);
@@ -189,7 +203,13 @@ void Sessions::Park(const Tenant& tenant, const std::string& id, ParkTerms terms
 void Sessions::ParkLatest(const Tenant& tenant, const std::string& id, ParkTerms terms, uint32_t n_tries,
                           Done<SessionInfo> done) {
   FindLatest(tenant, id, [=, this](const EntryPtr& entry, absl::StatusOr<SessionInfo> card) {
-    if (entry != nullptr) return parks_->Park(entry, terms, 1, done);
+    if (entry != nullptr) {
+      const uint64_t n_bytes = entry->session.n_bytes();
+      if (entry->running == nullptr && !budget_.HasRoomFor(n_bytes)) return done(Overloaded());
+      const auto share = entry->running != nullptr ? entry->session.share : budget_.Take(n_bytes);
+      return parks_->Park(entry, terms, 1,
+                          [done, share](const std::variant<SessionInfo, ApiError>& result) { done(result); });
+    }
     if (!card.ok()) return done(SessionStoreError(card.status()));
     // Parked before, and not gone on with here: it is kept longer.
     GetSession(tenant, *card, [=, this, card = *card](std::variant<Session, ApiError> loaded) {
@@ -329,7 +349,10 @@ void Sessions::Delete(const Tenant& tenant, const std::string& id, Done<SessionI
   if (store_ == nullptr) return known == nullptr ? done(NoSuchSession()) : done(known->Info());
   const EntryPtr parking = parks_->Cancel(tenant, id);
   if (known == nullptr) known = parking;
-  FindLatest(tenant, id, [=, this](const EntryPtr&, absl::StatusOr<SessionInfo> card) {
+  store_->FindCard(ScopeOf(tenant), id, [=, this](absl::StatusOr<SessionInfo> card) {
+    // One whose time is over is there as long as the stores have no other use for the room.
+    if (card.ok()) versions_->Saw(card->parked_at);
+    if (card.ok() && card->is_deleted) card = absl::NotFoundError("deleted");
     if (absl::IsDataLoss(card.status())) {
       card = SessionInfo();
       card->id = id;

@@ -85,6 +85,42 @@ TEST(PlanCluster, TellsSeveralStoresOfEachOtherAndWorkersOfAll) {
   EXPECT_THAT(plan.members[3].args, Contains("--kvstore=" + stores));
 }
 
+TEST(PlanCluster, GivesEachOfSeveralStoresADirectoryOfItsOwn) {
+  ClusterOptions options;
+  options.shards = {1};
+  ClusterPorts ports{.http = 80, .grpc = 81, .others = {}};
+  for (uint16_t i = 1; i <= ClusterPlan::n_other_ports(2, 1); ++i) ports.others.push_back(i);
+  for (const std::vector<std::string>& flags :
+       {std::vector<std::string>{"--disk=/d", "--x=--disk=/d"}, std::vector<std::string>{"--disk", "/d"}}) {
+    options.kvstore_flags = flags;
+    options.n_stores = 1;
+    EXPECT_EQ(PlanCluster(options, ports).members[0].args.back(), flags.back());
+    options.n_stores = 2;
+    const ClusterPlan plan = PlanCluster(options, ports);
+    for (size_t i : {0u, 1u}) {
+      const std::string name = "/d/kvstore-" + std::to_string(i + 1);
+      if (flags[0] == "--disk") {
+        EXPECT_EQ(plan.members[i].args.back(), name);
+      } else {
+        EXPECT_THAT(plan.members[i].args, Contains("--disk=" + name));
+        EXPECT_EQ(plan.members[i].args.back(), flags.back()) << "is another flag's";
+      }
+    }
+  }
+}
+
+TEST(PlanCluster, TheRouterHasDrainedBeforeItIsKilled) {
+  ClusterOptions options;
+  options.shards = {1};
+  const ClusterPorts ports{.http = 80, .grpc = 81, .others = {1, 2, 3, 4, 5, 6}};
+  EXPECT_THAT(PlanCluster(options, ports).members.back().args, Contains("--drain-timeout=14s"));
+  options.stop_timeout = absl::Seconds(2);
+  options.router_flags = {"--drain-timeout=9s"};
+  const std::vector<std::string> args = PlanCluster(options, ports).members.back().args;
+  EXPECT_THAT(args, Contains("--drain-timeout=0"));
+  EXPECT_EQ(args.back(), "--drain-timeout=9s") << "who says so has the last word";
+}
+
 TEST(ShardsOfWorkers, GivesTheSecondWorkerTwoShardsUnlessTold) {
   EXPECT_THAT(*ShardsOfWorkers(0, {}), ElementsAre(1, 2));
   EXPECT_THAT(*ShardsOfWorkers(1, {}), ElementsAre(1));

@@ -208,5 +208,46 @@ class ClusterTest(unittest.TestCase):
         self.assertEqual(terminal.exit_code(), 0)
 
 
+class StoresTest(unittest.TestCase):
+    def test_several_stores_share_a_directory_and_keep_what_is_parked(self):
+        with tempfile.TemporaryDirectory(prefix="cluster-test-") as directory:
+            up = subprocess.Popen([BINARIES + "/longshelf", "up", "--port=0", "--grpc-port=0", "--workers=1", "--stores=3",
+                                   f"--logs={directory}/logs", f"--kvstore-flags=--disk={directory}/disk",
+                                   "--kvstore-flags=--disk-size=768MiB"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            watchdog = threading.Timer(100, up.kill)
+            watchdog.start()
+            try:
+                text = ""
+                for line in up.stdout:
+                    text += line
+                    if "Ctrl-C" in line:
+                        break
+                else:
+                    self.fail(text + up.stderr.read())
+                self.assertEqual(len(re.findall(r"^ +kvstore-\d", text, re.M)), 3)
+                url = re.search(r"HTTP +(http://\S+)/v1", text).group(1)
+                answer = self.post(url + "/v1/chat/completions", {
+                    "messages": [{"role": "user", "content": "What is longshelf?"}], "temperature": 0, "max_tokens": 20,
+                    "session": "s"})
+                self.assertEqual(answer["usage"]["completion_tokens"], 20)
+                parked = self.post(url + "/v1/sessions/s/park", {"retention_s": 60, "durability": "disk_all"})
+                self.assertEqual(parked["durability"], "disk_all")
+                self.assertEqual(sorted(os.listdir(directory + "/disk")), ["kvstore-1", "kvstore-2", "kvstore-3"])
+            finally:
+                up.send_signal(signal.SIGINT)
+                code = up.wait()
+                watchdog.cancel()
+                up.stdout.close()
+                up.stderr.close()
+            self.assertEqual(code, 0)
+
+    @staticmethod
+    def post(url, body):
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1] + sys.argv[2:])

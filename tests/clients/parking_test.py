@@ -3,8 +3,10 @@ killed, and the client gets the rest, to the byte of what an unbroken answer is.
 
 import http.client
 import json
+import re
 import sys
 import unittest
+import urllib.request
 
 import api
 from cluster import Cluster
@@ -198,17 +200,52 @@ class ParkingTest(unittest.TestCase):
         status, reply = request(self.port(), "POST", "/v1/sessions/disk/park", {"retention_s": 10, "durability": "disk"})
         self.assertEqual((status, reply["error"]["code"]), (507, "session_store_full"))
 
-    def test_the_usage_says_where_the_prompt_came_from(self):
+    def test_the_usage_says_where_the_prompt_came_from_and_the_metrics_say_the_same(self):
+        sources = ("worker", "store", "computed")
+
+        def counted():
+            return {source: self.cluster.metric(f'longshelf_router_prompt_source_tokens_total{{source="{source}"}}')
+                    for source in sources}
+
+        def missed(reason):
+            return self.cluster.metric(f'longshelf_router_prompt_misses_total{{reason="{reason}"}}')
+
         body = {"messages": [{"role": "user", "content": "Count from 1 to 400. " * 200}], "temperature": 0,
                 "max_tokens": 5, **SHORT, "cache_report": True}
-        details = api.post(self.port(), "/v1/chat/completions", body)[2]["usage"]["prompt_tokens_details"]
-        self.assertEqual(details["cached_tokens"], 0)
-        self.assertTrue(details["miss_reason"])
-        details = api.post(self.port(), "/v1/chat/completions", body)[2]["usage"]["prompt_tokens_details"]
-        total = details["worker_tokens"] + details["store_tokens"] + details["computed_tokens"]
-        self.assertGreater(details["worker_tokens"], 0)
-        self.assertEqual(total, details["cached_tokens"] + details["computed_tokens"])
-        self.assertGreater(self.cluster.metric('longshelf_router_prompt_source_tokens_total{source="worker"}'), 0)
+        # Cold; again at the worker that has it; and, once that has lost its memory, from the stores.
+        for step in ("cold", "again", "moved"):
+            if step == "moved":
+                api.post(self.port(), "/v1/chat/completions", {**body, "session": "usage"})
+                status, parked = request(self.port(), "POST", "/v1/sessions/usage/park", {"retention_s": 600})
+                self.assertEqual(status, 200, parked)
+                for process in (self.cluster.router, *self.cluster.workers):
+                    process.kill()
+                    process.start()
+                self.cluster.wait_ready(2)
+            before = counted()
+            before_all = self.cluster.metric("longshelf_router_prompt_tokens_total")
+            misses = {reason: missed(reason) for reason in self.miss_reasons()}
+            usage = api.post(self.port(), "/v1/chat/completions", body)[2]["usage"]
+            details = usage["prompt_tokens_details"]
+            after = counted()
+            for source in sources:
+                self.assertEqual(after[source] - before[source], details[source + "_tokens"], (step, source, details))
+            self.assertEqual(sum(details[source + "_tokens"] for source in sources), usage["prompt_tokens"])
+            self.assertEqual(self.cluster.metric("longshelf_router_prompt_tokens_total") - before_all,
+                             usage["prompt_tokens"])
+            self.assertEqual(details["cached_tokens"], details["worker_tokens"] + details["store_tokens"])
+            for reason, count in misses.items():
+                self.assertEqual(missed(reason) - count, reason == details["miss_reason"], (step, reason, details))
+            if step == "cold":
+                self.assertEqual(details["cached_tokens"], 0)
+                self.assertIn(details["miss_reason"], misses)
+            else:
+                self.assertGreater(details["worker_tokens" if step == "again" else "store_tokens"], 0, details)
+
+    def miss_reasons(self):
+        """All that the router counts."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.cluster.router_admin}/metrics", timeout=10) as answer:
+            return re.findall(r'^longshelf_router_prompt_misses_total\{reason="(\w+)"\}', answer.read().decode(), re.M)
 
 
 class LostStoreTest(unittest.TestCase):

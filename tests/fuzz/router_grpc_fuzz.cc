@@ -37,6 +37,7 @@ void CheckOptions(const v1::GenerationOptions& options, const ApiRequest& reques
   LONGSHELF_CHECK(request.seed.has_value() == options.has_seed());
   LONGSHELF_CHECK(static_cast<uint64_t>(request.seed.value_or(0)) == options.seed());
   LONGSHELF_CHECK(std::ranges::equal(request.stop, options.stop()));
+  LONGSHELF_CHECK(request.user_id == options.user_id());
   LONGSHELF_CHECK(std::ranges::equal(request.stop_token_ids, options.stop_token_ids()));
 }
 
@@ -107,6 +108,7 @@ v1::GenerationOptions Options() {
   options.add_stop_token_ids(3);
   options.set_top_logprobs(2);
   options.set_service_tier("flex");
+  options.set_user_id("u-1");
   return options;
 }
 
@@ -133,6 +135,7 @@ v1::ChatRequest Chat() {
   chat.add_tools()->set_name("f");
   chat.mutable_tools(0)->set_parameters_json(R"({"type":"object","x":[1.5e3,null]})");
   *chat.mutable_options() = Options();
+  chat.mutable_options()->clear_top_logprobs();
   chat.set_reasoning_effort("high");
   return chat;
 }

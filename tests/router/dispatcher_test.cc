@@ -288,6 +288,55 @@ TEST_F(DispatcherTest, ABusyWorkerIsTriedAgainUntilTheQueueTimesOut) {
   EXPECT_LE(clock_.Now() - begun, absl::Seconds(3));
 }
 
+TEST_F(DispatcherTest, ABegunStreamThatFindsTheOtherWorkerFullWaitsAsLongAsOneThatFindsNone) {
+  Make(2);
+  AllUp();
+  for (const bool gets_room : {true, false}) {
+    Recorder r;
+    ASSERT_TRUE(Begin(r).ok());
+    const size_t first = links_[0]->calls.empty() ? 1 : 0;
+    FakeLink& other = *links_[1 - first];
+    links_[first]->last().Send(Token(0, 10));
+    dispatcher_->OnWorkerDown(first, absl::UnavailableError("killed"));
+    links_[first]->last().Close(absl::UnavailableError("killed"));
+    const absl::Time begun = clock_.Now();
+    while (!r.failed && clock_.Now() - begun < absl::Seconds(gets_room ? 25 : 100)) {
+      if (!other.calls.empty()) other.last().Close(absl::ResourceExhaustedError("full"));
+      clock_.Advance(absl::Milliseconds(50));
+      dispatcher_->Tick();
+    }
+    EXPECT_EQ(r.failed.has_value(), !gets_room);
+    if (gets_room) {
+      ASSERT_FALSE(other.calls.empty());
+      other.last().Send(Token(1, 11));
+      EXPECT_THAT(r.tokens, ElementsAre(10, 11));
+    } else {
+      EXPECT_EQ(FromStatus(*r.failed).code, "overloaded");
+      EXPECT_LE(clock_.Now() - begun, absl::Seconds(31));
+    }
+    r.stream.reset();
+    AllUp();
+  }
+}
+
+TEST_F(DispatcherTest, StreamsWhoseClientsDoNotReadTakeNoPlaceInTheQueue) {
+  DispatcherConfig config;
+  config.queue_capacity = 1;
+  Make(1, config);
+  AllUp();
+  Recorder asleep;
+  ASSERT_TRUE(Begin(asleep).ok());
+  links_[0]->last().Send(Token(0, 10));
+  asleep.stream->Pause();
+  links_[0]->last().Close(absl::ResourceExhaustedError("slow reader"));
+  ASSERT_EQ(dispatcher_->n_queued(), 1u);
+  Recorder awake;
+  ASSERT_TRUE(Begin(awake).ok());
+  ASSERT_EQ(links_[0]->calls.size(), 1u) << "at once";
+  links_[0]->last().Send(Token(0, 20));
+  EXPECT_THAT(awake.tokens, ElementsAre(20));
+}
+
 TEST_F(DispatcherTest, WithoutWorkersStreamsWaitAndThenFailTyped) {
   DispatcherConfig config;
   config.queue_capacity = 2;

@@ -94,6 +94,7 @@ class FakeStores final : public kvstore::Client {
   bool stays_full = false;
   uint32_t n_nodes_missed = 0;
   int n_lists = 0;
+  bool keeps_what_is_over = false;                          // as cache
   std::function<void(const kvstore::PutItem&)> before_put;  // what others do before the stores have it
 
  private:
@@ -125,7 +126,8 @@ class FakeStores final : public kvstore::Client {
   };
 
   bool IsListed(const kvstore::ListQuery& query, const kvstore::ObjectHead& head) const {
-    const bool is_over = head.retain_until > absl::UnixEpoch() && head.retain_until <= clock_.WallNow();
+    const bool is_over =
+        !keeps_what_is_over && head.retain_until > absl::UnixEpoch() && head.retain_until <= clock_.WallNow();
     return !is_over && head.parent == query.parent &&
            std::equal(query.hash_prefix.begin(), query.hash_prefix.end(), head.key.hash.begin(),
                       [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; });

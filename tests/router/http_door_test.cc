@@ -115,6 +115,50 @@ TEST_F(HttpDoor, EchoesAUsableRequestIdAndReplacesOthers) {
   EXPECT_NE(router_.Do("GET", "/livez", "", {{"x-request-id", "a b<script>"}})["x-request-id"], "a b<script>");
 }
 
+TEST_F(HttpDoor, WhatNeverBecameARequestHasAnIdToo) {
+  TestClient client(router_.service->http_port());
+  client.Send("GET /livez HTTP/1.1\r\nno colon\r\n\r\n");
+  const Reply reply = client.Read();
+  EXPECT_EQ(reply.result_int(), 400u);
+  EXPECT_FALSE(reply["x-request-id"].empty());
+  TestClient sender(router_.service->http_port());
+  sender.Send(
+      "POST /v1/completions HTTP/1.1\r\nHost: x\r\nx-request-id: abc-1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n");
+  const Reply told = sender.Read();
+  EXPECT_EQ(told.result_int(), 400u);
+  EXPECT_EQ(told["x-request-id"], "abc-1");
+}
+
+TEST_F(HttpDoor, SaysWhichMethodsAPathTakesAndTakesHeadForGet) {
+  const Reply refused = router_.Do("PUT", "/v1/sessions/s");
+  EXPECT_EQ(refused.result_int(), 405u);
+  EXPECT_EQ(refused["Allow"], "GET, HEAD, DELETE, POST");
+  EXPECT_EQ(router_.Do("OPTIONS", "/v1/completions")["Allow"], "POST");
+  TestClient client(router_.service->http_port());
+  client.Send(RequestText("HEAD", "/v1/models/d%65mo", "", {{"Connection", "close"}}));
+  const std::string all = client.ReadUntil("no such marker");
+  EXPECT_THAT(all, ::testing::StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(all, ::testing::EndsWith("\r\n\r\n"));
+  EXPECT_THAT(all, ::testing::Not(HasSubstr("Content-Length: 0")));
+}
+
+TEST_F(HttpDoor, AClientThatIsSendingItsBodyWhenTheRouterDrainsIsToldSo) {
+  const std::string text = RequestText("POST", "/v1/chat/completions", ChatBody());
+  const size_t half = text.size() - 20;
+  TestClient client(router_.service->http_port());
+  client.Send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + text.substr(0, half));
+  EXPECT_EQ(client.Read().result_int(), 200u) << "so the loop has begun to read what is behind";
+  TestClient idle(router_.service->http_port());
+  idle.Send(RequestText("GET", "/livez"));
+  EXPECT_EQ(idle.Read().result_int(), 200u);
+  router_.service->BeginDrain([] {});
+  EXPECT_TRUE(idle.IsClosed());
+  client.Send(text.substr(half));
+  const Reply reply = client.Read();
+  EXPECT_EQ(reply.result_int(), 503u);
+  EXPECT_THAT(reply.body(), HasSubstr("draining"));
+}
+
 // Answers every body with its size.
 class SizeHandler final : public HttpHandler {
  public:
@@ -124,7 +168,9 @@ class SizeHandler final : public HttpHandler {
     reply.body = absl::StrCat(request.body.size());
     exchange->Reply(std::move(reply));
   }
-  HttpReply TransportError(int status, const std::string& why) override { return {status, "text/plain", why, {}}; }
+  HttpReply TransportError(int status, const std::string& why, const std::string&) override {
+    return {status, "text/plain", why, {}};
+  }
 };
 
 // Sends half a body and waits for what the server says of it.

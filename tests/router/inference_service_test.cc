@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "longshelf/v1/inference.grpc.pb.h"
@@ -187,6 +188,132 @@ TEST_F(InferenceService, ACancelledCallCancelsItsSequence) {
   while (reader->Read(&reply)) {
   }
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(InferenceService, AClientThatReadsNothingIsDropped) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.write_timeout = absl::Milliseconds(200);
+  RouterHarness router(1, config, Script{std::vector<uint32_t>(8000, 43)}, /*n_context_max=*/1 << 20);
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
+  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                 grpc::InsecureChannelCredentials(), arguments);
+  const auto stub = v1::Inference::NewStub(channel);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_options()->set_top_logprobs(5);
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  EXPECT_TRUE(router.workers[0]->AwaitCancelled(1));
+  EXPECT_THAT(router.Metrics(), ::testing::HasSubstr("longshelf_router_slow_clients_dropped_total 1\n"));
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(InferenceService, AClientThatDoesNotReadTheEndIsDroppedToo) {
+  RouterConfig config = RouterHarness::DefaultConfig();
+  config.write_timeout = absl::Milliseconds(200);
+  RouterHarness router(1, config, Script{std::vector<uint32_t>(200, 43)});
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
+  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                 grpc::InsecureChannelCredentials(), arguments);
+  const auto stub = v1::Inference::NewStub(channel);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_options()->set_max_tokens(200);
+  grpc::ClientContext context;
+  const auto reader = stub->Generate(&context, request);
+  const absl::Time patience = router.clock.Now() + absl::Seconds(10);
+  while (router.Metrics().find("longshelf_router_slow_clients_dropped_total 1\n") == std::string::npos) {
+    ASSERT_LT(router.clock.Now(), patience);
+  }
+  EXPECT_EQ(router.workers[0]->n_tokens_sent(), 200u);
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(InferenceService, SaysTheCodeOfAnErrorAsHttpDoes) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  grpc::ClientContext context;
+  v1::SessionRef session;
+  session.set_id("s");
+  v1::SessionState state;
+  const grpc::Status status = stub->GetSession(&context, session, &state);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), ::testing::StartsWith("session_not_found: "));
+}
+
+TEST_F(InferenceService, WhatWasNeverParkedHasNoDurability) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::GenerateRequest request;
+  request.set_text("hi");
+  request.mutable_session()->set_id("s");
+  grpc::ClientContext generating;
+  const auto reader = stub->Generate(&generating, request);
+  v1::GenerateReply reply;
+  while (reader->Read(&reply)) {
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  grpc::ClientContext context;
+  v1::SessionRef session;
+  session.set_id("s");
+  v1::SessionState state;
+  ASSERT_TRUE(stub->GetSession(&context, session, &state).ok());
+  EXPECT_EQ(state.status(), "finished");
+  EXPECT_EQ(state.parked_unix_s(), 0);
+  EXPECT_EQ(state.durability(), "");
+}
+
+TEST_F(InferenceService, AnEmptyUserIsNotTheTenant) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  v1::DeleteCacheRequest request;
+  request.set_user_id("");
+  for (const auto code : {grpc::StatusCode::INVALID_ARGUMENT, grpc::StatusCode::FAILED_PRECONDITION}) {
+    grpc::ClientContext context;
+    v1::DeleteCacheReply reply;
+    EXPECT_EQ(stub->DeleteCache(&context, request, &reply).error_code(), code) << "it has no store";
+    request.clear_user_id();
+  }
+}
+
+TEST_F(InferenceService, TakesAUserAndRefusesLogprobsThatAChatCannotReturn) {
+  RouterHarness router;
+  const auto stub = Stub(router);
+  for (const char* user : {"", "u1", "u2"}) {
+    v1::GenerateRequest request;
+    request.set_text("hi");
+    request.mutable_options()->set_user_id(user);
+    grpc::ClientContext context;
+    const auto reader = stub->Generate(&context, request);
+    v1::GenerateReply reply;
+    while (reader->Read(&reply)) {
+    }
+    EXPECT_TRUE(reader->Finish().ok());
+  }
+  std::set<std::string> salts;
+  for (const auto& request : router.workers[0]->requests()) salts.insert(request.namespace_salt());
+  EXPECT_EQ(salts.size(), 3u);
+  v1::ChatRequest chat;
+  chat.add_messages()->set_role("user");
+  chat.mutable_options()->set_top_logprobs(2);
+  grpc::ClientContext context;
+  const auto reader = stub->Chat(&context, chat);
+  v1::ChatReply reply;
+  while (reader->Read(&reply)) {
+  }
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("options.top_logprobs"));
 }
 
 TEST_F(InferenceService, CountsTokensWithoutGenerating) {

@@ -82,6 +82,27 @@ TEST_F(SessionParksTest, AParkThatEndsLateDoesNotTakeThePlaceOfANewerAnswer) {
   EXPECT_FALSE(IsStored(state)) << "nobody can name it";
 }
 
+TEST_F(SessionParksTest, WhatGoesOnBeforeItsBeginningIsParkedIsTheSession) {
+  RouterHarness router(1, config_);
+  router.workers[0]->SetScript(Held(3));
+  router.workers[0]->HoldParks(true);
+  TestClient client(router.service->http_port());
+  client.Send(RequestText("POST", "/v1/completions", Completion({5, 6, 7}, "s", 5)));
+  ASSERT_TRUE(Await(router, "output_tokens", 3));
+  TestClient parker(router.service->http_port());
+  parker.Send(RequestText("POST", "/v1/sessions/s/park", kPark));
+  ASSERT_TRUE(router.workers[0]->AwaitParks(1));
+  router.workers[0]->SetScript({RouterHarness::AnswerTokens()});
+  router.workers[0]->HoldParks(false);
+  ASSERT_EQ(Resume(router).result_int(), 200u);
+  // The beginning is stored first, and then what goes on with it.
+  router.workers[0]->ReleaseParks();
+  EXPECT_EQ(parker.Read().result_int(), 200u);
+  EXPECT_EQ(Park(router)["output_tokens"], 5);
+  RouterHarness elsewhere(1, config_);
+  EXPECT_EQ(Get(elsewhere)["output_tokens"], 5);
+}
+
 TEST_F(SessionParksTest, ASessionThatIsDeletedElsewhereWhileItIsParkedStaysDeleted) {
   RouterHarness first(1, config_);
   RouterHarness second(1, config_);

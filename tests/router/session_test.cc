@@ -99,7 +99,7 @@ class SessionTableTest : public ::testing::Test {
     entry->session.id = id;
     entry->session.prompt = std::make_shared<const std::vector<uint32_t>>(n_tokens);
     table_.Add(entry);
-    table_.SetIdle(*entry);
+    table_.SetIdle(*entry, absl::UnixEpoch());
   }
   bool Has(const std::string& tenant, const std::string& id) { return table_.Find({tenant}, id) != nullptr; }
 

@@ -306,6 +306,37 @@ TEST_F(SessionVersionsTest, DeletingEndsWhateverIsParkedMeanwhile) {
   }
 }
 
+TEST_F(SessionVersionsTest, ADeletedSessionDoesNotComeBackFromAnothersMemory) {
+  first_.AnswerAndPark(3);
+  EXPECT_EQ(second_.Delete(), 200);
+  Advance(kRetention + absl::Hours(1));  // nothing says so any more
+  first_.sessions.Tick();
+  EXPECT_EQ(first_.Get(), 404);
+  // One that is being made is not idle, however long it takes.
+  Router::Answer answer = first_.Begin();
+  Advance(absl::Hours(13));
+  first_.sessions.Tick();
+  EXPECT_EQ(first_.Get(), 200);
+  first_.End(answer, 4);
+  Advance(absl::Hours(11));
+  first_.sessions.Tick();
+  EXPECT_EQ(first_.n_tokens(), 4u);
+  Advance(absl::Hours(2));
+  first_.sessions.Tick();
+  EXPECT_EQ(first_.Get(), 404);
+}
+
+TEST_F(SessionVersionsTest, ASessionWhoseTimeIsOverCanBeDeleted) {
+  stores_.keeps_what_is_over = true;
+  first_.AnswerAndPark(3);
+  const auto parked = stores_.records;
+  Advance(kRetention + absl::Hours(1));
+  EXPECT_EQ(second_.Get(), 404);
+  EXPECT_EQ(second_.Delete(), 200);
+  for (const auto& [key, record] : parked) EXPECT_FALSE(stores_.records.contains(key));
+  EXPECT_EQ(second_.Delete(), 404) << "it was";
+}
+
 TEST_F(SessionVersionsTest, WhatStoresThatDoNotAnswerMayHaveIsNotSaidToBeGone) {
   first_.AnswerAndPark(3);
   const auto all = std::exchange(stores_.records, {});

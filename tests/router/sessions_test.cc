@@ -319,6 +319,14 @@ TEST_F(SessionsTest, BodiesOfRunningAnswersAndOfThoseThatAreLoadedAreBounded) {
   elsewhere.workers[0]->SetScript({RouterHarness::AnswerTokens()});
   EXPECT_EQ(Resume(elsewhere).result_int(), 200u);
   EXPECT_EQ(elsewhere.Do("POST", "/v1/completions", large("u", 4)).result_int(), 200u) << "all was given back";
+  // Parking what is idle takes its share again.
+  elsewhere.workers[0]->SetScript(Held(3));
+  TestClient large_one(elsewhere.service->http_port());
+  large_one.Send(RequestText("POST", "/v1/completions", large("t", 20)));
+  ASSERT_TRUE(Await(elsewhere, "output_tokens", 3, "t"));
+  expect_overloaded(elsewhere.Do("POST", "/v1/sessions/u/park", kPark));
+  ASSERT_EQ(Delete(elsewhere, "t"), 200u);
+  EXPECT_EQ(Park(elsewhere, "u")["output_tokens"], 4);
 }
 
 TEST_F(SessionsTest, ManyLoadsAtOnceWaitForEachOther) {

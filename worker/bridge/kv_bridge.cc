@@ -86,8 +86,8 @@ void KvBridge::Impl::StartPark(ParkCommand command, const engine::FoundPrefix& f
   Forget(parks);
   if (is_abandoned) return done(ShuttingDown());
   if (parks.size() >= kParksMax) {
-    return done(absl::ResourceExhaustedError(
-        absl::StrCat(kParksMax, " parks are already under way, the limit; try again later")));
+    return done(
+        absl::UnavailableError(absl::StrCat(kParksMax, " parks are already under way, the limit; try again later")));
   }
   if (!core.breaker_out.MayCall(core.clock.Now())) return done(StoreSilent());
   UploadOrder order;
@@ -180,7 +180,7 @@ void KvBridge::Park(ParkCommand command, std::function<void(absl::StatusOr<ParkO
     });
   };
   if (!core.engine_inbox.Post(std::move(message))) {
-    answer->Give(absl::ResourceExhaustedError("the engine's inbox is full; try again later"));
+    answer->Give(absl::UnavailableError("the engine's inbox is full; try again later"));
   }
 }
 

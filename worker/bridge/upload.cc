@@ -184,7 +184,7 @@ void Upload::SendBlocks(size_t first) {
   result_.n_objects = first;
   result_.n_bytes = first * core_.options.block_bytes;
   if (!core_.engine_inbox.Post(std::move(message))) {
-    End(absl::ResourceExhaustedError("the engine's inbox is full; try again later"));
+    End(absl::UnavailableError("the engine's inbox is full; try again later"));
   }
 }
 
@@ -203,7 +203,7 @@ void Upload::OnBlocksEnd(const absl::Status& status) {
         loop->Post([self, found] { self->SendState(found); });
       }};
   if (!core_.engine_inbox.Post(std::move(message))) {
-    End(absl::ResourceExhaustedError("the engine's inbox is full; try again later"));
+    End(absl::UnavailableError("the engine's inbox is full; try again later"));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace longshelf::cli {
 
@@ -19,9 +20,10 @@ struct ClusterOptions {
   int n_stores = 1;
   int64_t store_memory_bytes = 0;  // of each
   std::string log_level = "info";
-  std::vector<std::string> router_flags = {};  // given to the program as they are, after ours
+  absl::Duration stop_timeout = absl::Seconds(20);  // of a program that is told to end
+  std::vector<std::string> router_flags = {};       // given to the program as they are, after ours
   std::vector<std::string> worker_flags = {};
-  std::vector<std::string> kvstore_flags = {};
+  std::vector<std::string> kvstore_flags = {};  // of several stores, each has a directory of its own in --disk
 };
 
 struct ClusterPorts {

@@ -51,8 +51,8 @@ class BlockSink {
   // wanted, and nothing more comes, OnEnd neither.
   virtual int64_t n_room() = 0;
   virtual void OnBlock(ParkedObject block) = 0;
-  // OK after the last block. NOT_FOUND: the next one is not held any more. UNAVAILABLE: the engine has ended.
-  // RESOURCE_EXHAUSTED: too many exports at once.
+  // OK after the last block. NOT_FOUND: the next one is not held any more. UNAVAILABLE: the engine has ended,
+  // or has too many exports at once.
   virtual void OnEnd(const absl::Status& status) = 0;
 };
 

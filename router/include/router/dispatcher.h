@@ -133,6 +133,7 @@ class Dispatcher final : public WorkerLinkObserver {
   };
 
   std::string RefusalOf(const WorkerInfo& info) const;
+  size_t n_wanting() const;  // queued streams whose clients read
   bool IsOfAnotherModel(const StreamSpec& spec) const;
   bool Place(internal::StreamState& stream);
   void Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before);

@@ -56,7 +56,7 @@ class HttpApi final : public HttpHandler {
 
   std::optional<HttpReply> OnHeader(const HttpRequest& request) override;
   void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
-  HttpReply TransportError(int status, const std::string& why) override;
+  HttpReply TransportError(int status, const std::string& why, const std::string& x_request_id) override;
 
  private:
   class Call;

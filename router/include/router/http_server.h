@@ -65,8 +65,8 @@ class HttpHandler {
   // The header is here, the body is not: an answer refuses the request without reading it.
   virtual std::optional<HttpReply> OnHeader(const HttpRequest& request) = 0;
   virtual void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) = 0;
-  // For requests that never became one: "400" and friends in the API's error shape.
-  virtual HttpReply TransportError(int status, const std::string& why) = 0;
+  // For requests that never became one: "400" and friends in the API's error shape. `x_request_id`: as far as it came.
+  virtual HttpReply TransportError(int status, const std::string& why, const std::string& x_request_id) = 0;
 };
 
 struct HttpServerConfig {

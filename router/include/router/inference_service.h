@@ -20,6 +20,9 @@ class InferenceServer {
     bool reflection = true;
     absl::Duration keep_alive_interval = absl::Seconds(5);  // silence, then the progress is said again
     size_t body_bytes_max = kSizeLimits.body_bytes;         // of one message
+    size_t calls_per_connection_max = 2048;                 // more wait in the client
+    size_t memory_bytes_max = size_t{1} << 30;              // of all that is being received and sent
+    absl::Duration write_timeout = absl::Seconds(30);       // so long without taking a message, and the call is ended
   };
   // UNAVAILABLE: cannot listen. Everything must outlive the server; all sinks run on `loop`.
   static absl::StatusOr<std::unique_ptr<InferenceServer>> Start(const Options& options, const KeyRing& keys,

@@ -39,6 +39,7 @@ struct RouterConfig {
   uint32_t connections_max = 4096;
   uint32_t connections_per_address_max = 2048;
   uint32_t n_prepare_threads = 2;
+  absl::Duration write_timeout = absl::Seconds(30);  // without anything taken, a client is dropped; not an option
 
   AdminOptions admin;
   LogConfig log;

@@ -88,6 +88,8 @@ class Sessions {
   EntryPtr NewEntry(const Tenant& tenant);
   // An answer that begins stands on all that was parked or deleted before, whatever the clocks of other routers say.
   void Place(const EntryPtr& entry);
+  // Cards of the answer that `entry` goes on with, stored since it was read or being stored: it stands on them too.
+  absl::Time NewestOwnCard(const SessionEntry& entry) const;
   // What the tenant's sessions are kept under; another one once its namespace was deleted.
   std::string ScopeOf(const Tenant& tenant) const;
   // Null when it is not known, or of a scope that was deleted.
@@ -114,6 +116,7 @@ class Sessions {
   ByteBudget budget_;
   std::deque<std::function<void()>> reads_waiting_;
   size_t n_reading_ = 0;
+  absl::Time idle_check_at_ = absl::InfinitePast();
   const std::unique_ptr<SessionTable> table_;
   const std::unique_ptr<VersionClock> versions_;
   // Null without a store.

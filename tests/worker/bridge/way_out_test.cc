@@ -352,6 +352,24 @@ TEST_F(WayOutTest, AModelWithALargeStateParksWithTheLeastMemory) {
   EXPECT_TRUE(Park(tokens).ok());
 }
 
+TEST_F(WayOutTest, AWorkerThatHasTooMuchToDoDoesNotSayThatTheStoreIsFull) {
+  Start();
+  const auto tokens = Tokens(600);
+  HoldForPark(tokens, 600);
+  engine_.is_export_stuck = true;
+  std::vector<std::shared_ptr<std::optional<absl::StatusOr<ParkOutcome>>>> parks;
+  for (size_t i = 0; i < 65; ++i) parks.push_back(AskToPark(tokens));
+  Settle();
+  const auto n_answered = std::count_if(parks.begin(), parks.end(), [](const auto& park) { return park->has_value(); });
+  ASSERT_EQ(n_answered, 1);
+  EXPECT_EQ((**parks.back()).status().code(), absl::StatusCode::kUnavailable);
+  // So does one whose engine takes no more messages.
+  engine_.is_asleep = true;
+  parks.clear();
+  while (parks.empty() || !parks.back()->has_value()) parks.push_back(AskToPark(tokens));
+  EXPECT_EQ((**parks.back()).status().code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(WayOutTest, OfAParkThatFailsNothingIsParkedSoonAfter) {
   Start();
   const auto tokens = Tokens(1000);

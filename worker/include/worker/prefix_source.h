@@ -56,7 +56,8 @@ class PrefixSource {
   // down, slow or wrong gives an empty outcome with a reason. The feed fetches when the engine has admitted the
   // request.
   virtual void Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) = 0;
-  // NOT_FOUND: the engine no longer holds the prefix. UNAVAILABLE: no store, or it did not acknowledge everything.
+  // NOT_FOUND: the engine no longer holds the prefix. UNAVAILABLE: no store, it did not acknowledge everything, or this
+  // worker has too much to do now.
   // RESOURCE_EXHAUSTED: the store has no room for the promise. `done` as above.
   virtual void Park(ParkCommand command, std::function<void(absl::StatusOr<ParkOutcome>)> done) = 0;
 };
