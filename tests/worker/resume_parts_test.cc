@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -74,6 +75,32 @@ TEST_P(ResumePartsTest, ZerosInThePlaceOfAnyPartAreRefusedAndComputedAgain) {
   for (const engine::KvPart& part : in_block) ASSERT_NO_FATAL_FAILURE(ExpectRefused(block, part));
   for (const engine::KvPart& part : engine::PartsOfState(layout_, weights_->config, kTokens)) {
     ASSERT_NO_FATAL_FAILURE(ExpectRefused(state, part));
+  }
+}
+
+// Flipped, and gone: the restore goes as far as it can, and the rest is computed.
+TEST_P(ResumePartsTest, WhicheverBlockFailsTheAnswerIsThatOfAWorkerThatComputedAllOfIt) {
+  constexpr size_t kBlocks = 5;
+  const auto parked = RandomTokens(weights_->config, 256 * kBlocks + 90, 8);
+  const auto prompt = With(parked, RandomTokens(weights_->config, 7, 9));
+  RealWorker alone(weights_, "");
+  const Generated whole = alone.Generate({.prompt = prompt});
+  parker_.Generate({.prompt = parked, .max_tokens = 1});
+  for (const bool is_gone : {false, true}) {
+    for (size_t i = 0; i < kBlocks; ++i) {
+      SCOPED_TRACE(::testing::Message() << "block " << i << (is_gone ? " gone" : " flipped"));
+      ASSERT_TRUE(parker_.Park(parked).ok());
+      const ObjectKey key{StoredKey(parker_, prompt, 256 * (i + 1)), ObjectKind::kBlock};
+      if (is_gone) {
+        ASSERT_EQ(store_.store().Drop(std::span(&key, 1)).n_dropped, 1U);
+      } else {
+        ASSERT_TRUE(store_.store().FlipBitForTest(key, 999));
+      }
+      RealWorker fresh(weights_, store_.address());
+      const Generated again = fresh.Generate({.prompt = prompt});
+      EXPECT_LE(again.started.n_cached_store(), 256 * i) << "not behind the hole";
+      ExpectSame(again, whole);
+    }
   }
 }
 

@@ -228,6 +228,62 @@ TEST_F(RestoreTest, AnyDamagedMissingOrMisSizedComponentIsRefusedAndAShallowerCh
   }
 }
 
+TEST_F(RestoreTest, WhicheverBlockFailsWhatIsBeforeItIsKeptAndAnEarlierCheckpointTaken) {
+  const auto tokens = Tokens(256 * 6 + 91);
+  const int64_t n_deep = 256 * 6 + 90;
+  const auto nothing = [](const ObjectKey&) {};
+  struct Class {
+    std::string reason;
+    std::function<void(const ObjectKey&)> before_lookup;
+    std::function<void(const ObjectKey&)> after_lookup;
+  };
+  const std::vector<Class> classes = {
+      {"digest_mismatch", [this](const ObjectKey& key) { Spoil(key); }, nothing},
+      {"bad_size", [this](const ObjectKey& key) { Resize(key); }, nothing},
+      {"missing", nothing, [this](const ObjectKey& key) { Remove(key); }},
+      {"store_timeout", nothing, nothing},
+      {"store_unreachable", nothing, nothing},
+  };
+  for (const Class& c : classes) {
+    for (int64_t i = 0; i < 6; ++i) {
+      SCOPED_TRACE(c.reason + " " + std::to_string(i));
+      Start();  // another bridge, that has waited for nobody in vain
+      SetPrefillSpeed();
+      store_.Restart();
+      Put(Objects(tokens, {512, n_deep}));
+      const ObjectKey key = KeyOf(tokens, 256 * (i + 1), ObjectKind::kBlock);
+      c.before_lookup(key);
+      const auto request = Ask(tokens);
+      Settle();
+      c.after_lookup(key);
+      // One by one: first state and tail, then the blocks.
+      store_.object_latency = absl::Milliseconds(10);
+      store_.before_get = [this, &c, n_left = 2 + i]() mutable {
+        if (n_left == 1 && c.reason == "store_timeout") store_.object_latency = absl::Hours(1);
+        if (n_left == 0 && c.reason == "store_unreachable") store_.down = absl::UnavailableError("down");
+        --n_left;
+      };
+      const absl::Time begun = clock_.Now();
+      Take(*request);
+      store_.before_get = nullptr;
+      store_.object_latency = absl::ZeroDuration();
+      store_.down = absl::OkStatus();
+      ASSERT_TRUE(request->end.has_value());
+      EXPECT_LE(clock_.Now() - begun, absl::Milliseconds(n_deep + 10));
+      EXPECT_EQ(request->end->miss_reason, c.reason);
+      const bool is_store_down = c.reason.starts_with("store_");
+      EXPECT_EQ(request->end->n_tokens, is_store_down || i < 2 ? 0 : 512);
+      if (request->end->n_tokens > 0) {
+        EXPECT_EQ(request->end->state, Filled(StateBytes(512), 512));
+      }
+      ASSERT_EQ(request->blocks.size(), static_cast<size_t>(i));
+      for (size_t k = 0; k < request->blocks.size(); ++k) {
+        EXPECT_EQ(request->blocks[k], Filled(kBlockBytes, 256 * (k + 1)));
+      }
+    }
+  }
+}
+
 TEST_F(RestoreTest, NeverHoldsMoreThanItsLeaseHoweverLongThePrefix) {
   options_.memory_bytes = options_.MemoryMin() + 40 * kBlockBytes;
   Start();
