@@ -6,8 +6,9 @@
 
 One session grows to each length. At each, its prompt is computed once and an answer begun and parked in the middle, in
 memory. Then so many times: the worker that computed it answers again from its own memory, and a worker and a router
-that have just been started resume the answer from the store. Every answer must be equal to the byte. Before the very
-last time the first worker and its router are killed. CSV on standard output, progress on standard error."""
+that have just been started resume the answer from the store. Every answer must be equal to the byte, at least 95 % of
+the prompt must come from the store, and the worker may grow by what came and --store-memory. Before the very last time
+the first worker and its router are killed. CSV on standard output, progress on standard error."""
 import argparse
 import http.client
 import json
@@ -29,11 +30,20 @@ HOUR_S = 3600
 BLOCK_TOKENS, STAMP_BYTES = 256, 1048  # docs/kvstore.md
 N_ANSWER, N_PARKED_CHUNKS = 256, 24
 PROGRESS_S = 15
+STORE_SHARE_MIN = 0.95
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def say(*words):
     print(time.strftime("%H:%M:%S"), *words, file=sys.stderr, flush=True)
+
+
+def mib(size):
+    """Of a size as flags have it."""
+    for suffix, factor in (("GiB", 1024), ("MiB", 1)):
+        if size.endswith(suffix):
+            return int(size.removesuffix(suffix)) * factor
+    raise ValueError(f"{size}: a number of MiB or GiB is wanted")
 
 
 def cpu_s(*pids):
@@ -218,12 +228,17 @@ class Bench:
             kv_share = metrics("longshelf_worker_restored_bytes_total")
             grown_mib = memory.grown_mib()
         assert parked.text + resumed.text == whole.text, "a resumed session answers otherwise"
+        n_store, n_prompt = resumed.details()["store_tokens"], resumed.usage["prompt_tokens"]
+        assert n_store >= STORE_SHARE_MIN * n_prompt, f"only {n_store} of {n_prompt} tokens came from the store"
+        # The session itself, and what is on its way.
+        most_mib = kv_share / 2**20 + mib(self.args.store_memory)
+        assert grown_mib <= most_mib, f"the worker grew by {grown_mib:.0f} MiB, more than {most_mib:.0f}"
         # Both over the same tokens: all after the first piece that came here.
         since = len(parked.text) + resumed.ends[0][0]
         (before_s, before_cpu_s), (after_s, after_cpu_s) = again.since(since), resumed.since(resumed.ends[0][0])
         n = whole.usage["completion_tokens"] * (len(whole.text) - since) / len(whole.text)
         row = {"first_token_s": resumed.first_s, "worker_cpu_s": resumed.cpu_s, "store_cpu_s": resumed.store_cpu_s,
-               "store_tokens": resumed.details()["store_tokens"], "prompt_tokens": resumed.usage["prompt_tokens"],
+               "store_tokens": n_store, "prompt_tokens": n_prompt,
                "decode_before": n / before_s, "decode_after": n / after_s, "decode_cpu_ms_before": 1e3 * before_cpu_s / n,
                "decode_cpu_ms_after": 1e3 * after_cpu_s / n, "restored_mib": kv_share / 2**20,
                "anonymous_growth_mib": grown_mib, "warm_first_token_s": again.first_s}

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <random>
+#include <span>
 #include <utility>
 
 #include "engine/comm/mpi_expert_transport.h"
@@ -19,6 +21,20 @@ namespace longshelf::worker {
 RealStore::RealStore(uint64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {
   store_ = std::move(kvstore::Store::Create({capacity_bytes, 0.9})).value();
   server_ = std::move(kvstore::Server::Start({}, *store_, clock_, metrics_)).value();
+}
+
+int RealStore::DropCheckpoints(const kvstore::Fingerprint& fingerprint, const std::vector<kvstore::BlockKey>& blocks) {
+  kvstore::LookupQuery query;
+  query.fingerprint = fingerprint;
+  query.root = kvstore::ChainRoot(fingerprint, std::string(32, 's'));
+  query.chain = blocks;
+  const kvstore::LookupResult found = store_->Lookup(query).value();
+  int n_dropped = 0;
+  for (const kvstore::CheckpointInfo& info : found.checkpoints) {
+    const kvstore::ObjectKey key{info.hash, kvstore::ObjectKind::kCheckpoint};
+    n_dropped += static_cast<int>(store_->Drop(std::span(&key, 1)).n_dropped);
+  }
+  return n_dropped;
 }
 
 void RealStore::RestartEmpty() {
@@ -41,6 +57,31 @@ std::vector<uint32_t> RandomTokens(const engine::ModelConfig& config, size_t n, 
   // Small ids are the special tokens.
   for (uint32_t& token : out) token = 3 + random() % static_cast<uint32_t>(config.vocab_size - 3);
   return out;
+}
+
+std::vector<uint32_t> With(std::vector<uint32_t> tokens, const std::vector<uint32_t>& more) {
+  tokens.insert(tokens.end(), more.begin(), more.end());
+  return tokens;
+}
+
+void ExpectSame(const Generated& got, const Generated& want, size_t skip) {
+  ASSERT_EQ(got.tokens.size() + skip, want.tokens.size());
+  for (size_t i = 0; i < got.tokens.size(); ++i) {
+    EXPECT_EQ(got.tokens[i], want.tokens[i + skip]) << "token " << i;
+    const std::string& logits = got.logits[i];
+    const std::string& expected = want.logits[i + skip];
+    ASSERT_EQ(logits.size(), expected.size());
+    EXPECT_EQ(std::memcmp(logits.data(), expected.data(), expected.size()), 0)
+        << "logits of token " << i << " differ in some bit";
+  }
+}
+
+kvstore::BlockKey StoredKey(const RealWorker& worker, const std::vector<uint32_t>& tokens, size_t n) {
+  kvstore::BlockKey key = kvstore::ChainRoot(worker.fingerprint(), std::string(32, 's'));
+  const std::span<const uint32_t> all(tokens);
+  size_t done = 0;
+  for (; done + 256 <= n; done += 256) key = kvstore::ChainNext(key, all.subspan(done, 256));
+  return done == n ? key : kvstore::ChainNext(key, all.subspan(done, n - done));
 }
 
 RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, const std::string& store_address,
@@ -126,6 +167,7 @@ Generated RealWorker::Generate(const Ask& ask) {
   const auto reader = stub_->Generate(&context, request);
   Generated out;
   v1::WorkerGenerateEvent event;
+  bool is_gone = false;
   while (reader->Read(&event)) {
     if (event.has_started()) out.started = event.started();
     if (event.has_finished()) out.finished = event.finished();
@@ -134,9 +176,12 @@ Generated RealWorker::Generate(const Ask& ask) {
     out.tokens.push_back(event.token().token());
     out.logits.push_back(event.token().logits());
     EXPECT_EQ(event.token().logits().size(), static_cast<size_t>(weights_->config.vocab_size) * sizeof(float));
+    if (is_gone || ask.goes_on == nullptr || ask.goes_on(out.tokens.size())) continue;
+    is_gone = true;
+    context.TryCancel();
   }
   const grpc::Status status = reader->Finish();
-  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_TRUE(status.ok() || is_gone) << status.error_message();
   return out;
 }
 

@@ -27,6 +27,8 @@ class RealStore {
   explicit RealStore(uint64_t capacity_bytes = uint64_t{512} << 20);
   std::string address() const { return "127.0.0.1:" + std::to_string(server_->port()); }
   kvstore::Store& store() { return *store_; }
+  // Every state on the way of these blocks; how many there were.
+  int DropCheckpoints(const kvstore::Fingerprint& fingerprint, const std::vector<kvstore::BlockKey>& blocks);
   // Stops answering.
   void Kill() { server_.reset(); }
   // As a process that is killed and started again at its address.
@@ -54,6 +56,8 @@ struct Ask {
   uint32_t max_tokens = 4;
   bool no_cache_read = false;
   std::string salt = std::string(32, 's');
+  // After each token, with how many there were; false: the client goes away.
+  std::function<bool(size_t)> goes_on = nullptr;
 };
 
 // A whole worker in this process: real model, real engine on a thread of its own, real gRPC on a free port. With
@@ -101,5 +105,13 @@ std::shared_ptr<const engine::ModelWeights> WeightsOf(const std::string& model);
 
 // Pseudo-random tokens of the model's vocabulary.
 std::vector<uint32_t> RandomTokens(const engine::ModelConfig& config, size_t n, uint32_t seed);
+
+std::vector<uint32_t> With(std::vector<uint32_t> tokens, const std::vector<uint32_t>& more);
+
+// Equal tokens and bit-equal logits from `skip` on.
+void ExpectSame(const Generated& got, const Generated& want, size_t skip = 0);
+
+// The store's name of what ends after n of these tokens: a block, or a checkpoint and its tail.
+kvstore::BlockKey StoredKey(const RealWorker& worker, const std::vector<uint32_t>& tokens, size_t n);
 
 }  // namespace longshelf::worker

@@ -22,29 +22,6 @@ class ResumeTest : public ::testing::TestWithParam<const char*> {
   std::shared_ptr<const engine::ModelWeights> weights_ = WeightsOf(GetParam());
 
   std::vector<uint32_t> Prompt(size_t n, uint32_t seed = 1) const { return RandomTokens(weights_->config, n, seed); }
-
-  static std::vector<uint32_t> With(std::vector<uint32_t> tokens, const std::vector<uint32_t>& more) {
-    tokens.insert(tokens.end(), more.begin(), more.end());
-    return tokens;
-  }
-
-  // Equal tokens and bit-equal logits from `skip` on.
-  static void ExpectSame(const Generated& got, const Generated& want, size_t skip = 0) {
-    ASSERT_EQ(got.tokens.size() + skip, want.tokens.size());
-    for (size_t i = 0; i < got.tokens.size(); ++i) {
-      EXPECT_EQ(got.tokens[i], want.tokens[i + skip]) << "token " << i;
-      EXPECT_TRUE(got.logits[i] == want.logits[i + skip]) << "logits of token " << i << " differ in some bit";
-    }
-  }
-
-  // The store's name of what these tokens' worker put there.
-  static kvstore::BlockKey CheckpointKey(const RealWorker& worker, const std::vector<uint32_t>& tokens, size_t n) {
-    kvstore::BlockKey key = kvstore::ChainRoot(worker.fingerprint(), std::string(32, 's'));
-    const std::span<const uint32_t> all(tokens);
-    size_t done = 0;
-    for (; done + 256 <= n; done += 256) key = kvstore::ChainNext(key, all.subspan(done, 256));
-    return done == n ? key : kvstore::ChainNext(key, all.subspan(done, n - done));
-  }
 };
 
 TEST_P(ResumeTest, AParkedSequenceGoesOnElsewhereAsIfItHadNeverMoved) {
@@ -116,6 +93,26 @@ TEST_P(ResumeTest, AnAnswerThatIsParkedInTheMiddleGoesOnElsewhere) {
   EXPECT_EQ(again.started.n_cached_store(), 300) << "counts prompt tokens";
   EXPECT_EQ(again.started.miss_reason(), "");
   ExpectSame(again, whole, 20);
+}
+
+TEST_P(ResumeTest, WithoutAnyStateItGoesOnFromTheStoresBlocksAlone) {
+  RealStore store;
+  const auto prompt = Prompt(2000);
+  const auto n_replay = static_cast<size_t>(weights_->config.n_layers * weights_->config.window);
+  RealWorker alone(weights_, "");
+  const Generated whole = alone.Generate({.prompt = prompt});
+  {
+    RealWorker a(weights_, store.address());
+    a.Generate({.prompt = prompt});
+    ASSERT_TRUE(a.Park(prompt).ok());
+  }
+  std::vector<kvstore::BlockKey> blocks;
+  for (size_t end = 256; end <= prompt.size(); end += 256) blocks.push_back(StoredKey(alone, prompt, end));
+  ASSERT_GT(store.DropCheckpoints(alone.fingerprint(), blocks), 0);
+  RealWorker b(weights_, store.address());
+  const Generated again = b.Generate({.prompt = prompt});
+  EXPECT_EQ(again.started.n_cached_store(), 256 * blocks.size() - n_replay);
+  ExpectSame(again, whole);
 }
 
 TEST_P(ResumeTest, ASharedPrefixIsReusedLocallyAndThroughTheStore) {
@@ -247,7 +244,7 @@ TEST_P(ResumeTest, ADamagedOrMissingComponentIsRefusedAndComputedAgain) {
       a.Generate({.prompt = parked_tokens, .max_tokens = 1});
       ASSERT_TRUE(a.Park(parked_tokens).ok());
     }
-    const ObjectKey key{CheckpointKey(reference, prompt, c.n), c.kind};
+    const ObjectKey key{StoredKey(reference, prompt, c.n), c.kind};
     if (c.flip) {
       ASSERT_TRUE(store.store().FlipBitForTest(key, 4711));
     } else {

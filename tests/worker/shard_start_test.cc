@@ -80,6 +80,13 @@ TEST(ShardStart, RefusesMoreKvThanThereIsMemoryBeforeLoadingAnything) {
   EXPECT_THAT(ended.log, Not(HasSubstr("loading weights")));
 }
 
+TEST(ShardStart, RefusesMoreMemoryForTheStoreThanThereIs) {
+  const Ended ended = RunShard({{"--store-memory", "8TiB"}, {"--kvstore", "127.0.0.1:1"}});
+  EXPECT_EQ(ended.exit_code, 78);
+  EXPECT_THAT(ended.log, HasSubstr("are available"));
+  EXPECT_THAT(ended.log, HasSubstr("8796093022208 (--store-memory)"));
+}
+
 TEST(ShardStart, RefusesAContextThatItsKvMemoryCannotHold) {
   const Ended ended = RunShard({{"--kv-memory", "1MiB"}, {"--context", "1000000"}});
   EXPECT_EQ(ended.exit_code, 78);
@@ -116,33 +123,34 @@ MemoryNeed SomeNeed(bool weights_copied) {
   need.kv_blocks = 300;
   need.states = 20;
   need.checkpoints = 1;
+  need.store_buffers = 7;
   return need;
 }
 
-TEST(CheckMemory, CountsCopiedWeightsOncePerMachineAndTheRestPerShard) {
+TEST(CheckMemory, CountsCopiedWeightsAndStoreBuffersOncePerMachineAndTheRestPerShard) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
-  EXPECT_TRUE(CheckMemory(need, 1, {.available = 1321}).ok());
-  EXPECT_FALSE(CheckMemory(need, 1, {.available = 1320}).ok());
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 1642}).ok());
-  const absl::Status refused = CheckMemory(need, 2, {.available = 1641});
+  EXPECT_TRUE(CheckMemory(need, 1, {.available = 1328}).ok());
+  EXPECT_FALSE(CheckMemory(need, 1, {.available = 1327}).ok());
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 1649}).ok());
+  const absl::Status refused = CheckMemory(need, 2, {.available = 1648});
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1642 bytes of memory and 1641 are available"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1649 bytes of memory and 1648 are available"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--weights mapped"));
 }
 
 TEST(CheckMemory, TakesCopiedWeightsFromReservedHugePagesWhenAllFit) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 642, .huge_free = 1000}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 641, .huge_free = 1000}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 1641, .huge_free = 999}).ok());
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 649, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 648, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 1648, .huge_free = 999}).ok());
 }
 
 TEST(CheckMemory, LetsMappedWeightsBeLargerThanMemoryAndTells) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/false);
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 642}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 641}).ok());
-  EXPECT_FALSE(WeightsFit(need, 2, {.available = 1641, .huge_free = 1000}));
-  EXPECT_TRUE(WeightsFit(need, 2, {.available = 1642}));
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 649}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 648}).ok());
+  EXPECT_FALSE(WeightsFit(need, 2, {.available = 1648, .huge_free = 1000}));
+  EXPECT_TRUE(WeightsFit(need, 2, {.available = 1649}));
 }
 
 TEST(CheckMemory, SeesTheMemoryOfThisMachine) { EXPECT_GT(ReadMemoryRoom().available, uint64_t{1} << 20); }

@@ -6,8 +6,7 @@
 namespace longshelf::worker {
 
 bool FetchSpeed::IsWorth(uint64_t n_bytes, absl::Duration compute_time, absl::Time now) {
-  const absl::Duration needed = absl::Seconds(seconds_per_byte_ * static_cast<double>(n_bytes));
-  const bool is_fast = n_bytes < n_bytes_telling_ || needed <= compute_time;
+  const bool is_fast = n_bytes < n_bytes_telling_ || TimeOf(n_bytes) <= compute_time;
   if (is_fast && 2 * waited_in_vain_ <= compute_time) return true;
   if (now < try_again_) return false;
   try_again_ = now + kPause;

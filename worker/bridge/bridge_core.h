@@ -36,6 +36,10 @@ class FetchSpeed {
 
   // False: computing is faster.
   bool IsWorth(uint64_t n_bytes, absl::Duration compute_time, absl::Time now);
+  // Zero while nothing is known.
+  absl::Duration TimeOf(uint64_t n_bytes) const {
+    return absl::Seconds(seconds_per_byte_ * static_cast<double>(n_bytes));
+  }
   // All of it came.
   void Observe(uint64_t n_bytes, absl::Duration took);
   // It was given up after so many bytes and so long.

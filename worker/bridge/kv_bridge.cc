@@ -150,11 +150,12 @@ void KvBridge::Stop() {
 }
 
 void KvBridge::Restore(RestoreRequest request, std::function<void(RestoreOutcome)> done) {
+  const absl::Time arrived_at = impl_->core.clock.Now();
   // Hashing is done here, on the caller's thread.
   Chain chain(*impl_->core.hasher, request.namespace_salt, request.tokens, std::move(request.prefix_keys));
   if (chain.n_usable() < 1 || chain.blocks().size() > kvstore::kMaxChainKeys) return done({});
-  auto restore =
-      std::make_shared<worker::Restore>(impl_->core, std::move(chain), std::move(done), std::move(request.cancelled));
+  auto restore = std::make_shared<worker::Restore>(impl_->core, arrived_at, std::move(chain), std::move(done),
+                                                   std::move(request.cancelled));
   impl_->core.loop->Post([impl = impl_.get(), restore, tokens = std::move(request.tokens)]() mutable {
     impl->StartRestore(restore, std::move(tokens));
   });

@@ -14,10 +14,12 @@ using kvstore::ObjectKind;
 
 namespace {
 
-// Shallower candidates are tried when a deeper one turns out to be incomplete.
+// Other candidates are tried when one turns out to be incomplete.
 constexpr int kAttemptsMax = 4;
 // Blocks on their way of one restore, as far as the budget allows.
 constexpr uint64_t kBlocksOnTheWay = 16;
+
+constexpr char kTooSlow[] = "slower_than_computing";
 
 }  // namespace
 
@@ -26,7 +28,11 @@ bool Restore::Candidate::has_tail() const { return n_tokens % kBlockTokens != 0;
 void Restore::Start(std::vector<uint32_t> tokens) {
   begun_at_ = core_.clock.Now();
   const absl::Duration worth =
-      std::max(core_.options.shortest_wait, core_.ComputeTime(0, std::max<int64_t>(chain_.n_usable(), 0)));
+      std::max(core_.options.shortest_wait, core_.ComputeTime(0, chain_.n_usable())) - (begun_at_ - arrived_at_);
+  if (worth <= absl::ZeroDuration()) {
+    core_.metrics.RestoreFailed("store_timeout");
+    return Answer({.feed = nullptr, .miss_reason = "store_timeout", .n_shared = 0});
+  }
   if (!core_.breaker_in.MayCall(begun_at_, worth)) {
     core_.metrics.RestoreFailed("store_unreachable");
     return Answer({.feed = nullptr, .miss_reason = "store_unreachable", .n_shared = 0});
@@ -65,9 +71,9 @@ void Restore::Answer(RestoreOutcome outcome) {
 
 void Restore::OnLookupTimeout() {
   if (done_ == nullptr) return;
-  waited_ = core_.clock.Now() - begun_at_;
-  core_.breaker_in.TooSlow(waited_);
-  if (waited_ >= core_.options.lookup_timeout) core_.breaker_in.Failed(core_.clock.Now());
+  const absl::Duration took = core_.clock.Now() - begun_at_;
+  core_.breaker_in.TooSlow(took);
+  if (took >= core_.options.lookup_timeout) core_.breaker_in.Failed(core_.clock.Now());
   core_.metrics.SetStoreUp(!core_.breaker_in.is_open(core_.clock.Now()));
   core_.metrics.RestoreFailed("store_timeout");
   Answer({.feed = nullptr, .miss_reason = "store_timeout", .n_shared = 0});
@@ -83,7 +89,7 @@ void Restore::OnLookup(const std::vector<uint32_t>& tokens, const absl::StatusOr
   }
   core_.metrics.SetStoreUp(!core_.breaker_in.is_open(now));
   if (done_ == nullptr) return;  // too late
-  waited_ = now - begun_at_;
+  waited_ = now - arrived_at_;
   if (!found.ok()) {
     core_.metrics.RestoreFailed(ReasonOf(found.status()));
     return Answer({.feed = nullptr, .miss_reason = ReasonOf(found.status()), .n_shared = 0});
@@ -151,8 +157,38 @@ uint64_t Restore::LeaseBytes() const {
   const KvBridgeOptions& options = core_.options;
   const uint64_t n_affordable =
       std::clamp<uint64_t>(options.memory_bytes / 8 / options.block_bytes, 2, kBlocksOnTheWay);
-  const auto n_wanted = static_cast<uint64_t>(candidates_.front().n_tokens / kBlockTokens);
+  int64_t n_tokens = 0;
+  for (const Candidate& candidate : candidates_) n_tokens = std::max(n_tokens, candidate.n_tokens);
+  const auto n_wanted = static_cast<uint64_t>(n_tokens / kBlockTokens);
   return options.state_bytes_max + options.block_bytes * (1 + std::clamp<uint64_t>(n_wanted, 1, n_affordable));
+}
+
+// What is still to be fetched of it, at most.
+uint64_t Restore::BytesOf(const Candidate& candidate) const {
+  const int64_t n_blocks = std::max<int64_t>(candidate.n_tokens / kBlockTokens - n_next(), 0);
+  const uint64_t n_bytes = core_.options.block_bytes * static_cast<uint64_t>(n_blocks);
+  return candidate.has_state() ? n_bytes + core_.options.state_bytes_max + core_.options.block_bytes : n_bytes;
+}
+
+// Until the prompt is done: fetching, and computing what is then left. As long as nothing was computed, the one that
+// leaves the least is taken for the fastest.
+absl::Duration Restore::TimeWith(const Candidate& candidate) const {
+  const int64_t n_left = chain_.n_usable() - candidate.n_gained();
+  const absl::Duration compute = core_.ComputeTime(candidate.n_gained(), n_left);
+  if (compute == absl::InfiniteDuration()) return absl::Seconds(n_left);
+  return core_.fetch_speed.TimeOf(BytesOf(candidate)) + compute;
+}
+
+// How long after its beginning this attempt may fetch the candidate: what is fetched saves the engine from computing
+// it, less what was waited for. Time in the engine's queue is not taken off: without a store it would have been waited
+// there too, and computing would begin now.
+absl::Duration Restore::AllowedFor(const Candidate& candidate) const {
+  const int64_t n_held = first_block_ * kBlockTokens;
+  const int64_t n_saved = std::max<int64_t>(candidate.n_gained() - n_held, 0);
+  const absl::Duration compute = core_.ComputeTime(n_held, n_saved);
+  if (compute != absl::InfiniteDuration()) return std::max(core_.options.shortest_wait, compute - waited_);
+  const int64_t n_blocks = std::max<int64_t>(candidate.n_tokens - n_held, 0) / kBlockTokens;
+  return core_.options.fetch_timeout + core_.options.fetch_timeout_per_block * n_blocks;
 }
 
 void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
@@ -161,35 +197,37 @@ void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
   attempt_at_ = core_.clock.Now();
   first_block_ = n_blocks;
   end_block_ = std::ssize(chain_.blocks()) + 1;
-  const Candidate& deepest = candidates_.front();
-  const int64_t n_held = n_blocks * kBlockTokens;
-  const int64_t n_fetched = std::max<int64_t>(deepest.n_tokens - n_held, 0);
-  const auto n_blocks_fetched = n_fetched / kBlockTokens;
-  const absl::Duration compute = core_.ComputeTime(n_held, n_fetched);
-  absl::Duration allowed = core_.options.fetch_timeout + core_.options.fetch_timeout_per_block * n_blocks_fetched;
-  if (compute != absl::InfiniteDuration()) allowed = std::max(core_.options.shortest_wait, compute - waited_);
-  const uint64_t n_bytes =
-      core_.options.state_bytes_max + core_.options.block_bytes * static_cast<uint64_t>(n_blocks_fetched + 1);
-  if (!core_.fetch_speed.IsWorth(n_bytes, allowed, attempt_at_)) {
-    reason_ = "slower_than_computing";
-    core_.metrics.RestoreFailed(reason_);
-    return Finish(0);
-  }
-  core_.loop->At(attempt_at_ + allowed, [weak = weak_from_this(), attempt] {
-    if (const auto restore = weak.lock()) restore->OnDeadline(attempt);
-  });
-  deadline_ = attempt_at_ + allowed;
+  std::stable_sort(candidates_.begin(), candidates_.end(),
+                   [this](const Candidate& a, const Candidate& b) { return TimeWith(a) < TimeWith(b); });
+  while (candidate_ < candidates_.size() && !IsWorth(candidates_[candidate_])) ++candidate_;
+  if (candidate_ == candidates_.size()) return Finish(0);
+  SetDeadline();
   core_.budget.Take(ByteBudget::Way::kIn, LeaseBytes(),
                     [self = shared_from_this(), attempt](const std::shared_ptr<ByteBudget::Lease>& lease) {
                       self->OnLease(attempt, lease);
                     });
 }
 
+bool Restore::IsWorth(const Candidate& candidate) {
+  const absl::Time now = core_.clock.Now();
+  const absl::Duration allowed = attempt_at_ + AllowedFor(candidate) - now;
+  if (allowed > absl::ZeroDuration() && core_.fetch_speed.IsWorth(BytesOf(candidate), allowed, now)) return true;
+  if (reason_ != kTooSlow) OnGone(kTooSlow);
+  return false;
+}
+
+void Restore::SetDeadline() {
+  deadline_ = attempt_at_ + AllowedFor(candidates_[candidate_]);
+  core_.loop->At(deadline_, [weak = weak_from_this(), attempt = attempt_] {
+    if (const auto restore = weak.lock()) restore->OnDeadline(attempt);
+  });
+}
+
 void Restore::OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease) {
   if (attempt != attempt_) return;
   lease_ = lease;
   asked_at_ = core_.clock.Now();
-  IsHeld(candidates_.front()) ? NextCandidate() : FetchNext();
+  IsHeld(candidates_[candidate_]) ? NextCandidate() : FetchNext();
 }
 
 void Restore::OnStop() {
@@ -215,7 +253,7 @@ void Restore::EndCall() {
 }
 
 void Restore::OnDeadline(uint32_t attempt) {
-  if (attempt != attempt_) return;
+  if (attempt != attempt_ || core_.clock.Now() < deadline_) return;  // another candidate has another one
   OnGone("store_timeout");
   // It was slow while it was asked, not while there was no memory to ask it.
   if (lease_ != nullptr) {
@@ -241,8 +279,9 @@ void Restore::NextCandidate() {
   tail_ = {};
   while (++candidate_ < candidates_.size()) {
     const Candidate& candidate = candidates_[candidate_];
-    if (IsHeld(candidate) || candidate.n_tokens / kBlockTokens > end_block_) continue;
+    if (IsHeld(candidate) || candidate.n_tokens / kBlockTokens > end_block_ || !IsWorth(candidate)) continue;
     if (++n_fetched_candidates_ >= kAttemptsMax) break;
+    SetDeadline();
     return FetchNext();
   }
   Finish(0);

@@ -19,17 +19,22 @@ namespace longshelf::worker {
 //
 // It is looked up first; what the store says to have becomes candidates, by names computed from the request's own
 // tokens. Blocks that reach further than any checkpoint are one too: the engine replays the state. When the engine has
-// admitted the sequence, the state of the deepest candidate is fetched, then blocks, which
-// go to the engine one by one, never more at a time than the lease holds. When something is missing or damaged, a
-// shallower candidate is gone on with, if one is left.
+// admitted the sequence, candidates are ordered by the time until the prompt is done, fetching and computing together.
+// The state of the first that is fetched faster than computed is fetched, then blocks, which go to the engine one by
+// one, never more at a time than the lease holds. When something is missing or damaged, the next candidate is gone on
+// with, if one is left that is worth it.
 //
-// The time a restore may cost a request is what computing the prefix would take: so long the lookup is waited for, and
-// so long, less that, the fetch.
+// The time a restore may cost a request, from its arrival on, is what computing the prefix would take, or
+// KvBridgeOptions::shortest_wait: so long the lookup is waited for, and so long, less that, the fetch.
 class Restore : public std::enable_shared_from_this<Restore> {
  public:
-  Restore(BridgeCore& core, Chain chain, std::function<void(RestoreOutcome)> done,
+  Restore(BridgeCore& core, absl::Time arrived_at, Chain chain, std::function<void(RestoreOutcome)> done,
           std::shared_ptr<const std::atomic<bool>> cancelled)
-      : core_(core), chain_(std::move(chain)), done_(std::move(done)), cancelled_(std::move(cancelled)) {}
+      : core_(core),
+        arrived_at_(arrived_at),
+        chain_(std::move(chain)),
+        done_(std::move(done)),
+        cancelled_(std::move(cancelled)) {}
 
   // `tokens` name the candidates; they are not kept.
   void Start(std::vector<uint32_t> tokens);
@@ -53,7 +58,13 @@ class Restore : public std::enable_shared_from_this<Restore> {
   void Answer(RestoreOutcome outcome);
   std::shared_ptr<RestoreFeed> MakeFeed();
 
+  uint64_t BytesOf(const Candidate& candidate) const;
+  absl::Duration TimeWith(const Candidate& candidate) const;
+  absl::Duration AllowedFor(const Candidate& candidate) const;
+  bool IsWorth(const Candidate& candidate);
+
   void OnBegin(uint32_t attempt, int64_t n_blocks);
+  void SetDeadline();
   void OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease);
   void OnTaken(uint32_t attempt, uint64_t n_bytes);
   void OnStop();
@@ -73,13 +84,14 @@ class Restore : public std::enable_shared_from_this<Restore> {
   int64_t n_next() const { return first_block_ + n_delivered_; }
 
   BridgeCore& core_;
+  const absl::Time arrived_at_;
   const Chain chain_;
   std::function<void(RestoreOutcome)> done_;
   const std::shared_ptr<const std::atomic<bool>> cancelled_;
 
-  absl::Time begun_at_;
-  absl::Duration waited_ = absl::ZeroDuration();  // for the lookup
-  std::vector<Candidate> candidates_;             // deepest first
+  absl::Time begun_at_;                           // the lookup
+  absl::Duration waited_ = absl::ZeroDuration();  // from the arrival to the lookup's answer
+  std::vector<Candidate> candidates_;             // what gains most first; of an attempt, the fastest
   std::weak_ptr<RestoreFeed> feed_;
 
   // Of the attempt that runs; 0: none does.

@@ -30,7 +30,7 @@ struct KvBridgeOptions {
   // An answer is waited for so long even when computing would be faster: nobody notices, and the store has a chance to
   // show that it is well.
   absl::Duration shortest_wait = absl::Milliseconds(100);
-  // How long a fetch may take as long as no prompt was measured: then it is what computing the prefix would take.
+  // How long a fetch may take as long as no prompt was measured; from then on what computing the prefix would take.
   absl::Duration fetch_timeout = absl::Seconds(2);
   absl::Duration fetch_timeout_per_block = absl::Milliseconds(15);
   absl::Duration put_timeout = absl::Seconds(20);
