@@ -254,6 +254,10 @@ void Restore::EndCall() {
 
 void Restore::OnDeadline(uint32_t attempt) {
   if (attempt != attempt_ || core_.clock.Now() < deadline_) return;  // another candidate has another one
+  OnOutOfTime();
+}
+
+void Restore::OnOutOfTime() {
   OnGone("store_timeout");
   // It was slow while it was asked, not while there was no memory to ask it.
   if (lease_ != nullptr) {
@@ -337,6 +341,8 @@ void Restore::Fetch(std::vector<GetItem> items) {
 void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object) {
   if (call != call_) return;
   const GetItem& item = items_[index];
+  // The call has the time that the attempt has, and may be the first to say that it is over: no fault of the store's.
+  if (absl::IsDeadlineExceeded(object.status())) return OnOutOfTime();
   if (!object.ok() || object->payload.size() != item.expected_bytes) {
     OnGone(object.ok() ? "bad_size" : ReasonOf(object.status()));
     const bool is_down = IsStoreDown(object.status());

@@ -69,6 +69,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   void OnTaken(uint32_t attempt, uint64_t n_bytes);
   void OnStop();
   void OnDeadline(uint32_t attempt);
+  void OnOutOfTime();
 
   void FetchNext();
   void Fetch(std::vector<kvstore::GetItem> items);

@@ -495,6 +495,22 @@ TEST_F(RestoreTest, AStoreThatStopsInTheMiddleCostsAtMostWhatComputingTakes) {
 }
 
 // Others' prompts make the engine's steps long; what has come in time is not given up meanwhile.
+// Whoever says first that the time is over: the timer, or the call.
+TEST_F(RestoreTest, FetchesThatRunOutOfTheirTimeAreNoFailuresOfTheStore) {
+  Start();
+  SetPrefillSpeed();
+  const auto tokens = Tokens(5000);
+  Put(Objects(tokens, {4900}));
+  store_.before_get = [this] { store_.down = absl::DeadlineExceededError("too late"); };
+  for (int i = 0; i < 3; ++i) {
+    store_.down = absl::OkStatus();
+    const auto request = Restore(tokens);
+    ASSERT_NE(request->outcome->feed, nullptr) << i << " " << request->outcome->miss_reason;
+    ASSERT_TRUE(request->end.has_value());
+    EXPECT_EQ(request->end->n_tokens, 0);
+  }
+}
+
 TEST_F(RestoreTest, WhatHasComeIsKeptHoweverSlowlyTheEngineTakesIt) {
   Start();
   SetPrefillSpeed();
