@@ -534,6 +534,29 @@ TEST_F(DiskTierTest, AFailedSyncFencesTheDeviceAndIsNeverRetried) {
   EXPECT_TRUE(Has(1)) << "reading goes on";
 }
 
+// Who waits is told by the failure itself: those whose sync it was, those behind them, and those who come later.
+TEST_F(DiskTierTest, AFailedSyncIsToldToAllWhoWaitForIt) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  Answer put, touched, behind, dropped, later;
+  Put(*tier_, Retained(2), put.Done());
+  syncs.Await(1);
+  Put(*tier_, Retained(3), behind.Done());
+  ASSERT_TRUE(tier_->Touch(BlockKeyOf(1), clock_.WallNow() + absl::Hours(1), touched.Done()).ok());
+  const ObjectKey keys[] = {BlockKeyOf(4)};
+  tier_->Drop(keys, dropped.Done());
+  EXPECT_FALSE(put.IsThere());
+  syncs.LetAll(absl::DataLossError("EIO"));
+  for (const Answer& answer : {put, behind, touched, dropped}) EXPECT_TRUE(answer.CameWithin(std::chrono::seconds(1)));
+  Put(*tier_, Retained(5), later.Done());
+  EXPECT_TRUE(later.CameWithin(std::chrono::seconds(1)));
+  for (Answer answer : {put, behind, touched, dropped, later}) {
+    EXPECT_EQ(answer.Wait().code(), absl::StatusCode::kUnavailable);
+  }
+}
+
 TEST_F(DiskTierTest, ASyncThatFailsWhileRetainedObjectsMoveLosesNone) {
   for (int n_good = 0; n_good < 40; ++n_good) {
     MemoryFileSystem files;
