@@ -9,6 +9,9 @@
 namespace longshelf::kvstore::disk {
 namespace {
 
+// Objects of a namespace that one hold of the lock removes: lookups wait for it.
+constexpr size_t kErasedAtOnce = 64;
+
 uint64_t BytesOf(const ObjectHead& head) { return kSectorBytes + PaddedBytes(head.payload_bytes); }
 
 }  // namespace
@@ -18,10 +21,12 @@ void DiskIndex::Erase(Entries::iterator it) {
   live_bytes_ -= BytesOf(entry.head);
   if (retained_.erase({entry.head.retain_until, it->first}) > 0) retained_bytes_ -= BytesOf(entry.head);
   if (it->first.kind == ObjectKind::kCheckpoint) {
-    const auto [begin, end] = checkpoints_.equal_range(entry.head.parent);
-    checkpoints_.erase(std::find_if(begin, end, [&](const auto& child) { return child.second == it->first; }));
+    checkpoints_.erase({entry.head.parent, entry.head.depth_tokens, it->first.hash});
   }
   if (it->first.kind == ObjectKind::kManifest) manifests_.erase({entry.head.parent, it->first.hash});
+  const auto tenant = namespaces_.find(entry.head.namespace_id);
+  tenant->second.erase(it->first);
+  if (tenant->second.empty()) namespaces_.erase(tenant);
   entries_.erase(it);
 }
 
@@ -45,7 +50,8 @@ void DiskIndex::Insert(const ObjectHead& head, const Place& place) {
   entry = {.head = head, .place = place};
   live_bytes_ += BytesOf(head);
   segments_[place.sequence].push_back(head.key);
-  if (head.key.kind == ObjectKind::kCheckpoint) checkpoints_.emplace(head.parent, head.key);
+  namespaces_[head.namespace_id].insert(head.key);
+  if (head.key.kind == ObjectKind::kCheckpoint) checkpoints_.insert({head.parent, head.depth_tokens, head.key.hash});
   if (head.key.kind == ObjectKind::kManifest) manifests_.emplace(head.parent, head.key.hash);
   if (head.object_class == ObjectClass::kParked) {
     entry.noted_until = head.retain_until;
@@ -153,6 +159,15 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
   return true;
 }
 
+bool DiskIndex::BeginDropAt(const ObjectKey& key, const Place& place) {
+  std::lock_guard lock(mutex_);
+  const auto it = entries_.find(key);
+  if (it == entries_.end() || it->second.place != place) return false;
+  dropping_.insert(key);
+  Erase(it);
+  return true;
+}
+
 uint64_t DiskIndex::BeginDrop(std::span<const ObjectKey> keys) {
   std::lock_guard lock(mutex_);
   return EraseKeys(keys);
@@ -185,9 +200,13 @@ uint64_t DiskIndex::EraseKeys(std::span<const ObjectKey> keys) {
 }
 
 uint64_t DiskIndex::BeginDropNamespaces(const std::set<std::string>& namespace_ids) {
-  std::lock_guard lock(mutex_);
-  dropping_namespaces_.insert(namespace_ids.begin(), namespace_ids.end());
-  return EraseNamespaces(namespace_ids);
+  {
+    std::lock_guard lock(mutex_);
+    dropping_namespaces_.insert(namespace_ids.begin(), namespace_ids.end());
+  }
+  uint64_t n_removed = 0;
+  for (const std::string& id : namespace_ids) n_removed += RemoveNamespace(id);
+  return n_removed;
 }
 
 void DiskIndex::EndDrop(const ObjectKey& key) {
@@ -202,28 +221,24 @@ void DiskIndex::EndDropNamespace(const std::string& namespace_id) {
 }
 
 uint64_t DiskIndex::RemoveNamespace(const std::string& namespace_id) {
-  std::lock_guard lock(mutex_);
-  return EraseNamespaces({namespace_id});
-}
-
-uint64_t DiskIndex::EraseNamespaces(const std::set<std::string>& namespace_ids) {
-  uint64_t n_removed = 0;
-  for (auto it = entries_.begin(); it != entries_.end();) {
-    const auto next = std::next(it);
-    if (namespace_ids.contains(it->second.head.namespace_id)) {
-      Erase(it);
+  for (uint64_t n_removed = 0;;) {
+    std::lock_guard lock(mutex_);
+    for (size_t n = 0; n < kErasedAtOnce; ++n) {
+      const auto tenant = namespaces_.find(namespace_id);
+      if (tenant == namespaces_.end()) return n_removed;
+      Erase(entries_.find(*tenant->second.begin()));
       ++n_removed;
     }
-    it = next;
   }
-  return n_removed;
 }
 
 std::vector<ObjectHead> DiskIndex::CheckpointsUnder(const BlockKey& parent, size_t n_max) const {
   std::lock_guard lock(mutex_);
   std::vector<ObjectHead> heads;
-  const auto [begin, end] = checkpoints_.equal_range(parent);
-  for (auto it = begin; it != end && heads.size() < n_max; ++it) heads.push_back(entries_.at(it->second).head);
+  for (auto it = checkpoints_.lower_bound({parent, UINT32_MAX, BlockKey{}});
+       it != checkpoints_.end() && it->parent == parent && heads.size() < n_max; ++it) {
+    heads.push_back(entries_.at({it->hash, ObjectKind::kCheckpoint}).head);
+  }
   return heads;
 }
 
@@ -270,7 +285,7 @@ std::vector<DiskEntry> DiskIndex::LiveIn(uint64_t sequence) const {
 std::set<std::string> DiskIndex::Namespaces() const {
   std::lock_guard lock(mutex_);
   std::set<std::string> namespaces;
-  for (const auto& [key, entry] : entries_) namespaces.insert(entry.head.namespace_id);
+  for (const auto& [id, keys] : namespaces_) namespaces.insert(namespaces.end(), id);
   return namespaces;
 }
 

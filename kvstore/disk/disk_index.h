@@ -7,7 +7,9 @@
 #include <set>
 #include <span>
 #include <string>
+#include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -75,14 +77,18 @@ class DiskIndex {
   uint64_t BeginDrop(std::span<const ObjectKey> keys);
   // The same, but what is promised to stay does: takes such keys out of `keys`. Which were there.
   std::set<ObjectKey> BeginDropCache(std::vector<ObjectKey>& keys, absl::Time now);
+  // In many short steps: others look in between, and may still see some.
   uint64_t BeginDropNamespaces(const std::set<std::string>& namespace_ids);
   void EndDrop(const ObjectKey& key);
   void EndDropNamespace(const std::string& namespace_id);
   // Only if it is still there: an entry that has moved is another's.
   bool RemoveAt(const ObjectKey& key, const Place& place);
+  // The same, and keeps it out until EndDrop; false, and nothing is kept out, when it is not there any more. In one
+  // step: a copy that came in between would be dropped, though it is whole.
+  bool BeginDropAt(const ObjectKey& key, const Place& place);
   uint64_t RemoveNamespace(const std::string& namespace_id);
 
-  // The checkpoints whose parent this is, in no particular order, at most n_max.
+  // The checkpoints whose parent this is, deepest first, at most n_max.
   std::vector<ObjectHead> CheckpointsUnder(const BlockKey& parent, size_t n_max) const;
   // Those under a retention, by time: at most n_max behind (until, key), which becomes the last of them.
   std::vector<ObjectHead> Retained(absl::Time& until, ObjectKey& key, size_t n_max) const;
@@ -111,19 +117,28 @@ class DiskIndex {
     size_t operator()(const ObjectKey& key) const { return (*this)(key.hash) * 4 + static_cast<size_t>(key.kind); }
   };
   using Entries = std::unordered_map<ObjectKey, DiskEntry, KeyHash>;
+  // By parent; of one parent, the deepest first. Any number may hang off one parent, so none is ever searched for.
+  struct Checkpoint {
+    BlockKey parent{};
+    uint32_t depth_tokens = 0;
+    BlockKey hash{};
+    bool operator<(const Checkpoint& other) const {
+      return std::tie(parent, other.depth_tokens, hash) < std::tie(other.parent, depth_tokens, other.hash);
+    }
+  };
 
   // REQUIRES: mutex_ held.
   void Erase(Entries::iterator it);
   void Promise(DiskEntry& entry, absl::Time until);
   void Expire(absl::Time now);
   uint64_t EraseKeys(std::span<const ObjectKey> keys);
-  uint64_t EraseNamespaces(const std::set<std::string>& namespace_ids);
 
   mutable std::mutex mutex_;
   Entries entries_;
-  std::unordered_multimap<BlockKey, ObjectKey, KeyHash> checkpoints_;  // by parent
-  std::set<std::pair<BlockKey, BlockKey>> manifests_;                  // parent and hash
-  std::map<uint64_t, std::vector<ObjectKey>> segments_;                // what was ever written there
+  std::map<std::string, std::unordered_set<ObjectKey, KeyHash>> namespaces_;  // those that hold something
+  std::set<Checkpoint> checkpoints_;
+  std::set<std::pair<BlockKey, BlockKey>> manifests_;    // parent and hash
+  std::map<uint64_t, std::vector<ObjectKey>> segments_;  // what was ever written there
   std::set<std::pair<absl::Time, ObjectKey>> retained_;
   std::multiset<ObjectKey> dropping_;
   std::multiset<std::string> dropping_namespaces_;

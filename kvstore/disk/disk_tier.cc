@@ -310,9 +310,8 @@ absl::StatusOr<StoredRecord> DiskTier::Read(const ObjectKey& key, const Fingerpr
 }
 
 void DiskTier::Quarantine(const DiskEntry& entry) {
-  if (!index_.RemoveAt(entry.head.key, entry.place)) return;
+  if (!index_.BeginDropAt(entry.head.key, entry.place)) return;
   const ObjectKey keys[] = {entry.head.key};
-  (void)index_.BeginDrop(keys);
   {
     std::lock_guard lock(mutex_);
     ++stats_.n_quarantined;

@@ -41,6 +41,9 @@ absl::Status ErrnoStatus(int error, const std::string& what) {
   }
 }
 
+// The kernel had no memory for a request, or was interrupted. A plain write waits until it has.
+bool IsOfTheMoment(int error) { return error == EAGAIN || error == EINTR || error == EBUSY || error == ENOMEM; }
+
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
@@ -71,12 +74,10 @@ class PosixFile final : public File {
 
   absl::StatusOr<size_t> WriteSome(uint64_t offset, std::span<const std::span<const std::byte>> pieces) override {
     if (uring_ != nullptr && pieces.size() > 1) {
-      int64_t n_bytes = 0;
-      do {
-        n_bytes = uring_->Write(descriptor_.get(), offset, pieces);
-      } while (n_bytes == -EINTR || n_bytes == -EAGAIN);
-      if (n_bytes < 0) return ErrnoStatus(static_cast<int>(-n_bytes), absl::StrCat("write ", path_));
-      return static_cast<size_t>(n_bytes);
+      const int64_t n_bytes = uring_->Write(descriptor_.get(), offset, pieces);
+      if (n_bytes >= 0) return static_cast<size_t>(n_bytes);
+      const int error = static_cast<int>(-n_bytes);
+      if (!IsOfTheMoment(error)) return ErrnoStatus(error, absl::StrCat("write ", path_));
     }
     std::vector<iovec> vectors;
     for (const std::span<const std::byte> piece : pieces.first(std::min(pieces.size(), kPiecesMax))) {

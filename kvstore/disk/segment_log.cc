@@ -21,6 +21,14 @@ std::string SlotPath(const std::string& directory, size_t slot) {
   return absl::StrCat(directory, "/segment-", absl::Dec(slot, absl::kZeroPad6));
 }
 
+// Of a segment that may be whole: it is for the operator to decide that it is lost.
+absl::Status UnreadError(const std::string& path, const absl::Status& why) {
+  return Annotate(absl::Status(why.code(), absl::StrCat(why.message(),
+                                                        "; what it holds may be whole: start again, or "
+                                                        "remove the file to start without it")),
+                  path);
+}
+
 }  // namespace
 
 uint64_t SegmentLog::RecordBytesMax(uint64_t segment_bytes) {
@@ -104,20 +112,27 @@ absl::Status SegmentLog::OpenSlots(FileSystem& file_system) {
 
 absl::Status SegmentLog::Recover(const NodeId& new_node) {
   std::vector<std::pair<uint32_t, RecoveredSegment>> segments;
+  uint64_t n_unknown = 0;
   for (uint32_t slot = 0; slot < slots_.size(); ++slot) {
     bool damaged = false;
-    std::optional<RecoveredSegment> segment = RecoverSegment(*files_.slots[slot], options_.segment_bytes, &damaged);
-    counters_.n_damaged += damaged ? 1 : 0;
-    if (segment.has_value()) segments.emplace_back(slot, *std::move(segment));
+    absl::StatusOr<std::optional<RecoveredSegment>> segment =
+        RecoverSegment(*files_.slots[slot], options_.segment_bytes, &damaged);
+    if (!segment.ok()) return UnreadError(SlotPath(options_.directory, slot), segment.status());
+    n_unknown += damaged ? 1 : 0;
+    if (segment->has_value()) segments.emplace_back(slot, **std::move(segment));
   }
+  counters_.n_damaged = n_unknown;
   std::sort(segments.begin(), segments.end(),
             [](const auto& a, const auto& b) { return a.second.sequence < b.second.sequence; });
   node_ = segments.empty() ? new_node : segments.back().second.node;
   for (const auto& [slot, segment] : segments) {
     if (segment.node != node_) return absl::FailedPreconditionError("the directory holds segments of two nodes");
     slots_[slot].sequence = segment.sequence;
-    // Past those that cannot be read now and may be read again one day.
-    next_sequence_ = segment.sequence + 1 + counters_.n_damaged;
+    // All but the last were sealed, and durable, before the next was begun.
+    const bool lost_footer = !segment.sealed && segment.sequence != segments.back().second.sequence;
+    counters_.n_damaged += segment.n_damaged + (lost_footer ? 1 : 0);
+    // Past those that are damaged now and may be read again one day.
+    next_sequence_ = segment.sequence + 1 + n_unknown;
     Replay(segment, slot, files_.keys.get(), index_);
   }
   if (files_.keys != nullptr) counters_.n_damaged += files_.keys->n_damaged();

@@ -13,46 +13,70 @@ bool IsZero(ConstSector sector) {
   return std::all_of(sector.begin(), sector.end(), [](std::byte byte) { return byte == std::byte{0}; });
 }
 
-absl::StatusOr<Footer> ReadFooter(File& file, const Trailer& trailer, uint64_t segment_bytes) {
+// `unread`: becomes what the device says when it does not read it.
+absl::StatusOr<Footer> ReadFooter(File& file, const Trailer& trailer, uint64_t segment_bytes, absl::Status& unread) {
   const uint64_t footer_end_max = segment_bytes - kSectorBytes;
   if (trailer.footer_offset % kSectorBytes != 0 || trailer.footer_offset < kSectorBytes ||
       trailer.footer_offset > footer_end_max || trailer.footer_bytes > footer_end_max - trailer.footer_offset) {
     return absl::DataLossError("a footer outside its segment");
   }
   AlignedBuffer bytes(trailer.footer_bytes);
-  RETURN_IF_ERROR(file.ReadFully(trailer.footer_offset, bytes.span()));
+  const absl::Status read = file.ReadFully(trailer.footer_offset, bytes.span());
+  unread.Update(read);
+  RETURN_IF_ERROR(read);
   return ParseFooter(bytes.span().first(trailer.footer_bytes), trailer, segment_bytes);
 }
 
-// The record at an offset if it is whole and follows the one before it.
-absl::StatusOr<RecordHeader> ReadWhole(File& file, const RecoveredSegment& segment, uint64_t segment_bytes,
-                                       uint64_t* link) {
-  AlignedBuffer sector(kSectorBytes);
-  RETURN_IF_ERROR(file.ReadFully(segment.end, sector.span()));
-  ASSIGN_OR_RETURN(RecordHeader header, ParseRecordHeader(sector.span().first<kSectorBytes>()));
-  if (header.sequence != segment.sequence || header.previous != segment.link ||
-      header.record.disk_bytes() > segment_bytes - kSectorBytes - segment.end) {
-    return absl::DataLossError("a record that does not belong here");
+struct LinkedHeader {
+  RecordHeader header;
+  uint64_t link = 0;  // what the next one's carries
+};
+
+// The header at an offset if it is whole and follows the one before it, which `link` names.
+absl::StatusOr<std::optional<LinkedHeader>> ReadHeader(File& file, uint64_t offset, uint64_t sequence, uint64_t link,
+                                                       uint64_t segment_bytes) {
+  if (offset + 2 * kSectorBytes > segment_bytes) return std::nullopt;
+  AlignedBuffer bytes(kSectorBytes);
+  RETURN_IF_ERROR(file.ReadFully(offset, bytes.span()));
+  const ConstSector sector = std::as_const(bytes).span().first<kSectorBytes>();
+  absl::StatusOr<RecordHeader> header = ParseRecordHeader(sector);
+  if (!header.ok() || header->sequence != sequence || header->previous != link ||
+      header->record.disk_bytes() > segment_bytes - kSectorBytes - offset) {
+    return std::nullopt;
   }
-  AlignedBuffer payload(header.record.payload_bytes());
-  RETURN_IF_ERROR(file.ReadFully(segment.end + kSectorBytes, payload.span()));
-  if (!PayloadMatches(header, payload.span().first(header.record.payload_bytes()))) {
-    return absl::DataLossError("a torn payload");
-  }
-  *link = LinkOf(sector.span().first<kSectorBytes>());
-  return header;
+  return LinkedHeader{*std::move(header), LinkOf(sector)};
 }
 
-void Scan(File& file, uint64_t segment_bytes, RecoveredSegment& segment) {
-  while (segment.end + 2 * kSectorBytes <= segment_bytes) {
-    uint64_t link = 0;
-    absl::StatusOr<RecordHeader> header = ReadWhole(file, segment, segment_bytes, &link);
-    if (!header.ok()) return;
-    const uint64_t n_bytes = header->record.disk_bytes();
-    segment.footer.entries.push_back({segment.end, std::move(header->record)});
-    segment.end += n_bytes;
-    segment.link = link;
+bool IsPayloadWhole(File& file, uint64_t offset, const RecordHeader& header) {
+  AlignedBuffer payload(header.record.payload_bytes());
+  return file.ReadFully(offset + kSectorBytes, payload.span()).ok() &&
+         PayloadMatches(header, payload.span().first(header.record.payload_bytes()));
+}
+
+// Where a payload is not whole, the record behind it tells a damaged object from the end of what was written: it names
+// the header before it, so it was written after that. Or, after a loss of power, both were being written, and the later
+// one reached the device alone; then nobody was promised either, and what of them is whole may be used. All records but
+// objects are whole when their header is.
+absl::Status Scan(File& file, uint64_t segment_bytes, RecoveredSegment& segment) {
+  const auto read_header = [&](uint64_t offset, uint64_t link) {
+    return ReadHeader(file, offset, segment.sequence, link, segment_bytes);
+  };
+  ASSIGN_OR_RETURN(std::optional<LinkedHeader> at, read_header(segment.end, segment.link));
+  while (at.has_value()) {
+    const uint64_t end = segment.end + at->header.record.disk_bytes();
+    ASSIGN_OR_RETURN(std::optional<LinkedHeader> next, read_header(end, at->link));
+    if (IsPayloadWhole(file, segment.end, at->header)) {
+      segment.footer.entries.push_back({segment.end, std::move(at->header.record)});
+    } else if (next.has_value()) {
+      ++segment.n_damaged;
+    } else {
+      break;
+    }
+    segment.end = end;
+    segment.link = at->link;
+    at = std::move(next);
   }
+  return absl::OkStatus();
 }
 
 // Whether the head of an object can be known; then it is whole.
@@ -89,24 +113,27 @@ absl::Status CheckSegment(File& file, uint64_t segment_bytes, const KeyCheck& ma
       "it all (keys/ too) to start empty");
 }
 
-std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged) {
+absl::StatusOr<std::optional<RecoveredSegment>> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged) {
   AlignedBuffer first(kSectorBytes);
   AlignedBuffer last(kSectorBytes);
-  const bool readable =
-      file.ReadFully(0, first.span()).ok() && file.ReadFully(segment_bytes - kSectorBytes, last.span()).ok();
+  const absl::Status first_read = file.ReadFully(0, first.span());
+  const absl::Status last_read = file.ReadFully(segment_bytes - kSectorBytes, last.span());
   const ConstSector first_sector = std::as_const(first).span().first<kSectorBytes>();
-  *damaged = !readable;
-  if (!readable) return std::nullopt;
-  const absl::StatusOr<Superblock> superblock = ParseSuperblock(first_sector);
-  const absl::StatusOr<Trailer> trailer = ParseTrailer(std::as_const(last).span().first<kSectorBytes>());
+  const ConstSector last_sector = std::as_const(last).span().first<kSectorBytes>();
+  const auto superblock = first_read.ok() ? ParseSuperblock(first_sector) : absl::StatusOr<Superblock>(first_read);
+  const auto trailer = last_read.ok() ? ParseTrailer(last_sector) : absl::StatusOr<Trailer>(last_read);
+  *damaged = false;
   RecoveredSegment segment;
   if (superblock.ok()) {
     segment.node = superblock->node;
     segment.sequence = superblock->sequence;
   }
-  // The trailer names the segment once more: a damaged superblock alone loses nothing.
+  absl::Status unread = first_read;
+  unread.Update(last_read);
+  // The trailer names the segment once more: a superblock that is damaged, or cannot be read, alone loses nothing.
   if (trailer.ok() && (!superblock.ok() || trailer->sequence == superblock->sequence)) {
-    if (absl::StatusOr<Footer> footer = ReadFooter(file, *trailer, segment_bytes); footer.ok()) {
+    absl::StatusOr<Footer> footer = ReadFooter(file, *trailer, segment_bytes, unread);
+    if (footer.ok()) {
       segment.node = trailer->node;
       segment.sequence = trailer->sequence;
       segment.sealed = true;
@@ -115,13 +142,14 @@ std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_byte
       return segment;
     }
   }
-  if (!superblock.ok()) {
-    *damaged = !IsZero(first_sector);
-    return std::nullopt;
+  if (superblock.ok()) {
+    segment.link = LinkOf(first_sector);
+    RETURN_IF_ERROR(Scan(file, segment_bytes, segment));
+    return segment;
   }
-  segment.link = LinkOf(first_sector);
-  Scan(file, segment_bytes, segment);
-  return segment;
+  RETURN_IF_ERROR(unread);
+  *damaged = !IsZero(first_sector);
+  return std::nullopt;
 }
 
 void Replay(const RecoveredSegment& segment, uint32_t slot, DataKeys* keys, DiskIndex& index) {

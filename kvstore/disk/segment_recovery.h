@@ -16,10 +16,11 @@ namespace longshelf::kvstore::disk {
 struct RecoveredSegment {
   NodeId node{};
   uint64_t sequence = 0;
-  bool sealed = false;  // has a whole footer; otherwise it was scanned, up to the first record that is not whole
-  Footer footer;
-  uint64_t end = kSectorBytes;  // of the last whole record
+  bool sealed = false;  // has a whole footer; otherwise it was scanned, up to the first record that nothing follows
+  Footer footer;        // of whole records
+  uint64_t end = kSectorBytes;  // of the last record
   uint64_t link = 0;            // what the next record's header would carry
+  uint64_t n_damaged = 0;       // objects that are not what was written
 };
 
 // FAILED_PRECONDITION: the file holds a segment of another format or size, or one of other encryption: with a key
@@ -28,7 +29,9 @@ absl::Status CheckSegment(File& file, uint64_t segment_bytes, const KeyCheck& ma
 
 // Empty: no segment was begun there, or nothing of it can be told any more (`damaged` is set then). Reads the footer,
 // and only without a whole one the records.
-std::optional<RecoveredSegment> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged);
+// The device's error: it does not read what would tell which records there are. They may be whole, and must not be
+// written over.
+absl::StatusOr<std::optional<RecoveredSegment>> RecoverSegment(File& file, uint64_t segment_bytes, bool* damaged);
 
 // Does to the index what the records say, in their order; what is encrypted under a key that is gone is not there.
 // `keys`: null when objects are not encrypted. REQUIRES: segments come by rising sequence.

@@ -1,49 +1,23 @@
-// Kills and losses of power. Whatever happens when: what was acknowledged as durable is there, what was acknowledged as
-// removed is not, and every byte that is served was put.
+// Losses of power. Whatever happens when: what was acknowledged as durable is there, what was acknowledged as removed
+// is not, and every byte that is served was put.
 //
 // The counts suit every run of the tests; for the long version:
 //   LONGSHELF_CRASH_ROUNDS=5000 kvstore_disk_crash_test --gtest_filter='*Power*'
-//   LONGSHELF_CRASH_ROUNDS=10000 kvstore_disk_crash_test --gtest_filter='*Kill*'
 #include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <csignal>
-#include <cstdlib>
-#include <filesystem>
 #include <map>
 #include <random>
 
-#include "absl/strings/numbers.h"
-#include "disk/posix_file_system.h"
-#include "disk_fixture.h"
+#include "crash_objects.h"
 #include "memory_file_system.h"
 
 namespace longshelf::kvstore::disk {
 namespace {
 
 using Operation = MemoryFileSystem::Operation;
-constexpr uint64_t kRoot = 1u << 30;
 constexpr uint64_t kKeys = 60;
 
-int Rounds(int usual) {
-  const char* text = std::getenv("LONGSHELF_CRASH_ROUNDS");
-  int rounds = 0;
-  return text != nullptr && absl::SimpleAtoi(text, &rounds) ? rounds : usual;
-}
-
-constexpr uint64_t kNamespaces = 3;
-
-std::string NamespaceOf(uint64_t id) { return "namespace-" + std::to_string(id % kNamespaces); }
-
-Object ObjectOf(uint64_t id) {
-  Object object = MakeObject(id, kRoot, 256, 1 + (id * 7919) % 40000);
-  object.head.namespace_id = NamespaceOf(id);
-  return object;
-}
-
 // Every test runs in the clear and encrypted.
-std::unique_ptr<const SecretKey> KeyIf(bool encrypted) { return encrypted ? MasterKey(1) : nullptr; }
 class DiskCrash : public ::testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(Clear, DiskCrash, ::testing::Values(false));
 INSTANTIATE_TEST_SUITE_P(Encrypted, DiskCrash, ::testing::Values(true));
@@ -182,187 +156,6 @@ TEST_P(DiskCrash, NoLossOfPowerTakesWhatWasAcknowledged) {
     model.CheckAfterwards(*files);
     if (::testing::Test::HasFatalFailure()) FAIL() << "seed " << seed;
   }
-}
-
-// Real files, and a process that is killed at a named point of its n-th operation there.
-enum class KillPoint {
-  kNever,
-  kBeforeWrite,
-  kInWrite,
-  kAfterWrite,
-  kBeforeSync,
-  kAfterSync,
-  kBeforeAllocate,
-  kAfterAllocate,
-  kBeforeSyncDirectory,
-  kAfterSyncDirectory,
-  kBeforeRename,
-  kAfterRename,
-  kBeforeRemove,
-  kAfterRemove,
-  kPoints
-};
-
-class KillingFile final : public File {
- public:
-  using Hit = std::function<void(KillPoint)>;
-  KillingFile(std::unique_ptr<File> file, Hit hit) : file_(std::move(file)), hit_(std::move(hit)) {}
-
-  absl::StatusOr<size_t> ReadSome(uint64_t offset, std::span<std::byte> out) override {
-    return file_->ReadSome(offset, out);
-  }
-  absl::StatusOr<size_t> WriteSome(uint64_t offset, std::span<const std::span<const std::byte>> pieces) override {
-    hit_(KillPoint::kBeforeWrite);
-    // The first half only, then the point.
-    const std::span<const std::byte> half[] = {pieces[0].first(PaddedBytes(pieces[0].size() / 2))};
-    const auto n = file_->WriteSome(offset, pieces.size() == 1 ? half : pieces.first(1));
-    hit_(pieces.size() == 1 && half[0].size() == pieces[0].size() ? KillPoint::kAfterWrite : KillPoint::kInWrite);
-    return n;
-  }
-  absl::Status SyncData() override {
-    hit_(KillPoint::kBeforeSync);
-    const absl::Status status = file_->SyncData();
-    hit_(KillPoint::kAfterSync);
-    return status;
-  }
-  absl::Status Preallocate(uint64_t n_bytes) override {
-    hit_(KillPoint::kBeforeAllocate);
-    const absl::Status status = file_->Preallocate(n_bytes);
-    hit_(KillPoint::kAfterAllocate);
-    return status;
-  }
-  absl::StatusOr<uint64_t> Size() override { return file_->Size(); }
-
- private:
-  const std::unique_ptr<File> file_;
-  const Hit hit_;
-};
-
-class KillingFileSystem final : public FileSystem {
- public:
-  KillingFileSystem(KillPoint point, uint64_t n_passes)
-      : files_(MakePosixFileSystem(DirectIo::kNever)), point_(point), n_passes_left_(n_passes) {}
-
-  absl::StatusOr<std::unique_ptr<File>> Open(const std::string& path, bool create) override {
-    auto file = files_->Open(path, create);
-    if (!file.ok()) return file.status();
-    return std::make_unique<KillingFile>(*std::move(file), [this](KillPoint point) { Hit(point); });
-  }
-  absl::StatusOr<std::unique_ptr<DirectoryLock>> Lock(const std::string& directory) override {
-    return files_->Lock(directory);
-  }
-  absl::Status Remove(const std::string& path) override {
-    Hit(KillPoint::kBeforeRemove);
-    const absl::Status status = files_->Remove(path);
-    Hit(KillPoint::kAfterRemove);
-    return status;
-  }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    Hit(KillPoint::kBeforeRename);
-    const absl::Status status = files_->Rename(from, to);
-    Hit(KillPoint::kAfterRename);
-    return status;
-  }
-  absl::Status CreateDirectory(const std::string& path) override { return files_->CreateDirectory(path); }
-  absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
-    return files_->List(directory);
-  }
-  absl::Status SyncDirectory(const std::string& directory) override {
-    Hit(KillPoint::kBeforeSyncDirectory);
-    const absl::Status status = files_->SyncDirectory(directory);
-    Hit(KillPoint::kAfterSyncDirectory);
-    return status;
-  }
-
- private:
-  void Hit(KillPoint point) {
-    if (point == point_ && n_passes_left_-- == 0) (void)raise(SIGKILL);
-  }
-
-  const std::unique_ptr<FileSystem> files_;
-  const KillPoint point_;
-  std::atomic<uint64_t> n_passes_left_;
-};
-
-DiskOptions RealDisk(const std::string& directory) {
-  // Room for what 20 rounds retain; all that they write goes around more than once.
-  DiskOptions options = SmallDisk(40);
-  options.directory = directory;
-  return options;
-}
-
-// In the child: puts objects, and says on the pipe which were acknowledged. Retained: 1/8 of the keys.
-void PutUntilKilled(const std::string& directory, bool encrypted, uint64_t first_id, KillPoint point, uint64_t n_passes,
-                    int pipe) {
-  KillingFileSystem files(point, n_passes);
-  DatedClock clock;
-  auto tier = OpenTier(RealDisk(directory), files, clock, KeyIf(encrypted));
-  if (!tier.ok()) _exit(1);
-  for (uint64_t id = first_id;; ++id) {
-    const bool durable = id % 8 == 0;
-    Object object = durable ? Parked(ObjectOf(id), clock.WallNow() + absl::Hours(1)) : ObjectOf(id);
-    if (id % 4 == 1) {
-      // Comes and goes, and its key with it.
-      object.head.namespace_id = "passing";
-      Put(**tier, object, nullptr);
-      (*tier)->DropNamespace("passing", nullptr);
-    } else if (!durable) {
-      Put(**tier, object, nullptr);
-    } else if (!PutAndWait(**tier, object).ok() || write(pipe, &id, sizeof id) != sizeof id) {
-      _exit(2);
-    }
-  }
-}
-
-TEST_P(DiskCrash, NoKillTakesWhatWasAcknowledged) {
-  const std::string directory = ::testing::TempDir() + (GetParam() ? "/disk_kill_test_encrypted" : "/disk_kill_test");
-  std::filesystem::remove_all(directory);
-  std::mt19937_64 random(5);
-  DatedClock clock;
-  const int n_rounds = Rounds(200);
-  uint64_t next_id = 0;
-  std::vector<uint64_t> acknowledged;
-  uint64_t n_acknowledged = 0;
-  for (int round = 0; round < n_rounds; ++round) {
-    if (round % 20 == 0) {  // a new disk: before the retained ones fill it
-      std::filesystem::remove_all(directory);
-      acknowledged.clear();
-    }
-    const auto point = static_cast<KillPoint>(static_cast<uint64_t>(round) % static_cast<uint64_t>(KillPoint::kPoints));
-    const uint64_t n_passes = random() % 40;
-    int pipe_ends[2];
-    ASSERT_EQ(pipe(pipe_ends), 0);
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      close(pipe_ends[0]);
-      PutUntilKilled(directory, GetParam(), next_id, point, n_passes, pipe_ends[1]);
-    }
-    close(pipe_ends[1]);
-    // Points of the start are passed a few times only: then, and for kNever, it is killed at random.
-    const uint64_t n_acks_until_kill = random() % 8;
-    uint64_t id = 0;
-    for (uint64_t n_acks = 0; read(pipe_ends[0], &id, sizeof id) == sizeof id; ++n_acks) {
-      acknowledged.push_back(id);
-      ++n_acknowledged;
-      next_id = id + 1;
-      if (n_acks == n_acks_until_kill) kill(child, SIGKILL);
-    }
-    close(pipe_ends[0]);
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "round " << round << ": exit " << WEXITSTATUS(status);
-    const auto files = MakePosixFileSystem(DirectIo::kNever);
-    auto tier = OpenTier(RealDisk(directory), *files, clock, KeyIf(GetParam()));
-    ASSERT_TRUE(tier.ok()) << tier.status() << " round " << round;
-    for (const uint64_t known : acknowledged) {
-      const auto got = Get(**tier, BlockKeyOf(known));
-      ASSERT_TRUE(got.ok()) << known << " in round " << round << ": " << got.status();
-      ASSERT_EQ(*got, ObjectOf(known).payload);
-    }
-  }
-  EXPECT_GT(n_acknowledged, static_cast<uint64_t>(n_rounds) / 2);
-  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

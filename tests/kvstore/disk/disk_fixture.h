@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <memory>
@@ -44,6 +45,11 @@ class Answer {
     std::unique_lock lock(state_->mutex);
     state_->arrived.wait(lock, [this] { return state_->status.has_value(); });
     return *state_->status;
+  }
+  // Whether it came within that time.
+  bool CameWithin(std::chrono::milliseconds time) const {
+    std::unique_lock lock(state_->mutex);
+    return state_->arrived.wait_for(lock, time, [this] { return state_->status.has_value(); });
   }
   bool IsThere() const {
     std::lock_guard lock(state_->mutex);

@@ -80,21 +80,31 @@ TEST_F(DiskTierTest, ARetentionThatIsWrittenIsNotDurableBeforeItIsSynced) {
   EXPECT_FALSE(touched.Wait().ok());
 }
 
-TEST_F(DiskTierTest, WorksOnRealFiles) {
-  const std::string directory = ::testing::TempDir() + "/disk_tier_test";
+class RealFiles : public DiskTierTest, public ::testing::WithParamInterface<WriteMethod> {};
+INSTANTIATE_TEST_SUITE_P(Auto, RealFiles, ::testing::Values(WriteMethod::kAuto));
+INSTANTIATE_TEST_SUITE_P(Pwrite, RealFiles, ::testing::Values(WriteMethod::kPwrite));
+
+// Several puts are under way at once, so that records are written in groups.
+TEST_P(RealFiles, HoldWhatWasPut) {
+  const std::string directory =
+      ::testing::TempDir() + (GetParam() == WriteMethod::kAuto ? "/disk_tier_test" : "/disk_tier_test_pwrite");
   std::filesystem::remove_all(directory);
-  const auto files = MakePosixFileSystem(DirectIo::kAuto);
-  DiskOptions options = SmallDisk();
+  const auto files = MakePosixFileSystem(DirectIo::kAuto, GetParam());
+  DiskOptions options = SmallDisk(/*n_segments=*/10);
   options.directory = directory;
   for (int start = 0; start < 3; ++start) {
     auto tier = OpenTier(options, *files, clock_);
     ASSERT_TRUE(tier.ok()) << tier.status();
     EXPECT_EQ(OpenTier(options, *files, clock_).status().code(), absl::StatusCode::kUnavailable) << "one at a time";
-    for (uint64_t id = 0; id < 5; ++id) {
+    std::vector<Answer> answers(20);
+    for (uint64_t id = 0; id < answers.size(); ++id) {
+      if (start == 0) Put(**tier, Retained(id), answers[id].Done());
+    }
+    for (uint64_t id = 0; id < answers.size(); ++id) {
       if (start == 0) {
-        ASSERT_TRUE(PutAndWait(**tier, Retained(id)).ok());
+        ASSERT_TRUE(answers[id].Wait().ok()) << id;
       }
-      EXPECT_EQ(*Get(**tier, BlockKeyOf(id)), Cached(id).payload);
+      EXPECT_EQ(*Get(**tier, BlockKeyOf(id)), Cached(id).payload) << id;
     }
   }
   std::filesystem::remove_all(directory);
@@ -522,6 +532,29 @@ TEST_F(DiskTierTest, AFailedSyncFencesTheDeviceAndIsNeverRetried) {
   EXPECT_EQ(n_syncs, 1);
   EXPECT_FALSE(Has(2)) << "nobody knows what is on the device";
   EXPECT_TRUE(Has(1)) << "reading goes on";
+}
+
+// Who waits is told by the failure itself: those whose sync it was, those behind them, and those who come later.
+TEST_F(DiskTierTest, AFailedSyncIsToldToAllWhoWaitForIt) {
+  Start();
+  ASSERT_TRUE(PutAndWait(*tier_, Cached(1)).ok());
+  Gate syncs(Operation::kSync);
+  files_.SetFault(syncs.Fault());
+  Answer put, touched, behind, dropped, later;
+  Put(*tier_, Retained(2), put.Done());
+  syncs.Await(1);
+  Put(*tier_, Retained(3), behind.Done());
+  ASSERT_TRUE(tier_->Touch(BlockKeyOf(1), clock_.WallNow() + absl::Hours(1), touched.Done()).ok());
+  const ObjectKey keys[] = {BlockKeyOf(4)};
+  tier_->Drop(keys, dropped.Done());
+  EXPECT_FALSE(put.IsThere());
+  syncs.LetAll(absl::DataLossError("EIO"));
+  for (const Answer& answer : {put, behind, touched, dropped}) EXPECT_TRUE(answer.CameWithin(std::chrono::seconds(1)));
+  Put(*tier_, Retained(5), later.Done());
+  EXPECT_TRUE(later.CameWithin(std::chrono::seconds(1)));
+  for (Answer answer : {put, behind, touched, dropped, later}) {
+    EXPECT_EQ(answer.Wait().code(), absl::StatusCode::kUnavailable);
+  }
 }
 
 TEST_F(DiskTierTest, ASyncThatFailsWhileRetainedObjectsMoveLosesNone) {

@@ -25,6 +25,9 @@ class MemoryFileSystem::Handle final : public File {
     std::lock_guard lock(file_system_.mutex_);
     if (offset >= contents_->bytes.size()) return size_t{0};
     const size_t n = Shorten(std::min<size_t>(out.size(), contents_->bytes.size() - offset));
+    for (const auto& [begin, end] : contents_->unreadable) {
+      if (offset < end && begin < offset + n) return absl::DataLossError("a bad sector");
+    }
     std::memcpy(out.data(), contents_->bytes.data() + offset, n);
     return n;
   }
@@ -131,6 +134,16 @@ std::unique_ptr<MemoryFileSystem> MemoryFileSystem::LosePower(std::mt19937_64& r
   }
   image->durable_files_ = image->files_;
   return image;
+}
+
+void MemoryFileSystem::MakeUnreadable(const std::string& path, uint64_t offset, uint64_t n_bytes) {
+  std::lock_guard lock(mutex_);
+  files_.at(path)->unreadable.emplace_back(offset, offset + n_bytes);
+}
+
+void MemoryFileSystem::MakeAllReadable() {
+  std::lock_guard lock(mutex_);
+  for (const auto& [path, contents] : files_) contents->unreadable.clear();
 }
 
 std::vector<std::byte>& MemoryFileSystem::Bytes(const std::string& path) {

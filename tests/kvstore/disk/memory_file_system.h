@@ -7,6 +7,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "disk/file_system.h"
@@ -33,6 +34,10 @@ class MemoryFileSystem final : public FileSystem {
   // part is there with the probability `p_kept`.
   std::unique_ptr<MemoryFileSystem> LosePower(std::mt19937_64& random, double p_kept);
 
+  // Reads of these bytes of a file fail from now on, as on a device with a bad sector.
+  void MakeUnreadable(const std::string& path, uint64_t offset, uint64_t n_bytes);
+  void MakeAllReadable();
+
   // The bytes of a file, for tests that damage them.
   std::vector<std::byte>& Bytes(const std::string& path);
   std::vector<std::string> Paths() const;
@@ -55,6 +60,7 @@ class MemoryFileSystem final : public FileSystem {
     std::vector<std::byte> bytes;
     std::vector<std::byte> durable;
     std::vector<UnsyncedWrite> unsynced;
+    std::vector<std::pair<uint64_t, uint64_t>> unreadable;  // begin and end
   };
   using Entries = std::map<std::string, std::shared_ptr<Contents>>;
 
