@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "disk/disk_tier.h"
 #include "get_service.h"
 #include "proto/grpc_status.h"
 #include "put_service.h"
@@ -129,8 +130,12 @@ absl::Status DoDrop(Edge& edge, const v1::DropRequest& request, v1::DropReply* r
 absl::Status DoStats(Edge& edge, const v1::StatsRequest& request, v1::StatsReply* reply) {
   RETURN_IF_ERROR(CheckNamespace(request.namespace_id()));
   const absl::Time now = edge.clock.WallNow();
-  StatsToWire(request.namespace_id().empty() ? edge.store.Stats(now) : edge.store.StatsOf(request.namespace_id(), now),
-              reply);
+  const bool is_of_all = request.namespace_id().empty();
+  StoreStats stats = is_of_all ? edge.store.Stats(now) : edge.store.StatsOf(request.namespace_id(), now);
+  // To whoever looks after the replicas it is one whether memory or the disk had the damage.
+  const std::unique_ptr<disk::DiskStats> on_disk = is_of_all ? edge.store.StatsOfDisk() : nullptr;
+  if (on_disk != nullptr) stats.n_quarantined += on_disk->n_quarantined;
+  StatsToWire(stats, reply);
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 #include "dns_watcher.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -7,10 +8,23 @@
 
 namespace longshelf::kvstore {
 
-DnsWatcher::DnsWatcher(std::string host_port, absl::Duration interval, OnMembers on_members)
+namespace {
+
+// A member that is named twice would count as two replicas; the order is the resolver's whim.
+void Tidy(std::vector<Member>& members) {
+  std::sort(members.begin(), members.end(), [](const Member& a, const Member& b) { return a.address < b.address; });
+  const auto twice = std::unique(members.begin(), members.end(),
+                                 [](const Member& a, const Member& b) { return a.address == b.address; });
+  members.erase(twice, members.end());
+}
+
+}  // namespace
+
+DnsWatcher::DnsWatcher(std::string host_port, absl::Duration interval, OnMembers on_members, Resolve resolve)
     : host_port_(std::move(host_port)),
       interval_(interval),
       on_members_(std::move(on_members)),
+      resolve_(std::move(resolve)),
       thread_([this] { Watch(); }) {}
 
 DnsWatcher::~DnsWatcher() {
@@ -27,7 +41,8 @@ void DnsWatcher::Watch() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     lock.unlock();
-    const absl::StatusOr<std::vector<Member>> members = ResolveMembers(host_port_);
+    absl::StatusOr<std::vector<Member>> members = resolve_(host_port_);
+    if (members.ok()) Tidy(*members);
     if (!members.ok()) {
       spdlog::warn("KV stores: {}", std::string(members.status().message()));
     } else if (*members != known && !members->empty()) {

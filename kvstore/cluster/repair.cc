@@ -12,6 +12,8 @@ namespace {
 constexpr size_t kHeadsPerPage = 512;
 constexpr absl::Duration kAskTimeout = absl::Seconds(1);
 constexpr absl::Duration kCopyTimeout = absl::Seconds(30);
+// Between two passes because of damage: a disk that goes bad is found to, object after object.
+constexpr absl::Duration kMendInterval = absl::Seconds(20);
 
 }  // namespace
 
@@ -64,17 +66,21 @@ void Repair::CheckMembers() {
     seen.is_asked = true;
     node->client->Stats(kAskTimeout,
                         [self = shared_from_this(), loop = core_.loop, node](const absl::StatusOr<StoreStats>& stats) {
-                          loop->Post([self, node, is_up = stats.ok()] { self->OnChecked(node, is_up); });
+                          loop->Post([self, node, stats] { self->OnChecked(node, stats); });
                         });
   }
   core_.loop->At(core_.clock.Now() + options_.check_interval, [self = shared_from_this()] { self->CheckMembers(); });
 }
 
-void Repair::OnChecked(const NodePtr& node, bool is_up) {
+void Repair::OnChecked(const NodePtr& node, const absl::StatusOr<StoreStats>& stats) {
   Seen& seen = seen_[node.get()];
   seen.is_asked = false;
   const absl::Time now = core_.clock.Now();
-  if (is_up) seen.at = now;
+  if (stats.ok()) {
+    seen.at = now;
+    const uint64_t n_before = std::exchange(seen.n_damaged, stats->n_quarantined);
+    if (seen.n_damaged > n_before) MendSoon();
+  }
   const bool was_live = seen.is_live;
   seen.is_live = now - seen.at < options_.down_after;
   if (metrics_ != nullptr) {
@@ -91,6 +97,15 @@ void Repair::OnChecked(const NodePtr& node, bool is_up) {
                  absl::FormatDuration(options_.down_after));
   }
   BeginPass();
+}
+
+void Repair::MendSoon() {
+  if (std::exchange(will_mend_, true)) return;
+  core_.loop->At(std::max(core_.clock.Now(), mended_at_ + kMendInterval), [self = shared_from_this()] {
+    self->will_mend_ = false;
+    self->mended_at_ = self->core_.clock.Now();
+    self->BeginPass();
+  });
 }
 
 void Repair::BeginPass() {

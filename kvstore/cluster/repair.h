@@ -33,9 +33,10 @@ struct RepairMetrics {
   prometheus::Counter& passes;
 };
 
-// Sees to it that what this node retains is on as many live nodes as it should be: goes over it every `interval` and
-// whenever a member has gone or come, asks the nodes that should have it whether they do, and sends what they lack, no
-// faster than it may. Everybody who has an object does so; the second to offer it is told that it is there.
+// Sees to it that what this node retains is on as many live nodes as it should be: goes over it every `interval`,
+// whenever a member has gone or come, and when one has found something damaged; asks the nodes that should have it
+// whether they do, and sends what they lack, no faster than it may. Everybody who has an object does so; the second to
+// offer it is told that it is there.
 //
 // Lives on the loop of its core, whose view names all members, this one included.
 class Repair : public std::enable_shared_from_this<Repair> {
@@ -63,7 +64,9 @@ class Repair : public std::enable_shared_from_this<Repair> {
   std::vector<NodePtr> TargetsOf(const ObjectHead& head) const;
 
   void CheckMembers();
-  void OnChecked(const NodePtr& node, bool is_up);
+  void OnChecked(const NodePtr& node, const absl::StatusOr<StoreStats>& stats);
+  // A member has found damage, and removed it: a pass, not long from now.
+  void MendSoon();
   void BeginPass();
   void NextPage();
   void NextBatch();
@@ -84,11 +87,14 @@ class Repair : public std::enable_shared_from_this<Repair> {
     absl::Time at;
     bool is_live = true;
     bool is_asked = false;
+    uint64_t n_damaged = 0;  // objects that it removed, when last asked
   };
   std::map<const ClusterNode*, Seen> seen_;
 
   bool is_running_ = false;
   bool again_ = false;  // members changed while a pass ran
+  bool will_mend_ = false;
+  absl::Time mended_at_ = absl::InfinitePast();
   bool is_leaving_ = false;
   std::function<void()> on_handed_over_;
   uint32_t pass_ = 0;

@@ -17,6 +17,12 @@ inline PutItem ItemOf(const Object& object, uint32_t n_replicas = 1, Ack ack = A
   return item;
 }
 
+inline std::vector<ObjectKey> KeysOf(const std::vector<PlacedKey>& placed) {
+  std::vector<ObjectKey> keys;
+  for (const PlacedKey& one : placed) keys.push_back(one.key);
+  return keys;
+}
+
 inline GetItem WantOf(const Object& object) { return {object.head.key, object.payload.size(), object.head.extent}; }
 
 }  // namespace longshelf::kvstore

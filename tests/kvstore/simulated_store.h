@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "items.h"
 #include "kvstore/client.h"
 #include "kvstore/store.h"
 
@@ -45,7 +46,6 @@ class SimulatedStore final : public Client {
     ++n_lookups;
     Answer<LookupResult>(timeout, std::move(done), [this, query] { return store_->Lookup(query); });
   }
-
   std::shared_ptr<GetCall> Get(GetRequest request, GetEvents events) override {
     ++n_gets;
     LONGSHELF_CHECK(request.items.size() <= kMaxKeysPerCall);
@@ -53,17 +53,15 @@ class SimulatedStore final : public Client {
     call->Begin();
     return call;
   }
-
   std::shared_ptr<PutCall> Put(absl::Duration timeout, PutEvents events) override {
     ++n_puts;
     return std::make_shared<FakePut>(*this, clock_.Now() + timeout, std::move(events));
   }
-
   void Touch(TouchQuery query, absl::Duration timeout, Done<TouchResult> done) override {
     LONGSHELF_CHECK(query.keys.size() <= kMaxKeysPerCall);
-    const auto touch = [this, keys = Names(query.keys), query] {
+    const auto touch = [this, keys = KeysOf(query.keys), query] {
       TouchResult result = store_->Touch(keys, query.retain_until, Now());
-      if (IsDurable(query.ack) && !has_disk) result.retained.assign(keys.size(), false);
+      if (IsDurable(query.ack) && !(has_disk && disk_fault.ok())) result.retained.assign(keys.size(), false);
       for (size_t i = n_retained_max; i < keys.size(); ++i) result.retained[i] = false;
       return result;
     };
@@ -108,6 +106,9 @@ class SimulatedStore final : public Client {
   std::function<absl::Status(const PutItem&)> refuse;
   std::function<void()> before_get;
   bool has_disk = false;                               // which takes everything
+  absl::Status disk_fault;                             // or refuses everything, as one that is fenced
+  std::function<void(const PutItem&)> on_durable;      // the disk has it
+  absl::Duration wall_skew = absl::ZeroDuration();     // of this node's calendar
   absl::Duration disk_latency = absl::ZeroDuration();  // of a Touch that waits for it
   size_t n_retained_max = SIZE_MAX;                    // of the keys of one Touch, as if others were on too few nodes
   std::vector<ObjectKey> dropped;
@@ -122,7 +123,7 @@ class SimulatedStore final : public Client {
   uint64_t n_bytes_offered_max = 0;
 
  private:
-  absl::Time Now() const { return clock_.WallNow(); }
+  absl::Time Now() const { return clock_.WallNow() + wall_skew; }
 
   class FakeGet final : public GetCall, public std::enable_shared_from_this<FakeGet> {
    public:
@@ -235,17 +236,14 @@ class SimulatedStore final : public Client {
       head.digest = DigestOf(*item.payload);
       auto opened = store_.store_->Open(head, store_.Now());
       if (!opened.ok()) return opened.status();
-      // What is in memory stays there, whatever the disk says.
-      const bool is_refused = IsDurable(item.ack) && !store_.has_disk;
-      const absl::Status no_disk = absl::FailedPreconditionError("the store has no disk");
       if (const auto* exists = std::get_if<Store::Exists>(&*opened)) {
-        if (is_refused) return no_disk;
+        if (const absl::Status disk = store_.AskDisk(item); !disk.ok()) return disk;
         return PutOutcome{.existed = true, .digest = exists->digest, .conflicts = exists->digest != head.digest};
       }
       auto reservation = std::get<Store::Reservation>(*std::move(opened));
       LONGSHELF_CHECK(reservation.Append(0, *item.payload).ok());
       LONGSHELF_CHECK(store_.store_->Commit(std::move(reservation), store_.Now()).ok());
-      if (is_refused) return no_disk;
+      if (const absl::Status disk = store_.AskDisk(item); !disk.ok()) return disk;
       return PutOutcome{.existed = false, .digest = head.digest, .conflicts = false};
     }
     void Close(size_t index, const absl::StatusOr<PutOutcome>& outcome) {
@@ -272,14 +270,16 @@ class SimulatedStore final : public Client {
     bool is_over_ = false;
   };
 
-  static std::vector<ObjectKey> Names(const std::vector<PlacedKey>& placed) {
-    std::vector<ObjectKey> keys;
-    for (const PlacedKey& one : placed) keys.push_back(one.key);
-    return keys;
+  // What the disk says to a put, which memory has taken.
+  absl::Status AskDisk(const PutItem& item) const {
+    if (!IsDurable(item.ack)) return absl::OkStatus();
+    if (!has_disk) return absl::FailedPreconditionError("the store has no disk");
+    if (disk_fault.ok() && on_durable) on_durable(item);
+    return disk_fault;
   }
   std::vector<ObjectKey> Dropped(const std::vector<PlacedKey>& placed) {
     for (const PlacedKey& one : placed) dropped.push_back(one.key);
-    return Names(placed);
+    return KeysOf(placed);
   }
   void At(absl::Time when, std::function<void()> task) { pending_.emplace(when, std::move(task)); }
 

@@ -1,10 +1,13 @@
 // What a cluster does when some of its nodes do not do what they should.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <random>
 #include <set>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "simulated_cluster.h"
@@ -83,6 +86,90 @@ TEST_F(ClusterFaults, ANodeThatHangsIsRacedAndThenLeftAlone) {
   cluster.Pass(absl::Seconds(30), absl::Milliseconds(50));
   for (int i = 0; i < 3; ++i) ExpectWhole(cluster.Get(Wants()));
   EXPECT_GT(cluster.node(hung).n_gets, n_before);
+}
+
+TEST_F(ClusterFaults, ASlowNodeDoesNotDoubleTheTimeOfTheSlowestReads) {
+  SimulatedCluster cluster(5);
+  Park(cluster);
+  for (size_t i = 0; i < 5; ++i) cluster.node(i).latency = absl::Milliseconds(4 + i);
+  std::mt19937_64 random(5);
+  const auto slowest_of_a_hundred = [&] {
+    std::vector<absl::Duration> took;
+    for (int i = 0; i < 3000; ++i) {
+      const auto got = cluster.Get({WantOf(chain_.blocks[random() % chain_.blocks.size()])});
+      EXPECT_TRUE(got.objects[0].ok()) << got.objects[0].status();
+      took.push_back(got.took);
+    }
+    std::sort(took.begin(), took.end());
+    return took[took.size() * 99 / 100];
+  };
+  const absl::Duration healthy = slowest_of_a_hundred();
+  const size_t slow = cluster.PlacesOf(chain_.root, 1)[0];
+  cluster.node(slow).latency = absl::Milliseconds(100);
+  cluster.node(slow).n_gets = 0;
+  EXPECT_LE(slowest_of_a_hundred(), 2 * healthy);
+  EXPECT_GT(cluster.node(slow).n_gets, 1) << "it is asked now and then";
+}
+
+// Nodes that have joined since an object was put come before those that have it.
+TEST_F(ClusterFaults, AnObjectIsFoundOnTheLastOfTheCandidatesAndNotBehindThem) {
+  for (const size_t place : {2u, 3u, 4u}) {
+    SimulatedCluster cluster(6);
+    const Object& block = chain_.blocks[0];
+    SimulatedStore& holder = cluster.node(cluster.PlacesOf(block.head.extent, 5)[place]);
+    auto opened = holder.store().Open(block.head, cluster.clock.WallNow());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    auto reservation = std::get<Store::Reservation>(*std::move(opened));
+    ASSERT_TRUE(reservation.Append(0, block.payload).ok());
+    ASSERT_TRUE(holder.store().Commit(std::move(reservation), cluster.clock.WallNow()).ok());
+    const bool is_candidate = place < 2 + 2;
+    const auto got = cluster.Get({WantOf(block)});
+    EXPECT_EQ(got.objects[0].status().code(), is_candidate ? absl::StatusCode::kOk : absl::StatusCode::kNotFound);
+    const LookupQuery query{.fingerprint = FingerprintOf(1), .root = chain_.root, .chain = {chain_.keys[0]}};
+    const auto found = cluster.Lookup(query);
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->n_present, is_candidate ? 1u : 0u) << place;
+  }
+}
+
+TEST_F(ClusterFaults, AFencedDiskCountsForNothingAndItsNodeIsReadAsBefore) {
+  for (const Ack ack : {Ack::kMemoryAll, Ack::kDurableOne, Ack::kDurableAll}) {
+    SimulatedCluster cluster(4);
+    std::map<ObjectKey, int> on_disk;
+    for (size_t i = 0; i < 4; ++i) {
+      cluster.node(i).has_disk = true;
+      cluster.node(i).on_durable = [&](const PutItem& item) { ++on_disk[item.head.key]; };
+    }
+    const size_t fenced = cluster.PlacesOf(chain_.root, 1)[0];
+    cluster.node(fenced).disk_fault = absl::UnavailableError("the device failed; it is only read");
+    std::vector<PutItem> puts;
+    for (const Object& block : chain_.blocks) puts.push_back(ItemOf(Parked(block, kLater), 2, ack));
+    const auto put = cluster.PutAll(puts);
+    for (const auto& [index, outcome] : put.outcomes) ASSERT_TRUE(outcome.ok()) << index << outcome.status();
+    if (IsDurable(ack)) {
+      for (const Object& block : chain_.blocks) ASSERT_EQ(on_disk[block.head.key], 2);
+    }
+    cluster.node(fenced).n_gets = 0;
+    ExpectWhole(cluster.Get(Wants()));
+    EXPECT_GT(cluster.node(fenced).n_gets, 0) << "memory has it all the same";
+    cluster.node(fenced).down = kDown;
+    ExpectWhole(cluster.Get(Wants()));
+  }
+}
+
+TEST_F(ClusterFaults, WithTooFewSoundDisksADurableParkIsRefused) {
+  SimulatedCluster cluster(3);
+  for (size_t i = 0; i < 3; ++i) cluster.node(i).has_disk = true;
+  for (size_t i = 0; i < 2; ++i) cluster.node(i).disk_fault = absl::UnavailableError("the device failed");
+  const Object object = Parked(chain_.blocks[0], kLater);
+  EXPECT_EQ(cluster.PutAll({ItemOf(object, 2, Ack::kDurableAll)}).outcomes.at(0).status().code(),
+            absl::StatusCode::kUnavailable);
+  const TouchQuery query{.keys = {{object.head.key, object.head.extent}},
+                         .retain_until = kLater,
+                         .ack = Ack::kDurableAll,
+                         .n_replicas = 2};
+  EXPECT_FALSE(cluster.Touch(query)->retained[0]);
+  EXPECT_TRUE(cluster.Get({WantOf(object)}).objects[0].ok());
 }
 
 TEST_F(ClusterFaults, ANodeThatDiesInTheMiddleOfAReadIsReplacedWithoutAGap) {

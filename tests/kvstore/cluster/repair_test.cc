@@ -82,6 +82,7 @@ class RepairTest : public ::testing::Test {
     return objects;
   }
 
+  std::vector<std::byte> bytes_ = std::vector<std::byte>(300);
   RepairOptions options_;
   std::unique_ptr<SimulatedCluster> cluster_;
   std::vector<Node> nodes_;
@@ -203,9 +204,9 @@ TEST_F(RepairTest, TheLastNodeDoesNotSayThatOthersHaveWhatItHas) {
   EXPECT_FALSE(is_done);
 }
 
-TEST_F(RepairTest, DamageIsMendedFromAnotherCopyOnceItIsFound) {
-  options_.interval = absl::Seconds(30);
+TEST_F(RepairTest, DamageIsMendedFromAnotherCopyWithinAMinuteOfBeingFound) {
   Start(3);
+  Pass(absl::Seconds(5));  // the first passes are over
   const std::vector<Object> objects = Park(30);
   for (const Object& object : objects) {
     const size_t holder = *HoldersOf(object).begin();
@@ -217,7 +218,29 @@ TEST_F(RepairTest, DamageIsMendedFromAnotherCopyOnceItIsFound) {
     EXPECT_EQ(reader->Read(bytes).code(), absl::StatusCode::kDataLoss);
   }
   for (const Object& object : objects) EXPECT_EQ(HoldersOf(object).size(), 1u);
-  Pass(absl::Seconds(40));
+  Pass(absl::Seconds(5));
+  for (const Object& object : objects) EXPECT_EQ(HoldersOf(object).size(), 2u);
+}
+
+TEST_F(RepairTest, DamageThatDoesNotEndIsNoReasonToGoOverEverythingAllTheTime) {
+  Start(2);
+  const std::vector<Object> objects = Park(30);
+  Pass(absl::Seconds(5));
+  const auto damage = [&](const Object& object) {
+    Store& store = cluster_->node(0).store();
+    ASSERT_TRUE(store.FlipBitForTest(object.head.key, 9));
+    EXPECT_EQ(cluster_->node(0).store().Get(object.head.key, FingerprintOf(1))->Read(bytes_).code(),
+              absl::StatusCode::kDataLoss);
+  };
+  int n_whole = 0;
+  for (const Object& object : objects) {
+    damage(object);
+    Pass(absl::Seconds(2));
+    if (HoldersOf(object).size() == 2) ++n_whole;
+  }
+  EXPECT_GE(n_whole, 2);
+  EXPECT_LE(n_whole, 4) << "in a minute";
+  Pass(absl::Seconds(25));
   for (const Object& object : objects) EXPECT_EQ(HoldersOf(object).size(), 2u);
 }
 

@@ -67,5 +67,23 @@ TEST_F(ServiceDiskTest, WhoDoesNotWaitForAHungDiskHoldsNoStreamAndHisAnswerMayCo
   store_.reset();
 }
 
+// The other replicas go by it.
+TEST_F(ServiceDiskTest, DamageOfTheDiskShowsInTheStatsThatOthersSee) {
+  StartWithDisk();
+  const Object object = Parked(MakeObject(1, kRoot, 256, 20000), clock_.WallNow() + absl::Hours(1));
+  const PutItem items[] = {ItemOf(object, 1, Ack::kDurableOne)};
+  ASSERT_TRUE(client_->PutMany(items, kTimeout)[0].ok());
+  // Memory has it no more then.
+  server_.reset();
+  store_.reset();
+  StartWithDisk();
+  EXPECT_EQ(client_->Stats(kTimeout)->n_quarantined, 0u);
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kRead ? absl::DataLossError("EIO") : absl::OkStatus();
+  });
+  ASSERT_EQ(Get(object).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(client_->Stats(kTimeout)->n_quarantined, 1u);
+}
+
 }  // namespace
 }  // namespace longshelf::kvstore
