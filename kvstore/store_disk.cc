@@ -1,6 +1,6 @@
 // What the store does with its disk tier.
-#include <cstring>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "common/check.h"
@@ -23,25 +23,28 @@ bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
 
 void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
   for (const std::unique_ptr<Entry>& entry : demoted) {
-    disk::AlignedBuffer buffer = CopyForDisk(*entry);
+    std::optional<disk::AlignedBuffer> buffer = CopyForDisk(*entry);
     std::lock_guard lock(mutex);
+    if (!buffer.has_value()) ++n_quarantined;
     // Under the lock: who drops it marks it first and tells the disk then. So either the disk forgets it, or it never
     // gets there; behind the removal of its namespace it would be there under a new key. What the disk refuses is lost.
-    if (!entry->dropped) (void)disk->Offer(entry->head, std::move(buffer), nullptr);
+    if (!entry->dropped && buffer.has_value()) (void)disk->Offer(entry->head, *std::move(buffer), nullptr);
     arena.Free(entry->pages);
     detached_bytes -= entry->charge_bytes;
     std::erase(demoting, entry.get());
   }
 }
 
-disk::AlignedBuffer Store::Impl::CopyForDisk(const Entry& entry) const {
+std::optional<disk::AlignedBuffer> Store::Impl::CopyForDisk(const Entry& entry) const {
   const uint64_t n_bytes = entry.head.payload_bytes;
   disk::AlignedBuffer buffer = disk->BufferFor(n_bytes);
   std::byte* target = disk::DiskTier::PayloadOf(buffer, n_bytes).data();
-  ForEachRun(arena, entry.pages, 0, n_bytes, [&target](std::span<const std::byte> run) {
-    std::memcpy(target, run.data(), run.size());
+  DigestStream digest;
+  ForEachRun(arena, entry.pages, 0, n_bytes, [&](std::span<const std::byte> run) {
+    digest.AddCopied({target, run.size()}, run);
     target += run.size();
   });
+  if (digest.Finish() != entry.head.digest) return std::nullopt;
   return buffer;
 }
 
@@ -111,24 +114,34 @@ bool Store::Impl::OfferNext(std::unique_lock<FifoMutex>& lock) {
   lock.unlock();
   absl::Status offered = absl::NotFoundError("gone before it could be written");
   if (pinned != nullptr) {
-    disk::AlignedBuffer buffer = CopyForDisk(*pinned->entry);
-    lock.lock();
-    ObjectHead head = pinned->head;
-    head.object_class = ObjectClass::kParked;
-    head.retain_until = copy->until;
-    // As in FinishDemotion.
-    if (!detached.contains(pinned->entry)) {
-      offered = disk->Offer(head, std::move(buffer), [this, copy](const absl::Status& s) { FinishCopy(copy, s); });
+    std::optional<disk::AlignedBuffer> buffer = CopyForDisk(*pinned->entry);
+    if (buffer.has_value()) {
+      offered = OfferCopy(copy, *pinned, *std::move(buffer));
+    } else {
+      Quarantine(pinned->entry);
+      offered = absl::DataLossError("the bytes in memory no longer match their digest");
     }
-    copy->offered = offered.ok();
-    // Others took the room meanwhile.
-    if (absl::IsUnavailable(offered)) backlog.push_front(copy);
-    lock.unlock();
     pinned.reset();
   }
   if (!offered.ok() && !absl::IsUnavailable(offered)) FinishCopy(copy, offered);
   lock.lock();
   return !absl::IsUnavailable(offered);
+}
+
+absl::Status Store::Impl::OfferCopy(const std::shared_ptr<DiskCopy>& copy, const Reader::State& pinned,
+                                    disk::AlignedBuffer buffer) {
+  std::lock_guard lock(mutex);
+  ObjectHead head = pinned.head;
+  head.object_class = ObjectClass::kParked;
+  head.retain_until = copy->until;
+  // As in FinishDemotion.
+  if (detached.contains(pinned.entry)) return absl::NotFoundError("gone before it could be written");
+  absl::Status offered =
+      disk->Offer(head, std::move(buffer), [this, copy](const absl::Status& s) { FinishCopy(copy, s); });
+  copy->offered = offered.ok();
+  // Others took the room meanwhile.
+  if (absl::IsUnavailable(offered)) backlog.push_front(copy);
+  return offered;
 }
 
 void Store::Impl::FinishCopy(const std::shared_ptr<DiskCopy>& copy, const absl::Status& status) {

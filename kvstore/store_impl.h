@@ -174,6 +174,8 @@ struct Store::Impl {
   // The first of the backlog, which is not empty. False: the disk has no room now. REQUIRES: the mutex is held; it is
   // given up meanwhile.
   bool OfferNext(std::unique_lock<FifoMutex>& lock);
+  absl::Status OfferCopy(const std::shared_ptr<DiskCopy>& copy, const Reader::State& pinned,
+                         disk::AlignedBuffer buffer);
   void FinishCopy(const std::shared_ptr<DiskCopy>& copy, const absl::Status& status);
   void ReleaseRetained(const ObjectKey& key);
   // Of an object that only the disk has, as AnswerExisting. Empty when it does not.
@@ -182,8 +184,9 @@ struct Store::Impl {
   absl::Status TouchOnDisk(const ObjectKey& key, absl::Time until, Durable on_durable);
   // Of objects that memory has not, or cannot retain.
   void TouchOnDisk(std::span<const size_t> indices, absl::Time until, TouchWalk& walk);
-  // The bytes of an entry that does not change meanwhile.
-  disk::AlignedBuffer CopyForDisk(const Entry& entry) const;
+  // The bytes of an entry that does not change meanwhile; nothing when they are not those that were put: the disk would
+  // make that durable.
+  std::optional<disk::AlignedBuffer> CopyForDisk(const Entry& entry) const;
   // REQUIRES: n_bytes were added to disk_read_bytes; the reader, or nobody, has them afterwards.
   absl::StatusOr<Reader> ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint, uint64_t n_bytes);
   void ReleaseDiskRead(uint64_t n_bytes);

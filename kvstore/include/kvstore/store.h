@@ -114,7 +114,8 @@ class Store {
 
   // Called once, from any thread, when the disk has answered: OK when the object and its retention would survive a loss
   // of power. RESOURCE_EXHAUSTED, UNAVAILABLE or NOT_FOUND: they would not; what memory promised holds all the same.
-  // FAILED_PRECONDITION: there is no disk. Must not block, nor call the store. May come before the call has returned.
+  // DATA_LOSS: the bytes changed in memory before they were on disk; the object is gone. FAILED_PRECONDITION: there is
+  // no disk. Must not block, nor call the store. May come before the call has returned.
   using Durable = std::function<void(const absl::Status&)>;
 
   // INVALID_ARGUMENT: a capacity too small for one object, or a share outside 0 .. 1.

@@ -662,6 +662,48 @@ TEST_F(StoreDiskTest, DamageOnDiskIsReportedAndGone) {
   EXPECT_TRUE(PutDurably(ParkedBlock(0)).ok());
 }
 
+TEST_F(StoreDiskTest, WhatChangesInMemoryOnItsWayToTheDiskIsNotMadeDurable) {
+  Start(/*n_in_memory=*/100, /*n_segments=*/40, /*encrypted=*/false, /*queue_bytes=*/4 * (kPayload + 5000));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  constexpr uint64_t kMany = 20;
+  std::vector<Answer> answers(kMany);
+  for (uint64_t id = 0; id < kMany; ++id) ASSERT_TRUE(*Put(ParkedBlock(id), answers[id].Done()));
+  // The last of them waits for room and is copied later.
+  ASSERT_TRUE(store_->FlipBitForTest(BlockKeyOf(kMany - 1), 8 * 5000));
+  writes.LetAll();
+  EXPECT_EQ(answers[kMany - 1].Wait().code(), absl::StatusCode::kDataLoss);
+  for (uint64_t id = 0; id + 1 < kMany; ++id) EXPECT_TRUE(answers[id].Wait().ok()) << id;
+  EXPECT_EQ(Fetch(BlockKeyOf(kMany - 1)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_quarantined, 1u);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).parked_bytes, 0u);
+  ASSERT_TRUE(PutDurably(ParkedBlock(kMany - 1)).ok()) << "its writer puts it again";
+  Start(60, 40);
+  EXPECT_EQ(*Fetch(BlockKeyOf(kMany - 1)), Block(kMany - 1).payload);
+}
+
+TEST_F(StoreDiskTest, WhatChangedInMemoryIsNotEvictedToTheDisk) {
+  Start();
+  const auto round = [&] {
+    for (uint64_t id = 1000; id < 1300; id += 3) ASSERT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok()) << id;
+  };
+  round();  // the disk has seen all of them once
+  std::vector<uint64_t> changed;
+  for (uint64_t id = 1000; id < 1300; id += 3) {
+    ASSERT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok());
+    if (!tier_->index().Find(BlockKeyOf(id)).has_value() && store_->FlipBitForTest(BlockKeyOf(id), 7)) {
+      changed.push_back(id);
+    }
+  }
+  for (uint64_t id = 2000; id < 2300; id += 3) ASSERT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok()) << id;
+  const ObjectKey nothing[] = {BlockKeyOf(999999)};
+  Answer reached;
+  tier_->Drop(nothing, reached.Done());
+  ASSERT_TRUE(reached.Wait().ok()) << "behind all that is queued";
+  EXPECT_GT(store_->Stats(clock_.WallNow()).n_quarantined, 20u);
+  for (const uint64_t id : changed) EXPECT_FALSE(tier_->index().Find(BlockKeyOf(id)).has_value()) << id;
+}
+
 TEST_F(StoreDiskTest, NobodyButAFetchWaitsForAStalledDisk) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
