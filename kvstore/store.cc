@@ -308,12 +308,12 @@ absl::StatusOr<std::optional<Store::Reservation>> Store::Impl::Reserve(const Obj
 
 absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Commit(Reservation reservation, absl::Time now,
                                                                             Durable on_durable) {
-  return impl_->CommitTo(std::move(reservation), now, std::move(on_durable));
+  return impl_->CommitTo(std::move(reservation), now, std::move(on_durable), /*promotes=*/false);
 }
 
 absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::CommitTo(Reservation reservation,
-                                                                                    absl::Time now,
-                                                                                    Durable on_durable) {
+                                                                                    absl::Time now, Durable on_durable,
+                                                                                    bool promotes) {
   Reservation::State& state = *reservation.state_;
   if (state.n_written != state.head.payload_bytes) {
     return absl::InvalidArgumentError(
@@ -328,6 +328,18 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
   std::unique_lock lock(mutex);
   index.ExpireHolds(now);
   Entry* present = index.Find(key);
+  while (present == nullptr && disk != nullptr && disk->index().Has(key, state.head.fingerprint) != promotes) {
+    // Dropped while it was read; or the disk got it while it was sent: then the first writer's is there.
+    if (promotes) return absl::NotFoundError("no such object");
+    lock.unlock();
+    const std::optional<absl::StatusOr<Exists>> exists = AnswerFromDisk(state.head, now, on_durable);
+    if (exists.has_value()) {
+      RETURN_IF_ERROR(exists->status());
+      return **exists;
+    }
+    lock.lock();  // evicted there meanwhile
+    present = index.Find(key);
+  }
   absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
   if (retired.Covers(state.head.namespace_id, now)) links = NamespaceDeleted();
   if (present != nullptr || !links.ok()) {

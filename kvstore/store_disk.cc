@@ -213,11 +213,9 @@ std::unique_ptr<Store::Reader::State> Store::Impl::Promote(const disk::StoredRec
   FinishDemotion(std::move(demoted));
   if (!reservation.ok() || !reservation->has_value()) return nullptr;
   if (!(*reservation)->Append(0, record.payload()).ok()) return nullptr;
-  if (!CommitTo(**std::move(reservation), absl::InfinitePast(), nullptr).ok()) return nullptr;
+  // Drop takes from memory after it took from the disk: it misses nothing that is committed here.
+  if (!CommitTo(**std::move(reservation), absl::InfinitePast(), nullptr, /*promotes=*/true).ok()) return nullptr;
   std::lock_guard lock(mutex);
-  // Drop takes from memory again after it took from the disk.
-  Entry* entry = index.Find(head.key);
-  if (entry != nullptr && !disk->index().Has(head.key, head.fingerprint)) Detach(*entry);
   return Pinned(head.key, &head.fingerprint);
 }
 
@@ -230,31 +228,40 @@ void Store::Fetch(const ObjectKey& key, const Fingerprint& fingerprint, Found fo
     std::unique_ptr<Reader::State> state = impl.Pinned(key, &fingerprint);
     if (state == nullptr && impl.disk != nullptr) on_disk = impl.disk->index().Find(key);
     const bool readable = on_disk.has_value() && on_disk->head.fingerprint == fingerprint;
-    ++(state != nullptr || readable ? impl.n_hits : impl.n_misses);
     if (state != nullptr) {
+      ++impl.n_hits;
       impl.index.Touch(*state->entry);
       lock.unlock();
       return found(Reader(std::move(state)));
     }
     if (!readable) {
+      ++impl.n_misses;
       lock.unlock();
       return found(absl::NotFoundError("no such object"));
     }
     n_bytes = disk::PaddedBytes(on_disk->head.payload_bytes);
     if (impl.disk_read_bytes + n_bytes > kDiskReadBytesMax) {
+      ++impl.n_misses;
       lock.unlock();
-      return found(absl::UnavailableError("too many objects are read from disk"));
+      return found(absl::ResourceExhaustedError("too many objects are read from disk"));
     }
     impl.disk_read_bytes += n_bytes;
   }
   const bool posted = impl.disk_reads->Post([&impl, key, fingerprint, n_bytes, found] {
     // In a statement of its own: what is not sent from the copy gives it back before the answer goes out.
     absl::StatusOr<Reader> reader = impl.ReadFromDisk(key, fingerprint, n_bytes);
+    impl.CountRead(reader.ok());
     found(std::move(reader));
   });
   if (posted) return;
+  impl.CountRead(/*found=*/false);
   impl.ReleaseDiskRead(n_bytes);
-  found(absl::UnavailableError("too many reads wait for the disk"));
+  found(absl::ResourceExhaustedError("too many reads wait for the disk"));
+}
+
+void Store::Impl::CountRead(bool found) {
+  std::lock_guard lock(mutex);
+  ++(found ? n_hits : n_misses);
 }
 
 void Store::Impl::ReleaseDiskRead(uint64_t n_bytes) {

@@ -190,9 +190,12 @@ struct Store::Impl {
   // REQUIRES: n_bytes were added to disk_read_bytes; the reader, or nobody, has them afterwards.
   absl::StatusOr<Reader> ReadFromDisk(const ObjectKey& key, const Fingerprint& fingerprint, uint64_t n_bytes);
   void ReleaseDiskRead(uint64_t n_bytes);
+  void CountRead(bool found);  // from the disk
   // Into memory, if there is room for it; a reader of what is there then.
   std::unique_ptr<Reader::State> Promote(const disk::StoredRecord& record);
-  absl::StatusOr<std::variant<Committed, Exists>> CommitTo(Reservation reservation, absl::Time now, Durable on_durable);
+  // `promotes`: what the disk has, and only as long as it has it. NOT_FOUND: no more.
+  absl::StatusOr<std::variant<Committed, Exists>> CommitTo(Reservation reservation, absl::Time now, Durable on_durable,
+                                                           bool promotes);
 
   // REQUIRES: the mutex is held.
   std::unique_ptr<Reader::State> Pinned(const ObjectKey& key, const Fingerprint* fingerprint);

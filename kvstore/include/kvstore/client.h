@@ -77,7 +77,8 @@ class Client {
   struct GetEvents {
     // Once per item, in order, whatever happens. Per object: NOT_FOUND (absent, evicted or another fingerprint:
     // indistinguishable), DATA_LOSS (digest mismatch seen by the store, or by us on what arrived), FAILED_PRECONDITION
-    // (another size than expected), or the call's error.
+    // (another size than expected), RESOURCE_EXHAUSTED (it is on disk, and too many are read from there), or the call's
+    // error.
     std::function<void(size_t index, absl::StatusOr<FetchedObject> object)> on_object;
     // Last. OK when every object had an answer, found or not.
     std::function<void(const absl::Status& status)> on_done;

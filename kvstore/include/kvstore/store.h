@@ -146,8 +146,8 @@ class Store {
   absl::StatusOr<Reader> Get(const ObjectKey& key, const Fingerprint& fingerprint);
 
   // From memory, where `found` is called before Fetch returns, or from disk, where a thread of the store reads the
-  // object and calls it then. As Get, and DATA_LOSS (the disk gave other bytes; the object is removed) or UNAVAILABLE
-  // (too many reads wait).
+  // object and calls it then. As Get, and DATA_LOSS (the disk gave other bytes; the object is removed) or
+  // RESOURCE_EXHAUSTED (too many reads wait).
   using Found = std::function<void(absl::StatusOr<Reader>)>;
   void Fetch(const ObjectKey& key, const Fingerprint& fingerprint, Found found);
 

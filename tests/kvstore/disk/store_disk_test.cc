@@ -286,6 +286,46 @@ TEST_F(StoreDiskTest, AnObjectOnDiskExistsForItsNextWriter) {
   EXPECT_EQ(store_->Open(other.head, clock_.WallNow()).status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(StoreDiskTest, TheFirstWriterWinsAlsoIfTheDiskGetsHisObjectWhileTheSecondSends) {
+  Start();
+  const Object first = Block(0);
+  Object second = ParkedBlock(0);
+  second.payload = RandomBytes(99, kPayload);
+  second.head.digest = DigestOf(second.payload);
+  auto opened = store_->Open(second.head, clock_.WallNow());
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  auto& reservation = std::get<Store::Reservation>(*opened);
+  disk::AlignedBuffer buffer = disk::DiskTier::BufferFor(kPayload);
+  std::ranges::copy(first.payload, disk::DiskTier::PayloadOf(buffer, kPayload).begin());
+  Answer written;
+  tier_->Put(first.head, std::move(buffer), written.Done());
+  ASSERT_TRUE(written.Wait().ok());
+  ASSERT_TRUE(reservation.Append(0, second.payload).ok());
+  Answer durable;
+  const auto committed = store_->Commit(std::move(reservation), clock_.WallNow(), durable.Done());
+  ASSERT_TRUE(committed.ok()) << committed.status();
+  ASSERT_TRUE(std::holds_alternative<Store::Exists>(*committed));
+  EXPECT_EQ(std::get<Store::Exists>(*committed).digest, first.head.digest);
+  EXPECT_TRUE(durable.Wait().ok());
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), first.payload);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_reservations, 0u);
+}
+
+TEST_F(StoreDiskTest, WhatTheDiskDoesNotGiveIsNoHit) {
+  Start();
+  ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
+  Start();
+  ASSERT_TRUE(Fetch(BlockKeyOf(0)).ok());
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_hits, 1u);
+  Start();
+  files_.SetFault([](Operation operation) {
+    return operation == Operation::kRead ? absl::DataLossError("EIO") : absl::OkStatus();
+  });
+  EXPECT_FALSE(Fetch(BlockKeyOf(0)).ok());
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_hits, 0u);
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_misses, 1u);
+}
+
 TEST_F(StoreDiskTest, ADurableTouchIsAnsweredWhenTheDiskHasItAll) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0, absl::Seconds(10))).ok());
