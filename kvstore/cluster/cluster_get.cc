@@ -154,12 +154,12 @@ void ClusterGet::SetHedgeTimer() {
   const absl::Duration usual = newest->node->latency.HedgeAfter();
   const bool is_last = std::find(asked_.begin(), asked_.end(), false) == asked_.end();
   core_.loop->At(core_.clock.Now() + (is_last ? std::max(4 * usual, kLastWait) : usual),
-                 [weak = weak_from_this(), due = due_, slow = std::weak_ptr<Attempt>(newest)] {
-                   if (const auto self = weak.lock()) self->OnLate(due, slow.lock());
+                 [weak = weak_from_this(), due = due_, slow = std::weak_ptr<Attempt>(newest), is_last] {
+                   if (const auto self = weak.lock()) self->OnLate(due, slow.lock(), is_last);
                  });
 }
 
-void ClusterGet::OnLate(size_t due, const std::shared_ptr<Attempt>& slow) {
+void ClusterGet::OnLate(size_t due, const std::shared_ptr<Attempt>& slow, bool is_last) {
   // Only while the node lets us wait: not when it has moved on, or when the receiver holds it up.
   if (events_.on_object == nullptr || due != due_ || IsHeldUp()) return;
   if (attempts_.empty() || attempts_.back() != slow) return;
@@ -167,6 +167,8 @@ void ClusterGet::OnLate(size_t due, const std::shared_ptr<Attempt>& slow) {
     if (core_.counters != nullptr) core_.counters->hedged.Increment();
     return;
   }
+  // The others cannot be asked now: whoever is the last that can has the time of the last.
+  if (!is_last) return SetHedgeTimer();
   // Everybody was asked, and those who are left had their time: the objects behind this one shall not wait for them.
   while (!attempts_.empty()) {
     attempts_.front()->has_lost = true;

@@ -53,7 +53,7 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
   bool IsHeldUp() const;
   void GiveUp(std::shared_ptr<Attempt> attempt);
   void SetHedgeTimer();
-  void OnLate(size_t due, const std::shared_ptr<Attempt>& slow);
+  void OnLate(size_t due, const std::shared_ptr<Attempt>& slow, bool is_last);
   void End();
 
   ClusterCore& core_;

@@ -56,12 +56,11 @@ void ClusterPut::Spread(size_t index) {
 
 std::shared_ptr<ClusterPut::NodePut> ClusterPut::CallTo(const std::shared_ptr<ClusterNode>& node) {
   const auto known = calls_.find(node.get());
-  if (known != calls_.end()) {
-    const std::shared_ptr<NodePut>& put = known->second;
-    const bool is_open = put != nullptr && !put->has_ended && put->call != nullptr;
-    return is_open ? put : nullptr;
+  if (known != calls_.end() && !known->second->has_ended) {
+    return known->second->call != nullptr ? known->second : nullptr;
   }
-  if (!core_.MayCall(*node)) return calls_[node.get()] = nullptr;
+  // Again for each offer: a put lasts long, and a node that was away comes back.
+  if (!core_.MayCall(*node)) return nullptr;
   const auto to = std::make_shared<NodePut>();
   to->node = node;
   calls_[node.get()] = to;
@@ -163,7 +162,7 @@ void ClusterPut::MaybeEnd() {
                        : absl::OkStatus());
   }
   for (const auto& [node, to] : calls_) {
-    if (to != nullptr && !to->has_ended && to->call != nullptr) to->call->Finish();
+    if (!to->has_ended && to->call != nullptr) to->call->Finish();
   }
 }
 

@@ -64,7 +64,7 @@ class ClusterPut final : public Operation, public std::enable_shared_from_this<C
   std::shared_ptr<ClusterPut> self_;  // until the last callback
   std::deque<Object> objects_;
   size_t n_waiting_ = 0;                                          // offers without an outcome
-  std::map<const ClusterNode*, std::shared_ptr<NodePut>> calls_;  // null: it may not be called
+  std::map<const ClusterNode*, std::shared_ptr<NodePut>> calls_;  // the last of each node
   size_t n_calls_open_ = 0;
   bool any_node_answered_ = false;
   absl::Status node_failure_;

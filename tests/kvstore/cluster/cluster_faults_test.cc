@@ -332,6 +332,48 @@ TEST_F(ClusterFaults, EveryCallEndsByItsDeadlineWhenAllNodesHang) {
   EXPECT_LE(cluster.clock.Now() - begun, absl::Milliseconds(301));
 }
 
+TEST_F(ClusterFaults, TheLastStoreThatCanBeAskedIsNotGivenUpForBeingSlow) {
+  SimulatedCluster cluster(2);
+  Park(cluster);
+  for (int i = 0; i < 20; ++i) ExpectWhole(cluster.Get(Wants()));  // how long it usually takes
+  cluster.node(0).down = kDown;
+  for (int i = 0; i < 3; ++i) ExpectWhole(cluster.Get(Wants()));  // and nobody asks it any more
+  cluster.node(1).object_latency = absl::Milliseconds(300);
+  std::vector<GetItem> some = Wants();
+  some.resize(4);
+  const auto got = cluster.Get(some);
+  for (size_t i = 0; i < some.size(); ++i) {
+    ASSERT_TRUE(got.objects[i].ok()) << i << ": " << got.objects[i].status();
+    EXPECT_EQ(got.objects[i]->payload, chain_.blocks[i].payload);
+  }
+}
+
+TEST_F(ClusterFaults, APutCallsANodeAgainThatWasAwayForAMoment) {
+  SimulatedCluster cluster(2);
+  std::map<size_t, absl::Status> outcomes;
+  std::optional<absl::Status> done;
+  const auto put = cluster.client->Put(
+      absl::Seconds(20),
+      {.on_outcome = [&](size_t index,
+                         const absl::StatusOr<PutOutcome>& outcome) { outcomes[index] = outcome.status(); },
+       .on_done = [&](const absl::Status& status) { done = status; }});
+  const auto offer = [&](size_t block) {
+    put->Offer(ItemOf(Parked(chain_.blocks[block], kLater), 2, Ack::kMemoryAll));
+    cluster.Pass(absl::Milliseconds(20));
+  };
+  cluster.node(1).down = kDown;
+  offer(0);
+  EXPECT_EQ(outcomes.at(0).code(), absl::StatusCode::kUnavailable);
+  cluster.node(1).down = absl::OkStatus();
+  offer(0);
+  offer(1);
+  EXPECT_TRUE(outcomes.at(1).ok()) << outcomes.at(1);
+  EXPECT_TRUE(outcomes.at(2).ok()) << outcomes.at(2);
+  put->Finish();
+  cluster.PassUntil([&] { return done.has_value(); });
+  EXPECT_TRUE(done->ok()) << *done;
+}
+
 TEST_F(ClusterFaults, ImpatientCallersDoNotTakeASlowStoreFromThoseWhoCanWait) {
   SimulatedCluster cluster(2);
   Park(cluster);
