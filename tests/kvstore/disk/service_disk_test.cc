@@ -15,6 +15,11 @@ constexpr uint64_t kRoot = 1u << 30;
 
 class ServiceDiskTest : public ServiceFixture {
  protected:
+  // Before the files: the store writes until it is gone.
+  void TearDown() override {
+    server_.reset();
+    store_.reset();
+  }
   void StartWithDisk(const ServerOptions& options = {}) {
     auto store = Store::Create({.capacity_bytes = 8 << 20}, *disk::OpenTier(disk::SmallDisk(), files_, clock_));
     ASSERT_TRUE(store.ok()) << store.status();
