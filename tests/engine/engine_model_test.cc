@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -237,11 +236,7 @@ TEST_P(SameBits, FromTheLocalCacheAndFromAnotherEnginesExport) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, SameBits, ::testing::Values("micro-flash", "micro-pro", "micro-odd", "demo"),
-                         [](const auto& test) {
-                           std::string name = test.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& test) { return testing::TestNameOf(test.param); });
 
 }  // namespace
 }  // namespace longshelf::engine

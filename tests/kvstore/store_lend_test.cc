@@ -29,6 +29,12 @@ class StoreLendTest : public ::testing::Test {
     EXPECT_TRUE(reader.ok()) << reader.status();
     return *std::move(reader);
   }
+  // The reader is gone when this returns.
+  std::shared_ptr<const void> LendWhole(const Object& object, Store::Reader::Runs& runs) {
+    Store::Reader reader = Read(object);
+    EXPECT_TRUE(reader.Lend(object.payload.size(), runs).ok());
+    return reader.keeper();
+  }
   static std::vector<std::byte> Joined(const Store::Reader::Runs& runs) {
     std::vector<std::byte> bytes;
     for (const auto& run : runs) bytes.insert(bytes.end(), run.begin(), run.end());
@@ -59,12 +65,7 @@ TEST_F(StoreLendTest, WhatIsLentStaysAndIsPaidForUntilItsKeeperGoes) {
   const Object object = MakeObject(1, kRoot, 256, 100000);
   Put(object);
   Store::Reader::Runs runs;
-  std::shared_ptr<const void> keeper;
-  {
-    Store::Reader reader = Read(object);
-    ASSERT_TRUE(reader.Lend(object.payload.size(), runs).ok());
-    keeper = reader.keeper();
-  }
+  std::shared_ptr<const void> keeper = LendWhole(object, runs);
   store_->Drop(std::vector{object.head.key});
   EXPECT_EQ(UsedBytes(), Store::ChargeOf(object.payload.size()));
   for (uint64_t id = 10; id < 60; ++id) Put(MakeObject(id, kRoot, 256, 100000));  // more than fits
@@ -78,12 +79,7 @@ TEST_F(StoreLendTest, AKeeperMayOutliveTheStore) {
   const Object object = MakeObject(1, kRoot, 256, 100000);
   Put(object);
   Store::Reader::Runs runs;
-  std::shared_ptr<const void> keeper;
-  {
-    Store::Reader reader = Read(object);
-    ASSERT_TRUE(reader.Lend(object.payload.size(), runs).ok());
-    keeper = reader.keeper();
-  }
+  std::shared_ptr<const void> keeper = LendWhole(object, runs);
   store_.reset();
   EXPECT_EQ(Joined(runs), object.payload);
 }

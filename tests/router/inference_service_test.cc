@@ -22,6 +22,14 @@ class InferenceService : public ::testing::Test {
     return v1::Inference::NewStub(grpc::CreateChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
                                                       grpc::InsecureChannelCredentials()));
   }
+  // Of a client that takes little ahead of what it reads.
+  std::unique_ptr<v1::Inference::Stub> StubWithASmallWindow(RouterHarness& router) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
+    return v1::Inference::NewStub(grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
+                                                            grpc::InsecureChannelCredentials(), arguments));
+  }
 };
 
 TEST_F(InferenceService, ChatsWithReasoningContentAndUsage) {
@@ -194,12 +202,7 @@ TEST_F(InferenceService, AClientThatReadsNothingIsDropped) {
   RouterConfig config = RouterHarness::DefaultConfig();
   config.write_timeout = absl::Milliseconds(200);
   RouterHarness router(1, config, Script{std::vector<uint32_t>(8000, 43)}, /*n_context_max=*/1 << 20);
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
-  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
-                                                 grpc::InsecureChannelCredentials(), arguments);
-  const auto stub = v1::Inference::NewStub(channel);
+  const auto stub = StubWithASmallWindow(router);
   v1::GenerateRequest request;
   request.set_text("hi");
   request.mutable_options()->set_top_logprobs(5);
@@ -217,12 +220,7 @@ TEST_F(InferenceService, AClientThatDoesNotReadTheEndIsDroppedToo) {
   RouterConfig config = RouterHarness::DefaultConfig();
   config.write_timeout = absl::Milliseconds(200);
   RouterHarness router(1, config, Script{std::vector<uint32_t>(200, 43)});
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1 << 10);
-  const auto channel = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", router.service->grpc_port()),
-                                                 grpc::InsecureChannelCredentials(), arguments);
-  const auto stub = v1::Inference::NewStub(channel);
+  const auto stub = StubWithASmallWindow(router);
   v1::GenerateRequest request;
   request.set_text("hi");
   request.mutable_options()->set_max_tokens(200);

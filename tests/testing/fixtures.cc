@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,12 @@ std::filesystem::path FixturePath(std::string_view relative) {
 std::filesystem::path ModelPath(std::string_view name) {
   if (name == "demo") return std::filesystem::path(LONGSHELF_SOURCE_DIR) / "models" / "demo";
   return FixturePath("models") / name;
+}
+
+std::string TestNameOf(std::string_view model) {
+  std::string name(model);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 std::filesystem::path MakeTempDir(std::string_view name) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "real_worker.h"
+#include "testing/fixtures.h"
 
 namespace longshelf::worker {
 namespace {
@@ -72,11 +73,7 @@ TEST_P(NeighboursTest, ThoseWhoDecodeWhileASessionIsRestoredSayWhatEachSaysAlone
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, NeighboursTest, ::testing::Values("micro-flash", "micro-pro"),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& parameter) { return testing::TestNameOf(parameter.param); });
 
 }  // namespace
 }  // namespace longshelf::worker

@@ -6,7 +6,6 @@
 //   LONGSHELF_RESUME_ALL=1 worker_resume_matrix_test
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "real_worker.h"
+#include "testing/fixtures.h"
 
 namespace longshelf::worker {
 namespace {
@@ -87,9 +87,7 @@ TEST_P(ResumeMatrixTest, HoweverItIsResumedTheLogitsAreThoseOfAWorkerThatCompute
 }
 
 std::string NameOf(const ::testing::TestParamInfo<ResumeMatrixTest::ParamType>& info) {
-  std::string name = std::get<0>(info.param) + ("_" + std::to_string(std::get<1>(info.param)));
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
+  return testing::TestNameOf(std::get<0>(info.param)) + "_" + std::to_string(std::get<1>(info.param));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ResumeMatrixTest,

@@ -3,13 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kv_parts.h"
 #include "real_worker.h"
+#include "testing/fixtures.h"
 
 namespace longshelf::worker {
 namespace {
@@ -105,11 +105,7 @@ TEST_P(ResumePartsTest, WhicheverBlockFailsTheAnswerIsThatOfAWorkerThatComputedA
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ResumePartsTest, ::testing::Values("micro-flash", "micro-pro"),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& parameter) { return testing::TestNameOf(parameter.param); });
 
 }  // namespace
 }  // namespace longshelf::worker

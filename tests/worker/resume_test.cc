@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <atomic>
 #include <future>
 #include <thread>
@@ -9,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "fake_store.h"
 #include "real_worker.h"
+#include "testing/fixtures.h"
 
 namespace longshelf::worker {
 namespace {
@@ -366,11 +366,7 @@ TEST_P(ResumeTest, AWorkerStopsThoughAParkWaitsForAStoreThatDoesNotAnswer) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, ResumeTest, ::testing::Values("micro-flash", "micro-odd", "demo"),
-                         [](const auto& parameter) {
-                           std::string name = parameter.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& parameter) { return testing::TestNameOf(parameter.param); });
 
 }  // namespace
 }  // namespace longshelf::worker

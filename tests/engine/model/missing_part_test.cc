@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -95,11 +94,7 @@ TEST_P(MissingPartTest, ZerosInThePlaceOfAnyPartChangeTheLogits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MissingPartTest, ::testing::Values("micro-flash", "micro-pro", "micro-odd"),
-                         [](const auto& param) {
-                           std::string name = param.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         [](const auto& param) { return testing::TestNameOf(param.param); });
 
 }  // namespace
 }  // namespace longshelf::engine

@@ -105,9 +105,8 @@ INSTANTIATE_TEST_SUITE_P(Models, ReplayTest,
                          ::testing::Combine(::testing::Values("micro-flash", "micro-pro", "micro-odd", "demo"),
                                             ::testing::Values(Numerics::kNative, Numerics::kFp32)),
                          [](const auto& param) {
-                           std::string name = std::get<0>(param.param);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name + (std::get<1>(param.param) == Numerics::kNative ? "_native" : "_fp32");
+                           return testing::TestNameOf(std::get<0>(param.param)) +
+                                  (std::get<1>(param.param) == Numerics::kNative ? "_native" : "_fp32");
                          });
 
 }  // namespace
