@@ -1,7 +1,5 @@
 #include "frame_service.h"
 
-#include <google/protobuf/wire_format_lite.h>
-
 #include <utility>
 
 #include "common/check.h"
@@ -10,28 +8,24 @@
 namespace longshelf::kvstore {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
 size_t VarintFieldBytes(int field, uint64_t value) {
-  return CodedOutputStream::VarintSize32(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT)) +
-         CodedOutputStream::VarintSize64(value);
+  return CodedOutputStream::VarintSize32(VarintTag(field)) + CodedOutputStream::VarintSize64(value);
 }
 
 size_t LengthPrefixBytes(int field, size_t n_bytes) {
-  return CodedOutputStream::VarintSize32(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED)) +
-         CodedOutputStream::VarintSize64(n_bytes);
+  return CodedOutputStream::VarintSize32(BytesTag(field)) + CodedOutputStream::VarintSize64(n_bytes);
 }
 
 uint8_t* PutVarintField(int field, uint64_t value, uint8_t* out) {
-  out = CodedOutputStream::WriteTagToArray(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT), out);
+  out = CodedOutputStream::WriteTagToArray(VarintTag(field), out);
   return CodedOutputStream::WriteVarint64ToArray(value, out);
 }
 
 uint8_t* PutLengthPrefix(int field, size_t n_bytes, uint8_t* out) {
-  out = CodedOutputStream::WriteTagToArray(WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED),
-                                           out);
+  out = CodedOutputStream::WriteTagToArray(BytesTag(field), out);
   return CodedOutputStream::WriteVarint64ToArray(n_bytes, out);
 }
 

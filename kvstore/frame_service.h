@@ -5,6 +5,7 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/message_lite.h>
+#include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/slice.h>
 
@@ -30,6 +31,15 @@ grpc::Slice MakeGetDataPrefix(uint32_t index, const google::protobuf::MessageLit
 // A serialized PutFrame{data{object_id, offset, last, payload}} up to its payload, which is to follow. Opens may stand
 // before it.
 grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, size_t n_payload);
+
+constexpr uint32_t VarintTag(int field) {
+  using google::protobuf::internal::WireFormatLite;
+  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT);
+}
+constexpr uint32_t BytesTag(int field) {
+  using google::protobuf::internal::WireFormatLite;
+  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
 
 // For frames that are read by hand: as protobuf's own parser reads them, which its stream is laxer than. All tags of
 // these messages are one byte. 0: another, or the end.

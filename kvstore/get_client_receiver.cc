@@ -1,7 +1,6 @@
 #include "get_client_receiver.h"
 
 #include <google/protobuf/io/coded_stream.h>
-#include <google/protobuf/wire_format_lite.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include <algorithm>
@@ -15,7 +14,6 @@
 namespace longshelf::kvstore {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
 using google::protobuf::io::CodedInputStream;
 
 constexpr uint32_t kMaxSmallBytes = 64 << 10;  // heads and errors
@@ -27,11 +25,6 @@ bool ReadSmall(CodedInputStream& in, google::protobuf::MessageLite& message) {
   std::string bytes;
   return ReadLength(in, n_bytes) && n_bytes <= kMaxSmallBytes && in.ReadString(&bytes, static_cast<int>(n_bytes)) &&
          message.ParseFromString(bytes);
-}
-
-constexpr uint32_t VarintTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
-constexpr uint32_t BytesTag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "put_frame_service.h"
 
-#include <google/protobuf/wire_format_lite.h>
-
 #include <string>
 
 #include "frame_service.h"
@@ -9,14 +7,7 @@
 namespace longshelf::kvstore {
 namespace {
 
-using google::protobuf::internal::WireFormatLite;
-
 constexpr uint32_t kMaxOpenBytes = 4 << 10;
-
-constexpr uint32_t VarintTag(int field) { return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_VARINT); }
-constexpr uint32_t BytesTag(int field) {
-  return WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
-}
 
 }  // namespace
 

@@ -22,10 +22,11 @@ struct PutDataHead {
   size_t n_payload = 0;  // which are the last bytes of the frame
 };
 
+using PutOpens = google::protobuf::RepeatedPtrField<v1::PutOpen>;
+
 // Reads a PutFrame{opens, data{object_id, offset, last, payload}} as serializers write it, fields in order and nothing
 // behind the payload, up to its payload; the opens are added to `opens`. Nothing when the frame is anything else, which
 // need not be an error.
-using PutOpens = google::protobuf::RepeatedPtrField<v1::PutOpen>;
 std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStream& in, size_t n_frame_bytes,
                                            PutOpens* opens);
 

@@ -168,48 +168,37 @@ Store::Reader::~Reader() = default;
 const ObjectHead& Store::Reader::head() const { return state_->head; }
 uint64_t Store::Reader::offset() const { return state_->offset; }
 
-absl::Status Store::Reader::Read(std::span<std::byte> out) {
-  State& state = *state_;
-  const ObjectHead& object = state.head;
-  LONGSHELF_CHECK(out.size() <= object.payload_bytes - state.offset);
-  // What goes out is hashed, not what lies in memory: nothing can change between the two.
-  if (state.entry == nullptr) {
-    state.digest.AddCopied(out, state.record.payload().subspan(state.offset, out.size()));
+template <typename Visit>
+absl::Status Store::Reader::State::Next(uint64_t n_bytes, Visit visit) {
+  LONGSHELF_CHECK(n_bytes <= head.payload_bytes - offset);
+  if (entry == nullptr) {
+    visit(record.payload().subspan(offset, n_bytes));
   } else {
-    std::byte* target = out.data();
-    ForEachRun(state.store->arena, state.entry->pages, state.offset, out.size(), [&](std::span<const std::byte> run) {
-      state.digest.AddCopied({target, run.size()}, run);
-      target += run.size();
-    });
+    ForEachRun(store->arena, entry->pages, offset, n_bytes, visit);
   }
-  state.offset += out.size();
-  return CheckDigest();
+  offset += n_bytes;
+  if (offset < head.payload_bytes || digest.Finish() == head.digest) return absl::OkStatus();
+  if (entry != nullptr) store->Quarantine(entry);
+  return absl::DataLossError("the stored bytes no longer match their digest");
+}
+
+absl::Status Store::Reader::Read(std::span<std::byte> out) {
+  // What goes out is hashed, not what lies in memory: nothing can change between the two.
+  std::byte* target = out.data();
+  return state_->Next(out.size(), [&](std::span<const std::byte> run) {
+    state_->digest.AddCopied({target, run.size()}, run);
+    target += run.size();
+  });
 }
 
 absl::Status Store::Reader::Lend(size_t n_bytes, Runs& runs) {
-  State& state = *state_;
-  LONGSHELF_CHECK(n_bytes <= state.head.payload_bytes - state.offset);
-  const auto lend = [&](std::span<const std::byte> run) {
-    state.digest.Add(run);
+  return state_->Next(n_bytes, [&](std::span<const std::byte> run) {
+    state_->digest.Add(run);
     runs.push_back(run);
-  };
-  if (state.entry == nullptr) {
-    lend(state.record.payload().subspan(state.offset, n_bytes));
-  } else {
-    ForEachRun(state.store->arena, state.entry->pages, state.offset, n_bytes, lend);
-  }
-  state.offset += n_bytes;
-  return CheckDigest();
+  });
 }
 
 std::shared_ptr<const void> Store::Reader::keeper() const { return state_; }
-
-absl::Status Store::Reader::CheckDigest() const {
-  const State& state = *state_;
-  if (state.offset < state.head.payload_bytes || state.digest.Finish() == state.head.digest) return absl::OkStatus();
-  if (state.entry != nullptr) state.store->Quarantine(state.entry);
-  return absl::DataLossError("the stored bytes no longer match their digest");
-}
 
 uint64_t Store::ChargeOf(uint64_t payload_bytes) {
   return PagesOf(payload_bytes) * (kPageBytes + kPageOverheadBytes) + kObjectOverheadBytes;
@@ -328,7 +317,9 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
   std::unique_lock lock(mutex);
   index.ExpireHolds(now);
   Entry* present = index.Find(key);
-  while (present == nullptr && disk != nullptr && disk->index().Has(key, state.head.fingerprint) != promotes) {
+  const auto is_retired = [&] { return retired.Covers(state.head.namespace_id, now); };
+  while (present == nullptr && disk != nullptr && !is_retired() &&
+         disk->index().Has(key, state.head.fingerprint) != promotes) {
     // Dropped while it was read; or the disk got it while it was sent: then the first writer's is there.
     if (promotes) return absl::NotFoundError("no such object");
     lock.unlock();
@@ -341,7 +332,7 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
     present = index.Find(key);
   }
   absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
-  if (retired.Covers(state.head.namespace_id, now)) links = NamespaceDeleted();
+  if (is_retired()) links = NamespaceDeleted();
   if (present != nullptr || !links.ok()) {
     ReleaseReservation(state);
     state.store = nullptr;

@@ -249,6 +249,11 @@ struct Store::Reader::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
+  // Calls visit(span), which is to hash it, for the runs that hold the next n_bytes. With the last byte the digest is
+  // compared: on DATA_LOSS the object is quarantined. REQUIRES: so many bytes are left.
+  template <typename Visit>
+  absl::Status Next(uint64_t n_bytes, Visit visit);
+
   Impl* const store;
   const std::shared_ptr<StoreLife> life;
   Entry* entry = nullptr;  // pinned; its pages do not change. Null: the bytes are in `record`

@@ -180,7 +180,7 @@ void ClusterPut::Abandon(const absl::Status& status) {
   const auto calls = calls_;
   for (const auto& [node, to] : calls) {
     // A call that is cancelled may hear of its end late, and holds this until then.
-    if (to != nullptr && !to->has_ended) std::exchange(to->call, nullptr)->Cancel();
+    if (!to->has_ended) std::exchange(to->call, nullptr)->Cancel();
   }
   End(status);
 }

@@ -21,17 +21,26 @@ constexpr std::array<uint32_t, 256> MakeTable() {
 constexpr std::array<uint32_t, 256> kTable = MakeTable();
 
 #if defined(__x86_64__)
+constexpr size_t kWord = sizeof(uint64_t);
+
+__attribute__((target("sse4.2"))) inline void AddWord(uint64_t& crc, const std::byte* at) {
+  uint64_t word = 0;
+  std::memcpy(&word, at, sizeof word);
+  crc = __builtin_ia32_crc32di(crc, word);
+}
+
+// Behind the last whole word.
+__attribute__((target("sse4.2"))) inline uint32_t Finish(uint64_t crc, std::span<const std::byte> rest) {
+  auto last = static_cast<uint32_t>(crc);
+  for (const std::byte byte : rest) last = __builtin_ia32_crc32qi(last, static_cast<uint8_t>(byte));
+  return ~last;
+}
+
 __attribute__((target("sse4.2"))) uint32_t HardwareCrc32c(std::span<const std::byte> bytes) {
   uint64_t crc = 0xffffffffu;
-  while (bytes.size() >= sizeof(uint64_t)) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes.data(), sizeof word);
-    crc = __builtin_ia32_crc32di(crc, word);
-    bytes = bytes.subspan(sizeof word);
-  }
-  auto last = static_cast<uint32_t>(crc);
-  for (const std::byte byte : bytes) last = __builtin_ia32_crc32qi(last, static_cast<uint8_t>(byte));
-  return ~last;
+  size_t at = 0;
+  for (; at + kWord <= bytes.size(); at += kWord) AddWord(crc, bytes.data() + at);
+  return Finish(crc, bytes.subspan(at));
 }
 
 using Runs = std::array<std::span<const std::byte>, kCrcsAtOnce>;
@@ -40,27 +49,15 @@ __attribute__((target("sse4.2"))) std::array<uint32_t, kCrcsAtOnce> HardwareCrc3
   uint64_t b = a;
   uint64_t c = a;
   uint64_t d = a;
-  const auto step = [](uint64_t & crc, const std::byte* at) __attribute__((target("sse4.2"), always_inline)) {
-    uint64_t word = 0;
-    std::memcpy(&word, at, sizeof word);
-    crc = __builtin_ia32_crc32di(crc, word);
-  };
-  const size_t n_whole = runs[0].size() / sizeof(uint64_t) * sizeof(uint64_t);
-  for (size_t at = 0; at < n_whole; at += sizeof(uint64_t)) {
-    step(a, runs[0].data() + at);
-    step(b, runs[1].data() + at);
-    step(c, runs[2].data() + at);
-    step(d, runs[3].data() + at);
+  size_t at = 0;
+  for (; at + kWord <= runs[0].size(); at += kWord) {
+    AddWord(a, runs[0].data() + at);
+    AddWord(b, runs[1].data() + at);
+    AddWord(c, runs[2].data() + at);
+    AddWord(d, runs[3].data() + at);
   }
-  std::array<uint32_t, kCrcsAtOnce> crcs = {static_cast<uint32_t>(a), static_cast<uint32_t>(b),
-                                            static_cast<uint32_t>(c), static_cast<uint32_t>(d)};
-  for (size_t run = 0; run < kCrcsAtOnce; ++run) {
-    for (const std::byte byte : runs[run].subspan(n_whole)) {
-      crcs[run] = __builtin_ia32_crc32qi(crcs[run], static_cast<uint8_t>(byte));
-    }
-    crcs[run] = ~crcs[run];
-  }
-  return crcs;
+  return {Finish(a, runs[0].subspan(at)), Finish(b, runs[1].subspan(at)), Finish(c, runs[2].subspan(at)),
+          Finish(d, runs[3].subspan(at))};
 }
 #endif
 

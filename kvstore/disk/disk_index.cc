@@ -153,6 +153,10 @@ bool DiskIndex::Remove(const ObjectKey& key) {
 
 bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
   std::lock_guard lock(mutex_);
+  return EraseAt(key, place);
+}
+
+bool DiskIndex::EraseAt(const ObjectKey& key, const Place& place) {
   const auto it = entries_.find(key);
   if (it == entries_.end() || it->second.place != place) return false;
   Erase(it);
@@ -161,10 +165,8 @@ bool DiskIndex::RemoveAt(const ObjectKey& key, const Place& place) {
 
 bool DiskIndex::BeginDropAt(const ObjectKey& key, const Place& place) {
   std::lock_guard lock(mutex_);
-  const auto it = entries_.find(key);
-  if (it == entries_.end() || it->second.place != place) return false;
+  if (!EraseAt(key, place)) return false;
   dropping_.insert(key);
-  Erase(it);
   return true;
 }
 

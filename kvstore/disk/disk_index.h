@@ -129,6 +129,7 @@ class DiskIndex {
 
   // REQUIRES: mutex_ held.
   void Erase(Entries::iterator it);
+  bool EraseAt(const ObjectKey& key, const Place& place);
   void Promise(DiskEntry& entry, absl::Time until);
   void Expire(absl::Time now);
   uint64_t EraseKeys(std::span<const ObjectKey> keys);

@@ -102,7 +102,6 @@ class Store {
     friend class Store;
     struct State;
     explicit Reader(std::unique_ptr<State> state);
-    absl::Status CheckDigest() const;
     std::shared_ptr<State> state_;
   };
 
