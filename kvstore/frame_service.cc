@@ -1,5 +1,6 @@
 #include "frame_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/check.h"
@@ -78,10 +79,11 @@ grpc::Slice MakeGetDataPrefix(uint32_t index, const google::protobuf::MessageLit
   return prefix;
 }
 
-grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, size_t n_payload) {
+grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, const Digest* digest, size_t n_payload) {
+  const size_t digest_field =
+      digest == nullptr ? 0 : LengthPrefixBytes(v1::PutData::kXxh3128FieldNumber, digest->size()) + digest->size();
   const size_t fields_bytes = VarintFieldBytes(v1::PutData::kObjectIdFieldNumber, object_id) +
-                              VarintFieldBytes(v1::PutData::kOffsetFieldNumber, offset) +
-                              VarintFieldBytes(v1::PutData::kLastFieldNumber, last ? 1 : 0) +
+                              VarintFieldBytes(v1::PutData::kOffsetFieldNumber, offset) + digest_field +
                               LengthPrefixBytes(v1::PutData::kPayloadFieldNumber, n_payload);
   const size_t data_bytes = fields_bytes + n_payload;
   grpc::Slice prefix(LengthPrefixBytes(v1::PutFrame::kDataFieldNumber, data_bytes) + fields_bytes);
@@ -89,7 +91,10 @@ grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, si
   uint8_t* out = PutLengthPrefix(v1::PutFrame::kDataFieldNumber, data_bytes, begin);
   out = PutVarintField(v1::PutData::kObjectIdFieldNumber, object_id, out);
   out = PutVarintField(v1::PutData::kOffsetFieldNumber, offset, out);
-  out = PutVarintField(v1::PutData::kLastFieldNumber, last ? 1 : 0, out);
+  if (digest != nullptr) {
+    out = PutLengthPrefix(v1::PutData::kXxh3128FieldNumber, digest->size(), out);
+    out = std::copy(digest->begin(), digest->end(), out);
+  }
   out = PutLengthPrefix(v1::PutData::kPayloadFieldNumber, n_payload, out);
   LONGSHELF_CHECK(static_cast<size_t>(out - begin) == prefix.size());
   return prefix;

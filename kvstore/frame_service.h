@@ -14,6 +14,8 @@
 #include <memory>
 #include <span>
 
+#include "kvstore/object.h"
+
 namespace longshelf::kvstore {
 
 // Bytes where they lie, as gRPC wants them. It lets go of their keeper when they are sent, or never will be, on any
@@ -28,9 +30,9 @@ grpc::ByteBuffer SerializeFrame(const google::protobuf::MessageLite& message);
 grpc::Slice MakeGetDataPrefix(uint32_t index, const google::protobuf::MessageLite* head, uint64_t offset, bool last,
                               size_t n_payload);
 
-// A serialized PutFrame{data{object_id, offset, last, payload}} up to its payload, which is to follow. Opens may stand
-// before it.
-grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, bool last, size_t n_payload);
+// A serialized PutFrame{data{object_id, offset, xxh3_128, payload}} up to its payload, which is to follow. Opens may
+// stand before it. `digest` is null but in an object's last frame.
+grpc::Slice MakePutDataPrefix(uint32_t object_id, uint64_t offset, const Digest* digest, size_t n_payload);
 
 constexpr uint32_t VarintTag(int field) {
   using google::protobuf::internal::WireFormatLite;

@@ -1,7 +1,6 @@
 #include "put_client.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -38,11 +37,7 @@ void PutCallReactor::Start() {
 }
 
 void PutCallReactor::Offer(PutItem item) {
-  // Outside the lock: the one part of an offer that takes time.
-  if (item.payload != nullptr) {
-    item.head.payload_bytes = item.payload->size();
-    item.head.digest = DigestOf(*item.payload);
-  }
+  if (item.payload != nullptr) item.head.payload_bytes = item.payload->size();
   {
     std::lock_guard lock(mutex_);
     if (finish_requested_ || cancelled_ || ended_) return;
@@ -135,12 +130,11 @@ bool PutCallReactor::OnReply(const v1::PutReply& reply) {
 }
 
 bool PutCallReactor::OnExists(Objects::iterator object, const v1::PutExists& exists) {
-  PutOutcome outcome{.existed = true};
-  const std::string& digest = exists.xxh3_128();
-  if (digest.size() != outcome.digest.size()) return false;
-  std::memcpy(outcome.digest.data(), digest.data(), digest.size());
-  outcome.conflicts = outcome.digest != object->second.item.head.digest;
-  Answer(object, outcome);
+  const absl::StatusOr<Digest> held = DigestFromWire(exists.xxh3_128());
+  if (!held.ok()) return false;
+  const PutItem& item = object->second.item;
+  const Digest ours = object->second.stage == Stage::kSent ? item.head.digest : DigestOf(*item.payload);
+  Answer(object, PutOutcome{.existed = true, .digest = *held, .conflicts = *held != ours});
   return true;
 }
 
@@ -176,7 +170,7 @@ void PutCallReactor::AddOpens(std::vector<grpc::Slice>& parts) {
     v1::PutOpen& open = *frame.add_opens();
     open.set_object_id(queued_.front());
     open.set_durable(IsDurable(object.item.ack));
-    HeadToWire(object.item.head, open.mutable_head());
+    OpenedHeadToWire(object.item.head, open.mutable_head());
   }
   if (frame.opens_size() > 0) parts.push_back(SerializeSlice(frame));
 }
@@ -186,11 +180,16 @@ void PutCallReactor::AddPayload(std::vector<grpc::Slice>& parts) {
   Object& object = objects_.at(id);
   const Payload& payload = object.item.payload;
   const size_t n = std::min(kMaxFrameBytes, payload->size() - object.n_sent);
+  const auto sent = std::span(*payload).subspan(object.n_sent, n);
   const bool last = object.n_sent + n == payload->size();
-  parts.push_back(MakePutDataPrefix(id, object.n_sent, last, n));
-  parts.push_back(SliceOf(std::span(*payload).subspan(object.n_sent, n), payload));
+  if (!hashed_.has_value()) hashed_.emplace();
+  hashed_->Add(sent);
+  if (last) object.item.head.digest = hashed_->Finish();
+  parts.push_back(MakePutDataPrefix(id, object.n_sent, last ? &object.item.head.digest : nullptr, n));
+  parts.push_back(SliceOf(sent, payload));
   object.n_sent += n;
   if (!last) return;
+  hashed_.reset();
   credited_.pop_front();
   object.stage = Stage::kSent;
 }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "call_registry.h"
+#include "digest_stream.h"
 #include "kvstore/client.h"
 #include "longshelf/v1/kvstore.pb.h"
 #include "serial_callbacks.h"
@@ -21,7 +22,8 @@
 namespace longshelf::kvstore {
 
 // One Put call. Offers are opened in order, a window of them at a time; what the store gives credit for is sent in
-// frames around the payload where it lies, with the opens that are due. One write and one read are in flight. Owned by
+// frames around the payload where it lies, with the opens that are due. A payload is hashed as it is sent, while the
+// processor has it at hand. One write and one read are in flight. Owned by
 // the registry until the last callback has run.
 class PutCallReactor final : public RunningCall,
                              public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::PutReplies>,
@@ -47,7 +49,7 @@ class PutCallReactor final : public RunningCall,
   using ObjectId = uint32_t;
   enum class Stage { kQueued, kOpened, kCredited, kSent };
   struct Object {
-    PutItem item;  // with its digest
+    PutItem item;
     Stage stage = Stage::kQueued;
     size_t n_sent = 0;
   };
@@ -81,7 +83,8 @@ class PutCallReactor final : public RunningCall,
   std::mutex mutex_;
   Objects objects_;  // without an answer
   std::deque<ObjectId> queued_;
-  std::deque<ObjectId> credited_;  // the front is being sent
+  std::deque<ObjectId> credited_;       // the front is being sent
+  std::optional<DigestStream> hashed_;  // what was sent of it
   size_t n_offered_ = 0;
   size_t n_open_ = 0;
   bool writing_ = false;

@@ -35,10 +35,11 @@ std::optional<PutDataHead> ReadPutDataHead(google::protobuf::io::CodedInputStrea
     if (!in.ReadVarint64(&head.offset)) return std::nullopt;
     tag = ReadTag(in);
   }
-  if (tag == VarintTag(v1::PutData::kLastFieldNumber)) {
-    uint64_t last = 0;
-    if (!in.ReadVarint64(&last)) return std::nullopt;
-    head.last = last != 0;
+  if (tag == BytesTag(v1::PutData::kXxh3128FieldNumber)) {
+    uint32_t n_digest = 0;
+    Digest& digest = head.digest.emplace();
+    if (!ReadLength(in, n_digest) || n_digest != digest.size()) return std::nullopt;
+    if (!in.ReadRaw(digest.data(), static_cast<int>(digest.size()))) return std::nullopt;
     tag = ReadTag(in);
   }
   uint32_t n_payload = 0;

@@ -233,7 +233,7 @@ absl::Status PutStream::HandleOpen(const v1::PutOpen& open) {
       return absl::InvalidArgumentError(absl::StrCat("object_id: ", id, " is already open"));
     n_open = open_.size();
   }
-  const absl::StatusOr<ObjectHead> head = HeadFromWire(open.head());
+  const absl::StatusOr<ObjectHead> head = OpenedHeadFromWire(open.head());
   if (!head.ok()) {
     ReplyOpenFailure(id, head.status());
     return absl::OkStatus();
@@ -286,7 +286,7 @@ absl::StatusOr<Store::Reservation*> PutStream::TargetOf(uint32_t object_id, size
 
 absl::Status PutStream::TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in) {
   RETURN_IF_ERROR(CopyPayload(head, in));
-  return head.last ? HandleCommit(head.object_id) : absl::OkStatus();
+  return head.digest.has_value() ? HandleCommit(head.object_id, *head.digest) : absl::OkStatus();
 }
 
 // Copied under the lock, as in HandleData: OnCancel may free the pages at any moment. Nobody else waits for it.
@@ -313,10 +313,12 @@ absl::Status PutStream::HandleData(const v1::PutData& data) {
     ASSIGN_OR_RETURN(Store::Reservation * target, TargetOf(data.object_id(), data.payload().size()));
     RETURN_IF_ERROR(target->Append(data.offset(), AsBytes(data.payload())));
   }
-  return data.last() ? HandleCommit(data.object_id()) : absl::OkStatus();
+  if (data.xxh3_128().empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Digest digest, DigestFromWire(data.xxh3_128()));
+  return HandleCommit(data.object_id(), digest);
 }
 
-absl::Status PutStream::HandleCommit(uint32_t object_id) {
+absl::Status PutStream::HandleCommit(uint32_t object_id, const Digest& digest) {
   std::optional<OpenObject> open;
   {
     std::lock_guard lock(mutex_);
@@ -325,6 +327,7 @@ absl::Status PutStream::HandleCommit(uint32_t object_id) {
     open = std::move(it->second);
     open_.erase(it);
   }
+  open->reservation.Announce(digest);
   auto committed =
       edge_.store.Commit(std::move(open->reservation), edge_.clock.WallNow(), AwaitDisk(object_id, open->durable));
   if (!committed.ok()) {

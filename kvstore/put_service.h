@@ -42,7 +42,7 @@ class PutStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::B
   // The payload goes from where gRPC has it into the store's pages.
   absl::Status TakePayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in);
   absl::Status CopyPayload(const PutDataHead& head, google::protobuf::io::CodedInputStream& in);
-  absl::Status HandleCommit(uint32_t object_id);
+  absl::Status HandleCommit(uint32_t object_id, const Digest& digest);
   absl::Status HandleAbort(uint32_t object_id);
 
   // A reply leaves with the next WriteReplies.

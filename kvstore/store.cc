@@ -154,6 +154,8 @@ absl::Status Store::Reservation::Append(uint64_t offset, std::span<const std::by
   return absl::OkStatus();
 }
 
+void Store::Reservation::Announce(const Digest& digest) { state_->head.digest = digest; }
+
 Store::Reader::State::~State() {
   std::lock_guard lock(life->mutex);
   if (life->ended) return;

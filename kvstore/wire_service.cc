@@ -83,26 +83,31 @@ uint64_t RetentionToWire(absl::Time time) {
   return std::min(static_cast<uint64_t>(std::max<int64_t>(absl::ToUnixMillis(time), 0)), kMaxUnixMs);
 }
 
-void HeadToWire(const ObjectHead& head, v1::ObjectHead* wire) {
+void OpenedHeadToWire(const ObjectHead& head, v1::ObjectHead* wire) {
   wire->set_key(KeyToWire(head.key));
   wire->set_parent(HashToWire(head.parent));
   wire->set_depth_tokens(head.depth_tokens);
   wire->set_fingerprint(ToWire(head.fingerprint));
   wire->set_payload_bytes(head.payload_bytes);
-  wire->set_xxh3_128(ToWire(head.digest));
   wire->set_object_class(head.object_class == ObjectClass::kParked ? v1::OBJECT_CLASS_PARKED : v1::OBJECT_CLASS_CACHE);
   wire->set_retain_until_unix_ms(RetentionToWire(head.retain_until));
   wire->set_namespace_id(head.namespace_id);
   wire->set_extent(HashToWire(head.extent));
 }
 
-absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire) {
+void HeadToWire(const ObjectHead& head, v1::ObjectHead* wire) {
+  OpenedHeadToWire(head, wire);
+  wire->set_xxh3_128(ToWire(head.digest));
+}
+
+namespace {
+
+absl::StatusOr<ObjectHead> UndigestedHead(const v1::ObjectHead& wire) {
   ObjectHead head;
   ASSIGN_OR_RETURN(head.key, KeyFromWire(wire.key()));
   ASSIGN_OR_RETURN(head.parent, HashFromWire(wire.parent(), "parent"));
   ASSIGN_OR_RETURN(head.extent, HashFromWire(wire.extent(), "extent"));
   ASSIGN_OR_RETURN(head.fingerprint, FromWire<Fingerprint>(wire.fingerprint(), "fingerprint"));
-  ASSIGN_OR_RETURN(head.digest, FromWire<Digest>(wire.xxh3_128(), "xxh3_128"));
   ASSIGN_OR_RETURN(head.retain_until, RetentionFromWire(wire.retain_until_unix_ms()));
   head.depth_tokens = wire.depth_tokens();
   head.payload_bytes = wire.payload_bytes();
@@ -122,6 +127,21 @@ absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire) {
   }
   RETURN_IF_ERROR(CheckHead(head));
   return head;
+}
+
+}  // namespace
+
+absl::StatusOr<Digest> DigestFromWire(const std::string& bytes) { return FromWire<Digest>(bytes, "xxh3_128"); }
+
+absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire) {
+  ASSIGN_OR_RETURN(ObjectHead head, UndigestedHead(wire));
+  ASSIGN_OR_RETURN(head.digest, DigestFromWire(wire.xxh3_128()));
+  return head;
+}
+
+absl::StatusOr<ObjectHead> OpenedHeadFromWire(const v1::ObjectHead& wire) {
+  if (!wire.xxh3_128().empty()) return absl::InvalidArgumentError("xxh3_128: comes with the last data");
+  return UndigestedHead(wire);
 }
 
 void QueryToWire(const LookupQuery& query, v1::LookupRequest* wire) {

@@ -27,6 +27,10 @@ absl::StatusOr<BlockKey> HashFromWire(const std::string& bytes, const char* fiel
 
 void HeadToWire(const ObjectHead& head, v1::ObjectHead* wire);
 absl::StatusOr<ObjectHead> HeadFromWire(const v1::ObjectHead& wire);
+// Of an object that is only opened: its digest must be empty, on the wire and in the result.
+void OpenedHeadToWire(const ObjectHead& head, v1::ObjectHead* wire);
+absl::StatusOr<ObjectHead> OpenedHeadFromWire(const v1::ObjectHead& wire);
+absl::StatusOr<Digest> DigestFromWire(const std::string& bytes);
 
 // Unix milliseconds; the epoch is "no time". INVALID_ARGUMENT past the year 9999.
 absl::StatusOr<absl::Time> RetentionFromWire(uint64_t unix_ms);

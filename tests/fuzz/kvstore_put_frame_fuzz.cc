@@ -6,6 +6,8 @@
 #include <grpcpp/support/proto_buffer_reader.h>
 
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,7 +60,8 @@ void Parse(std::string_view bytes, size_t n_each) {
   LONGSHELF_CHECK(std::equal(
       frame.opens().begin(), frame.opens().end(), read->opens.begin(), read->opens.end(),
       [](const v1::PutOpen& a, const v1::PutOpen& b) { return a.SerializeAsString() == b.SerializeAsString(); }));
-  LONGSHELF_CHECK(frame.data().last() == read->head.last);
+  const auto& digest = read->head.digest;
+  LONGSHELF_CHECK(frame.data().xxh3_128() == (digest.has_value() ? std::string(digest->begin(), digest->end()) : ""));
   LONGSHELF_CHECK(frame.data().object_id() == read->head.object_id);
   LONGSHELF_CHECK(frame.data().offset() == read->head.offset);
   LONGSHELF_CHECK(frame.data().payload() == read->payload);
@@ -66,16 +69,18 @@ void Parse(std::string_view bytes, size_t n_each) {
 
 // What clients send is read by hand, in whatever slices it comes.
 void SendAndRead(uint32_t object_id, uint64_t offset, std::string_view payload, size_t n_each) {
-  const bool last = offset % 2 == 0;
-  const grpc::Slice prefix = MakePutDataPrefix(object_id, offset, last, payload.size());
+  std::optional<Digest> digest;
+  if (offset % 2 == 0) digest = DigestOf(std::as_bytes(std::span(payload)));
+  const grpc::Slice prefix =
+      MakePutDataPrefix(object_id, offset, digest.has_value() ? &*digest : nullptr, payload.size());
   v1::PutFrame opens;
   opens.add_opens()->set_object_id(object_id);
-  opens.add_opens()->set_durable(last);
+  opens.add_opens()->set_durable(digest.has_value());
   const std::string sent =
       opens.SerializeAsString().append(reinterpret_cast<const char*>(prefix.begin()), prefix.size()).append(payload);
   const auto read = ReadByHand(InSlices(sent, n_each));
   LONGSHELF_CHECK(read.has_value() && read->payload == payload);
-  LONGSHELF_CHECK(read->head.object_id == object_id && read->head.offset == offset && read->head.last == last);
+  LONGSHELF_CHECK(read->head.object_id == object_id && read->head.offset == offset && read->head.digest == digest);
   LONGSHELF_CHECK(read->opens.size() == 2 && read->opens[0].object_id() == object_id);
   Parse(sent, n_each);
 }
@@ -96,7 +101,7 @@ Seeds MakeSeeds() {
     v1::PutData& data = *frame.mutable_data();
     if (has_numbers) {
       frame.add_opens()->set_object_id(301);
-      data.set_last(true);
+      data.set_xxh3_128(std::string(sizeof(kvstore::Digest), 'd'));
       data.set_object_id(300);
       data.set_offset(uint64_t{1} << 40);
     }

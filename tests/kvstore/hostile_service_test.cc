@@ -22,7 +22,7 @@ v1::PutFrame OpenFrame(uint32_t id, const ObjectHead& head) {
   v1::PutFrame frame;
   v1::PutOpen& open = *frame.add_opens();
   open.set_object_id(id);
-  FillHead(head, open.mutable_head());
+  FillOpenedHead(head, open.mutable_head());
   return frame;
 }
 
@@ -34,9 +34,9 @@ v1::PutFrame DataFrame(uint32_t id, uint64_t offset, size_t n, char fill = 'x') 
   return frame;
 }
 
-v1::PutFrame LastFrame(uint32_t id, uint64_t offset, size_t n) {
+v1::PutFrame LastFrame(uint32_t id, uint64_t offset, size_t n, const Digest& digest = {}) {
   v1::PutFrame frame = DataFrame(id, offset, n);
-  frame.mutable_data()->set_last(true);
+  frame.mutable_data()->set_xxh3_128(Bytes(digest));
   return frame;
 }
 
@@ -119,6 +119,8 @@ TEST_F(HostileTest, MalformedFramesEndTheStreamAndLeaveNothingBehind) {
   Begin(16 << 20);
   const Object object = MakeObject(1, kRoot, 256, 1000);
   const v1::PutFrame open = OpenFrame(1, object.head);
+  v1::PutFrame short_digest = LastFrame(1, 0, 1000);
+  short_digest.mutable_data()->mutable_xxh3_128()->pop_back();
   constexpr uint64_t kMax = std::numeric_limits<uint64_t>::max();
   const std::vector<std::pair<const char*, std::vector<v1::PutFrame>>> cases = {
       {"empty frame", {v1::PutFrame()}},
@@ -135,6 +137,7 @@ TEST_F(HostileTest, MalformedFramesEndTheStreamAndLeaveNothingBehind) {
       {"a frame above the limit",
        {OpenFrame(1, MakeObject(1, kRoot, 256, 1 << 20).head), DataFrame(1, 0, kMaxFrameBytes + 1)}},
       {"data after the last", {open, LastFrame(1, 0, 1000), DataFrame(1, 0, 10)}},
+      {"a digest of 15 bytes", {open, short_digest}},
       {"more opens than a frame may have", {ManyOpens(object.head, 65)}},
       {"an open and data of another object", {OpenAndData(object.head, 1, DataFrame(2, 0, 10))}},
       {"data after abort", {open, AbortFrame(1), DataFrame(1, 0, 10)}},
@@ -155,7 +158,8 @@ TEST_F(HostileTest, FramesWithFieldsThatAreNotKnownAreTakenAsTheyAre) {
     Object object = MakeObject(10 + static_cast<uint64_t>(where), kRoot, 256, 1000);
     object.payload.assign(1000, std::byte{'x'});
     object.head.digest = DigestOf(object.payload);
-    std::vector<v1::PutFrame> frames = {OpenFrame(0, object.head), DataFrame(0, 0, 600), LastFrame(0, 600, 400)};
+    std::vector<v1::PutFrame> frames = {OpenFrame(0, object.head), DataFrame(0, 0, 600),
+                                        LastFrame(0, 600, 400, object.head.digest)};
     for (v1::PutFrame& frame : frames) {
       if (where == 1) frame.GetReflection()->MutableUnknownFields(&frame)->AddLengthDelimited(77, "later");
       if (where == 2 && frame.has_data()) {
@@ -187,7 +191,7 @@ TEST_F(HostileTest, MalformedHeadsAreRefusedOneByOne) {
       {"long extent", [](auto& h) { h.set_extent(std::string(33, 'e')); }},
       {"own parent", [](auto& h) { h.set_parent(h.key().substr(0, 32)); }},
       {"short fingerprint", [](auto& h) { h.set_fingerprint(std::string(31, 'f')); }},
-      {"short digest", [](auto& h) { h.set_xxh3_128(std::string(15, 'd')); }},
+      {"a digest before the last data", [](auto& h) { h.set_xxh3_128(std::string(16, 'd')); }},
       {"depth 0", [](auto& h) { h.set_depth_tokens(0); }},
       {"depth 2^32-1", [](auto& h) { h.set_depth_tokens(std::numeric_limits<uint32_t>::max()); }},
       {"no bytes", [](auto& h) { h.set_payload_bytes(0); }},

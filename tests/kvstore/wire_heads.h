@@ -19,15 +19,19 @@ inline std::string PlacedKeyBytes(const ObjectKey& key, const BlockKey& extent =
 }
 
 // Of a cached object. Written down once more for the tests: what the product sends must be this.
-inline void FillHead(const ObjectHead& head, v1::ObjectHead* wire) {
+inline void FillOpenedHead(const ObjectHead& head, v1::ObjectHead* wire) {
   wire->set_key(KeyBytes(head.key));
   wire->set_parent(Bytes(head.parent));
   wire->set_depth_tokens(head.depth_tokens);
   wire->set_fingerprint(Bytes(head.fingerprint));
   wire->set_payload_bytes(head.payload_bytes);
-  wire->set_xxh3_128(Bytes(head.digest));
   wire->set_namespace_id(head.namespace_id);
   wire->set_extent(Bytes(head.extent));
+}
+
+inline void FillHead(const ObjectHead& head, v1::ObjectHead* wire) {
+  FillOpenedHead(head, wire);
+  wire->set_xxh3_128(Bytes(head.digest));
 }
 
 }  // namespace longshelf::kvstore

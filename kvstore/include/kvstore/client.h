@@ -30,7 +30,7 @@ struct FetchedObject {
 };
 
 struct PutItem {
-  ObjectHead head;  // `digest` and `payload_bytes` are filled in by the client from the payload
+  ObjectHead head;  // its `digest` and `payload_bytes` are not read: the payload says them
   Payload payload;  // 1 .. kMaxPayloadBytes
   Ack ack = Ack::kMemoryOne;
   uint32_t n_replicas = 1;  // 1 .. kMaxReplicas; fewer nodes than that: as many as there are

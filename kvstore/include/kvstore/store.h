@@ -70,6 +70,8 @@ class Store {
     // Bytes must arrive in order and without overlap. INVALID_ARGUMENT: another offset than the next one, or more bytes
     // than the head announced; nothing is written then.
     absl::Status Append(uint64_t offset, std::span<const std::byte> bytes);
+    // What all bytes must hash to, where the head that opened it could not say yet. Before Commit.
+    void Announce(const Digest& digest);
 
    private:
     friend class Store;
