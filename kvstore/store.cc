@@ -32,8 +32,7 @@ uint32_t PagesOf(uint64_t payload_bytes) {
 
 }  // namespace
 
-bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
-                           std::vector<std::unique_ptr<Entry>>* demoted) {
+bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked, std::vector<Demotion>* demoted) {
   if (charge > options.capacity_bytes) return false;
   const uint64_t limit = options.capacity_bytes - charge;
   if (InUse() <= limit) return true;
@@ -48,9 +47,10 @@ bool Store::Impl::MakeRoom(uint64_t charge, const ObjectHead& head, bool parked,
       continue;
     }
     detached_bytes += victim->charge_bytes;
-    demoting.push_back(victim.get());
     n_demoted_bytes += victim->charge_bytes;
-    demoted->push_back(std::move(victim));
+    const ObjectHead& gone = victim->head;
+    const auto it = leaving.emplace(gone.key, Leaving{.namespace_id = gone.namespace_id, .digest = gone.digest});
+    demoted->push_back({std::move(victim), it});
   }
   return true;
 }
@@ -236,7 +236,7 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
   Impl& impl = *impl_;
   const bool parked = head.IsRetained(now);
   while (true) {
-    std::vector<std::unique_ptr<Entry>> demoted;
+    std::vector<Demotion> demoted;
     std::unique_lock lock(impl.mutex);
     if (impl.retired.Covers(head.namespace_id, now)) return NamespaceDeleted();
     impl.index.ExpireHolds(now);
@@ -262,7 +262,7 @@ absl::StatusOr<std::variant<Store::Reservation, Store::Exists>> Store::Open(cons
 }
 
 absl::StatusOr<std::optional<Store::Reservation>> Store::Impl::Reserve(const ObjectHead& head, absl::Time now,
-                                                                       std::vector<std::unique_ptr<Entry>>* demoted) {
+                                                                       std::vector<Demotion>* demoted) {
   RETURN_IF_ERROR(index.CheckLinks(head));
   const uint64_t charge = ChargeOf(head.payload_bytes);
   if (charge > options.capacity_bytes) {
@@ -332,6 +332,12 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
     }
     lock.lock();  // evicted there meanwhile
     present = index.Find(key);
+  }
+  if (const std::optional<Digest> first = LeavingInstead(state.head); present == nullptr && first.has_value()) {
+    ReleaseReservation(state);
+    state.store = nullptr;
+    if (parked) return absl::UnavailableError("another writer's bytes are on their way to the disk");
+    return Exists{*first};
   }
   absl::Status links = present == nullptr ? index.CheckLinks(state.head) : absl::OkStatus();
   if (is_retired()) links = NamespaceDeleted();
@@ -543,7 +549,8 @@ uint64_t Store::Impl::DropFromMemory(std::span<const ObjectKey> keys, DropResult
 uint64_t Store::Impl::DropTurn(std::span<const ObjectKey> keys, DropResult& result) {
   uint64_t n_also_on_disk = 0;
   for (const ObjectKey& key : keys) {
-    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.key == key;
+    const auto [first, end] = leaving.equal_range(key);
+    for (auto it = first; it != end; ++it) it->second.dropped = true;
     Entry* entry = index.Find(key);
     if (entry == nullptr) continue;
     if (disk != nullptr && disk->index().Has(key, entry->head.fingerprint)) ++n_also_on_disk;
@@ -555,7 +562,7 @@ uint64_t Store::Impl::DropTurn(std::span<const ObjectKey> keys, DropResult& resu
 void Store::Impl::DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result) {
   const auto drop_some = [&] {
     std::lock_guard lock(mutex);
-    for (Entry* entry : demoting) entry->dropped = entry->dropped || entry->head.namespace_id == namespace_id;
+    DropLeaving([&](const Leaving& object) { return object.namespace_id == namespace_id; });
     for (size_t i = 0; i < kKeysPerTurn; ++i) {
       Entry* entry = index.AnyOfNamespace(namespace_id);
       if (entry == nullptr) return false;
@@ -626,9 +633,7 @@ void Store::Impl::DropGenerationsFromMemory(const NamespaceDrop& drop, DropResul
   std::vector<std::string> ids;
   {
     std::lock_guard lock(mutex);
-    for (Entry* entry : demoting) {
-      entry->dropped = entry->dropped || IsBefore(entry->head.namespace_id, drop.id, drop.before_generation);
-    }
+    DropLeaving([&](const Leaving& object) { return IsBefore(object.namespace_id, drop.id, drop.before_generation); });
     ids = index.NamespacesBefore(drop.id, drop.before_generation);
   }
   for (const std::string& id : ids) DropNamespaceFromMemory(id, result);

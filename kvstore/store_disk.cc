@@ -1,4 +1,5 @@
 // What the store does with its disk tier.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -21,18 +22,30 @@ bool Store::Impl::DiskRetains(const ObjectKey& key, absl::Time until) const {
   return entry.has_value() && entry->durable_until >= until;
 }
 
-void Store::Impl::FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted) {
-  for (const std::unique_ptr<Entry>& entry : demoted) {
+void Store::Impl::FinishDemotion(std::vector<Demotion> demoted) {
+  for (const auto& [entry, object] : demoted) {
     std::optional<disk::AlignedBuffer> buffer = CopyForDisk(*entry);
     std::lock_guard lock(mutex);
     if (!buffer.has_value()) ++n_quarantined;
+    const auto arrive = [this, it = object](const absl::Status&) {
+      std::lock_guard arrived(mutex);
+      leaving.erase(it);
+    };
     // Under the lock: who drops it marks it first and tells the disk then. So either the disk forgets it, or it never
     // gets there; behind the removal of its namespace it would be there under a new key. What the disk refuses is lost.
-    if (!entry->dropped && buffer.has_value()) (void)disk->Offer(entry->head, *std::move(buffer), nullptr);
+    if (object->second.dropped || !buffer.has_value() || !disk->Offer(entry->head, *std::move(buffer), arrive).ok()) {
+      leaving.erase(object);
+    }
     arena.Free(entry->pages);
     detached_bytes -= entry->charge_bytes;
-    std::erase(demoting, entry.get());
   }
+}
+
+std::optional<Digest> Store::Impl::LeavingInstead(const ObjectHead& head) const {
+  const auto [first, end] = leaving.equal_range(head.key);
+  const auto other = std::find_if(
+      first, end, [&](const auto& object) { return !object.second.dropped && object.second.digest != head.digest; });
+  return other == end ? std::nullopt : std::optional(other->second.digest);
 }
 
 std::optional<disk::AlignedBuffer> Store::Impl::CopyForDisk(const Entry& entry) const {
@@ -203,7 +216,7 @@ std::unique_ptr<Store::Reader::State> Store::Impl::Promote(const disk::StoredRec
   // The retention stays the disk's.
   ObjectHead head = record.header.record.head;
   head.object_class = ObjectClass::kCache;
-  std::vector<std::unique_ptr<Entry>> demoted;
+  std::vector<Demotion> demoted;
   absl::StatusOr<std::optional<Reservation>> reservation;
   {
     std::lock_guard lock(mutex);

@@ -91,6 +91,20 @@ struct DiskCopy {
   std::vector<Waiter> waiters;
 };
 
+// Out of memory, and on its way to the disk, which does not know of it yet.
+struct Leaving {
+  std::string namespace_id;
+  Digest digest{};
+  bool dropped = false;  // it must not go there, or will not stay
+};
+using LeavingObjects = std::multimap<ObjectKey, Leaving>;
+
+// What was evicted and belongs on disk.
+struct Demotion {
+  std::unique_ptr<Entry> entry;
+  LeavingObjects::iterator leaving;
+};
+
 // What readers need when they end, which may be after the store.
 struct StoreLife {
   explicit StoreLife(PageArena::Mapping mapping) : pages(std::move(mapping)) {}
@@ -128,10 +142,10 @@ struct Store::Impl {
   }
   // Evicts until the object fits; false (and nothing evicted) when that is not possible. Of what went, that which
   // belongs on disk is put into `demoted`: its memory is in use until FinishDemotion.
-  bool MakeRoom(uint64_t charge, const ObjectHead& head, bool parked, std::vector<std::unique_ptr<Entry>>* demoted);
+  bool MakeRoom(uint64_t charge, const ObjectHead& head, bool parked, std::vector<Demotion>* demoted);
   // A reservation, or nothing when `demoted` must leave first.
   absl::StatusOr<std::optional<Reservation>> Reserve(const ObjectHead& head, absl::Time now,
-                                                     std::vector<std::unique_ptr<Entry>>* demoted);
+                                                     std::vector<Demotion>* demoted);
   // Takes the entry out of the index; its memory stays while readers are attached.
   void Detach(Entry& entry);
   void DropEntry(Entry& entry, DropResult& result);
@@ -162,8 +176,15 @@ struct Store::Impl {
   bool DiskRetainsAt(const ObjectKey& key, absl::Time now) const {
     return DiskRetains(key, now + absl::Nanoseconds(1));
   }
+  // Marks those of whom is_dropped(object).
+  template <typename IsDropped>
+  void DropLeaving(IsDropped is_dropped) {
+    for (auto& [key, object] : leaving) object.dropped = object.dropped || is_dropped(object);
+  }
+  // The digest of the first writer, where he is about to be on disk with other bytes.
+  std::optional<Digest> LeavingInstead(const ObjectHead& head) const;
   // Copies to the disk what was evicted, and gives its memory back.
-  void FinishDemotion(std::vector<std::unique_ptr<Entry>> demoted);
+  void FinishDemotion(std::vector<Demotion> demoted);
   // What a put of a parked object promises; nothing when its time is over.
   void Retain(const ObjectKey& key, bool parked, absl::Time until, Durable on_durable);
   // Brings an object's retention to the disk, with its bytes if they are not there; then memory need not hold it.
@@ -213,8 +234,8 @@ struct Store::Impl {
   ObjectIndex index;
   RetiredNamespaces retired;
   std::unordered_map<Entry*, std::unique_ptr<Entry>> detached;  // out of the index, still read
-  std::vector<Entry*> demoting;                                 // out of the index, on their way to the disk
-  uint64_t detached_bytes = 0;                                  // of both
+  uint64_t detached_bytes = 0;                                  // of those, and of what is copied for the disk
+  LeavingObjects leaving;                                       // no more than the disk's queue takes
   std::map<ObjectKey, std::shared_ptr<DiskCopy>> copies;        // of held objects: no more than memory holds
   std::deque<std::shared_ptr<DiskCopy>> backlog;                // those that are not offered, oldest first
   uint64_t reserved_bytes = 0;

@@ -139,6 +139,7 @@ class Store {
 
   // Verifies length and digest, then makes the object visible. Whatever the outcome, the reservation is gone.
   // INVALID_ARGUMENT: bytes are missing. DATA_LOSS: they do not match the digest. FAILED_PRECONDITION: as Open.
+  // UNAVAILABLE: a parked object whose first writer's other bytes are on their way to the disk.
   // `on_durable` is called for a parked object, unless the commit fails.
   absl::StatusOr<std::variant<Committed, Exists>> Commit(Reservation reservation, absl::Time now,
                                                          Durable on_durable = nullptr);

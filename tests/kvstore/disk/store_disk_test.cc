@@ -240,6 +240,36 @@ TEST_F(StoreDiskTest, TheFirstWriterWinsAlsoIfTheDiskGetsHisObjectWhileTheSecond
   EXPECT_EQ(store_->Stats(clock_.WallNow()).n_reservations, 0u);
 }
 
+TEST_F(StoreDiskTest, TheFirstWriterWinsAlsoWhileHisObjectIsOnItsWayToTheDisk) {
+  Start(/*n_in_memory=*/60);
+  const Object first = Block(0);
+  const auto round = [&] {
+    for (uint64_t id = 1000; id < 1300; id += 3) ASSERT_TRUE(Put(MakeObject(id, kRoot, 256, kPayload)).ok()) << id;
+  };
+  ASSERT_TRUE(*Put(first));
+  round();
+  ASSERT_FALSE(InMemory(0));
+  ASSERT_TRUE(*Put(first));
+  disk::Gate writes(Operation::kWrite);
+  files_.SetFault(writes.Fault());
+  round();
+  ASSERT_FALSE(InMemory(0)) << "evicted twice";
+  writes.Await(1);
+  Object second = Block(0);
+  second.payload = RandomBytes(99, kPayload);
+  second.head.digest = DigestOf(second.payload);
+  EXPECT_FALSE(*Put(second));
+  EXPECT_EQ(Put(Parked(second, clock_.WallNow() + absl::Hours(1))).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(*Put(first)) << "the same bytes are welcome";
+  EXPECT_EQ(store_->Stats(clock_.WallNow()).n_reservations, 0u);
+  const ObjectKey keys[] = {BlockKeyOf(0)};
+  EXPECT_GE(store_->Drop(keys).n_dropped, 1u);
+  EXPECT_TRUE(*Put(second)) << "he is the first now";
+  writes.LetAll();
+  files_.SetFault(nullptr);
+  EXPECT_EQ(*Fetch(BlockKeyOf(0)), second.payload);
+}
+
 TEST_F(StoreDiskTest, WhatTheDiskDoesNotGiveIsNoHit) {
   Start();
   ASSERT_TRUE(PutDurably(ParkedBlock(0)).ok());
