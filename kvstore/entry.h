@@ -18,8 +18,11 @@ using Candidates = std::set<std::pair<uint64_t, Entry*>>;
 // What one namespace holds. Owned by the index.
 struct Tenant {
   std::unordered_set<Entry*> entries;
+
+  // Of the eviction queue.
   uint64_t bytes = 0;
-  Candidates candidates[2];  // by Entry::Queue; kept by EvictionQueue
+  bool over_floor = false;   // has more than nobody may take from him
+  Candidates candidates[2];  // by Entry::Queue
 };
 
 // A committed object.
@@ -28,7 +31,6 @@ struct Entry {
   std::vector<uint32_t> pages;
   uint64_t charge_bytes = 0;  // what it costs against the store's limit
   uint32_t n_pins = 0;        // readers that still copy from the pages; changed through Pin and Unpin
-  bool dropped = false;       // while it was copied for the disk: it must not go there
 
   // Of the index.
   enum class Rank : uint8_t { kNone, kLeaf, kUnderHeld };

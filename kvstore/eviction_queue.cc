@@ -36,9 +36,11 @@ void EvictionQueue::Enter(Entry& entry) {
   entry.queue = WasSeen(entry.head.key) ? Entry::Queue::kMain : Entry::Queue::kSmall;
   ghosts_.Remove(entry.head.key);
   if (entry.queue == Entry::Queue::kSmall) small_bytes_ += entry.charge_bytes;
+  Resize(*entry.tenant, entry.tenant->bytes + entry.charge_bytes);
 }
 
 void EvictionQueue::Leave(Entry& entry, bool evicted, size_t n_objects) {
+  Resize(*entry.tenant, entry.tenant->bytes - entry.charge_bytes);
   if (entry.queue != Entry::Queue::kSmall) return;
   small_bytes_ -= entry.charge_bytes;
   if (evicted) ghosts_.Add(entry.head.key, n_objects);
@@ -49,22 +51,55 @@ void EvictionQueue::Use(Entry& entry) {
   entry.used = true;
 }
 
+void EvictionQueue::Resize(Tenant& tenant, uint64_t bytes) {
+  by_bytes_.erase({tenant.bytes, &tenant});
+  tenant.bytes = bytes;
+  if (bytes > 0) by_bytes_.emplace(bytes, &tenant);
+  SetOver(tenant, bytes > floor_bytes_);
+  SetFloor();
+}
+
+void EvictionQueue::SetFloor() {
+  const size_t n = std::max<size_t>(by_bytes_.size(), 1);
+  // Not for every namespace that comes or goes: many may be of one size, and change sides together.
+  if ((n > n_floors_ ? n - n_floors_ : n_floors_ - n) * 100 < std::max<size_t>(n_floors_, 100)) return;
+  n_floors_ = n;
+  const uint64_t before = std::exchange(floor_bytes_, options_.floor_bytes / n);
+  const auto [low, high] = std::minmax(before, floor_bytes_);
+  for (auto it = by_bytes_.lower_bound({low + 1, nullptr}); it != by_bytes_.end() && it->first <= high; ++it) {
+    SetOver(*it->second, it->first > floor_bytes_);
+  }
+}
+
+void EvictionQueue::SetOver(Tenant& tenant, bool over) {
+  if (tenant.over_floor == over) return;
+  for (const size_t queue : {0, 1}) {
+    if (tenant.candidates[queue].empty()) continue;
+    const std::pair<uint64_t, Tenant*> head{tenant.candidates[queue].begin()->first, &tenant};
+    heads_[!over][queue].erase(head);
+    heads_[over][queue].insert(head);
+  }
+  tenant.over_floor = over;
+}
+
 void EvictionQueue::List(Entry& leaf) {
   const size_t queue = Index(leaf.queue);
   Candidates& candidates = leaf.tenant->candidates[queue];
-  if (!candidates.empty()) heads_[queue].erase({candidates.begin()->first, leaf.tenant});
+  Tenants& heads = heads_[leaf.tenant->over_floor][queue];
+  if (!candidates.empty()) heads.erase({candidates.begin()->first, leaf.tenant});
   candidates.emplace(leaf.stamp, &leaf);
-  heads_[queue].emplace(candidates.begin()->first, leaf.tenant);
+  heads.emplace(candidates.begin()->first, leaf.tenant);
   leaf_bytes_[queue] += leaf.charge_bytes;
 }
 
 void EvictionQueue::Unlist(Entry& leaf) {
   const size_t queue = Index(leaf.queue);
   Candidates& candidates = leaf.tenant->candidates[queue];
-  heads_[queue].erase({candidates.begin()->first, leaf.tenant});
+  Tenants& heads = heads_[leaf.tenant->over_floor][queue];
+  heads.erase({candidates.begin()->first, leaf.tenant});
   const size_t n_erased = candidates.erase({leaf.stamp, &leaf});
   LONGSHELF_CHECK(n_erased == 1);
-  if (!candidates.empty()) heads_[queue].emplace(candidates.begin()->first, leaf.tenant);
+  if (!candidates.empty()) heads.emplace(candidates.begin()->first, leaf.tenant);
   leaf_bytes_[queue] -= leaf.charge_bytes;
 }
 
@@ -91,22 +126,19 @@ bool EvictionQueue::Promote(Entry& entry) {
   return true;
 }
 
-Entry* EvictionQueue::FrontOf(Entry::Queue queue, uint64_t floor_bytes) const {
-  for (const auto& [stamp, tenant] : heads_[Index(queue)]) {
-    if (tenant->bytes > floor_bytes) return tenant->candidates[Index(queue)].begin()->second;
-  }
-  return nullptr;
+Entry* EvictionQueue::FrontOf(Entry::Queue queue, bool over) const {
+  const Tenants& heads = heads_[over][Index(queue)];
+  return heads.empty() ? nullptr : heads.begin()->second->candidates[Index(queue)].begin()->second;
 }
 
-Entry* EvictionQueue::Front(size_t n_tenants) const {
+Entry* EvictionQueue::Front() const {
   const bool small_first = SmallExcess() > 0;
   const Entry::Queue first = small_first ? Entry::Queue::kSmall : Entry::Queue::kMain;
   const Entry::Queue second = small_first ? Entry::Queue::kMain : Entry::Queue::kSmall;
-  const uint64_t floor_bytes = options_.floor_bytes / std::max<size_t>(n_tenants, 1);
   // When nobody is over his floor, floors cannot all be kept, and the usual order holds.
-  for (const uint64_t floor : {floor_bytes, uint64_t{0}}) {
-    if (Entry* entry = FrontOf(first, floor); entry != nullptr) return entry;
-    if (Entry* entry = FrontOf(second, floor); entry != nullptr) return entry;
+  for (const bool over : {true, false}) {
+    if (Entry* entry = FrontOf(first, over); entry != nullptr) return entry;
+    if (Entry* entry = FrontOf(second, over); entry != nullptr) return entry;
   }
   return under_held_.empty() ? nullptr : under_held_.begin()->second;
 }

@@ -28,7 +28,7 @@ class GhostQueue {
 struct EvictionOptions {
   EvictionPolicy policy = EvictionPolicy::kScanResistant;
   uint64_t small_limit_bytes = 0;
-  uint64_t floor_bytes = 0;  // divided evenly among the namespaces that hold something
+  uint64_t floor_bytes = 0;  // divided evenly, within a percent, among the namespaces that hold something
 };
 
 // Which of the evictable objects goes first. As in S3-FIFO, what is new waits in a small queue, and goes from there
@@ -39,11 +39,11 @@ struct EvictionOptions {
 //
 // Only objects that the index ranks stand in the queues, as only those may go; the others keep their place (queue and
 // stamp) for when they are ranked. A namespace that holds no more than its floor is passed over while others hold more
-// than theirs.
+// than theirs; those two kinds of namespaces are kept apart, so that a victim is found as fast among many.
 // Owner: the index.
 class EvictionQueue {
  public:
-  explicit EvictionQueue(const EvictionOptions& options) : options_(options) {}
+  explicit EvictionQueue(const EvictionOptions& options) : options_(options), floor_bytes_(options.floor_bytes) {}
 
   // Whether an object of this key, unless it is parked, would stand in the main queue.
   bool WasSeen(const ObjectKey& key) const { return options_.policy == EvictionPolicy::kLru || ghosts_.Has(key); }
@@ -62,7 +62,7 @@ class EvictionQueue {
   bool Promote(Entry& entry);
 
   // The next to go, or null when nothing may.
-  Entry* Front(size_t n_tenants) const;
+  Entry* Front() const;
   // Promotes a front that was used while it was new. False when it must go.
   bool Spare(Entry& front);
 
@@ -74,9 +74,11 @@ class EvictionQueue {
   // Calls visit(entry) for the leaves of a queue, in no particular order, until it returns false.
   template <typename Visit>
   void VisitLeaves(Entry::Queue queue, Visit visit) const {
-    for (const auto& [stamp, tenant] : heads_[Index(queue)]) {
-      for (const auto& [entry_stamp, entry] : tenant->candidates[Index(queue)]) {
-        if (!visit(*entry)) return;
+    for (const bool over : {false, true}) {
+      for (const auto& [stamp, tenant] : heads_[over][Index(queue)]) {
+        for (const auto& [entry_stamp, entry] : tenant->candidates[Index(queue)]) {
+          if (!visit(*entry)) return;
+        }
       }
     }
   }
@@ -84,14 +86,22 @@ class EvictionQueue {
 
  private:
   static size_t Index(Entry::Queue queue) { return static_cast<size_t>(queue); }
-  Entry* FrontOf(Entry::Queue queue, uint64_t floor_bytes) const;
+  // Among the namespaces over their floor, or among the others.
+  Entry* FrontOf(Entry::Queue queue, bool over) const;
+  void Resize(Tenant& tenant, uint64_t bytes);
+  void SetFloor();
+  void SetOver(Tenant& tenant, bool over);
   void List(Entry& leaf);
   void Unlist(Entry& leaf);
   void Restamp(Entry& entry, Entry::Queue queue);
 
   const EvictionOptions options_;
   GhostQueue ghosts_;
-  std::set<std::pair<uint64_t, Tenant*>> heads_[2];  // the front stamp of each namespace that has one
+  using Tenants = std::set<std::pair<uint64_t, Tenant*>>;
+  Tenants heads_[2][2];  // by over_floor and queue: the front stamp of each namespace that has one
+  Tenants by_bytes_;
+  uint64_t floor_bytes_;  // of each
+  size_t n_floors_ = 1;   // among how many it was divided
   Candidates under_held_;
   uint64_t leaf_bytes_[2] = {0, 0};
   uint64_t small_bytes_ = 0;  // ranked or not

@@ -97,7 +97,6 @@ Entry& ObjectIndex::Insert(std::unique_ptr<Entry> owned, absl::Time now) {
   children_[entry.head.parent].all.insert(&entry);
   entry.tenant = &tenants_[entry.head.namespace_id];
   entry.tenant->entries.insert(&entry);
-  entry.tenant->bytes += entry.charge_bytes;
   queue_.Enter(entry);
   if (HasChildInMain(entry)) queue_.Promote(entry);
   if (entry.queue == Entry::Queue::kMain) PromoteParents(entry);
@@ -119,7 +118,6 @@ std::unique_ptr<Entry> ObjectIndex::Take(Entry& entry, bool evicted) {
   if (Evictable(entry)) evictable_bytes_ -= entry.charge_bytes;
   used_bytes_ -= entry.charge_bytes;
 
-  entry.tenant->bytes -= entry.charge_bytes;
   entry.tenant->entries.erase(&entry);
   if (entry.tenant->entries.empty()) tenants_.erase(entry.head.namespace_id);
   entry.tenant = nullptr;
@@ -236,11 +234,11 @@ bool ObjectIndex::CanFree(uint64_t n_bytes, const ObjectHead& wanted_for, bool p
 }
 
 std::unique_ptr<Entry> ObjectIndex::Evict() {
-  Entry* victim = queue_.Front(tenants_.size());
+  Entry* victim = queue_.Front();
   // Each object is promoted once.
   while (victim != nullptr && queue_.Spare(*victim)) {
     PromoteParents(*victim);
-    victim = queue_.Front(tenants_.size());
+    victim = queue_.Front();
   }
   return victim == nullptr ? nullptr : Take(*victim, /*evicted=*/true);
 }

@@ -2,7 +2,9 @@
 // pushed nobody out.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -195,6 +197,43 @@ TEST_P(StoreRoom, AFloodOfOneNamespaceLeavesTheOthersTheirFloor) {
   // Half of the store, divided by two.
   EXPECT_NEAR(static_cast<double>(store_->StatsOf("quiet", kNow).n_objects), 100, 1);
   EXPECT_NEAR(static_cast<double>(store_->StatsOf("loud", kNow).n_objects), 300, 1);
+}
+
+// While namespaces come, grow and go, which moves everybody's floor.
+TEST_P(StoreRoom, NobodyLosesWhatIsUnderHisFloorWhileAnotherHasMoreThanHis) {
+  constexpr uint64_t kObjects = 600;
+  constexpr size_t kNamespaces = 150;
+  Make(kObjects, 0.6);
+  const double floor_objects = 0.6 * kObjects;
+  std::mt19937_64 random(7);
+  std::map<std::string, uint64_t> held;
+  size_t n_checked = 0;
+  for (uint64_t id = 0; id < 4000; ++id) {
+    // Skewed: some have many.
+    const std::string name = "tenant " + std::to_string(std::min(random() % kNamespaces, random() % kNamespaces));
+    if (id % 50 == 49) {
+      store_->DropNamespace(name);
+      held.erase(name);
+      continue;
+    }
+    const uint64_t n_evicted = store_->Stats(kNow).n_evicted;
+    const size_t n_namespaces = held.size();
+    if (!Put(id, kRoot, 256, name).ok()) continue;  // nobody has asked for it yet
+    ++held[name];
+    if (store_->Stats(kNow).n_evicted == n_evicted) continue;
+    const auto shrunk = std::ranges::find_if(
+        held, [&](const auto& each) { return store_->StatsOf(each.first, kNow).n_objects != each.second; });
+    ASSERT_NE(shrunk, held.end());
+    const double floor = floor_objects / static_cast<double>(n_namespaces);
+    const bool any_over = std::ranges::any_of(
+        held, [&](const auto& each) { return static_cast<double>(each.second - (each.first == name)) > floor * 1.02; });
+    if (any_over) {
+      EXPECT_GT(static_cast<double>(shrunk->second - (shrunk->first == name)), floor * 0.98) << id;
+      ++n_checked;
+    }
+    if (--shrunk->second == 0) held.erase(shrunk);
+  }
+  EXPECT_GT(n_checked, 500u);
 }
 
 TEST_P(StoreRoom, FloorsNeverMakeAPutFail) {
