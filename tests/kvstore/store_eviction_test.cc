@@ -4,8 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <random>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,7 +29,11 @@ struct Session {
   uint64_t shared_id = 0;
   uint64_t n_shared = 0;
 
-  uint64_t Block(uint64_t position) const { return (position < n_shared ? shared_id : id) * 100000 + position; }
+  std::vector<uint64_t> Chain(uint64_t n_blocks) const {
+    std::vector<uint64_t> chain;
+    for (uint64_t i = 0; i < n_blocks; ++i) chain.push_back((i < n_shared ? shared_id : id) * 100000 + i);
+    return chain;
+  }
 };
 
 // Does with a store what a worker does with a request: looks the prompt up, fetches what is there, puts the rest.
@@ -35,20 +44,21 @@ class TraceReplay {
         *Store::Create({.capacity_bytes = n_objects * Store::ChargeOf(1), .parked_share = 0, .eviction = eviction}));
   }
 
-  void Request(const Session& session, uint64_t n_blocks, bool measured) {
+  // `chain` names the blocks of a prompt, each with all before it.
+  void Request(std::span<const uint64_t> chain, bool measured) {
     LookupQuery query{.fingerprint = FingerprintOf(1), .root = Hash(kRoot), .chain = {}, .probes = {}};
-    for (uint64_t i = 0; i < n_blocks; ++i) query.chain.push_back(Hash(session.Block(i)));
+    for (const uint64_t block : chain) query.chain.push_back(Hash(block));
     const uint64_t n_present = store_->Lookup(query)->n_present;
-    for (uint64_t i = 0; i < n_present; ++i) {
-      ASSERT_TRUE(store_->Get(BlockKeyOf(session.Block(i)), FingerprintOf(1)).ok());
+    for (const uint64_t block : chain.first(n_present)) {
+      ASSERT_TRUE(store_->Get(BlockKeyOf(block), FingerprintOf(1)).ok());
     }
     if (measured) {
-      n_asked_ += n_blocks;
+      n_asked_ += chain.size();
       n_hits_ += n_present;
     }
-    for (uint64_t i = n_present; i < n_blocks; ++i) {
-      const uint64_t parent = i == 0 ? kRoot : session.Block(i - 1);
-      if (!Put(MakeObject(session.Block(i), parent, static_cast<uint32_t>(256 * (i + 1)), 1))) return;
+    for (uint64_t i = n_present; i < chain.size(); ++i) {
+      const uint64_t parent = i == 0 ? kRoot : chain[i - 1];
+      if (!Put(MakeObject(chain[i], parent, static_cast<uint32_t>(256 * (i + 1)), 1))) return;
     }
   }
 
@@ -99,10 +109,10 @@ double HitPercent(const Trace& trace, EvictionPolicy eviction) {
     const double place = std::pow(unit(random), trace.skew);
     Alive& chosen = alive[std::min(alive.size() - 1, static_cast<size_t>(place * static_cast<double>(alive.size())))];
     if (unit(random) < trace.p_new) chosen = begin();
-    replay.Request(chosen.session, chosen.n_blocks, /*measured=*/i >= trace.n_requests / 10);
+    replay.Request(chosen.session.Chain(chosen.n_blocks), /*measured=*/i >= trace.n_requests / 10);
     chosen.n_blocks += 1 + random() % 3;
     if (trace.scan_every > 0 && i % trace.scan_every == trace.scan_every - 1) {
-      replay.Request({next_id++, 0, 0}, 4096, /*measured=*/false);
+      replay.Request(Session{next_id++, 0, 0}.Chain(4096), /*measured=*/false);
     }
   }
   return replay.HitPercent();
@@ -127,6 +137,49 @@ TEST(StoreEviction, WithoutScansItKeepsWhatLruKeepsWithinAPoint) {
     std::printf("%-50s LRU %5.1f %%  scan resistant %5.1f %%\n", trace.name, lru, ours);
     EXPECT_GE(ours, lru - 1) << trace.name;
     EXPECT_GT(lru, 5) << "the trace must have something to hit";
+  }
+}
+
+// Prompts of a published trace: JSON lines with "hash_ids", as in Mooncake's FAST'25 release.
+std::vector<std::vector<uint64_t>> ReadTrace(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::vector<uint64_t>> prompts;
+  for (std::string line; std::getline(file, line);) {
+    prompts.push_back(nlohmann::json::parse(line).at("hash_ids").get<std::vector<uint64_t>>());
+  }
+  return prompts;
+}
+
+// With scans, a prompt of 1 Mi tokens that nobody continues comes after every 100 requests.
+double HitPercent(std::span<const std::vector<uint64_t>> prompts, uint64_t n_objects, bool scans,
+                  EvictionPolicy eviction) {
+  constexpr uint64_t kTokensPerBlock = 512;
+  TraceReplay replay(n_objects, eviction);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    replay.Request(prompts[i], /*measured=*/true);
+    if (!scans || i % 100 != 99) continue;
+    replay.Request(Session{1000000 + i, 0, 0}.Chain((1 << 20) / kTokensPerBlock), /*measured=*/false);
+  }
+  return replay.HitPercent();
+}
+
+TEST(StoreEviction, PublishedTracesHitAsOftenAsUnderLruAndOftenerWithScans) {
+  const char* path = std::getenv("LONGSHELF_TRACE");
+  if (path == nullptr) GTEST_SKIP() << "LONGSHELF_TRACE=FILE names a trace: JSON lines with hash_ids";
+  const std::vector<std::vector<uint64_t>> prompts = ReadTrace(path);
+  std::set<uint64_t> blocks;
+  for (const auto& prompt : prompts) blocks.insert(prompt.begin(), prompt.end());
+  ASSERT_GT(blocks.size(), 1000u) << path;
+  std::printf("%zu prompts, %zu blocks\n", prompts.size(), blocks.size());
+  for (const double share : {0.03, 0.1, 0.3, 1.0}) {
+    for (const bool scans : {false, true}) {
+      const auto n_objects = static_cast<uint64_t>(share * static_cast<double>(blocks.size()));
+      const double lru = HitPercent(prompts, n_objects, scans, EvictionPolicy::kLru);
+      const double ours = HitPercent(prompts, n_objects, scans, EvictionPolicy::kScanResistant);
+      std::printf("room for %3.0f %% of the blocks%s  LRU %5.1f %%  scan resistant %5.1f %%\n", 100 * share,
+                  scans ? ", scans" : "       ", lru, ours);
+      EXPECT_GE(ours, lru - 1) << share << scans;
+    }
   }
 }
 
