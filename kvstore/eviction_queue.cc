@@ -34,16 +34,35 @@ void EvictionQueue::Enter(Entry& entry) {
   entry.used = false;
   entry.stamp = next_stamp_++;
   entry.queue = WasSeen(entry.head.key) ? Entry::Queue::kMain : Entry::Queue::kSmall;
-  ghosts_.Remove(entry.head.key);
+  AdaptSmallLimit(entry);
+  small_ghosts_.Remove(entry.head.key);
+  main_ghosts_.Remove(entry.head.key);
   if (entry.queue == Entry::Queue::kSmall) small_bytes_ += entry.charge_bytes;
   Resize(*entry.tenant, entry.tenant->bytes + entry.charge_bytes);
 }
 
+void EvictionQueue::AdaptSmallLimit(const Entry& entry) {
+  // By as much as came back; by more when those that could tell the opposite are more.
+  const auto step = [&](const GhostQueue& told, const GhostQueue& other) {
+    return entry.charge_bytes * std::max<size_t>(1, other.size() / std::max<size_t>(told.size(), 1));
+  };
+  const uint64_t min = options_.small_limit_bytes / 2;
+  const uint64_t max = std::max(options_.capacity_bytes - min, options_.small_limit_bytes);
+  if (small_ghosts_.Has(entry.head.key)) {
+    small_limit_bytes_ += std::min(step(small_ghosts_, main_ghosts_), max - small_limit_bytes_);
+  } else if (main_ghosts_.Has(entry.head.key)) {
+    small_limit_bytes_ -= std::min(step(main_ghosts_, small_ghosts_), small_limit_bytes_ - min);
+  }
+}
+
 void EvictionQueue::Leave(Entry& entry, bool evicted, size_t n_objects) {
   Resize(*entry.tenant, entry.tenant->bytes - entry.charge_bytes);
-  if (entry.queue != Entry::Queue::kSmall) return;
+  if (entry.queue == Entry::Queue::kMain) {
+    if (evicted && options_.policy != EvictionPolicy::kLru) main_ghosts_.Add(entry.head.key, n_objects);
+    return;
+  }
   small_bytes_ -= entry.charge_bytes;
-  if (evicted) ghosts_.Add(entry.head.key, n_objects);
+  if (evicted) small_ghosts_.Add(entry.head.key, n_objects);
 }
 
 void EvictionQueue::Use(Entry& entry) {

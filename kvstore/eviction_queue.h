@@ -19,6 +19,7 @@ class GhostQueue {
   void Add(const ObjectKey& key, size_t n_max);
   bool Has(const ObjectKey& key) const;
   void Remove(const ObjectKey& key);
+  size_t size() const { return members_.size(); }
 
  private:
   std::deque<uint64_t> order_;
@@ -27,15 +28,17 @@ class GhostQueue {
 
 struct EvictionOptions {
   EvictionPolicy policy = EvictionPolicy::kScanResistant;
-  uint64_t small_limit_bytes = 0;
-  uint64_t floor_bytes = 0;  // divided evenly, within a percent, among the namespaces that hold something
+  uint64_t capacity_bytes = 0;
+  uint64_t small_limit_bytes = 0;  // to begin with
+  uint64_t floor_bytes = 0;        // divided evenly, within a percent, among the namespaces that hold something
 };
 
 // Which of the evictable objects goes first. As in S3-FIFO, what is new waits in a small queue, and goes from there
 // when nobody has used it by the time it is at the front; what was used meanwhile, or comes back soon after it went, is
-// moved to the main queue. So what is seen once passes through the small queue and leaves the main one alone. Unlike
-// S3-FIFO's the main queue is ordered by last use: sessions are continued soon or not at all, and second chances in the
-// order of arrival lost up to 2 points of hits on such traces.
+// moved to the main queue. So what is seen once passes through the small queue and leaves the main one alone. How large
+// the small queue may be follows what comes back soon after it went, as in ARC: larger when it had gone from there,
+// smaller when from the main one. Unlike S3-FIFO's the main queue is ordered by last use: sessions are continued soon
+// or not at all, and second chances in the order of arrival lost up to 2 points of hits on such traces.
 //
 // Only objects that the index ranks stand in the queues, as only those may go; the others keep their place (queue and
 // stamp) for when they are ranked. A namespace that holds no more than its floor is passed over while others hold more
@@ -43,17 +46,20 @@ struct EvictionOptions {
 // Owner: the index.
 class EvictionQueue {
  public:
-  explicit EvictionQueue(const EvictionOptions& options) : options_(options), floor_bytes_(options.floor_bytes) {}
+  explicit EvictionQueue(const EvictionOptions& options)
+      : options_(options), small_limit_bytes_(options.small_limit_bytes), floor_bytes_(options.floor_bytes) {}
 
   // Whether an object of this key, unless it is parked, would stand in the main queue.
-  bool WasSeen(const ObjectKey& key) const { return options_.policy == EvictionPolicy::kLru || ghosts_.Has(key); }
+  bool WasSeen(const ObjectKey& key) const {
+    return options_.policy == EvictionPolicy::kLru || small_ghosts_.Has(key) || main_ghosts_.Has(key);
+  }
 
   // REQUIRES: entry.tenant is set, the entry is new.
   void Enter(Entry& entry);
   // REQUIRES: not ranked. `evicted`: to make room, so its return would be worth noticing. n_objects: all that are
   // present, and the number of ghosts that are remembered.
   void Leave(Entry& entry, bool evicted, size_t n_objects);
-  void NoteRefused(const ObjectKey& key, size_t n_objects) { ghosts_.Add(key, n_objects); }
+  void NoteRefused(const ObjectKey& key, size_t n_objects) { small_ghosts_.Add(key, n_objects); }
 
   void Use(Entry& entry);
   void SetRank(Entry& entry, Entry::Rank rank);
@@ -67,9 +73,7 @@ class EvictionQueue {
   bool Spare(Entry& front);
 
   // By how much the small queue is over its share: from here what is new may only replace what is new.
-  uint64_t SmallExcess() const {
-    return small_bytes_ > options_.small_limit_bytes ? small_bytes_ - options_.small_limit_bytes : 0;
-  }
+  uint64_t SmallExcess() const { return small_bytes_ > small_limit_bytes_ ? small_bytes_ - small_limit_bytes_ : 0; }
   uint64_t LeafBytes(Entry::Queue queue) const { return leaf_bytes_[Index(queue)]; }
   // Calls visit(entry) for the leaves of a queue, in no particular order, until it returns false.
   template <typename Visit>
@@ -90,13 +94,16 @@ class EvictionQueue {
   Entry* FrontOf(Entry::Queue queue, bool over) const;
   void Resize(Tenant& tenant, uint64_t bytes);
   void SetFloor();
+  void AdaptSmallLimit(const Entry& entry);
   void SetOver(Tenant& tenant, bool over);
   void List(Entry& leaf);
   void Unlist(Entry& leaf);
   void Restamp(Entry& entry, Entry::Queue queue);
 
   const EvictionOptions options_;
-  GhostQueue ghosts_;
+  GhostQueue small_ghosts_;
+  GhostQueue main_ghosts_;
+  uint64_t small_limit_bytes_;
   using Tenants = std::set<std::pair<uint64_t, Tenant*>>;
   Tenants heads_[2][2];  // by over_floor and queue: the front stamp of each namespace that has one
   Tenants by_bytes_;

@@ -121,6 +121,7 @@ struct Store::Impl {
         arena(std::move(pages)),
         life(std::make_shared<StoreLife>(arena.mapping())),
         index({.policy = store_options.eviction,
+               .capacity_bytes = store_options.capacity_bytes,
                .small_limit_bytes = ShareOf(store_options.capacity_bytes, store_options.small_share),
                .floor_bytes = ShareOf(store_options.capacity_bytes, store_options.floor_share)}),
         disk(std::move(disk_tier)) {

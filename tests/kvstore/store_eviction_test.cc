@@ -140,6 +140,24 @@ TEST(StoreEviction, WithoutScansItKeepsWhatLruKeepsWithinAPoint) {
   }
 }
 
+// Later than a small queue of a fifth would keep it, and often enough to tell.
+TEST(StoreEviction, WhatComesBackLateIsKeptAsByLruThoughItComesBackOnce) {
+  constexpr uint64_t kPromptBlocks = 10;
+  constexpr uint64_t kPrompts = 3000;
+  constexpr uint64_t kBackAfter = 100;  // prompts: a third of the room is new since then, and a third came back
+  const auto hit_percent = [](EvictionPolicy eviction) {
+    TraceReplay replay(3000, eviction);
+    for (uint64_t i = 0; i < kPrompts; ++i) {
+      const bool measured = i > kPrompts / 2;
+      replay.Request(Session{1000 + i, 0, 0}.Chain(kPromptBlocks), measured);
+      if (i >= kBackAfter) replay.Request(Session{1000 + i - kBackAfter, 0, 0}.Chain(kPromptBlocks), measured);
+    }
+    return replay.HitPercent();
+  };
+  EXPECT_GT(hit_percent(EvictionPolicy::kLru), 49);
+  EXPECT_GT(hit_percent(EvictionPolicy::kScanResistant), 49);
+}
+
 // Prompts of a published trace: JSON lines with "hash_ids", as in Mooncake's FAST'25 release.
 std::vector<std::vector<uint64_t>> ReadTrace(const std::string& path) {
   std::ifstream file(path);

@@ -36,7 +36,8 @@ struct StoreOptions {
   // Part of the capacity that parked objects may claim, 0 .. 1.
   double parked_share = 0.5;
   EvictionPolicy eviction = EvictionPolicy::kScanResistant;
-  // Part of the capacity in which new objects wait for a first use, 0 .. 1.
+  // Part of the capacity in which new objects wait for a first use, 0 .. 1. To begin with: it follows what comes back,
+  // and leaves at least half of this to either kind.
   double small_share = 0.2;
   // Part of the capacity, 0 .. 1, that is divided evenly among the namespaces that hold something: what a namespace
   // has within its part is evicted only when nobody has more than his.
