@@ -86,20 +86,40 @@ absl::Status CheckStores(std::string_view stores) {
   return name.empty() ? ParseMembers(stores).status() : CheckAddress(View(name));
 }
 
+namespace {
+
+struct FreeAddresses {
+  void operator()(addrinfo* found) const { freeaddrinfo(found); }
+};
+using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
+
+// What the name has in one family; null: nothing, and the name may have some in the other.
+absl::StatusOr<Addresses> Resolve(const std::string& host, int family) {
+  addrinfo hints{};
+  hints.ai_family = family;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int failure = getaddrinfo(host.c_str(), nullptr, &hints, &found);
+  if (failure == 0) return Addresses(found);
+  if (failure == EAI_NONAME || failure == EAI_NODATA || failure == EAI_ADDRFAMILY) return nullptr;
+  return absl::UnavailableError(absl::StrCat("resolving ", host, ": ", gai_strerror(failure)));
+}
+
+}  // namespace
+
 absl::StatusOr<std::vector<Member>> ResolveMembers(std::string_view host_port) {
   RETURN_IF_ERROR(CheckAddress(View(host_port)));
   const size_t colon = host_port.rfind(':');
   const std::string host(host_port.substr(0, colon));
   const std::string port(host_port.substr(colon + 1));
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int failure = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); failure != 0) {
-    return absl::UnavailableError(absl::StrCat("resolving ", host, ": ", gai_strerror(failure)));
+  // A store that has an address in both families is one store: two replicas on it would be one.
+  ASSIGN_OR_RETURN(Addresses found, Resolve(host, AF_INET));
+  if (found == nullptr) {
+    ASSIGN_OR_RETURN(found, Resolve(host, AF_INET6));
   }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owned(found, freeaddrinfo);
+  if (found == nullptr) return absl::UnavailableError(absl::StrCat("resolving ", host, ": no address"));
   std::set<std::string> addresses;
-  for (const addrinfo* each = found; each != nullptr; each = each->ai_next) {
+  for (const addrinfo* each = found.get(); each != nullptr; each = each->ai_next) {
     char text[NI_MAXHOST];
     if (getnameinfo(each->ai_addr, each->ai_addrlen, text, sizeof text, nullptr, 0, NI_NUMERICHOST) != 0) continue;
     addresses.insert(each->ai_family == AF_INET6 ? absl::StrCat("[", text, "]:", port) : absl::StrCat(text, ":", port));

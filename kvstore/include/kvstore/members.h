@@ -31,7 +31,8 @@ std::string_view DnsName(std::string_view text);
 // INVALID_ARGUMENT: neither a list nor a name. OK when empty.
 absl::Status CheckStores(std::string_view stores);
 
-// What HOST:PORT resolves to now, as "ADDRESS:PORT", sorted. Blocks.
+// What HOST:PORT resolves to now, as "ADDRESS:PORT", sorted. IPv6 only of a name without IPv4: a store with both is
+// one. Blocks.
 absl::StatusOr<std::vector<Member>> ResolveMembers(std::string_view host_port);
 
 }  // namespace longshelf::kvstore

@@ -111,6 +111,10 @@ TEST(Members, AreResolvedFromAName) {
   ASSERT_TRUE(members.ok()) << members.status();
   EXPECT_TRUE(std::any_of(members->begin(), members->end(),
                           [](const Member& member) { return member.address == "127.0.0.1:7400"; }));
+  const auto six = ResolveMembers("::1:7400");
+  ASSERT_TRUE(six.ok()) << six.status();
+  ASSERT_EQ(six->size(), 1u);
+  EXPECT_EQ(six->front().address, "[::1]:7400");
   EXPECT_EQ(ResolveMembers("no-such-host.invalid:7400").status().code(), absl::StatusCode::kUnavailable);
 }
 
