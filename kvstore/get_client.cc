@@ -14,7 +14,8 @@ GetCallReactor::GetCallReactor(std::shared_ptr<CallRegistry> calls, Client::GetR
       request_(std::move(request)),
       events_(std::move(events)),
       receiver_(request_.fingerprint, request_.items,
-                [this](size_t index, absl::StatusOr<FetchedObject> object) { Deliver(index, std::move(object)); }) {}
+                [this](size_t index, absl::StatusOr<FetchedObject> object) { Deliver(index, std::move(object)); }),
+      n_unreleased_(request_.unreleased_bytes) {}
 
 void GetCallReactor::Start(gpr_timespec deadline) {
   wire_.set_fingerprint(HashToWire(request_.fingerprint));

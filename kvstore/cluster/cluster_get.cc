@@ -68,8 +68,8 @@ bool ClusterGet::StartAttempt() {
     part.items.assign(request_.items.begin() + static_cast<std::ptrdiff_t>(due_),
                       request_.items.begin() + static_cast<std::ptrdiff_t>(run_end_));
     part.timeout = deadline_ - attempt->begun;
-    part.window_bytes = request_.window_bytes - std::min(request_.window_bytes, n_out_);
-    attempt->n_out_before = n_out_;
+    part.window_bytes = request_.window_bytes;
+    part.unreleased_bytes = n_out_;
     Client::GetEvents events;
     events.on_object = [self = shared_from_this(), loop = core_.loop, attempt](size_t index,
                                                                                absl::StatusOr<FetchedObject> object) {
@@ -191,12 +191,9 @@ void ClusterGet::OnDone(const std::shared_ptr<Attempt>& attempt, const absl::Sta
 void ClusterGet::Release(uint64_t n_bytes) {
   if (events_.on_object == nullptr) return;
   const bool was_held_up = due_ < request_.items.size() && IsHeldUp();
-  n_out_ -= std::min(n_out_, n_bytes);
-  for (const auto& attempt : attempts_) {
-    const uint64_t n_of_others = std::min(n_bytes, attempt->n_out_before);
-    attempt->n_out_before -= n_of_others;
-    if (n_bytes > n_of_others) attempt->call->Release(n_bytes - n_of_others);
-  }
+  n_bytes = std::min(n_out_, n_bytes);
+  n_out_ -= n_bytes;
+  for (const auto& attempt : attempts_) attempt->call->Release(n_bytes);
   if (!was_held_up || IsHeldUp()) return;
   if (std::exchange(go_on_when_released_, false)) return GoOn();
   SetHedgeTimer();

@@ -13,7 +13,7 @@ namespace longshelf::kvstore {
 // extent's first node. Where that node fails, the next one goes on from the object that is due. A node that lets us
 // wait longer than usual has to race the next one: whoever gives the due object first goes on.
 //
-// What was delivered and not released bounds the whole, not each node: the next node gets what is left of the window.
+// What was delivered and not released bounds the whole, not each node.
 // Lives on the loop; keeps itself alive until the last callback.
 class ClusterGet final : public Operation, public std::enable_shared_from_this<ClusterGet> {
  public:
@@ -32,8 +32,7 @@ class ClusterGet final : public Operation, public std::enable_shared_from_this<C
     std::shared_ptr<Client::GetCall> call;
     size_t first = 0;  // index of its first item
     absl::Time begun;
-    bool is_heard = true;       // false: given up, what it still says is dropped
-    uint64_t n_out_before = 0;  // of what others have delivered: not yet released
+    bool is_heard = true;  // false: given up, what it still says is dropped
     bool has_answered = false;
     bool has_lost = false;  // another gave the due object while this one had said nothing yet
   };

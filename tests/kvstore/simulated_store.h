@@ -128,7 +128,7 @@ class SimulatedStore final : public Client {
   class FakeGet final : public GetCall, public std::enable_shared_from_this<FakeGet> {
    public:
     FakeGet(SimulatedStore& fake, GetRequest request, GetEvents events)
-        : store_(fake), request_(std::move(request)), events_(std::move(events)) {}
+        : store_(fake), request_(std::move(request)), events_(std::move(events)), n_out_(request_.unreleased_bytes) {}
     void Begin() {
       store_.At(store_.clock_.Now() + request_.timeout,
                 [self = shared_from_this()] { self->End(absl::DeadlineExceededError("timeout")); });
@@ -189,7 +189,7 @@ class SimulatedStore final : public Client {
     const GetRequest request_;
     GetEvents events_;
     size_t next_ = 0;
-    uint64_t n_out_ = 0;
+    uint64_t n_out_;
     bool is_stalled_ = false;
     bool is_over_ = false;
   };

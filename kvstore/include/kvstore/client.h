@@ -73,6 +73,8 @@ class Client {
     // Payload bytes that may be delivered and not yet released; at least one object is. What the receiver does not
     // release is not read from the network, and the store holds one frame and one object meanwhile.
     uint64_t window_bytes = uint64_t{8} << 20;
+    // Of the window, what the receiver has of an earlier call and will release along with what this one delivers.
+    uint64_t unreleased_bytes = 0;
   };
   struct GetEvents {
     // Once per item, in order, whatever happens. Per object: NOT_FOUND (absent, evicted or another fingerprint:

@@ -158,6 +158,37 @@ TEST(ClusterClient, AReceiverThatReleasesNothingGetsWhatFitsItsWindow) {
   EXPECT_EQ(n_got, 30u);
 }
 
+TEST(ClusterClient, WhoeverGoesOnForANodeThatFellHasTheWholeWindowOnceItIsReleased) {
+  SimulatedCluster cluster(3);
+  const ChainObjects chain = MakeChain(3, 40, 1000);
+  std::vector<PutItem> puts;
+  std::vector<GetItem> wants;
+  for (const Object& block : chain.blocks) {
+    puts.push_back(ItemOf(block, 2, Ack::kMemoryAll));
+    wants.push_back(WantOf(block));
+  }
+  ASSERT_TRUE(cluster.PutAll(puts).status.ok());
+  size_t n_got = 0;
+  const auto call = cluster.client->Get(
+      {.fingerprint = FingerprintOf(1), .items = wants, .timeout = absl::Seconds(30), .window_bytes = 10'500},
+      {.on_object = [&](size_t, const auto& object) { n_got += object.ok(); }, .on_done = [](const absl::Status&) {}});
+  cluster.Pass(absl::Milliseconds(100));
+  ASSERT_EQ(n_got, 10u);
+  for (size_t i = 0; i < 3; ++i) {
+    SimulatedStore& node = cluster.node(i);
+    if (node.n_bytes_out_max > 0) node.down = absl::UnavailableError("gone");
+  }
+  call->Release(1000);
+  cluster.Pass(absl::Milliseconds(100));
+  EXPECT_EQ(n_got, 11u) << "another goes on";
+  call->Release(10'000);
+  cluster.Pass(absl::Milliseconds(100));
+  EXPECT_EQ(n_got, 21u);
+  int n_calls = 0;
+  for (size_t i = 0; i < 3; ++i) n_calls += cluster.node(i).n_gets;
+  EXPECT_EQ(n_calls, 2) << "nobody was taken for slow meanwhile";
+}
+
 TEST(ClusterClient, PutsReachAsManyNodesAsAreWantedAndSayHowTheyEnded) {
   SimulatedCluster cluster(4);
   const ChainObjects chain = MakeChain(4, 3);
