@@ -208,19 +208,21 @@ void Repair::OnRead(absl::StatusOr<PutItem> item) {
   const auto put = lacking_.node->client->Put(
       kCopyTimeout, {.on_outcome = [outcome](size_t, absl::StatusOr<PutOutcome> given) { *outcome = std::move(given); },
                      .on_done =
-                         [self = shared_from_this(), loop = core_.loop, outcome, n_bytes](const absl::Status&) {
-                           loop->Post([self, outcome, n_bytes] { self->OnPut(n_bytes, *outcome); });
+                         [self = shared_from_this(), loop = core_.loop, outcome, n_bytes](const absl::Status& call) {
+                           loop->Post([self, outcome, n_bytes, call] { self->OnPut(n_bytes, *outcome, call); });
                          }});
   put->Offer(*std::move(item));
   put->Finish();
 }
 
-void Repair::OnPut(uint64_t n_bytes, const absl::StatusOr<PutOutcome>& outcome) {
+void Repair::OnPut(uint64_t n_bytes, const absl::StatusOr<PutOutcome>& outcome, const absl::Status& call) {
   if (!outcome.ok()) {
     ++n_missing_;
-    if (IsNodeDown(outcome.status())) {  // the rest would fail too
+    if (!call.ok()) {  // the rest would fail too
       n_missing_ += lacking_.heads.size();
       lacking_.heads.clear();
+    } else if (absl::IsUnavailable(outcome.status())) {
+      MendSoon();  // what it reads and takes now will not fill its memory for long
     }
   } else if (!outcome->existed && metrics_ != nullptr) {
     metrics_->copied.Increment();

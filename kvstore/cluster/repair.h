@@ -65,7 +65,7 @@ class Repair : public std::enable_shared_from_this<Repair> {
 
   void CheckMembers();
   void OnChecked(const NodePtr& node, const absl::StatusOr<StoreStats>& stats);
-  // A member has found damage, and removed it: a pass, not long from now.
+  // A member has found damage, and removed it, or had no memory: a pass, not long from now.
   void MendSoon();
   void BeginPass();
   void NextPage();
@@ -75,7 +75,8 @@ class Repair : public std::enable_shared_from_this<Repair> {
   void CopyNext();
   void Read(const ObjectHead& head, std::function<void(absl::StatusOr<PutItem>)> done);
   void OnRead(absl::StatusOr<PutItem> item);
-  void OnPut(uint64_t n_bytes, const absl::StatusOr<PutOutcome>& outcome);
+  // `call`: whether the node answered at all.
+  void OnPut(uint64_t n_bytes, const absl::StatusOr<PutOutcome>& outcome, const absl::Status& call);
   void EndPass();
 
   ClusterCore& core_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -245,6 +246,25 @@ TEST_F(RepairTest, DamageThatDoesNotEndIsNoReasonToGoOverEverythingAllTheTime) {
 }
 
 // As in a rolling restart of memory-only nodes that hand over, and of a cluster that grows meanwhile.
+TEST_F(RepairTest, AStoreWithoutMemoryForOneObjectGetsTheOthersAndThatOneSoon) {
+  Start(3);
+  const std::vector<Object> objects = Park(60, 1);
+  std::map<ObjectKey, int> refused;
+  for (size_t i = 0; i < 3; ++i) {
+    cluster_->node(i).refuse = [&](const PutItem& item) {
+      const bool is_full = item.head.key.hash[0] % 4 == 0 && ++refused[item.head.key] <= 2;
+      return is_full ? absl::UnavailableError("no memory now") : absl::OkStatus();
+    };
+  }
+  Pass(absl::Seconds(10));
+  ASSERT_FALSE(refused.empty());
+  for (const Object& object : objects) {
+    EXPECT_EQ(HoldersOf(object).size(), refused.contains(object.head.key) ? 1u : 2u);
+  }
+  Pass(absl::Seconds(25));
+  for (const Object& object : objects) EXPECT_EQ(HoldersOf(object).size(), 2u);
+}
+
 TEST_F(RepairTest, ARollingReplacementOfAllNodesLosesNothing) {
   Start(4);
   const std::vector<Object> objects = Park(100);
