@@ -110,8 +110,10 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
   });
   spec.Group("Cluster");
   spec.Add(&config->peers, "peers",
-           "all stores of the cluster as HOST:PORT[;weight=2][;zone=a], this one included, the same everywhere");
-  spec.Add(&config->peer.advertise, "advertise", "this store's HOST:PORT in --peers; default: --listen");
+           "all stores of the cluster, this one included: HOST:PORT[;weight=2][;zone=a],..., the same everywhere, or "
+           "dns:HOST:PORT");
+  spec.Add(&config->peer.advertise, "advertise",
+           "this store's HOST:PORT in --peers, or its address under the name there; default: --listen");
   spec.Add(&config->peer.n_replicas, "replicas", "stores that hold what is parked", {1, 7});
   spec.AddBytes(&config->peer.repair_bytes_per_s, "repair-rate", "bytes per second that repair may send",
                 {64 << 10, 64ll << 30});

@@ -26,7 +26,7 @@ absl::StatusOr<std::unique_ptr<Client>> MakeClusterClient(const ClusterOptions& 
   if (name.empty()) {
     client->SetMembers(std::move(members));
   } else {
-    client->Watch(name, options.resolve_interval);
+    client->Watch(name, options.resolve_interval, options.leave_after);
   }
   return client;
 }

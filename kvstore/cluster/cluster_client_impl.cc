@@ -68,7 +68,7 @@ absl::Status Gone() { return absl::CancelledError("the client is going away"); }
 }  // namespace
 
 ClusterClient::ClusterClient(const Clock& clock, uint32_t n_replicas, Metrics* metrics, MakeNode make_node)
-    : core_(std::make_unique<ClusterCore>(clock, n_replicas, metrics)), make_node_(std::move(make_node)) {}
+    : core_(std::make_unique<ClusterCore>(clock, n_replicas, metrics)), membership_(*core_, std::move(make_node)) {}
 
 ClusterClient::~ClusterClient() {
   watcher_.reset();
@@ -96,7 +96,7 @@ void ClusterClient::Close() {
   for (const auto& weak : operations) {
     if (const auto operation = weak.lock()) operation->Abandon(Gone());
   }
-  for (const auto& [address, node] : nodes_) clients_.push_back(std::move(node->client));
+  clients_ = membership_.Close();
 }
 
 void ClusterClient::RunInThread() {
@@ -105,29 +105,14 @@ void ClusterClient::RunInThread() {
 
 void ClusterClient::RunReady() { core_->loop->RunReady(); }
 
-void ClusterClient::SetMembers(std::vector<Member> members) {
-  core_->loop->Post([this, members = std::move(members)] { UseMembers(members); });
+void ClusterClient::SetMembers(std::vector<Member> members, absl::Duration leave_after) {
+  core_->loop->Post([this, members = std::move(members), leave_after] { membership_.Use(members, leave_after); });
 }
 
-void ClusterClient::Watch(std::string host_port, absl::Duration interval) {
-  watcher_ = std::make_unique<DnsWatcher>(std::move(host_port), interval,
-                                          [this](std::vector<Member> members) { SetMembers(std::move(members)); });
-}
-
-void ClusterClient::UseMembers(const std::vector<Member>& members) {
-  if (core_->is_closed) return;
-  std::vector<std::shared_ptr<ClusterNode>> nodes;
-  for (const Member& member : members) {
-    const std::string name = absl::StrCat(member.address, ";", member.weight, ";", member.zone);
-    auto known = nodes_.find(name);
-    if (known == nodes_.end()) {
-      absl::StatusOr<std::unique_ptr<Client>> client = make_node_(member);
-      if (!client.ok()) continue;  // no address
-      known = nodes_.emplace(name, std::make_shared<ClusterNode>(member, *std::move(client))).first;
-    }
-    nodes.push_back(known->second);
-  }
-  if (!nodes.empty()) core_->view = std::make_shared<const ClusterView>(std::move(nodes));
+void ClusterClient::Watch(std::string host_port, absl::Duration interval, absl::Duration leave_after) {
+  watcher_ = std::make_unique<DnsWatcher>(
+      std::move(host_port), interval,
+      [this, leave_after](std::vector<Member> members) { SetMembers(std::move(members), leave_after); });
 }
 
 void ClusterClient::Run(std::function<void(ClusterCore&)> start, std::function<void(const absl::Status&)> refuse) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -12,6 +11,7 @@
 #include "common/metrics.h"
 #include "dns_watcher.h"
 #include "kvstore/client.h"
+#include "membership.h"
 
 namespace longshelf::kvstore {
 
@@ -19,16 +19,16 @@ namespace longshelf::kvstore {
 // with a clock and nodes of its own.
 class ClusterClient final : public Client {
  public:
-  using MakeNode = std::function<absl::StatusOr<std::unique_ptr<Client>>(const Member& member)>;
+  using MakeNode = Membership::MakeNode;
 
   // Knows nobody until SetMembers.
   ClusterClient(const Clock& clock, uint32_t n_replicas, Metrics* metrics, MakeNode make_node);
   ~ClusterClient() override;
 
   // From any thread. Calls that run keep the members they began with.
-  void SetMembers(std::vector<Member> members);
+  void SetMembers(std::vector<Member> members, absl::Duration leave_after = absl::ZeroDuration());
   // Takes the members from a name, from now on.
-  void Watch(std::string host_port, absl::Duration interval);
+  void Watch(std::string host_port, absl::Duration interval, absl::Duration leave_after);
   // Either a thread of its own turns the loop from now on, or the caller does.
   void RunInThread();
   void RunReady();
@@ -46,13 +46,10 @@ class ClusterClient final : public Client {
  private:
   // Posts it to the loop; `refuse` when the client is closed or knows nobody.
   void Run(std::function<void(ClusterCore&)> start, std::function<void(const absl::Status&)> refuse);
-  void UseMembers(const std::vector<Member>& members);
   void Close();
 
   const std::unique_ptr<ClusterCore> core_;
-  const MakeNode make_node_;
-  // The loop's. One that has left stays: calls may still use it, and it may come back.
-  std::map<std::string, std::shared_ptr<ClusterNode>> nodes_;
+  Membership membership_;                         // the loop's
   std::vector<std::unique_ptr<Client>> clients_;  // of the closed nodes, for whoever may wait
   std::thread thread_;
   std::unique_ptr<DnsWatcher> watcher_;

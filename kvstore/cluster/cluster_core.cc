@@ -25,12 +25,12 @@ bool IsNodeDown(const absl::Status& status) {
   }
 }
 
-ClusterView::ClusterView(std::vector<std::shared_ptr<ClusterNode>> the_nodes)
-    : nodes(std::move(the_nodes)), placement(MembersOf(nodes)) {}
+ClusterView::ClusterView(std::vector<std::shared_ptr<ClusterNode>> the_nodes, size_t n_leaving_nodes)
+    : nodes(std::move(the_nodes)), n_leaving(n_leaving_nodes), placement(MembersOf(nodes)) {}
 
 std::vector<std::shared_ptr<ClusterNode>> ClusterView::Candidates(const BlockKey& extent, size_t n) const {
   std::vector<std::shared_ptr<ClusterNode>> candidates;
-  for (const size_t i : placement.Candidates(extent, n)) candidates.push_back(nodes[i]);
+  for (const size_t i : placement.Candidates(extent, n + n_leaving)) candidates.push_back(nodes[i]);
   return candidates;
 }
 

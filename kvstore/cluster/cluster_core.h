@@ -22,12 +22,13 @@ namespace longshelf::kvstore {
 
 // The members at one time. Immutable: an operation keeps the view that it began with.
 struct ClusterView {
-  explicit ClusterView(std::vector<std::shared_ptr<ClusterNode>> the_nodes);
+  explicit ClusterView(std::vector<std::shared_ptr<ClusterNode>> the_nodes, size_t n_leaving_nodes = 0);
 
-  // The first `n` nodes of an extent, best first.
+  // The first `n` nodes of an extent, best first; and as many more as are leaving, which may be gone already.
   std::vector<std::shared_ptr<ClusterNode>> Candidates(const BlockKey& extent, size_t n) const;
 
   const std::vector<std::shared_ptr<ClusterNode>> nodes;
+  const size_t n_leaving;  // of the nodes
   const Placement placement;
 };
 

@@ -30,10 +30,24 @@ RepairMetrics::RepairMetrics(Metrics& metrics)
                                 "Times that all retained objects were gone over")) {}
 
 void Repair::Start() {
-  for (const NodePtr& node : core_.view->nodes) seen_[node.get()] = {.at = core_.clock.Now()};
+  SeeMembers();
   CheckMembers();
   // What was put while this node was away is looked after once the others were heard of.
   core_.loop->At(core_.clock.Now() + 2 * options_.check_interval, [self = shared_from_this()] { self->BeginPass(); });
+}
+
+void Repair::SeeMembers() {
+  std::map<const ClusterNode*, Seen> seen;
+  for (const NodePtr& node : core_.view->nodes) {
+    const auto known = seen_.find(node.get());
+    seen[node.get()] = known != seen_.end() ? known->second : Seen{.at = core_.clock.Now()};
+  }
+  seen_ = std::move(seen);
+}
+
+void Repair::OnMembers() {
+  SeeMembers();
+  BeginPass();
 }
 
 void Repair::HandOver(std::function<void()> done) {
@@ -61,7 +75,7 @@ std::vector<Repair::NodePtr> Repair::TargetsOf(const ObjectHead& head) const {
 void Repair::CheckMembers() {
   if (core_.is_closed) return;
   for (const NodePtr& node : core_.view->nodes) {
-    Seen& seen = seen_[node.get()];
+    Seen& seen = seen_.at(node.get());
     if (IsSelf(*node) || seen.is_asked) continue;
     seen.is_asked = true;
     node->client->Stats(kAskTimeout,
@@ -73,7 +87,9 @@ void Repair::CheckMembers() {
 }
 
 void Repair::OnChecked(const NodePtr& node, const absl::StatusOr<StoreStats>& stats) {
-  Seen& seen = seen_[node.get()];
+  const auto asked = seen_.find(node.get());
+  if (asked == seen_.end()) return;  // it has left
+  Seen& seen = asked->second;
   seen.is_asked = false;
   const absl::Time now = core_.clock.Now();
   if (stats.ok()) {

@@ -46,6 +46,8 @@ class Repair : public std::enable_shared_from_this<Repair> {
       : core_(core), options_(options), store_(store), metrics_(metrics) {}
 
   void Start();
+  // The core has another view.
+  void OnMembers();
   // Before it leaves for good: passes that count this node as gone, until one has found nothing missing; then `done`.
   void HandOver(std::function<void()> done);
 
@@ -63,6 +65,7 @@ class Repair : public std::enable_shared_from_this<Repair> {
   // Which nodes should have an object, without this one.
   std::vector<NodePtr> TargetsOf(const ObjectHead& head) const;
 
+  void SeeMembers();
   void CheckMembers();
   void OnChecked(const NodePtr& node, const absl::StatusOr<StoreStats>& stats);
   // A member has found damage, and removed it, or had no memory: a pass, not long from now.

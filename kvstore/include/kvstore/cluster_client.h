@@ -20,7 +20,9 @@ struct ClusterOptions {
   std::string token = {};
   // Of what is parked, as a rule: reads ask that many nodes, and kSpareCandidates more.
   uint32_t n_replicas = 2;
+  // Of a name.
   absl::Duration resolve_interval = absl::Seconds(10);
+  absl::Duration leave_after = kLeaveAfter;
 };
 
 // A client of many nodes, which are told nothing of each other by it. Objects lie on the first nodes of their extent's

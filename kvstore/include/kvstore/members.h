@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace longshelf::kvstore {
 
@@ -30,6 +31,9 @@ std::string_view DnsName(std::string_view text);
 
 // INVALID_ARGUMENT: neither a list nor a name. OK when empty.
 absl::Status CheckStores(std::string_view stores);
+
+// How long who is no longer under a name stays a member: its service may leave out who is not ready, or be wrong.
+inline constexpr absl::Duration kLeaveAfter = absl::Minutes(10);
 
 // What HOST:PORT resolves to now, as "ADDRESS:PORT", sorted. IPv6 only of a name without IPv4: a store with both is
 // one. Blocks.
