@@ -58,8 +58,8 @@ class GetCallReactor final : public RunningCall,
   // Guards what is below: Release and Cancel come from any thread, and there is no mailbox, as the reactions are the
   // only thread of a call.
   std::mutex mutex_;
-  uint64_t n_unreleased_;      // payload bytes delivered and not yet released
-  uint64_t next_bytes_ = 0;    // of the object that is due
+  uint64_t n_unreleased_;    // payload bytes delivered and not yet released
+  uint64_t next_bytes_ = 0;  // of the object that is due
   bool paused_ = false;
   bool holds_ = true;  // keeps gRPC from ending the call while it is paused
   bool cancelled_ = false;
