@@ -2,6 +2,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 
 #include <utility>
 
@@ -14,6 +15,13 @@
 #include "proto/internal_auth.h"
 
 namespace longshelf::kvstore {
+
+namespace {
+
+constexpr size_t kStreamBytes = kMaxFrameBytes + proto::kBulkLookaheadBytes;
+constexpr size_t kCallsBesides = 16;  // that are no streams, at their largest
+
+}  // namespace
 
 struct Server::State {
   State(const ServerOptions& options, std::optional<proto::SharedToken> token, Store& store, const Clock& clock,
@@ -40,6 +48,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   grpc::ServerBuilder builder;
   proto::ApplyInternalServerSettings(builder);
   proto::ApplyBulkSettings(builder);
+  // A call whose request is not complete is not counted yet, whoever sends it: only this bounds what it costs.
+  grpc::ResourceQuota quota("kvstore");
+  quota.Resize((static_cast<size_t>(options.streams_max) + kCallsBesides) * kStreamBytes);
+  builder.SetResourceQuota(quota);
   // Two servers on one port would each hold half of the objects.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &state->port);

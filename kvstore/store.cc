@@ -273,6 +273,7 @@ absl::StatusOr<std::optional<Store::Reservation>> Store::Impl::Reserve(const Obj
   if (parked && !ParkedFits(charge)) {
     return absl::ResourceExhaustedError("the parked share is full: raise --parked-share or --memory");
   }
+  if (!parked && !CacheFits(charge)) return absl::UnavailableError("no memory now: too much cache is under way");
   // An object must not push out the parent that makes it useful, unless that is on disk too.
   const ObjectKey parent_key{head.parent, ObjectKind::kBlock};
   Entry* parent = index.Find(parent_key);

@@ -27,6 +27,7 @@ inline constexpr size_t kDiskReaders = 4;
 inline constexpr size_t kDiskReadsQueuedMax = 4096;
 // Of a call that names many keys, those that are handled before others may take their turn.
 inline constexpr size_t kKeysPerTurn = 64;
+inline constexpr uint64_t kCacheReservedPart = 8;  // of the capacity, whatever the parked share is
 inline uint64_t ShareOf(uint64_t capacity_bytes, double share) {
   return static_cast<uint64_t>(share * static_cast<double>(capacity_bytes));
 }
@@ -118,6 +119,8 @@ struct Store::Impl {
   Impl(const StoreOptions& store_options, PageArena pages, std::unique_ptr<disk::DiskTier> disk_tier)
       : options(store_options),
         parked_limit(ShareOf(store_options.capacity_bytes, store_options.parked_share)),
+        cache_reserved_limit(
+            std::max(store_options.capacity_bytes - parked_limit, store_options.capacity_bytes / kCacheReservedPart)),
         arena(std::move(pages)),
         life(std::make_shared<StoreLife>(arena.mapping())),
         index({.policy = store_options.eviction,
@@ -136,6 +139,11 @@ struct Store::Impl {
   void TouchTurn(size_t first, size_t end, absl::Time retain_until, absl::Time now, TouchWalk& walk);
   void TouchAll(absl::Time retain_until, absl::Time now, TouchWalk& walk);
   bool ParkedFits(uint64_t charge) const { return Parked() + charge <= parked_limit; }
+  // Cache that is under way cannot be evicted, and must leave room for what may be parked. One object always may be.
+  bool CacheFits(uint64_t charge) const {
+    const uint64_t under_way = reserved_bytes - reserved_parked_bytes;
+    return under_way == 0 || under_way + charge <= cache_reserved_limit;
+  }
 
   // Waits for the long calls before this one, if this is one.
   std::unique_lock<FifoMutex> LongCall(size_t n_keys) {
@@ -224,6 +232,7 @@ struct Store::Impl {
 
   const StoreOptions options;
   const uint64_t parked_limit;
+  const uint64_t cache_reserved_limit;
 
   // Held, before the other, by a call that takes many turns: of those one at a time, or a short call would wait for a
   // turn of each of them.

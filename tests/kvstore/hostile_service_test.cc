@@ -62,8 +62,8 @@ class HostileTest : public ServiceFixture {
  protected:
   using PutCall = grpc::ClientReaderWriter<v1::PutFrame, v1::PutReplies>;
 
-  void Begin(uint64_t capacity, ServerOptions options = {}) {
-    Start(capacity, options);
+  void Begin(uint64_t capacity, ServerOptions options = {}, double parked_share = 0.5) {
+    Start(capacity, options, parked_share);
     stub_ = NewStub();
   }
 
@@ -281,7 +281,7 @@ TEST_F(HostileTest, StreamsWithoutADeadlineAreRefused) {
 }
 
 TEST_F(HostileTest, AbortAndBrokenStreamsFreeTheirReservationsAtOnce) {
-  Begin(16 << 20);
+  Begin(16 << 20, {}, /*parked_share=*/0);
   const Object object = MakeObject(1, kRoot, 256, 4 << 20);
   grpc::ClientContext context;
   SetDeadline(context);

@@ -16,17 +16,17 @@
 
 namespace longshelf::kvstore {
 
-// The longshelf-kvstore binary, killed at the latest with this.
+// The longshelf-kvstore binary, or another, killed at the latest with this.
 class NodeProcess {
  public:
-  explicit NodeProcess(std::vector<std::string> args) {
+  explicit NodeProcess(std::vector<std::string> args, const std::string& binary = LONGSHELF_KVSTORE_BINARY) {
     int fds[2];
     EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, fds[1], STDERR_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    args.insert(args.begin(), LONGSHELF_KVSTORE_BINARY);
+    args.insert(args.begin(), binary);
     std::vector<char*> argv;
     for (std::string& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);
@@ -75,6 +75,7 @@ class NodeProcess {
     return WEXITSTATUS(status);
   }
 
+  pid_t pid() const { return pid_; }
   const std::string& log() const { return log_; }
 
  private:

@@ -285,6 +285,30 @@ TEST_F(StoreTest, AParkedReservationAlreadyCountsAgainstTheShare) {
   EXPECT_TRUE(*Put(seventh));
 }
 
+TEST_F(StoreTest, CacheThatIsUnderWayLeavesTheParkedShareFree) {
+  Make(RoomFor(16), 0.5);
+  std::vector<Store::Reservation> open;
+  const auto is_opened = [&](const Object& object) {
+    auto opened = store_->Open(object.head, kNow);
+    if (opened.ok()) return open.push_back(std::move(std::get<Store::Reservation>(*opened))), true;
+    EXPECT_EQ(opened.status().code(), absl::StatusCode::kUnavailable);
+    return false;
+  };
+  for (uint64_t id = 0; id < 8; ++id) ASSERT_TRUE(is_opened(MakeObject(id, kRoot, 256, kPayload))) << id;
+  EXPECT_FALSE(is_opened(MakeObject(8, kRoot, 256, kPayload)));
+  for (uint64_t id = 20; id < 28; ++id) {
+    EXPECT_TRUE(*Put(Parked(MakeObject(id, kRoot, 256, kPayload), kNow + absl::Hours(1)))) << id;
+  }
+  // Where all may be parked an eighth is left for cache, and one object whatever its size.
+  open.clear();
+  Make(RoomFor(16), 1.0);
+  EXPECT_TRUE(is_opened(MakeObject(1, kRoot, 256, kPayload)));
+  EXPECT_TRUE(is_opened(MakeObject(2, kRoot, 256, kPayload)));
+  EXPECT_FALSE(is_opened(MakeObject(3, kRoot, 256, kPayload)));
+  open.clear();
+  EXPECT_TRUE(is_opened(MakeObject(4, kRoot, 256, 10 * kPayload)));
+}
+
 TEST_F(StoreTest, ParkingAPresentObjectRetainsItOrSaysNo) {
   Make(RoomFor(12), 1.0 / 12, EvictionPolicy::kLru);
   const absl::Time until = kNow + absl::Hours(1);

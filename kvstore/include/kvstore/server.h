@@ -17,6 +17,8 @@ struct ServerOptions {
   std::string token = {};              // shared token of the callers; empty: none is asked for
   bool insecure_internal = false;      // listen beyond loopback without a token
   // Put and Get calls at once; one more is refused with RESOURCE_EXHAUSTED. A stream holds about a frame and an object.
+  // What gRPC holds for all calls together, begun requests included, is bounded by a frame and a window for each of so
+  // many: then connections are read more slowly, and at last calls are ended with RESOURCE_EXHAUSTED.
   int streams_max = 256;
   // Objects that one Put stream may have open; one more is answered Busy.
   int open_objects_max = 64;

@@ -131,8 +131,8 @@ class Store {
   // INVALID_ARGUMENT: a head outside the limits of object.h, or one that cannot be linked to present objects.
   // ALREADY_EXISTS: the key is held under another fingerprint.
   // RESOURCE_EXHAUSTED: it can never fit, or it is parked and the parked share is full; never downgraded.
-  // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all), or none for an object that
-  // nobody has asked for yet. Nothing was evicted then.
+  // UNAVAILABLE: no memory now (readers, reservations and parked objects hold it all, or reservations of cache all that
+  // is not for parked objects), or none for an object that nobody has asked for yet. Nothing was evicted then.
   // FAILED_PRECONDITION (NamespaceDeleted): its namespace was retired.
   // `on_durable` is called only for a parked object that is answered with Exists.
   absl::StatusOr<std::variant<Reservation, Exists>> Open(const ObjectHead& head, absl::Time now,
