@@ -13,7 +13,8 @@ constexpr std::chrono::seconds kPatience{10};
 }  // namespace
 
 // Sends the script; owned by gRPC until OnDone.
-class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateEvent> {
+class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateEvent>,
+                                         public std::enable_shared_from_this<GenerateStream> {
  public:
   GenerateStream(FakeWorker& worker, Script script, const v1::WorkerGenerateRequest& request)
       : worker_(worker),
@@ -23,10 +24,16 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
         max_tokens_(request.max_tokens()),
         n_prompt_(static_cast<uint32_t>(request.prompt_tokens_size())) {}
 
-  static GenerateStream* Start(std::unique_ptr<GenerateStream> stream) {
-    GenerateStream* raw = stream.get();
-    raw->self_ = std::move(stream);
-    return raw;
+  static std::shared_ptr<GenerateStream> Start(FakeWorker& worker, Script script,
+                                               const v1::WorkerGenerateRequest& request) {
+    const auto stream = std::make_shared<GenerateStream>(worker, std::move(script), request);
+    stream->self_ = stream;
+    return stream;
+  }
+
+  void Refuse(const grpc::Status& status) {
+    std::lock_guard lock(mutex_);
+    FinishOnce(status);
   }
 
   void Next() {
@@ -74,7 +81,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
     {
       std::lock_guard count(worker_.mutex_);
       ++worker_.n_cancelled_;
-      worker_.held_.erase(this);
+      worker_.held_.erase(shared_from_this());
       worker_.changed_.notify_all();
     }
     std::lock_guard lock(mutex_);
@@ -86,7 +93,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   bool IsHeld() {
     std::lock_guard lock(worker_.mutex_);
     if (!(script_.begins_held || script_.holds_at == next_) || !worker_.script_.held) return false;
-    worker_.held_.insert(this);
+    worker_.held_.insert(shared_from_this());
     return true;
   }
   void FinishOnce(const grpc::Status& status) {
@@ -101,7 +108,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   const uint32_t n_prompt_;
   std::mutex mutex_;  // writes end and calls are cancelled on different threads
   v1::WorkerGenerateEvent event_;
-  std::unique_ptr<GenerateStream> self_;
+  std::shared_ptr<GenerateStream> self_;
   size_t n_progress_ = 0;
   bool started_ = false;
   bool ended_ = false;
@@ -160,13 +167,13 @@ void FakeWorker::SetScript(Script script) {
 }
 
 void FakeWorker::Release() {
-  std::set<GenerateStream*> held;
+  std::set<std::shared_ptr<GenerateStream>> held;
   {
     std::lock_guard lock(mutex_);
     held.swap(held_);
     script_.held = false;
   }
-  for (GenerateStream* stream : held) stream->Next();
+  for (const auto& stream : held) stream->Next();
 }
 
 bool FakeWorker::AwaitCalls(size_t n) {
@@ -194,9 +201,9 @@ grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::Ca
     requests_.push_back(*request);
     script = script_;
   }
-  GenerateStream* stream = GenerateStream::Start(std::make_unique<GenerateStream>(*this, script, *request));
+  const std::shared_ptr<GenerateStream> stream = GenerateStream::Start(*this, script, *request);
   if (script.full) {
-    stream->Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "full"});
+    stream->Refuse({grpc::StatusCode::RESOURCE_EXHAUSTED, "full"});
   } else if (script.held && !script.begins_held && !script.holds_at.has_value()) {
     std::lock_guard lock(mutex_);
     held_.insert(stream);
@@ -204,7 +211,7 @@ grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* FakeWorker::Generate(grpc::Ca
     stream->Next();
   }
   changed_.notify_all();
-  return stream;
+  return stream.get();
 }
 
 grpc::ServerWriteReactor<v1::WatchEvent>* FakeWorker::Watch(grpc::CallbackServerContext*, const v1::WatchRequest*) {

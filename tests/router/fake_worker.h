@@ -78,7 +78,7 @@ class FakeWorker final : public v1::Worker::CallbackService {
   std::optional<std::string> checkpoint_key_;
   std::vector<HeldPark> held_parks_;
   bool are_parks_held_ = false;
-  std::set<GenerateStream*> held_;
+  std::set<std::shared_ptr<GenerateStream>> held_;
   std::set<WatchStream*> watches_;
   size_t n_cancelled_ = 0;
   size_t n_tokens_sent_ = 0;

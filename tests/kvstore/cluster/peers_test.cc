@@ -58,10 +58,10 @@ class Node {
 };
 
 TEST(Peers, AStoreThatAppearsUnderTheNameGetsItsReplicas) {
-  Node first;
-  Node second;
   std::mutex mutex;
   std::vector<Member> named;
+  Node first;
+  Node second;
   const auto resolve = [&] {
     std::lock_guard lock(mutex);
     return named;
