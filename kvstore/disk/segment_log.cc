@@ -130,17 +130,18 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     slots_[slot].sequence = segment.sequence;
     // All but the last were sealed, and durable, before the next was begun.
     const bool lost_footer = !segment.sealed && segment.sequence != segments.back().second.sequence;
-    counters_.n_damaged += segment.n_damaged + (lost_footer ? 1 : 0);
+    counters_.n_damaged += segment.damaged.size() + (lost_footer ? 1 : 0);
     // Past those that are damaged now and may be read again one day.
     next_sequence_ = segment.sequence + 1 + n_unknown;
     Replay(segment, slot, files_.keys.get(), index_);
   }
   if (files_.keys != nullptr) counters_.n_damaged += files_.keys->n_damaged();
   if (!segments.empty() && !segments.back().second.sealed) {
-    const auto& [slot, segment] = segments.back();
+    auto& [slot, segment] = segments.back();
     active_ = slot;
     end_ = segment.end;
     link_ = segment.link;
+    RETURN_IF_ERROR(MendCopies(segment));
     for (const Footer::Entry& entry : segment.footer.entries) AppendFooterEntry(entry.offset, entry.record, &footer_);
     n_footer_entries_ = static_cast<uint32_t>(segment.footer.entries.size());
     // Who wrote the last of them may have been killed before he did this. What is sealed was synced before.
@@ -159,6 +160,27 @@ absl::Status SegmentLog::Recover(const NodeId& new_node) {
     slots_[segments.front().first].sequence = 0;
   }
   return Begin(static_cast<uint32_t>(FindSlot(0)));
+}
+
+absl::Status SegmentLog::MendCopies(RecoveredSegment& last) {
+  std::vector<Footer::Entry>& entries = last.footer.entries;
+  for (DamagedObject& damaged : last.damaged) {
+    const Record& record = damaged.header.record;
+    const std::optional<DiskEntry> original = index_.Find(record.head.key);
+    if (!original.has_value() || original->place.sequence == last.sequence) continue;
+    const absl::StatusOr<StoredRecord> stored = ReadStored(files_, *original);
+    if (!stored.ok() || stored->header.record.payload_bytes() != record.payload_bytes() ||
+        !PayloadMatches(damaged.header, stored->payload())) {
+      continue;
+    }
+    RETURN_IF_ERROR(Write(damaged.offset + kSectorBytes, {stored->bytes.span().subspan(kSectorBytes)}));
+    index_.Move(record.head.key, original->place, {last.sequence, active_, damaged.offset});
+    const auto behind = std::find_if(entries.begin(), entries.end(),
+                                     [&](const Footer::Entry& entry) { return entry.offset > damaged.offset; });
+    entries.insert(behind, {damaged.offset, std::move(damaged.header.record)});
+    --counters_.n_damaged;
+  }
+  return absl::OkStatus();
 }
 
 int SegmentLog::FindSlot(uint64_t sequence) const {
@@ -442,7 +464,10 @@ absl::Status SegmentLog::Keep(const DiskEntry& entry, bool may_go) {
   pending.bytes = std::move(stored->bytes);
   pending.chunk_crcs = std::move(stored->header.chunk_crcs);  // which it was read by
   if (!Fits(pending.record)) {
-    if (may_go) return absl::OkStatus();
+    if (may_go) {
+      if (entry.head.IsRetained(clock_.WallNow())) spdlog::error("no room for an object that is retained: it is lost");
+      return absl::OkStatus();
+    }
     // A segment's records fit into an empty one; what is left over after an error fits behind the copies of the rest.
     return Fence(absl::ResourceExhaustedError("no room for what is retained"));
   }

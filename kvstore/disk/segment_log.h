@@ -111,6 +111,9 @@ class SegmentLog {
   absl::Status CheckExisting(FileSystem& file_system, const std::vector<std::string>& names);
   absl::Status OpenSlots(FileSystem& file_system);
   absl::Status Recover(const NodeId& new_node);
+  // A loss of power while the oldest segment's objects were being copied leaves torn copies in the last segment, and
+  // the originals: those are copied there once more, for behind what is torn there need be no room for them.
+  absl::Status MendCopies(RecoveredSegment& last);
   absl::Status AppendTo(std::span<PendingRecord> batch);
   bool Fits(const Record& record) const;
   void Gather(PendingRecord& pending);

@@ -68,7 +68,7 @@ absl::Status Scan(File& file, uint64_t segment_bytes, RecoveredSegment& segment)
     if (IsPayloadWhole(file, segment.end, at->header)) {
       segment.footer.entries.push_back({segment.end, std::move(at->header.record)});
     } else if (next.has_value()) {
-      ++segment.n_damaged;
+      segment.damaged.push_back({segment.end, std::move(at->header)});
     } else {
       break;
     }

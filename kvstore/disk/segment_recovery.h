@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "data_keys.h"
@@ -12,15 +13,21 @@
 
 namespace longshelf::kvstore::disk {
 
+// An object whose header is whole and whose payload is not what was written.
+struct DamagedObject {
+  uint64_t offset = 0;
+  RecordHeader header;
+};
+
 // What is in one segment file after a start.
 struct RecoveredSegment {
   NodeId node{};
   uint64_t sequence = 0;
   bool sealed = false;  // has a whole footer; otherwise it was scanned, up to the first record that nothing follows
   Footer footer;        // of whole records
-  uint64_t end = kSectorBytes;  // of the last record
-  uint64_t link = 0;            // what the next record's header would carry
-  uint64_t n_damaged = 0;       // objects that are not what was written
+  uint64_t end = kSectorBytes;         // of the last record
+  uint64_t link = 0;                   // what the next record's header would carry
+  std::vector<DamagedObject> damaged;  // of one without a footer
 };
 
 // FAILED_PRECONDITION: the file holds a segment of another format or size, or one of other encryption: with a key

@@ -158,5 +158,54 @@ TEST_P(DiskCrash, NoLossOfPowerTakesWhatWasAcknowledged) {
   }
 }
 
+// The copies are not synced one by one: a loss of power leaves torn ones in the segment that is to take them all, time
+// and again. The originals fill most of a segment, so there is no room for them and for what was torn.
+TEST_P(DiskCrash, NoLossOfPowerWhileTheOldestSegmentIsCopiedTakesWhatIsRetained) {
+  constexpr uint64_t kRetained = 9;
+  constexpr size_t kPayload = 20000;
+  const DiskOptions options = SmallDisk(4);
+  DatedClock clock;
+  const auto retained = [&](uint64_t id) {
+    return Parked(MakeObject(id, /*parent=*/1u << 30, 256, kPayload), clock.WallNow() + absl::Hours(1));
+  };
+  const int n_rounds = Rounds(60);
+  for (int seed = 1; seed <= n_rounds; ++seed) {
+    std::mt19937_64 random(static_cast<uint64_t>(seed));
+    auto files = std::make_unique<MemoryFileSystem>();
+    {
+      auto tier = OpenTier(options, *files, clock, KeyIf(GetParam()));
+      ASSERT_TRUE(tier.ok()) << tier.status();
+      for (uint64_t id = 0; id < kRetained; ++id) ASSERT_TRUE(PutAndWait(**tier, retained(id)).ok());
+      for (uint64_t id = 100; id < 124; ++id) {
+        ASSERT_TRUE(PutAndWait(**tier, MakeObject(id, 1u << 30, 256, kPayload)).ok());
+      }
+    }
+    for (int image = 0; image < 4; ++image) {
+      std::unique_ptr<MemoryFileSystem> left;
+      std::atomic<uint64_t> n_operations = 0;
+      const uint64_t n_operations_left = random() % 40;
+      files->SetFault([&](Operation operation) {
+        if (left == nullptr && operation != Operation::kRead && n_operations++ == n_operations_left) {
+          left = files->LosePower(random, /*p_kept=*/0.75);
+        }
+        return left != nullptr ? absl::DataLossError("no power") : absl::OkStatus();
+      });
+      if (auto tier = OpenTier(options, *files, clock, KeyIf(GetParam())); tier.ok()) {
+        for (uint64_t id = 200; id < 220 && PutAndWait(**tier, MakeObject(id, 1u << 30, 256, kPayload)).ok();) ++id;
+      }
+      files->SetFault(nullptr);
+      if (left == nullptr) break;
+      files = std::move(left);
+    }
+    auto tier = OpenTier(options, *files, clock, KeyIf(GetParam()));
+    ASSERT_TRUE(tier.ok()) << tier.status();
+    for (uint64_t id = 0; id < kRetained; ++id) {
+      const auto got = Get(**tier, BlockKeyOf(id));
+      ASSERT_TRUE(got.ok()) << got.status() << " seed " << seed << " object " << id;
+      EXPECT_EQ(*got, retained(id).payload);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace longshelf::kvstore::disk

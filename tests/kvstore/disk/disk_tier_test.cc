@@ -698,7 +698,9 @@ TEST_P(DiskRestart, TakesSecondsWithAHundredGigabytes) {
   std::printf("400 segments, %lu objects, ready after %.2f s\n", (*tier)->index().n_objects(), took.count());
   EXPECT_EQ((*tier)->index().n_objects(), 399u * 280) << "the oldest was the spare one";
   EXPECT_EQ((*tier)->index().Find(BlockKeyOf(1000))->head.digest, MakeObject(1000, kRoot, 256, 1).head.digest);
-  EXPECT_LT(took.count(), 5);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_LT(took.count(), 5) << "it read more than footers";
+#endif
   std::filesystem::remove_all(directory);
 }
 
