@@ -118,6 +118,18 @@ void GetDirect(Store& store, const Blocks& blocks, std::span<std::byte> target) 
   }
 }
 
+void CopyHashed(const Blocks& blocks, std::span<std::byte> target) {
+  for (const PutItem& item : blocks.puts) {
+    for (std::span<const std::byte> left = *item.payload; !left.empty();) {
+      const auto frame = left.first(std::min(left.size(), kMaxFrameBytes));
+      LONGSHELF_CHECK(DigestOf(frame) != Digest{});
+      std::memcpy(target.data(), frame.data(), frame.size());
+      target = target.subspan(frame.size());
+      left = left.subspan(frame.size());
+    }
+  }
+}
+
 void Report(const std::vector<Step>& steps) {
   const auto median_of = [&](std::string_view name, const auto& figure) {
     const auto step = std::find_if(steps.begin(), steps.end(), [name](const Step& each) { return each.name == name; });
@@ -133,9 +145,10 @@ void Report(const std::vector<Step>& steps) {
     std::printf("%s,%.3f,%.3f,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / rate_of("memcpy"),
                 rate / rate_of("raw_" + way), redis > 0 ? rate / redis : 0.0, Median(step.cpu_s_per_gb));
   }
-  // Both sides hash what they send or receive. As if they did that alone; they do it while they copy.
+  // Both sides hash what they send or receive, a frame at a time, and whoever copies it next has it at hand.
+  const double checksum = cpu_of("hashed_copy") - cpu_of("memcpy");
   std::printf("checksums: %.1f %% of the processor time of a put, %.1f %% of a get\n",
-              200 * cpu_of("digest") / cpu_of("grpc_put"), 200 * cpu_of("digest") / cpu_of("grpc_get"));
+              200 * checksum / cpu_of("grpc_put"), 200 * checksum / cpu_of("grpc_get"));
 }
 
 void Run(const BenchConfig& config) {
@@ -167,6 +180,7 @@ void Run(const BenchConfig& config) {
        [&] {
          for (const PutItem& item : blocks.puts) LONGSHELF_CHECK(DigestOf(*item.payload) == item.head.digest);
        }},
+      {"hashed_copy", nullptr, [&] { CopyHashed(blocks, target); }},
       {"raw_put", nullptr, [&] { raw.Put(); }},
       {"raw_get", nullptr, [&] { raw.Get(); }},
       {"store_put", empty, [&] { PutDirect(*store, blocks); }},

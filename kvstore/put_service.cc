@@ -44,13 +44,14 @@ void PutStream::OnReadDone(bool ok) {
   if (!ok) return End(absl::OkStatus());
   if (const absl::Status status = Handle(); !status.ok()) return End(status);
   std::lock_guard lock(mutex_);
-  WriteReplies();
   if (finished_) return;
+  // First: what comes next is taken while the replies are written.
   if (replies_.replies_size() >= kQueuedRepliesMax) {
     read_paused_ = true;
   } else {
     StartRead(&frame_);
   }
+  WriteReplies();
 }
 
 void PutStream::OnWriteDone(bool ok) {
