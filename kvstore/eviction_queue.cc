@@ -57,12 +57,9 @@ void EvictionQueue::AdaptSmallLimit(const Entry& entry) {
 
 void EvictionQueue::Leave(Entry& entry, bool evicted, size_t n_objects) {
   Resize(*entry.tenant, entry.tenant->bytes - entry.charge_bytes);
-  if (entry.queue == Entry::Queue::kMain) {
-    if (evicted && options_.policy != EvictionPolicy::kLru) main_ghosts_.Add(entry.head.key, n_objects);
-    return;
-  }
-  small_bytes_ -= entry.charge_bytes;
-  if (evicted) small_ghosts_.Add(entry.head.key, n_objects);
+  const bool is_small = entry.queue == Entry::Queue::kSmall;
+  if (is_small) small_bytes_ -= entry.charge_bytes;
+  if (evicted) (is_small ? small_ghosts_ : main_ghosts_).Add(entry.head.key, n_objects);
 }
 
 void EvictionQueue::Use(Entry& entry) {

@@ -23,8 +23,8 @@ namespace longshelf::kvstore {
 
 // One Put call. Offers are opened in order, a window of them at a time; what the store gives credit for is sent in
 // frames around the payload where it lies, with the opens that are due. A payload is hashed as it is sent, while the
-// processor has it at hand. One write and one read are in flight. Owned by
-// the registry until the last callback has run.
+// processor has it at hand. One write and one read are in flight. Owned by the registry until the last callback has
+// run.
 class PutCallReactor final : public RunningCall,
                              public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::PutReplies>,
                              public std::enable_shared_from_this<PutCallReactor> {

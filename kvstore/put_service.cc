@@ -46,7 +46,7 @@ void PutStream::OnReadDone(bool ok) {
   std::lock_guard lock(mutex_);
   if (finished_) return;
   // First: what comes next is taken while the replies are written.
-  if (replies_.replies_size() >= kQueuedRepliesMax) {
+  if (writing_ && replies_.replies_size() >= kQueuedRepliesMax) {
     read_paused_ = true;
   } else {
     StartRead(&frame_);

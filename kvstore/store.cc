@@ -334,9 +334,8 @@ absl::StatusOr<std::variant<Store::Committed, Store::Exists>> Store::Impl::Commi
     lock.lock();  // evicted there meanwhile
     present = index.Find(key);
   }
-  if (const std::optional<Digest> first = LeavingInstead(state.head); present == nullptr && first.has_value()) {
-    ReleaseReservation(state);
-    state.store = nullptr;
+  const std::optional<Digest> first = present == nullptr ? LeavingInstead(state.head) : std::nullopt;
+  if (first.has_value()) {
     if (parked) return absl::UnavailableError("another writer's bytes are on their way to the disk");
     return Exists{*first};
   }
@@ -563,10 +562,13 @@ uint64_t Store::Impl::DropTurn(std::span<const ObjectKey> keys, DropResult& resu
 void Store::Impl::DropNamespaceFromMemory(const std::string& namespace_id, DropResult& result) {
   const auto drop_some = [&] {
     std::lock_guard lock(mutex);
-    DropLeaving([&](const Leaving& object) { return object.namespace_id == namespace_id; });
     for (size_t i = 0; i < kKeysPerTurn; ++i) {
       Entry* entry = index.AnyOfNamespace(namespace_id);
-      if (entry == nullptr) return false;
+      if (entry == nullptr) {
+        // Once: what left before is marked here, and nothing more of it can leave.
+        DropLeaving([&](const Leaving& object) { return object.namespace_id == namespace_id; });
+        return false;
+      }
       DropEntry(*entry, result);
     }
     return true;

@@ -26,6 +26,33 @@ absl::StatusOr<Array> FromWire(const std::string& bytes, const char* field) {
   return out;
 }
 
+absl::StatusOr<ObjectHead> UndigestedHead(const v1::ObjectHead& wire) {
+  ObjectHead head;
+  ASSIGN_OR_RETURN(head.key, KeyFromWire(wire.key()));
+  ASSIGN_OR_RETURN(head.parent, HashFromWire(wire.parent(), "parent"));
+  ASSIGN_OR_RETURN(head.extent, HashFromWire(wire.extent(), "extent"));
+  ASSIGN_OR_RETURN(head.fingerprint, FromWire<Fingerprint>(wire.fingerprint(), "fingerprint"));
+  ASSIGN_OR_RETURN(head.retain_until, RetentionFromWire(wire.retain_until_unix_ms()));
+  head.depth_tokens = wire.depth_tokens();
+  head.payload_bytes = wire.payload_bytes();
+  head.namespace_id = wire.namespace_id();
+  switch (wire.object_class()) {
+    case v1::OBJECT_CLASS_CACHE:
+      head.object_class = ObjectClass::kCache;
+      break;
+    case v1::OBJECT_CLASS_PARKED:
+      head.object_class = ObjectClass::kParked;
+      if (wire.retain_until_unix_ms() == 0) {
+        return absl::InvalidArgumentError("retain_until_unix_ms: a parked object needs it");
+      }
+      break;
+    default:
+      return absl::InvalidArgumentError("object_class: unknown");
+  }
+  RETURN_IF_ERROR(CheckHead(head));
+  return head;
+}
+
 }  // namespace
 
 std::string KeyToWire(const ObjectKey& key) {
@@ -99,37 +126,6 @@ void HeadToWire(const ObjectHead& head, v1::ObjectHead* wire) {
   OpenedHeadToWire(head, wire);
   wire->set_xxh3_128(ToWire(head.digest));
 }
-
-namespace {
-
-absl::StatusOr<ObjectHead> UndigestedHead(const v1::ObjectHead& wire) {
-  ObjectHead head;
-  ASSIGN_OR_RETURN(head.key, KeyFromWire(wire.key()));
-  ASSIGN_OR_RETURN(head.parent, HashFromWire(wire.parent(), "parent"));
-  ASSIGN_OR_RETURN(head.extent, HashFromWire(wire.extent(), "extent"));
-  ASSIGN_OR_RETURN(head.fingerprint, FromWire<Fingerprint>(wire.fingerprint(), "fingerprint"));
-  ASSIGN_OR_RETURN(head.retain_until, RetentionFromWire(wire.retain_until_unix_ms()));
-  head.depth_tokens = wire.depth_tokens();
-  head.payload_bytes = wire.payload_bytes();
-  head.namespace_id = wire.namespace_id();
-  switch (wire.object_class()) {
-    case v1::OBJECT_CLASS_CACHE:
-      head.object_class = ObjectClass::kCache;
-      break;
-    case v1::OBJECT_CLASS_PARKED:
-      head.object_class = ObjectClass::kParked;
-      if (wire.retain_until_unix_ms() == 0) {
-        return absl::InvalidArgumentError("retain_until_unix_ms: a parked object needs it");
-      }
-      break;
-    default:
-      return absl::InvalidArgumentError("object_class: unknown");
-  }
-  RETURN_IF_ERROR(CheckHead(head));
-  return head;
-}
-
-}  // namespace
 
 absl::StatusOr<Digest> DigestFromWire(const std::string& bytes) { return FromWire<Digest>(bytes, "xxh3_128"); }
 

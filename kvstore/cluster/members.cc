@@ -57,6 +57,23 @@ absl::StatusOr<Member> ParseMember(absl::string_view text) {
   return member;
 }
 
+struct FreeAddresses {
+  void operator()(addrinfo* found) const { freeaddrinfo(found); }
+};
+using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
+
+// What the name has in one family; null: nothing, and the name may have some in the other.
+absl::StatusOr<Addresses> Resolve(const std::string& host, int family) {
+  addrinfo hints{};
+  hints.ai_family = family;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int failure = getaddrinfo(host.c_str(), nullptr, &hints, &found);
+  if (failure == 0) return Addresses(found);
+  if (failure == EAI_NONAME || failure == EAI_NODATA || failure == EAI_ADDRFAMILY) return nullptr;
+  return absl::UnavailableError(absl::StrCat("resolving ", host, ": ", gai_strerror(failure)));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Member>> ParseMembers(std::string_view text) {
@@ -85,27 +102,6 @@ absl::Status CheckStores(std::string_view stores) {
   const std::string_view name = DnsName(stores);
   return name.empty() ? ParseMembers(stores).status() : CheckAddress(View(name));
 }
-
-namespace {
-
-struct FreeAddresses {
-  void operator()(addrinfo* found) const { freeaddrinfo(found); }
-};
-using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
-
-// What the name has in one family; null: nothing, and the name may have some in the other.
-absl::StatusOr<Addresses> Resolve(const std::string& host, int family) {
-  addrinfo hints{};
-  hints.ai_family = family;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int failure = getaddrinfo(host.c_str(), nullptr, &hints, &found);
-  if (failure == 0) return Addresses(found);
-  if (failure == EAI_NONAME || failure == EAI_NODATA || failure == EAI_ADDRFAMILY) return nullptr;
-  return absl::UnavailableError(absl::StrCat("resolving ", host, ": ", gai_strerror(failure)));
-}
-
-}  // namespace
 
 absl::StatusOr<std::vector<Member>> ResolveMembers(std::string_view host_port) {
   RETURN_IF_ERROR(CheckAddress(View(host_port)));
