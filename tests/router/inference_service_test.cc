@@ -136,6 +136,7 @@ TEST_F(InferenceService, SaysHowMuchOfThePromptWasReadAndSaysItAgainWhileItIsSil
 
 TEST_F(InferenceService, JudgesALongPromptByItsTokensHoweverLargeItIsAsJson) {
   RouterHarness router;
+  router.Chat();  // a worker has said how much it takes: 8192
   const auto stub = Stub(router);
   v1::GenerateRequest request;
   request.set_text(std::string(size_t{3} << 20, '\x01'));  // six bytes each as JSON: more than any body may have
