@@ -61,6 +61,7 @@ absl::Status ShardGroupRunner::Announce(const StepPlan& plan) {
   LONGSHELF_CHECK(!shut_down_);
   ++seq_;
   group_.doorbell.Ring();
+  if (group_.links != nullptr) group_.links->Ring();
   std::string bytes = Seal({group_.generation, seq_}, plan);
   return group_.communicator.Broadcast(bytes);
 }

@@ -11,24 +11,37 @@ struct CommandLine {
   std::vector<std::string> environment;  // "NAME=value"
 };
 
+// A group over several hosts; empty for one.
+struct LaunchHosts {
+  std::vector<std::string> names;  // as mpirun may know them; the first is this machine
+  int shards_per_host = 1;
+  std::string network;       // "10.0.0.0/24": all traffic of MPI goes through interfaces in it
+  std::string launch_agent;  // what mpirun runs instead of ssh: a program and its arguments, without quotes
+  std::string link_listen;   // of shard 0, see ShardConfig
+};
+
 // What one generation of a group is started with.
 struct LaunchInput {
   int n_shards = 1;
   std::string mpirun;
   std::string shard_binary;
-  std::string run_dir;  // private to the generation, as are the next two
-  std::string shm_dir;  // MPI's shared segments
-  std::string tmp_dir;  // mpirun's session files
   uint64_t generation = 0;
-  int64_t supervisor_pid = 0;
   bool is_root = false;
   bool can_read_siblings = true;  // process_vm_readv is allowed here
+  LaunchHosts hosts;
+  // Ports of MPI on every host, [begin, end): the first is mpirun's own; the last is for the links between hosts, and
+  // the others are for shards, when there are several hosts.
+  int port_begin = 0;
+  int port_end = 0;
   std::vector<std::string> shard_flags;
   std::vector<std::string> environment;  // inherited
 };
 
-// The shard itself for one shard, mpirun for more. What an outer MPI job left in the environment is taken out, so that
-// a worker can itself be started by mpirun or Slurm.
+// The shard itself for one shard, mpirun for more. What an outer MPI job or scheduler left in the environment is taken
+// out, so that a worker can itself be started by mpirun or Slurm.
 CommandLine MakeLaunchLine(const LaunchInput& input);
+
+// `environment` without what an outer MPI job or a scheduler's allocation would tell mpirun.
+std::vector<std::string> WithoutOuterJob(const std::vector<std::string>& environment);
 
 }  // namespace longshelf::worker

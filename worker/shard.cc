@@ -139,7 +139,7 @@ absl::Status Shard::Run() {
       return Serve(runner, {getpid()});
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
-                                   &session_->watch(), config_.generation};
+                                   &session_->watch(),       config_.generation,   session_->links()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
     if (rank_ > 0) load_state_.Set(LoadState::Phase::kServing);
@@ -160,6 +160,9 @@ absl::Status Shard::JoinGroup() {
     options.supervisor_pid = config_.supervisor_pid;
     options.n_shards = config_.n_shards;
     options.progress_deadline = config_.step_deadline;
+    options.shm_dir = config_.mpi_shm_dir;
+    options.link_listen = config_.link_listen;
+    options.host_silence = config_.host_silence;
     ASSIGN_OR_RETURN(session_, engine::MpiSession::Start(std::move(options)));
     rank_ = session_->communicator().rank();
     return config_.weights == "huge" ? JoinShare() : absl::OkStatus();

@@ -62,11 +62,15 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});
   spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",
            {absl::Seconds(1), absl::Hours(1)});
+  spec.Add(&config->host_silence, "host-silence", "a host of the group that says nothing for longer ends the group",
+           {absl::Seconds(1), absl::Hours(1)});
   spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");
   spec.Add(&config->generation, "generation", "number of the group's start; set by longshelf-worker",
            {0, uint64_t{1} << 62});
   spec.Add(&config->supervisor_pid, "supervisor-pid", "process to end with; set by longshelf-worker",
            {0, int64_t{1} << 31});
+  spec.Add(&config->mpi_shm_dir, "mpi-shm-dir", "for MPI's shared segments; set by longshelf-worker");
+  spec.Add(&config->link_listen, "link-listen", "shard 0's address for other hosts; set by longshelf-worker");
 
   spec.Group("Log");
   AddLogOptions(spec, &config->log);

@@ -3,30 +3,28 @@
 #include <poll.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
-#include <sys/inotify.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <map>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "engine/comm/run_dir.h"
-#include "group_dirs.h"
-#include "launch_line.h"
+#include "generation.h"
+#include "group_launch.h"
 #include "process_tree.h"
 #include "restart_policy.h"
 
 namespace longshelf::worker {
 namespace {
 
-constexpr absl::Duration kKillTimeout = absl::Seconds(10);
 // After the shard's own drain deadline, for leaving the group.
 constexpr absl::Duration kDrainGrace = absl::Seconds(8);
-constexpr uint64_t kShmBytesPerShard = uint64_t{16} << 20;
 
 enum class Phase { kStarting, kServing, kDraining, kWaiting, kStopped };
 // How a generation ended.
@@ -68,25 +66,21 @@ struct Supervisor::Impl {
     serving.Set(next == Phase::kServing ? 1 : 0);
   }
 
-  // The processes and events of one generation.
+  // One generation and where it stands.
   struct Group {
-    uint64_t generation = 0;
-    pid_t session = 0;
-    OwnedFd pidfd;    // of the session leader: mpirun, or the only shard
-    OwnedFd inotify;  // of the run directory
-    std::map<int, engine::ProcessId> ranks;
-    std::map<int, OwnedFd> rank_pidfds;
-    GenerationDirs dirs;
+    std::unique_ptr<Generation> processes;
+    int n_shards = 1;  // on all hosts
     absl::Time started;
     std::optional<absl::Time> ready_at;
     std::optional<absl::Time> drain_deadline;
+
+    uint64_t number() const { return processes->number(); }
   };
 
   absl::StatusOr<Group> Start();
   End Watch(Group& group);
   std::optional<End> OnSignal(Group& group);
-  void ReadRunDir(Group& group);
-  std::optional<std::string> FindEnded(const Group& group, const std::vector<pollfd>& fds) const;
+  void CheckReady(Group& group);
   absl::Time Deadline(const Group& group) const;
   End OnDeadline(const Group& group) const;
   void TearDown(Group& group);
@@ -95,76 +89,47 @@ struct Supervisor::Impl {
 
 absl::StatusOr<Supervisor::Impl::Group> Supervisor::Impl::Start() {
   Group group;
-  group.generation = generation.fetch_add(1) + 1;
-  generation_gauge.Set(static_cast<double>(group.generation));
+  const uint64_t number = generation.fetch_add(1) + 1;
+  generation_gauge.Set(static_cast<double>(number));
   n_starts.Increment();
   SetPhase(Phase::kStarting);
-  const auto n_shards = static_cast<uint64_t>(config.shard.n_shards);
-  ASSIGN_OR_RETURN(group.dirs, dirs->Make(group.generation, n_shards > 1 ? n_shards * kShmBytesPerShard : 0));
-  // Before the first file can appear.
-  group.inotify = OwnedFd(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
-  if (!group.inotify.valid() ||
-      inotify_add_watch(group.inotify.get(), group.dirs.run.c_str(), IN_MOVED_TO | IN_CLOSE_WRITE) < 0) {
-    return absl::ResourceExhaustedError("cannot watch the run directory; raise fs.inotify.max_user_instances");
-  }
-  const CommandLine line = MakeLaunchLine({.n_shards = config.shard.n_shards,
-                                           .mpirun = config.mpirun,
-                                           .shard_binary = config.shard_binary,
-                                           .run_dir = group.dirs.run.string(),
-                                           .shm_dir = group.dirs.shm.string(),
-                                           .tmp_dir = group.dirs.tmp.string(),
-                                           .generation = group.generation,
-                                           .supervisor_pid = getpid(),
-                                           .is_root = geteuid() == 0,
-                                           .can_read_siblings = can_read_siblings,
-                                           .shard_flags = config.shard_flags,
-                                           .environment = EnvironmentForChildren()});
   group.started = clock.Now();
-  ASSIGN_OR_RETURN(group.session, SpawnSession(line));
-  group.pidfd = OpenPidfd(group.session);
-  spdlog::info("generation {}: started {} shard(s), process {}", group.generation, n_shards, group.session);
+  ASSIGN_OR_RETURN(const Placement placement, FindPlacement(config));
+  const size_t n_hosts = std::max<size_t>(placement.names.size(), 1);
+  group.n_shards = n_hosts > 1 ? static_cast<int>(n_hosts) * config.shards_per_host : config.shard.n_shards;
+  const int n_here = group.n_shards / static_cast<int>(n_hosts);
+  ASSIGN_OR_RETURN(group.processes, Generation::Start(*dirs, number, n_here, [&](const GenerationDirs& own) {
+                     return PrepareLaunch(config, placement, own, number, can_read_siblings);
+                   }));
+  spdlog::info("generation {}: started {} shard(s), process {}{}", number, group.n_shards, group.processes->session(),
+               n_hosts > 1 ? absl::StrCat(" on ", absl::StrJoin(placement.names, ", ")) : "");
+  if (group.n_shards > 1) {
+    spdlog::info("mpirun listens on all interfaces, TCP {}: let only hosts of the group reach it",
+                 placement.port_begin);
+  }
   return group;
 }
 
-void Supervisor::Impl::ReadRunDir(Group& group) {
-  for (const engine::RankProcess& rank : engine::ReadRankPids(group.dirs.run)) {
-    if (group.ranks.contains(rank.rank)) continue;
-    group.ranks[rank.rank] = rank.id;
-    group.rank_pidfds[rank.rank] = OpenPidfd(rank.id.pid);
-  }
-  if (!group.ready_at.has_value() && engine::IsReady(group.dirs.run)) {
-    group.ready_at = clock.Now();
-    if (phase.load() == Phase::kStarting) SetPhase(Phase::kServing);
-    spdlog::info("generation {}: serving after {}", group.generation,
-                 absl::FormatDuration(absl::Trunc(*group.ready_at - group.started, absl::Milliseconds(1))));
-  }
+void Supervisor::Impl::CheckReady(Group& group) {
+  if (group.ready_at.has_value() || !group.processes->is_ready()) return;
+  group.ready_at = clock.Now();
+  if (phase.load() == Phase::kStarting) SetPhase(Phase::kServing);
+  spdlog::info("generation {}: serving after {}", group.number(),
+               absl::FormatDuration(absl::Trunc(*group.ready_at - group.started, absl::Milliseconds(1))));
 }
 
 // The first signal asks rank 0 to drain; a second one, or one before there is anything to drain, ends it now.
 std::optional<End> Supervisor::Impl::OnSignal(Group& group) {
   const bool first = phase.load() != Phase::kDraining;
-  const auto leader = group.ranks.find(0);
-  if (!first || !group.ready_at.has_value() || leader == group.ranks.end() || !engine::IsAlive(leader->second)) {
+  const auto& ranks = group.processes->ranks();
+  const auto leader = ranks.find(0);
+  if (!first || !group.ready_at.has_value() || leader == ranks.end() || !engine::IsAlive(leader->second)) {
     return group.ready_at.has_value() ? End::kForced : End::kDrained;
   }
-  spdlog::info("generation {}: draining", group.generation);
+  spdlog::info("generation {}: draining", group.number());
   SetPhase(Phase::kDraining);
   group.drain_deadline = clock.Now() + config.shard.drain_timeout + kDrainGrace;
   kill(leader->second.pid, SIGTERM);
-  return std::nullopt;
-}
-
-std::optional<std::string> Supervisor::Impl::FindEnded(const Group& group, const std::vector<pollfd>& fds) const {
-  const auto has_ended = [&fds](const OwnedFd& fd) {
-    if (!fd.valid()) return true;
-    return std::any_of(fds.begin(), fds.end(), [&](const pollfd& p) { return p.fd == fd.get() && p.revents != 0; });
-  };
-  if (has_ended(group.pidfd)) return config.shard.n_shards > 1 ? "mpirun" : "the shard";
-  // While draining, shards leave one after the other, and mpirun last.
-  if (phase.load() == Phase::kDraining) return std::nullopt;
-  for (const auto& [rank, fd] : group.rank_pidfds) {
-    if (has_ended(fd)) return "shard " + std::to_string(rank);
-  }
   return std::nullopt;
 }
 
@@ -175,32 +140,29 @@ absl::Time Supervisor::Impl::Deadline(const Group& group) const {
 
 End Supervisor::Impl::OnDeadline(const Group& group) const {
   if (group.drain_deadline.has_value()) {
-    spdlog::warn("generation {}: not drained in time", group.generation);
+    spdlog::warn("generation {}: not drained in time", group.number());
     return End::kForced;
   }
-  spdlog::error("generation {}: not serving after {}; raise --start-timeout if the model is that large",
-                group.generation, absl::FormatDuration(config.start_timeout));
+  spdlog::error("generation {}: not serving after {}; raise --start-timeout if the model is that large", group.number(),
+                absl::FormatDuration(config.start_timeout));
   return End::kBroken;
 }
 
 End Supervisor::Impl::Watch(Group& group) {
   while (true) {
-    std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}, {group.inotify.get(), POLLIN, 0}};
-    fds.push_back({group.pidfd.get(), POLLIN, 0});
-    for (const auto& [rank, fd] : group.rank_pidfds) fds.push_back({fd.get(), POLLIN, 0});
+    std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}};
+    group.processes->AppendFds(fds);
     const absl::Time deadline = Deadline(group);
     const absl::Duration left = std::min(deadline - clock.Now(), absl::Hours(1));
     if (left <= absl::ZeroDuration()) return OnDeadline(group);
     poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
-    if (fds[1].revents != 0) {
-      char events[4096];
-      while (read(group.inotify.get(), events, sizeof(events)) > 0) {
-      }
-      ReadRunDir(group);
-    }
-    if (const auto ended = FindEnded(group, fds)) {
-      if (phase.load() == Phase::kDraining) return End::kDrained;
-      spdlog::error("generation {}: {} has ended; the group ends", group.generation, *ended);
+    if (group.processes->Look(fds)) CheckReady(group);
+    // While draining, shards leave one after the other, and mpirun last.
+    const bool draining = phase.load() == Phase::kDraining;
+    const std::string first = group.n_shards > 1 ? "mpirun" : "the shard";
+    if (const auto ended = group.processes->FindEnded(fds, !draining, first)) {
+      if (draining) return End::kDrained;
+      spdlog::error("generation {}: {} has ended; the group ends", group.number(), *ended);
       return End::kBroken;
     }
     if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) {
@@ -212,18 +174,10 @@ End Supervisor::Impl::Watch(Group& group) {
 
 void Supervisor::Impl::TearDown(Group& group) {
   SetPhase(Phase::kWaiting);
-  if (const absl::Status status = KillSession(group.session, kKillTimeout); !status.ok()) {
-    spdlog::error("generation {}: {}", group.generation, std::string(status.message()));
+  for (const engine::RankError& error : group.processes->TearDown()) {
+    spdlog::error("generation {}: shard {}: {}", group.number(), error.rank, error.reason);
   }
-  ReadRunDir(group);
-  for (const auto& [rank, id] : group.ranks) {
-    if (engine::IsAlive(id)) KillProcess(id.pid, kKillTimeout);
-  }
-  ReapChildren();
-  for (const engine::RankError& error : engine::ReadRankErrors(group.dirs.run)) {
-    spdlog::error("generation {}: shard {}: {}", group.generation, error.rank, error.reason);
-  }
-  dirs->Remove(group.generation);
+  group.processes.reset();
 }
 
 // False when a signal came.
@@ -261,7 +215,6 @@ int Supervisor::Run() {
       }
     } else {
       spdlog::error("cannot start the group: {}", std::string(group.status().message()));
-      s.dirs->Remove(s.generation.load());
       s.SetPhase(Phase::kWaiting);
     }
     s.n_broken.Increment();

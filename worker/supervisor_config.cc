@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "work_dir.h"
 #include "worker/supervisor.h"
 
 namespace longshelf::worker {
@@ -13,7 +14,8 @@ namespace fs = std::filesystem;
 
 // Set for every generation, not by people.
 const std::set<std::string>& OptionsOfTheGroup() {
-  static const std::set<std::string> names = {"shards", "run-dir", "generation", "supervisor-pid"};
+  static const std::set<std::string> names = {"shards",         "run-dir",     "generation",
+                                              "supervisor-pid", "mpi-shm-dir", "link-listen"};
   return names;
 }
 
@@ -27,13 +29,25 @@ std::string BesideThisProgram(const char* name) {
 
 ParseOutcome ParseSupervisorConfig(int argc, const char* const* argv, SupervisorConfig* config) {
   config->shard_binary = BesideThisProgram("longshelf-shard");
-  config->work_dir = (fs::temp_directory_path() / absl::StrCat("longshelf-", geteuid())).string();
+  config->host_binary = BesideThisProgram("longshelf-host");
+  config->work_dir = DefaultWorkDir();
 
   ConfigSpec spec("longshelf-worker", "Keeps one group of engine shards running and restarts it when it breaks.");
   std::set<std::string> own;
   const auto name = [&own](const char* option) { return *own.insert(option).first; };
   spec.Group("Supervisor");
   spec.Add(&config->admin.listen, name("supervisor-listen"), "address and port of the supervisor's own probes");
+  spec.Add(&config->hosts, name("hosts"),
+           "machines of the group, this one first: a,b,c, @FILE, slurm or lws; none: this machine only");
+  spec.Add(&config->shards_per_host, name("shards-per-host"), "shards on each of them", {1, 64});
+  spec.AddChoice(&config->launcher, name("launcher"),
+                 "how the others are reached: agent (longshelf-host runs there), ssh, or srun",
+                 {"agent", "ssh", "srun"});
+  spec.Add(&config->host_port, name("host-port"), "where longshelf-host listens on the others", {1, UINT16_MAX});
+  spec.Add(&config->mpi_network, name("mpi-network"),
+           "network between the hosts, like 10.0.0.0/24; the one that leads to the second host when not given");
+  spec.Add(&config->mpi_ports, name("mpi-ports"), "TCP ports of MPI, the same on every host of the group");
+  spec.Add(&config->host_binary, name("host-binary"), "longshelf-host, here and on the others");
   spec.Add(&config->mpirun, name("mpirun"), "launcher for more than one shard");
   spec.Add(&config->shard_binary, name("shard-binary"), "the program of each shard");
   spec.Add(&config->work_dir, name("work-dir"), "private directory for run files; removed contents after each group");
@@ -50,6 +64,10 @@ ParseOutcome ParseSupervisorConfig(int argc, const char* const* argv, Supervisor
   spec.Check([config]() -> absl::Status {
     if (config->restart_delay_min <= config->restart_delay_max) return absl::OkStatus();
     return absl::InvalidArgumentError("restart-delay-min is above restart-delay-max");
+  });
+  spec.Check([config]() -> absl::Status {
+    if (config->hosts.empty() || config->shard.n_shards == 1) return absl::OkStatus();
+    return absl::InvalidArgumentError("shards counts those of one machine; with hosts give shards-per-host");
   });
   ParseOutcome outcome = spec.Parse(argc, argv);
   config->admin.token = config->shard.admin.token;

@@ -71,6 +71,10 @@ absl::Status GroupWatch::Watch(pid_t pid, const std::string& name) {
   return absl::OkStatus();
 }
 
+void GroupWatch::Break(const std::string& reason) {
+  if (armed_.load()) Die(reason);
+}
+
 void GroupWatch::Disarm() {
   armed_.store(false);
   Wake();

@@ -33,6 +33,7 @@ int Serve(const worker::ShardConfig& config, int rank, engine::MpiSession* sessi
       WaitForTerm(signals);
     } while (config.model == "stubborn");
     if (session != nullptr) session->doorbell().Ring();
+    if (session != nullptr && session->links() != nullptr) session->links()->Ring();
   } else {
     while (!session->doorbell().Wait(absl::Seconds(1))) {
     }
@@ -51,6 +52,9 @@ int Join(const worker::ShardConfig& config) {
   options.generation = config.generation;
   options.supervisor_pid = config.supervisor_pid;
   options.n_shards = config.n_shards;
+  options.shm_dir = config.mpi_shm_dir;
+  options.link_listen = config.link_listen;
+  options.host_silence = config.host_silence;
   auto session = engine::MpiSession::Start(options);
   if (!session.ok()) return 1;
   return Serve(config, (*session)->communicator().rank(), session->get());

@@ -15,30 +15,46 @@ LaunchInput Input(int n_shards) {
   return {.n_shards = n_shards,
           .mpirun = "mpirun",
           .shard_binary = "/opt/longshelf-shard",
-          .run_dir = "/run/r",
-          .shm_dir = "/dev/shm/s",
-          .tmp_dir = "/run/t",
           .generation = 4,
-          .supervisor_pid = 77,
+          .hosts = {},
+          .port_begin = 7320,
+          .port_end = 7400,
           .shard_flags = {"--model=/m"},
-          .environment = {"PATH=/bin", "OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=1", "OMPIX=stays"}};
+          .environment = {"PATH=/bin", "OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=1", "SLURM_JOBID=5",
+                          "SLURM_NODELIST=n[1-2]", "OMPIX=stays"}};
 }
 
 TEST(LaunchLine, OneShardIsStartedWithoutMpirun) {
   const CommandLine line = MakeLaunchLine(Input(1));
-  EXPECT_THAT(line.argv, ElementsAre("/opt/longshelf-shard", "--model=/m", "--shards=1", "--run-dir=/run/r",
-                                     "--generation=4", "--supervisor-pid=77"));
+  EXPECT_THAT(line.argv, ElementsAre("/opt/longshelf-shard", "--model=/m", "--shards=1", "--generation=4"));
 }
 
-TEST(LaunchLine, MoreShardsShareTheMachineAndLeaveEverythingInPrivateDirectories) {
+TEST(LaunchLine, MoreShardsOfOneMachineUseSharedMemoryAndOnePort) {
   const CommandLine line = MakeLaunchLine(Input(3));
   EXPECT_EQ(line.argv[0], "mpirun");
   EXPECT_THAT(line.argv, IsSupersetOf({"--oversubscribe", "--bind-to", "none", "mpi_yield_when_idle", "self,vader",
-                                       "/dev/shm/s", "/run/t", "-np", "3", "--shards=3"}));
+                                       "oob_tcp_dynamic_ipv4_ports", "oob_tcp_dynamic_ipv6_ports", "7320", "-np", "3",
+                                       "--shards=3"}));
+  EXPECT_THAT(line.argv, Not(Contains("--host")));
   EXPECT_THAT(line.argv, Not(Contains("btl_vader_single_copy_mechanism")));
 }
 
-TEST(LaunchLine, TheEnvironmentOfAnOuterMpiJobIsTakenOut) {
+TEST(LaunchLine, SeveralHostsAreReachedThroughTheAgentAndTheNamedNetworkAndPortsOnly) {
+  LaunchInput input = Input(4);
+  input.hosts = {.names = {"10.0.0.1", "10.0.0.2"},
+                 .shards_per_host = 2,
+                 .network = "10.0.0.0/24",
+                 .launch_agent = "/opt/longshelf-host connect /run/r/launch-request",
+                 .link_listen = "10.0.0.1:7399"};
+  const CommandLine line = MakeLaunchLine(input);
+  EXPECT_THAT(
+      line.argv,
+      IsSupersetOf({"10.0.0.1:2,10.0.0.2:2", "slot", "--leave-session-attached", "self,vader,tcp", "btl_tcp_if_include",
+                    "oob_tcp_if_include", "10.0.0.0/24", "btl_tcp_port_min_v4", "7321", "btl_tcp_port_range_v4", "78",
+                    "/opt/longshelf-host connect /run/r/launch-request", "--link-listen=10.0.0.1:7399"}));
+}
+
+TEST(LaunchLine, TheEnvironmentOfAnOuterJobIsTakenOut) {
   EXPECT_THAT(MakeLaunchLine(Input(2)).environment, ElementsAre("PATH=/bin", "OMPIX=stays"));
 }
 

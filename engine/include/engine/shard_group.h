@@ -9,6 +9,7 @@
 #include "engine/comm/communicator.h"
 #include "engine/comm/doorbell.h"
 #include "engine/comm/group_watch.h"
+#include "engine/comm/host_links.h"
 #include "engine/comm/mpi_expert_transport.h"
 #include "engine/executor.h"
 #include "engine/step_plan.h"
@@ -33,6 +34,7 @@ struct ShardGroup {
   MpiExpertTransport& transport;
   GroupWatch* watch = nullptr;  // null: progress is not watched (tests)
   uint64_t generation = 0;
+  HostLinks* links = nullptr;  // the leader's, to other hosts; null: there are none
 };
 
 // What all shards of a group must have in common, so that any of them computes the same bits.

@@ -50,12 +50,15 @@ struct ShardConfig {
   uint32_t n_replicas = 2;                            // stores that hold a parked session
   uint64_t store_memory_bytes = uint64_t{256} << 20;  // on its way from and to them
 
-  // Group; all but the deadline set by longshelf-worker.
+  // Group; all but the deadlines set by longshelf-worker.
   int n_shards = 1;
   std::string run_dir;
   uint64_t generation = 0;
   int64_t supervisor_pid = 0;
+  std::string mpi_shm_dir;
+  std::string link_listen;  // shard 0's ADDRESS:PORT for other hosts
   absl::Duration step_deadline = absl::Seconds(30);
+  absl::Duration host_silence = absl::Seconds(5);
 
   LogConfig log;
 };

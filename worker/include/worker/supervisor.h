@@ -21,8 +21,16 @@ struct SupervisorConfig {
   ShardConfig shard;                     // checked here, passed on as given
   std::vector<std::string> shard_flags;  // filled by ParseSupervisorConfig
   AdminOptions admin;
+  // A group over several machines; see worker/hosts/host_list.h. Empty: this machine only.
+  std::vector<std::string> hosts;
+  int shards_per_host = 1;
+  std::string launcher = "agent";  // how other hosts are reached: "agent", "ssh" or "srun"
+  int host_port = 7310;            // of the agents
+  std::string mpi_network;         // empty = the network that leads to the second host
+  std::string mpi_ports = "7320-7399";
   std::string mpirun = "mpirun";
   std::string shard_binary;  // empty = longshelf-shard beside this program
+  std::string host_binary;   // empty = longshelf-host beside this program
   std::string work_dir;      // empty = longshelf-UID in the temporary directory
   std::string shm_root = "/dev/shm";
   absl::Duration start_timeout = absl::Minutes(30);

@@ -21,7 +21,8 @@ inline constexpr int kGroupBrokenExitCode = 70;
 
 // A shard group dies as a unit. One thread waits on the pidfds of peers and parents and on the engine's progress, and
 // ends this process with _exit(70) when one is gone or a step stands still: an MPI call that waits for a dead peer
-// never returns. Watch, Disarm and ExitAfter may be called from any thread; the step marks from the engine thread.
+// never returns. Watch, Break, Disarm and ExitAfter may be called from any thread; the step marks from the engine
+// thread.
 //
 // Progress is counted in exchanges (the broadcast of a plan, each dispatch and combine, the gathering of results), not
 // in steps: a step may have thousands of them and take as long as it likes, but the time from one to the next depends
@@ -41,6 +42,8 @@ class GroupWatch {
 
   // Ends this process when `pid` dies. UNAVAILABLE when it is already gone.
   absl::Status Watch(pid_t pid, const std::string& name);
+  // Ends this process, unless disarmed: somebody else has found the group broken.
+  void Break(const std::string& reason);
   // Peers may leave from now on; the progress deadline goes on.
   void Disarm();
   // The process ends with code 70 unless it has ended by itself in `deadline`.

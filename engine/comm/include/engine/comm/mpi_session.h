@@ -11,6 +11,8 @@
 #include "engine/comm/communicator.h"
 #include "engine/comm/doorbell.h"
 #include "engine/comm/group_watch.h"
+#include "engine/comm/host_links.h"
+#include "engine/comm/host_map.h"
 
 namespace longshelf::engine {
 
@@ -22,10 +24,13 @@ struct LaunchPosition {
 std::optional<LaunchPosition> ReadLaunchPosition();
 
 struct MpiSessionOptions {
-  std::string run_dir;         // the group's private directory of this generation; must exist
-  uint64_t generation = 0;     // fences messages and the doorbell
-  int64_t supervisor_pid = 0;  // 0 = none to watch
-  int n_shards = 1;            // refused unless the launcher started as many
+  std::string run_dir;                             // this host's private directory of the generation; must exist
+  std::string shm_dir;                             // where MPI's shared segments go on this host; empty: MPI decides
+  std::string link_listen;                         // shard 0's ADDRESS:PORT for the other hosts, when there are any
+  absl::Duration host_silence = absl::Seconds(5);  // a host that says nothing for so long is gone
+  uint64_t generation = 0;                         // fences messages and the doorbell
+  int64_t supervisor_pid = 0;                      // 0 = none to watch
+  int n_shards = 1;                                // refused unless the launcher started as many
   absl::Duration progress_deadline = absl::Seconds(30);
   // Runs on the watch thread right before the process ends because of a peer. Must be quick.
   std::function<void(const std::string& reason)> last_words;
@@ -44,6 +49,9 @@ class MpiSession {
 
   Communicator& communicator();
   Doorbell& doorbell();
+  // To the other hosts; null when there are none, or this shard does not speak for its host.
+  HostLinks* links();
+  const HostMap& hosts() const;
   GroupWatch& watch();
   uint64_t generation() const;
 

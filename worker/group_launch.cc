@@ -1,0 +1,146 @@
+#include "group_launch.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <optional>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/config.h"
+#include "common/status.h"
+#include "hosts/host_list.h"
+#include "hosts/launch_request.h"
+
+namespace longshelf::worker {
+namespace {
+
+// Options that name files: hosts may have them in other places, so they go by environment, where a host's own win.
+constexpr std::string_view kFileOptions[] = {"--model=", "--token-file=", "--admin-token-file="};
+
+std::optional<std::string> ReadEnvironment(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
+
+// "--token-file=F" as "LONGSHELF_TOKEN_FILE=F".
+std::string AsVariable(std::string_view flag) {
+  const size_t equals = flag.find('=');
+  std::string name = "LONGSHELF_";
+  for (const char c : flag.substr(2, equals - 2)) name += c == '-' ? '_' : static_cast<char>(c - 'a' + 'A');
+  return name.append(flag.substr(equals));
+}
+
+bool NamesFile(std::string_view flag) {
+  for (const std::string_view option : kFileOptions) {
+    if (flag.starts_with(option)) return true;
+  }
+  return false;
+}
+
+HostLauncher LauncherOf(const std::string& name) {
+  if (name == "ssh") return HostLauncher::kSsh;
+  return name == "srun" ? HostLauncher::kSrun : HostLauncher::kAgent;
+}
+
+std::string TokenFileOf(const std::vector<std::string>& flags) {
+  constexpr std::string_view kOption = "--token-file=";
+  for (const std::string& flag : flags) {
+    if (flag.starts_with(kOption)) return flag.substr(kOption.size());
+  }
+  return "";
+}
+
+LaunchRequest RequestFor(const SupervisorConfig& config, const Placement& placement, const GenerationDirs& dirs,
+                         uint64_t generation) {
+  LaunchRequest request;
+  request.launcher = LauncherOf(config.launcher);
+  request.generation = generation;
+  request.hosts = placement.network.addresses;
+  request.names = placement.names;
+  request.shards_per_host = config.shards_per_host;
+  request.run_dir = dirs.run.string();
+  request.program = config.host_binary;
+  request.port = config.host_port;
+  request.token_file = TokenFileOf(config.shard_flags);
+  request.wait_seconds = absl::ToInt64Seconds(config.start_timeout);
+  request.slurm_job = ReadEnvironment("SLURM_JOB_ID").value_or("");
+  return request;
+}
+
+// mpirun splits what it runs instead of ssh at spaces, and takes colons for alternatives.
+absl::Status CheckAgentPath(const std::string& path) {
+  if (path.find_first_of(" :\"'\\") == std::string::npos) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "with several hosts, paths may not hold spaces, colons or quotes: ", path, "; set --work-dir or --host-binary"));
+}
+
+}  // namespace
+
+absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
+  Placement placement;
+  const std::vector<std::string> ends = absl::StrSplit(config.mpi_ports, '-');
+  int last = 0;
+  if (ends.size() != 2 || !absl::SimpleAtoi(ends[0], &placement.port_begin) || !absl::SimpleAtoi(ends[1], &last) ||
+      placement.port_begin < 1 || last > UINT16_MAX || last < placement.port_begin) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\"; give a range like 7320-7399"));
+  }
+  placement.port_end = last + 1;
+  ASSIGN_OR_RETURN(placement.names, ResolveHosts(config.hosts, ReadEnvironment));
+  if (placement.names.size() > 1) {
+    const int n_needed = config.shards_per_host + 2;
+    if (placement.port_end - placement.port_begin < n_needed) {
+      return absl::InvalidArgumentError(absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\"; ",
+                                                     config.shards_per_host, " shards per host need ", n_needed));
+    }
+    ASSIGN_OR_RETURN(placement.network, FindGroupNetwork(placement.names, config.mpi_network));
+  } else if (config.shard.n_shards > 1) {
+    ASSIGN_OR_RETURN(placement.port_begin, FindFreePort(placement.port_begin, placement.port_end));
+  }
+  return placement;
+}
+
+absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const Placement& placement,
+                                          const GenerationDirs& dirs, uint64_t generation, bool can_read_siblings) {
+  LaunchInput input;
+  input.n_shards = config.shard.n_shards;
+  input.mpirun = config.mpirun;
+  input.shard_binary = config.shard_binary;
+  input.generation = generation;
+  input.is_root = geteuid() == 0;
+  input.can_read_siblings = can_read_siblings;
+  input.port_begin = placement.port_begin;
+  input.port_end = placement.port_end;
+  input.environment = EnvironmentForChildren();
+  if (placement.names.size() < 2) {
+    input.shard_flags = config.shard_flags;
+    return MakeLaunchLine(input);
+  }
+  input.n_shards = static_cast<int>(placement.names.size()) * config.shards_per_host;
+  LaunchRequest request = RequestFor(config, placement, dirs, generation);
+  for (const std::string& flag : config.shard_flags) {
+    if (NamesFile(flag)) {
+      request.environment.push_back(AsVariable(flag));
+    } else {
+      input.shard_flags.push_back(flag);
+    }
+  }
+  input.environment.insert(input.environment.end(), request.environment.begin(), request.environment.end());
+  if (input.is_root) {
+    request.environment.insert(request.environment.end(),
+                               {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"});
+  }
+  const std::string file = (dirs.run / "launch-request").string();
+  RETURN_IF_ERROR(CheckAgentPath(absl::StrCat(config.host_binary, file)));
+  RETURN_IF_ERROR(WriteLaunchRequest(file, request));
+  input.hosts.names = placement.network.addresses;
+  input.hosts.shards_per_host = config.shards_per_host;
+  input.hosts.network = placement.network.cidr;
+  input.hosts.launch_agent = absl::StrCat(config.host_binary, " connect ", file);
+  input.hosts.link_listen = absl::StrCat(placement.network.addresses[0], ":", placement.port_end - 1);
+  return MakeLaunchLine(input);
+}
+
+}  // namespace longshelf::worker

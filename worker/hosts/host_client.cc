@@ -1,0 +1,188 @@
+#include "host_client.h"
+
+#include <fcntl.h>
+#include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <google/protobuf/util/delimited_message_util.h>
+#include <grpcpp/grpcpp.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/status.h"
+#include "daemon_command.h"
+#include "engine/comm/run_dir.h"
+#include "launch_request.h"
+#include "longshelf/v1/host.grpc.pb.h"
+#include "process_tree.h"
+#include "proto/channel_settings.h"
+#include "proto/grpc_status.h"
+#include "proto/internal_auth.h"
+
+namespace longshelf::worker {
+namespace {
+
+// One host's events until the last; OK when the daemon ended by itself.
+class EventReader {
+ public:
+  EventReader(const LaunchRequest& request, std::string host) : request_(request), host_(std::move(host)) {}
+
+  void Take(const v1::HostRunEvent& event) {
+    if (!event.has_ended()) return;
+    ended_ = true;
+    reason_ = event.ended().reason();
+    for (const auto& error : event.ended().errors()) {
+      engine::WriteRankError(request_.run_dir, error.rank(), absl::StrCat("on host ", host_, ": ", error.reason()));
+    }
+  }
+  // `hung_up`: how the host went away, if it did before it said how things ended.
+  absl::Status Finish(const absl::Status& hung_up) const {
+    if (ended_ && reason_.empty()) return absl::OkStatus();
+    const std::string why = ended_ ? reason_ : std::string(hung_up.message());
+    return absl::UnavailableError(absl::StrCat("host ", host_, ": ", why.empty() ? "it hung up" : why));
+  }
+
+ private:
+  const LaunchRequest& request_;
+  const std::string host_;
+  bool ended_ = false;
+  std::string reason_;
+};
+
+absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
+  std::string token;
+  if (!request.token_file.empty()) RETURN_IF_ERROR(ReadSecretFile(request.token_file, &token));
+  const std::string address = absl::StrCat(host, ":", request.port);
+  const auto channel =
+      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), proto::InternalChannelArguments());
+  if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(request.wait_seconds))) {
+    return absl::UnavailableError(absl::StrCat("no longshelf-host answers at ", address, " in ", request.wait_seconds,
+                                               " s; start it there, or see --launcher"));
+  }
+  grpc::ClientContext context;
+  proto::AddToken(context, token);
+  const auto stub = v1::Host::NewStub(channel);
+  const auto reader = stub->Run(&context, run);
+  EventReader events(request, host);
+  v1::HostRunEvent event;
+  while (reader->Read(&event)) events.Take(event);
+  return events.Finish(proto::FromGrpc(reader->Finish()));
+}
+
+std::vector<std::string> RemoteShellLine(const LaunchRequest& request, const std::string& host) {
+  if (request.launcher == HostLauncher::kSsh) {
+    return {"ssh",
+            "-T",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ServerAliveInterval=1",
+            "-o",
+            "ServerAliveCountMax=5",
+            host,
+            "exec",
+            request.program,
+            "run"};
+  }
+  return {"srun",       "--jobid=" + request.slurm_job, "--overlap",    "--nodes=1",
+          "--ntasks=1", "--nodelist=" + host,           "--unbuffered", request.program,
+          "run"};
+}
+
+// A child with pipes for its standard input and output, killed with this process.
+class PipedChild {
+ public:
+  static absl::StatusOr<PipedChild> Start(std::vector<std::string> argv) {
+    int to[2];
+    int from[2];
+    if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("pipe failed");
+    std::vector<char*> pointers;
+    for (std::string& arg : argv) pointers.push_back(arg.data());
+    pointers.push_back(nullptr);
+    PipedChild child;
+    child.pid_ = fork();
+    if (child.pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      dup2(to[0], STDIN_FILENO);
+      dup2(from[1], STDOUT_FILENO);
+      execvp(pointers[0], pointers.data());
+      _exit(127);
+    }
+    close(to[0]);
+    close(from[1]);
+    child.input_ = OwnedFd(to[1]);
+    child.output_ = OwnedFd(from[0]);
+    if (child.pid_ < 0) return absl::ResourceExhaustedError("fork failed");
+    return child;
+  }
+  int input() const { return input_.get(); }
+  int output() const { return output_.get(); }
+  // "exit code 255", or how it died.
+  std::string Wait() {
+    input_ = OwnedFd();
+    int status = 0;
+    waitpid(pid_, &status, 0);
+    if (WIFEXITED(status)) return absl::StrCat("exit code ", WEXITSTATUS(status));
+    return absl::StrCat("signal ", WTERMSIG(status));
+  }
+
+ private:
+  pid_t pid_ = -1;
+  OwnedFd input_;
+  OwnedFd output_;
+};
+
+absl::Status RunOverPipe(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
+  const std::vector<std::string> line = RemoteShellLine(request, host);
+  ASSIGN_OR_RETURN(PipedChild child, PipedChild::Start(line));
+  // Its input stays open: that it closes is how the other side learns that we are gone.
+  if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(run, child.input())) {
+    return absl::UnavailableError(absl::StrCat(line[0], " to host ", host, " ended: ", child.Wait()));
+  }
+  EventReader events(request, host);
+  google::protobuf::io::FileInputStream in(child.output());
+  v1::HostRunEvent event;
+  bool clean_eof = false;
+  while (google::protobuf::util::ParseDelimitedFromZeroCopyStream(&event, &in, &clean_eof)) {
+    events.Take(event);
+    event.Clear();
+  }
+  return events.Finish(absl::UnavailableError(absl::StrCat(line[0], " ended with ", child.Wait())));
+}
+
+}  // namespace
+
+absl::Status ConnectHost(const std::filesystem::path& request_file, const std::string& host,
+                         const std::vector<std::string>& command) {
+  ASSIGN_OR_RETURN(const LaunchRequest request, ReadLaunchRequest(request_file));
+  ASSIGN_OR_RETURN(const std::vector<std::string> daemon_args, ParseDaemonCommand(command));
+  const auto at = std::find(request.hosts.begin(), request.hosts.end(), host);
+  if (at == request.hosts.end() || request.names.size() != request.hosts.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("mpirun wants a daemon on ", host, ", which is not in --hosts"));
+  }
+  v1::HostRunRequest run;
+  run.set_generation(request.generation);
+  run.set_n_shards(static_cast<uint32_t>(request.shards_per_host));
+  for (const std::string& arg : daemon_args) run.add_daemon_args(arg);
+  for (const std::string& entry : request.environment) run.add_environment(entry);
+  const std::string& name = request.names[static_cast<size_t>(at - request.hosts.begin())];
+  const absl::Status status =
+      request.launcher == HostLauncher::kAgent ? RunOverGrpc(request, name, run) : RunOverPipe(request, name, run);
+  if (!status.ok()) {
+    const auto first_rank = static_cast<int>(at - request.hosts.begin()) * request.shards_per_host;
+    std::error_code error;
+    if (!std::filesystem::exists(engine::RankErrorPath(request.run_dir, first_rank), error)) {
+      engine::WriteRankError(request.run_dir, first_rank, std::string(status.message()));
+    }
+  }
+  return status;
+}
+
+}  // namespace longshelf::worker

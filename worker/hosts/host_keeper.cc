@@ -1,0 +1,146 @@
+#include "host_keeper.h"
+
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/status.h"
+#include "generation.h"
+#include "group_dirs.h"
+#include "launch_line.h"
+#include "process_tree.h"
+
+namespace longshelf::worker {
+namespace {
+
+std::string_view NameOf(std::string_view entry) { return entry.substr(0, entry.find('=')); }
+
+// This host's options win over the group's.
+CommandLine DaemonLine(const HostKeeperOptions& options, const HostRun& run) {
+  CommandLine line;
+  line.argv.push_back(options.daemon);
+  line.argv.insert(line.argv.end(), run.daemon_args.begin(), run.daemon_args.end());
+  line.environment = WithoutOuterJob(EnvironmentForChildren());
+  line.environment.insert(line.environment.end(), options.environment.begin(), options.environment.end());
+  for (const std::string& entry : run.environment) {
+    const bool is_own = std::any_of(options.environment.begin(), options.environment.end(),
+                                    [&](const std::string& own) { return NameOf(own) == NameOf(entry); });
+    if (!is_own) line.environment.push_back(entry);
+  }
+  return line;
+}
+
+}  // namespace
+
+struct HostKeeper::Current {
+  uint64_t ticket;
+  HostRun run;
+  std::unique_ptr<Generation> processes;
+};
+
+HostKeeper::HostKeeper(HostKeeperOptions options, std::unique_ptr<GroupDirs> dirs, int wake_fd)
+    : options_(std::move(options)), dirs_(std::move(dirs)), wake_fd_(wake_fd) {}
+
+HostKeeper::~HostKeeper() { close(wake_fd_); }
+
+absl::StatusOr<std::unique_ptr<HostKeeper>> HostKeeper::Create(HostKeeperOptions options) {
+  BecomeSubreaper();
+  ASSIGN_OR_RETURN(std::unique_ptr<GroupDirs> dirs, GroupDirs::Open(options.work_dir, options.shm_root));
+  const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd < 0) return absl::ResourceExhaustedError("eventfd: too many open files");
+  return std::unique_ptr<HostKeeper>(new HostKeeper(std::move(options), std::move(dirs), wake_fd));
+}
+
+void HostKeeper::Post(Order order) {
+  {
+    std::lock_guard lock(mutex_);
+    orders_.push_back(std::move(order));
+  }
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof(one));
+}
+
+uint64_t HostKeeper::Submit(HostRun run) {
+  const uint64_t ticket = n_tickets_.fetch_add(1) + 1;
+  Post({.ticket = ticket, .run = std::move(run), .reason = {}});
+  return ticket;
+}
+
+void HostKeeper::Cancel(uint64_t ticket, const std::string& reason) {
+  Post({.ticket = ticket, .run = std::nullopt, .reason = reason});
+}
+
+void HostKeeper::Stop() {
+  stopping_.store(true);
+  Post({});
+}
+
+void HostKeeper::Begin(Order order) {
+  if (current_ != nullptr) End("another start of the group took its place");
+  HostRun& run = *order.run;
+  if (stopping_.load()) return run.ended("this host is stopping", {});
+  auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards,
+                                     [&](const GenerationDirs&) { return DaemonLine(options_, run); });
+  if (!processes.ok()) return run.ended(std::string(processes.status().message()), {});
+  spdlog::info("generation {}: {} shard(s) of it run here, process {}", run.generation, run.n_shards,
+               (*processes)->session());
+  run.started((*processes)->session());
+  current_ = std::make_unique<Current>(Current{order.ticket, std::move(run), *std::move(processes)});
+  running_.store(true);
+}
+
+void HostKeeper::End(const std::string& reason) {
+  std::unique_ptr<Current> ending = std::move(current_);
+  running_.store(false);
+  const std::vector<engine::RankError> errors = ending->processes->TearDown();
+  for (const engine::RankError& error : errors) {
+    spdlog::error("generation {}: shard {}: {}", ending->run.generation, error.rank, error.reason);
+  }
+  ending->processes.reset();
+  spdlog::info("generation {}: ended here{}{}", ending->run.generation, reason.empty() ? "" : ": ", reason);
+  ending->run.ended(reason, errors);
+}
+
+void HostKeeper::TakeOrders() {
+  uint64_t ignored = 0;
+  [[maybe_unused]] const ssize_t n = read(wake_fd_, &ignored, sizeof(ignored));
+  std::vector<Order> orders;
+  {
+    std::lock_guard lock(mutex_);
+    orders.swap(orders_);
+  }
+  for (Order& order : orders) {
+    if (order.run.has_value()) {
+      Begin(std::move(order));
+    } else if (current_ != nullptr && current_->ticket == order.ticket) {
+      End(order.reason);
+    }
+  }
+}
+
+void HostKeeper::Loop(ShutdownSignals& signals) {
+  while (!stopping_.load()) {
+    std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    if (current_ != nullptr) current_->processes->AppendFds(fds);
+    poll(fds.data(), fds.size(), -1);
+    if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) break;
+    if (current_ != nullptr) {
+      current_->processes->Look(fds);
+      // Not the shards: they leave one after the other when the group drains, and when one dies alone the daemon ends.
+      if (current_->processes->FindEnded(fds, /*shards_too=*/false, "orted").has_value()) End("");
+    }
+    ReapChildren();
+    TakeOrders();
+  }
+  stopping_.store(true);
+  if (current_ != nullptr) End("this host is stopping");
+  TakeOrders();
+}
+
+}  // namespace longshelf::worker

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "absl/status/status.h"
+#include "common/shutdown.h"
+#include "host_keeper.h"
+
+namespace longshelf::worker {
+
+// `longshelf-host run`, started by ssh or srun: one HostRunRequest from standard input, its events to standard output,
+// each with its length before it. The run ends when standard input does. On the program's main thread.
+absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals);
+
+}  // namespace longshelf::worker

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace longshelf::worker {
+
+// How the hosts of a group reach each other.
+struct GroupNetwork {
+  std::vector<std::string> addresses;  // of the hosts, numeric, in their order
+  std::string cidr;                    // "10.0.0.0/24": the interface of this host that leads to the others
+};
+
+// `hosts`: at least two, the first being this machine. `cidr`: the network to use; empty: the one that leads to the
+// second host. IPv4. INVALID_ARGUMENT, NOT_FOUND: says which host does not resolve, is not this machine, or is not in
+// the network, and what there is instead.
+absl::StatusOr<GroupNetwork> FindGroupNetwork(const std::vector<std::string>& hosts, const std::string& cidr);
+
+// The first TCP port of [begin, end) that nobody listens on. UNAVAILABLE: all are taken.
+absl::StatusOr<int> FindFreePort(int begin, int end);
+
+}  // namespace longshelf::worker
