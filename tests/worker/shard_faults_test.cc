@@ -1,7 +1,6 @@
 // longshelf-worker with the real longshelf-shard and the demo model: same tokens on any number of shards, and what
 // clients see when a process of the group dies while a step runs.
 #include <gmock/gmock.h>
-#include <grpcpp/create_channel.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -13,10 +12,9 @@
 #include <thread>
 #include <vector>
 
-#include "longshelf/v1/worker.grpc.pb.h"
-#include "proto/channel_settings.h"
 #include "supervised.h"
 #include "testing/fixtures.h"
+#include "worker_stream.h"
 
 namespace longshelf::worker {
 namespace {
@@ -24,12 +22,15 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Steady = std::chrono::steady_clock;
+using testing::Generate;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using testing::Outcome;
+using testing::ServingAddress;
+using testing::Stream;
 using testing::SupervisedWorker;
 
 constexpr seconds kStart(60);
-constexpr uint32_t kVocab = 4000;
 
 std::vector<std::string> Flags(int n_shards) {
   return {"--model=" + testing::ModelPath("demo").string(),
@@ -40,73 +41,6 @@ std::vector<std::string> Flags(int n_shards) {
           "--step-deadline=3s",
           "--drain-timeout=1s"};
 }
-
-// Where a generation serves, as its log line says; the line is written behind the event.
-std::string Address(const SupervisedWorker& worker, int generation) {
-  const std::string before = " on port ";
-  const auto deadline = Steady::now() + seconds(10);
-  while (Steady::now() < deadline) {
-    const std::string log = worker.log();
-    size_t at = 0;
-    for (int i = 0; i < generation && at != std::string::npos; ++i) at = log.find(before, at + 1);
-    if (at != std::string::npos) {
-      const size_t begin = at + before.size();
-      return "127.0.0.1:" + log.substr(begin, log.find(':', begin) - begin);
-    }
-    std::this_thread::yield();
-  }
-  return "";
-}
-
-struct Outcome {
-  std::vector<uint32_t> tokens;
-  grpc::Status status;
-  bool finished = false;
-};
-
-// One Generate call whose beginning can be waited for.
-class Stream {
- public:
-  Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens) {
-    grpc::ChannelArguments args = proto::InternalChannelArguments();
-    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    stub_ = v1::Worker::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args));
-    context_.set_wait_for_ready(true);
-    context_.set_deadline(std::chrono::system_clock::now() + seconds(120));
-    v1::WorkerGenerateRequest request;
-    request.set_request_id("r");
-    request.set_max_tokens(max_tokens);
-    for (size_t i = 0; i < n_prompt; ++i) {
-      request.add_prompt_tokens(static_cast<uint32_t>((i * 7919 + i * i) % kVocab));
-    }
-    reader_ = stub_->Generate(&context_, request);
-  }
-  // Something of the prompt has been computed.
-  bool WaitBegun() {
-    v1::WorkerGenerateEvent event;
-    while (reader_->Read(&event)) {
-      if (event.has_progress() || event.has_token()) return true;
-    }
-    return false;
-  }
-  Outcome Finish() {
-    Outcome outcome;
-    v1::WorkerGenerateEvent event;
-    while (reader_->Read(&event)) {
-      if (event.has_token()) outcome.tokens.push_back(event.token().token());
-      if (event.has_finished()) outcome.finished = true;
-    }
-    outcome.status = reader_->Finish();
-    return outcome;
-  }
-
- private:
-  std::unique_ptr<v1::Worker::Stub> stub_;
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReader<v1::WorkerGenerateEvent>> reader_;
-};
-
-Outcome Generate(const std::string& address) { return Stream(address, 300, 40).Finish(); }
 
 std::vector<engine::ProcessId> GroupOf(const SupervisedWorker& worker) {
   std::vector<engine::ProcessId> all = testing::ProcessTree(worker.pid());
@@ -133,7 +67,7 @@ TEST(RealShards, OneTwoAndThreeShardsGenerateTheSameTokens) {
     const auto dir = testing::MakeTempDir("shards");
     SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(n_shards));
     ASSERT_TRUE(worker.WaitServing(1, n_shards, kStart).has_value()) << worker.log();
-    const Outcome outcome = Generate(Address(worker, 1));
+    const Outcome outcome = Generate(ServingAddress(worker, 1));
     ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << worker.log();
     ASSERT_TRUE(outcome.finished);
     ASSERT_FALSE(outcome.tokens.empty());
@@ -154,7 +88,7 @@ TEST(RealShards, ShareOneCopyOfTheirWeightsInHugePagesAndGenerateTheSameTokens) 
     SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, flags);
     const auto view = worker.WaitServing(1, 2, kStart);
     ASSERT_TRUE(view.has_value()) << worker.log();
-    const Outcome outcome = Generate(Address(worker, 1));
+    const Outcome outcome = Generate(ServingAddress(worker, 1));
     ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << worker.log();
     if (expected.empty()) expected = outcome.tokens;
     EXPECT_EQ(outcome.tokens, expected) << weights;
@@ -176,7 +110,7 @@ TEST_P(Fault, AKillInTheMiddleOfAStepEndsTheStreamAndTheGroupAndTheNextOneGivesT
   const auto dir = testing::MakeTempDir("shards");
   SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
   ASSERT_TRUE(worker.WaitServing(1, 2, kStart).has_value()) << worker.log();
-  const std::string address = Address(worker, 1);
+  const std::string address = ServingAddress(worker, 1);
   const Outcome expected = Generate(address);
   ASSERT_TRUE(expected.status.ok()) << expected.status.error_message();
 
@@ -193,7 +127,7 @@ TEST_P(Fault, AKillInTheMiddleOfAStepEndsTheStreamAndTheGroupAndTheNextOneGivesT
   EXPECT_LE(Steady::now() - start, milliseconds(2000));
 
   ASSERT_TRUE(worker.WaitServing(2, 2, kStart).has_value()) << worker.log();
-  const Outcome again = Generate(Address(worker, 2));
+  const Outcome again = Generate(ServingAddress(worker, 2));
   ASSERT_TRUE(again.status.ok()) << again.status.error_message() << worker.log();
   EXPECT_EQ(again.tokens, expected.tokens);
   worker.Signal(SIGTERM);
@@ -206,7 +140,7 @@ TEST(RealShards, AStoppedShardIsNoticedByTheStepDeadlineAndReplaced) {
   SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
   const auto view = worker.WaitServing(1, 2, kStart);
   ASSERT_TRUE(view.has_value()) << worker.log();
-  Stream stream(Address(worker, 1), 20'000, 10);
+  Stream stream(ServingAddress(worker, 1), 20'000, 10);
   ASSERT_TRUE(stream.WaitBegun());
   const std::vector<engine::ProcessId> group = GroupOf(worker);
   kill(view->ranks[1].id.pid, SIGSTOP);
@@ -220,7 +154,7 @@ TEST(RealShards, TermUnderLoadExitsZeroWithinFifteenSeconds) {
   const auto dir = testing::MakeTempDir("shards");
   SupervisedWorker worker(dir, LONGSHELF_TEST_SHARD, Flags(2));
   ASSERT_TRUE(worker.WaitServing(1, 2, kStart).has_value()) << worker.log();
-  Stream stream(Address(worker, 1), 30'000, 10);
+  Stream stream(ServingAddress(worker, 1), 30'000, 10);
   ASSERT_TRUE(stream.WaitBegun());
   worker.Signal(SIGTERM);
   std::thread reading([&stream] { stream.Finish(); });

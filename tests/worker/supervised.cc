@@ -44,15 +44,21 @@ std::vector<pid_t> Children(pid_t pid) {
 
 }  // namespace
 
+std::vector<std::string> WorkerCommand(const std::string& shard_binary, const std::vector<std::string>& flags) {
+  std::vector<std::string> command = {LONGSHELF_TEST_WORKER, "--shard-binary=" + shard_binary};
+  command.insert(command.end(), flags.begin(), flags.end());
+  return command;
+}
+
 SupervisedWorker::SupervisedWorker(const fs::path& dir, const std::string& shard_binary,
                                    const std::vector<std::string>& flags)
-    : dir_(dir) {
+    : SupervisedWorker(dir, WorkerCommand(shard_binary, flags)) {}
+
+SupervisedWorker::SupervisedWorker(const fs::path& dir, std::vector<std::string> command) : dir_(dir) {
   fs::create_directories(dir / "shm");
-  std::vector<std::string> argv = {LONGSHELF_TEST_WORKER, "--shard-binary=" + shard_binary,
-                                   "--work-dir=" + (dir / "work").string(), "--shm-dir=" + (dir / "shm").string()};
-  argv.insert(argv.end(), flags.begin(), flags.end());
+  command.insert(command.end(), {"--work-dir=" + (dir / "work").string(), "--shm-dir=" + (dir / "shm").string()});
   std::vector<char*> pointers;
-  for (std::string& arg : argv) pointers.push_back(arg.data());
+  for (std::string& arg : command) pointers.push_back(arg.data());
   pointers.push_back(nullptr);
   // Open MPI keeps strings of modules that it has unloaded by the end, where no suppression can name them.
   setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
@@ -62,7 +68,7 @@ SupervisedWorker::SupervisedWorker(const fs::path& dir, const std::string& shard
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
-    execv(pointers[0], pointers.data());
+    execvp(pointers[0], pointers.data());
     _exit(127);
   }
   close(log);

@@ -20,12 +20,14 @@ struct GenerationView {
   std::vector<engine::RankProcess> ranks;
 };
 
-// A longshelf-worker process of a test with its own work and shared-memory directories.
+// A longshelf-worker, or a longshelf-host, of a test with its own work and shared-memory directories.
 class SupervisedWorker {
  public:
   // `dir` holds the work directory, the shared-memory directory and the log; a second worker may use it again.
   SupervisedWorker(const std::filesystem::path& dir, const std::string& shard_binary,
                    const std::vector<std::string>& flags);
+  // `command`: the program and its flags, behind whatever runs it somewhere else.
+  SupervisedWorker(const std::filesystem::path& dir, std::vector<std::string> command);
   ~SupervisedWorker();
   SupervisedWorker(const SupervisedWorker&) = delete;
   SupervisedWorker& operator=(const SupervisedWorker&) = delete;
@@ -44,6 +46,9 @@ class SupervisedWorker {
   const std::filesystem::path dir_;
   pid_t pid_ = -1;
 };
+
+// longshelf-worker with this shard binary.
+std::vector<std::string> WorkerCommand(const std::string& shard_binary, const std::vector<std::string>& flags);
 
 // Every process below `root`, itself included.
 std::vector<engine::ProcessId> ProcessTree(pid_t root);
