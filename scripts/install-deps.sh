@@ -17,6 +17,8 @@ packages=(
   libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
   # tests with real clients
   python3-venv
+  # tests of groups over hosts, which are network namespaces
+  iproute2 nftables
 )
 
 missing=()

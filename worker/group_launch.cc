@@ -19,6 +19,9 @@ namespace {
 // Options that name files: hosts may have them in other places, so they go by environment, where a host's own win.
 constexpr std::string_view kFileOptions[] = {"--model=", "--token-file=", "--admin-token-file="};
 
+// Not one of each: mpirun cannot listen again on a port with connections of the generation before, for a minute.
+constexpr int kPortsMin = 16;
+
 std::optional<std::string> ReadEnvironment(const std::string& name) {
   const char* value = std::getenv(name.c_str());
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
@@ -64,9 +67,28 @@ LaunchRequest RequestFor(const SupervisorConfig& config, const Placement& placem
   request.program = config.host_binary;
   request.port = config.host_port;
   request.token_file = TokenFileOf(config.shard_flags);
-  request.wait_seconds = absl::ToInt64Seconds(config.start_timeout);
+  request.daemon_port_begin = placement.daemon_port_begin;
+  request.daemon_port_end = placement.daemon_port_end;
+  // Half: a host that is missing should be said, and not that the start took long.
+  request.wait_seconds = absl::ToInt64Seconds(config.start_timeout) / 2;
+  request.silence_ms = absl::ToInt64Milliseconds(config.shard.host_silence);
   request.slurm_job = ReadEnvironment("SLURM_JOB_ID").value_or("");
   return request;
+}
+
+absl::Status DividePorts(const std::string& range, Placement& placement) {
+  const std::vector<std::string> ends = absl::StrSplit(range, '-');
+  int first = 0;
+  int last = 0;
+  if (ends.size() != 2 || !absl::SimpleAtoi(ends[0], &first) || !absl::SimpleAtoi(ends[1], &last) || first < 1 ||
+      last > UINT16_MAX || last - first < kPortsMin - 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mpi-ports is \"", range, "\"; give a range of at least ", kPortsMin, ", like 7320-7399"));
+  }
+  placement.daemon_port_begin = first;
+  placement.daemon_port_end = first + (last - first + 1) / 4;
+  placement.link_port = last;
+  return absl::OkStatus();
 }
 
 // mpirun splits what it runs instead of ssh at spaces, and takes colons for alternatives.
@@ -80,24 +102,18 @@ absl::Status CheckAgentPath(const std::string& path) {
 
 absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
   Placement placement;
-  const std::vector<std::string> ends = absl::StrSplit(config.mpi_ports, '-');
-  int last = 0;
-  if (ends.size() != 2 || !absl::SimpleAtoi(ends[0], &placement.port_begin) || !absl::SimpleAtoi(ends[1], &last) ||
-      placement.port_begin < 1 || last > UINT16_MAX || last < placement.port_begin) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\"; give a range like 7320-7399"));
-  }
-  placement.port_end = last + 1;
+  RETURN_IF_ERROR(DividePorts(config.mpi_ports, placement));
   ASSIGN_OR_RETURN(placement.names, ResolveHosts(config.hosts, ReadEnvironment));
   if (placement.names.size() > 1) {
-    const int n_needed = config.shards_per_host + 2;
-    if (placement.port_end - placement.port_begin < n_needed) {
-      return absl::InvalidArgumentError(absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\"; ",
-                                                     config.shards_per_host, " shards per host need ", n_needed));
+    if (placement.link_port - placement.daemon_port_end < config.shards_per_host) {
+      return absl::InvalidArgumentError(absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\", too few for ",
+                                                     config.shards_per_host,
+                                                     " shards per host: a quarter is for mpirun, one for the link"));
     }
     ASSIGN_OR_RETURN(placement.network, FindGroupNetwork(placement.names, config.mpi_network));
-  } else if (config.shard.n_shards > 1) {
-    ASSIGN_OR_RETURN(placement.port_begin, FindFreePort(placement.port_begin, placement.port_end));
+  }
+  if (placement.names.size() > 1 || config.shard.n_shards > 1) {
+    ASSIGN_OR_RETURN(placement.daemon_port, FindFreePort(placement.daemon_port_begin, placement.daemon_port_end));
   }
   return placement;
 }
@@ -111,8 +127,9 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
   input.generation = generation;
   input.is_root = geteuid() == 0;
   input.can_read_siblings = can_read_siblings;
-  input.port_begin = placement.port_begin;
-  input.port_end = placement.port_end;
+  input.daemon_port = placement.daemon_port;
+  input.shard_port_begin = placement.daemon_port_end;
+  input.shard_port_end = placement.link_port;
   input.environment = EnvironmentForChildren();
   if (placement.names.size() < 2) {
     input.shard_flags = config.shard_flags;
@@ -139,7 +156,7 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
   input.hosts.shards_per_host = config.shards_per_host;
   input.hosts.network = placement.network.cidr;
   input.hosts.launch_agent = absl::StrCat(config.host_binary, " connect ", file);
-  input.hosts.link_listen = absl::StrCat(placement.network.addresses[0], ":", placement.port_end - 1);
+  input.hosts.link_listen = absl::StrCat(placement.network.addresses[0], ":", placement.link_port);
   return MakeLaunchLine(input);
 }
 

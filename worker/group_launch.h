@@ -16,8 +16,12 @@ namespace longshelf::worker {
 struct Placement {
   std::vector<std::string> names;  // of the hosts; empty or one: this machine only
   GroupNetwork network;            // with several hosts
-  int port_begin = 0;
-  int port_end = 0;
+  // Of --mpi-ports: a quarter for mpirun and its daemons, the last one for the links between hosts, the rest for
+  // shards.
+  int daemon_port_begin = 0;
+  int daemon_port_end = 0;
+  int daemon_port = 0;  // the one that mpirun takes: free now
+  int link_port = 0;
 };
 
 // NOT_FOUND, INVALID_ARGUMENT, UNAVAILABLE: what of --hosts, --mpi-network or --mpi-ports does not hold here.

@@ -31,8 +31,8 @@ void AppendSeveralHosts(const LaunchInput& input, std::vector<std::string>& argv
   const LaunchHosts& hosts = input.hosts;
   std::vector<std::string> slots;
   for (const std::string& name : hosts.names) slots.push_back(absl::StrCat(name, ":", hosts.shards_per_host));
-  const std::string first = std::to_string(input.port_begin + 1);
-  const std::string n_ports = std::to_string(input.port_end - input.port_begin - 2);
+  const std::string first = std::to_string(input.shard_port_begin);
+  const std::string n_ports = std::to_string(input.shard_port_end - input.shard_port_begin);
   // Attached: a daemon that left its agent could not be ended by it.
   argv.insert(argv.end(), {"--host", absl::StrJoin(slots, ","), "--map-by", "slot", "--leave-session-attached"});
   settings.insert(settings.end(), {{"btl", "self,vader,tcp"},
@@ -49,7 +49,7 @@ void AppendSeveralHosts(const LaunchInput& input, std::vector<std::string>& argv
 
 void AppendMpirun(const LaunchInput& input, std::vector<std::string>& argv) {
   argv.insert(argv.end(), {input.mpirun, "--oversubscribe", "--bind-to", "none"});
-  const std::string port = std::to_string(input.port_begin);
+  const std::string port = std::to_string(input.daemon_port);
   Settings settings = {
       {"pml", "ob1"},
       // Without it, more ranks than cores cost tens of milliseconds per exchange.

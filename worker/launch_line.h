@@ -29,10 +29,10 @@ struct LaunchInput {
   bool is_root = false;
   bool can_read_siblings = true;  // process_vm_readv is allowed here
   LaunchHosts hosts;
-  // Ports of MPI on every host, [begin, end): the first is mpirun's own; the last is for the links between hosts, and
-  // the others are for shards, when there are several hosts.
-  int port_begin = 0;
-  int port_end = 0;
+  int daemon_port = 0;  // mpirun's own
+  // Of shards on several hosts, [begin, end).
+  int shard_port_begin = 0;
+  int shard_port_end = 0;
   std::vector<std::string> shard_flags;
   std::vector<std::string> environment;  // inherited
 };

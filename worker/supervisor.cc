@@ -105,7 +105,7 @@ absl::StatusOr<Supervisor::Impl::Group> Supervisor::Impl::Start() {
                n_hosts > 1 ? absl::StrCat(" on ", absl::StrJoin(placement.names, ", ")) : "");
   if (group.n_shards > 1) {
     spdlog::info("mpirun listens on all interfaces, TCP {}: let only hosts of the group reach it",
-                 placement.port_begin);
+                 placement.daemon_port);
   }
   return group;
 }

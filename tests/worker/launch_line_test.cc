@@ -17,8 +17,9 @@ LaunchInput Input(int n_shards) {
           .shard_binary = "/opt/longshelf-shard",
           .generation = 4,
           .hosts = {},
-          .port_begin = 7320,
-          .port_end = 7400,
+          .daemon_port = 7320,
+          .shard_port_begin = 7340,
+          .shard_port_end = 7399,
           .shard_flags = {"--model=/m"},
           .environment = {"PATH=/bin", "OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=1", "SLURM_JOBID=5",
                           "SLURM_NODELIST=n[1-2]", "OMPIX=stays"}};
@@ -50,7 +51,7 @@ TEST(LaunchLine, SeveralHostsAreReachedThroughTheAgentAndTheNamedNetworkAndPorts
   EXPECT_THAT(
       line.argv,
       IsSupersetOf({"10.0.0.1:2,10.0.0.2:2", "slot", "--leave-session-attached", "self,vader,tcp", "btl_tcp_if_include",
-                    "oob_tcp_if_include", "10.0.0.0/24", "btl_tcp_port_min_v4", "7321", "btl_tcp_port_range_v4", "78",
+                    "oob_tcp_if_include", "10.0.0.0/24", "btl_tcp_port_min_v4", "7340", "btl_tcp_port_range_v4", "59",
                     "/opt/longshelf-host connect /run/r/launch-request", "--link-listen=10.0.0.1:7399"}));
 }
 

@@ -33,7 +33,9 @@ int Ip(const std::string& arguments) {
 }  // namespace
 
 std::unique_ptr<NetHosts> NetHosts::Make(int n, std::string* why) {
-  const int id = getpid();
+  // Names and addresses of hosts that are gone stay taken for a while.
+  static int n_made = 0;
+  const int id = (getpid() * 16 + n_made++) % 100'000;
   const std::string subnet = absl::StrCat("10.", 64 + id / 250 % 64, ".", 1 + id % 250, ".");
   auto hosts = std::unique_ptr<NetHosts>(new NetHosts(n, absl::StrCat("ls", id), subnet));
   return hosts->Build(why) ? std::move(hosts) : nullptr;
@@ -71,7 +73,10 @@ bool NetHosts::Build(std::string* why) const {
 }
 
 NetHosts::~NetHosts() {
-  for (int h = 0; h < n_; ++h) Ip("netns del " + Namespace(h));
+  for (int h = 0; h < n_; ++h) {
+    Ip(absl::StrCat("link del ", name_, "v", h));
+    Ip("netns del " + Namespace(h));
+  }
   Ip("link del " + name_);
 }
 

@@ -60,8 +60,9 @@ absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, 
   std::string token;
   if (!request.token_file.empty()) RETURN_IF_ERROR(ReadSecretFile(request.token_file, &token));
   const std::string address = absl::StrCat(host, ":", request.port);
-  const auto channel =
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), proto::InternalChannelArguments());
+  grpc::ChannelArguments arguments = proto::InternalChannelArguments();
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, static_cast<int>(request.silence_ms));
+  const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(request.wait_seconds))) {
     return absl::UnavailableError(absl::StrCat("no longshelf-host answers at ", address, " in ", request.wait_seconds,
                                                " s; start it there, or see --launcher"));
@@ -170,6 +171,8 @@ absl::Status ConnectHost(const std::filesystem::path& request_file, const std::s
   v1::HostRunRequest run;
   run.set_generation(request.generation);
   run.set_n_shards(static_cast<uint32_t>(request.shards_per_host));
+  run.set_daemon_port_begin(static_cast<uint32_t>(request.daemon_port_begin));
+  run.set_daemon_port_end(static_cast<uint32_t>(request.daemon_port_end));
   for (const std::string& arg : daemon_args) run.add_daemon_args(arg);
   for (const std::string& entry : request.environment) run.add_environment(entry);
   const std::string& name = request.names[static_cast<size_t>(at - request.hosts.begin())];

@@ -37,6 +37,8 @@ ParseOutcome ParseHostConfig(int argc, const char* const* argv, HostConfig* conf
   spec.Add(&config->server.listen, "listen", "address and port where the first host of a group asks");
   spec.AddSecretFile(&config->server.token, "token-file", "file with the token that internal callers share");
   spec.Add(&config->server.insecure_internal, "insecure-internal", "accept callers from the network without a token");
+  spec.Add(&config->server.silence, "host-silence", "a first host that says nothing for longer is gone",
+           {absl::Seconds(1), absl::Hours(1)});
   AddAdminOptions(spec, &config->admin);
   AddShardFiles(spec, &model, &token_file);
   spec.Group("Processes");

@@ -13,6 +13,7 @@
 #include "common/status.h"
 #include "generation.h"
 #include "group_dirs.h"
+#include "hosts/network.h"
 #include "launch_line.h"
 #include "process_tree.h"
 
@@ -21,11 +22,21 @@ namespace {
 
 std::string_view NameOf(std::string_view entry) { return entry.substr(0, entry.find('=')); }
 
+// The port that mpirun took is free there, and need not be here.
+absl::Status SetDaemonPort(const HostRun& run, std::vector<std::string>& args) {
+  ASSIGN_OR_RETURN(const int port, FindFreePort(run.daemon_port_begin, run.daemon_port_end));
+  for (size_t i = 0; i + 2 < args.size(); i += 3) {
+    if (args[i + 1].starts_with("oob_tcp_dynamic_ipv")) args[i + 2] = std::to_string(port);
+  }
+  return absl::OkStatus();
+}
+
 // This host's options win over the group's.
-CommandLine DaemonLine(const HostKeeperOptions& options, const HostRun& run) {
+absl::StatusOr<CommandLine> DaemonLine(const HostKeeperOptions& options, const HostRun& run) {
   CommandLine line;
-  line.argv.push_back(options.daemon);
-  line.argv.insert(line.argv.end(), run.daemon_args.begin(), run.daemon_args.end());
+  line.argv = run.daemon_args;
+  RETURN_IF_ERROR(SetDaemonPort(run, line.argv));
+  line.argv.insert(line.argv.begin(), options.daemon);
   line.environment = WithoutOuterJob(EnvironmentForChildren());
   line.environment.insert(line.environment.end(), options.environment.begin(), options.environment.end());
   for (const std::string& entry : run.environment) {

@@ -23,6 +23,8 @@ struct HostRun {
   uint64_t generation = 0;
   int n_shards = 1;
   std::vector<std::string> daemon_args;
+  int daemon_port_begin = 0;  // where the daemon may listen, [begin, end)
+  int daemon_port_end = 0;
   std::vector<std::string> environment;
   // On the keeper's thread, in this order, once each; `ended` always, and nothing after it.
   std::function<void(int64_t pid)> started;

@@ -92,6 +92,13 @@ absl::StatusOr<HostRun> ReadRunRequest(const v1::HostRunRequest& request) {
   run.n_shards = static_cast<int>(request.n_shards());
   run.daemon_args.assign(request.daemon_args().begin(), request.daemon_args().end());
   RETURN_IF_ERROR(CheckDaemonArgs(run.daemon_args));
+  if (request.daemon_port_begin() < 1 || request.daemon_port_end() > UINT16_MAX + 1 ||
+      request.daemon_port_end() <= request.daemon_port_begin()) {
+    return absl::InvalidArgumentError(absl::StrCat("daemon ports are [", request.daemon_port_begin(), ", ",
+                                                   request.daemon_port_end(), "); within 1 to ", UINT16_MAX));
+  }
+  run.daemon_port_begin = static_cast<int>(request.daemon_port_begin());
+  run.daemon_port_end = static_cast<int>(request.daemon_port_end());
   if (request.environment_size() > kEnvironmentMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("environment has ", request.environment_size(), " entries; at most ", kEnvironmentMax));
@@ -145,6 +152,8 @@ absl::StatusOr<std::unique_ptr<HostServer>> HostServer::Start(const HostServerOp
   grpc::ServerBuilder builder;
   proto::ApplyInternalServerSettings(builder);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                             static_cast<int>(absl::ToInt64Milliseconds(options.silence)));
   int port = 0;
   builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(server->service_.get());

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "host_keeper.h"
 #include "longshelf/v1/host.grpc.pb.h"
 #include "proto/internal_auth.h"
@@ -35,6 +36,7 @@ struct HostServerOptions {
   std::string listen;
   std::string token;
   bool insecure_internal = false;
+  absl::Duration silence = absl::Seconds(5);  // a first host that says nothing for longer is gone
 };
 
 // Serves until destroyed.

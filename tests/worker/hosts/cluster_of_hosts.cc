@@ -40,7 +40,7 @@ void ClusterOfHosts::StartAgent(int host) {
   agent.reset();
   agent = std::make_unique<SupervisedWorker>(
       dir_ / ("host" + std::to_string(host)),
-      hosts_->On(host, {LONGSHELF_TEST_HOST, "--listen=" + hosts_->address(host) + ":7310",
+      hosts_->On(host, {LONGSHELF_TEST_HOST, "--listen=" + hosts_->address(host) + ":7310", "--host-silence=2s",
                         "--token-file=" + (dir_ / "token").string()}));
 }
 
