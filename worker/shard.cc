@@ -15,8 +15,10 @@
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/run_dir.h"
 #include "engine/executor.h"
+#include "engine/group_digests.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/model.h"
+#include "engine/model/plan.h"
 #include "engine/shard_group.h"
 #include "engine/token_stamp.h"
 #include "leader.h"
@@ -89,6 +91,20 @@ class WatchedStepRunner final : public engine::StepRunner {
   engine::LocalStepRunner inner_;
 };
 
+// What n_here of n_shards shards read of `file_bytes` of weights: each a share of the routed experts, and all the rest.
+uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, int n_here, int n_shards) {
+  double routed = 0;
+  double all = 0;
+  for (const engine::ParameterPart& part : engine::CountParameters(model).parts) {
+    const auto bytes = static_cast<double>(part.stored_bytes);
+    all += bytes;
+    if (part.name == "routed experts") routed += bytes;
+  }
+  if (all <= 0) return file_bytes;
+  const double missing = routed / all * (1.0 - static_cast<double>(n_here) / n_shards);
+  return static_cast<uint64_t>(static_cast<double>(file_bytes) * (1.0 - missing));
+}
+
 // What one process holds, in the order in which it is made.
 class Shard {
  public:
@@ -104,6 +120,7 @@ class Shard {
   absl::Status JoinShare();
   absl::Status StartAdmin();
   absl::Status Load();
+  engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status LeadGroup(const engine::ShardGroup& group);
   absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
@@ -184,11 +201,12 @@ absl::Status Shard::JoinGroup() {
 // The leader has the lock before anybody else asks for it.
 absl::Status Shard::JoinShare() {
   const std::filesystem::path file = engine::WeightsSharePath(config_.run_dir);
-  if (rank_ == 0) {
+  const bool leads = session_->hosts().speaks(rank_);
+  if (leads) {
     ASSIGN_OR_RETURN(share_, engine::WeightsShare::Lead(file));
   }
   RETURN_IF_ERROR(session_->communicator().Barrier());
-  if (rank_ > 0) {
+  if (!leads) {
     ASSIGN_OR_RETURN(share_, engine::WeightsShare::Join(file));
   }
   return absl::OkStatus();
@@ -223,8 +241,14 @@ absl::Status Shard::Load() {
       spdlog::info("loading weights: {} % of {} bytes", percent, p.bytes_total);
     }
   };
-  const engine::LoadOptions load_options = {
-      config_.weights == "huge" ? engine::WeightsMemory::kHuge : engine::WeightsMemory::kMapped, share_.get()};
+  engine::LoadOptions load_options;
+  load_options.memory = config_.weights == "huge" ? engine::WeightsMemory::kHuge : engine::WeightsMemory::kMapped;
+  load_options.share = share_.get();
+  std::optional<engine::GroupDigests> digests;
+  if (session_ != nullptr) {
+    digests.emplace(session_->communicator());
+    load_options.part = PartOfWeights(model_config.n_routed_experts, *digests);
+  }
   ASSIGN_OR_RETURN(weights_, engine::LoadModelWeights(config_.model, progress, load_options));
   share_.reset();
   if (rank_ == 0 && !weights_->huge_pages.empty()) spdlog::info("weights: {}", weights_->huge_pages);
@@ -252,6 +276,19 @@ absl::Status Shard::Load() {
   executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
   ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
   return absl::OkStatus();
+}
+
+// The experts of this shard; in memory that the shards of a host share, those of all of them.
+engine::WeightsPart Shard::PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const {
+  const engine::HostMap& hosts = session_->hosts();
+  std::vector<int> ranks = {rank_};
+  if (config_.weights == "huge") ranks = hosts.RanksOf(hosts.host_of(rank_));
+  const auto n = static_cast<uint32_t>(n_experts);
+  engine::WeightsPart part;
+  part.experts_begin = engine::FirstExpertOf(ranks.front(), n, config_.n_shards);
+  part.experts_end = engine::FirstExpertOf(ranks.back() + 1, n, config_.n_shards);
+  part.exchange = &exchange;
+  return part;
 }
 
 absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
@@ -287,11 +324,14 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.checkpoints = config_.checkpoint_memory_bytes;
   need.store_buffers = config_.kvstores.empty() ? 0 : config_.store_memory_bytes;
   need.weights_copied = config_.weights == "huge";
-  // For all shards, by one of them, before any of them allocates.
-  if (rank_ > 0) return absl::OkStatus();
+  // For all shards of a host, by one of them, before any of them allocates.
+  if (session_ != nullptr && !session_->hosts().speaks(rank_)) return absl::OkStatus();
+  const int n_here =
+      session_ == nullptr ? 1 : static_cast<int>(session_->hosts().RanksOf(session_->hosts().host_of(rank_)).size());
+  need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards);
   const MemoryRoom room = ReadMemoryRoom();
-  RETURN_IF_ERROR(CheckMemory(need, config_.n_shards, room));
-  if (!WeightsFit(need, config_.n_shards, room)) {
+  RETURN_IF_ERROR(CheckMemory(need, n_here, room));
+  if (!WeightsFit(need, n_here, room)) {
     spdlog::warn(
         "the weights, {} bytes, do not fit beside the rest into the {} bytes of memory available: what is missing is "
         "read from storage whenever it is needed (longshelf_worker_storage_read_bytes_total)",

@@ -163,7 +163,8 @@ absl::StatusOr<std::unique_ptr<const ModelWeights>> MakeRandomModelWeights(const
   auto storage = std::make_shared<RandomStorage>(seed);
   ASSIGN_OR_RETURN(BuiltWeights built, BuildWeights(config, *storage, storage->owned));
   TensorView seed_view = {Dtype::kU64, {1}, {reinterpret_cast<const uint8_t*>(&seed), sizeof(seed)}};
-  ASSIGN_OR_RETURN(built.weights->digest, ScanTensors(config, {{"random seed", &seed_view}}, nullptr, nullptr));
+  ASSIGN_OR_RETURN(built.weights->digest,
+                   ScanTensors(config, {{.name = "random seed", .view = &seed_view}}, nullptr, nullptr, nullptr));
   built.weights->storage = std::move(storage);
   return std::unique_ptr<const ModelWeights>(std::move(built.weights));
 }

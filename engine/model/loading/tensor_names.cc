@@ -173,4 +173,15 @@ bool IsDroppedTensor(std::string_view canonical) {
   return canonical.starts_with("mtp.") && (ContainsText(canonical, "emb") || canonical.ends_with("head.weight"));
 }
 
+std::optional<int64_t> RoutedExpertOf(std::string_view canonical) {
+  constexpr std::string_view kBefore = ".ffn.experts.";
+  const size_t at = canonical.find(kBefore);
+  if (at == std::string_view::npos) return std::nullopt;
+  const std::string_view rest = canonical.substr(at + kBefore.size());
+  int64_t expert = 0;
+  const std::string_view digits = rest.substr(0, rest.find('.'));
+  if (!absl::SimpleAtoi(absl::string_view(digits.data(), digits.size()), &expert)) return std::nullopt;
+  return expert;
+}
+
 }  // namespace longshelf::engine

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -12,5 +14,8 @@ std::string CanonicalTensorName(std::string_view stored);
 
 // Copies of the main model's embedding and head below "mtp.", which the reference drops too.
 bool IsDroppedTensor(std::string_view canonical);
+
+// 17 for "layers.3.ffn.experts.17.w1.weight"; nothing for what every shard holds.
+std::optional<int64_t> RoutedExpertOf(std::string_view canonical);
 
 }  // namespace longshelf::engine

@@ -53,7 +53,7 @@ absl::StatusOr<const TensorView*> TensorReader::Required(const TensorSpec& spec)
     return absl::InvalidArgumentError(Cat("tensor ", QuotedName(spec.name), ": missing; config.json implies ",
                                           DescribeTensor(spec.dtype, spec.shape)));
   }
-  used_.push_back({spec.name, view});
+  used_.push_back({.name = spec.name, .view = view});
   return view;
 }
 

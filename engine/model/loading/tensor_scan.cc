@@ -142,16 +142,42 @@ std::string DescribeUsed(const UsedTensor& tensor) {
   return Cat(tensor.name, " ", DescribeTensor(tensor.view->dtype, tensor.view->shape));
 }
 
-Digest Combine(const ModelConfig& config, std::span<const UsedTensor> used, std::span<const ScanResult> results) {
+Digest Combine(const ModelConfig& config, std::span<const UsedTensor> used,
+               std::span<const std::optional<Digest>> digests) {
   Sha256 sha;
   const std::string text = CanonicalConfig(config);
   sha.Update(text.data(), text.size());
   for (size_t i = 0; i < used.size(); ++i) {
     const std::string line = DescribeUsed(used[i]) + "\n";
     sha.Update(line.data(), line.size());
-    sha.Update(results[i].digest.data(), results[i].digest.size());
+    sha.Update(digests[i]->data(), digests[i]->size());
   }
   return sha.Finish();
+}
+
+void SortByName(std::vector<UsedTensor>& used) {
+  std::sort(used.begin(), used.end(), [](const UsedTensor& a, const UsedTensor& b) { return a.name < b.name; });
+}
+
+// Places differ from host to host.
+Digest LayoutWithoutPlaces(const ModelConfig& config, std::vector<UsedTensor> used) {
+  for (UsedTensor& tensor : used) tensor.place = 0;
+  return LayoutDigest(config, used);
+}
+
+absl::StatusOr<Digest> CompleteDigest(const ModelConfig& config, const std::vector<UsedTensor>& used,
+                                      std::vector<std::optional<Digest>> digests, DigestExchange* exchange) {
+  if (exchange != nullptr) {
+    std::vector<std::string_view> names;
+    for (const UsedTensor& tensor : used) names.push_back(tensor.name);
+    RETURN_IF_ERROR(exchange->Exchange(LayoutWithoutPlaces(config, used), names, digests));
+  }
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (!digests[i].has_value()) {
+      return absl::InternalError(Cat("tensor ", QuotedName(used[i].name), " was read by no shard"));
+    }
+  }
+  return Combine(config, used, digests);
 }
 
 }  // namespace
@@ -167,12 +193,18 @@ Digest LayoutDigest(const ModelConfig& config, const std::vector<UsedTensor>& us
   return sha.Finish();
 }
 
+absl::StatusOr<Digest> AskForDigest(const ModelConfig& config, std::vector<UsedTensor> used, DigestExchange& exchange) {
+  SortByName(used);
+  return CompleteDigest(config, used, std::vector<std::optional<Digest>>(used.size()), &exchange);
+}
+
 absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTensor> used,
-                                   const std::function<void(const LoadProgress&)>& progress, TensorCopier* copier) {
-  std::sort(used.begin(), used.end(), [](const UsedTensor& a, const UsedTensor& b) { return a.name < b.name; });
+                                   const std::function<void(const LoadProgress&)>& progress, TensorCopier* copier,
+                                   DigestExchange* exchange) {
+  SortByName(used);
   LoadProgress report;
   for (const UsedTensor& tensor : used) {
-    report.bytes_total += tensor.view->bytes.size();
+    report.bytes_total += tensor.held ? tensor.view->bytes.size() : 0;
   }
   std::vector<ScanResult> results(used.size());
   std::atomic<size_t> next = 0;
@@ -180,6 +212,7 @@ absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTe
   std::atomic<bool> failed = false;
   const auto scan = [&](bool reports) {
     for (size_t i = next.fetch_add(1); i < used.size() && !failed; i = next.fetch_add(1)) {
+      if (!used[i].held) continue;
       results[i].status = ReadTensor(used[i], copier, bytes_done, results[i]);
       if (!results[i].status.ok()) failed = true;
       const uint64_t done = bytes_done.load(std::memory_order_relaxed);
@@ -212,7 +245,11 @@ absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTe
           Cat("tensor ", QuotedName(used[i].name), ": contains NaN (", DtypeName(used[i].view->dtype), ")"));
     }
   }
-  return Combine(config, used, results);
+  std::vector<std::optional<Digest>> digests(used.size());
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (used[i].held) digests[i] = results[i].digest;
+  }
+  return CompleteDigest(config, used, std::move(digests), exchange);
 }
 
 }  // namespace longshelf::engine

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -11,8 +12,6 @@
 #include "weights_builder.h"
 
 namespace longshelf::engine {
-
-using Digest = std::array<uint8_t, 32>;
 
 // What a scan does with tensors besides reading them. Called by several threads.
 class TensorCopier {
@@ -24,11 +23,16 @@ class TensorCopier {
   virtual absl::StatusOr<const uint8_t*> Copy(const UsedTensor& tensor, size_t offset, size_t n) = 0;
 };
 
-// Reads every used tensor once, on several threads: refuses NaN (FP8 codes 0x7F and 0xFF, UE8M0 255, BF16 and F32 NaN)
-// by tensor name, and returns the digest of ModelWeights. With a `copier` (may be null), every piece is copied first
-// and read from the copy while it is in the cache. `progress` (may be null) is called on the calling thread.
+// Reads every used tensor that is held here once, on several threads: refuses NaN (FP8 codes 0x7F and 0xFF, UE8M0 255,
+// BF16 and F32 NaN) by tensor name, and returns the digest of ModelWeights. With a `copier` (may be null), every piece
+// is copied first and read from the copy while it is in the cache. `progress` (may be null) is called on the calling
+// thread. `exchange` (null when all are held) is then asked for the digests of the others.
 absl::StatusOr<Digest> ScanTensors(const ModelConfig& config, std::vector<UsedTensor> used,
-                                   const std::function<void(const LoadProgress&)>& progress, TensorCopier* copier);
+                                   const std::function<void(const LoadProgress&)>& progress, TensorCopier* copier,
+                                   DigestExchange* exchange);
+
+// The digest of ModelWeights when nothing is read here.
+absl::StatusOr<Digest> AskForDigest(const ModelConfig& config, std::vector<UsedTensor> used, DigestExchange& exchange);
 
 // SHA-256 over everything that the tensors' places depend on, and the config, but not over their bytes.
 Digest LayoutDigest(const ModelConfig& config, const std::vector<UsedTensor>& used);

@@ -80,12 +80,26 @@ absl::StatusOr<OpenedWeights> OpenWeights(const std::filesystem::path& model_dir
   return opened;
 }
 
-absl::Status LoadMapped(OpenedWeights& opened, const ProgressFunction& progress) {
+// Marks what is another shard's.
+absl::Status TakePart(const WeightsPart& part, const ModelConfig& config, std::vector<UsedTensor>& used) {
+  if (part.exchange == nullptr || part.experts_begin < 0 || part.experts_end < part.experts_begin ||
+      part.experts_end > config.n_routed_experts) {
+    return absl::InternalError("a part of the weights without an exchange, or with experts that do not exist");
+  }
+  for (UsedTensor& tensor : used) {
+    const std::optional<int64_t> expert = RoutedExpertOf(tensor.name);
+    tensor.held = !expert.has_value() || (*expert >= part.experts_begin && *expert < part.experts_end);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadMapped(OpenedWeights& opened, const ProgressFunction& progress, DigestExchange* exchange) {
   const std::vector<std::unique_ptr<const SafetensorsFile>>& files = opened.storage->checkpoint.files;
   for (const auto& file : files) {
     file->AdviseSequential();
   }
-  ASSIGN_OR_RETURN(opened.weights->digest, ScanTensors(opened.weights->config, opened.used, progress, nullptr));
+  ASSIGN_OR_RETURN(opened.weights->digest,
+                   ScanTensors(opened.weights->config, opened.used, progress, nullptr, exchange));
   for (const auto& file : files) {
     file->AdviseNormal();
   }
@@ -93,16 +107,17 @@ absl::Status LoadMapped(OpenedWeights& opened, const ProgressFunction& progress)
   return absl::OkStatus();
 }
 
-absl::Status LoadHuge(OpenedWeights& opened, const ProgressFunction& progress, WeightsShare* share) {
+absl::Status LoadHuge(OpenedWeights& opened, const ProgressFunction& progress, const LoadOptions& options) {
   CheckpointStorage& storage = *opened.storage;
   const ModelConfig config = opened.weights->config;
   std::vector<std::string> unused = std::move(opened.weights->unused_tensors);
   // Everything was checked. What was copied meanwhile, as it was not aligned, is aligned where it goes.
   opened.weights.reset();
   storage.owned.buffers.clear();
-  ASSIGN_OR_RETURN(CopiedWeights copied, CopyWeights(config, storage.checkpoint, opened.used, share, progress));
+  ASSIGN_OR_RETURN(CopiedWeights copied, CopyWeights(config, storage.checkpoint, opened.used, options, progress));
   for (const UsedTensor& tensor : opened.used) {
     TensorView& view = storage.checkpoint.tensors.find(tensor.name)->second;
+    // What is not held has no place; its address is never read.
     view.bytes = {copied.memory->data() + tensor.place, view.bytes.size()};
   }
   storage.copy = std::move(copied.memory);
@@ -127,8 +142,10 @@ absl::StatusOr<std::unique_ptr<const ModelWeights>> LoadModelWeights(const std::
                                                                      const ProgressFunction& progress,
                                                                      const LoadOptions& options) {
   ASSIGN_OR_RETURN(OpenedWeights opened, OpenWeights(model_dir));
-  const absl::Status loaded =
-      options.memory == WeightsMemory::kHuge ? LoadHuge(opened, progress, options.share) : LoadMapped(opened, progress);
+  if (options.part.has_value()) RETURN_IF_ERROR(TakePart(*options.part, opened.weights->config, opened.used));
+  DigestExchange* const exchange = options.part.has_value() ? options.part->exchange : nullptr;
+  const absl::Status loaded = options.memory == WeightsMemory::kHuge ? LoadHuge(opened, progress, options)
+                                                                     : LoadMapped(opened, progress, exchange);
   if (!loaded.ok()) {
     return Annotate(loaded, model_dir.string());
   }

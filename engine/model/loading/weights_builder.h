@@ -44,6 +44,7 @@ struct UsedTensor {
   std::string name;
   const TensorView* view = nullptr;
   uint64_t place = 0;  // in the memory that it is copied to, if it is
+  bool held = true;    // false: an expert of other shards, which is never read here
 };
 
 struct BuiltWeights {

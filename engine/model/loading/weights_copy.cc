@@ -22,6 +22,7 @@ constexpr size_t kStretchBytes = size_t{4} << 20;
 uint64_t GivePlaces(std::vector<UsedTensor>& used) {
   uint64_t end = 0;
   for (UsedTensor& tensor : used) {
+    if (!tensor.held) continue;
     tensor.place = end;
     end += (tensor.view->bytes.size() + kPlaceAlignment - 1) / kPlaceAlignment * kPlaceAlignment;
   }
@@ -125,15 +126,21 @@ absl::StatusOr<CopiedWeights> MapCopy(const Digest& layout, uint64_t n_bytes, We
 }  // namespace
 
 absl::StatusOr<CopiedWeights> CopyWeights(const ModelConfig& config, const CheckpointTensors& checkpoint,
-                                          std::vector<UsedTensor>& used, WeightsShare* share,
+                                          std::vector<UsedTensor>& used, const LoadOptions& options,
                                           const ProgressFunction& progress) {
+  WeightsShare* const share = options.share;
+  DigestExchange* const exchange = options.part.has_value() ? options.part->exchange : nullptr;
   const uint64_t n_bytes = GivePlaces(used);
   const Digest layout = LayoutDigest(config, used);
-  if (share != nullptr && !share->leads()) return MapCopy(layout, n_bytes, *share, progress);
+  if (share != nullptr && !share->leads()) {
+    // Everybody's part in the exchange comes first: the leader publishes after it.
+    if (exchange != nullptr) RETURN_IF_ERROR(AskForDigest(config, used, *exchange).status());
+    return MapCopy(layout, n_bytes, *share, progress);
+  }
   CopiedWeights copied;
   ASSIGN_OR_RETURN(copied.memory, HugeMemory::Create(n_bytes));
   FileCopier copier(checkpoint, *copied.memory);
-  ASSIGN_OR_RETURN(copied.digest, ScanTensors(config, used, progress, &copier));
+  ASSIGN_OR_RETURN(copied.digest, ScanTensors(config, used, progress, &copier, exchange));
   // Pages that tensors share, and those that were mapped to be parsed.
   for (const auto& file : checkpoint.files) {
     file->ForgetAll();

@@ -17,12 +17,12 @@ struct CopiedWeights {
   Digest digest{};                     // of ModelWeights
 };
 
-// Gives every used tensor its place and brings all of them into one sealed memory: copied from the files and checked,
-// by the leader of `share` or when there is none, otherwise mapped when the leader is done, unread. The files' bytes
-// leave the page cache as they are copied. Views of `used` must lie in `checkpoint`.
-// FAILED_PRECONDITION: the leader has other tensors than this process.
+// Gives every used tensor that is held its place and brings all of them into one sealed memory: copied from the files
+// and checked, by the leader of the share or when there is none, otherwise mapped when the leader is done, unread. The
+// files' bytes leave the page cache as they are copied. Views of `used` must lie in `checkpoint`. FAILED_PRECONDITION:
+// the leader has other tensors than this process.
 absl::StatusOr<CopiedWeights> CopyWeights(const ModelConfig& config, const CheckpointTensors& checkpoint,
-                                          std::vector<UsedTensor>& used, WeightsShare* share,
+                                          std::vector<UsedTensor>& used, const LoadOptions& options,
                                           const ProgressFunction& progress);
 
 }  // namespace longshelf::engine

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -147,9 +148,31 @@ enum class WeightsMemory : uint8_t {
   kHuge,
 };
 
+using Digest = std::array<uint8_t, 32>;
+
+// How shards that each read a part of the weights come to one digest of all.
+class DigestExchange {
+ public:
+  virtual ~DigestExchange() = default;
+  // Collective among the shards of a group. names: of all tensors, in order. digests: of their bytes, those that this
+  // shard has read on entry, all on return. layout: of names, dtypes, shapes and config, which must be equal.
+  // FAILED_PRECONDITION: two shards have read different bytes, or have other tensors; names the tensor and the shards.
+  virtual absl::Status Exchange(const Digest& layout, std::span<const std::string_view> names,
+                                std::span<std::optional<Digest>> digests) = 0;
+};
+
+// What of the weights this process reads and keeps: everything but the routed experts, and of these [begin, end). The
+// others' matrices point to bytes that must not be read.
+struct WeightsPart {
+  int64_t experts_begin = 0;
+  int64_t experts_end = 0;
+  DigestExchange* exchange = nullptr;  // must be given
+};
+
 struct LoadOptions {
   WeightsMemory memory = WeightsMemory::kMapped;
-  WeightsShare* share = nullptr;  // of the group, with kHuge; null: a copy of our own
+  WeightsShare* share = nullptr;    // of this host's shards, with kHuge; null: a copy of our own
+  std::optional<WeightsPart> part;  // none: all of them
 };
 
 // Loads and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
