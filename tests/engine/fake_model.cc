@@ -35,7 +35,7 @@ State LoadState(const std::byte* slot) {
 }
 
 // Of the first n positions.
-uint64_t Digest(std::span<std::byte* const> blocks, uint64_t n) {
+uint64_t DigestOf(std::span<std::byte* const> blocks, uint64_t n) {
   uint64_t digest = 0;
   for (uint64_t p = 0; p < n; ++p) {
     uint64_t record = 0;
@@ -152,7 +152,7 @@ absl::StatusOr<ForwardOutput> FakeModel::Forward(const ForwardBatch& batch) {
 }
 
 void FakeModel::AppendLogits(const SequenceChunk& chunk, uint64_t n_tokens, bool poisoned, ForwardOutput& out) {
-  const auto logits = Logits(Digest(chunk.blocks, n_tokens), poisoned);
+  const auto logits = Logits(DigestOf(chunk.blocks, n_tokens), poisoned);
   logits_.insert(logits_.end(), logits.begin(), logits.end());
   ++out.n_rows;
 }
@@ -165,7 +165,7 @@ absl::StatusOr<DraftOutput> FakeModel::Draft(std::span<const DraftRequest> reque
     const SequenceChunk& chunk = chunks_.at(request.chunk);
     const auto n = static_cast<uint64_t>(chunk.n_past + request.n_kept);
     uint64_t last = LoadState(chunk.state).Last(n);
-    uint64_t digest = Digest(chunk.blocks, n);
+    uint64_t digest = DigestOf(chunk.blocks, n);
     uint32_t token = request.next_token;
     for (int64_t i = 0; i < n_tokens; ++i) {
       last = NextRecord(last, token);
