@@ -12,6 +12,7 @@
 #include "common/build_info.h"
 #include "common/metrics.h"
 #include "common/status.h"
+#include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/run_dir.h"
 #include "engine/executor.h"
@@ -58,16 +59,20 @@ class WatchedTransport final : public engine::ExpertTransport {
   explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
-                        std::span<const engine::ExpertAssignment> assignments,
-                        std::vector<engine::DispatchedRow>& received) override {
+  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+                             std::span<const engine::ExpertAssignment> assignments) override {
     watch_.MarkProgress();
-    return inner_.Dispatch(rows, row_bytes, assignments, received);
+    return inner_.BeginDispatch(rows, row_bytes, assignments);
   }
-  absl::Status Combine(std::span<const std::byte> results, size_t result_bytes,
-                       std::span<std::byte> combined) override {
+  absl::Status FinishDispatch(std::vector<engine::DispatchedRow>& received) override {
+    return inner_.FinishDispatch(received);
+  }
+  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override {
     watch_.MarkProgress();
-    return inner_.Combine(results, result_bytes, combined);
+    return inner_.BeginCombine(results, result_bytes);
+  }
+  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
+    return inner_.FinishCombine(combined);
   }
 
  private:
@@ -136,7 +141,7 @@ class Shard {
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
-  std::unique_ptr<engine::MpiExpertTransport> group_transport_;
+  std::unique_ptr<engine::ExpertTransport> group_transport_;
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
   std::unique_ptr<engine::Model> model_;
@@ -264,7 +269,7 @@ absl::Status Shard::Load() {
   }
   if (rank_ == 0) spdlog::info("drafts: {}, the model's module: {}", config_.drafts, DrafterName(options.drafter));
   if (session_ != nullptr) {
-    group_transport_ = std::make_unique<engine::MpiExpertTransport>(
+    group_transport_ = std::make_unique<engine::BaselineExpertTransport>(
         session_->communicator(), static_cast<uint32_t>(model_config.n_routed_experts), config_.generation);
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *group_transport_));
   } else {

@@ -1,34 +1,43 @@
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "engine/comm/expert_transport.h"
 
 namespace longshelf::engine {
 
-absl::Status LocalExpertTransport::Dispatch(std::span<const std::byte> rows, size_t row_bytes,
-                                            std::span<const ExpertAssignment> assignments,
-                                            std::vector<DispatchedRow>& received) {
-  order_.resize(assignments.size());
+absl::Status LocalExpertTransport::BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+                                                 std::span<const ExpertAssignment> assignments) {
+  rows_ = rows;
+  row_bytes_ = row_bytes;
+  assignments_ = assignments;
+  return absl::OkStatus();
+}
+
+absl::Status LocalExpertTransport::FinishDispatch(std::vector<DispatchedRow>& received) {
+  order_.resize(assignments_.size());
   std::iota(order_.begin(), order_.end(), 0U);
   // Ascending expert, then token: what a stable sort would give, without its buffer.
   std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
-    return assignments[a].expert != assignments[b].expert ? assignments[a].expert < assignments[b].expert : a < b;
+    return assignments_[a].expert != assignments_[b].expert ? assignments_[a].expert < assignments_[b].expert : a < b;
   });
   received.clear();
-  received.reserve(assignments.size());
+  received.reserve(assignments_.size());
   for (const uint32_t i : order_) {
-    const ExpertAssignment& a = assignments[i];
-    received.push_back({a.expert, a.weight, rows.data() + a.token * row_bytes});
+    const ExpertAssignment& a = assignments_[i];
+    received.push_back({a.expert, a.weight, rows_.data() + a.token * row_bytes_});
   }
   return absl::OkStatus();
 }
 
-absl::Status LocalExpertTransport::Combine(std::span<const std::byte> results, size_t result_bytes,
-                                           std::span<std::byte> combined) {
-  for (size_t i = 0; i < order_.size(); ++i) {
-    std::memcpy(combined.data() + order_[i] * result_bytes, results.data() + i * result_bytes, result_bytes);
-  }
+absl::Status LocalExpertTransport::BeginCombine(std::span<const std::byte> results, size_t result_bytes) {
+  results_ = results;
+  result_bytes_ = result_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status LocalExpertTransport::FinishCombine(std::vector<const std::byte*>& combined) {
+  combined.resize(order_.size());
+  for (size_t i = 0; i < order_.size(); ++i) combined[order_[i]] = results_.data() + i * result_bytes_;
   return absl::OkStatus();
 }
 

@@ -149,4 +149,42 @@ absl::Status MpiCommunicator::ExchangeUnits(const std::byte* send, std::span<con
                "MPI_Alltoallv");
 }
 
+MpiCommunicator::Transfer MpiCommunicator::TakeSlot() {
+  const auto free = std::find(transfers_.begin(), transfers_.end(), MPI_REQUEST_NULL);
+  const auto id = static_cast<int>(free - transfers_.begin());
+  if (free == transfers_.end()) transfers_.push_back(MPI_REQUEST_NULL);
+  return {id};
+}
+
+absl::StatusOr<MpiCommunicator::Transfer> MpiCommunicator::StartSend(int peer, int tag, const std::byte* bytes,
+                                                                     size_t n_units) {
+  if (n_units > std::numeric_limits<int>::max()) return absl::UnavailableError("message above 128 GiB");
+  const Transfer transfer = TakeSlot();
+  RETURN_IF_ERROR(MpiStatus(MPI_Isend(bytes, static_cast<int>(n_units), unit_, peer, tag, comm_,
+                                      &transfers_[static_cast<size_t>(transfer.id)]),
+                            "MPI_Isend"));
+  return transfer;
+}
+
+absl::StatusOr<MpiCommunicator::Transfer> MpiCommunicator::StartReceive(int peer, int tag, std::byte* bytes,
+                                                                        size_t n_units_max) {
+  if (n_units_max > std::numeric_limits<int>::max()) return absl::UnavailableError("message above 128 GiB");
+  const Transfer transfer = TakeSlot();
+  RETURN_IF_ERROR(MpiStatus(MPI_Irecv(bytes, static_cast<int>(n_units_max), unit_, peer, tag, comm_,
+                                      &transfers_[static_cast<size_t>(transfer.id)]),
+                            "MPI_Irecv"));
+  return transfer;
+}
+
+absl::StatusOr<bool> MpiCommunicator::IsDone(Transfer& transfer) {
+  LONGSHELF_CHECK(std::this_thread::get_id() == owner_ && transfer.is_open());
+  int done = 0;
+  RETURN_IF_ERROR(
+      MpiStatus(MPI_Test(&transfers_[static_cast<size_t>(transfer.id)], &done, MPI_STATUS_IGNORE), "MPI_Test"));
+  if (done == 0) return false;
+  transfers_[static_cast<size_t>(transfer.id)] = MPI_REQUEST_NULL;
+  transfer = {};
+  return true;
+}
+
 }  // namespace longshelf::engine

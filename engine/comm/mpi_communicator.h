@@ -26,12 +26,15 @@ class MpiCommunicator final : public Communicator {
   absl::Status ExchangeFixed(std::span<const std::byte> send, std::span<std::byte> receive) override;
   absl::Status ExchangeUnits(const std::byte* send, std::span<const ExchangePart> send_parts, std::byte* receive,
                              std::span<const ExchangePart> receive_parts) override;
+  absl::StatusOr<Transfer> StartSend(int peer, int tag, const std::byte* bytes, size_t n_units) override;
+  absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) override;
+  absl::StatusOr<bool> IsDone(Transfer& transfer) override;
   // Gives MPI's handles back. Before MPI_Finalize.
   void Release();
 
  private:
   absl::Status Check(int code, const char* call);
-  absl::Status BroadcastRest(std::string& bytes, size_t done);
+  Transfer TakeSlot();
 
   MPI_Comm comm_;
   MPI_Datatype unit_ = MPI_DATATYPE_NULL;  // kExchangeUnitBytes contiguous bytes
@@ -40,7 +43,8 @@ class MpiCommunicator final : public Communicator {
   int size_ = 1;
   const std::thread::id owner_;
   std::vector<std::byte> frames_;
-  std::vector<int> counts_;  // send counts, send offsets, receive counts, receive offsets
+  std::vector<MPI_Request> transfers_;  // by id; MPI_REQUEST_NULL: free
+  std::vector<int> counts_;             // send counts, send offsets, receive counts, receive offsets
 };
 
 // OK, or UNAVAILABLE with the name of the call and MPI's text.

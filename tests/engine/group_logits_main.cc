@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/status.h"
+#include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "engine/executor.h"
 #include "engine/model/model.h"
@@ -134,9 +135,10 @@ absl::Status RunModel(engine::MpiSession* session, const std::string& name, engi
   const auto n_experts = static_cast<uint32_t>(weights->config.n_routed_experts);
   const auto vocab_size = static_cast<uint32_t>(weights->config.vocab_size);
   engine::LocalExpertTransport local;
-  std::unique_ptr<engine::MpiExpertTransport> remote;
+  std::unique_ptr<engine::BaselineExpertTransport> remote;
   if (session != nullptr) {
-    remote = std::make_unique<engine::MpiExpertTransport>(session->communicator(), n_experts, session->generation());
+    remote =
+        std::make_unique<engine::BaselineExpertTransport>(session->communicator(), n_experts, session->generation());
   }
   engine::ExpertTransport& transport = remote != nullptr ? static_cast<engine::ExpertTransport&>(*remote) : local;
   engine::ModelOptions options;

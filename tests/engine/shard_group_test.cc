@@ -55,19 +55,19 @@ class HashModel final : public SequenceModel {
     }
     std::vector<DispatchedRow> received;
     const auto bytes = std::as_bytes(std::span(rows));
-    if (auto s = transport_.Dispatch(bytes, sizeof(uint64_t), assignments, received); !s.ok()) return s;
+    RETURN_IF_ERROR(transport_.BeginDispatch(bytes, sizeof(uint64_t), assignments));
+    RETURN_IF_ERROR(transport_.FinishDispatch(received));
     std::vector<uint64_t> results;
     for (const DispatchedRow& row : received) {
       uint64_t hash = 0;
       std::memcpy(&hash, row.row, sizeof(hash));
       results.push_back((hash + row.expert) * 0xC2B2AE3D27D4EB4FULL);
     }
+    std::vector<const std::byte*> places;
+    RETURN_IF_ERROR(transport_.BeginCombine(std::as_bytes(std::span(results)), sizeof(uint64_t)));
+    RETURN_IF_ERROR(transport_.FinishCombine(places));
     std::vector<uint64_t> combined(assignments.size());
-    if (auto s = transport_.Combine(std::as_bytes(std::span(results)), sizeof(uint64_t),
-                                    std::as_writable_bytes(std::span(combined)));
-        !s.ok()) {
-      return s;
-    }
+    for (size_t i = 0; i < combined.size(); ++i) std::memcpy(&combined[i], places[i], sizeof(uint64_t));
     ForwardOutput output;
     logits_.clear();
     for (size_t i = 0; i < batch.chunks.size(); ++i) {
@@ -141,7 +141,7 @@ std::vector<StepResult> DriveGroup(int n_shards) {
   std::vector<StepResult> results;
   testing::ThreadGroup threads(n_shards);
   threads.Run([&](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, kExperts, kGeneration);
+    BaselineExpertTransport transport(communicator, kExperts, kGeneration);
     const auto executor = MakeExecutor(transport);
     if (communicator.rank() == 0) {
       ShardGroupRunner runner({communicator, **leader_bell, transport, nullptr, kGeneration}, *executor);
@@ -179,7 +179,7 @@ absl::Status FollowStranger(uint64_t follower_generation, std::string announced)
       return;
     }
     auto bell = Doorbell::Open(dir, kGeneration);
-    MpiExpertTransport transport(communicator, kExperts, follower_generation);
+    BaselineExpertTransport transport(communicator, kExperts, follower_generation);
     const auto executor = MakeExecutor(transport);
     status = RunFollower({communicator, **bell, transport, nullptr, follower_generation}, *executor);
   });

@@ -10,7 +10,7 @@
 #include <span>
 #include <utility>
 
-#include "engine/comm/mpi_expert_transport.h"
+#include "engine/comm/baseline_expert_transport.h"
 #include "engine/shard_group.h"
 #include "proto/channel_settings.h"
 #include "testing/fixtures.h"
@@ -116,7 +116,7 @@ RealWorker::~RealWorker() {
 void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& leader_bell,
                           const std::string& run_dir) {
   engine::LocalExpertTransport own_transport;
-  engine::MpiExpertTransport group_transport(communicator, static_cast<uint32_t>(weights_->config.n_routed_experts),
+  engine::BaselineExpertTransport group_transport(communicator, static_cast<uint32_t>(weights_->config.n_routed_experts),
                                              config_.generation);
   engine::ExpertTransport* transport = &own_transport;
   if (communicator.size() > 1) transport = &group_transport;

@@ -10,7 +10,7 @@
 #include "engine/comm/doorbell.h"
 #include "engine/comm/group_watch.h"
 #include "engine/comm/host_links.h"
-#include "engine/comm/mpi_expert_transport.h"
+#include "engine/comm/expert_transport.h"
 #include "engine/executor.h"
 #include "engine/step_plan.h"
 
@@ -21,7 +21,7 @@ class Model;
 // Life of a shard group (R > 1), in every process, on its main thread (which is the engine thread):
 //
 //   session   = MpiSession::Start(...)          first of all; before weights, before any other thread
-//   weights, MpiExpertTransport, Model, Executor
+//   weights, an ExpertTransport, Model, Executor
 //   AgreeOnIdentity(communicator, GroupIdentity(...))    or the group refuses to form
 //   rank 0:  ShardGroupRunner runner; Engine(..., runner, ...).Run(); runner.Shutdown()
 //   others:  RunFollower(...)
@@ -31,7 +31,7 @@ class Model;
 struct ShardGroup {
   Communicator& communicator;
   Doorbell& doorbell;
-  MpiExpertTransport& transport;
+  ExpertTransport& transport;
   GroupWatch* watch = nullptr;  // null: progress is not watched (tests)
   uint64_t generation = 0;
   HostLinks* links = nullptr;  // the leader's, to other hosts; null: there are none

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 
+#include "common/status.h"
 #include "elementary.h"
 
 namespace longshelf::engine {
@@ -43,33 +44,32 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
     EncodeExpertRow(ops.kernels(), row_format, input.x + i * width, width, rows + i * static_cast<int64_t>(row_bytes));
   });
   TapRouting(taps, exchange.assignments, top_k);
-  if (absl::Status s = transport.Dispatch({rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments,
-                                          exchange.received);
-      !s.ok()) {
-    return s;
+  RETURN_IF_ERROR(transport.BeginDispatch({rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments));
+  float* shared_out = ops.memory().Take<float>(n * width);
+  // While rows travel, the shared expert; with nowhere to travel to, it and the others share the pool's rounds.
+  const bool shared_first = transport.size() > 1 && n > 0;
+  if (shared_first) {
+    RunHidden(ops, input, {}, {}, /*with_shared=*/true);
+    RunOutput(ops, {}, nullptr, n, shared_out);
   }
+  RETURN_IF_ERROR(transport.FinishDispatch(exchange.received));
 
   const std::span<const Group> groups = GroupByExpert(ops, exchange.received);
-  // Before the shared expert's products, which are the first ones below.
+  // Before the shared expert's products, when these are the first ones below.
   if (exchange.prefetch.IsDue()) {
     for (const Group& group : groups) exchange.prefetch.Ask(*group.expert);
   }
-  RunHidden(ops, input, exchange.received, groups);
+  RunHidden(ops, input, exchange.received, groups, !shared_first);
   const auto n_received = static_cast<int64_t>(exchange.received.size());
   const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(ResultRowFormat(ops), width));
   auto* results = ops.memory().Take<std::byte>(n_received * result_bytes);
-  float* shared_out = ops.memory().Take<float>(n * width);
-  RunOutput(ops, groups, results, n, shared_out);
+  RunOutput(ops, groups, results, shared_first ? 0 : n, shared_out);
   taps.Tap("ffn.shared_experts", {shared_out, static_cast<size_t>(n * width)}, width);
 
-  auto* combined = ops.memory().Take<std::byte>(n * top_k * result_bytes);
-  if (absl::Status s = transport.Combine({results, static_cast<size_t>(n_received * result_bytes)},
-                                         static_cast<size_t>(result_bytes),
-                                         {combined, static_cast<size_t>(n * top_k * result_bytes)});
-      !s.ok()) {
-    return s;
-  }
-  AddResults(ops, n, combined, shared_out, y);
+  RETURN_IF_ERROR(transport.BeginCombine({results, static_cast<size_t>(n_received * result_bytes)},
+                                         static_cast<size_t>(result_bytes)));
+  RETURN_IF_ERROR(transport.FinishCombine(exchange.combined));
+  AddResults(ops, n, exchange.combined, shared_out, y);
   return absl::OkStatus();
 }
 
@@ -88,16 +88,16 @@ std::span<const Moe::Group> Moe::GroupByExpert(Ops& ops, const std::vector<Dispa
 
 // y = the experts' results of a token in ascending expert id, which is the order of its assignments, then the shared
 // expert's: the one order of this sum.
-void Moe::AddResults(Ops& ops, int64_t n, const std::byte* combined, const float* shared, float* y) const {
+void Moe::AddResults(Ops& ops, int64_t n, std::span<const std::byte* const> combined, const float* shared,
+                     float* y) const {
   const int64_t width = ops.config().hidden_size;
   const int64_t top_k = ops.config().n_experts_per_token;
   const ExpertRowFormat format = ResultRowFormat(ops);
-  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(format, width));
   ops.pool().Run(n, [&](int64_t i, int thread) {
     float* out = y + i * width;
     auto* row = reinterpret_cast<float*>(ops.scratch(thread));
     for (int64_t k = 0; k < top_k; ++k) {
-      const std::byte* result = combined + (i * top_k + k) * result_bytes;
+      const std::byte* result = combined[static_cast<size_t>(i * top_k + k)];
       DecodeExpertRow(ops.kernels(), format, result, width, k == 0 ? out : row);
       if (k > 0) ops.kernels().add_row(row, width, out);
     }
@@ -151,8 +151,8 @@ void Moe::TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& as
 
 // hidden = swiglu(w1 x, w3 x), weighted, quantised: an item is a stretch of one expert's inner columns. The shared
 // expert's come first: its weights are always in use and so in memory, and meanwhile absent ones of others arrive.
-void Moe::RunHidden(Ops& ops, const SublayerInput& input, const std::vector<DispatchedRow>& received,
-                    std::span<const Group> groups) {
+void Moe::RunHidden(Ops& ops, const SublayerInput& input, std::span<const DispatchedRow> received,
+                    std::span<const Group> groups, bool with_shared) {
   const ModelConfig& config = ops.config();
   const int64_t width = config.hidden_size;
   const int64_t inner = config.moe_intermediate_size;
@@ -161,7 +161,7 @@ void Moe::RunHidden(Ops& ops, const SublayerInput& input, const std::vector<Disp
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const auto limit = static_cast<float>(config.swiglu_limit);
   const auto n_received = static_cast<int64_t>(received.size());
-  shared_hidden_ = ops.TakeRows(input.n, shared_inner);
+  if (with_shared) shared_hidden_ = ops.TakeRows(input.n, shared_inner);
   rows_ = ops.TakeRows(n_received, width);
   hidden_ = ops.TakeRows(n_received, inner);
   ops.pool().Run(n_received, [&](int64_t i, int thread) {
@@ -169,7 +169,7 @@ void Moe::RunHidden(Ops& ops, const SublayerInput& input, const std::vector<Disp
     DecodeExpertRow(ops.kernels(), row_format, received[static_cast<size_t>(i)].row, width, row);
     ops.Pack(row, width, rows_, i);
   });
-  const int64_t n_shared_items = input.n > 0 ? CountItems(shared_inner) : 0;
+  const int64_t n_shared_items = with_shared && input.n > 0 ? CountItems(shared_inner) : 0;
   const int64_t n_items = CountItems(inner);
   ops.pool().Run(n_shared_items + static_cast<int64_t>(groups.size()) * n_items, [&](int64_t item, int thread) {
     if (item < n_shared_items) {

@@ -21,6 +21,7 @@ struct ExpertExchange {
   explicit ExpertExchange(bool weights_from_files) : prefetch(weights_from_files) {}
   std::vector<ExpertAssignment> assignments;
   std::vector<DispatchedRow> received;
+  std::vector<const std::byte*> combined;
   ExpertPrefetch prefetch;
 };
 
@@ -55,12 +56,13 @@ class Moe {
   void Route(Ops& ops, std::span<const uint32_t> tokens, int64_t i, ExpertAssignment* assignments) const;
   void TapRouting(const Tapper& taps, const std::vector<ExpertAssignment>& assignments, int64_t top_k) const;
   std::span<const Group> GroupByExpert(Ops& ops, const std::vector<DispatchedRow>& received) const;
-  // The two halves of every expert that has rows, and, with rows of this shard, of the shared expert.
-  void RunHidden(Ops& ops, const SublayerInput& input, const std::vector<DispatchedRow>& received,
-                 std::span<const Group> groups);
+  // The two halves of every expert that has rows and, when asked for, of the shared expert for rows of this shard.
+  void RunHidden(Ops& ops, const SublayerInput& input, std::span<const DispatchedRow> received,
+                 std::span<const Group> groups, bool with_shared);
   void RunHiddenPart(Ops& ops, const HiddenRows& rows, int64_t begin, int64_t columns, int thread) const;
   void RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared);
-  void AddResults(Ops& ops, int64_t n, const std::byte* combined, const float* shared, float* y) const;
+  // combined: [n, top_k], where each result lies.
+  void AddResults(Ops& ops, int64_t n, std::span<const std::byte* const> combined, const float* shared, float* y) const;
 
   const MoeWeights& weights_;
   const bool hash_routed_;

@@ -5,9 +5,13 @@
 
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <mutex>
 
-#include "engine/comm/mpi_expert_transport.h"
+#include "common/status.h"
+#include "engine/comm/baseline_expert_transport.h"
+#include "engine/comm/direct_expert_transport.h"
+#include "testing/fixtures.h"
 #include "thread_group.h"
 #include "transport_oracle.h"
 
@@ -16,6 +20,12 @@ namespace {
 
 using ::testing::HasSubstr;
 
+absl::Status Dispatch(ExpertTransport& transport, std::span<const std::byte> rows, size_t row_bytes,
+                      std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) {
+  RETURN_IF_ERROR(transport.BeginDispatch(rows, row_bytes, assignments));
+  return transport.FinishDispatch(received);
+}
+
 class EveryGroupSize : public ::testing::TestWithParam<int> {};
 INSTANTIATE_TEST_SUITE_P(Shards, EveryGroupSize, ::testing::Values(1, 2, 3, 4, 5));
 
@@ -23,6 +33,57 @@ TEST_P(EveryGroupSize, RandomRoutingsArriveInOrderAndSumToTheDirectSumBitForBit)
   testing::ThreadGroup group(GetParam());
   group.Run(
       [](Communicator& communicator) { EXPECT_EQ(testing::CompareWithDirectSum(communicator, 20261122, 60), ""); });
+}
+
+// How the shards of a group lie on hosts, and whether they have shared memory.
+struct Layout {
+  std::string name;
+  std::vector<std::string> host_of;
+  bool shared_memory = true;
+};
+
+class EveryLayout : public ::testing::TestWithParam<Layout> {};
+INSTANTIATE_TEST_SUITE_P(Hosts, EveryLayout,
+                         ::testing::Values(Layout{"One", {"a"}}, Layout{"TwoOnOneHost", {"a", "a"}},
+                                           Layout{"ThreeOnOneHost", {"a", "a", "a"}},
+                                           Layout{"EightOnOneHost", std::vector<std::string>(8, "a")},
+                                           Layout{"TwoHosts", {"a", "b"}}, Layout{"FourHosts", {"a", "b", "c", "d"}},
+                                           Layout{"TwoHostsOfTwo", {"a", "a", "b", "b"}},
+                                           Layout{"UnequalHosts", {"a", "a", "a", "b", "c", "c"}},
+                                           Layout{"Messages", {"a", "a", "a"}, false}),
+                         [](const auto& instance) { return instance.param.name; });
+
+std::unique_ptr<DirectExpertTransport> MakeDirect(Communicator& communicator, const Layout& layout, uint32_t n_experts,
+                                                  const std::string& dir) {
+  DirectTransportOptions options;
+  options.n_experts = n_experts;
+  options.generation = 3;
+  options.n_tokens_max = testing::kRoundTokensMax;
+  options.n_experts_per_token = testing::kRoundExpertsPerToken;
+  options.row_bytes_max = testing::kRoundRowBytesMax;
+  options.result_bytes_max = testing::kRoundResultBytesMax;
+  const std::string& host = layout.host_of[static_cast<size_t>(communicator.rank())];
+  if (layout.shared_memory) options.shm_dir = dir + "/" + host;
+  auto transport = DirectExpertTransport::Create(communicator, HostMap(layout.host_of, layout.host_of), options);
+  EXPECT_TRUE(transport.ok()) << transport.status();
+  return transport.ok() ? *std::move(transport) : nullptr;
+}
+
+TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit) {
+  const Layout& layout = GetParam();
+  const std::string dir = testing::MakeTempDir("shm").string();
+  for (const std::string& host : layout.host_of) std::filesystem::create_directories(dir + "/" + host);
+  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
+  group.Run([&](Communicator& communicator) {
+    EXPECT_EQ(testing::CompareWithDirectSum(
+                  communicator,
+                  [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir); },
+                  20261128, 40),
+              "");
+  });
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(dir)) {
+    EXPECT_TRUE(entry.is_directory()) << entry.path() << " was left behind";
+  }
 }
 
 TEST_P(EveryGroupSize, EveryExpertHasOneOwnerAndSharesDifferByAtMostOne) {
@@ -45,19 +106,19 @@ std::vector<absl::Status> DispatchOutOfStep(uint64_t generation_of_1, Prepare pr
   testing::ThreadGroup group(2);
   group.Run([&](Communicator& communicator) {
     const bool second = communicator.rank() == 1;
-    MpiExpertTransport transport(communicator, 4, second ? generation_of_1 : 5);
+    BaselineExpertTransport transport(communicator, 4, second ? generation_of_1 : 5);
     transport.BeginStep(7);
     if (second) prepare(transport);
     const std::array<std::byte, 16> rows{};
     const std::array<ExpertAssignment, 1> assignments = {ExpertAssignment{0, 3, 1.0F}};
     std::vector<DispatchedRow> received;
-    statuses[static_cast<size_t>(communicator.rank())] = transport.Dispatch(rows, rows.size(), assignments, received);
+    statuses[static_cast<size_t>(communicator.rank())] = Dispatch(transport, rows, rows.size(), assignments, received);
   });
   return statuses;
 }
 
-TEST(MpiExpertTransport, AShardOfAnotherGenerationIsRefusedWithBothValues) {
-  for (const absl::Status& status : DispatchOutOfStep(6, [](MpiExpertTransport&) {})) {
+TEST(BaselineExpertTransport, AShardOfAnotherGenerationIsRefusedWithBothValues) {
+  for (const absl::Status& status : DispatchOutOfStep(6, [](BaselineExpertTransport&) {})) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
     EXPECT_THAT(std::string(status.message()), HasSubstr("generation"));
     EXPECT_THAT(std::string(status.message()), HasSubstr("5"));
@@ -65,9 +126,9 @@ TEST(MpiExpertTransport, AShardOfAnotherGenerationIsRefusedWithBothValues) {
   }
 }
 
-TEST(MpiExpertTransport, AShardAtAnotherStepIsRefusedWithBothValues) {
+TEST(BaselineExpertTransport, AShardAtAnotherStepIsRefusedWithBothValues) {
   for (const absl::Status& status :
-       DispatchOutOfStep(5, [](MpiExpertTransport& transport) { transport.BeginStep(8); })) {
+       DispatchOutOfStep(5, [](BaselineExpertTransport& transport) { transport.BeginStep(8); })) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
     EXPECT_THAT(std::string(status.message()), HasSubstr("step"));
     EXPECT_THAT(std::string(status.message()), HasSubstr("7"));
@@ -75,27 +136,27 @@ TEST(MpiExpertTransport, AShardAtAnotherStepIsRefusedWithBothValues) {
   }
 }
 
-TEST(MpiExpertTransport, AnAssignmentOutOfRangeIsRefusedBeforeAnythingIsSent) {
+TEST(BaselineExpertTransport, AnAssignmentOutOfRangeIsRefusedBeforeAnythingIsSent) {
   testing::ThreadGroup group(1);
   group.Run([](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, 4, 1);
+    BaselineExpertTransport transport(communicator, 4, 1);
     const std::array<std::byte, 16> rows{};
     std::vector<DispatchedRow> received;
     for (const ExpertAssignment& bad : {ExpertAssignment{0, 4, 1.0F}, ExpertAssignment{1, 0, 1.0F}}) {
       const std::array<ExpertAssignment, 1> assignments = {bad};
-      EXPECT_FALSE(transport.Dispatch(rows, rows.size(), assignments, received).ok());
+      EXPECT_FALSE(Dispatch(transport, rows, rows.size(), assignments, received).ok());
     }
   });
 }
 
-TEST(MpiExpertTransport, OwnRowsAreNotCopied) {
+TEST(BaselineExpertTransport, OwnRowsAreNotCopied) {
   testing::ThreadGroup group(1);
   group.Run([](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, 4, 1);
+    BaselineExpertTransport transport(communicator, 4, 1);
     const std::array<std::byte, 32> rows{};
     const std::array<ExpertAssignment, 2> assignments = {ExpertAssignment{0, 2, 0.5F}, ExpertAssignment{1, 1, 0.25F}};
     std::vector<DispatchedRow> received;
-    ASSERT_TRUE(transport.Dispatch(rows, 16, assignments, received).ok());
+    ASSERT_TRUE(Dispatch(transport, rows, 16, assignments, received).ok());
     ASSERT_EQ(received.size(), 2U);
     EXPECT_EQ(received[0].row, rows.data() + 16);
     EXPECT_EQ(received[1].row, rows.data());
@@ -108,12 +169,12 @@ TEST(LocalExpertTransport, GivesTheSameOrderAsAGroupOfOne) {
                                                        ExpertAssignment{1, 0, 0.3F}, ExpertAssignment{2, 1, 0.4F}};
   LocalExpertTransport local;
   std::vector<DispatchedRow> expected;
-  ASSERT_TRUE(local.Dispatch(rows, 16, assignments, expected).ok());
+  ASSERT_TRUE(Dispatch(local, rows, 16, assignments, expected).ok());
   testing::ThreadGroup group(1);
   group.Run([&](Communicator& communicator) {
-    MpiExpertTransport transport(communicator, 4, 1);
+    BaselineExpertTransport transport(communicator, 4, 1);
     std::vector<DispatchedRow> received;
-    ASSERT_TRUE(transport.Dispatch(rows, 16, assignments, received).ok());
+    ASSERT_TRUE(Dispatch(transport, rows, 16, assignments, received).ok());
     ASSERT_EQ(received.size(), expected.size());
     for (size_t i = 0; i < received.size(); ++i) {
       EXPECT_EQ(received[i].expert, expected[i].expert);

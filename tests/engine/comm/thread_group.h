@@ -1,9 +1,13 @@
 #pragma once
 
+#include <array>
 #include <barrier>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -89,13 +93,46 @@ class ThreadGroup {
       return sizes_agree ? absl::OkStatus() : absl::UnavailableError("message sizes differ");
     }
 
+    // A send is over at once: its bytes are kept until they are asked for.
+    absl::StatusOr<Transfer> StartSend(int peer, int tag, const std::byte* bytes, size_t n_units) override {
+      const std::lock_guard lock(group_.mutex_);
+      group_.messages_[{rank_, peer, tag}].emplace_back(bytes, bytes + n_units * engine::kExchangeUnitBytes);
+      open_.push_back({});
+      return Transfer{static_cast<int>(open_.size()) - 1};
+    }
+    absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) override {
+      open_.push_back({{peer, rank_, tag}, bytes, n_units_max * engine::kExchangeUnitBytes});
+      return Transfer{static_cast<int>(open_.size()) - 1};
+    }
+    absl::StatusOr<bool> IsDone(Transfer& transfer) override {
+      const Receive& receive = open_[static_cast<size_t>(transfer.id)];
+      if (receive.bytes != nullptr) {
+        const std::lock_guard lock(group_.mutex_);
+        auto& queue = group_.messages_[receive.key];
+        if (queue.empty()) return false;
+        if (queue.front().size() > receive.n_max) return absl::UnavailableError("message truncated");
+        std::memcpy(receive.bytes, queue.front().data(), queue.front().size());
+        queue.pop_front();
+      }
+      transfer = {};
+      return true;
+    }
+
    private:
+    struct Receive {
+      std::array<int, 3> key = {};  // from, to, tag
+      std::byte* bytes = nullptr;
+      size_t n_max = 0;
+    };
     size_t index() const { return static_cast<size_t>(rank_); }
     ThreadGroup& group_;
     const int rank_;
+    std::vector<Receive> open_;
   };
 
   std::barrier<> barrier_;
+  std::mutex mutex_;
+  std::map<std::array<int, 3>, std::deque<std::vector<std::byte>>> messages_;
   std::vector<std::string> values_;
   std::vector<const std::byte*> sends_;
   std::vector<std::vector<engine::ExchangePart>> parts_;

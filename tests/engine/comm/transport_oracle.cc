@@ -8,10 +8,12 @@
 #include <sstream>
 #include <vector>
 
-#include "engine/comm/mpi_expert_transport.h"
+#include "engine/comm/baseline_expert_transport.h"
 
 namespace longshelf::testing {
 namespace {
+
+constexpr uint64_t kGeneration = 3;
 
 using engine::DispatchedRow;
 using engine::ExpertAssignment;
@@ -113,11 +115,12 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-std::string CompareRound(engine::MpiExpertTransport& transport, const Round& round) {
+std::string CompareRound(engine::ExpertTransport& transport, const Round& round) {
   const Part& mine = round.parts[static_cast<size_t>(transport.rank())];
   const size_t width = round.result_floats;
   std::vector<DispatchedRow> received;
-  if (auto s = transport.Dispatch(mine.rows, round.row_bytes, mine.assignments, received); !s.ok()) return s.ToString();
+  if (auto s = transport.BeginDispatch(mine.rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
+  if (auto s = transport.FinishDispatch(received); !s.ok()) return s.ToString();
   const std::vector<DispatchedRow> expected = ExpectedRows(round, transport.rank(), transport.size());
   if (received.size() != expected.size()) {
     return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
@@ -131,12 +134,14 @@ std::string CompareRound(engine::MpiExpertTransport& transport, const Round& rou
     }
     Expert(row.row, round.row_bytes, row.expert, row.weight, std::span(results).subspan(i * width, width));
   }
-  std::vector<float> combined(mine.assignments.size() * width, -1.0F);
-  if (auto s = transport.Combine(std::as_bytes(std::span(results)), width * sizeof(float),
-                                 std::as_writable_bytes(std::span(combined)));
-      !s.ok()) {
+  std::vector<const std::byte*> places;
+  if (auto s = transport.BeginCombine(std::as_bytes(std::span(results)), width * sizeof(float)); !s.ok()) {
     return s.ToString();
   }
+  if (auto s = transport.FinishCombine(places); !s.ok()) return s.ToString();
+  if (places.size() != mine.assignments.size()) return "the count of combined rows differs";
+  std::vector<float> combined(mine.assignments.size() * width, -1.0F);
+  for (size_t i = 0; i < places.size(); ++i) std::memcpy(&combined[i * width], places[i], width * sizeof(float));
   std::vector<float> direct(combined.size());
   for (size_t i = 0; i < mine.assignments.size(); ++i) {
     const ExpertAssignment& a = mine.assignments[i];
@@ -153,15 +158,25 @@ std::string CompareRound(engine::MpiExpertTransport& transport, const Round& rou
 }  // namespace
 
 std::string CompareWithDirectSum(engine::Communicator& communicator, uint64_t seed, int n_rounds) {
-  constexpr uint64_t kGeneration = 3;
+  return CompareWithDirectSum(
+      communicator,
+      [](engine::Communicator& among, uint32_t n_experts) {
+        return std::make_unique<engine::BaselineExpertTransport>(among, n_experts, kGeneration);
+      },
+      seed, n_rounds);
+}
+
+std::string CompareWithDirectSum(engine::Communicator& communicator, const MakeTransport& make, uint64_t seed,
+                                 int n_rounds) {
   std::mt19937_64 random(seed);
   std::string first;
   for (int n = 0; n < n_rounds; ++n) {
     const Round round = MakeRound(random, communicator.size());
-    engine::MpiExpertTransport transport(communicator, round.n_experts, kGeneration);
-    transport.BeginStep(static_cast<uint64_t>(n));
+    const auto transport = make(communicator, round.n_experts);
+    if (transport == nullptr) return "no transport";
+    transport->BeginStep(static_cast<uint64_t>(n));
     for (int layer = 0; layer < 2; ++layer) {
-      const std::string difference = CompareRound(transport, round);
+      const std::string difference = CompareRound(*transport, round);
       if (difference.empty() || !first.empty()) continue;
       std::ostringstream text;
       text << "seed " << seed << " round " << n << " layer " << layer << " rank " << communicator.rank() << ": "

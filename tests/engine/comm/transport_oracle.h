@@ -1,15 +1,31 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "engine/comm/communicator.h"
+#include "engine/comm/expert_transport.h"
 
 namespace longshelf::testing {
 
-// Runs `n_rounds` random routings through an MpiExpertTransport over `communicator`; every member knows every other's
-// routing from the seed and compares what it received, in order, and the combined sums with a direct computation, bit
-// for bit. Returns what differed first, or nothing.
+// Of a group member, for a model of so many experts.
+using MakeTransport =
+    std::function<std::unique_ptr<engine::ExpertTransport>(engine::Communicator& communicator, uint32_t n_experts)>;
+
+// The most that a round sends: tokens of a shard, experts of a token, bytes of a row and of a result.
+inline constexpr size_t kRoundTokensMax = 513;
+inline constexpr size_t kRoundExpertsPerToken = 6;
+inline constexpr size_t kRoundRowBytesMax = 388;
+inline constexpr size_t kRoundResultBytesMax = 160;
+
+// Runs `n_rounds` random routings through a transport over `communicator`; every member knows every other's routing
+// from the seed and compares what it received, in order, and the combined sums with a direct computation, bit for bit.
+// Returns what differed first, or nothing.
+std::string CompareWithDirectSum(engine::Communicator& communicator, const MakeTransport& make, uint64_t seed,
+                                 int n_rounds);
+// The same with the baseline.
 std::string CompareWithDirectSum(engine::Communicator& communicator, uint64_t seed, int n_rounds);
 
 }  // namespace longshelf::testing

@@ -27,14 +27,17 @@ class CountingTransport final : public ExpertTransport {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status Dispatch(std::span<const std::byte> rows, size_t row_bytes,
-                        std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) override {
+  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+                             std::span<const ExpertAssignment> assignments) override {
     ++n_exchanges;
-    return local_.Dispatch(rows, row_bytes, assignments, received);
+    return local_.BeginDispatch(rows, row_bytes, assignments);
   }
-  absl::Status Combine(std::span<const std::byte> results, size_t result_bytes,
-                       std::span<std::byte> combined) override {
-    return local_.Combine(results, result_bytes, combined);
+  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return local_.FinishDispatch(received); }
+  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override {
+    return local_.BeginCombine(results, result_bytes);
+  }
+  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
+    return local_.FinishCombine(combined);
   }
   int n_exchanges = 0;
 

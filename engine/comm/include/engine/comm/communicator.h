@@ -44,6 +44,18 @@ class Communicator {
   // `receive` comes from rank i. Buffers are aligned to kExchangeUnitBytes.
   virtual absl::Status ExchangeUnits(const std::byte* send, std::span<const ExchangePart> send_parts,
                                      std::byte* receive, std::span<const ExchangePart> receive_parts) = 0;
+
+  // One message from member to member, in whole units, while the caller goes on. Messages of one pair and tag arrive in
+  // the order in which they were sent. Buffers are left alone until IsDone() has said yes, which ends the transfer;
+  // nothing moves but inside of calls.
+  struct Transfer {
+    int id = -1;
+    bool is_open() const { return id >= 0; }
+  };
+  virtual absl::StatusOr<Transfer> StartSend(int peer, int tag, const std::byte* bytes, size_t n_units) = 0;
+  // A message of more than `n_units_max` is an error.
+  virtual absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) = 0;
+  virtual absl::StatusOr<bool> IsDone(Transfer& transfer) = 0;
 };
 
 // Everybody gets everybody's bytes, by rank.

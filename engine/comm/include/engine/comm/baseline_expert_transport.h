@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/comm/communicator.h"
+#include "engine/comm/expert_transport.h"
+
+namespace longshelf::engine {
+
+// The plain transport over a communicator's collectives, and the oracle of the others: headers with counts by one fixed
+// exchange, then one exchange of rows for dispatch and one of results for combine. Nothing overlaps: the Begin halves
+// do all of the waiting. Every header is checked against this shard's own generation, step and layer count, so a shard
+// that fell out of step is noticed at the next layer and not in the output.
+class BaselineExpertTransport final : public ExpertTransport {
+ public:
+  // Experts are spread evenly and contiguously (FirstExpertOf). `communicator` must outlive this.
+  BaselineExpertTransport(Communicator& communicator, uint32_t n_experts, uint64_t generation);
+  ~BaselineExpertTransport() override;
+
+  int rank() const override;
+  int size() const override;
+  void BeginStep(uint64_t seq) override;
+  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+                             std::span<const ExpertAssignment> assignments) override;
+  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
+  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override;
+  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace longshelf::engine

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/comm/communicator.h"
+#include "engine/comm/expert_transport.h"
+#include "engine/comm/group_watch.h"
+#include "engine/comm/host_map.h"
+
+namespace longshelf::engine {
+
+struct DirectTransportOptions {
+  uint32_t n_experts = 0;
+  uint64_t generation = 0;
+  // The most that a layer of a step has on one shard. Together they size all buffers.
+  size_t n_tokens_max = 0;
+  size_t n_experts_per_token = 0;
+  size_t row_bytes_max = 0;     // of dispatch
+  size_t result_bytes_max = 0;  // of combine
+  // Empty: also neighbours are reached through the communicator. Else this host's directory for shared memory.
+  std::string shm_dir;
+  // Looks at a neighbour's flag so often before it gives the processor away; 0 when there are more threads than
+  // processors.
+  int n_spins = 0;
+  GroupWatch* watch = nullptr;  // learns of progress; may be null
+};
+
+// Every message goes straight to whom it is for, without a round of counts before it, and is read where it arrives.
+//
+// To a shard of the same host: written past the caches into that shard's inbox in shared memory; a flag says that it is
+// there. To another host: one message for all of its shards, so that a token crosses once however many of its experts
+// are there. It is received, into an inbox that was posted beforehand, by the neighbour with this shard's place on its
+// host, and read from that inbox by all of them. Results go back directly: into shared memory at their places, or as
+// one message from each shard.
+//
+// No buffer is used twice too early, without any further word: whoever sends again has had the answer to what it sent
+// before, from every shard, and a shard answers when it has read.
+class DirectExpertTransport final : public ExpertTransport {
+ public:
+  // Collective. `communicator` must outlive this. RESOURCE_EXHAUSTED, on every member: shm_dir has no room for the
+  // inboxes of some host; says what is needed and what there is.
+  static absl::StatusOr<std::unique_ptr<DirectExpertTransport>> Create(Communicator& communicator, const HostMap& hosts,
+                                                                       const DirectTransportOptions& options);
+  ~DirectExpertTransport() override;
+
+  int rank() const override;
+  int size() const override;
+  void BeginStep(uint64_t seq) override;
+  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+                             std::span<const ExpertAssignment> assignments) override;
+  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
+  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override;
+  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
+
+  // Which ways its messages take: "shared memory", "messages" or both.
+  std::string Describe() const;
+  // Bytes of all messages so far, by way.
+  uint64_t shared_bytes() const;
+  uint64_t sent_bytes() const;
+
+ private:
+  struct Impl;
+  explicit DirectExpertTransport(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace longshelf::engine
