@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,7 @@
 #include "common/metrics.h"
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
+#include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/run_dir.h"
 #include "engine/executor.h"
@@ -51,6 +53,8 @@ absl::StatusOr<engine::DrafterKind> DrafterOf(const ShardConfig& config, const e
 
 using engine::kBlockTokens;
 
+// Looks at a flag before a shard gives its processor away: some tens of microseconds.
+constexpr int kSpins = 2000;
 constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
 
 // R = 1: marks progress layer by layer, so that a long step is told from a hung one.
@@ -126,6 +130,7 @@ class Shard {
   absl::Status StartAdmin();
   absl::Status Load();
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
+  absl::Status MakeTransport(int64_t n_rows_max);
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status LeadGroup(const engine::ShardGroup& group);
   absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
@@ -269,8 +274,7 @@ absl::Status Shard::Load() {
   }
   if (rank_ == 0) spdlog::info("drafts: {}, the model's module: {}", config_.drafts, DrafterName(options.drafter));
   if (session_ != nullptr) {
-    group_transport_ = std::make_unique<engine::BaselineExpertTransport>(
-        session_->communicator(), static_cast<uint32_t>(model_config.n_routed_experts), config_.generation);
+    RETURN_IF_ERROR(MakeTransport(options.n_rows_max));
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *group_transport_));
   } else {
     own_transport_ = std::make_unique<WatchedTransport>(*own_watch_);
@@ -280,6 +284,42 @@ absl::Status Shard::Load() {
   executor_options.n_slots = config_.n_sequences_max;
   executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
   ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
+  return absl::OkStatus();
+}
+
+absl::Status Shard::MakeTransport(int64_t n_rows_max) {
+  const engine::ModelConfig& model = weights_->config;
+  engine::Communicator& communicator = session_->communicator();
+  const auto n_experts = static_cast<uint32_t>(model.n_routed_experts);
+  if (config_.expert_transport == "baseline") {
+    group_transport_ = std::make_unique<engine::BaselineExpertTransport>(communicator, n_experts, config_.generation);
+    return absl::OkStatus();
+  }
+  const auto width = static_cast<size_t>(model.hidden_size);
+  const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
+  // The draft module may run more rows than the model's own step: a block for each sequence.
+  const int64_t n_draft_rows = int64_t{config_.n_sequences_max} * std::max<int64_t>(model.dspark.block_size, 1);
+  const int n_here = static_cast<int>(session_->hosts().RanksOf(session_->hosts().host_of(rank_)).size());
+  engine::DirectTransportOptions options;
+  options.n_experts = n_experts;
+  options.generation = config_.generation;
+  options.n_tokens_max = static_cast<size_t>(std::max(n_rows_max, n_draft_rows));
+  options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
+  options.row_bytes_max = width * number_bytes;
+  options.result_bytes_max = width * number_bytes;
+  options.shm_dir = config_.mpi_shm_dir;
+  options.n_spins = n_here * config_.n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0;
+  options.watch = &session_->watch();
+  auto transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
+  if (absl::IsResourceExhausted(transport.status())) {
+    spdlog::warn("shards of a host exchange rows by messages, which is slower: {}",
+                 std::string(transport.status().message()));
+    options.shm_dir.clear();
+    transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
+  }
+  if (!transport.ok()) return transport.status();
+  if (rank_ == 0) spdlog::info("rows go to experts by {}", (*transport)->Describe());
+  group_transport_ = *std::move(transport);
   return absl::OkStatus();
 }
 

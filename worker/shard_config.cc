@@ -62,6 +62,9 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->n_shards, "shards", "expert-parallel processes of this worker", {1, 64});
   spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",
            {absl::Seconds(1), absl::Hours(1)});
+  spec.AddChoice(&config->expert_transport, "expert-transport",
+                 "how rows get to experts of other shards: direct, or baseline, the plain collectives to compare with",
+                 {"direct", "baseline"});
   spec.Add(&config->host_silence, "host-silence", "a host of the group that says nothing for longer ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");

@@ -1,14 +1,16 @@
-// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT. Runs the same requests through every fixture model
-// in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to OUTPUT.
+// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY. Runs the same requests through every fixture
+// model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to OUTPUT.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
+#include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "engine/executor.h"
 #include "engine/model/model.h"
@@ -129,18 +131,35 @@ absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstrea
   return absl::OkStatus();
 }
 
-absl::Status RunModel(engine::MpiSession* session, const std::string& name, engine::Numerics numerics,
-                      std::ofstream& out) {
+// way: "baseline", "messages", or a directory for shared memory.
+absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::MpiSession& session,
+                                                                       const engine::ModelConfig& config,
+                                                                       const std::string& way) {
+  engine::DirectTransportOptions options;
+  options.n_experts = static_cast<uint32_t>(config.n_routed_experts);
+  options.generation = session.generation();
+  if (way == "baseline") {
+    return std::make_unique<engine::BaselineExpertTransport>(session.communicator(), options.n_experts,
+                                                             options.generation);
+  }
+  options.n_tokens_max = std::accumulate(std::begin(kChunkTokens), std::end(kChunkTokens), size_t{0});
+  options.n_experts_per_token = static_cast<size_t>(config.n_experts_per_token);
+  options.row_bytes_max = static_cast<size_t>(config.hidden_size) * sizeof(float);
+  options.result_bytes_max = options.row_bytes_max;
+  options.shm_dir = way == "messages" ? "" : way;
+  return engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options);
+}
+
+absl::Status RunModel(engine::MpiSession* session, const std::string& way, const std::string& name,
+                      engine::Numerics numerics, std::ofstream& out) {
   ASSIGN_OR_RETURN(auto weights, engine::LoadModelWeights(testing::ModelPath(name), nullptr));
-  const auto n_experts = static_cast<uint32_t>(weights->config.n_routed_experts);
   const auto vocab_size = static_cast<uint32_t>(weights->config.vocab_size);
   engine::LocalExpertTransport local;
-  std::unique_ptr<engine::BaselineExpertTransport> remote;
+  std::unique_ptr<engine::ExpertTransport> remote;
   if (session != nullptr) {
-    remote =
-        std::make_unique<engine::BaselineExpertTransport>(session->communicator(), n_experts, session->generation());
+    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, way));
   }
-  engine::ExpertTransport& transport = remote != nullptr ? static_cast<engine::ExpertTransport&>(*remote) : local;
+  engine::ExpertTransport& transport = remote != nullptr ? *remote : local;
   engine::ModelOptions options;
   options.numerics = numerics;
   ASSIGN_OR_RETURN(auto model, engine::Model::Create(std::move(weights), options, transport));
@@ -161,7 +180,7 @@ absl::Status RunModel(engine::MpiSession* session, const std::string& name, engi
   return runner.Shutdown();
 }
 
-absl::Status Run(const std::string& run_dir, const std::string& output) {
+absl::Status Run(const std::string& run_dir, const std::string& output, const std::string& way) {
   std::unique_ptr<engine::MpiSession> session;
   if (const auto position = engine::ReadLaunchPosition(); position.has_value()) {
     engine::MpiSessionOptions options;
@@ -174,7 +193,7 @@ absl::Status Run(const std::string& run_dir, const std::string& output) {
   if (session == nullptr || session->communicator().rank() == 0) out.open(output, std::ios::binary);
   for (const char* name : {"micro-flash", "micro-pro", "micro-odd", "demo"}) {
     for (const engine::Numerics numerics : {engine::Numerics::kNative, engine::Numerics::kFp32}) {
-      RETURN_IF_ERROR(RunModel(session.get(), name, numerics, out));
+      RETURN_IF_ERROR(RunModel(session.get(), way, name, numerics, out));
     }
   }
   return session == nullptr ? absl::OkStatus() : session->Finish(absl::Seconds(5));
@@ -184,8 +203,8 @@ absl::Status Run(const std::string& run_dir, const std::string& output) {
 }  // namespace longshelf
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 64;
-  const absl::Status status = longshelf::Run(argv[1], argv[2]);
+  if (argc != 4) return 64;
+  const absl::Status status = longshelf::Run(argv[1], argv[2], argv[3]);
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -17,22 +17,27 @@ std::string ReadAll(const std::filesystem::path& path) {
 }
 
 // Everything the models of tests/fixtures and the demo model compute for five sequences, in native and fp32 numerics.
-std::string Compute(int n_shards) {
+std::string Compute(int n_shards, const std::string& way) {
   const auto dir = testing::MakeTempDir("logits");
   const std::string output = (dir / "results").string();
-  std::vector<std::string> line = {LONGSHELF_TEST_SHARD, dir.string(), output};
-  if (n_shards > 1) line = testing::MpirunLine(n_shards, dir, {output});
+  std::vector<std::string> line = {LONGSHELF_TEST_SHARD, dir.string(), output, way};
+  if (n_shards > 1) line = testing::MpirunLine(n_shards, dir, {output, way == "shared-memory" ? dir.string() : way});
   testing::TestProcess group(line, dir / "output");
   const testing::LaunchResult result = group.Wait(280);
   EXPECT_EQ(result.exit_code, 0) << n_shards << " shards: " << result.output;
   return ReadAll(output);
 }
 
-TEST(ShardGroupLogits, TwoThreeAndFourShardsGiveTheBitsOfOneForEveryFixtureModelInBothNumerics) {
-  const std::string one = Compute(1);
+TEST(ShardGroupLogits, AnyNumberOfShardsGivesTheBitsOfOneForEveryFixtureModelInBothNumericsHoweverRowsTravel) {
+  const std::string one = Compute(1, "");
   ASSERT_GT(one.size(), size_t{1} << 20);
   // No EXPECT_EQ: a failure would print megabytes.
-  for (const int n_shards : {2, 3, 4}) EXPECT_TRUE(Compute(n_shards) == one) << n_shards << " shards differ from one";
+  for (const int n_shards : {2, 3, 4, 8}) {
+    EXPECT_TRUE(Compute(n_shards, "shared-memory") == one) << n_shards << " shards differ from one";
+  }
+  for (const char* way : {"messages", "baseline"}) {
+    EXPECT_TRUE(Compute(3, way) == one) << way;
+  }
 }
 
 }  // namespace

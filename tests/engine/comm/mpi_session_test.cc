@@ -42,6 +42,13 @@ TEST_P(UnderMpirun, RandomRoutingsArriveInOrderAndSumToTheDirectSumBitForBit) {
   EXPECT_EQ(run.result.exit_code, 0) << run.result.output;
 }
 
+TEST_P(UnderMpirun, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit) {
+  for (const char* way : {"shared-memory", "messages"}) {
+    const GroupRun run = RunGroup(GetParam(), way, 100);
+    EXPECT_EQ(run.result.exit_code, 0) << way << ": " << run.result.output;
+  }
+}
+
 TEST_P(UnderMpirun, ValuesOfEverySizeAreBroadcastAndGathered) {
   const GroupRun run = RunGroup(GetParam(), "collectives", 60);
   EXPECT_EQ(run.result.exit_code, 0) << run.result.output;

@@ -10,9 +10,11 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "transport_oracle.h"
 
@@ -23,6 +25,26 @@ using engine::Communicator;
 using engine::MpiSession;
 
 std::string Transport(MpiSession& session) { return testing::CompareWithDirectSum(session.communicator(), 42, 150); }
+
+// With shared memory, and by messages alone.
+std::string Direct(MpiSession& session, const std::string& shm_dir) {
+  return testing::CompareWithDirectSum(
+      session.communicator(),
+      [&](Communicator& communicator, uint32_t n_experts) -> std::unique_ptr<engine::ExpertTransport> {
+        engine::DirectTransportOptions options;
+        options.n_experts = n_experts;
+        options.generation = 9;
+        options.n_tokens_max = testing::kRoundTokensMax;
+        options.n_experts_per_token = testing::kRoundExpertsPerToken;
+        options.row_bytes_max = testing::kRoundRowBytesMax;
+        options.result_bytes_max = testing::kRoundResultBytesMax;
+        options.shm_dir = shm_dir;
+        auto transport = engine::DirectExpertTransport::Create(communicator, session.hosts(), options);
+        if (!transport.ok()) std::fprintf(stderr, "%s\n", std::string(transport.status().message()).c_str());
+        return transport.ok() ? *std::move(transport) : nullptr;
+      },
+      43, 150);
+}
 
 std::string Pattern(int rank, size_t n) {
   std::string out(n, '\0');
@@ -201,6 +223,8 @@ int Run(const std::string& run_dir, const std::string& scenario) {
   const Shard shard{s, readiness};
   const std::map<std::string, std::function<std::string()>> scenarios = {
       {"transport", [&] { return Transport(s); }},
+      {"shared-memory", [&] { return Direct(s, run_dir); }},
+      {"messages", [&] { return Direct(s, ""); }},
       {"collectives", [&] { return Collectives(s); }},
       {"hello", [&] { return Hello(s); }},
       {"idle", [&] { return Idle(shard); }},
