@@ -3,8 +3,11 @@
 #include "common/memory.h"
 #include "common/shutdown.h"
 #include "kvstore/node.h"
+#include "process/run_main.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   longshelf::KeepFreedMemory();
   longshelf::ShutdownSignals signals;
   longshelf::kvstore::NodeConfig config;
@@ -13,4 +16,10 @@ int main(int argc, char** argv) {
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const longshelf::Logging logging(config.log, "longshelf-kvstore");
   return longshelf::kvstore::RunNode(config, signals);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return longshelf::RunMain([&] { return Run(argc, argv); }, longshelf::kServerFiles);
 }

@@ -6,12 +6,14 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/status.h"
 #include "disk/disk_tier.h"
 #include "disk/posix_file_system.h"
+#include "process/available_memory.h"
 #include "store_metrics.h"
 
 namespace longshelf::kvstore {
@@ -29,6 +31,13 @@ disk::NodeId RandomNodeId() {
   disk::NodeId id;
   for (uint8_t& byte : id) byte = static_cast<uint8_t>(random());
   return id;
+}
+
+absl::Status CheckMemory(uint64_t wanted) {
+  const AvailableMemory available = FindAvailableMemory();
+  if (wanted <= available.bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("--memory is ", wanted, " bytes and ", available.bytes, " are available in ", available.bound_by));
 }
 
 // Null without --disk. Reads what is there, so it may take seconds.
@@ -137,6 +146,8 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
   std::optional<DiskMetrics> disk_metrics;
   const std::unique_ptr<disk::FileSystem> files =
       config.disk.directory.empty() ? nullptr : disk::MakePosixFileSystem(disk::DirectIo::kAuto);
+  if (const absl::Status status = CheckMemory(config.store.capacity_bytes); !status.ok())
+    return Refuse("memory", status);
   auto tier = OpenDisk(config, files.get(), clock);
   if (!tier.ok()) return Refuse("disk", tier.status());
   if (*tier != nullptr) disk_metrics.emplace(metrics);

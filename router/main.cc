@@ -1,10 +1,13 @@
 #include <cstdio>
 
 #include "common/shutdown.h"
+#include "process/run_main.h"
 #include "router/router_config.h"
 #include "router/router_service.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   longshelf::ShutdownSignals signals;
   longshelf::router::RouterConfig config;
   longshelf::ConfigSpec spec = longshelf::router::RouterOptions(&config);
@@ -21,4 +24,10 @@ int main(int argc, char** argv) {
       signals, [&] { (*service)->BeginDrain([&] { signals.Wake(); }); },
       config.drain_timeout + longshelf::router::RouterService::kCutOffAtMost);
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return longshelf::RunMain([&] { return Run(argc, argv); }, longshelf::kServerFiles);
 }
