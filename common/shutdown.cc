@@ -73,11 +73,4 @@ void ShutdownSignals::Wake() {
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof one);
 }
 
-ShutdownSignals::Event RunUntilStopped(ShutdownSignals& signals, const std::function<void()>& begin_drain,
-                                       absl::Duration drain_timeout) {
-  signals.Wait();
-  begin_drain();
-  return signals.Wait(drain_timeout);
-}
-
 }  // namespace longshelf

@@ -1,5 +1,6 @@
 #include "kvstore/node.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <random>
@@ -71,11 +72,21 @@ absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config, Stor
 }
 
 // Until the first signal to stop.
-void Serve(const NodeConfig& config, ShutdownSignals& signals) {
+void Serve(const NodeConfig& config, Store& store, const Clock& clock, ShutdownSignals& signals,
+           ServiceManager& manager) {
   const bool open = config.server.insecure_internal && config.server.token.empty();
+  const absl::Duration wait = std::min(open ? kWarnInterval : absl::InfiniteDuration(), manager.beat());
+  absl::Time warn_at = open ? clock.Now() : absl::InfiniteFuture();
+  manager.Tell({.ready = true, .detail = "serving"});
   do {
-    if (open) spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
-  } while (signals.Wait(open ? kWarnInterval : absl::InfiniteDuration()) == ShutdownSignals::Event::kTimeout);
+    if (clock.Now() >= warn_at) {
+      spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
+      warn_at = clock.Now() + kWarnInterval;
+    }
+    store.Stats(clock.WallNow());  // comes back where calls do, too
+    manager.Alive();
+  } while (signals.Wait(wait) == ShutdownSignals::Event::kTimeout);
+  manager.Stopping();
 }
 
 }  // namespace
@@ -139,7 +150,7 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
   AddLogOptions(spec, &config->log);
 }
 
-int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
+int RunNode(const NodeConfig& config, ShutdownSignals& signals, ServiceManager& manager) {
   SystemClock clock;
   Metrics metrics("longshelf-kvstore");
   StoreMetrics store_metrics(metrics);
@@ -173,7 +184,7 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
                (*admin)->url());
   auto peers = StartPeers(config, **store, clock, metrics);
   if (!peers.ok()) return Refuse("peers", peers.status());
-  Serve(config, signals);
+  Serve(config, **store, clock, signals, manager);
 
   spdlog::info("stopping");
   (*server)->SetNotServing();

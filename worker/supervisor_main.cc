@@ -16,6 +16,8 @@ int Run(int argc, char** argv) {
   if (const ParseOutcome outcome = worker::ParseSupervisorConfig(argc, argv, &config); !outcome.run) {
     return outcome.Finish();
   }
+  ServiceManager service_manager = ServiceManager::FromEnvironment();
+  config.service_manager = &service_manager;
   ShutdownSignals signals;
   const Logging logging(config.shard.log, "longshelf-worker");
   SystemClock clock;
