@@ -8,7 +8,10 @@ build=(kubectl kustomize)
 command -v kubectl > /dev/null || build=(kustomize build)
 
 venv=${XDG_CACHE_HOME:-$HOME/.cache}/longshelf-kubernetes-check
-[ -x "$venv/bin/kubernetes-validate" ] || { python3 -m venv "$venv"; "$venv/bin/pip" -q install kubernetes-validate==1.33.1 PyYAML; }
+if [ ! -x "$venv/bin/kubernetes-validate" ]; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" -q install kubernetes-validate==1.33.1 PyYAML==6.0.2
+fi
 for place in base overlays/*; do
   "${build[@]}" "$place" | "$venv/bin/python" validate.py "$place" "$@"
 done

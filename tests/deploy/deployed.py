@@ -43,6 +43,8 @@ def told_in_lines(path, text):
     """A program and its flags on one line, which a backslash may continue."""
     text = re.sub(r"\\\n\s*", " ", text)
     for line in text.split("\n"):
+        if re.match(r"\s*(kubectl|docker|sudo|apt-get|systemctl|journalctl)\b", line):
+            continue  # the name of a namespace, an image, a package or a unit
         # Of `srun --overlap longshelf-worker --listen X && longshelf chat --url Y`, each program's own.
         parts = re.split(rf"(?:(?<=[\s/`\"'(\[])|^)({PROGRAM})(?=[\s\"'`])", line)
         for program, rest in zip(parts[1::2], parts[2::2]):

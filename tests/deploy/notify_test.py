@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the servers say to systemd, over a socket of this test: when they are ready, that they are alive and that they stop.
+"""What the servers say to systemd, over a socket of this test: that they are ready, alive, and stopping.
 
 Usage: notify_test.py DIRECTORY_OF_THE_PROGRAMS MODEL
 """
