@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections import namedtuple
 
-SERVERS = ["longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
+SERVERS = ["longshelf-host", "longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
 TOOL = "longshelf"
 HELP_COLUMN = 36  # where --help puts descriptions
 

@@ -17,7 +17,7 @@ function(install_filled file destination)
   configure_file(${file} $ENV{DESTDIR}${destination}/${name} @ONLY)
 endfunction()
 
-foreach(program IN ITEMS kvstore router worker)
+foreach(program IN ITEMS host kvstore router worker)
   install_filled(${source}/longshelf-${program}.service.in ${prefix}/lib/systemd/system)
   install_filled(${source}/${program}.yaml ${SYSCONFDIR}/longshelf)
 endforeach()

@@ -8,7 +8,7 @@ import yaml
 
 Told = namedtuple("Told", "path program flag")  # flag: "--memory" or "LONGSHELF_MEMORY"; program may be ""
 
-PROGRAM = r"longshelf(?:-(?:kvstore|router|shard|worker))?"
+PROGRAM = r"longshelf(?:-(?:host|kvstore|router|shard|worker))?"
 FLAG = r"--[a-z][a-z0-9-]*"
 
 

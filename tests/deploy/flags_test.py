@@ -14,7 +14,7 @@ import unittest
 import deployed
 
 BIN, TREE = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-SERVERS = ["longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
+SERVERS = ["longshelf-host", "longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
 # Those that are no option of a program: build switches, and what LONGSHELF_ names stand for in sentences.
 NOT_OPTIONS = {"LONGSHELF_CONFIG", "LONGSHELF_KERNELS", "LONGSHELF_TESTS", "LONGSHELF_PROGRAMS"}
 

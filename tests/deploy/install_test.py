@@ -18,7 +18,7 @@ import unittest
 import urllib.request
 
 BUILD = pathlib.Path(sys.argv[1])
-SERVERS = ["longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
+SERVERS = ["longshelf-host", "longshelf-kvstore", "longshelf-router", "longshelf-shard", "longshelf-worker"]
 PROGRAMS = ["longshelf", *SERVERS]
 EXPOSURE_MAX = 2.5
 
@@ -115,14 +115,14 @@ class Installed(unittest.TestCase):
         self.assertIn("debug", self.complete("longshelf-router", "--log-level", "=", ""))
 
     def test_the_configuration_is_accepted(self):
-        for program in ("kvstore", "router", "worker"):
+        for program in ("host", "kvstore", "router", "worker"):
             text = run(self.bin / f"longshelf-{program}", "--config", self.prefix / f"etc/longshelf/{program}.yaml",
                        "--print-config")
             self.assertIn(f"{program}.yaml:", text)
             self.assertNotIn("@", (self.prefix / f"etc/longshelf/{program}.yaml").read_text(encoding="utf-8"))
 
     def test_units_start_what_is_installed_and_are_closed(self):
-        for program in ("kvstore", "router", "worker"):
+        for program in ("host", "kvstore", "router", "worker"):
             unit = self.prefix / f"lib/systemd/system/longshelf-{program}.service"
             text = unit.read_text(encoding="utf-8")
             program_path, flag, config = re.search(r"^ExecStart=(\S+) (--config) (\S+)$", text, re.M).groups()

@@ -16,6 +16,7 @@ BIN = pathlib.Path(sys.argv[1])
 MODEL = os.path.abspath(sys.argv[2])
 EXIT_SYSTEM = 71
 SERVERS = {
+    "longshelf-host": ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"],
     "longshelf-kvstore": ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--memory=16MiB"],
     "longshelf-router": ["--listen=127.0.0.1:0", "--grpc-listen=127.0.0.1:0", f"--model={MODEL}",
                          "--workers=127.0.0.1:9"],
@@ -86,7 +87,7 @@ class Refused(unittest.TestCase):
             for n_threads in (0, 1):
                 with self.subTest(program, n_threads=n_threads), tempfile.TemporaryDirectory() as work:
                     os.chmod(work, 0o777)
-                    more = [f"--work-dir={work}/w"] if program == "longshelf-worker" else []
+                    more = [f"--work-dir={work}/w"] if program in ("longshelf-host", "longshelf-worker") else []
                     run = self.run_to_end(program, [*args, *more], lambda n=n_threads: become_nobody(n))
                     self.assertEqual(run.returncode, EXIT_SYSTEM, run.stderr)
                     self.assertIn(f"{program}: the system refused something", run.stderr)
