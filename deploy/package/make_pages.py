@@ -176,7 +176,8 @@ def tool_completion(commands):
     first_words = sorted({name.split()[0] for name in commands} | {"help"})
     out += [f"{function_of(TOOL)}() {{",
             '  if [ "$COMP_CWORD" -eq 1 ]; then',
-            f'    COMPREPLY=($(compgen -W "{" ".join(first_words)}" -- "${{COMP_WORDS[1]}}"))', "    return", "  fi", '  case "${COMP_WORDS[1]} ${COMP_WORDS[2]}" in']
+            f'    COMPREPLY=($(compgen -W "{" ".join(first_words)}" -- "${{COMP_WORDS[1]}}"))', "    return", "  fi",
+            '  case "${COMP_WORDS[1]} ${COMP_WORDS[2]}" in']
     for name in sorted(commands, key=lambda n: -len(n.split())):
         first, _, second = name.partition(" ")
         out.append(f'    "{first} {second}"*) {function_of(f"{TOOL} {name}")} ;;')

@@ -24,7 +24,8 @@ EXPOSURE_MAX = 2.5
 
 
 def run(*argv, **more):
-    return subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120, check=True, **more).stdout
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=120, check=True, **more)
+    return done.stdout
 
 
 def flags_of(help_text):

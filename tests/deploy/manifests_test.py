@@ -47,15 +47,16 @@ class Manifests(unittest.TestCase):
         cls.secrets = pathlib.Path(directory.name, "secrets")
         subprocess.run([TREE / "deploy/secrets.sh", cls.secrets], check=True, capture_output=True)
         base = KUBERNETES / "base"
-        cls.base = [d for name in documents(base / "kustomization.yaml")[0]["resources"] for d in documents(base / name)]
+        kustomization, = documents(base / "kustomization.yaml")
+        cls.base = [d for name in kustomization["resources"] for d in documents(base / name)]
         cls.values = values_of(base / "values.env")
         cls.workloads = [d for d in cls.base if d["kind"] in ("Deployment", "StatefulSet", "LeaderWorkerSet")]
 
     def accepts(self, words):
         """The program reads its options, files and checks, and prints what it would run with."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LONGSHELF_")}
-        run = subprocess.run([BIN / words[0], *words[1:], "--print-config"], capture_output=True, text=True, check=False,
-                             env=environment)
+        run = subprocess.run([BIN / words[0], *words[1:], "--print-config"], capture_output=True, text=True,
+                             check=False, env=environment)
         self.assertEqual(run.returncode, 0, f"{words}\n{run.stderr}")
 
     def test_secrets_are_made_once_and_for_their_owner_only(self):
@@ -69,7 +70,8 @@ class Manifests(unittest.TestCase):
     def test_everything_that_a_kustomization_names_is_there(self):
         for path in KUBERNETES.rglob("kustomization.yaml"):
             kustomization, = documents(path)
-            named = [*kustomization.get("resources", []), *kustomization.get("components", []), *kustomization.get("configurations", []),
+            named = [*(name for key in ("resources", "components", "configurations")
+                       for name in kustomization.get(key, [])),
                      *(p["path"] for p in kustomization.get("patches", []) + kustomization.get("replacements", [])
                        if "path" in p),
                      *(env for g in kustomization.get("configMapGenerator", []) for env in g.get("envs", []))]
@@ -140,7 +142,8 @@ class Manifests(unittest.TestCase):
             self.assertEqual({m["name"] for m in container["volumeMounts"]},
                              {v["name"] for v in pod["volumes"]} | set(claims))
             ports = {p["name"]: p["containerPort"] for p in container["ports"]}
-            listening = {int(word.rpartition(":")[2]) for word in container["args"] if re.match(r"--[a-z-]*listen=0", word)}
+            listening = {int(word.rpartition(":")[2]) for word in container["args"]
+                         if re.match(r"--[a-z-]*listen=0", word)}
             self.assertEqual(set(ports.values()), listening, name)
             for probe in ("livenessProbe", "readinessProbe"):
                 self.assertIn(container[probe]["httpGet"]["port"], ports)
@@ -162,7 +165,8 @@ class Manifests(unittest.TestCase):
         def check(value):
             if isinstance(value, dict):
                 for key, item in value.items():
-                    wanted = (item or {}).get("matchLabels") if key in ("selector", "podSelector", "labelSelector") else None
+                    selects = key in ("selector", "podSelector", "labelSelector")
+                    wanted = (item or {}).get("matchLabels") if selects else None
                     if wanted and "k8s-app" not in wanted:
                         self.assertTrue(any(wanted.items() <= have.items() for have in labels), wanted)
                     if key == "port" and item != 53 and not isinstance(item, dict):
@@ -176,7 +180,8 @@ class Manifests(unittest.TestCase):
     @unittest.skipUnless(shutil.which("kubectl"), "kubectl is not installed, and no package of Debian 12 has Kustomize")
     def test_kustomize_builds_and_puts_the_values_in_place(self):
         for overlay, replicas in (("overlays/demo", 2), ("overlays/flash", 4)):
-            built = subprocess.run(["kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True, check=True)
+            built = subprocess.run(["kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True,
+                                   check=True)
             by_kind = {d["kind"]: d for d in yaml.safe_load_all(built.stdout)}
             values = {**self.values, **values_of(KUBERNETES / overlay / "values.env")}
             worker = by_kind["LeaderWorkerSet"]
@@ -192,7 +197,8 @@ class Manifests(unittest.TestCase):
         dockerfile = (TREE / "deploy/container/Dockerfile").read_text(encoding="utf-8")
         self.assertEqual(set(compose["services"]), {"store-1", "store-2", "worker-1", "worker-2", "router"})
         for name, service in compose["services"].items():
-            self.assertTrue((TREE / "deploy/container" / service["build"]["context"] / service["build"]["dockerfile"]).exists())
+            context = TREE / "deploy/container" / service["build"]["context"]
+            self.assertTrue((context / service["build"]["dockerfile"]).exists())
             self.assertLessEqual(set(service["secrets"]), set(compose["secrets"]))
             self.assertLessEqual(set(service["networks"]), set(compose["networks"]))
             self.assertLessEqual(set(service.get("depends_on", {})), set(compose["services"]))
@@ -202,7 +208,8 @@ class Manifests(unittest.TestCase):
                      for w in words]
             self.accepts(words)
             health_port = service["environment"]["HEALTH_PORT"]
-            self.assertTrue(any(re.match(rf"--(admin|supervisor)-listen=127.0.0.1:{health_port}", w) for w in words), name)
+            asked = [w for w in words if re.match(rf"--(admin|supervisor)-listen=127.0.0.1:{health_port}$", w)]
+            self.assertEqual(len(asked), 1, name)
         for copied in re.findall(r"^COPY (deploy/\S+)", dockerfile, re.M):
             self.assertTrue((TREE / copied).exists(), copied)
 

@@ -121,7 +121,8 @@ class Slurm:
         self.daemons.append((subprocess.Popen(argv, stdout=log, stderr=log, env=self.environment), log))
 
     def run(self, *argv, check=True):
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=self.environment, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=self.environment,
+                              check=False)
         if check and done.returncode != 0:
             raise RuntimeError(f"{argv}: {done.stderr}")
         return done.stdout
