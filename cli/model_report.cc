@@ -139,10 +139,12 @@ ordered_json PartJson(const ParameterPart& part) {
 
 absl::StatusOr<CheckpointSummary> SummarizeCheckpoint(const std::filesystem::path& model_dir, bool with_digest) {
   CheckpointSummary summary;
-  if (!std::filesystem::is_directory(model_dir)) return summary;
+  std::error_code error;
+  if (!std::filesystem::is_directory(model_dir, error)) return summary;
   const auto weights =
       with_digest ? engine::LoadModelWeights(model_dir, ShowProgress) : engine::OpenModelWeights(model_dir);
-  if (absl::IsNotFound(weights.status()) && !std::filesystem::exists(model_dir / "model.safetensors.index.json")) {
+  if (absl::IsNotFound(weights.status()) &&
+      !std::filesystem::exists(model_dir / "model.safetensors.index.json", error)) {
     return summary;
   }
   if (!weights.ok()) return weights.status();
@@ -195,7 +197,7 @@ std::string ModelInfoJson(const ModelConfig& config, const CheckpointSummary& ch
         {"has_draft_module", checkpoint.has_draft_module},
         {"unused_tensors", checkpoint.unused_tensors},
         {"digest", checkpoint.digest}}}};
-  return out.dump(2) + "\n";
+  return out.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace longshelf::cli

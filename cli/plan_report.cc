@@ -172,7 +172,7 @@ absl::StatusOr<std::string> PlanJson(const PlanRequest& request) {
     for (const int64_t n : request.contexts) entry["at"].push_back(ContextJson(model, n, request.memory_bytes));
     out["models"].push_back(std::move(entry));
   }
-  return out.dump(2) + "\n";
+  return out.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace longshelf::cli

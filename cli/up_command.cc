@@ -1,5 +1,7 @@
 #include <stdlib.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <random>
@@ -75,8 +77,12 @@ class LogDirectory {
       if (error) return absl::UnavailableError(absl::StrCat("--logs ", wanted, ": ", error.message()));
       return LogDirectory(wanted, false);
     }
-    std::string name = (fs::temp_directory_path(error) / "longshelf-up-XXXXXX").string();
-    if (error || mkdtemp(name.data()) == nullptr) return absl::UnavailableError("cannot make a temporary directory");
+    const fs::path parent = fs::temp_directory_path(error);
+    // TMPDIR may name what does not exist.
+    std::string name = ((error ? fs::path("/tmp") : parent) / "longshelf-up-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) {
+      return absl::UnavailableError(absl::StrCat("cannot make ", name, ": ", std::strerror(errno)));
+    }
     return LogDirectory(name, true);
   }
   LogDirectory(LogDirectory&& other) noexcept

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <system_error>
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -30,7 +31,9 @@ ShutdownSignals::ShutdownSignals() {
   signal_fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   epoll_fd_ = epoll_create1(EPOLL_CLOEXEC);
-  LONGSHELF_CHECK(signal_fd_ >= 0 && wake_fd_ >= 0 && epoll_fd_ >= 0);
+  // As the standard library says it of threads: too few descriptors are not a bug.
+  if (signal_fd_ < 0 || wake_fd_ < 0 || epoll_fd_ < 0)
+    throw std::system_error(errno, std::generic_category(), "signalfd");
   for (const int fd : {signal_fd_, wake_fd_}) {
     epoll_event event = {};
     event.events = EPOLLIN;
@@ -68,13 +71,6 @@ void ShutdownSignals::Wake() {
   const uint64_t one = 1;
   // Fails only when 2^64 - 2 wakes are pending, and then one is pending.
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof one);
-}
-
-ShutdownSignals::Event RunUntilStopped(ShutdownSignals& signals, const std::function<void()>& begin_drain,
-                                       absl::Duration drain_timeout) {
-  signals.Wait();
-  begin_drain();
-  return signals.Wait(drain_timeout);
 }
 
 }  // namespace longshelf

@@ -1,17 +1,20 @@
 #include "kvstore/node.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/status.h"
 #include "disk/disk_tier.h"
 #include "disk/posix_file_system.h"
+#include "process/available_memory.h"
 #include "store_metrics.h"
 
 namespace longshelf::kvstore {
@@ -29,6 +32,13 @@ disk::NodeId RandomNodeId() {
   disk::NodeId id;
   for (uint8_t& byte : id) byte = static_cast<uint8_t>(random());
   return id;
+}
+
+absl::Status CheckMemory(uint64_t wanted) {
+  const AvailableMemory available = FindAvailableMemory();
+  if (wanted <= available.bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("--memory is ", wanted, " bytes and ", available.bytes, " are available in ", available.bound_by));
 }
 
 // Null without --disk. Reads what is there, so it may take seconds.
@@ -62,11 +72,21 @@ absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config, Stor
 }
 
 // Until the first signal to stop.
-void Serve(const NodeConfig& config, ShutdownSignals& signals) {
+void Serve(const NodeConfig& config, Store& store, const Clock& clock, ShutdownSignals& signals,
+           ServiceManager& manager) {
   const bool open = config.server.insecure_internal && config.server.token.empty();
+  const absl::Duration wait = std::min(open ? kWarnInterval : absl::InfiniteDuration(), manager.beat());
+  absl::Time warn_at = open ? clock.Now() : absl::InfiniteFuture();
+  manager.Tell({.ready = true, .detail = "serving"});
   do {
-    if (open) spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
-  } while (signals.Wait(open ? kWarnInterval : absl::InfiniteDuration()) == ShutdownSignals::Event::kTimeout);
+    if (clock.Now() >= warn_at) {
+      spdlog::warn("--insecure-internal: anyone who reaches {} can read and write", config.server.listen);
+      warn_at = clock.Now() + kWarnInterval;
+    }
+    store.Stats(clock.WallNow());  // comes back where calls do, too
+    manager.Alive();
+  } while (signals.Wait(wait) == ShutdownSignals::Event::kTimeout);
+  manager.Stopping();
 }
 
 }  // namespace
@@ -130,13 +150,15 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
   AddLogOptions(spec, &config->log);
 }
 
-int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
+int RunNode(const NodeConfig& config, ShutdownSignals& signals, ServiceManager& manager) {
   SystemClock clock;
   Metrics metrics("longshelf-kvstore");
   StoreMetrics store_metrics(metrics);
   std::optional<DiskMetrics> disk_metrics;
   const std::unique_ptr<disk::FileSystem> files =
       config.disk.directory.empty() ? nullptr : disk::MakePosixFileSystem(disk::DirectIo::kAuto);
+  if (const absl::Status status = CheckMemory(config.store.capacity_bytes); !status.ok())
+    return Refuse("memory", status);
   auto tier = OpenDisk(config, files.get(), clock);
   if (!tier.ok()) return Refuse("disk", tier.status());
   if (*tier != nullptr) disk_metrics.emplace(metrics);
@@ -162,7 +184,7 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals) {
                (*admin)->url());
   auto peers = StartPeers(config, **store, clock, metrics);
   if (!peers.ok()) return Refuse("peers", peers.status());
-  Serve(config, signals);
+  Serve(config, **store, clock, signals, manager);
 
   spdlog::info("stopping");
   (*server)->SetNotServing();

@@ -9,7 +9,8 @@ namespace {
 
 constexpr double kExactInDouble = 9007199254740992.0;  // 2^53
 
-// The value as a whole number. 3.0 counts; what a double cannot hold exactly does not.
+}  // namespace
+
 std::optional<int64_t> AsInteger(const JsonValue& value) {
   int64_t integer = 0;
   if (value.is_int64() && value.get(integer) == simdjson::SUCCESS) return integer;
@@ -20,8 +21,6 @@ std::optional<int64_t> AsInteger(const JsonValue& value) {
   }
   return std::nullopt;
 }
-
-}  // namespace
 
 std::string RangeText(const NumericLimit& limit) {
   const char* kind = limit.integer ? "a whole number" : "a number";

@@ -33,6 +33,9 @@ class NumberFields {
   std::array<std::optional<Number>, static_cast<size_t>(NumericField::kCount)> values_;
 };
 
+// The value as a whole number. 3.0 counts; what a double cannot hold exactly does not.
+std::optional<int64_t> AsInteger(const JsonValue& value);
+
 // "must be a whole number between 1 and 16"
 std::string RangeText(const NumericLimit& limit);
 

@@ -1,10 +1,15 @@
 #include <cstdio>
 
 #include "common/shutdown.h"
+#include "process/run_main.h"
+#include "process/service_manager.h"
 #include "router/router_config.h"
 #include "router/router_service.h"
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
+  longshelf::ServiceManager manager = longshelf::ServiceManager::FromEnvironment();
   longshelf::ShutdownSignals signals;
   longshelf::router::RouterConfig config;
   longshelf::ConfigSpec spec = longshelf::router::RouterOptions(&config);
@@ -17,8 +22,15 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "longshelf-router: %s\n", std::string(service.status().message()).c_str());
     return longshelf::router::ExitCodeOf(service.status());
   }
-  longshelf::RunUntilStopped(
-      signals, [&] { (*service)->BeginDrain([&] { signals.Wake(); }); },
-      config.drain_timeout + longshelf::router::RouterService::kCutOffAtMost);
+  longshelf::ServeUntilStopped(
+      signals, manager, [&] { return (*service)->live(); }, [&] { return (*service)->readiness(); });
+  (*service)->BeginDrain([&] { signals.Wake(); });
+  signals.Wait(config.drain_timeout + longshelf::router::RouterService::kCutOffAtMost);
   return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return longshelf::RunMain([&] { return Run(argc, argv); }, longshelf::kServerFiles);
 }

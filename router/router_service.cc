@@ -147,6 +147,14 @@ class RouterService::Impl {
   uint16_t admin_port() const { return admin_->port(); }
   std::string MetricsText() const { return metrics_registry_.Serialize(); }
 
+  bool IsAlive() const { return clock_.Now() - absl::FromUnixNanos(last_tick_ns_) < kLoopIsAliveWithin; }
+  Readiness ReadinessNow() const {
+    if (draining_) return {false, "draining"};
+    if (!has_namespaces_) return {false, "reading from the KV stores which namespaces were deleted"};
+    const size_t n = n_workers_ready_;
+    return {n > 0, absl::StrCat(n, " of ", config_.workers.size(), " workers ready")};
+  }
+
  private:
   std::vector<std::unique_ptr<WorkerLink>> DefaultLinks() {
     WorkerClientConfig client;
@@ -216,14 +224,6 @@ class RouterService::Impl {
   void SayOver() {
     phase_ = Phase::kOver;
     if (on_over_) std::exchange(on_over_, nullptr)();
-  }
-
-  bool IsAlive() const { return clock_.Now() - absl::FromUnixNanos(last_tick_ns_) < kLoopIsAliveWithin; }
-  Readiness ReadinessNow() const {
-    if (draining_) return {false, "draining"};
-    if (!has_namespaces_) return {false, "reading from the KV stores which namespaces were deleted"};
-    const size_t n = n_workers_ready_;
-    return {n > 0, absl::StrCat(n, " of ", config_.workers.size(), " workers ready")};
   }
 
   // Everything that was started tells the loop of its end; the loop ends when the last one did.
@@ -306,6 +306,8 @@ RouterService::~RouterService() = default;
 uint16_t RouterService::http_port() const { return impl_->http_port(); }
 uint16_t RouterService::grpc_port() const { return impl_->grpc_port(); }
 uint16_t RouterService::admin_port() const { return impl_->admin_port(); }
+bool RouterService::live() const { return impl_->IsAlive(); }
+Readiness RouterService::readiness() const { return impl_->ReadinessNow(); }
 std::string RouterService::Metrics() const { return impl_->MetricsText(); }
 void RouterService::BeginDrain(std::function<void()> on_drained) { impl_->BeginDrain(std::move(on_drained)); }
 

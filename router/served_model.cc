@@ -4,9 +4,11 @@
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 #include "json_fields.h"
 #include "kvstore/keys.h"
 #include "router/effort.h"
+#include "tokenizer/json_file.h"
 
 namespace longshelf::router {
 namespace {
@@ -15,19 +17,19 @@ constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
 absl::StatusOr<int64_t> PositiveInteger(const JsonObject& config, std::string_view key, int64_t max) {
   const auto value = Member(config, key);
-  int64_t integer = 0;
-  if (!value || value->get(integer) != simdjson::SUCCESS || integer <= 0 || integer > max) {
+  const std::optional<int64_t> integer = value ? AsInteger(*value) : std::nullopt;
+  if (!integer || *integer <= 0 || *integer > max) {
     return absl::InvalidArgumentError(absl::StrCat("config.json: ", absl::string_view(key.data(), key.size()),
                                                    " must be a whole number between 1 and ", max));
   }
-  return integer;
+  return *integer;
 }
 
 absl::Status ReadStopTokens(const JsonObject& config, ServedModel& model) {
   const auto add = [&](const JsonValue& value) {
-    int64_t id = 0;
-    if (value.get(id) != simdjson::SUCCESS || id < 0 || id >= int64_t{model.vocab_size}) return false;
-    model.stop_token_ids.push_back(static_cast<uint32_t>(id));
+    const std::optional<int64_t> id = AsInteger(value);
+    if (!id || *id < 0 || *id >= int64_t{model.vocab_size}) return false;
+    model.stop_token_ids.push_back(static_cast<uint32_t>(*id));
     return true;
   };
   const auto eos = Member(config, "eos_token_id");
@@ -89,14 +91,12 @@ absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, 
   ServedModel model;
   model.dialect = dialect;
   const std::filesystem::path file = dir / "config.json";
-  std::error_code error;
-  const auto size = std::filesystem::file_size(file, error);
-  if (error) return absl::NotFoundError(absl::StrCat("cannot read ", file.string()));
-  if (size > kMaxConfigBytes) return absl::InvalidArgumentError(absl::StrCat(file.string(), " is too large"));
+  const absl::StatusOr<std::string> text = tokenizer::ReadJsonFile(file, kMaxConfigBytes);
+  if (!text.ok()) return Annotate(text.status(), file.string());
   simdjson::dom::parser parser;
   JsonValue root;
   JsonObject config;
-  if (parser.load(file.string()).get(root) != simdjson::SUCCESS || root.get(config) != simdjson::SUCCESS) {
+  if (parser.parse(*text).get(root) != simdjson::SUCCESS || root.get(config) != simdjson::SUCCESS) {
     return absl::InvalidArgumentError(absl::StrCat(file.string(), " is not a JSON object"));
   }
   auto vocab_size = PositiveInteger(config, "vocab_size", int64_t{1} << 24);
@@ -109,6 +109,7 @@ absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, 
   auto tokenizer = tokenizer::Tokenizer::Load(dir);
   if (!tokenizer.ok()) return tokenizer.status();
   model.tokenizer = *std::move(tokenizer);
+  std::error_code error;
   const auto written = std::filesystem::last_write_time(file, error);
   if (!error) {
     const auto system = std::chrono::file_clock::to_sys(written);

@@ -1,11 +1,12 @@
 #!/bin/bash
-# Installs the Debian 12 packages that building, testing and running longshelf needs. Does nothing, quietly, when all are
-# there. Needs root only when something is missing.
+# Installs the Debian 12 packages that a part of longshelf needs. Does nothing, quietly, when all are there. Needs root
+# only when something is missing. Usage: scripts/install-deps.sh [build|test|package]...; build unless given.
 set -euo pipefail
 
-packages=(
+# What building the programs and running them needs.
+build=(
   # tools
-  ca-certificates ccache clang-format clang-tidy cmake curl g++ git mold ninja-build pkg-config python3
+  ca-certificates ccache cmake curl g++ mold ninja-build pkg-config python3
   # libraries: RPC and wire
   libabsl-dev libgrpc++-dev libprotobuf-dev libssl-dev protobuf-compiler protobuf-compiler-grpc
   # Boost.Asio and Boost.Beast; Debian's default, 1.74, is too old
@@ -13,17 +14,35 @@ packages=(
   # expert parallelism
   libopenmpi-dev openmpi-bin openssh-client
   # the rest
-  libbenchmark-dev libcli11-dev libfmt-dev libgmock-dev libgtest-dev libsimdjson-dev libspdlog-dev liburing-dev
-  libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
-  # tests with real clients
-  python3-venv
-  # tests of groups over hosts, which are network namespaces
-  iproute2 nftables
+  libcli11-dev libfmt-dev libsimdjson-dev libspdlog-dev liburing-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev
+  prometheus-cpp-dev
 )
+# What tests need beyond that: formatting, real clients, units, a Slurm of one node, manifests, the package, and groups
+# over hosts, which are network namespaces.
+test=(
+  binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev man-db
+  munge nftables python3-venv python3-yaml slurm-client slurmctld slurmd systemd
+)
+# What scripts/package.sh needs beyond building.
+package=(dpkg-dev)
+
+packages=()
+commands=()
+for part in "${@:-build}"; do
+  case $part in
+    build) packages+=("${build[@]}") ;;
+    test)
+      packages+=("${test[@]}")
+      # Packages from elsewhere provide these two commands as well, and would conflict.
+      commands+=(node:nodejs npm:npm)
+      ;;
+    package) packages+=("${package[@]}") ;;
+    *) echo "install-deps: there are build, test and package, not $part" >&2; exit 64 ;;
+  esac
+done
 
 missing=()
-# Tests with real clients need these two commands; packages from elsewhere provide them as well, and would conflict.
-for command_package in node:nodejs npm:npm; do
+for command_package in "${commands[@]}"; do
   command -v "${command_package%:*}" >/dev/null || missing+=("${command_package#*:}")
 done
 for package in "${packages[@]}"; do
@@ -39,7 +58,7 @@ fi
 if [ "$(id -u)" -ne 0 ]; then
   echo "install-deps: ${#missing[@]} packages are missing. As root, run:" >&2
   echo "  apt-get update && apt-get install --no-install-recommends ${missing[*]}" >&2
-  echo "(or: sudo $0)" >&2
+  echo "(or: sudo $0 $*)" >&2
   exit 69
 fi
 

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ $# -gt 0 ] || set -- asan tsan
 
+scripts/install-deps.sh build test
 failed=()
 for preset in "$@"; do
   scripts/build.sh "$preset"

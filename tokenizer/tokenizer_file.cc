@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "common/status.h"
 #include "pretokenizer.h"
+#include "tokenizer/json_file.h"
 #include "utf8.h"
 
 namespace longshelf::tokenizer::internal {
@@ -333,16 +334,7 @@ class Builder {
 };
 
 absl::StatusOr<TokenizerFile> Read(const std::filesystem::path& path, const TokenizerLimits& limits) {
-  std::error_code error;
-  const uint64_t bytes = std::filesystem::file_size(path, error);
-  if (error) return absl::NotFoundError(error.message());
-  if (bytes > limits.file_bytes_max) {
-    return absl::InvalidArgumentError(fmt::format("has {} bytes, the limit is {}", bytes, limits.file_bytes_max));
-  }
-  simdjson::padded_string text;
-  if (simdjson::padded_string::load(path.string()).get(text) != simdjson::SUCCESS) {
-    return absl::NotFoundError("cannot be read");
-  }
+  ASSIGN_OR_RETURN(const std::string text, ReadJsonFile(path, limits.file_bytes_max));
   simdjson::dom::parser parser(limits.file_bytes_max + 1);
   if (const auto code = parser.allocate(text.size() + 1, kJsonDepthMax); code != simdjson::SUCCESS) {
     return absl::ResourceExhaustedError(simdjson::error_message(code));

@@ -8,17 +8,20 @@
 
 #include "common/status.h"
 #include "engine/comm/run_dir.h"
+#include "worker/engine_progress.h"
 #include "worker/node_service.h"
 
 namespace longshelf::worker {
 namespace {
 
-// Waits for the signal that ends this worker, beside the engine thread.
+constexpr absl::Duration kBeat = absl::Seconds(1);
+
+// Waits for the signal that ends this worker, beside the engine thread, and says meanwhile how often that has turned.
 class ControlThread {
  public:
   // All must outlive it.
   ControlThread(const LeaderContext& context, WorkerNode& node)
-      : context_(context), node_(node), thread_([this] { Loop(); }) {}
+      : context_(context), node_(node), progress_(context.config.run_dir), thread_([this] { Loop(); }) {}
   // The engine has ended, by a signal or by itself.
   ~ControlThread() {
     engine_ended_.store(true);
@@ -30,8 +33,13 @@ class ControlThread {
 
  private:
   void Loop() {
-    const auto end = RunUntilStopped(
-        context_.signals, [this] { BeginDrain(); }, context_.config.drain_timeout);
+    // An idle engine sleeps until somebody posts; one that does not turn then is hung.
+    while (context_.signals.Wait(kBeat) == ShutdownSignals::Event::kTimeout) {
+      progress_.Write(node_.n_turns());
+      node_.TurnEngine();
+    }
+    BeginDrain();
+    const auto end = context_.signals.Wait(context_.config.drain_timeout);
     if (end != ShutdownSignals::Event::kWake) {
       spdlog::warn("{}; {} stream(s) are cut off",
                    end == ShutdownSignals::Event::kTimeout ? "drain timeout" : "second signal", node_.n_streams());
@@ -51,6 +59,7 @@ class ControlThread {
 
   const LeaderContext& context_;
   WorkerNode& node_;
+  EngineProgressWriter progress_;
   std::atomic<bool> engine_ended_{false};
   std::thread thread_;
 };

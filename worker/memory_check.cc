@@ -1,31 +1,15 @@
 #include "memory_check.h"
 
-#include <algorithm>
 #include <fstream>
-#include <limits>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "process/available_memory.h"
 
 namespace longshelf::worker {
 namespace {
-
-constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
-
-// A file with one number; "max" or no file means no limit.
-uint64_t ReadNumber(const char* path, uint64_t fallback) {
-  std::ifstream file(path);
-  uint64_t value = 0;
-  return file >> value ? value : fallback;
-}
-
-uint64_t GroupHeadroom(const char* limit_path, const char* usage_path) {
-  const uint64_t limit = ReadNumber(limit_path, kUnlimited);
-  if (limit == kUnlimited) return kUnlimited;
-  const uint64_t usage = ReadNumber(usage_path, 0);
-  return limit > usage ? limit - usage : 0;
-}
 
 // /proc/meminfo: sizes in KiB, counts of huge pages as they are.
 std::map<std::string, uint64_t> ReadMeminfo() {
@@ -48,12 +32,9 @@ uint64_t RequiredBeside(const MemoryNeed& need, int n_processes) {
 }  // namespace
 
 MemoryRoom ReadMemoryRoom() {
+  AvailableMemory available = FindAvailableMemory();
+  MemoryRoom room{.available = available.bytes, .bound_by = std::move(available.bound_by)};
   std::map<std::string, uint64_t> meminfo = ReadMeminfo();
-  MemoryRoom room;
-  room.available = std::min(
-      {meminfo.contains("MemAvailable:") ? meminfo["MemAvailable:"] * 1024 : kUnlimited,
-       GroupHeadroom("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-       GroupHeadroom("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes")});
   const uint64_t n_free = meminfo["HugePages_Free:"];
   const uint64_t n_promised = meminfo["HugePages_Rsvd:"];
   room.huge_free = (n_free > n_promised ? n_free - n_promised : 0) * meminfo["Hugepagesize:"] * 1024;
@@ -71,7 +52,7 @@ absl::Status CheckMemory(const MemoryNeed& need, int n_processes, const MemoryRo
   if (need.weights_copied ? WeightsFit(need, n_processes, room) : beside <= room.available) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat(
       "this needs ", beside + (need.weights_copied ? need.weights : 0), " bytes of memory and ", room.available,
-      " are available (and ", room.huge_free, " in reserved huge pages): weights ", need.weights,
+      " are available in ", room.bound_by, " (and ", room.huge_free, " in reserved huge pages): weights ", need.weights,
       need.weights_copied ? " (with --weights mapped they need not fit)" : " (mapped: not counted)", ", and for ",
       n_processes, " shard(s) each KV blocks ", need.kv_blocks, " (--kv-memory), sequence states ", need.states,
       " (--sequences), checkpoints ", need.checkpoints, " (--checkpoint-memory); on the way from and to the KV store ",

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -18,8 +19,9 @@ struct MemoryNeed {
 
 // Bytes that this process can still get.
 struct MemoryRoom {
-  uint64_t available = 0;  // the smaller of the machine's and the control group's
-  uint64_t huge_free = 0;  // in reserved huge pages, which are no part of it
+  uint64_t available = 0;     // the least of the machine's and the control groups'
+  std::string bound_by = "";  // which of them
+  uint64_t huge_free = 0;     // in reserved huge pages, which are no part of it
 };
 MemoryRoom ReadMemoryRoom();
 

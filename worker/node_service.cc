@@ -123,6 +123,7 @@ NodeModel DescribeModel(const engine::Model& model, int64_t n_context_max) {
 }
 
 void WorkerNode::Observer::OnLoad(const engine::Load& load) {
+  node_.n_turns_.fetch_add(1, std::memory_order_relaxed);
   node_.hub_.OnLoad(load);
   node_.metrics_.SetLoad(load);
   if (node_.bridge_ != nullptr) node_.bridge_->SetPrefillSpeed(load.prefill);

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -52,6 +54,18 @@ absl::StatusOr<engine::DrafterKind> DrafterOf(const ShardConfig& config, const e
 }
 
 using engine::kBlockTokens;
+
+// Also through links; what cannot be read is said when it is loaded.
+uint64_t BytesOfTensorFiles(const std::filesystem::path& dir) {
+  uint64_t n_bytes = 0;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
+    std::error_code unreadable;
+    const uintmax_t size = std::filesystem::file_size(it->path(), unreadable);
+    if (!unreadable && it->path().extension() == ".safetensors") n_bytes += size;
+  }
+  return n_bytes;
+}
 
 // Looks at a flag before a shard gives its processor away: some tens of microseconds.
 constexpr int kSpins = 2000;
@@ -360,9 +374,7 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
                                                    " bytes, but --kv-memory is ", config_.kv_memory_bytes));
   }
   MemoryNeed need;
-  for (const auto& entry : std::filesystem::directory_iterator(config_.model)) {
-    if (entry.path().extension() == ".safetensors") need.weights += entry.file_size();
-  }
+  need.weights = BytesOfTensorFiles(config_.model);
   // The leader keeps the tokens of each.
   need.kv_blocks = static_cast<uint64_t>(n_blocks) * (layout.block_bytes() + engine::kStampBytes);
   need.states = uint64_t{config_.n_sequences_max} * layout.state_bytes();

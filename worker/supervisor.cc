@@ -19,6 +19,7 @@
 #include "group_launch.h"
 #include "process_tree.h"
 #include "restart_policy.h"
+#include "worker/engine_progress.h"
 
 namespace longshelf::worker {
 namespace {
@@ -64,6 +65,12 @@ struct Supervisor::Impl {
   void SetPhase(Phase next) {
     phase.store(next);
     serving.Set(next == Phase::kServing ? 1 : 0);
+    if (config.service_manager != nullptr) config.service_manager->Tell(ReadinessNow());
+  }
+  Readiness ReadinessNow() const;
+  // How long this thread may wait without a sign of life.
+  absl::Duration WaitAtMost() const {
+    return config.service_manager == nullptr ? absl::InfiniteDuration() : config.service_manager->beat();
   }
 
   // One generation and where it stands.
@@ -73,6 +80,7 @@ struct Supervisor::Impl {
     absl::Time started;
     std::optional<absl::Time> ready_at;
     std::optional<absl::Time> drain_deadline;
+    std::optional<uint64_t> engine_turns;  // as last seen
 
     uint64_t number() const { return processes->number(); }
   };
@@ -85,7 +93,18 @@ struct Supervisor::Impl {
   End OnDeadline(const Group& group) const;
   void TearDown(Group& group);
   bool WaitBeforeRestart(absl::Duration delay);
+  void SayAlive(Group* group);
 };
+
+// Before it serves and while it drains, the group has a deadline of ours.
+void Supervisor::Impl::SayAlive(Group* group) {
+  if (config.service_manager == nullptr) return;
+  if (group != nullptr && phase.load() == Phase::kServing) {
+    const std::optional<uint64_t> turns = ReadEngineProgress(group->processes->dirs().run);
+    if (std::exchange(group->engine_turns, turns) == turns) return;
+  }
+  config.service_manager->Alive();
+}
 
 absl::StatusOr<Supervisor::Impl::Group> Supervisor::Impl::Start() {
   Group group;
@@ -127,6 +146,7 @@ std::optional<End> Supervisor::Impl::OnSignal(Group& group) {
     return group.ready_at.has_value() ? End::kForced : End::kDrained;
   }
   spdlog::info("generation {}: draining", group.number());
+  if (config.service_manager != nullptr) config.service_manager->Stopping();
   SetPhase(Phase::kDraining);
   group.drain_deadline = clock.Now() + config.shard.drain_timeout + kDrainGrace;
   kill(leader->second.pid, SIGTERM);
@@ -153,8 +173,9 @@ End Supervisor::Impl::Watch(Group& group) {
     std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}};
     group.processes->AppendFds(fds);
     const absl::Time deadline = Deadline(group);
-    const absl::Duration left = std::min(deadline - clock.Now(), absl::Hours(1));
+    const absl::Duration left = std::min({deadline - clock.Now(), WaitAtMost(), absl::Hours(1)});
     if (left <= absl::ZeroDuration()) return OnDeadline(group);
+    SayAlive(&group);
     poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
     if (group.processes->Look(fds)) CheckReady(group);
     // While draining, shards leave one after the other, and mpirun last.
@@ -183,7 +204,12 @@ void Supervisor::Impl::TearDown(Group& group) {
 // False when a signal came.
 bool Supervisor::Impl::WaitBeforeRestart(absl::Duration delay) {
   spdlog::info("next start in {}", absl::FormatDuration(delay));
-  return signals.Wait(delay) != ShutdownSignals::Event::kSignal;
+  const absl::Time end = clock.Now() + delay;
+  while (clock.Now() < end) {
+    SayAlive(nullptr);
+    if (signals.Wait(std::min(end - clock.Now(), WaitAtMost())) == ShutdownSignals::Event::kSignal) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<std::unique_ptr<Supervisor>> Supervisor::Create(const SupervisorConfig& config, Clock& clock,
@@ -228,17 +254,19 @@ int Supervisor::Run() {
   }
 }
 
-Readiness Supervisor::readiness() const {
-  const std::string generation = "generation " + std::to_string(impl_->generation.load());
-  switch (impl_->phase.load()) {
+Readiness Supervisor::readiness() const { return impl_->ReadinessNow(); }
+
+Readiness Supervisor::Impl::ReadinessNow() const {
+  const std::string generation_name = "generation " + std::to_string(generation.load());
+  switch (phase.load()) {
     case Phase::kStarting:
-      return {false, generation + " is starting"};
+      return {false, generation_name + " is starting"};
     case Phase::kServing:
-      return {true, generation + " serves"};
+      return {true, generation_name + " serves"};
     case Phase::kDraining:
-      return {false, generation + " is draining"};
+      return {false, generation_name + " is draining"};
     case Phase::kWaiting:
-      return {false, generation + " has ended; the next one follows"};
+      return {false, generation_name + " has ended; the next one follows"};
     case Phase::kStopped:
       break;
   }

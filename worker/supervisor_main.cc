@@ -1,5 +1,6 @@
 #include <spdlog/spdlog.h>
 
+#include "process/run_main.h"
 #include "worker/supervisor.h"
 
 namespace {
@@ -9,14 +10,14 @@ int Fail(const absl::Status& status) {
   return status.code() == absl::StatusCode::kUnavailable ? longshelf::kExitUnavailable : longshelf::kExitConfig;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   using namespace longshelf;
   worker::SupervisorConfig config;
   if (const ParseOutcome outcome = worker::ParseSupervisorConfig(argc, argv, &config); !outcome.run) {
     return outcome.Finish();
   }
+  ServiceManager service_manager = ServiceManager::FromEnvironment();
+  config.service_manager = &service_manager;
   ShutdownSignals signals;
   const Logging logging(config.shard.log, "longshelf-worker");
   SystemClock clock;
@@ -29,4 +30,10 @@ int main(int argc, char** argv) {
   if (!admin.ok()) return Fail(admin.status());
   spdlog::info("supervisor probes at {}", (*admin)->url());
   return (*supervisor)->Run();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return longshelf::RunMain([&] { return Run(argc, argv); }, longshelf::kServerFiles);
 }

@@ -34,7 +34,7 @@ void WriteLine(int fd, const std::string& line) {
 
 GroupWatch::GroupWatch(Options options) : options_(std::move(options)) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  LONGSHELF_CHECK(wake_fd_ >= 0);
+  if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   // Signals belong to the other threads.
   sigset_t all;
   sigset_t before;

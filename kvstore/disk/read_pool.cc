@@ -5,10 +5,17 @@
 namespace longshelf::kvstore::disk {
 
 ReadPool::ReadPool(size_t n_threads, size_t n_queued_max) : n_queued_max_(n_queued_max) {
-  for (size_t i = 0; i < n_threads; ++i) threads_.emplace_back([this] { Run(); });
+  try {
+    for (size_t i = 0; i < n_threads; ++i) threads_.emplace_back([this] { Run(); });
+  } catch (...) {  // the system gives no more threads; those there must end before they are destroyed
+    Stop();
+    throw;
+  }
 }
 
-ReadPool::~ReadPool() {
+ReadPool::~ReadPool() { Stop(); }
+
+void ReadPool::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -20,6 +20,7 @@ class ReadPool {
   bool Post(std::function<void()> read);
 
  private:
+  void Stop();
   void Run();
 
   const size_t n_queued_max_;

@@ -38,32 +38,5 @@ TEST(ShutdownSignals, MakesItsDescriptorReadableWhileSomethingIsPending) {
   EXPECT_EQ(poll(&poller, 1, 0), 0);
 }
 
-TEST(RunUntilStopped, DrainsAfterTheFirstSignalAndStopsAtTheSecond) {
-  ShutdownSignals signals;
-  raise(SIGTERM);
-  bool drained = false;
-  const Event event = RunUntilStopped(
-      signals,
-      [&] {
-        drained = true;
-        raise(SIGTERM);
-      },
-      absl::Hours(1));
-  EXPECT_TRUE(drained);
-  EXPECT_EQ(event, Event::kSignal);
-}
-
-TEST(RunUntilStopped, StopsWhenDrainedOrOutOfTime) {
-  ShutdownSignals signals;
-  raise(SIGINT);
-  EXPECT_EQ(RunUntilStopped(
-                signals, [&] { signals.Wake(); }, absl::Hours(1)),
-            Event::kWake);
-  raise(SIGINT);
-  EXPECT_EQ(RunUntilStopped(
-                signals, [] {}, absl::ZeroDuration()),
-            Event::kTimeout);
-}
-
 }  // namespace
 }  // namespace longshelf

@@ -101,6 +101,14 @@ TEST(TokenizerFile, BrokenFilesAreRefused) {
   }
 }
 
+TEST(TokenizerFile, AByteOrderMarkIsPassedOver) { EXPECT_TRUE(LoadText("\xEF\xBB\xBF" + DemoJson().dump()).ok()); }
+
+TEST(TokenizerFile, APointerOfGitLfsIsCalledByItsName) {
+  const auto loaded = LoadText("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 7847652\n");
+  EXPECT_NE(loaded.status().message().find("tokenizer.json: is a Git LFS pointer"), std::string::npos)
+      << loaded.status();
+}
+
 TEST(TokenizerFile, MutatedFilesAreRefusedOrWork) {
   std::mt19937_64 rng(7);
   const std::string good = DemoJson().dump();

@@ -16,6 +16,8 @@
 #include "host_keeper.h"
 #include "host_pipe_service.h"
 #include "host_service.h"
+#include "process/run_main.h"
+#include "process/service_manager.h"
 
 namespace longshelf::worker {
 namespace {
@@ -25,7 +27,7 @@ int Fail(const absl::Status& status) {
   return absl::IsUnavailable(status) ? kExitUnavailable : kExitConfig;
 }
 
-int Serve(const HostConfig& config, ShutdownSignals& signals) {
+int Serve(const HostConfig& config, ShutdownSignals& signals, ServiceManager& manager) {
   auto keeper = HostKeeper::Create(config.keeper);
   if (!keeper.ok()) return Fail(keeper.status());
   if (config.mode == HostMode::kRun) {
@@ -52,7 +54,9 @@ int Serve(const HostConfig& config, ShutdownSignals& signals) {
                                                            }});
   if (!admin.ok()) return Fail(admin.status());
   spdlog::info("admin on {}", (*admin)->url());
+  manager.Tell({true, "waits for groups"});
   (*keeper)->Loop(signals);
+  manager.Stopping();
   return 0;
 }
 
@@ -66,15 +70,19 @@ int Connect(const HostConfig& config) {
   return status.ok() ? 0 : Fail(status);
 }
 
+int Run(int argc, char** argv) {
+  HostConfig config;
+  if (const ParseOutcome outcome = ParseHostConfig(argc, argv, &config); !outcome.run) return outcome.Finish();
+  if (config.mode == HostMode::kConnect) return Connect(config);
+  ServiceManager manager = ServiceManager::FromEnvironment();
+  ShutdownSignals signals;
+  const Logging logging(config.log, "longshelf-host");
+  return Serve(config, signals, manager);
+}
+
 }  // namespace
 }  // namespace longshelf::worker
 
 int main(int argc, char** argv) {
-  using namespace longshelf;
-  worker::HostConfig config;
-  if (const ParseOutcome outcome = worker::ParseHostConfig(argc, argv, &config); !outcome.run) return outcome.Finish();
-  if (config.mode == worker::HostMode::kConnect) return worker::Connect(config);
-  ShutdownSignals signals;
-  const Logging logging(config.log, "longshelf-host");
-  return worker::Serve(config, signals);
+  return longshelf::RunMain([&] { return longshelf::worker::Run(argc, argv); }, longshelf::kServerFiles);
 }

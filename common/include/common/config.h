@@ -17,6 +17,7 @@ namespace longshelf {
 // Exit codes of sysexits(3) that every binary shares.
 inline constexpr int kExitUsage = 64;        // a wrong flag
 inline constexpr int kExitUnavailable = 69;  // something needed is not there (port taken, peer unreachable)
+inline constexpr int kExitSystem = 71;       // memory, threads or descriptors were refused
 inline constexpr int kExitConfig = 78;       // a wrong YAML file, environment variable, secret file or combination
 
 // Inclusive limits of a number. Nothing outside is ever stored.

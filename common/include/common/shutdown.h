@@ -1,7 +1,5 @@
 #pragma once
 
-#include <functional>
-
 #include "absl/time/time.h"
 
 namespace longshelf {
@@ -35,11 +33,5 @@ class ShutdownSignals {
   int epoll_fd_;
   int last_signal_ = 0;
 };
-
-// The end of every main: serves until the first signal or Wake, calls `begin_drain` (which must return at once, and may
-// Wake when the work is done), and returns when drained, at a second signal, or after `drain_timeout`, whichever is
-// first. The event says which.
-ShutdownSignals::Event RunUntilStopped(ShutdownSignals& signals, const std::function<void()>& begin_drain,
-                                       absl::Duration drain_timeout);
 
 }  // namespace longshelf

@@ -15,10 +15,17 @@ constexpr int kSpins = 4000;
 ThreadPool::ThreadPool(int n_threads)
     : n_spins_(n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0),
       stretches_(static_cast<size_t>(n_threads)) {
-  for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
+  try {
+    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { WorkerLoop(i); });
+  } catch (...) {  // the system gives no more threads; those there must end before they are destroyed
+    Stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;

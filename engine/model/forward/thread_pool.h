@@ -29,6 +29,7 @@ class ThreadPool {
 
  private:
   using Work = absl::FunctionRef<void(int64_t, int)>;
+  void Stop();
   void WorkerLoop(int thread);
   void TakeItems(int thread, const Work& fn);
   // Returns the round that began after `seen`, or -1 when the pool ends.

@@ -1,6 +1,6 @@
 #include "config_reader.h"
 
-#include <cmath>
+#include <type_traits>
 
 #include "absl/status/status.h"
 #include "common/status.h"
@@ -28,10 +28,18 @@ absl::StatusOr<T> ConfigReader::Number(const Keys& keys, T min, T max, std::opti
     if (!Has(key)) {
       continue;
     }
-    T value = 0;
-    if (fields_.at(key).get<T>().get(value) != simdjson::SUCCESS) {
-      return absl::InvalidArgumentError(Cat(Name(key), ": must be ", kind, " from ", min, " to ", max));
+    const element& given = fields_.at(key);
+    std::optional<T> read;
+    if constexpr (std::is_same_v<T, int64_t>) {
+      read = WholeNumber(given);
+    } else if (T real = 0; given.get<T>().get(real) == simdjson::SUCCESS) {
+      read = real;
     }
+    if (!read.has_value()) {
+      const std::string is = given.is_number() ? Cat("is ", simdjson::minify(given), ", ") : "";
+      return absl::InvalidArgumentError(Cat(Name(key), ": ", is, "must be ", kind, " from ", min, " to ", max));
+    }
+    const T value = *read;
     if (!(value >= min && value <= max)) {
       return absl::InvalidArgumentError(Cat(Name(key), ": is ", value, ", must be from ", min, " to ", max));
     }
@@ -112,12 +120,12 @@ absl::StatusOr<std::optional<std::vector<int64_t>>> ConfigReader::IntList(std::s
   }
   std::vector<int64_t> values;
   for (const element item : array) {
-    int64_t value = 0;
-    if (values.size() == max_items || item.get_int64().get(value) != simdjson::SUCCESS || value < min || value > max) {
+    const std::optional<int64_t> value = WholeNumber(item);
+    if (values.size() == max_items || !value.has_value() || *value < min || *value > max) {
       return absl::InvalidArgumentError(Cat(Name(key), "[", values.size(), "]: must be a list of at most ", max_items,
                                             " integers from ", min, " to ", max));
     }
-    values.push_back(value);
+    values.push_back(*value);
   }
   return values;
 }

@@ -1,13 +1,24 @@
 #include "json_fields.h"
 
+#include <cmath>
+
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "text.h"
 
 namespace longshelf::engine {
+namespace {
+
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+constexpr double kExactInDouble = 9007199254740992.0;  // 2^53
+
+}  // namespace
 
 absl::StatusOr<simdjson::dom::element> ParseJson(simdjson::dom::parser& parser, std::string_view text, size_t max_depth,
                                                  std::string_view what) {
+  if (text.starts_with(kByteOrderMark)) {
+    text.remove_prefix(kByteOrderMark.size());
+  }
   if (text.empty()) {
     return absl::InvalidArgumentError(Cat(what, ": empty"));
   }
@@ -28,6 +39,19 @@ absl::StatusOr<simdjson::dom::element> ParseJson(simdjson::dom::parser& parser, 
     default:
       return absl::InvalidArgumentError(Cat(what, ": not valid JSON: ", simdjson::error_message(error)));
   }
+}
+
+std::optional<int64_t> WholeNumber(simdjson::dom::element element) {
+  int64_t integer = 0;
+  if (element.is_int64() && element.get(integer) == simdjson::SUCCESS) {
+    return integer;
+  }
+  double real = 0;
+  if (!element.is_double() || element.get(real) != simdjson::SUCCESS || std::trunc(real) != real ||
+      std::abs(real) >= kExactInDouble) {
+    return std::nullopt;
+  }
+  return static_cast<int64_t>(real);
 }
 
 absl::StatusOr<JsonFields> UniqueFields(simdjson::dom::element element, std::string_view what) {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -14,9 +16,14 @@ namespace longshelf::engine {
 using JsonFields = std::map<std::string_view, simdjson::dom::element>;
 
 // Parses one JSON text whose nesting is at most `max_depth`. INVALID_ARGUMENT, starting with `what`: not UTF-8, not
-// JSON, nested too deep. The result is valid until the parser is used again.
+// JSON, nested too deep. A byte-order mark before it is
+// passed over. The result is valid until the parser is used again.
 absl::StatusOr<simdjson::dom::element> ParseJson(simdjson::dom::parser& parser, std::string_view text, size_t max_depth,
                                                  std::string_view what);
+
+// The integer that an element is. 65536.0 counts, as some writers put it; 65536.5, or more than a double holds exactly,
+// does not.
+std::optional<int64_t> WholeNumber(simdjson::dom::element element);
 
 // INVALID_ARGUMENT, starting with `what`: not an object, or a key given twice.
 absl::StatusOr<JsonFields> UniqueFields(simdjson::dom::element element, std::string_view what);

@@ -6,8 +6,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <system_error>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -103,6 +105,37 @@ int OpenResolved(int dir_fd, const std::string& name) {
   return static_cast<int>(fd);
 }
 
+// A file of models--X/snapshots/REVISION, which is a link to a file of models--X/blobs and to nothing else. -1 with
+// errno otherwise.
+int OpenInCache(const std::filesystem::path& dir, int dir_fd, const std::string& name) {
+  std::error_code error;
+  const std::filesystem::path snapshot = std::filesystem::canonical(dir, error);
+  std::array<char, 1024> link;
+  const ssize_t n_link = readlinkat(dir_fd, name.c_str(), link.data(), link.size());
+  errno = EXDEV;
+  if (error || snapshot.parent_path().filename() != "snapshots" || n_link < 0) {
+    return -1;
+  }
+  std::string blobs = "../../blobs/";
+  for (size_t i = 1; i < SplitText(name, '/').size(); ++i) {
+    blobs = "../" + blobs;
+  }
+  const std::string_view target(link.data(), static_cast<size_t>(n_link));
+  if (!target.starts_with(blobs) || target.find('/', blobs.size()) != std::string_view::npos) {
+    return -1;
+  }
+  const std::filesystem::path store = snapshot.parent_path().parent_path() / "blobs";
+  const int store_fd = open(store.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (store_fd < 0) {
+    return -1;
+  }
+  const int fd = OpenResolved(store_fd, std::string(target.substr(blobs.size())));
+  const int why = errno;
+  close(store_fd);
+  errno = why;
+  return fd;
+}
+
 }  // namespace
 
 OpenFile::~OpenFile() {
@@ -126,13 +159,23 @@ absl::StatusOr<OpenFile> OpenBeneath(const std::filesystem::path& dir, std::stri
   if (dir_fd < 0) {
     return OpenError(errno, dir.string());
   }
-  const int fd = OpenResolved(dir_fd, std::string(name));
+  int fd = OpenResolved(dir_fd, std::string(name));
+  if (fd < 0 && (errno == EXDEV || errno == ELOOP)) {
+    fd = OpenInCache(dir, dir_fd, std::string(name));
+  }
   const int error = errno;
   close(dir_fd);
   if (fd < 0) {
     return OpenError(error, what);
   }
   return Checked(fd, what);
+}
+
+absl::Status RefuseLfsPointer(std::string_view content) {
+  if (!content.starts_with("version https://git-lfs.github.com/spec/")) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError("is a Git LFS pointer, not the file itself; run git lfs pull");
 }
 
 absl::StatusOr<std::string> ReadBeneath(const std::filesystem::path& dir, std::string_view name, uint64_t max_bytes) {
@@ -153,6 +196,9 @@ absl::StatusOr<std::string> ReadBeneath(const std::filesystem::path& dir, std::s
           Cat((dir / name).string(), ": ", n < 0 ? std::strerror(errno) : "became shorter while it was read"));
     }
     done += static_cast<size_t>(n);
+  }
+  if (const absl::Status status = RefuseLfsPointer(content); !status.ok()) {
+    return Annotate(status, (dir / name).string());
   }
   return content;
 }

@@ -33,8 +33,12 @@ class OpenFile {
 absl::StatusOr<OpenFile> OpenRegularFile(const std::filesystem::path& path);
 
 // The same for a name that came out of a file: it must stay below `dir`. Refuses absolute names, "..", NUL, and
-// symbolic links that leave the directory (SEC-53).
+// symbolic links that leave the directory (SEC-53), but for those of Hugging Face's cache, where a file of
+// models--X/snapshots/REVISION is a link to a file of models--X/blobs.
 absl::StatusOr<OpenFile> OpenBeneath(const std::filesystem::path& dir, std::string_view name);
+
+// What Git leaves in the place of a large file that was not fetched. INVALID_ARGUMENT when `content` is one.
+absl::Status RefuseLfsPointer(std::string_view content);
 
 // Whole content of a file below `dir`. RESOURCE_EXHAUSTED when it is longer than max_bytes.
 absl::StatusOr<std::string> ReadBeneath(const std::filesystem::path& dir, std::string_view name, uint64_t max_bytes);

@@ -192,6 +192,7 @@ absl::StatusOr<std::unique_ptr<const SafetensorsFile>> SafetensorsFile::Map(int 
 }
 
 absl::Status SafetensorsFile::ParseHeader() {
+  RETURN_IF_ERROR(RefuseLfsPointer({reinterpret_cast<const char*>(data_), size_}));
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, data_, kLengthBytes);
   if (header_bytes > kMaxHeaderBytes) {

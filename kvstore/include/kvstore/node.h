@@ -12,6 +12,7 @@
 #include "kvstore/peers.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
+#include "process/service_manager.h"
 
 namespace longshelf::kvstore {
 
@@ -32,6 +33,6 @@ struct NodeConfig {
 void AddNodeOptions(ConfigSpec& spec, NodeConfig* config);
 
 // One node from start to the first SIGTERM or SIGINT; returns the exit code: 0, or one of common/config.h.
-int RunNode(const NodeConfig& config, ShutdownSignals& signals);
+int RunNode(const NodeConfig& config, ShutdownSignals& signals, ServiceManager& manager);
 
 }  // namespace longshelf::kvstore

@@ -36,6 +36,9 @@ class RouterService {
   uint16_t grpc_port() const;  // 0 = no gRPC door
   uint16_t admin_port() const;
   static constexpr absl::Duration kCutOffAtMost = absl::Seconds(5);
+  // As /livez and /readyz answer. Any thread.
+  bool live() const;
+  Readiness readiness() const;
   // In the Prometheus text format.
   std::string Metrics() const;
   // Not ready from now on; `on_drained` is called once, on the loop's thread, when nothing is being answered or parked

@@ -511,6 +511,65 @@ TEST_F(IndexTest, LinksThatLeaveTheDirectoryAreRefusedAndOthersFollowed) {
   EXPECT_THAT(ErrorWithFile("up/out.safetensors"), HasSubstr("symbolic link leads out of the model directory"));
 }
 
+// models--X/{blobs,snapshots/REVISION}: every file of the revision is a link to one of the blobs.
+std::filesystem::path AsCache(const std::filesystem::path& model) {
+  const std::filesystem::path cache = testing::MakeTempDir("hub") / "models--lab--micro";
+  const std::filesystem::path snapshot = cache / "snapshots" / "0a1b2c";
+  std::filesystem::create_directories(snapshot);
+  std::filesystem::create_directory(cache / "blobs");
+  int n_blobs = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    const std::string blob = "f00d" + std::to_string(n_blobs++);
+    std::filesystem::copy(entry.path(), cache / "blobs" / blob);
+    std::filesystem::create_symlink("../../blobs/" + blob, snapshot / entry.path().filename());
+  }
+  return snapshot;
+}
+
+TEST_F(IndexTest, TheCacheOfHuggingFaceLoads) {
+  const std::filesystem::path snapshot = AsCache(dir_);
+  const auto weights = Load(snapshot);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ((*weights)->digest, (*Load(dir_))->digest);
+  std::filesystem::create_directory_symlink(snapshot, dir_.parent_path() / "current");
+  EXPECT_TRUE(Load(dir_.parent_path() / "current").ok());
+}
+
+TEST_F(IndexTest, TheCacheOfHuggingFaceLeadsToItsOwnBlobsOnly) {
+  const std::filesystem::path snapshot = AsCache(dir_);
+  const std::filesystem::path file = snapshot / "model-00001-of-00003.safetensors";
+  const std::filesystem::path outside = snapshot / ".." / ".." / "out.safetensors";
+  std::filesystem::copy(dir_ / "model-00001-of-00003.safetensors", outside);
+  for (const std::string to : {"../../out.safetensors", "../../blobs/../out.safetensors", "../../../blobs/f00d0"}) {
+    std::filesystem::remove(file);
+    std::filesystem::create_symlink(to, file);
+    EXPECT_THAT(ErrorOf(snapshot), HasSubstr("symbolic link leads out of the model directory")) << to;
+  }
+  // A blob that is itself a link out.
+  std::filesystem::create_symlink(outside, snapshot / ".." / ".." / "blobs" / "bad");
+  std::filesystem::remove(file);
+  std::filesystem::create_symlink("../../blobs/bad", file);
+  EXPECT_THAT(ErrorOf(snapshot), HasSubstr("symbolic link leads out of the model directory"));
+}
+
+TEST_F(IndexTest, PointersOfGitLfsAreCalledByTheirName) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 1234\n";
+  EXPECT_THAT(ErrorWith(pointer), HasSubstr("index.json: is a Git LFS pointer, not the file itself; run git lfs pull"));
+  WriteText(dir_ / "model.safetensors.index.json", index_.dump());
+  ASSERT_TRUE(Load(dir_).ok());
+  WriteText(dir_ / "model-00002-of-00003.safetensors", pointer);
+  EXPECT_THAT(ErrorOf(dir_), HasSubstr("model-00002-of-00003.safetensors: is a Git LFS pointer"));
+  WriteText(dir_ / "config.json", pointer);
+  EXPECT_THAT(ErrorOf(dir_), HasSubstr("config.json: is a Git LFS pointer"));
+}
+
+TEST_F(IndexTest, AByteOrderMarkIsPassedOver) {
+  WriteText(dir_ / "model.safetensors.index.json", "\xEF\xBB\xBF" + index_.dump());
+  WriteText(dir_ / "config.json", "\xEF\xBB\xBF" + ConfigText("micro-odd"));
+  EXPECT_TRUE(Load(dir_).ok()) << Load(dir_).status();
+  EXPECT_THAT(ErrorWith("\xEF\xBB\xBF"), HasSubstr("index: empty"));
+}
+
 TEST_F(IndexTest, ConfigThatIsALinkOutOfTheDirectoryIsRefused) {
   std::filesystem::rename(dir_ / "config.json", dir_.parent_path() / "config.json");
   std::filesystem::create_symlink("../config.json", dir_ / "config.json");

@@ -94,6 +94,25 @@ TEST(ModelConfig, ReadsEveryPublishedKey) {
   EXPECT_EQ(config->eos_token_id, 1U);
 }
 
+TEST(ModelConfig, TakesWholeNumbersThatAreWrittenAsFractions) {
+  json config = MicroFlash();
+  const std::string values = ParsedValues(config);
+  config["vocab_size"] = static_cast<double>(config["vocab_size"]);
+  config["max_position_embeddings"] = 1048576.0;
+  for (json& ratio : config["compress_ratios"]) ratio = static_cast<double>(ratio);
+  ASSERT_THAT(config.dump(), HasSubstr("1048576.0"));
+  EXPECT_EQ(ParsedValues(config), values);
+  config["max_position_embeddings"] = 65536.5;
+  EXPECT_THAT(ParsedValues(config), HasSubstr("max_position_embeddings: is 65536.5, must be an integer from"));
+  config["max_position_embeddings"] = 1e300;
+  EXPECT_THAT(ParsedValues(config), HasSubstr("must be an integer from"));
+  config["max_position_embeddings"] = "65536";
+  EXPECT_THAT(ParsedValues(config), HasSubstr("max_position_embeddings: must be an integer from"));
+  config = MicroFlash();
+  config["compress_ratios"][2] = 4.5;
+  EXPECT_THAT(ParsedValues(config), HasSubstr("compress_ratios[2]: must be a list"));
+}
+
 TEST(ModelConfig, ReadsTheOfficialFlashAndProConfigs) {
   const auto flash = LoadModelConfig(testing::FixturePath("configs/flash"));
   const auto pro = LoadModelConfig(testing::FixturePath("configs/pro"));
@@ -255,7 +274,7 @@ const HostileConfig kHostileConfigs[] = {
     {"vocab_size", "", {"vocab_size: missing"}},
     {"vocab_size", "0", {"vocab_size", "from 2 to 2097152"}},
     {"vocab_size", "1099511627776", {"vocab_size", "1099511627776", "from 2 to 2097152"}},
-    {"vocab_size", "1e3", {"vocab_size", "integer"}},
+    {"vocab_size", "1000.5", {"vocab_size", "integer"}},
     {"hidden_size", "-256", {"hidden_size", "-256"}},
     {"hidden_size", "256.5", {"hidden_size", "integer"}},
     {"hidden_size", R"("256")", {"hidden_size", "integer"}},

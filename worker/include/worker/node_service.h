@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -78,6 +79,10 @@ class WorkerNode {
   size_t n_streams() const { return service_.n_streams(); }
   engine::Load load() const { return hub_.load(); }
 
+  // How often the engine's loop has turned, with work or a message. TurnEngine makes it turn soon when it is idle.
+  uint64_t n_turns() const { return n_turns_.load(std::memory_order_relaxed); }
+  void TurnEngine() { inbox_.Post(engine::Wake{}); }
+
  private:
   // What the engine says goes to the watchers, the metrics and the KV store. Engine thread.
   class Observer final : public engine::EngineObserver {
@@ -98,6 +103,7 @@ class WorkerNode {
   WorkerMetrics metrics_;
   MeteredStepRunner runner_;
   const KvPrefixHasher hasher_;
+  std::atomic<uint64_t> n_turns_{0};
   Observer observer_;
   engine::Engine engine_;
   const std::unique_ptr<kvstore::Client> store_;  // null: no KV store

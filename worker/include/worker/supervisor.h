@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/shutdown.h"
+#include "process/service_manager.h"
 #include "worker/shard_config.h"
 
 namespace longshelf::worker {
@@ -37,6 +38,9 @@ struct SupervisorConfig {
   absl::Duration restart_delay_min = absl::Milliseconds(200);
   absl::Duration restart_delay_max = absl::Seconds(30);
   int failed_starts_max = 5;
+  // Told what readiness() says, and that this worker is alive: while its supervisor turns and, once the group serves,
+  // the group's engine does. May be null.
+  ServiceManager* service_manager = nullptr;
 };
 
 // longshelf-worker's command line: every option of longshelf-shard and a few of its own.

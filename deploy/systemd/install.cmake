@@ -1,0 +1,23 @@
+# Run by cmake --install, with CMAKE_INSTALL_PREFIX and DESTDIR as they are then.
+set(prefix ${CMAKE_INSTALL_PREFIX})
+set(BINDIR ${prefix}/${BINDIR_NAME})
+set(DATADIR ${prefix}/${DATADIR_NAME})
+if(prefix STREQUAL "/usr")
+  set(SYSCONFDIR /etc)
+  set(STATEDIR /var/lib)
+else()
+  set(SYSCONFDIR ${prefix}/etc)
+  set(STATEDIR /var/lib)
+endif()
+
+function(install_filled file destination)
+  get_filename_component(name ${file} NAME)
+  string(REGEX REPLACE "\\.in$" "" name ${name})
+  message(STATUS "Installing: $ENV{DESTDIR}${destination}/${name}")
+  configure_file(${file} $ENV{DESTDIR}${destination}/${name} @ONLY)
+endfunction()
+
+foreach(program IN ITEMS host kvstore router worker)
+  install_filled(${source}/longshelf-${program}.service.in ${prefix}/lib/systemd/system)
+  install_filled(${source}/${program}.yaml ${SYSCONFDIR}/longshelf)
+endforeach()
