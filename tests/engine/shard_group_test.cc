@@ -5,6 +5,8 @@
 #include <cstring>
 #include <mutex>
 
+#include "common/status.h"
+#include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/expert_transport.h"
 #include "testing/fixtures.h"
 #include "thread_group.h"

@@ -172,7 +172,7 @@ struct WeightsPart {
 struct LoadOptions {
   WeightsMemory memory = WeightsMemory::kMapped;
   WeightsShare* share = nullptr;    // of this host's shards, with kHuge; null: a copy of our own
-  std::optional<WeightsPart> part;  // none: all of them
+  std::optional<WeightsPart> part = {};  // none: all of them
 };
 
 // Loads and checks a checkpoint directory: every tensor the config implies is present with its dtype and shape, under
