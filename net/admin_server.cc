@@ -192,10 +192,11 @@ void AdminServer::State::Accept() {
 }
 
 void AdminServer::State::OnRefused(boost::system::error_code why) {
-  const auto n_passed_over = refusals.Open(clock.Now());
-  if (!n_passed_over) return;
-  spdlog::warn("admin port: a TLS handshake failed: {} ({} more since the last)", net::WhyHandshakeFailed(why),
-               *n_passed_over);
+  const std::string words = net::WhyHandshakeFailed(why);
+  if (words.empty()) return;
+  if (const auto n_passed_over = refusals.Open(clock.Now())) {
+    spdlog::warn("admin port: a TLS handshake failed: {} ({} more since the last)", words, *n_passed_over);
+  }
 }
 
 void AdminServer::State::RemindOfRisk() {

@@ -20,6 +20,10 @@ RoleSet Stream::peer_roles() {
 }
 
 std::string WhyHandshakeFailed(const boost::system::error_code& error) {
+  if (error == boost::asio::error::eof || error == boost::asio::ssl::error::stream_truncated ||
+      error == boost::asio::error::connection_reset) {
+    return "";
+  }
   if (error.category() == boost::asio::error::get_ssl_category()) {
     const int reason = ERR_GET_REASON(static_cast<unsigned long>(error.value()));
     if (reason == SSL_R_HTTP_REQUEST) return "plain HTTP was sent to a port with TLS";

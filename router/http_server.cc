@@ -97,10 +97,11 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
 
   void OnHandshakeFailed(const HttpConnection& connection, boost::system::error_code why) override {
     metrics_.TlsHandshakeFailed();
-    if (why == asio::error::eof || why == asio::ssl::error::stream_truncated) return;  // a look at whether we listen
+    const std::string words = net::WhyHandshakeFailed(why);
+    if (words.empty()) return;
     if (const auto n_passed_over = handshakes_.Open(absl::Now())) {
       spdlog::warn("HTTP: a TLS handshake with {} failed: {} ({} more since the last)", connection.peer().to_string(),
-                   net::WhyHandshakeFailed(why), *n_passed_over);
+                   words, *n_passed_over);
     }
   }
 

@@ -58,7 +58,7 @@ class Stream {
   std::optional<boost::asio::ssl::stream<Socket&>> tls_;
 };
 
-// In words for the log: what a handshake failed at.
+// In words for the log: what a handshake failed at; empty when the peer just went, as who looks whether we listen does.
 std::string WhyHandshakeFailed(const boost::system::error_code& error);
 
 }  // namespace longshelf::net
