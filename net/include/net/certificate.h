@@ -46,6 +46,8 @@ class RoleSet {
 // Who may call whom inside a cluster.
 inline const RoleSet kCallersOfKvstore = {Role::kRouter, Role::kWorker, Role::kKvstore, Role::kOperator};
 inline const RoleSet kCallersOfWorker = {Role::kRouter, Role::kOperator};
+// longshelf-host, which is part of a worker and has its role.
+inline const RoleSet kCallersOfHost = {Role::kWorker, Role::kOperator};
 
 // What we look at in a certificate.
 struct CertificateInfo {
