@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "kvstore/cluster_client.h"
+#include "kvstore/peers.h"
 #include "service_fixture.h"
 #include "test_authority.h"
 #include "tls_peer.h"
@@ -151,6 +152,29 @@ TEST_F(TlsTest, OneListOfStoresAndANameAreClientsWithTlsToo) {
     } while (!status.ok() && clock_.Now() < patience);
     EXPECT_TRUE(status.ok()) << stores << " " << status;
   }
+}
+
+TEST_F(TlsTest, StoresBringEachOtherWhatIsParked) {
+  StartWithTls();
+  auto other = *Store::Create({.capacity_bytes = 16 << 20});
+  Metrics metrics("other");
+  const Identity other_identity = authority_.Identity("other", Role::kKvstore);
+  ServerOptions options;
+  options.tls = other_identity;
+  auto other_server = *Server::Start(options, *other, clock_, metrics);
+  const std::string other_address = absl::StrCat("127.0.0.1:", other_server->port());
+  const Object object = Parked(MakeObject(1, kRoot, 256, 5000), clock_.WallNow() + absl::Hours(1));
+  ASSERT_TRUE(Put(object).ok());
+  PeerOptions peers;
+  peers.stores = absl::StrCat(address_, ",", other_address);
+  peers.advertise = address_;
+  peers.tls = store_identity_;
+  const auto started = Peers::Start(peers, *store_, clock_, metrics_);
+  ASSERT_TRUE(started.ok()) << started.status();
+  const Connection client({.address = other_address, .token = "", .tls = worker_});
+  const GetItem want[] = {WantOf(object)};
+  const absl::Time patience = clock_.Now() + absl::Seconds(30);
+  while (!client->GetMany(FingerprintOf(1), want, kTimeout)[0].ok()) ASSERT_LT(clock_.Now(), patience);
 }
 
 TEST_F(TlsTest, NewConnectionsSeeTheNewCertificateAndRunningStreamsGoOn) {

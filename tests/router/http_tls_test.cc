@@ -4,9 +4,13 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <boost/asio/post.hpp>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "longshelf/v1/inference.grpc.pb.h"
 #include "proto/credentials.h"
+#include "router/http_server.h"
 #include "router/worker_client.h"
 #include "router_harness.h"
 #include "test_authority.h"
@@ -90,6 +94,39 @@ TEST_F(HttpTls, AConnectionThatHasNotAgreedYetCountsForTheCap) {
   silent.Close();
   AwaitMetric(router, "longshelf_router_http_connections 0");
   EXPECT_THAT(Ask(router, authority_.CallerContext(), LivezOnce()), StartsWith("HTTP/1.1 200"));
+}
+
+// Answers nothing: nobody gets so far.
+class NoHandler final : public HttpHandler {
+ public:
+  std::optional<HttpReply> OnHeader(const HttpRequest&) override { return std::nullopt; }
+  void OnRequest(HttpRequest, std::shared_ptr<HttpExchange>) override {}
+  HttpReply TransportError(int status, const std::string& why, const std::string&) override {
+    return {status, "text/plain", why, {}};
+  }
+};
+
+TEST_F(HttpTls, WhoDoesNotAgreeInTimeIsLetGo) {
+  boost::asio::io_context loop;
+  Metrics registry("tls_test");
+  RouterMetrics metrics(registry);
+  NoHandler handler;
+  HttpServerConfig config;
+  config.listen = "127.0.0.1:0";
+  config.tls = DoorIdentity();
+  config.header_timeout = absl::Milliseconds(200);
+  config.idle_timeout = absl::Hours(1);
+  const auto server = HttpServer::Start(config, loop, handler, metrics);
+  ASSERT_TRUE(server.ok()) << server.status();
+  std::thread thread([&loop] { loop.run(); });
+  TlsPeer silent((*server)->port());
+  EXPECT_EQ(silent.ReadToEnd(), "");
+  TlsPeer half((*server)->port());
+  half.Send("\x16\x03\x01\x02");  // the start of a greeting
+  EXPECT_EQ(half.ReadToEnd(), "");
+  boost::asio::post(loop, [&] { (*server)->CloseAll(); });
+  thread.join();
+  EXPECT_NE(registry.Serialize().find("longshelf_router_http_connections 0\n"), std::string::npos);
 }
 
 TEST_F(HttpTls, WithAnAuthorityOfClientsOnlyTheirsGetIn) {
