@@ -108,6 +108,10 @@ absl::StatusOr<SslContext> MakeServerContext(const TlsMaterial& material, PeerCe
   SSL_CTX_set_session_id_context(context.get(), kSessionName, sizeof kSessionName);
   if (peer == PeerCertificate::kNone) return context;
   RETURN_IF_ERROR(UseAuthorities(context.get(), material.authorities, true));
+  // A session that is taken up again would bring a certificate that nobody looks at again.
+  SSL_CTX_set_options(context.get(), SSL_OP_NO_TICKET);
+  SSL_CTX_set_num_tickets(context.get(), 0);
+  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
   const int must = peer == PeerCertificate::kRequired ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0;
   SSL_CTX_set_verify(context.get(), SSL_VERIFY_PEER | must, nullptr);
   return context;

@@ -2,8 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/logger.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
-#include <thread>
+#include <sstream>
 
 #include "test_authority.h"
 
@@ -109,6 +112,20 @@ TEST_F(TlsIdentityTest, KeepsWhatItHasWhileTheFilesAreWrong) {
   EXPECT_EQ(ContentOf(identity->pair_path()), first_pair);
   authority_.Write("it", Role::kWorker);
   AwaitAnother(*identity, first);
+}
+
+TEST_F(TlsIdentityTest, WarnsTwoWeeksBeforeItsEnd) {
+  const auto log_of = [&](absl::Duration valid_for) {
+    std::ostringstream out;
+    const auto before = spdlog::default_logger();
+    spdlog::set_default_logger(
+        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(out)));
+    TlsIdentity::Load(authority_.Write("it", Role::kWorker, valid_for), clock_, nullptr).value().reset();
+    spdlog::set_default_logger(before);
+    return out.str();
+  };
+  EXPECT_THAT(log_of(absl::Hours(24 * 13)), HasSubstr("it.crt, expires on"));
+  EXPECT_EQ(log_of(absl::Hours(24 * 15)), "");
 }
 
 TEST_F(TlsIdentityTest, AttachesOnce) {
