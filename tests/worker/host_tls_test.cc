@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <grpcpp/create_channel.h>
 
+#include "hosts/host_client.h"
 #include "hosts/host_service.h"
+#include "hosts/launch_request.h"
 #include "proto/channel_settings.h"
 #include "proto/credentials.h"
 #include "test_authority.h"
@@ -56,6 +58,27 @@ TEST_F(HostTlsTest, OthersAreTold) {
   }
   EXPECT_EQ(RunAs(nullptr).error_code(), grpc::StatusCode::UNAVAILABLE) << "without TLS";
   EXPECT_FALSE(keeper_->runs());
+}
+
+TEST_F(HostTlsTest, TheFirstHostOfAGroupCallsWithItsCertificate) {
+  const std::filesystem::path directory = longshelf::testing::MakeTempDir("run");
+  const auto connect_as = [&](Role role) {
+    const net::TlsFiles files = authority_.Write("caller", role);
+    LaunchRequest request;
+    request.hosts = request.names = {"127.0.0.1"};
+    request.run_dir = directory.string();
+    request.port = server_->port();
+    request.tls_cert = files.certificate;
+    request.tls_key = files.key;
+    request.tls_ca = files.authority;
+    request.wait_seconds = 10;
+    request.silence_ms = 5000;
+    request.shards_per_host = 65;  // more than a host takes: nothing is started
+    EXPECT_TRUE(WriteLaunchRequest(directory / "request", request).ok());
+    return std::string(ConnectHost(directory / "request", "127.0.0.1", {"orted", "-mca", "ess", "env"}).message());
+  };
+  EXPECT_THAT(connect_as(Role::kWorker), HasSubstr("n_shards is 65"));
+  EXPECT_THAT(connect_as(Role::kKvstore), HasSubstr("for the certificate of a worker or operator"));
 }
 
 }  // namespace
