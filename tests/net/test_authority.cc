@@ -37,8 +37,9 @@ std::shared_ptr<TlsIdentity> TestAuthority::Identity(const std::string& name, Ro
 }
 
 std::shared_ptr<TlsIdentity> TestAuthority::Load(const TlsFiles& files, Metrics* metrics) {
+  static const SystemClock clock;  // servers and clients of a test may outlive its authority
   auto identity =
-      TlsIdentity::Load(files, clock_, {.name = "test", .poll_interval = absl::Milliseconds(5), .metrics = metrics});
+      TlsIdentity::Load(files, clock, {.name = "test", .poll_interval = absl::Milliseconds(5), .metrics = metrics});
   EXPECT_TRUE(identity.ok()) << identity.status();
   return identity.ok() ? *identity : nullptr;
 }
