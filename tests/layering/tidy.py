@@ -35,7 +35,7 @@ EXEMPT = {
 # main.cc only.
 MAY_INCLUDE = {
     "common": set(),
-    "process": {"common"},
+    "process": {"common", "net"},
     "net": {"common"},
     "proto": {"common", "net", "proto"},
     "tokenizer": {"common"},

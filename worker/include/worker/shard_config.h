@@ -58,7 +58,7 @@ struct ShardConfig {
   int64_t supervisor_pid = 0;
   std::string mpi_shm_dir;
   std::string expert_transport = "direct";  // or "baseline"
-  std::string link_listen;  // shard 0's ADDRESS:PORT for other hosts
+  std::string link_listen;                  // shard 0's ADDRESS:PORT for other hosts
   absl::Duration step_deadline = absl::Seconds(30);
   absl::Duration host_silence = absl::Seconds(5);
 
