@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "kvstore/client.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
+#include "net/tls_identity.h"
 #include "raw_stream.h"
 #include "redis_peer.h"
 
@@ -33,6 +35,7 @@ struct BenchConfig {
   uint64_t payload_bytes = 899648;  // one block of V4 Flash
   int n_objects = 128;
   int n_rounds = 7;
+  std::string certificates = {};  // directory that `longshelf certs` made; empty: TLS is not measured
 };
 
 struct Blocks {
@@ -145,10 +148,55 @@ void Report(const std::vector<Step>& steps) {
     std::printf("%s,%.3f,%.3f,%.3f,%.3f,%.3f\n", step.name.c_str(), rate, rate / rate_of("memcpy"),
                 rate / rate_of("raw_" + way), redis > 0 ? rate / redis : 0.0, Median(step.cpu_s_per_gb));
   }
+  if (rate_of("tls_put") > 0) {
+    std::printf("TLS: a put %.2f, a get %.2f of the rate without it; %.2f and %.2f of the processor time\n",
+                rate_of("tls_put") / rate_of("grpc_put"), rate_of("tls_get") / rate_of("grpc_get"),
+                cpu_of("tls_put") / cpu_of("grpc_put"), cpu_of("tls_get") / cpu_of("grpc_get"));
+  }
   // Both sides hash what they send or receive, a frame at a time, and whoever copies it next has it at hand.
   const double checksum = cpu_of("hashed_copy") - cpu_of("memcpy");
   std::printf("checksums: %.1f %% of the processor time of a put, %.1f %% of a get\n",
               200 * checksum / cpu_of("grpc_put"), 200 * checksum / cpu_of("grpc_get"));
+}
+
+// A server of its own, with TLS, and its client.
+struct TlsPair {
+  std::shared_ptr<net::TlsIdentity> server_identity;
+  std::shared_ptr<net::TlsIdentity> client_identity;
+  std::unique_ptr<Server> server;
+  std::unique_ptr<Client> client;
+};
+
+TlsPair StartTlsPair(const std::string& certificates, Store& store, const Clock& clock, Metrics& metrics) {
+  const auto load = [&](const char* role) {
+    auto identity = net::TlsIdentity::Load({.certificate = absl::StrCat(certificates, "/", role, ".crt"),
+                                            .key = absl::StrCat(certificates, "/", role, ".key"),
+                                            .authority = absl::StrCat(certificates, "/ca.crt")},
+                                           clock, nullptr);
+    if (!identity.ok()) std::fprintf(stderr, "%s\n", identity.status().ToString().c_str());
+    LONGSHELF_CHECK(identity.ok());
+    return *identity;
+  };
+  TlsPair pair;
+  pair.server_identity = load("kvstore");
+  pair.client_identity = load("worker");
+  ServerOptions options;
+  options.tls = pair.server_identity;
+  pair.server = std::move(*Server::Start(options, store, clock, metrics));
+  pair.client =
+      std::move(*MakeClient({.address = absl::StrCat("127.0.0.1:", pair.server->port()), .tls = pair.client_identity}));
+  return pair;
+}
+
+void PutAll(BlockingClient& client, const Blocks& blocks) {
+  for (const auto& outcome : client.PutMany(blocks.puts, absl::Minutes(5))) LONGSHELF_CHECK(outcome.ok());
+}
+
+void GetAll(BlockingClient& client, const Blocks& blocks) {
+  LONGSHELF_CHECK(client
+                      .Get({}, blocks.gets, absl::Minutes(5),
+                           [](size_t, absl::StatusOr<FetchedObject> object) { LONGSHELF_CHECK(object.ok()); })
+                      .ok());
 }
 
 void Run(const BenchConfig& config) {
@@ -185,18 +233,17 @@ void Run(const BenchConfig& config) {
       {"raw_get", nullptr, [&] { raw.Get(); }},
       {"store_put", empty, [&] { PutDirect(*store, blocks); }},
       {"store_get", nullptr, [&] { GetDirect(*store, blocks, target); }},
-      {"grpc_put", empty,
-       [&] {
-         for (const auto& outcome : blocking.PutMany(blocks.puts, absl::Minutes(5))) LONGSHELF_CHECK(outcome.ok());
-       }},
-      {"grpc_get", nullptr,
-       [&] {
-         LONGSHELF_CHECK(blocking
-                             .Get({}, blocks.gets, absl::Minutes(5),
-                                  [](size_t, absl::StatusOr<FetchedObject> object) { LONGSHELF_CHECK(object.ok()); })
-                             .ok());
-       }},
+      {"grpc_put", empty, [&] { PutAll(blocking, blocks); }},
+      {"grpc_get", nullptr, [&] { GetAll(blocking, blocks); }},
   };
+  TlsPair tls;
+  std::optional<BlockingClient> tls_client;
+  if (!config.certificates.empty()) {
+    tls = StartTlsPair(config.certificates, *store, clock, metrics);
+    tls_client.emplace(*tls.client);
+    steps.push_back({"tls_put", empty, [&] { PutAll(*tls_client, blocks); }});
+    steps.push_back({"tls_get", nullptr, [&] { GetAll(*tls_client, blocks); }});
+  }
   if (redis != nullptr) {
     steps.push_back({"redis_set", [&] { redis->Flush(); }, [&] { redis->Set(payloads); }});
     steps.push_back(
@@ -216,6 +263,7 @@ int main(int argc, char** argv) {
   spec.AddBytes(&config.payload_bytes, "payload", "bytes of one object", {1, 64 << 20});
   spec.Add(&config.n_objects, "objects", "objects per round", {1, 4096});
   spec.Add(&config.n_rounds, "rounds", "measured rounds; the median is reported", {5, 1000});
+  spec.Add(&config.certificates, "tls", "directory that `longshelf certs` made: also measure with TLS");
   if (const auto outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   longshelf::kvstore::Run(config);
   return 0;

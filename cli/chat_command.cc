@@ -32,6 +32,7 @@ constexpr char kHelp[] =
 struct ChatConfig {
   std::string url = "http://127.0.0.1:8080";
   std::string api_key;
+  net::TlsFiles tls;
   std::string reasoning = "auto";
   bool whole_input = false;
   int64_t max_tokens = 0;
@@ -45,6 +46,10 @@ void AddOptions(ConfigSpec& spec, ChatConfig* config) {
   spec.set_unknown_env(ConfigSpec::UnknownEnv::kIgnore);
   spec.Add(&config->url, "url", "where the router listens");
   spec.AddSecretFile(&config->api_key, "api-key-file", "file with the API key");
+  spec.Add(&config->tls.authority, "ca-file",
+           "PEM file with the authority that has signed the router's certificate; the system's when not given");
+  spec.Add(&config->tls.certificate, "cert-file", "PEM file with our certificate, for a router that wants one");
+  spec.Add(&config->tls.key, "key-file", "PEM file with its key");
   spec.Add(&config->settings.model, "model", "model to ask; the first that the server lists when not given");
   spec.Add(&config->settings.system, "system", "system message");
   spec.AddChoice(&config->settings.thinking, "thinking", "whether the model thinks before it answers",
@@ -62,9 +67,10 @@ void AddOptions(ConfigSpec& spec, ChatConfig* config) {
 // A conversation at a terminal, or through a pipe.
 class Chat {
  public:
-  Chat(ChatConfig config, HttpUrl url, ShutdownSignals& signals)
+  Chat(ChatConfig config, HttpUrl url, net::SslContext tls, ShutdownSignals& signals)
       : config_(std::move(config)),
         url_(std::move(url)),
+        tls_(std::move(tls)),
         signals_(signals),
         lines_(signals),
         interactive_(isatty(STDIN_FILENO) != 0),
@@ -104,6 +110,7 @@ class Chat {
     call.method = std::move(method);
     call.target = std::move(target);
     call.interrupt_fd = signals_.fd();
+    call.tls = tls_;
     if (!config_.api_key.empty()) call.headers.emplace_back("Authorization", "Bearer " + config_.api_key);
     return call;
   }
@@ -208,6 +215,7 @@ class Chat {
 
   ChatConfig config_;
   const HttpUrl url_;
+  const net::SslContext tls_;
   ShutdownSignals& signals_;
   LineReader lines_;
   const SystemClock clock_;
@@ -232,12 +240,21 @@ int RunChat(int argc, const char* const* argv) {
     std::cerr << "longshelf chat: --url: " << url.status().message() << "\n";
     return kExitUsage;
   }
+  net::SslContext tls;
+  if (url->tls) {
+    absl::StatusOr<net::SslContext> made = MakeCallContext(config.tls);
+    if (!made.ok()) {
+      std::cerr << "longshelf chat: --ca-file, --cert-file, --key-file: " << made.status().message() << "\n";
+      return kExitConfig;
+    }
+    tls = *std::move(made);
+  }
   if (config.max_tokens > 0) config.settings.max_tokens = config.max_tokens;
   if (config.temperature >= 0) config.settings.temperature = config.temperature;
   if (config.top_p >= 0) config.settings.top_p = config.top_p;
   if (config.seed >= 0) config.settings.seed = config.seed;
   ShutdownSignals signals;
-  return Chat(std::move(config), *url, signals).Run();
+  return Chat(std::move(config), *url, std::move(tls), signals).Run();
 }
 
 }  // namespace longshelf::cli

@@ -87,13 +87,23 @@ std::vector<std::string> FlagsOfStore(std::vector<std::string> flags, const std:
   return flags;
 }
 
+// Who a member of this role is to the others.
+std::vector<std::string> TlsFlags(const ClusterOptions& options, const char* role) {
+  if (options.certificates.empty()) return {};
+  const std::string& at = options.certificates;
+  return {absl::StrCat("--tls-cert=", at, "/", role, ".crt"), absl::StrCat("--tls-key=", at, "/", role, ".key"),
+          absl::StrCat("--tls-ca=", at, "/ca.crt")};
+}
+
 }  // namespace
 
 ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports) {
   ClusterPlan plan;
   const fs::path model = fs::path(options.model).lexically_normal();
   plan.model_name = (model.has_filename() ? model : model.parent_path()).filename().string();
-  plan.http_url = absl::StrCat("http://", Address(ports.http));
+  const bool with_tls = !options.certificates.empty();
+  if (with_tls) plan.ca_file = options.certificates + "/ca.crt";
+  plan.http_url = absl::StrCat(with_tls ? "https://" : "http://", Address(ports.http));
   plan.grpc_address = Address(ports.grpc);
   size_t next_port = 0;
   const auto take_port = [&] { return ports.others.at(next_port++); };
@@ -108,6 +118,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
     Member store = {Member::Role::kKvstore, name, program("longshelf-kvstore"), {}, take_port()};
     store.args = {"--listen=" + store_addresses[static_cast<size_t>(i)], "--admin-listen=" + Address(store.admin_port),
                   absl::StrCat("--memory=", options.store_memory_bytes), log_level};
+    Append(store.args, TlsFlags(options, "kvstore"));
     if (options.n_stores > 1) Append(store.args, {"--peers=" + stores, "--down-after=10s"});
     Append(store.args, options.n_stores == 1 ? options.kvstore_flags : FlagsOfStore(options.kvstore_flags, name));
     plan.members.push_back(std::move(store));
@@ -129,6 +140,7 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
                    absl::StrCat("--kv-memory=", options.kv_memory_bytes),
                    "--kvstore=" + stores,
                    log_level};
+    Append(worker.args, TlsFlags(options, "worker"));
     Append(worker.args, options.worker_flags);
     plan.members.push_back(std::move(worker));
   }
@@ -143,6 +155,11 @@ ClusterPlan PlanCluster(const ClusterOptions& options, const ClusterPorts& ports
                  "--kvstore=" + stores,
                  absl::StrCat("--drain-timeout=", absl::FormatDuration(DrainTimeout(options.stop_timeout))),
                  log_level};
+  Append(router.args, TlsFlags(options, "router"));
+  if (with_tls) {
+    Append(router.args, {"--public-tls-cert=" + options.certificates + "/router.crt",
+                         "--public-tls-key=" + options.certificates + "/router.key"});
+  }
   Append(router.args, options.router_flags);
   plan.members.push_back(std::move(router));
   return plan;

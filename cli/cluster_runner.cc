@@ -39,6 +39,9 @@ absl::Status ClusterRunner::StartMember(const Member& member) {
 }
 
 absl::Status ClusterRunner::Start(absl::Duration timeout) {
+  if (!plan_.ca_file.empty()) {
+    ASSIGN_OR_RETURN(tls_, MakeCallContext({.certificate = "", .key = "", .authority = plan_.ca_file}));
+  }
   const absl::Time deadline = clock_.Now() + timeout;
   // The store first, because workers look for it; the rest at once, because loading takes the time.
   for (const bool store : {true, false}) {
@@ -79,7 +82,8 @@ void ClusterRunner::AskReadiness(Running& running) {
   call.connect_timeout = absl::Milliseconds(500);
   call.idle_timeout = absl::Seconds(1);
   call.interrupt_fd = signals_.fd();
-  const auto answer = CallHttp({.host = "127.0.0.1", .port = running.member.admin_port, .path = ""}, call);
+  call.tls = tls_;
+  const auto answer = CallHttp({.host = "127.0.0.1", .port = running.member.admin_port, .tls = tls_ != nullptr}, call);
   if (!answer.ok()) return;  // not listening yet; its end or the deadline will tell if it never does
   running.ready = answer->status == 200;
   absl::string_view detail = absl::StripAsciiWhitespace(answer->body);

@@ -9,6 +9,7 @@
 #include "cli/cluster_plan.h"
 #include "common/clock.h"
 #include "common/shutdown.h"
+#include "net/tls_context.h"
 
 namespace longshelf::cli {
 
@@ -49,6 +50,7 @@ class ClusterRunner {
   const ClusterPlan plan_;
   const std::string log_dir_;
   ShutdownSignals& signals_;
+  net::SslContext tls_;  // to ask admin ports with; null: they are without TLS
   const SystemClock clock_;
   const bool terminal_;
   std::vector<Running> running_;

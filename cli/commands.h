@@ -10,6 +10,7 @@ namespace longshelf::cli {
 std::vector<Command> Commands();
 
 // One per NAME_command.cc.
+int RunCerts(int argc, const char* const* argv);
 int RunChat(int argc, const char* const* argv);
 int RunModelInfo(int argc, const char* const* argv);
 int RunPlan(int argc, const char* const* argv);

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "cli/certificates.h"
 #include "cli/child_process.h"
 #include "cli/cluster_plan.h"
 #include "cluster_runner.h"
@@ -35,6 +36,7 @@ struct UpConfig {
   int http_port = -1;
   int grpc_port = -1;
   std::string log_dir;
+  bool tls = false;
   absl::Duration start_timeout = absl::Minutes(10);
 };
 
@@ -55,6 +57,8 @@ void AddOptions(ConfigSpec& spec, UpConfig* config) {
   spec.Add(&config->http_port, "port", "of HTTP; 0 = any; -1 = 8080, or any when that is taken", {-1, 65535});
   spec.Add(&config->grpc_port, "grpc-port", "of gRPC; 0 = any; -1 = 8081, or any when that is taken", {-1, 65535});
   spec.Add(&config->log_dir, "logs", "directory for log files; a temporary one when not given");
+  spec.Add(&config->tls, "tls",
+           "all connections with TLS, by certificates that are made in a directory beside the logs");
   spec.AddChoice(&config->cluster.log_level, "log-level", "of every program",
                  {"trace", "debug", "info", "warning", "error"});
   spec.Add(&config->start_timeout, "start-timeout", "to be ready", {absl::Seconds(1), absl::Hours(24)});
@@ -135,14 +139,16 @@ void Announce(const ClusterPlan& plan, const UpConfig& config, const std::string
                                absl::StrJoin(config.cluster.shards, " and "));
   std::cout << "  HTTP     " << plan.http_url << "/v1\n  gRPC     " << plan.grpc_address << "\n";
   for (const Member& member : plan.members) {
-    std::cout << absl::StrFormat("  %-8s http://127.0.0.1:%d/metrics\n", member.name, member.admin_port);
+    std::cout << absl::StrFormat("  %-8s %s://127.0.0.1:%d/metrics\n", member.name,
+                                 plan.ca_file.empty() ? "http" : "https", member.admin_port);
   }
   std::cout << "  logs     " << log_dir << "\n\n"
-            << "curl -s " << plan.http_url
+            << "curl -s " << (plan.ca_file.empty() ? "" : absl::StrCat("--cacert ", plan.ca_file, " ")) << plan.http_url
             << "/v1/chat/completions -H 'Content-Type: application/json' -d '{\"model\": \"" << plan.model_name
             << R"(", "messages": [{"role": "user", "content": "What is longshelf?"}], "temperature": 0}')"
             << "\n"
-            << config.cluster.program_dir << "/longshelf chat --url " << plan.http_url << "\n\nCtrl-C stops it."
+            << config.cluster.program_dir << "/longshelf chat --url " << plan.http_url
+            << (plan.ca_file.empty() ? "" : absl::StrCat(" --ca-file ", plan.ca_file)) << "\n\nCtrl-C stops it."
             << std::endl;
 }
 
@@ -151,13 +157,21 @@ int Fail(const absl::Status& status) {
   return status.code() == absl::StatusCode::kInvalidArgument ? kExitUsage : kExitUnavailable;
 }
 
-int RunCluster(const UpConfig& config, ShutdownSignals& signals) {
+// The files of an earlier run in the same directory are replaced: nothing of that run goes on.
+absl::Status MakeCertificatesFor(UpConfig& config, const std::string& log_dir, const Clock& clock) {
+  if (!config.tls) return absl::OkStatus();
+  config.cluster.certificates = fs::absolute(fs::path(log_dir) / "certificates").string();
+  return MakeCertificates({.directory = config.cluster.certificates, .renew = true}, clock.WallNow()).status();
+}
+
+int RunCluster(UpConfig& config, ShutdownSignals& signals) {
   const absl::StatusOr<ClusterPorts> ports = ChoosePortsFor(config);
   if (!ports.ok()) return Fail(ports.status());
   absl::StatusOr<LogDirectory> logs = LogDirectory::Make(config.log_dir);
   if (!logs.ok()) return Fail(logs.status());
-  const ClusterPlan plan = PlanCluster(config.cluster, *ports);
   const SystemClock clock;
+  if (const absl::Status made = MakeCertificatesFor(config, logs->path(), clock); !made.ok()) return Fail(made);
+  const ClusterPlan plan = PlanCluster(config.cluster, *ports);
   const absl::Time start = clock.Now();
   ClusterRunner runner(plan, logs->path(), signals);
   absl::Status status = runner.Start(config.start_timeout);

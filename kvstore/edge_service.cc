@@ -35,11 +35,12 @@ EdgeMetrics::EdgeMetrics(Metrics& metrics)
                                      "Objects whose bytes in memory no longer matched their digest when read")),
       bytes_in(metrics.AddCounter("longshelf_kvstore_received_bytes_total", "Payload bytes received by Put")),
       bytes_out(metrics.AddCounter("longshelf_kvstore_sent_bytes_total", "Payload bytes sent by Get")),
-      unauthenticated(metrics.AddCounter("longshelf_kvstore_unauthenticated_total", "Calls without the token")) {}
+      unauthenticated(
+          metrics.AddCounter("longshelf_kvstore_unauthenticated_total",
+                             "Calls without the token, or with the certificate of a role that is not answered")) {}
 
 absl::Status Edge::CheckCaller(const grpc::CallbackServerContext& context) {
-  if (!token.has_value()) return absl::OkStatus();
-  const grpc::Status status = token->Check(context);
+  const grpc::Status status = callers.Check(context);
   if (!status.ok()) counters.unauthenticated.Increment();
   return proto::FromGrpc(status);
 }

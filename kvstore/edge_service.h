@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -42,21 +41,21 @@ struct EdgeMetrics {
 
 // Owned by the server, used by every call; immutable but for the counters.
 struct Edge {
-  Edge(const ServerOptions& server_options, std::optional<proto::SharedToken> shared_token, Store& the_store,
-       const Clock& the_clock, Metrics& metrics)
+  Edge(const ServerOptions& server_options, proto::CallerRules caller_rules, Store& the_store, const Clock& the_clock,
+       Metrics& metrics)
       : options(server_options),
-        token(std::move(shared_token)),
+        callers(std::move(caller_rules)),
         store(the_store),
         clock(the_clock),
         counters(metrics) {}
 
-  // UNAUTHENTICATED without the token.
+  // UNAUTHENTICATED without the token, PERMISSION_DENIED with the certificate of another role than kCallersOfKvstore.
   absl::Status CheckCaller(const grpc::CallbackServerContext& context);
   // The same for streams, which also need a deadline.
   absl::Status CheckStream(const grpc::CallbackServerContext& context);
 
   const ServerOptions options;
-  const std::optional<proto::SharedToken> token;
+  const proto::CallerRules callers;
   Store& store;
   const Clock& clock;
   EdgeMetrics counters;

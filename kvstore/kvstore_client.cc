@@ -15,6 +15,7 @@
 #include "kvstore/client.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/grpc_status.h"
 #include "proto/internal_auth.h"
 #include "put_client.h"
@@ -38,14 +39,15 @@ gpr_timespec DeadlineIn(absl::Duration timeout) {
                       gpr_time_from_micros(absl::ToInt64Microseconds(bounded), GPR_TIMESPAN));
 }
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   grpc::ChannelArguments args = proto::InternalChannelArguments();
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   proto::ApplyBulkSettings(args);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+  proto::ExpectServerName(args, options.tls_name);
+  return grpc::CreateCustomChannel(options.address, proto::ChannelCredentials(options.tls, net::Role::kKvstore), args);
 }
 
 // What a caller holds of a call: the call itself goes away when it has ended, whatever its caller keeps.
@@ -102,8 +104,9 @@ class GrpcClient final : public Client {
  public:
   explicit GrpcClient(const ClientOptions& options)
       : token_(options.token),
+        tls_(options.tls),
         calls_(std::make_shared<CallRegistry>()),
-        channel_(MakeChannel(options.address)),
+        channel_(MakeChannel(options)),
         stub_(v1::KvStore::NewStub(channel_)),
         get_stub_(channel_),
         put_stub_(channel_) {}
@@ -233,6 +236,7 @@ class GrpcClient final : public Client {
   }
 
   const std::string token_;
+  const std::shared_ptr<net::TlsIdentity> tls_;  // the channel's
   const std::shared_ptr<CallRegistry> calls_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::KvStore::Stub> stub_;

@@ -61,12 +61,14 @@ absl::StatusOr<std::unique_ptr<disk::DiskTier>> OpenDisk(const NodeConfig& confi
 }
 
 // Null without --peers.
-absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config, Store& store, const Clock& clock,
-                                                  Metrics& metrics) {
+absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config,
+                                                  const std::shared_ptr<net::TlsIdentity>& tls, Store& store,
+                                                  const Clock& clock, Metrics& metrics) {
   if (config.peers.empty()) return nullptr;
   PeerOptions options = config.peer;
   options.stores = absl::StrJoin(config.peers, ",");
   options.token = config.server.token;
+  options.tls = tls;
   if (options.advertise.empty()) options.advertise = config.server.listen;
   return Peers::Start(options, store, clock, metrics);
 }
@@ -74,7 +76,7 @@ absl::StatusOr<std::unique_ptr<Peers>> StartPeers(const NodeConfig& config, Stor
 // Until the first signal to stop.
 void Serve(const NodeConfig& config, Store& store, const Clock& clock, ShutdownSignals& signals,
            ServiceManager& manager) {
-  const bool open = config.server.insecure_internal && config.server.token.empty();
+  const bool open = config.server.insecure_internal && config.server.token.empty() && config.tls.empty();
   const absl::Duration wait = std::min(open ? kWarnInterval : absl::InfiniteDuration(), manager.beat());
   absl::Time warn_at = open ? clock.Now() : absl::InfiniteFuture();
   manager.Tell({.ready = true, .detail = "serving"});
@@ -98,11 +100,12 @@ void AddNodeOptions(ConfigSpec& spec, NodeConfig* config) {
   spec.Group("Service");
   spec.Add(&config->server.listen, "listen", "address and port for workers");
   spec.AddSecretFile(&config->server.token, "token-file",
-                     "file with the token that callers share; needed beyond loopback");
-  spec.Add(&config->server.insecure_internal, "insecure-internal", "listen beyond loopback without a token");
+                     "file with the token that callers share; it or TLS is needed beyond loopback");
+  spec.Add(&config->server.insecure_internal, "insecure-internal", "listen beyond loopback without token and TLS");
   spec.Add(&config->server.streams_max, "streams-max", "Put and Get calls at once", {1, 65536});
   spec.Add(&config->drain_timeout, "drain-timeout", "how long running calls may end after SIGTERM",
            {absl::ZeroDuration(), absl::Minutes(10)});
+  net::AddTlsOptions(spec, &config->tls);
   spec.Group("Memory");
   spec.AddBytes(&config->store.capacity_bytes, "memory",
                 "limit for everything stored: payloads, puts under way, and the index", {1 << 20, 16ull << 40});
@@ -164,11 +167,16 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals, ServiceManager& 
   if (*tier != nullptr) disk_metrics.emplace(metrics);
   auto store = Store::Create(config.store, *std::move(tier));
   if (!store.ok()) return Refuse("store", store.status());
-  auto server = Server::Start(config.server, **store, clock, metrics);
+  auto tls = net::TlsIdentity::Load(config.tls, clock, &metrics);
+  if (!tls.ok()) return Refuse("TLS", tls.status());
+  ServerOptions server_options = config.server;
+  server_options.tls = *tls;
+  auto server = Server::Start(server_options, **store, clock, metrics);
   if (!server.ok()) return Refuse("server", server.status());
 
   AdminOptions admin_options = config.admin;
   admin_options.insecure_internal = config.server.insecure_internal;
+  admin_options.tls = *tls;
   auto admin = AdminServer::Start(admin_options, {.live = [] { return true; },
                                                   .ready = [] { return Readiness{.ready = true, .detail = "serving"}; },
                                                   .metrics =
@@ -182,7 +190,7 @@ int RunNode(const NodeConfig& config, ShutdownSignals& signals, ServiceManager& 
 
   spdlog::info("serving on port {}, {} bytes of memory, admin {}", (*server)->port(), config.store.capacity_bytes,
                (*admin)->url());
-  auto peers = StartPeers(config, **store, clock, metrics);
+  auto peers = StartPeers(config, *tls, **store, clock, metrics);
   if (!peers.ok()) return Refuse("peers", peers.status());
   Serve(config, **store, clock, signals, manager);
 

@@ -12,6 +12,7 @@
 #include "kvstore/server.h"
 #include "kvstore_service.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/internal_auth.h"
 
 namespace longshelf::kvstore {
@@ -24,9 +25,8 @@ constexpr size_t kCallsBesides = 16;  // that are no streams, at their largest
 }  // namespace
 
 struct Server::State {
-  State(const ServerOptions& options, std::optional<proto::SharedToken> token, Store& store, const Clock& clock,
-        Metrics& metrics)
-      : edge(options, std::move(token), store, clock, metrics), service(edge) {}
+  State(const ServerOptions& options, proto::CallerRules callers, Store& store, const Clock& clock, Metrics& metrics)
+      : edge(options, std::move(callers), store, clock, metrics), service(edge) {}
 
   Edge edge;
   KvStoreService service;
@@ -36,12 +36,11 @@ struct Server::State {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Store& store, const Clock& clock,
                                                       Metrics& metrics) {
-  RETURN_IF_ERROR(proto::CheckListenAddress(options.listen, !options.token.empty(), options.insecure_internal));
-  std::optional<proto::SharedToken> token;
-  if (!options.token.empty()) {
-    ASSIGN_OR_RETURN(token, proto::SharedToken::FromString(options.token));
-  }
-  auto state = std::make_unique<State>(options, std::move(token), store, clock, metrics);
+  RETURN_IF_ERROR(proto::CheckListenAddress(options.listen, !options.token.empty() || options.tls != nullptr,
+                                            options.insecure_internal));
+  ASSIGN_OR_RETURN(proto::CallerRules callers,
+                   proto::CallerRules::Make(options.token, options.tls != nullptr, net::kCallersOfKvstore));
+  auto state = std::make_unique<State>(options, std::move(callers), store, clock, metrics);
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -54,7 +53,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   builder.SetResourceQuota(quota);
   // Two servers on one port would each hold half of the objects.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &state->port);
+  builder.AddListeningPort(options.listen, proto::ListenerCredentials(options.tls, net::PeerCertificate::kRequired),
+                           &state->port);
   builder.RegisterService(&state->service);
   state->grpc_server = builder.BuildAndStart();
   if (state->grpc_server == nullptr || state->port == 0) {

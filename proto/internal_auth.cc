@@ -1,12 +1,15 @@
 #include "proto/internal_auth.h"
 
 #include <arpa/inet.h>
+#include <grpc/grpc_security_constants.h>
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
+#include <spdlog/spdlog.h>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 
 namespace longshelf::proto {
 namespace {
@@ -60,6 +63,41 @@ grpc::Status SharedToken::Check(const grpc::ServerContextBase& context) const {
   return {grpc::StatusCode::UNAUTHENTICATED, "the call needs the shared token of this endpoint"};
 }
 
+absl::StatusOr<CallerRules> CallerRules::Make(std::string_view token, bool with_tls, net::RoleSet roles) {
+  CallerRules rules;
+  if (!token.empty()) {
+    auto shared = SharedToken::FromString(token);
+    if (!shared.ok()) return shared.status();
+    rules.token_ = *shared;
+  }
+  if (with_tls) rules.roles_ = roles;
+  return rules;
+}
+
+grpc::Status CallerRules::Check(const grpc::ServerContextBase& context) const {
+  if (!roles_.empty()) {
+    // A certificate that the authority has not signed never gets here.
+    std::string uris;
+    for (const grpc::string_ref& uri : context.auth_context()->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
+      const auto role = net::RoleOfUri({uri.data(), uri.size()});
+      if (role && roles_.Has(*role)) return CheckToken(context);
+      absl::StrAppend(&uris, uris.empty() ? "" : ", ", absl::string_view(uri.data(), uri.size()));
+    }
+    if (uris.empty()) uris = "no role";
+    if (const auto n_passed_over = gate_->Open(absl::Now())) {
+      spdlog::warn("refused a call: the certificate of {} is of {}, not of {} ({} more since the last)", context.peer(),
+                   uris, roles_.ToString(), *n_passed_over);
+    }
+    return {grpc::StatusCode::PERMISSION_DENIED,
+            absl::StrCat("this endpoint is for the certificate of a ", roles_.ToString(), ", this one is of ", uris)};
+  }
+  return CheckToken(context);
+}
+
+grpc::Status CallerRules::CheckToken(const grpc::ServerContextBase& context) const {
+  return token_ ? token_->Check(context) : grpc::Status::OK;
+}
+
 void AddToken(grpc::ClientContext& context, std::string_view token) {
   if (!token.empty()) context.AddMetadata(kAuthorizationKey, absl::StrCat("Bearer ", std::string(token)));
 }
@@ -78,12 +116,12 @@ bool IsLoopback(std::string_view address) {
   return false;
 }
 
-absl::Status CheckListenAddress(std::string_view address, bool has_token, bool insecure_internal) {
-  if (IsLoopback(address) || has_token || insecure_internal) return absl::OkStatus();
+absl::Status CheckListenAddress(std::string_view address, bool asks_callers, bool insecure_internal) {
+  if (IsLoopback(address) || asks_callers || insecure_internal) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("refusing to listen on ", std::string(address),
-                   " without authentication: set --token-file, listen on 127.0.0.1, or accept the risk with "
-                   "--insecure-internal"));
+                   " without authentication: set --tls-cert, --tls-key and --tls-ca, or --token-file, listen on "
+                   "127.0.0.1, or accept the risk with --insecure-internal"));
 }
 
 }  // namespace longshelf::proto

@@ -1,7 +1,5 @@
 #include "http_connection.h"
 
-#include <sys/socket.h>
-
 #include <boost/asio/buffer.hpp>
 #include <utility>
 
@@ -37,20 +35,31 @@ std::string HeaderValue(const http::request<http::string_body>& message, std::st
 
 }  // namespace
 
-HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const HttpServerConfig& config, HttpHandler& handler,
-                               HttpConnectionOwner& owner)
-    : socket_(std::move(socket)),
+HttpConnection::HttpConnection(asio::ip::tcp::socket socket, const net::SslContext& context,
+                               const HttpServerConfig& config, HttpHandler& handler, HttpConnectionOwner& owner)
+    : stream_(std::move(socket), context),
       config_(config),
       handler_(handler),
       owner_(owner),
-      read_timer_(socket_.get_executor()),
-      write_timer_(socket_.get_executor()),
+      read_timer_(stream_.get_executor()),
+      write_timer_(stream_.get_executor()),
       read_chunk_(kReadChunkBytes) {
   ErrorCode ignored;
-  const auto endpoint = socket_.remote_endpoint(ignored);
+  const auto endpoint = stream_.socket().remote_endpoint(ignored);
   if (!ignored) peer_ = endpoint.address();
-  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
-  socket_.non_blocking(true, ignored);
+  stream_.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
+  stream_.socket().non_blocking(true, ignored);
+}
+
+void HttpConnection::Start() {
+  if (!stream_.is_tls()) return AwaitRequest();
+  ArmTimer(config_.header_timeout, &HttpConnection::Close);
+  stream_.AsyncHandshake([self = shared_from_this()](ErrorCode error) {
+    if (self->closed_) return;
+    if (!error) return self->AwaitRequest();
+    self->owner_.OnHandshakeFailed(*self, error);
+    self->Close();
+  });
 }
 
 void HttpConnection::ArmTimer(absl::Duration timeout, void (HttpConnection::*on_timeout)()) {
@@ -62,6 +71,35 @@ void HttpConnection::ArmTimer(absl::Duration timeout, void (HttpConnection::*on_
 
 // ---- Reading ----
 
+// One read at a time: when one is under way, what it brings gets a new meaning.
+void HttpConnection::Read(Reading reading) {
+  reading_ = reading;
+  if (std::exchange(read_in_flight_, true)) return;
+  stream_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t n) {
+    self->read_in_flight_ = false;
+    if (!self->closed_) self->OnRead(error, n);
+  });
+}
+
+void HttpConnection::OnRead(ErrorCode error, size_t n) {
+  if (reading_ == Reading::kBody && body_given_up_) return;
+  if (error) return reading_ == Reading::kAhead ? Abort() : Close();
+  const std::string_view bytes(read_chunk_.data(), n);
+  switch (reading_) {
+    case Reading::kHeader:
+      return OnBytesForHeader(bytes);
+    case Reading::kBody:
+      return OnBytesForBody(bytes);
+    case Reading::kAhead:
+      // The client sent its next request early. No more is read before this one is answered, so only then its end can
+      // be seen.
+      received_ += bytes;
+      return;
+    case Reading::kNothing:
+      return;
+  }
+}
+
 void HttpConnection::AwaitRequest() {
   parser_.emplace();
   parser_->body_limit(config_.body_bytes_max);
@@ -72,25 +110,21 @@ void HttpConnection::AwaitRequest() {
     return OnHeaderBytes();
   }
   ArmTimer(config_.idle_timeout, &HttpConnection::Close);
-  ReadMoreHeader();
+  Read(Reading::kHeader);
 }
 
-void HttpConnection::ReadMoreHeader() {
-  socket_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t n) {
-    if (self->closed_) return;
-    if (error) return self->Close();
-    // The header's own deadline starts with its first byte.
-    if (self->received_.empty()) self->ArmTimer(self->config_.header_timeout, &HttpConnection::Close);
-    self->received_.append(self->read_chunk_.data(), n);
-    self->OnHeaderBytes();
-  });
+void HttpConnection::OnBytesForHeader(std::string_view bytes) {
+  // The header's own deadline starts with its first byte.
+  if (received_.empty()) ArmTimer(config_.header_timeout, &HttpConnection::Close);
+  received_ += bytes;
+  OnHeaderBytes();
 }
 
 void HttpConnection::OnHeaderBytes() {
   const HeaderScanResult scan = ScanHeader(received_);
   switch (scan.state) {
     case HeaderScan::kIncomplete:
-      return ReadMoreHeader();
+      return Read(Reading::kHeader);
     case HeaderScan::kTooLarge:
       return Refuse(431, absl::StrCat("the request's headers are larger than ", kSizeLimits.header_bytes, " bytes"));
     case HeaderScan::kMalformed:
@@ -150,18 +184,17 @@ void HttpConnection::ReadBody() {
   if (parser_->is_done()) return OnRequestComplete();
   // What is left is the start of a chunk's header, which the parser wants whole.
   if (received_.size() > kSizeLimits.header_bytes) return Refuse(400, "the request body is malformed");
-  socket_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t n) {
-    if (self->closed_) return;
-    if (self->body_given_up_) return;
-    if (error) return self->Close();
-    if (!self->owner_.HoldBodyBytes(n)) {
-      return self->Refuse(503, "too many request bodies are being received at once: retry later");
-    }
-    const size_t n_before = std::exchange(self->n_body_read_, self->n_body_read_ + n);
-    if (n_before / kBodyTimeoutBytes != self->n_body_read_ / kBodyTimeoutBytes) self->AllowMoreBody();
-    self->received_.append(self->read_chunk_.data(), n);
-    self->ReadBody();
-  });
+  Read(Reading::kBody);
+}
+
+void HttpConnection::OnBytesForBody(std::string_view bytes) {
+  if (!owner_.HoldBodyBytes(bytes.size())) {
+    return Refuse(503, "too many request bodies are being received at once: retry later");
+  }
+  const size_t n_before = std::exchange(n_body_read_, n_body_read_ + bytes.size());
+  if (n_before / kBodyTimeoutBytes != n_body_read_ / kBodyTimeoutBytes) AllowMoreBody();
+  received_ += bytes;
+  ReadBody();
 }
 
 HttpRequest HttpConnection::TakeRequest() {
@@ -189,26 +222,9 @@ void HttpConnection::OnRequestComplete() {
   HttpRequest request = TakeRequest();
   request.body = std::move(parser_->get().body());
   answering_ = true;
-  WatchForClose();
+  // So that the client's end is noticed meanwhile.
+  if (received_.size() < kReadChunkBytes) Read(Reading::kAhead);
   handler_.OnRequest(std::move(request), shared_from_this());
-}
-
-// While an answer is made nothing is read, but the end of the connection is noticed.
-void HttpConnection::WatchForClose() {
-  if (watching_ || closed_ || !answering_) return;
-  watching_ = true;
-  socket_.async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](ErrorCode error) {
-    self->watching_ = false;
-    if (!error && !self->closed_ && self->answering_) self->OnReadableWhileAnswering();
-  });
-}
-
-void HttpConnection::OnReadableWhileAnswering() {
-  char byte = 0;
-  const ssize_t n = recv(socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) return Abort();
-  if (n < 0) return WatchForClose();
-  // The client sent its next request early: it is read after this answer, and only then its end can be seen.
 }
 
 // ---- Answering ----
@@ -292,7 +308,7 @@ void HttpConnection::WriteSome() {
   write_timer_.async_wait([self = shared_from_this()](ErrorCode error) {
     if (!error && !self->closed_ && self->write_in_flight_) self->Abort();
   });
-  socket_.async_write_some(
+  stream_.async_write_some(
       asio::buffer(writing_.data() + written_, writing_.size() - written_),
       [self = shared_from_this()](ErrorCode error, size_t n) {
         self->write_in_flight_ = false;
@@ -320,14 +336,23 @@ void HttpConnection::OnAnswerSent() {
 
 // Lets the client read the answer: closing with unread input would reset the connection under it.
 void HttpConnection::Linger() {
-  ErrorCode ignored;
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  reading_ = Reading::kNothing;
   ArmTimer(kLingerTimeout, &HttpConnection::Close);
+  if (!stream_.is_tls()) return EndSending();
+  stream_.AsyncGoodbye([self = shared_from_this()](ErrorCode) {
+    if (!self->closed_) self->EndSending();
+  });
+}
+
+void HttpConnection::EndSending() {
+  ErrorCode ignored;
+  stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
   DiscardInput();
 }
 
+// Whatever it is, without a look at it.
 void HttpConnection::DiscardInput() {
-  socket_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t) {
+  stream_.socket().async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t) {
     if (self->closed_) return;
     if (error) return self->Close();
     self->DiscardInput();
@@ -355,7 +380,7 @@ void HttpConnection::Close() {
   ErrorCode ignored;
   read_timer_.cancel();
   write_timer_.cancel();
-  socket_.close(ignored);
+  stream_.socket().close(ignored);
   owner_.OnConnectionClosed(*this);
 }
 

@@ -9,7 +9,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "http_connection.h"
+#include "net/log_gate.h"
 
 namespace longshelf::router {
 namespace asio = boost::asio;
@@ -93,6 +95,16 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   }
   void ReleaseBodyBytes(size_t n) override { n_body_bytes_ -= n; }
 
+  void OnHandshakeFailed(const HttpConnection& connection, boost::system::error_code why) override {
+    metrics_.TlsHandshakeFailed();
+    const std::string words = net::WhyHandshakeFailed(why);
+    if (words.empty()) return;
+    if (const auto n_passed_over = handshakes_.Open(absl::Now())) {
+      spdlog::warn("HTTP: a TLS handshake with {} failed: {} ({} more since the last)", connection.peer().to_string(),
+                   words, *n_passed_over);
+    }
+  }
+
   void OnConnectionClosed(HttpConnection& connection) override {
     const auto it = per_address_.find(connection.peer());
     if (it != per_address_.end() && --it->second == 0) per_address_.erase(it);
@@ -102,7 +114,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
 
  private:
   void OnAccepted(tcp::socket socket) {
-    auto connection = std::make_shared<HttpConnection>(std::move(socket), config_, handler_, *this);
+    auto connection = std::make_shared<HttpConnection>(std::move(socket), ContextNow(), config_, handler_, *this);
     size_t& n_from_address = per_address_[connection->peer()];
     if (connections_.size() >= config_.connections_max || n_from_address >= config_.connections_per_address_max) {
       if (n_from_address == 0) per_address_.erase(connection->peer());
@@ -115,6 +127,12 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
     connection->Start();
   }
 
+  net::SslContext ContextNow() const {
+    if (config_.tls == nullptr) return nullptr;
+    return config_.tls->server_context(config_.tls->has_authority() ? net::PeerCertificate::kRequired
+                                                                    : net::PeerCertificate::kNone);
+  }
+
   std::vector<std::shared_ptr<HttpConnection>> Snapshot() const { return {connections_.begin(), connections_.end()}; }
 
   const HttpServerConfig config_;
@@ -122,6 +140,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   asio::steady_timer backoff_;
   HttpHandler& handler_;
   RouterMetrics& metrics_;
+  net::LogGate handshakes_;
   std::unordered_set<std::shared_ptr<HttpConnection>> connections_;
   std::map<asio::ip::address, size_t> per_address_;
   uint16_t port_ = 0;

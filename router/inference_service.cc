@@ -17,6 +17,8 @@
 #include "common/ids.h"
 #include "inference_convert_service.h"
 #include "longshelf/v1/inference.grpc.pb.h"
+#include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/grpc_status.h"
 
 namespace longshelf::router {
@@ -436,7 +438,7 @@ class Service final : public v1::Inference::CallbackService {
 class InferenceServer::Impl {
  public:
   Impl(const Options& options, const KeyRing& keys, RequestCore& core, asio::io_context& loop)
-      : service_(keys, core, loop, options) {}
+      : tls_(options.tls), service_(keys, core, loop, options) {}
 
   absl::Status Listen(const Options& options) {
     grpc::EnableDefaultHealthCheckService(true);
@@ -452,7 +454,12 @@ class InferenceServer::Impl {
     quota.Resize(options.memory_bytes_max);
     builder.SetResourceQuota(quota);
     builder.SetMaxReceiveMessageSize(static_cast<int>(options.body_bytes_max));
-    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port_);
+    builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, proto::kHandshakeTimeoutMs);
+    const bool ask = options.tls != nullptr && options.tls->has_authority();
+    builder.AddListeningPort(
+        options.listen,
+        proto::ListenerCredentials(options.tls, ask ? net::PeerCertificate::kRequired : net::PeerCertificate::kNone),
+        &port_);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) return absl::UnavailableError("cannot listen on " + options.listen);
@@ -476,6 +483,7 @@ class InferenceServer::Impl {
   int port() const { return port_; }
 
  private:
+  const std::shared_ptr<net::TlsIdentity> tls_;  // the server's
   Service service_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;

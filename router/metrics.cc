@@ -55,6 +55,8 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
       connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",
                                               "Connections closed at once because of a cap.")),
+      handshakes_failed_(metrics.AddCounter("longshelf_router_tls_handshakes_failed_total",
+                                            "HTTP connections that ended before TLS was agreed on.")),
       slow_clients_(metrics.AddCounter("longshelf_router_slow_clients_dropped_total",
                                        "Streams cancelled because their client stopped reading.")) {
   for (const char* reason : {"cold", "diverged", "evicted", "no_checkpoint", "no_tail", "bad_size", "missing",
@@ -114,6 +116,7 @@ void RouterMetrics::WorkerUp(size_t worker, bool up) {
 void RouterMetrics::NamespacesRead(bool read) { namespaces_read_.Set(read ? 1 : 0); }
 void RouterMetrics::QueueDepth(size_t n_streams) { queue_depth_.Set(static_cast<double>(n_streams)); }
 void RouterMetrics::ConnectionsOpen(size_t n_connections) { connections_.Set(static_cast<double>(n_connections)); }
+void RouterMetrics::TlsHandshakeFailed() { handshakes_failed_.Increment(); }
 void RouterMetrics::ConnectionRefused() { connections_refused_.Increment(); }
 void RouterMetrics::SlowClientDropped() { slow_clients_.Increment(); }
 

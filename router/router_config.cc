@@ -33,6 +33,8 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.AddSecretFile(&config->internal_token, "internal-token-file", "file with the token shared with the workers");
   spec.Add(&config->kvstores, "kvstore",
            "KV stores that parked sessions are kept in: as the workers are told; none: sessions cannot be parked");
+  net::AddTlsOptions(spec, &config->tls);
+  spec.Group("Queue");
   spec.Add(&config->queue_max, "queue-max", "requests that may wait while no worker can take them", {1, 1'000'000});
   spec.Add(&config->queue_timeout, "queue-timeout", "a request that no worker could take for this long is refused");
   spec.Add(&config->resume_timeout, "resume-timeout", "a begun answer without a worker for this long fails");
@@ -41,8 +43,12 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->listen, "listen", "IP address and port for HTTP");
   spec.Add(&config->grpc_listen, "grpc-listen", "IP address and port for gRPC; empty for none");
   spec.Add(&config->grpc_reflection, "grpc-reflection", "serve gRPC reflection");
+  spec.Add(&config->public_tls.certificate, "public-tls-cert", "PEM file with the certificate that clients see");
+  spec.Add(&config->public_tls.key, "public-tls-key", "PEM file with its key");
+  spec.Add(&config->public_tls.authority, "public-tls-client-ca",
+           "PEM file with the authority that has signed the certificates that clients need; none: they need none");
   spec.Add(&config->insecure_public, "insecure-public",
-           "listen beyond loopback although there are no API keys, or for gRPC");
+           "listen beyond loopback although there are neither API keys nor client certificates, or gRPC without TLS");
   spec.Add(&config->api_keys_file, "api-keys", "file of NAME:KEY lines; with it every request needs a key");
   spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
                      "file with the secret that tenants' cache keys are salted with; the same on every router");
@@ -61,11 +67,12 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->drain_timeout, "drain-timeout", "after SIGTERM, answers may take this long to finish");
   AddAdminOptions(spec, &config->admin);
   spec.Add(&config->admin.insecure_internal, "insecure-internal",
-           "let the admin port listen beyond loopback without a token");
+           "let the admin port listen beyond loopback without token and certificates");
   AddLogOptions(spec, &config->log);
   spec.Require("model");
   spec.Require("workers");
   spec.Check([config] { return CheckWorkers(config->workers); });
+  spec.Check([config] { return CheckTlsFiles(config->public_tls, "public-tls", /*needs_authority=*/false); });
   return spec;
 }
 

@@ -43,8 +43,10 @@ constexpr absl::Duration kStoreAtMost = absl::Milliseconds(1500);
 absl::Status CheckPublicAddress(const std::string& address, const char* option, bool is_safe, bool insecure_public) {
   if (address.empty() || is_safe || insecure_public || proto::IsLoopback(address)) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat("--", option, " ", address,
-                                                    " is not a loopback address: give --api-keys FILE (HTTP), or "
-                                                    "--insecure-public if this network may do everything"));
+                                                    " is not a loopback address: give --api-keys FILE or "
+                                                    "--public-tls-client-ca FILE (gRPC: and --public-tls-cert and "
+                                                    "--public-tls-key), or --insecure-public if this network may do "
+                                                    "everything"));
 }
 
 DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
@@ -56,8 +58,9 @@ DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
   return out;
 }
 
-HttpServerConfig HttpServerConfigOf(const RouterConfig& config) {
+HttpServerConfig HttpServerConfigOf(const RouterConfig& config, std::shared_ptr<net::TlsIdentity> tls) {
   HttpServerConfig out;
+  out.tls = std::move(tls);
   out.listen = config.listen;
   out.connections_max = config.connections_max;
   out.connections_per_address_max = config.connections_per_address_max;
@@ -67,14 +70,15 @@ HttpServerConfig HttpServerConfigOf(const RouterConfig& config) {
 }
 
 // With the limits of the HTTP door.
-InferenceServer::Options GrpcOptionsOf(const RouterConfig& config) {
+InferenceServer::Options GrpcOptionsOf(const RouterConfig& config, std::shared_ptr<net::TlsIdentity> tls) {
   InferenceServer::Options out;
+  out.tls = std::move(tls);
   out.listen = config.grpc_listen;
   out.reflection = config.grpc_reflection;
   out.keep_alive_interval = config.keep_alive_interval;
   out.body_bytes_max = config.body_bytes_max;
   out.calls_per_connection_max = config.connections_per_address_max;
-  out.memory_bytes_max = HttpServerConfigOf(config).bodies_bytes_max;
+  out.memory_bytes_max = HttpServerConfig().bodies_bytes_max;
   out.write_timeout = config.write_timeout;
   return out;
 }
@@ -99,6 +103,9 @@ class RouterService::Impl {
   ~Impl() { Stop(); }
 
   absl::Status Start(const MakeLinks& make_links) {
+    ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_registry_));
+    ASSIGN_OR_RETURN(public_tls_, net::TlsIdentity::Load(config_.public_tls, clock_,
+                                                         {.name = "public", .metrics = &metrics_registry_}));
     dispatcher_ = std::make_unique<Dispatcher>(DispatcherConfigOf(config_), clock_, metrics_,
                                                make_links ? make_links(loop_) : DefaultLinks());
     RETURN_IF_ERROR(ConnectStores());
@@ -113,15 +120,17 @@ class RouterService::Impl {
     // What cannot be placed at all is refused before that.
     api.whole_silence_max = config_.queue_timeout + config_.keep_alive_interval;
     api_ = std::make_unique<HttpApi>(api, keys_, *core_);
-    ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_), loop_, *api_, metrics_));
+    ASSIGN_OR_RETURN(http_, HttpServer::Start(HttpServerConfigOf(config_, public_tls_), loop_, *api_, metrics_));
     if (!config_.grpc_listen.empty()) {
-      ASSIGN_OR_RETURN(inference_, InferenceServer::Start(GrpcOptionsOf(config_), keys_, *core_, loop_));
+      ASSIGN_OR_RETURN(inference_, InferenceServer::Start(GrpcOptionsOf(config_, public_tls_), keys_, *core_, loop_));
     }
     AdminCallbacks callbacks;
     callbacks.live = [this] { return IsAlive(); };
     callbacks.ready = [this] { return ReadinessNow(); };
     callbacks.metrics = [this] { return metrics_registry_.Serialize(); };
-    ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, std::move(callbacks)));
+    AdminOptions admin = config_.admin;
+    admin.tls = tls_;
+    ASSIGN_OR_RETURN(admin_, AdminServer::Start(std::move(admin), std::move(callbacks)));
     http_port_ = http_->port();
     asio::post(loop_, [this] {
       dispatcher_->Start();
@@ -159,6 +168,7 @@ class RouterService::Impl {
   std::vector<std::unique_ptr<WorkerLink>> DefaultLinks() {
     WorkerClientConfig client;
     client.token = config_.internal_token;
+    client.tls = tls_;
     std::vector<std::unique_ptr<WorkerLink>> links;
     for (const std::string& address : config_.workers) links.push_back(MakeWorkerClient(client, address, loop_));
     return links;
@@ -169,6 +179,7 @@ class RouterService::Impl {
     kvstore::ClusterOptions options;
     options.stores = absl::StrJoin(config_.kvstores, ",");
     options.token = config_.internal_token;
+    options.tls = tls_;
     ASSIGN_OR_RETURN(kvstore_, kvstore::MakeClusterClient(options, clock_, &metrics_registry_));
     const auto post = [this](std::function<void()> task) { asio::post(loop_, std::move(task)); };
     session_store_ = std::make_unique<SessionStore>(*kvstore_, config_.tenant_secret, post);
@@ -256,6 +267,8 @@ class RouterService::Impl {
   const ServedModel model_;
   longshelf::Metrics metrics_registry_;
   RouterMetrics metrics_;
+  std::shared_ptr<net::TlsIdentity> tls_;
+  std::shared_ptr<net::TlsIdentity> public_tls_;
   asio::io_context loop_{1};
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   asio::steady_timer tick_timer_;
@@ -286,8 +299,11 @@ class RouterService::Impl {
 absl::StatusOr<std::unique_ptr<RouterService>> RouterService::Start(const RouterConfig& config, Clock& clock,
                                                                     const MakeLinks& make_links) {
   const bool has_keys = !config.api_keys_file.empty();
-  RETURN_IF_ERROR(CheckPublicAddress(config.listen, "listen", has_keys, config.insecure_public));
-  RETURN_IF_ERROR(CheckPublicAddress(config.grpc_listen, "grpc-listen", false, config.insecure_public));
+  const bool asks_clients = has_keys || !config.public_tls.authority.empty();
+  RETURN_IF_ERROR(CheckPublicAddress(config.listen, "listen", asks_clients, config.insecure_public));
+  // Without TLS a proxy may stand before HTTP; before gRPC nothing does, and keys would travel in the clear.
+  RETURN_IF_ERROR(CheckPublicAddress(config.grpc_listen, "grpc-listen", asks_clients && !config.public_tls.empty(),
+                                     config.insecure_public));
   KeyRing keys = KeyRing::Anonymous();
   if (has_keys) {
     ASSIGN_OR_RETURN(keys, KeyRing::Load(config.api_keys_file));

@@ -1,7 +1,6 @@
 #include "router/worker_client.h"
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 
 #include <algorithm>
 #include <boost/asio/steady_timer.hpp>
@@ -13,6 +12,7 @@
 
 #include "longshelf/v1/worker.grpc.pb.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/internal_auth.h"
 #include "stream_reader_client.h"
 
@@ -315,7 +315,8 @@ std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, c
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_max)));
-  return MakeWorkerClient(config, grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args), loop);
+  const auto credentials = proto::ChannelCredentials(config.tls, net::Role::kWorker);
+  return MakeWorkerClient(config, grpc::CreateCustomChannel(address, credentials, args), loop);
 }
 
 }  // namespace longshelf::router

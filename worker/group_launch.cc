@@ -17,7 +17,8 @@ namespace longshelf::worker {
 namespace {
 
 // Options that name files: hosts may have them in other places, so they go by environment, where a host's own win.
-constexpr std::string_view kFileOptions[] = {"--model=", "--token-file=", "--admin-token-file="};
+constexpr std::string_view kFileOptions[] = {
+    "--model=", "--token-file=", "--admin-token-file=", "--tls-cert=", "--tls-key=", "--tls-ca="};
 
 // Not one of each: mpirun cannot listen again on a port with connections of the generation before, for a minute.
 constexpr int kPortsMin = 16;
@@ -47,10 +48,10 @@ HostLauncher LauncherOf(const std::string& name) {
   return name == "srun" ? HostLauncher::kSrun : HostLauncher::kAgent;
 }
 
-std::string TokenFileOf(const std::vector<std::string>& flags) {
-  constexpr std::string_view kOption = "--token-file=";
+// What the flags say of "--token-file=" and its like.
+std::string ValueOf(const std::vector<std::string>& flags, std::string_view option) {
   for (const std::string& flag : flags) {
-    if (flag.starts_with(kOption)) return flag.substr(kOption.size());
+    if (flag.starts_with(option)) return flag.substr(option.size());
   }
   return "";
 }
@@ -66,7 +67,10 @@ LaunchRequest RequestFor(const SupervisorConfig& config, const Placement& placem
   request.run_dir = dirs.run.string();
   request.program = config.host_binary;
   request.port = config.host_port;
-  request.token_file = TokenFileOf(config.shard_flags);
+  request.token_file = ValueOf(config.shard_flags, "--token-file=");
+  request.tls_cert = ValueOf(config.shard_flags, "--tls-cert=");
+  request.tls_key = ValueOf(config.shard_flags, "--tls-key=");
+  request.tls_ca = ValueOf(config.shard_flags, "--tls-ca=");
   request.daemon_port_begin = placement.daemon_port_begin;
   request.daemon_port_end = placement.daemon_port_end;
   // Half: a host that is missing should be said, and not that the start took long.

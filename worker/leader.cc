@@ -70,7 +70,7 @@ absl::Status RunLeader(const LeaderContext& context, const engine::Model& model,
                        std::vector<int64_t> shard_pids, engine::StepRunner& runner) {
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> node,
                    WorkerNode::Create(context.config, DescribeModel(model, n_context_max), std::move(shard_pids),
-                                      context.clock, context.metrics, runner));
+                                      context.clock, context.metrics, runner, context.tls));
   absl::Status ended;
   {
     const ControlThread control(context, *node);

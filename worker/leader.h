@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +22,7 @@ struct LeaderContext {
   Clock& clock;
   Metrics& metrics;
   LoadState& load_state;
+  const std::shared_ptr<net::TlsIdentity>& tls;
 };
 
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "common/admin_server.h"
+#include "net/admin_server.h"
 
 namespace longshelf::worker {
 

@@ -74,7 +74,9 @@ struct WorkerMetrics::Impl {
                                    Metrics::SecondsBounds())),
         streams(m, "longshelf_worker_streams_total", "Ended streams, by how they ended.", "result",
                 {"stop", "length", "cancelled", "failed", "slow_client", "refused"}),
-        auth_refused(m.AddCounter("longshelf_worker_auth_refused_total", "Calls without the shared token.")),
+        auth_refused(
+            m.AddCounter("longshelf_worker_auth_refused_total",
+                         "Calls without the shared token, or with the certificate of a role that is not answered.")),
         subscribers(m.AddGauge("longshelf_worker_watch_subscribers", "Open Watch streams.")),
         resyncs(m.AddGauge("longshelf_worker_watch_resyncs", "Snapshots sent because a subscriber fell behind.")),
         restore_failures(m, "longshelf_worker_restore_failures_total",

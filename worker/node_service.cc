@@ -20,12 +20,14 @@
 namespace longshelf::worker {
 namespace {
 
-absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config, const Clock& clock,
-                                                              Metrics* metrics) {
+absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config,
+                                                              const std::shared_ptr<net::TlsIdentity>& tls,
+                                                              const Clock& clock, Metrics* metrics) {
   if (config.kvstores.empty()) return nullptr;
   kvstore::ClusterOptions options;
   options.stores = absl::StrJoin(config.kvstores, ",");
   options.token = config.token;
+  options.tls = tls;
   options.n_replicas = config.n_replicas;
   return kvstore::MakeClusterClient(options, clock, metrics);
 }
@@ -94,7 +96,8 @@ KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model)
 }  // namespace
 
 absl::Status CheckEdgeConfig(const ShardConfig& config) {
-  RETURN_IF_ERROR(proto::CheckListenAddress(config.listen, !config.token.empty(), config.insecure_internal));
+  RETURN_IF_ERROR(
+      proto::CheckListenAddress(config.listen, !config.token.empty() || !config.tls.empty(), config.insecure_internal));
   if (!config.token.empty()) RETURN_IF_ERROR(proto::SharedToken::FromString(config.token).status());
   return kvstore::CheckStores(absl::StrJoin(config.kvstores, ","));
 }
@@ -144,21 +147,20 @@ void WorkerNode::Observer::OnCheckpointsDropped(const engine::CacheChain& chain,
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,
                                                                std::vector<int64_t> shard_pids, Clock& clock,
-                                                               Metrics& metrics, engine::StepRunner& runner) {
+                                                               Metrics& metrics, engine::StepRunner& runner,
+                                                               std::shared_ptr<net::TlsIdentity> tls) {
   RETURN_IF_ERROR(CheckEdgeConfig(config));
   RETURN_IF_ERROR(CheckStoreMemory(config, model));
-  if (!proto::IsLoopback(config.listen) && config.token.empty()) {
+  if (!proto::IsLoopback(config.listen) && config.token.empty() && tls == nullptr) {
     spdlog::warn("--insecure-internal: {} accepts anybody who can reach it", config.listen);
   }
   WorkerServiceOptions options = ServiceOptions(config, model, std::move(shard_pids));
-  if (!config.token.empty()) {
-    ASSIGN_OR_RETURN(options.token, proto::SharedToken::FromString(config.token));
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config, clock, &metrics));
+  ASSIGN_OR_RETURN(options.callers, proto::CallerRules::Make(config.token, tls != nullptr, net::kCallersOfWorker));
+  ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config, tls, clock, &metrics));
   const std::string who = options.worker_id;
   const std::string what = options.model_name;
   auto node = std::make_unique<WorkerNode>(std::move(options), model, config, std::move(store), clock, metrics, runner);
-  ASSIGN_OR_RETURN(node->server_, WorkerServer::Start(config.listen, node->service_));
+  ASSIGN_OR_RETURN(node->server_, WorkerServer::Start(config.listen, node->service_, tls));
   spdlog::info("worker {} has {} on port {}: context {}, {} sequence(s), {} shard(s), {} kernels", who, what,
                node->server_->port(), model.n_context_max, config.n_sequences_max, config.n_shards, model.kernel_isa);
   return node;

@@ -26,10 +26,9 @@ struct ServiceCore {
         prefixes(prefix_source),
         pump(2 * options.n_streams_max + 1024, inbox) {}
 
-  // OK, or UNAUTHENTICATED (counted).
+  // OK, or UNAUTHENTICATED or PERMISSION_DENIED (counted).
   grpc::Status Authorize(const grpc::CallbackServerContext& context) {
-    if (!options.token.has_value()) return grpc::Status::OK;
-    grpc::Status status = options.token->Check(context);
+    grpc::Status status = options.callers.Check(context);
     if (!status.ok()) metrics.AuthRefused();
     return status;
   }

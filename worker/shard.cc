@@ -158,6 +158,7 @@ class Shard {
   int rank_ = 0;
   std::unique_ptr<engine::MpiSession> session_;    // R > 1
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
+  std::shared_ptr<net::TlsIdentity> tls_;          // rank 0
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
   std::unique_ptr<engine::ExpertTransport> group_transport_;
@@ -244,7 +245,10 @@ absl::Status Shard::StartAdmin() {
     storage_reads_.Update();
     return metrics_.Serialize();
   };
-  ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, std::move(callbacks)));
+  ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
+  AdminOptions options = config_.admin;
+  options.tls = tls_;
+  ASSIGN_OR_RETURN(admin_, AdminServer::Start(std::move(options), std::move(callbacks)));
   spdlog::info("admin on {}", admin_->url());
   return absl::OkStatus();
 }
@@ -406,7 +410,7 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
 }
 
 absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids) {
-  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_};
+  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_};
   return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner);
 }
 

@@ -20,10 +20,13 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->listen, "listen", "address and port of the internal gRPC service");
   spec.Add(&config->worker_id, "worker-id", "stable name of this worker; made up when not given");
   spec.AddSecretFile(&config->token, "token-file", "file with the token that internal callers and the KV store share");
-  spec.Add(&config->insecure_internal, "insecure-internal", "accept internal callers from the network without a token");
+  spec.Add(&config->insecure_internal, "insecure-internal",
+           "accept internal callers from the network without token and TLS");
   spec.Add(&config->allow_logits, "allow-logits", "answer requests for whole logits (tests, debugging)");
   AddAdminOptions(spec, &config->admin);
   spec.Add(&config->drain_timeout, "drain-timeout", "how long running sequences may go on after SIGTERM");
+
+  net::AddTlsOptions(spec, &config->tls);
 
   spec.Group("Engine");
   spec.Add(&config->n_context_max, "context", "tokens of prompt plus output of one sequence; 0 = what memory allows",

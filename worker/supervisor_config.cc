@@ -71,6 +71,7 @@ ParseOutcome ParseSupervisorConfig(int argc, const char* const* argv, Supervisor
   });
   ParseOutcome outcome = spec.Parse(argc, argv);
   config->admin.token = config->shard.admin.token;
+  config->admin.tls_mode = config->shard.admin.tls_mode;
   config->admin.insecure_internal = config->shard.insecure_internal;
   config->shard_flags = spec.FlagsToPassOn(
       [&own](const std::string& option) { return !own.contains(option) && !OptionsOfTheGroup().contains(option); });

@@ -22,6 +22,9 @@ int Run(int argc, char** argv) {
   const Logging logging(config.shard.log, "longshelf-worker");
   SystemClock clock;
   Metrics metrics("longshelf-worker");
+  auto tls = net::TlsIdentity::Load(config.shard.tls, clock, &metrics);
+  if (!tls.ok()) return Fail(tls.status());
+  config.admin.tls = *tls;
   auto supervisor = worker::Supervisor::Create(config, clock, signals, metrics);
   if (!supervisor.ok()) return Fail(supervisor.status());
   auto admin = AdminServer::Start(config.admin, {.live = [] { return true; },

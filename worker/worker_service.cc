@@ -12,6 +12,7 @@
 #include "engine/model/model.h"
 #include "generate_service.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/grpc_status.h"
 #include "service_core.h"
 #include "watch_service.h"
@@ -126,12 +127,15 @@ grpc::ServerUnaryReactor* WorkerService::Status(grpc::CallbackServerContext* con
   return reactor;
 }
 
-absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& address, WorkerService& service) {
+absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& address, WorkerService& service,
+                                                                  const std::shared_ptr<net::TlsIdentity>& tls) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   int port = 0;
-  if (!address.empty()) builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  if (!address.empty()) {
+    builder.AddListeningPort(address, proto::ListenerCredentials(tls, net::PeerCertificate::kRequired), &port);
+  }
   proto::ApplyInternalServerSettings(builder);
   // Two processes on one port would share its connections and confuse everybody.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
@@ -141,13 +145,14 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", address, "; is the port taken? Choose another with --listen"));
   }
-  auto started = std::make_unique<WorkerServer>(std::move(server), service, port);
+  auto started = std::make_unique<WorkerServer>(tls, std::move(server), service, port);
   started->SetServing(false);
   return started;
 }
 
-WorkerServer::WorkerServer(std::unique_ptr<grpc::Server> server, WorkerService& service, int port)
-    : server_(std::move(server)), service_(service), port_(port) {}
+WorkerServer::WorkerServer(std::shared_ptr<net::TlsIdentity> tls, std::unique_ptr<grpc::Server> server,
+                           WorkerService& service, int port)
+    : tls_(std::move(tls)), server_(std::move(server)), service_(service), port_(port) {}
 
 WorkerServer::~WorkerServer() { Shutdown(absl::ZeroDuration()); }
 

@@ -14,14 +14,16 @@ absl::StatusOr<std::unique_ptr<Client>> MakeClusterClient(const ClusterOptions& 
   std::vector<Member> members;
   if (name.empty()) {
     ASSIGN_OR_RETURN(members, ParseMembers(options.stores));
-    if (members.size() == 1) return MakeClient({.address = members[0].address, .token = options.token});
+    if (members.size() == 1) {
+      return MakeClient({.address = members[0].address, .token = options.token, .tls = options.tls});
+    }
   }
   // Whatever is wrong with the token is said now.
   RETURN_IF_ERROR(MakeClient({.address = "localhost:1", .token = options.token}).status());
-  auto client = std::make_unique<ClusterClient>(clock, options.n_replicas, metrics,
-                                                [token = options.token](const Member& member) {
-                                                  return MakeClient({.address = member.address, .token = token});
-                                                });
+  const auto make = [token = options.token, tls = options.tls, host = DnsHost(options.stores)](const Member& member) {
+    return MakeClient({.address = member.address, .token = token, .tls = tls, .tls_name = host});
+  };
+  auto client = std::make_unique<ClusterClient>(clock, options.n_replicas, metrics, make);
   client->RunInThread();
   if (name.empty()) {
     client->SetMembers(std::move(members));

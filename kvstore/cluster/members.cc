@@ -97,6 +97,11 @@ std::string_view DnsName(std::string_view text) {
   return text.starts_with(kDnsPrefix) ? text.substr(kDnsPrefix.size()) : std::string_view();
 }
 
+std::string DnsHost(std::string_view text) {
+  const std::string_view name = DnsName(text);
+  return std::string(name.substr(0, name.rfind(':')));
+}
+
 absl::Status CheckStores(std::string_view stores) {
   if (stores.empty()) return absl::OkStatus();
   const std::string_view name = DnsName(stores);

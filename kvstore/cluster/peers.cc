@@ -23,8 +23,8 @@ struct Peers::State {
         counters(metrics),
         membership(
             core,
-            [token = options.token](const Member& member) {
-              return MakeClient({.address = member.address, .token = token});
+            [token = options.token, tls = options.tls, host = DnsHost(options.stores)](const Member& member) {
+              return MakeClient({.address = member.address, .token = token, .tls = tls, .tls_name = host});
             },
             [this] {
               if (repair != nullptr) repair->OnMembers();

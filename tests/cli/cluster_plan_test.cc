@@ -51,6 +51,26 @@ TEST(PlanCluster, TellsWorkersTheStoreAndTheRouterTheWorkers) {
   EXPECT_EQ(plan.http_url, "http://127.0.0.1:80");
 }
 
+TEST(PlanCluster, GivesEveryoneHisOwnCertificateWhenThereAreSome) {
+  ClusterOptions options;
+  options.model = "/models/demo";
+  options.shards = {1};
+  options.certificates = "/c";
+  const ClusterPlan plan = PlanCluster(options, {.http = 80, .grpc = 81, .others = {1, 2, 3, 4, 5, 6}});
+  const char* const roles[] = {"kvstore", "worker", "router"};
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_THAT(plan.members[i].args, Contains(std::string("--tls-cert=/c/") + roles[i] + ".crt"));
+    EXPECT_THAT(plan.members[i].args, Contains(std::string("--tls-key=/c/") + roles[i] + ".key"));
+    EXPECT_THAT(plan.members[i].args, Contains("--tls-ca=/c/ca.crt"));
+  }
+  EXPECT_THAT(plan.members[2].args, Contains("--public-tls-cert=/c/router.crt"));
+  EXPECT_EQ(plan.http_url, "https://127.0.0.1:80");
+  EXPECT_EQ(plan.ca_file, "/c/ca.crt");
+  for (const Member& member : PlanOfTwo().members) {
+    for (const std::string& arg : member.args) EXPECT_EQ(arg.find("tls"), std::string::npos) << arg;
+  }
+}
+
 TEST(PlanCluster, GivesEveryListenerItsOwnLoopbackPort) {
   std::set<std::string> seen;
   size_t n_listeners = 0;

@@ -70,10 +70,13 @@ TEST(ParseHttpUrl, ReadsHostPortAndPath) {
   EXPECT_EQ(ParseHttpUrl("http://[::1]:81")->host, "::1");
   EXPECT_EQ(ParseHttpUrl("http://[::1]")->port, 80);
   EXPECT_EQ(ParseHttpUrl("http://h")->path, "");
+  EXPECT_FALSE(ParseHttpUrl("http://h")->tls);
+  EXPECT_TRUE(ParseHttpUrl("https://h")->tls);
+  EXPECT_EQ(ParseHttpUrl("https://h")->port, 443);
 }
 
 TEST(ParseHttpUrl, RefusesEverythingElse) {
-  for (const char* text : {"", "h:80", "https://h", "http://", "http://h:0", "http://h:99999", "http://h:x",
+  for (const char* text : {"", "h:80", "ftp://h", "https://", "http://", "http://h:0", "http://h:99999", "http://h:x",
                            "http://h /", "http://h\r\nx: y"}) {
     EXPECT_FALSE(ParseHttpUrl(text).ok()) << text;
   }

@@ -17,6 +17,7 @@
 #include "connection.h"
 #include "node_process.h"
 #include "objects.h"
+#include "test_authority.h"
 #include "testing/fixtures.h"
 
 namespace longshelf::kvstore {
@@ -178,6 +179,40 @@ TEST(Node, ListensBeyondLoopbackWithATokenAndAsksForIt) {
             absl::StatusCode::kUnauthenticated);
   node.Signal(SIGINT);
   EXPECT_EQ(node.ExitCode(), 0);
+}
+
+TEST(Node, ListensBeyondLoopbackWithTls) {
+  net::TestAuthority authority;
+  const net::TlsFiles files = authority.Write("store", net::Role::kKvstore);
+  NodeProcess node({"--listen", "0.0.0.0:0", "--admin-listen", "127.0.0.1:0", "--memory", "16MiB", "--tls-cert",
+                    files.certificate, "--tls-key", files.key, "--tls-ca", files.authority});
+  ASSERT_TRUE(node.WaitFor("\n"));
+  const std::string address = absl::StrCat("127.0.0.1:", node.NumberAfter("serving on port "));
+  const auto worker = authority.Identity("worker", net::Role::kWorker);
+  EXPECT_TRUE(Connection({.address = address, .token = "", .tls = worker})->Stats(absl::Seconds(10)).ok());
+  EXPECT_EQ(Connection({.address = address})->Stats(absl::Seconds(10)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(node.log(), HasSubstr("admin https://"));
+  node.Signal(SIGINT);
+  EXPECT_EQ(node.ExitCode(), 0);
+}
+
+TEST(Node, RefusesCertificatesThatCannotBeUsedAndSaysWhy) {
+  net::TestAuthority authority;
+  const net::TlsFiles files = authority.Write("store", net::Role::kKvstore);
+  const net::TlsFiles old = authority.Write("old", net::Role::kKvstore, net::kOver);
+  const auto expect_refusal = [](const std::vector<std::string>& args, const std::string& why) {
+    NodeProcess node(args);
+    EXPECT_EQ(node.ExitCode(), kExitConfig);
+    EXPECT_THAT(node.log(), HasSubstr(why));
+  };
+  const std::string& ca = files.authority;
+  expect_refusal({"--tls-cert", files.certificate, "--tls-ca", ca}, "missing: --tls-key");
+  expect_refusal({"--tls-ca", ca}, "missing: --tls-cert, --tls-key");
+  expect_refusal({"--tls-cert", files.certificate, "--tls-key", files.key}, "missing: --tls-ca");
+  expect_refusal({"--tls-cert", files.certificate, "--tls-key", "/nowhere", "--tls-ca", ca}, "cannot read /nowhere");
+  expect_refusal({"--tls-cert", files.certificate, "--tls-key", old.key, "--tls-ca", ca}, "not the certificate's");
+  expect_refusal({"--tls-cert", old.certificate, "--tls-key", old.key, "--tls-ca", ca}, "has expired on");
+  expect_refusal({"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--admin-tls", "mutual"}, "--tls-cert");
 }
 
 TEST(Node, WarnsWhenTheOverrideOpensIt) {

@@ -35,16 +35,17 @@ EXEMPT = {
 # main.cc only.
 MAY_INCLUDE = {
     "common": set(),
-    "process": {"common"},
-    "proto": {"common", "proto"},
+    "process": {"common", "net"},
+    "net": {"common"},
+    "proto": {"common", "net", "proto"},
     "tokenizer": {"common"},
     "engine/comm": {"common"},
     "engine/model": {"common", "engine/comm"},
     "engine": {"common", "engine/comm", "engine/model"},
-    "kvstore": {"common", "process"},
-    "worker": {"common", "process", "engine", "engine/comm", "engine/model", "kvstore"},
-    "router": {"common", "process", "tokenizer", "kvstore"},
-    "cli": {"common", "process", "engine", "engine/comm", "engine/model", "tokenizer"},
+    "kvstore": {"common", "net", "process"},
+    "worker": {"common", "net", "process", "engine", "engine/comm", "engine/model", "kvstore"},
+    "router": {"common", "net", "process", "tokenizer", "kvstore"},
+    "cli": {"common", "net", "process", "engine", "engine/comm", "engine/model", "tokenizer"},
 }
 ANYTHING = {"tests", "bench"}
 PROTO_EDGE = re.compile(r"([_/]service|_client)(_\w+)?\.(cc|h)$|(^|/)main\.cc$")

@@ -1,10 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -190,6 +187,7 @@ TEST(HttpDoorTimes, ABodyThatStandsStillIsToldSoAndOneThatComesHasAllowanceForEa
   SizeHandler handler;
   HttpServerConfig config;
   config.listen = "127.0.0.1:0";
+  config.tls = DoorIdentity();
   config.body_timeout = absl::Seconds(2);
   const auto server = HttpServer::Start(config, loop, handler, metrics);
   // What stands still there is the clock of what moves slowly here.
@@ -226,6 +224,7 @@ TEST(HttpDoorTimes, BodiesBeingReceivedShareABudget) {
   SizeHandler handler;
   HttpServerConfig config;
   config.listen = "127.0.0.1:0";
+  config.tls = DoorIdentity();
   config.bodies_bytes_max = size_t{1} << 20;
   const auto server = HttpServer::Start(config, loop, handler, metrics);
   ASSERT_TRUE(server.ok());
@@ -239,15 +238,10 @@ TEST(HttpDoorTimes, BodiesBeingReceivedShareABudget) {
     fits.Send(RequestText("POST", "/x", most));
     EXPECT_EQ(fits.Read().body(), absl::StrCat(most.size()));
     // Leaves before the end, and waits until the server has seen that.
-    boost::asio::io_context context;
-    boost::asio::ip::tcp::socket leaves(context);
-    leaves.connect({boost::asio::ip::address_v4::loopback(), (*server)->port()});
-    boost::asio::write(leaves, boost::asio::buffer(RequestText("POST", "/x", most).substr(0, most.size())));
-    leaves.shutdown(boost::asio::ip::tcp::socket::shutdown_send);
-    char byte = 0;
-    boost::system::error_code end;
-    leaves.read_some(boost::asio::buffer(&byte, 1), end);
-    EXPECT_TRUE(end) << "half a request was answered";
+    TestClient leaves((*server)->port());
+    leaves.Send(RequestText("POST", "/x", most).substr(0, most.size()));
+    leaves.EndSending();
+    EXPECT_TRUE(leaves.IsClosed()) << "half a request was answered";
   }
   boost::asio::post(loop, [&] { (*server)->CloseAll(); });
   thread.join();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "router/worker_client.h"
+#include "test_authority.h"
 #include "testing/fixtures.h"
 #include "tokenizer/tokenizer.h"
 
@@ -17,43 +18,88 @@ namespace longshelf::router::testing {
 namespace http = boost::beast::http;
 using boost::asio::ip::tcp;
 
+namespace {
+
+#ifdef LONGSHELF_TEST_DOORS_WITH_TLS
+// Made once: all tests of a program knock at doors with one certificate.
+const net::TlsFiles& DoorFiles() {
+  static const net::TlsFiles files = [] {
+    net::TlsFiles made = net::TestAuthority().Write("door", net::Role::kRouter);
+    made.authority.clear();
+    return made;
+  }();
+  return files;
+}
+
+net::SslContext ContextOfClients() {
+  net::TlsMaterial material;
+  const std::filesystem::path authority = std::filesystem::path(DoorFiles().certificate).parent_path() / "ca.crt";
+  material.authorities = net::ContentOf(authority);
+  return net::MakeClientContext(material).value();
+}
+#else
+const net::TlsFiles& DoorFiles() {
+  static const net::TlsFiles none;
+  return none;
+}
+net::SslContext ContextOfClients() { return nullptr; }
+#endif
+
+}  // namespace
+
+std::shared_ptr<net::TlsIdentity> DoorIdentity() {
+  static const SystemClock clock;
+  return net::TlsIdentity::Load(DoorFiles(), clock, nullptr).value();
+}
+
 TestClient::TestClient(uint16_t port) : socket_(context_) {
   socket_.connect(tcp::endpoint(boost::asio::ip::address_v4::loopback(), port));
   // A test that would hang fails instead.
   const timeval patience{20, 0};
   setsockopt(socket_.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  const net::SslContext context = ContextOfClients();
+  if (context == nullptr) return;
+  boost::system::error_code refused;  // a server that is full closes at once; the next read tells
+  tls_.emplace(socket_, SSL_new(context.get()));
+  tls_->handshake(boost::asio::ssl::stream_base::client, refused);
 }
 
 void TestClient::Send(std::string_view bytes) {
   boost::system::error_code ignored;  // a server may refuse before it has read everything
-  boost::asio::write(socket_, boost::asio::buffer(bytes.data(), bytes.size()), ignored);
+  const boost::asio::const_buffer buffer(bytes.data(), bytes.size());
+  tls_ ? boost::asio::write(*tls_, buffer, ignored) : boost::asio::write(socket_, buffer, ignored);
 }
 
 Reply TestClient::Read() {
   http::response_parser<http::string_body> parser;
   parser.body_limit(boost::none);
   boost::system::error_code error;
-  http::read(socket_, buffer_, parser, error);
+  tls_ ? http::read(*tls_, buffer_, parser, error) : http::read(socket_, buffer_, parser, error);
   EXPECT_TRUE(!error || error == http::error::end_of_stream) << error.message();
   return parser.release();
+}
+
+size_t TestClient::ReadSome(char* to, size_t n_max, boost::system::error_code& error) {
+  const boost::asio::mutable_buffer buffer(to, n_max);
+  return tls_ ? tls_->read_some(buffer, error) : socket_.read_some(buffer, error);
 }
 
 std::string TestClient::ReadUntil(std::string_view marker) {
   char chunk[4096];
   boost::system::error_code error;
-  while (raw_.find(marker) == std::string::npos && !error) {
-    const size_t n = socket_.read_some(boost::asio::buffer(chunk), error);
-    raw_.append(chunk, n);
-  }
+  while (raw_.find(marker) == std::string::npos && !error) raw_.append(chunk, ReadSome(chunk, sizeof chunk, error));
   return raw_;
 }
 
 bool TestClient::IsClosed() {
   char byte = 0;
   boost::system::error_code error;
-  socket_.read_some(boost::asio::buffer(&byte, 1), error);
-  return error == boost::asio::error::eof || error == boost::asio::error::connection_reset;
+  ReadSome(&byte, 1, error);
+  return error == boost::asio::error::eof || error == boost::asio::error::connection_reset ||
+         error == boost::asio::ssl::error::stream_truncated;
 }
+
+void TestClient::EndSending() { socket_.shutdown(tcp::socket::shutdown_send); }
 
 void TestClient::Close() { socket_.close(); }
 
@@ -81,6 +127,7 @@ RouterConfig RouterHarness::DefaultConfig() {
   config.grpc_listen = "127.0.0.1:0";
   config.admin.listen = "127.0.0.1:0";
   config.workers = {"fake"};
+  config.public_tls = DoorFiles();
   return config;
 }
 

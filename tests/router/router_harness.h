@@ -4,16 +4,19 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/message.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/clock.h"
 #include "fake_worker.h"
+#include "net/tls_identity.h"
 #include "router/router_service.h"
 
 namespace longshelf::router::testing {
@@ -21,7 +24,10 @@ namespace longshelf::router::testing {
 using Reply = boost::beast::http::response<boost::beast::http::string_body>;
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-// One client connection, blocking.
+// The certificate of the router's HTTP door, where these tests are built to knock with TLS; null elsewhere.
+std::shared_ptr<net::TlsIdentity> DoorIdentity();
+
+// One client connection, blocking, with TLS where there is a DoorIdentity.
 class TestClient {
  public:
   explicit TestClient(uint16_t port);
@@ -32,11 +38,15 @@ class TestClient {
   std::string ReadUntil(std::string_view marker);
   // True when the server closed the connection.
   bool IsClosed();
+  void EndSending();  // without a goodbye
   void Close();
 
  private:
+  size_t ReadSome(char* to, size_t n_max, boost::system::error_code& error);
+
   boost::asio::io_context context_;
   boost::asio::ip::tcp::socket socket_;
+  std::optional<boost::asio::ssl::stream<boost::asio::ip::tcp::socket&>> tls_;
   boost::beast::flat_buffer buffer_;
   std::string raw_;
 };
@@ -52,7 +62,7 @@ class RouterHarness {
   static std::vector<uint32_t> Tokens(const std::string& text);
   static constexpr char kReasoning[] = "I think so.";
   static constexpr char kContent[] = "The answer is 42, café ☕ and more.";
-  static RouterConfig DefaultConfig();
+  static RouterConfig DefaultConfig();  // its HTTP and gRPC doors with TLS where there is a DoorIdentity
 
   // With stores, it has read from them which namespaces were deleted.
   explicit RouterHarness(size_t n_workers = 1, RouterConfig config = DefaultConfig(), Script script = {AnswerTokens()},

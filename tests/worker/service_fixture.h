@@ -13,6 +13,7 @@
 #include "common/mailbox.h"
 #include "common/metrics.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "worker/worker_service.h"
 
 namespace longshelf::worker {
@@ -37,20 +38,23 @@ class ServiceFixture : public ::testing::Test {
     return options;
   }
 
-  void Serve(WorkerServiceOptions options, PrefixSource* prefixes = nullptr) {
+  void Serve(WorkerServiceOptions options, PrefixSource* prefixes = nullptr,
+             const std::shared_ptr<net::TlsIdentity>& tls = nullptr) {
     service_ = std::make_unique<WorkerService>(std::move(options), clock_, inbox_, hub_, worker_metrics_, prefixes);
-    auto server = WorkerServer::Start("127.0.0.1:0", *service_);
+    auto server = WorkerServer::Start("127.0.0.1:0", *service_, tls);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = std::move(server).value();
     channel_ = NewChannel();
     stub_ = v1::Worker::NewStub(channel_);
   }
 
-  std::shared_ptr<grpc::Channel> NewChannel() const {
+  // With TLS by `tls`, to whom has the certificate of a `server`.
+  std::shared_ptr<grpc::Channel> NewChannel(const std::shared_ptr<net::TlsIdentity>& tls = nullptr,
+                                            net::Role server = net::Role::kWorker) const {
     grpc::ChannelArguments args = proto::InternalChannelArguments();
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()), grpc::InsecureChannelCredentials(),
-                                     args);
+    return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(server_->port()),
+                                     proto::ChannelCredentials(tls, server), args);
   }
 
   void TearDown() override {

@@ -238,7 +238,7 @@ TEST_F(WatchServiceTest, HealthSaysServingOnlyWhenReady) {
 TEST_F(WatchServiceTest, EveryMethodWantsTheTokenWhenThereIsOne) {
   WorkerServiceOptions options = Options();
   const std::string token = "0123456789abcdef0123";
-  options.token = *proto::SharedToken::FromString(token);
+  options.callers = *proto::CallerRules::Make(token, /*with_tls=*/false, {});
   Serve(options);
   using Call = std::function<grpc::Status(grpc::ClientContext&)>;
   const std::vector<std::pair<std::string, Call>> calls = {

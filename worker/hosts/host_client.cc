@@ -15,14 +15,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/status.h"
 #include "daemon_command.h"
 #include "engine/comm/run_dir.h"
 #include "launch_request.h"
 #include "longshelf/v1/host.grpc.pb.h"
+#include "net/tls_identity.h"
 #include "process_tree.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/grpc_status.h"
 #include "proto/internal_auth.h"
 
@@ -59,10 +62,14 @@ class EventReader {
 absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
   std::string token;
   if (!request.token_file.empty()) RETURN_IF_ERROR(ReadSecretFile(request.token_file, &token));
+  const SystemClock clock;
+  ASSIGN_OR_RETURN(const auto tls,
+                   net::TlsIdentity::Load({request.tls_cert, request.tls_key, request.tls_ca}, clock, nullptr));
   const std::string address = absl::StrCat(host, ":", request.port);
   grpc::ChannelArguments arguments = proto::InternalChannelArguments();
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, static_cast<int>(request.silence_ms));
-  const auto channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  const auto channel =
+      grpc::CreateCustomChannel(address, proto::ChannelCredentials(tls, net::Role::kWorker), arguments);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(request.wait_seconds))) {
     return absl::UnavailableError(absl::StrCat("no longshelf-host answers at ", address, " in ", request.wait_seconds,
                                                " s; start it there, or see --launcher"));

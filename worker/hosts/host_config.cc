@@ -36,10 +36,12 @@ ParseOutcome ParseHostConfig(int argc, const char* const* argv, HostConfig* conf
   spec.Group("Endpoint");
   spec.Add(&config->server.listen, "listen", "address and port where the first host of a group asks");
   spec.AddSecretFile(&config->server.token, "token-file", "file with the token that internal callers share");
-  spec.Add(&config->server.insecure_internal, "insecure-internal", "accept callers from the network without a token");
+  spec.Add(&config->server.insecure_internal, "insecure-internal",
+           "accept callers from the network without token and TLS");
   spec.Add(&config->server.silence, "host-silence", "a first host that says nothing for longer is gone",
            {absl::Seconds(1), absl::Hours(1)});
   AddAdminOptions(spec, &config->admin);
+  net::AddTlsOptions(spec, &config->tls);
   AddShardFiles(spec, &model, &token_file);
   spec.Group("Processes");
   spec.Add(&config->keeper.work_dir, "work-dir", "private directory for run files; removed contents after each group");
@@ -51,6 +53,12 @@ ParseOutcome ParseHostConfig(int argc, const char* const* argv, HostConfig* conf
   config->admin.insecure_internal = config->server.insecure_internal;
   if (!model.empty()) config->keeper.environment.push_back(absl::StrCat("LONGSHELF_MODEL=", model));
   if (!token_file.empty()) config->keeper.environment.push_back(absl::StrCat("LONGSHELF_TOKEN_FILE=", token_file));
+  if (!config->tls.empty()) {
+    config->keeper.environment.insert(config->keeper.environment.end(),
+                                      {absl::StrCat("LONGSHELF_TLS_CERT=", config->tls.certificate),
+                                       absl::StrCat("LONGSHELF_TLS_KEY=", config->tls.key),
+                                       absl::StrCat("LONGSHELF_TLS_CA=", config->tls.authority)});
+  }
   return outcome;
 }
 

@@ -3,11 +3,11 @@
 #include <string>
 #include <vector>
 
-#include "common/admin_server.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "host_keeper.h"
 #include "host_service.h"
+#include "net/admin_server.h"
 
 namespace longshelf::worker {
 
@@ -17,6 +17,7 @@ struct HostConfig {
   HostMode mode = HostMode::kServe;
   std::vector<std::string> arguments;  // behind "connect"
   HostServerOptions server;
+  net::TlsFiles tls;  // the server's, and of shards on this host
   HostKeeperOptions keeper;
   AdminOptions admin;
   LogConfig log;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "common/admin_server.h"
+#include "common/clock.h"
 #include "common/metrics.h"
 #include "common/shutdown.h"
 #include "host_client.h"
@@ -16,6 +16,7 @@
 #include "host_keeper.h"
 #include "host_pipe_service.h"
 #include "host_service.h"
+#include "net/admin_server.h"
 #include "process/run_main.h"
 #include "process/service_manager.h"
 
@@ -38,20 +39,27 @@ int Serve(const HostConfig& config, ShutdownSignals& signals, ServiceManager& ma
     spdlog::shutdown();
     _exit(0);
   }
-  const auto server = HostServer::Start(config.server, **keeper);
-  if (!server.ok()) return Fail(server.status());
+  SystemClock clock;
   Metrics metrics("longshelf-host");
+  auto tls = net::TlsIdentity::Load(config.tls, clock, &metrics);
+  if (!tls.ok()) return Fail(tls.status());
+  HostServerOptions server_options = config.server;
+  server_options.tls = *tls;
+  const auto server = HostServer::Start(server_options, **keeper);
+  if (!server.ok()) return Fail(server.status());
+  AdminOptions admin_options = config.admin;
+  admin_options.tls = *tls;
   auto& runs = metrics.AddGauge("longshelf_host_runs", "1 while a part of a group runs here.");
-  const auto admin = AdminServer::Start(config.admin, {.live = [] { return true; },
-                                                       .ready =
-                                                           [] {
-                                                             return Readiness{true, "waits for groups"};
-                                                           },
-                                                       .metrics =
-                                                           [&] {
-                                                             runs.Set((*keeper)->runs() ? 1 : 0);
-                                                             return metrics.Serialize();
-                                                           }});
+  const auto admin = AdminServer::Start(admin_options, {.live = [] { return true; },
+                                                        .ready =
+                                                            [] {
+                                                              return Readiness{true, "waits for groups"};
+                                                            },
+                                                        .metrics =
+                                                            [&] {
+                                                              runs.Set((*keeper)->runs() ? 1 : 0);
+                                                              return metrics.Serialize();
+                                                            }});
   if (!admin.ok()) return Fail(admin.status());
   spdlog::info("admin on {}", (*admin)->url());
   manager.Tell({true, "waits for groups"});

@@ -11,6 +11,7 @@
 #include "common/status.h"
 #include "daemon_command.h"
 #include "proto/channel_settings.h"
+#include "proto/credentials.h"
 #include "proto/grpc_status.h"
 
 namespace longshelf::worker {
@@ -133,35 +134,35 @@ v1::HostRunEvent EndedEvent(const std::string& reason, const std::vector<engine:
 
 grpc::ServerWriteReactor<v1::HostRunEvent>* HostService::Run(grpc::CallbackServerContext* context,
                                                              const v1::HostRunRequest* request) {
-  if (token_.has_value()) {
-    if (const grpc::Status status = token_->Check(*context); !status.ok()) {
+  if (const grpc::Status status = callers_.Check(*context); !status.ok()) {
+    if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
       spdlog::warn("a call without the shared token was refused");
-      return RunStream::Begin(keeper_, absl::UnauthenticatedError(status.error_message()));
     }
+    return RunStream::Begin(keeper_, proto::FromGrpc(status));
   }
   return RunStream::Begin(keeper_, ReadRunRequest(*request));
 }
 
 absl::StatusOr<std::unique_ptr<HostServer>> HostServer::Start(const HostServerOptions& options, HostKeeper& keeper) {
-  RETURN_IF_ERROR(proto::CheckListenAddress(options.listen, !options.token.empty(), options.insecure_internal));
-  std::optional<proto::SharedToken> token;
-  if (!options.token.empty()) {
-    ASSIGN_OR_RETURN(token, proto::SharedToken::FromString(options.token));
-  }
-  auto server = std::unique_ptr<HostServer>(new HostServer(std::make_unique<HostService>(keeper, std::move(token))));
+  RETURN_IF_ERROR(proto::CheckListenAddress(options.listen, !options.token.empty() || options.tls != nullptr,
+                                            options.insecure_internal));
+  ASSIGN_OR_RETURN(proto::CallerRules callers,
+                   proto::CallerRules::Make(options.token, options.tls != nullptr, net::kCallersOfHost));
+  auto service = std::make_unique<HostService>(keeper, std::move(callers));
+  auto server = std::unique_ptr<HostServer>(new HostServer(std::move(service), options.tls));
   grpc::ServerBuilder builder;
   proto::ApplyInternalServerSettings(builder);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
                              static_cast<int>(absl::ToInt64Milliseconds(options.silence)));
-  int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, proto::ListenerCredentials(options.tls, net::PeerCertificate::kRequired),
+                           &server->port_);
   builder.RegisterService(server->service_.get());
   server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr || port == 0) {
+  if (server->server_ == nullptr || server->port_ == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
   }
-  spdlog::info("waits for groups on port {}", port);
+  spdlog::info("waits for groups on port {}", server->port_);
   return server;
 }
 

@@ -13,8 +13,8 @@ NLOHMANN_JSON_SERIALIZE_ENUM(HostLauncher, {{HostLauncher::kAgent, "agent"},
                                             {HostLauncher::kSsh, "ssh"},
                                             {HostLauncher::kSrun, "srun"}})
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LaunchRequest, launcher, generation, hosts, names, shards_per_host, run_dir, program,
-                                   port, token_file, daemon_port_begin, daemon_port_end, wait_seconds, silence_ms,
-                                   slurm_job, environment)
+                                   port, token_file, tls_cert, tls_key, tls_ca, daemon_port_begin, daemon_port_end,
+                                   wait_seconds, silence_ms, slurm_job, environment)
 
 absl::Status WriteLaunchRequest(const std::filesystem::path& path, const LaunchRequest& request) {
   std::ofstream out(path, std::ios::binary);

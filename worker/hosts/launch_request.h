@@ -20,11 +20,12 @@ struct LaunchRequest {
   std::vector<std::string> hosts;  // as in the launch line
   std::vector<std::string> names;  // of the same, as the operator gave them
   int shards_per_host = 1;
-  std::string run_dir;        // the leader's; where words of remote shards are left
-  std::string program;        // longshelf-host on the others, for ssh and srun
-  int port = 0;               // of the agents
-  std::string token_file;     // of the agents; empty: none
-  int daemon_port_begin = 0;  // for Open MPI's daemon on the other hosts, [begin, end)
+  std::string run_dir;                    // the leader's; where words of remote shards are left
+  std::string program;                    // longshelf-host on the others, for ssh and srun
+  int port = 0;                           // of the agents
+  std::string token_file;                 // of the agents; empty: none
+  std::string tls_cert, tls_key, tls_ca;  // to call them with; empty: without TLS
+  int daemon_port_begin = 0;              // for Open MPI's daemon on the other hosts, [begin, end)
   int daemon_port_end = 0;
   int64_t wait_seconds = 0;              // for an agent that is not there yet
   int64_t silence_ms = 0;                // a host that says nothing for longer is gone

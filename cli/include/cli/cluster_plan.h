@@ -12,11 +12,12 @@ namespace longshelf::cli {
 
 // A cluster on one machine, everything on 127.0.0.1.
 struct ClusterOptions {
-  std::string model = {};        // checkpoint directory
-  std::string program_dir = {};  // where the binaries are
-  std::vector<int> shards = {};  // of each worker
-  int n_threads = 1;             // of each shard
-  int64_t kv_memory_bytes = 0;   // of each shard
+  std::string model = {};         // checkpoint directory
+  std::string program_dir = {};   // where the binaries are
+  std::vector<int> shards = {};   // of each worker
+  int n_threads = 1;              // of each shard
+  int64_t kv_memory_bytes = 0;    // of each shard
+  std::string certificates = {};  // directory of what MakeCertificates makes: all connections with TLS; "": none
   int n_stores = 1;
   int64_t store_memory_bytes = 0;  // of each
   std::string log_level = "info";
@@ -46,6 +47,7 @@ struct ClusterPlan {
   std::vector<Member> members;  // in the order of starting; the reverse of stopping
   std::string model_name;
   std::string http_url;
+  std::string ca_file;  // whom to believe, of HTTP and admin ports; "": they are without TLS
   std::string grpc_address;
 
   // Of internal endpoints and admin ports.

@@ -13,6 +13,10 @@
 #include "kvstore/object.h"
 #include "kvstore/queries.h"
 
+namespace longshelf::net {
+class TlsIdentity;
+}
+
 namespace longshelf::kvstore {
 
 using Payload = std::shared_ptr<const std::vector<std::byte>>;
@@ -134,6 +138,10 @@ struct ClientOptions {
   std::string address;  // host:port
   // Shared token of the store's --token-file; empty when it runs without one.
   std::string token = {};
+  // To connect with, to a server with the certificate of a KV store; null: without TLS.
+  std::shared_ptr<net::TlsIdentity> tls = {};
+  // What that certificate is for; empty: the host in `address`.
+  std::string tls_name = {};
 };
 
 // Never blocks and never fails: the connection is made by the first call. INVALID_ARGUMENT: an address without a port.

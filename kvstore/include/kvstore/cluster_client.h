@@ -18,6 +18,8 @@ struct ClusterOptions {
   // As ParseMembers and DnsName take it.
   std::string stores;
   std::string token = {};
+  // As in ClientOptions. The certificates of stores under a name are for the name, not for their addresses.
+  std::shared_ptr<net::TlsIdentity> tls = {};
   // Of what is parked, as a rule: reads ask that many nodes, and kSpareCandidates more.
   uint32_t n_replicas = 2;
   // Of a name.

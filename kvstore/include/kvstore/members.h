@@ -28,6 +28,8 @@ absl::StatusOr<std::vector<Member>> ParseMembers(std::string_view text);
 
 // "dns:HOST:PORT": every address that HOST resolves to is a member. Empty when `text` is a list.
 std::string_view DnsName(std::string_view text);
+// HOST of it: what the certificates of such members are for. Empty when `text` is a list.
+std::string DnsHost(std::string_view text);
 
 // INVALID_ARGUMENT: neither a list nor a name. OK when empty.
 absl::Status CheckStores(std::string_view stores);

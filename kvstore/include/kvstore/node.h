@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "common/admin_server.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/shutdown.h"
@@ -12,6 +11,7 @@
 #include "kvstore/peers.h"
 #include "kvstore/server.h"
 #include "kvstore/store.h"
+#include "net/admin_server.h"
 #include "process/service_manager.h"
 
 namespace longshelf::kvstore {
@@ -19,6 +19,7 @@ namespace longshelf::kvstore {
 // Everything `longshelf-kvstore` can be told.
 struct NodeConfig {
   ServerOptions server;
+  net::TlsFiles tls;
   StoreOptions store;
   DiskOptions disk;
   std::string disk_key_file = {};       // empty: what is on disk is not encrypted

@@ -11,6 +11,7 @@
 #include "common/metrics.h"
 #include "kvstore/members.h"
 #include "kvstore/store.h"
+#include "net/tls_identity.h"
 
 namespace longshelf::kvstore {
 
@@ -18,6 +19,7 @@ struct PeerOptions {
   std::string stores;     // as ParseMembers and DnsName take it, this node included
   std::string advertise;  // this node's address in that list, or under that name
   std::string token = {};
+  std::shared_ptr<net::TlsIdentity> tls = {};  // as in ClusterOptions
   uint32_t n_replicas = 2;
   uint64_t repair_bytes_per_s = uint64_t{64} << 20;
   absl::Duration down_after = absl::Seconds(60);

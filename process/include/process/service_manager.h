@@ -4,8 +4,8 @@
 #include <string>
 
 #include "absl/time/time.h"
-#include "common/admin_server.h"
 #include "common/shutdown.h"
+#include "net/admin_server.h"
 
 namespace longshelf {
 

@@ -15,6 +15,8 @@ inline constexpr int kKeepaliveTimeoutMs = 500;
 // Half the interval: jitter must never make an honest ping look like a flood.
 inline constexpr int kMinAcceptedPingIntervalMs = kKeepaliveIntervalMs / 2;
 inline constexpr int kMaxMessageBytes = 8 << 20;
+// Whoever connects and says nothing that makes sense is let go after this.
+inline constexpr int kHandshakeTimeoutMs = 10'000;
 
 // Arguments of every channel between longshelf processes.
 inline grpc::ChannelArguments InternalChannelArguments() {
@@ -36,6 +38,7 @@ inline void ApplyInternalServerSettings(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinAcceptedPingIntervalMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
 }

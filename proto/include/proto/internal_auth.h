@@ -1,7 +1,7 @@
 #pragma once
 
-// Who may listen where, and the shared token between longshelf processes. Include this from *_service.*, *_client.*
-// and main.cc only.
+// Who may listen where, and who may call: by the shared token between longshelf processes, and by role. Include this
+// from *_service.*, *_client.* and main.cc only.
 
 #include <grpcpp/client_context.h>
 #include <grpcpp/server_context.h>
@@ -9,11 +9,15 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "net/certificate.h"
+#include "net/log_gate.h"
 
 namespace longshelf::proto {
 
@@ -35,12 +39,31 @@ class SharedToken {
   std::array<uint8_t, 32> sha256_{};
 };
 
+// Whom one internal endpoint answers. Immutable but for the log; safe from any thread.
+class CallerRules {
+ public:
+  // Everybody.
+  CallerRules() = default;
+  // Who has the token, unless it is empty, and with TLS a certificate of one of the roles. INVALID_ARGUMENT: see
+  // SharedToken.
+  static absl::StatusOr<CallerRules> Make(std::string_view token, bool with_tls, net::RoleSet roles);
+  // UNAUTHENTICATED without the token, PERMISSION_DENIED in another role.
+  grpc::Status Check(const grpc::ServerContextBase& context) const;
+
+ private:
+  grpc::Status CheckToken(const grpc::ServerContextBase& context) const;
+
+  std::optional<SharedToken> token_;
+  net::RoleSet roles_;  // empty: not looked at
+  std::shared_ptr<net::LogGate> gate_ = std::make_shared<net::LogGate>();
+};
+
 // Adds the token to a call; nothing when `token` is empty.
 void AddToken(grpc::ClientContext& context, std::string_view token);
 
-// OK when every address "host:port" may be listened on: loopback always, anything else only with a token or with the
-// explicit override. The message names the flags to set.
-absl::Status CheckListenAddress(std::string_view address, bool has_token, bool insecure_internal);
+// OK when the address "host:port" may be listened on: loopback always, anything else only with mutual TLS or a token,
+// or with the explicit override. The message names the flags to set.
+absl::Status CheckListenAddress(std::string_view address, bool asks_callers, bool insecure_internal);
 
 // 127.0.0.0/8, ::1, localhost, unix sockets.
 bool IsLoopback(std::string_view address);

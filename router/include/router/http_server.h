@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "net/tls_identity.h"
 #include "router/limits.h"
 #include "router/metrics.h"
 
@@ -71,14 +72,16 @@ class HttpHandler {
 
 struct HttpServerConfig {
   std::string listen = "127.0.0.1:8080";  // an IP address and a port; port 0 takes a free one
+  // With it HTTPS is spoken, and nothing else; with an authority, only with clients that it has signed for.
+  std::shared_ptr<net::TlsIdentity> tls = {};
   size_t connections_max = 4096;
   size_t connections_per_address_max = 2048;
   size_t body_bytes_max = kSizeLimits.body_bytes;
-  size_t bodies_bytes_max = size_t{1} << 30;  // being received, all connections together
-  absl::Duration header_timeout = absl::Seconds(10);
-  absl::Duration body_timeout = absl::Seconds(60);   // for each MiB of the body
-  absl::Duration idle_timeout = absl::Seconds(75);   // between two requests of a connection
-  absl::Duration write_timeout = absl::Seconds(30);  // without a byte taken, the client is dropped
+  size_t bodies_bytes_max = size_t{1} << 30;          // being received, all connections together
+  absl::Duration header_timeout = absl::Seconds(10);  // also of a TLS handshake
+  absl::Duration body_timeout = absl::Seconds(60);    // for each MiB of the body
+  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests of a connection
+  absl::Duration write_timeout = absl::Seconds(30);   // without a byte taken, the client is dropped
 };
 
 // Accepts and serves on `loop`; all handler calls happen there.

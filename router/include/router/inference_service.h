@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "net/tls_identity.h"
 #include "router/auth.h"
 #include "router/request_core.h"
 
@@ -17,6 +18,7 @@ class InferenceServer {
  public:
   struct Options {
     std::string listen;
+    std::shared_ptr<net::TlsIdentity> tls = {};  // as in HttpServerConfig
     bool reflection = true;
     absl::Duration keep_alive_interval = absl::Seconds(5);  // silence, then the progress is said again
     size_t body_bytes_max = kSizeLimits.body_bytes;         // of one message

@@ -37,6 +37,7 @@ class RouterMetrics {
   void QueueDepth(size_t n_streams);
   void ConnectionsOpen(size_t n_connections);
   void ConnectionRefused();
+  void TlsHandshakeFailed();
   void SlowClientDropped();
 
  private:
@@ -62,6 +63,7 @@ class RouterMetrics {
   prometheus::Gauge& queue_depth_;
   prometheus::Gauge& connections_;
   prometheus::Counter& connections_refused_;
+  prometheus::Counter& handshakes_failed_;
   prometheus::Counter& slow_clients_;
 };
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "common/admin_server.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "net/admin_server.h"
 
 namespace longshelf::router {
 
@@ -25,6 +25,8 @@ struct RouterConfig {
   std::string api_keys_file;
   std::string tenant_secret = "longshelf";
   std::string internal_token;
+  net::TlsFiles tls;         // to workers, KV stores and the admin port
+  net::TlsFiles public_tls;  // to clients, over HTTP and gRPC; with an authority, they need certificates
 
   std::vector<std::string> kvstores;  // as kvstore/members.h takes them, joined by commas; none: no sessions
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "net/tls_identity.h"
 #include "router/worker_link.h"
 
 namespace grpc {
@@ -14,7 +15,8 @@ class Channel;
 namespace longshelf::router {
 
 struct WorkerClientConfig {
-  std::string token;  // shared with the workers; may be empty
+  std::string token = {};                      // shared with the workers; may be empty
+  std::shared_ptr<net::TlsIdentity> tls = {};  // to connect with, to certificates of workers; null: without TLS
   absl::Duration status_timeout = absl::Seconds(2);
   absl::Duration park_timeout = absl::Minutes(2);
   absl::Duration call_timeout = absl::Hours(24);  // of one Generate or Watch; both are renewed by their owners

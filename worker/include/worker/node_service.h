@@ -53,10 +53,12 @@ absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model)
 // the rest may be called from anywhere.
 class WorkerNode {
  public:
-  // Listens at once, with health NOT_SERVING. As CheckEdgeConfig, and UNAVAILABLE: cannot listen.
+  // Listens at once, with health NOT_SERVING; `tls` is what config.tls names. As CheckEdgeConfig, and UNAVAILABLE:
+  // cannot listen.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Create(const ShardConfig& config, const NodeModel& model,
                                                             std::vector<int64_t> shard_pids, Clock& clock,
-                                                            Metrics& metrics, engine::StepRunner& runner);
+                                                            Metrics& metrics, engine::StepRunner& runner,
+                                                            std::shared_ptr<net::TlsIdentity> tls = nullptr);
   // Use Create.
   WorkerNode(WorkerServiceOptions options, const NodeModel& model, const ShardConfig& config,
              std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics, engine::StepRunner& runner);

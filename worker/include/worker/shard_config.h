@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "common/admin_server.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "net/admin_server.h"
 
 namespace longshelf::worker {
 
@@ -28,6 +28,7 @@ struct ShardConfig {
   std::string listen = "127.0.0.1:0";
   std::string worker_id;  // empty = made up at start
   std::string token;      // of internal callers and of the KV store
+  net::TlsFiles tls;      // the same
   bool insecure_internal = false;
   bool allow_logits = false;
   AdminOptions admin;
@@ -57,7 +58,7 @@ struct ShardConfig {
   int64_t supervisor_pid = 0;
   std::string mpi_shm_dir;
   std::string expert_transport = "direct";  // or "baseline"
-  std::string link_listen;  // shard 0's ADDRESS:PORT for other hosts
+  std::string link_listen;                  // shard 0's ADDRESS:PORT for other hosts
   absl::Duration step_deadline = absl::Seconds(30);
   absl::Duration host_silence = absl::Seconds(5);
 

@@ -7,12 +7,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/admin_server.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/shutdown.h"
+#include "net/admin_server.h"
 #include "process/service_manager.h"
 #include "worker/shard_config.h"
 

@@ -16,6 +16,7 @@
 #include "common/mailbox.h"
 #include "engine/messages.h"
 #include "longshelf/v1/worker.grpc.pb.h"
+#include "net/tls_identity.h"
 #include "proto/internal_auth.h"
 #include "worker/metrics.h"
 #include "worker/prefix_source.h"
@@ -39,10 +40,10 @@ struct WorkerServiceOptions {
   uint32_t n_sequences_max = 0;
 
   bool allow_logits = false;
-  std::optional<proto::SharedToken> token;  // none: loopback, or --insecure-internal
-  size_t n_streams_max = 2048;              // open Generate calls
-  size_t stream_buffer_bytes = 256 << 10;   // events a client has not read yet; above it the sequence is cancelled
-  size_t stream_buffer_events_min = 16;     // allowed whatever their size
+  proto::CallerRules callers;              // everybody: loopback, or --insecure-internal
+  size_t n_streams_max = 2048;             // open Generate calls
+  size_t stream_buffer_bytes = 256 << 10;  // events a client has not read yet; above it the sequence is cancelled
+  size_t stream_buffer_events_min = 16;    // allowed whatever their size
   absl::Duration progress_interval = absl::Milliseconds(250);  // between two PrefillProgress events of a stream
 };
 
@@ -84,9 +85,12 @@ class WorkerService final : public v1::Worker::CallbackService {
 class WorkerServer {
  public:
   // UNAVAILABLE: the address cannot be bound. The listen rule (CheckListenAddress) is the caller's.
-  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& address, WorkerService& service);
+  // With `tls` callers need a certificate; of which role, the service decides.
+  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& address, WorkerService& service,
+                                                             const std::shared_ptr<net::TlsIdentity>& tls = nullptr);
   // Use Start.
-  WorkerServer(std::unique_ptr<grpc::Server> server, WorkerService& service, int port);
+  WorkerServer(std::shared_ptr<net::TlsIdentity> tls, std::unique_ptr<grpc::Server> server, WorkerService& service,
+               int port);
   ~WorkerServer();
   int port() const { return port_; }
   // What the health service says; NOT_SERVING at first.
@@ -97,6 +101,7 @@ class WorkerServer {
   std::shared_ptr<grpc::Channel> InProcessChannel();
 
  private:
+  const std::shared_ptr<net::TlsIdentity> tls_;  // the server's
   std::unique_ptr<grpc::Server> server_;
   WorkerService& service_;
   const int port_;

@@ -1,4 +1,4 @@
-#include "common/admin_server.h"
+#include "net/admin_server.h"
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>

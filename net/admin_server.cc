@@ -1,4 +1,4 @@
-#include "common/admin_server.h"
+#include "net/admin_server.h"
 
 #include <spdlog/spdlog.h>
 
@@ -6,7 +6,6 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 #include <chrono>
 #include <optional>
@@ -16,7 +15,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/clock.h"
 #include "common/status.h"
+#include "net/log_gate.h"
+#include "net/stream.h"
 
 namespace longshelf {
 namespace {
@@ -75,6 +77,10 @@ struct AdminServer::State {
   AdminOptions options;
   AdminCallbacks callbacks;
   bool loopback = true;
+  bool with_tls = false;
+  bool mutual = false;
+  SystemClock clock;
+  net::LogGate refusals;
   int n_connections = 0;  // sessions that io still holds at the end count themselves down, so this outlives io
   asio::io_context io{1};
   tcp::acceptor acceptor{io};
@@ -83,8 +89,9 @@ struct AdminServer::State {
 
   void Accept();
   void RemindOfRisk();
-  Response Answer(const Request& request) const;
-  std::pair<http::status, std::string> Route(const Request& request) const;
+  void OnRefused(boost::system::error_code why);
+  Response Answer(const Request& request, const net::RoleSet& peer) const;
+  std::pair<http::status, std::string> Route(const Request& request, const net::RoleSet& peer) const;
 };
 
 namespace {
@@ -92,9 +99,10 @@ namespace {
 // One connection: read, answer, repeat. Keeps itself alive through its handlers; lives on the server's thread.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(tcp::socket socket, absl::Duration timeout, int* n_connections,
-          std::function<Response(const Request&)> answer)
-      : stream_(std::move(socket)),
+  Session(tcp::socket socket, const net::SslContext& context, absl::Duration timeout, int* n_connections,
+          std::function<Response(const Request&, const net::RoleSet& peer)> answer)
+      : stream_(std::move(socket), context),
+        timer_(stream_.get_executor()),
         timeout_(absl::ToChronoMilliseconds(timeout)),
         n_connections_(n_connections),
         answer_(std::move(answer)) {
@@ -102,19 +110,28 @@ class Session : public std::enable_shared_from_this<Session> {
   }
   ~Session() { --*n_connections_; }
 
+  // `on_refused` hears why a handshake failed.
+  void Begin(std::function<void(beast::error_code)> on_refused) {
+    if (!stream_.is_tls()) return Read();
+    ArmTimer();
+    stream_.AsyncHandshake([self = shared_from_this(), on_refused = std::move(on_refused)](beast::error_code error) {
+      error ? on_refused(error) : self->Read();
+    });
+  }
+
+ private:
   void Read() {
     parser_.emplace();
     parser_->header_limit(kHeaderBytesMax);
     parser_->body_limit(kBodyBytesMax);
-    stream_.expires_after(timeout_);
+    ArmTimer();
     http::async_read(stream_, buffer_, *parser_,
                      [self = shared_from_this()](beast::error_code error, size_t) { self->OnRead(error); });
   }
 
- private:
   void OnRead(beast::error_code error) {
     if (!error) {
-      response_ = answer_(parser_->get());
+      response_ = answer_(parser_->get(), stream_.peer_roles());
       response_.keep_alive(parser_->keep_alive());
     } else if (error == http::error::header_limit || error == http::error::body_limit) {
       const bool header = error == http::error::header_limit;
@@ -129,16 +146,30 @@ class Session : public std::enable_shared_from_this<Session> {
       return;  // gone, or too slow
     }
     response_.prepare_payload();
-    stream_.expires_after(timeout_);
+    ArmTimer();
     http::async_write(stream_, response_, [self = shared_from_this()](beast::error_code write_error, size_t) {
-      if (!write_error && self->response_.keep_alive()) self->Read();
+      if (write_error) return;
+      if (self->response_.keep_alive()) return self->Read();
+      if (self->stream_.is_tls()) self->stream_.AsyncGoodbye([self](beast::error_code) {});
     });
   }
 
-  beast::tcp_stream stream_;
+  // What is under way fails when it takes longer. The handler does not keep the session: its end frees a place.
+  void ArmTimer() {
+    timer_.expires_after(timeout_);
+    timer_.async_wait([weak = weak_from_this()](beast::error_code error) {
+      const auto self = weak.lock();
+      if (error || self == nullptr || self->timer_.expiry() > std::chrono::steady_clock::now()) return;
+      beast::error_code ignored;
+      self->stream_.socket().close(ignored);
+    });
+  }
+
+  net::Stream stream_;
+  asio::steady_timer timer_;
   const std::chrono::milliseconds timeout_;
   int* n_connections_;
-  const std::function<Response(const Request&)> answer_;
+  const std::function<Response(const Request&, const net::RoleSet& peer)> answer_;
   beast::flat_buffer buffer_{kHeaderBytesMax + 4096};
   std::optional<http::request_parser<http::string_body>> parser_;
   Response response_;
@@ -150,12 +181,22 @@ void AdminServer::State::Accept() {
   acceptor.async_accept([this](boost::system::error_code error, tcp::socket socket) {
     if (error == asio::error::operation_aborted) return;
     if (!error && n_connections < options.connections_max) {
-      std::make_shared<Session>(std::move(socket), options.request_timeout, &n_connections,
-                                [this](const Request& request) { return Answer(request); })
-          ->Read();
+      const auto peer = mutual ? net::PeerCertificate::kAsked : net::PeerCertificate::kNone;
+      std::make_shared<Session>(
+          std::move(socket), with_tls ? options.tls->server_context(peer) : nullptr, options.request_timeout,
+          &n_connections, [this](const Request& request, const net::RoleSet& roles) { return Answer(request, roles); })
+          ->Begin([this](boost::system::error_code why) { OnRefused(why); });
     }
     Accept();
   });
+}
+
+void AdminServer::State::OnRefused(boost::system::error_code why) {
+  const std::string words = net::WhyHandshakeFailed(why);
+  if (words.empty()) return;
+  if (const auto n_passed_over = refusals.Open(clock.Now())) {
+    spdlog::warn("admin port: a TLS handshake failed: {} ({} more since the last)", words, *n_passed_over);
+  }
 }
 
 void AdminServer::State::RemindOfRisk() {
@@ -166,7 +207,7 @@ void AdminServer::State::RemindOfRisk() {
   });
 }
 
-std::pair<http::status, std::string> AdminServer::State::Route(const Request& request) const {
+std::pair<http::status, std::string> AdminServer::State::Route(const Request& request, const net::RoleSet& peer) const {
   const absl::string_view path(request.target().data(), request.target().size());
   const bool is_probe = path == "/livez" || path == "/readyz" || path == "/healthz";
   if (!is_probe && !options.token.empty()) {
@@ -175,6 +216,9 @@ std::pair<http::status, std::string> AdminServer::State::Route(const Request& re
     if (!absl::ConsumePrefix(&value, "Bearer ") || !SameToken(value, options.token)) {
       return {http::status::unauthorized, "needs the admin token\n"};
     }
+  }
+  if (!is_probe && mutual && !peer.Has(net::Role::kOperator)) {
+    return {http::status::forbidden, "needs the certificate of an operator\n"};
   }
   if (!is_probe && path != "/metrics") return {http::status::not_found, "there are /livez, /readyz and /metrics\n"};
   if (request.method() != http::verb::get && request.method() != http::verb::head) {
@@ -191,19 +235,19 @@ std::pair<http::status, std::string> AdminServer::State::Route(const Request& re
                        "\n")};
 }
 
-Response AdminServer::State::Answer(const Request& request) const {
+Response AdminServer::State::Answer(const Request& request, const net::RoleSet& peer) const {
   Response response(http::status::ok, 11);
   response.set(http::field::content_type, "text/plain; version=0.0.4; charset=utf-8");
   response.set(http::field::cache_control, "no-store");
   const auto host = request[http::field::host];
   const bool from_a_page = request.find(http::field::origin) != request.end();
-  if (loopback && options.token.empty() &&
+  if (loopback && options.token.empty() && !mutual &&
       (from_a_page || !IsAddressOrLocalhost(absl::string_view(host.data(), host.size())))) {
     response.result(http::status::forbidden);
     response.body() = "use the address itself, not a name, and not from a web page\n";
     return response;
   }
-  auto [status, body] = Route(request);
+  auto [status, body] = Route(request, peer);
   response.result(status);
   if (status == http::status::unauthorized) response.set(http::field::www_authenticate, "Bearer");
   if (status == http::status::method_not_allowed) response.set(http::field::allow, "GET, HEAD");
@@ -215,19 +259,31 @@ void AddAdminOptions(ConfigSpec& spec, AdminOptions* options) {
   spec.Group("Admin port");
   spec.Add(&options->listen, "admin-listen", "address and port of /livez, /readyz and /metrics");
   spec.AddSecretFile(&options->token, "admin-token-file", "file with the token that /metrics asks for");
+  spec.AddChoice(
+      &options->tls_mode, "admin-tls",
+      "TLS on the admin port: auto = if there is --tls-cert; mutual = /metrics needs an operator's certificate",
+      {"auto", "off", "on", "mutual"});
 }
 
 absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(AdminOptions options, AdminCallbacks callbacks) {
   ASSIGN_OR_RETURN(const tcp::endpoint endpoint, ParseEndpoint(options.listen));
   const bool loopback = endpoint.address().is_loopback();
-  if (!loopback && options.token.empty() && !options.insecure_internal) {
+  const bool mutual = options.tls_mode == "mutual";
+  if ((mutual || options.tls_mode == "on") && options.tls == nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "--admin-tls ", options.tls_mode, " needs a certificate: ", "set --tls-cert, --tls-key and --tls-ca"));
+  }
+  const bool is_open = !loopback && options.token.empty() && !mutual;
+  if (is_open && !options.insecure_internal) {
     return absl::FailedPreconditionError(
         absl::StrCat("refusing to open the admin port on ", options.listen,
-                     " without authentication: set --admin-token-file, listen on 127.0.0.1, or accept the risk with "
-                     "--insecure-internal"));
+                     " without authentication: set --admin-token-file or --admin-tls mutual, listen on 127.0.0.1, or "
+                     "accept the risk with --insecure-internal"));
   }
   auto state = std::make_unique<State>();
   state->loopback = loopback;
+  state->with_tls = options.tls != nullptr && options.tls_mode != "off";
+  state->mutual = mutual;
   boost::system::error_code error;
   auto& acceptor = state->acceptor;
   acceptor.open(endpoint.protocol(), error);
@@ -240,7 +296,7 @@ absl::StatusOr<std::unique_ptr<AdminServer>> AdminServer::Start(AdminOptions opt
   state->options = std::move(options);
   state->callbacks = std::move(callbacks);
   state->Accept();
-  if (!loopback && state->options.token.empty()) state->RemindOfRisk();
+  if (is_open) state->RemindOfRisk();
   state->thread = std::thread([raw = state.get()] { raw->io.run(); });
   return std::make_unique<AdminServer>(std::move(state));
 }
@@ -257,8 +313,8 @@ uint16_t AdminServer::port() const { return state_->acceptor.local_endpoint().po
 std::string AdminServer::url() const {
   const tcp::endpoint endpoint = state_->acceptor.local_endpoint();
   const std::string host = endpoint.address().to_string();
-  return absl::StrCat("http://", endpoint.address().is_v6() ? absl::StrCat("[", host, "]") : host, ":",
-                      endpoint.port());
+  return absl::StrCat(state_->with_tls ? "https://" : "http://",
+                      endpoint.address().is_v6() ? absl::StrCat("[", host, "]") : host, ":", endpoint.port());
 }
 
 }  // namespace longshelf
