@@ -116,8 +116,8 @@ RealWorker::~RealWorker() {
 void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& leader_bell,
                           const std::string& run_dir) {
   engine::LocalExpertTransport own_transport;
-  engine::BaselineExpertTransport group_transport(communicator, static_cast<uint32_t>(weights_->config.n_routed_experts),
-                                             config_.generation);
+  engine::BaselineExpertTransport group_transport(
+      communicator, static_cast<uint32_t>(weights_->config.n_routed_experts), config_.generation);
   engine::ExpertTransport* transport = &own_transport;
   if (communicator.size() > 1) transport = &group_transport;
   const auto model = std::move(engine::Model::Create(weights_, engine::ModelOptions{}, *transport)).value();

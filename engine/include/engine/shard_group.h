@@ -8,9 +8,9 @@
 #include "absl/status/statusor.h"
 #include "engine/comm/communicator.h"
 #include "engine/comm/doorbell.h"
+#include "engine/comm/expert_transport.h"
 #include "engine/comm/group_watch.h"
 #include "engine/comm/host_links.h"
-#include "engine/comm/expert_transport.h"
 #include "engine/executor.h"
 #include "engine/step_plan.h"
 

@@ -171,7 +171,7 @@ struct WeightsPart {
 
 struct LoadOptions {
   WeightsMemory memory = WeightsMemory::kMapped;
-  WeightsShare* share = nullptr;    // of this host's shards, with kHuge; null: a copy of our own
+  WeightsShare* share = nullptr;         // of this host's shards, with kHuge; null: a copy of our own
   std::optional<WeightsPart> part = {};  // none: all of them
 };
 
