@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "engine/model/plan.h"
 #include "engine/shard_group.h"
 #include "engine/token_stamp.h"
+#include "exchange_metrics.h"
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
@@ -132,7 +134,11 @@ uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, in
 class Shard {
  public:
   Shard(const ShardConfig& config, ShutdownSignals& signals)
-      : config_(config), signals_(signals), metrics_("longshelf-shard"), storage_reads_(metrics_, config.run_dir) {}
+      : config_(config),
+        signals_(signals),
+        metrics_("longshelf-shard"),
+        storage_reads_(metrics_, config.run_dir),
+        exchange_metrics_(metrics_) {}
 
   absl::Status Run();
   int rank() const { return rank_; }
@@ -153,6 +159,7 @@ class Shard {
   ShutdownSignals& signals_;
   Metrics metrics_;
   StorageReads storage_reads_;
+  ExchangeMetrics exchange_metrics_;
   LoadState load_state_;
   SystemClock clock_;
   int rank_ = 0;
@@ -162,6 +169,7 @@ class Shard {
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
   std::unique_ptr<engine::ExpertTransport> group_transport_;
+  std::atomic<const engine::DirectExpertTransport*> direct_transport_{nullptr};  // the same, when it is one
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
   std::unique_ptr<engine::Model> model_;
@@ -243,6 +251,8 @@ absl::Status Shard::StartAdmin() {
   callbacks.ready = [this] { return load_state_.Read(); };
   callbacks.metrics = [this] {
     storage_reads_.Update();
+    // Set once, while weights are loaded, and there until the admin port has ended.
+    if (const auto* direct = direct_transport_.load(); direct != nullptr) exchange_metrics_.Update(direct->totals());
     return metrics_.Serialize();
   };
   ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
@@ -337,6 +347,7 @@ absl::Status Shard::MakeTransport(int64_t n_rows_max) {
   }
   if (!transport.ok()) return transport.status();
   if (rank_ == 0) spdlog::info("rows go to experts by {}", (*transport)->Describe());
+  direct_transport_.store(transport->get());
   group_transport_ = *std::move(transport);
   return absl::OkStatus();
 }

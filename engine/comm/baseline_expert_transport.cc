@@ -72,16 +72,6 @@ struct BaselineExpertTransport::Impl {
     arrival_begin.resize(n + 1);
   }
 
-  MessageHeader MakeHeader(MessageKind kind, int destination) const {
-    MessageHeader header;
-    header.kind = kind;
-    header.source = static_cast<uint16_t>(rank);
-    header.generation = clock.generation;
-    header.seq = clock.seq;
-    header.layer_count = clock.layer_count;
-    header.destination = static_cast<uint32_t>(destination);
-    return header;
-  }
   size_t n_arrivals(int source) const {
     const auto s = static_cast<size_t>(source);
     return arrival_begin[s + 1] - arrival_begin[s];
@@ -107,7 +97,7 @@ void BaselineExpertTransport::BeginStep(uint64_t seq) {
 absl::Status BaselineExpertTransport::Impl::ExchangeHeaders() {
   for (int d = 0; d < size; ++d) {
     MessageHeader& header = sent_headers[static_cast<size_t>(d)];
-    header = MakeHeader(MessageKind::kDispatch, d);
+    header = MakeHeader(MessageKind::kDispatch, rank, d, clock);
     FillDispatchHeader(grouping, d, row_bytes, header);
     SealHeader(header);
   }
@@ -187,7 +177,7 @@ absl::Status BaselineExpertTransport::BeginCombine(std::span<const std::byte> re
   for (int d = 0; d < s.size; ++d) {
     const auto at = static_cast<size_t>(d);
     if (s.n_bytes[at] == 0) continue;
-    MessageHeader header = s.MakeHeader(MessageKind::kCombine, d);
+    MessageHeader header = MakeHeader(MessageKind::kCombine, s.rank, d, s.clock);
     header.n_rows = static_cast<uint32_t>(s.n_arrivals(d));
     header.row_bytes = static_cast<uint32_t>(result_bytes);
     header.n_bytes = s.n_bytes[at];

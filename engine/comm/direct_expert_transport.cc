@@ -4,6 +4,8 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -69,15 +71,18 @@ struct DirectExpertTransport::Impl {
   const int rank;
   const int size;
   InboxShape shape;
-  Grouping by_target;
   Grouping by_rank;
+  Grouping by_target;          // used when some target is more than one shard
+  const Grouping& of_targets;  // one of these two
   std::vector<Target> targets;
   std::vector<Source> sources;
   std::vector<std::unique_ptr<Inbox>> inboxes;  // by rank; null: not on this host
   MessageClock clock;
   uint64_t n_exchanges = 0;  // dispatches ever, the flags' value
-  uint64_t shared_bytes = 0;
-  uint64_t sent_bytes = 0;
+  std::atomic<uint64_t> n_layers{0};
+  std::atomic<uint64_t> exposed_ns{0};
+  std::atomic<uint64_t> shared_bytes{0};
+  std::atomic<uint64_t> sent_bytes{0};
 
   std::span<const std::byte> rows;
   size_t row_bytes = 0;
@@ -95,7 +100,6 @@ struct DirectExpertTransport::Impl {
   bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
   absl::Status MakeInboxes();
   absl::Status MakeBuffers();
-  MessageHeader MakeHeader(MessageKind kind, int destination) const;
   absl::Status Progress();
   absl::Status Await(Communicator::Transfer& transfer);
   template <typename Ready>
@@ -116,6 +120,22 @@ int ReceiverOn(const HostMap& hosts, int host, int source) {
   const auto place = static_cast<size_t>(std::find(beside.begin(), beside.end(), source) - beside.begin());
   return there[place % there.size()];
 }
+
+// Adds the time of its life.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<uint64_t>& total_ns) : total_ns_(total_ns) {}
+  ~Stopwatch() {
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    total_ns_.fetch_add(static_cast<uint64_t>(std::chrono::nanoseconds(spent).count()), std::memory_order_relaxed);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::atomic<uint64_t>& total_ns_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
 
 // Neighbours are targets by themselves, other hosts as a whole. Without shared memory every shard is on its own.
 struct TargetMap {
@@ -155,8 +175,9 @@ DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap&
       options(the_options),
       rank(communicator.rank()),
       size(communicator.size()),
+      by_rank(EvenOwners(options.n_experts, size), size),
       by_target(TargetOfExperts(options.n_experts, MapTargets(hosts, rank, !options.shm_dir.empty()).of_rank), size),
-      by_rank(EvenOwners(options.n_experts, size), size) {
+      of_targets(options.shm_dir.empty() || hosts.n_hosts() == 1 ? by_rank : by_target) {
   clock.generation = options.generation;
   const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
   shape = {.n_sources = size,
@@ -229,8 +250,9 @@ DirectExpertTransport::DirectExpertTransport(std::unique_ptr<Impl> impl) : impl_
 DirectExpertTransport::~DirectExpertTransport() = default;
 int DirectExpertTransport::rank() const { return impl_->rank; }
 int DirectExpertTransport::size() const { return impl_->size; }
-uint64_t DirectExpertTransport::shared_bytes() const { return impl_->shared_bytes; }
-uint64_t DirectExpertTransport::sent_bytes() const { return impl_->sent_bytes; }
+ExchangeTotals DirectExpertTransport::totals() const {
+  return {impl_->n_layers.load(), impl_->exposed_ns.load(), impl_->shared_bytes.load(), impl_->sent_bytes.load()};
+}
 
 std::string DirectExpertTransport::Describe() const {
   bool any_far = false;
@@ -243,17 +265,6 @@ std::string DirectExpertTransport::Describe() const {
 void DirectExpertTransport::BeginStep(uint64_t seq) {
   impl_->clock.seq = seq;
   impl_->clock.layer_count = 0;
-}
-
-MessageHeader DirectExpertTransport::Impl::MakeHeader(MessageKind kind, int destination) const {
-  MessageHeader header;
-  header.kind = kind;
-  header.source = static_cast<uint16_t>(rank);
-  header.generation = clock.generation;
-  header.seq = clock.seq;
-  header.layer_count = clock.layer_count;
-  header.destination = static_cast<uint32_t>(destination);
-  return header;
 }
 
 // Messages move only while somebody asks, and others may wait for those of this shard while it waits for a flag.
@@ -294,20 +305,20 @@ absl::Status DirectExpertTransport::Impl::Await(Communicator::Transfer& transfer
 }
 
 absl::Status DirectExpertTransport::Impl::SendDispatch(Target& target, size_t index) {
-  MessageHeader header = MakeHeader(MessageKind::kDispatch, target.rank);
-  FillDispatchHeader(by_target, static_cast<int>(index), row_bytes, header);
+  MessageHeader header = MakeHeader(MessageKind::kDispatch, rank, target.rank, clock);
+  FillDispatchHeader(of_targets, static_cast<int>(index), row_bytes, header);
   // A neighbour puts its results where they belong; from elsewhere they come in messages.
   header.first_row = target.is_far ? 0 : static_cast<uint32_t>(by_rank.begin(target.rank));
   SealHeader(header);
   if (!target.is_far) {
-    PackDispatch(header, by_target, static_cast<int>(index), rows, assignments, CopyRows::kStream,
+    PackDispatch(header, of_targets, static_cast<int>(index), rows, assignments, CopyRows::kStream,
                  inbox(target.rank).dispatch(rank));
     StreamFence();
     inbox(target.rank).dispatched(rank).store(n_exchanges, std::memory_order_release);
     shared_bytes += header.n_bytes;
     return absl::OkStatus();
   }
-  PackDispatch(header, by_target, static_cast<int>(index), rows, assignments, CopyRows::kPlain, target.staging.data());
+  PackDispatch(header, of_targets, static_cast<int>(index), rows, assignments, CopyRows::kPlain, target.staging.data());
   ASSIGN_OR_RETURN(target.sending, communicator.StartSend(target.rank, kDispatchTag, target.staging.data(),
                                                           header.n_bytes / kExchangeUnitBytes));
   sent_bytes += header.n_bytes;
@@ -317,6 +328,7 @@ absl::Status DirectExpertTransport::Impl::SendDispatch(Target& target, size_t in
 absl::Status DirectExpertTransport::BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
                                                   std::span<const ExpertAssignment> assignments) {
   Impl& s = *impl_;
+  const Stopwatch stopwatch(s.exposed_ns);
   RETURN_IF_ERROR(CheckDispatchArguments(rows, row_bytes));
   const size_t n_tokens = rows.size() / row_bytes;
   if (n_tokens > s.options.n_tokens_max || row_bytes > s.options.row_bytes_max ||
@@ -338,7 +350,7 @@ absl::Status DirectExpertTransport::BeginDispatch(std::span<const std::byte> row
                                                  s.shape.dispatch_bytes / kExchangeUnitBytes));
   }
   RETURN_IF_ERROR(s.by_rank.Group(assignments, n_tokens));
-  RETURN_IF_ERROR(s.by_target.Group(assignments, n_tokens));
+  if (&s.of_targets == &s.by_target) RETURN_IF_ERROR(s.by_target.Group(assignments, n_tokens));
   for (Impl::Source& source : s.sources) {
     if (!source.is_far) continue;
     const size_t n_bytes = sizeof(MessageHeader) + s.by_rank.n_rows(source.rank) * s.shape.result_stride;
@@ -377,6 +389,7 @@ absl::Status DirectExpertTransport::Impl::ReadSource(Source& source) {
 
 absl::Status DirectExpertTransport::FinishDispatch(std::vector<DispatchedRow>& received) {
   Impl& s = *impl_;
+  const Stopwatch stopwatch(s.exposed_ns);
   // What this shard receives for its neighbours too comes first: they wait for it, and it computes next.
   for (Impl::Source& source : s.sources) {
     if (source.receiving.is_open()) RETURN_IF_ERROR(s.Await(source.receiving));
@@ -402,7 +415,7 @@ absl::Status DirectExpertTransport::FinishDispatch(std::vector<DispatchedRow>& r
 
 absl::Status DirectExpertTransport::Impl::SendResults(Source& source) {
   const size_t stride = RoundUpTo(result_bytes, kMessageUnitBytes);
-  MessageHeader header = MakeHeader(MessageKind::kCombine, source.rank);
+  MessageHeader header = MakeHeader(MessageKind::kCombine, rank, source.rank, clock);
   header.n_rows = static_cast<uint32_t>(source.n_arrivals);
   header.row_bytes = static_cast<uint32_t>(result_bytes);
   header.n_bytes = sizeof(header) + source.n_arrivals * stride;
@@ -429,6 +442,7 @@ absl::Status DirectExpertTransport::Impl::SendResults(Source& source) {
 
 absl::Status DirectExpertTransport::BeginCombine(std::span<const std::byte> results, size_t result_bytes) {
   Impl& s = *impl_;
+  const Stopwatch stopwatch(s.exposed_ns);
   RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, s.arrivals.size()));
   if (result_bytes > s.options.result_bytes_max) {
     return absl::InternalError(absl::StrCat("combine of results of ", result_bytes, " bytes; the inboxes are for ",
@@ -466,6 +480,7 @@ absl::Status DirectExpertTransport::Impl::TakeResults(Source& source, std::vecto
 
 absl::Status DirectExpertTransport::FinishCombine(std::vector<const std::byte*>& combined) {
   Impl& s = *impl_;
+  const Stopwatch stopwatch(s.exposed_ns);
   combined.resize(s.by_rank.n_all());
   const std::span<const uint32_t> own = s.by_rank.of(s.rank);
   for (size_t i = 0; i < own.size(); ++i) {
@@ -475,6 +490,7 @@ absl::Status DirectExpertTransport::FinishCombine(std::vector<const std::byte*>&
   // This shard may sleep next, and nothing moves while it does.
   for (Impl::Source& source : s.sources) RETURN_IF_ERROR(s.Await(source.sending));
   for (Impl::Target& target : s.targets) RETURN_IF_ERROR(s.Await(target.sending));
+  s.n_layers.fetch_add(1, std::memory_order_relaxed);
   if (s.options.watch != nullptr) s.options.watch->MarkProgress();
   return absl::OkStatus();
 }

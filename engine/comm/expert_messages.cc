@@ -21,6 +21,17 @@ DispatchLayout::DispatchLayout(size_t n_tokens, size_t n_rows, size_t row_bytes)
       experts(tokens + n_tokens * sizeof(TokenEntry)),
       n_bytes(RoundUpTo(experts + n_rows * sizeof(ExpertEntry), kMessageUnitBytes)) {}
 
+MessageHeader MakeHeader(MessageKind kind, int source, int destination, const MessageClock& clock) {
+  MessageHeader header;
+  header.kind = kind;
+  header.source = static_cast<uint16_t>(source);
+  header.generation = clock.generation;
+  header.seq = clock.seq;
+  header.layer_count = clock.layer_count;
+  header.destination = static_cast<uint32_t>(destination);
+  return header;
+}
+
 void SealHeader(MessageHeader& header) {
   header.magic = kMagic;
   header.checksum = XXH32(&header, offsetof(MessageHeader, checksum), 0);

@@ -64,6 +64,8 @@ struct ExpertEntry {
   float weight;
 };
 
+// Who says what to whom and when; counts and checksum are the caller's.
+MessageHeader MakeHeader(MessageKind kind, int source, int destination, const MessageClock& clock);
 // Fills in the checksum.
 void SealHeader(MessageHeader& header);
 // INTERNAL: `header` is damaged, or not what `source` must say now; names the field and both values.

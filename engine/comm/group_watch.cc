@@ -9,11 +9,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "quiet_thread.h"
 
 namespace longshelf::engine {
 namespace {
@@ -35,13 +35,7 @@ void WriteLine(int fd, const std::string& line) {
 GroupWatch::GroupWatch(Options options) : options_(std::move(options)) {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
-  // Signals belong to the other threads.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { Loop(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = StartQuietThread([this] { Loop(); });
 }
 
 GroupWatch::~GroupWatch() {

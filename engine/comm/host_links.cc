@@ -14,7 +14,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <cstring>
 
 #include "absl/strings/escaping.h"
@@ -24,6 +23,7 @@
 #include "absl/strings/str_split.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "quiet_thread.h"
 
 namespace longshelf::engine {
 namespace {
@@ -198,13 +198,7 @@ absl::StatusOr<std::unique_ptr<HostLinks>> HostLinks::Join(const Invitation& inv
 void HostLinks::Start() {
   wake_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   LONGSHELF_CHECK(wake_fd_ >= 0);
-  // Signals belong to the other threads.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { Loop(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  thread_ = StartQuietThread([this] { Loop(); });
 }
 
 HostLinks::~HostLinks() {

@@ -30,6 +30,14 @@ struct DirectTransportOptions {
   GroupWatch* watch = nullptr;  // learns of progress; may be null
 };
 
+// What a shard's exchanges have cost so far.
+struct ExchangeTotals {
+  uint64_t n_layers = 0;      // dispatched and combined
+  uint64_t exposed_ns = 0;    // spent in them, copying and waiting, and so not computing
+  uint64_t shared_bytes = 0;  // of messages to shards of this host
+  uint64_t sent_bytes = 0;    // of messages to others
+};
+
 // Every message goes straight to whom it is for, without a round of counts before it, and is read where it arrives.
 //
 // To a shard of the same host: written past the caches into that shard's inbox in shared memory; a flag says that it is
@@ -59,9 +67,8 @@ class DirectExpertTransport final : public ExpertTransport {
 
   // Which ways its messages take: "shared memory", "messages" or both.
   std::string Describe() const;
-  // Bytes of all messages so far, by way.
-  uint64_t shared_bytes() const;
-  uint64_t sent_bytes() const;
+  // Any thread.
+  ExchangeTotals totals() const;
 
  private:
   struct Impl;
