@@ -108,6 +108,8 @@ absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
   Placement placement;
   RETURN_IF_ERROR(DividePorts(config.mpi_ports, placement));
   ASSIGN_OR_RETURN(placement.names, ResolveHosts(config.hosts, ReadEnvironment));
+  placement.n_shards = placement.names.empty() ? config.shard.n_shards
+                                               : static_cast<int>(placement.names.size()) * config.shards_per_host;
   if (placement.names.size() > 1) {
     if (placement.link_port - placement.daemon_port_end < config.shards_per_host) {
       return absl::InvalidArgumentError(absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\", too few for ",
@@ -116,7 +118,7 @@ absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
     }
     ASSIGN_OR_RETURN(placement.network, FindGroupNetwork(placement.names, config.mpi_network));
   }
-  if (placement.names.size() > 1 || config.shard.n_shards > 1) {
+  if (placement.n_shards > 1) {
     ASSIGN_OR_RETURN(placement.daemon_port, FindFreePort(placement.daemon_port_begin, placement.daemon_port_end));
   }
   return placement;
@@ -125,7 +127,7 @@ absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
 absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const Placement& placement,
                                           const GenerationDirs& dirs, uint64_t generation, bool can_read_siblings) {
   LaunchInput input;
-  input.n_shards = config.shard.n_shards;
+  input.n_shards = placement.n_shards;
   input.mpirun = config.mpirun;
   input.shard_binary = config.shard_binary;
   input.generation = generation;
@@ -139,7 +141,6 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
     input.shard_flags = config.shard_flags;
     return MakeLaunchLine(input);
   }
-  input.n_shards = static_cast<int>(placement.names.size()) * config.shards_per_host;
   LaunchRequest request = RequestFor(config, placement, dirs, generation);
   for (const std::string& flag : config.shard_flags) {
     if (NamesFile(flag)) {

@@ -16,6 +16,7 @@ namespace longshelf::worker {
 struct Placement {
   std::vector<std::string> names;  // of the hosts; empty or one: this machine only
   GroupNetwork network;            // with several hosts
+  int n_shards = 1;                // on all of them
   // Of --mpi-ports: a quarter for mpirun and its daemons, the last one for the links between hosts, the rest for
   // shards.
   int daemon_port_begin = 0;

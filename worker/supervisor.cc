@@ -115,7 +115,7 @@ absl::StatusOr<Supervisor::Impl::Group> Supervisor::Impl::Start() {
   group.started = clock.Now();
   ASSIGN_OR_RETURN(const Placement placement, FindPlacement(config));
   const size_t n_hosts = std::max<size_t>(placement.names.size(), 1);
-  group.n_shards = n_hosts > 1 ? static_cast<int>(n_hosts) * config.shards_per_host : config.shard.n_shards;
+  group.n_shards = placement.n_shards;
   const int n_here = group.n_shards / static_cast<int>(n_hosts);
   ASSIGN_OR_RETURN(group.processes, Generation::Start(*dirs, number, n_here, [&](const GenerationDirs& own) {
                      return PrepareLaunch(config, placement, own, number, can_read_siblings);
