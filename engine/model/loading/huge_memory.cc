@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -88,9 +89,18 @@ HugeMemory::~HugeMemory() {
   close(fd_);
 }
 
-// Aligned to huge pages, or the kernel could not map them as such.
+// Aligned to huge pages, or the kernel could not map them as such. Reserved ones it aligns by itself, and it must not
+// be asked for them in place of another mapping: where there are too few, it has taken that away before it says so, and
+// another thread may have been given the place.
 absl::Status HugeMemory::Map(int protection) {
-  const uint64_t alignment = page_bytes_ > kTransparentBytes ? page_bytes_ : kTransparentBytes;
+  const uint64_t alignment = std::max(page_bytes_, kTransparentBytes);
+  void* const anywhere = mmap(nullptr, n_bytes_, protection, MAP_SHARED, fd_, 0);
+  if (anywhere == MAP_FAILED) return Exhausted(n_bytes_, "mmap", errno);
+  if (reinterpret_cast<uintptr_t>(anywhere) % alignment == 0) {
+    data_ = static_cast<uint8_t*>(anywhere);
+    return absl::OkStatus();
+  }
+  munmap(anywhere, n_bytes_);
   const uint64_t n_reserved = n_bytes_ + alignment;
   void* const area = mmap(nullptr, n_reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (area == MAP_FAILED) return Exhausted(n_bytes_, "address space", errno);
@@ -98,13 +108,10 @@ absl::Status HugeMemory::Map(int protection) {
   auto* const aligned = reinterpret_cast<uint8_t*>(RoundUp(reinterpret_cast<uintptr_t>(begin), alignment));
   void* const data = mmap(aligned, n_bytes_, protection, MAP_SHARED | MAP_FIXED, fd_, 0);
   const int error = errno;
-  if (data == MAP_FAILED) {
-    munmap(area, n_reserved);
-    return Exhausted(n_bytes_, "mmap", error);
-  }
-  data_ = aligned;
   if (aligned > begin) munmap(begin, static_cast<size_t>(aligned - begin));
   munmap(aligned + n_bytes_, n_reserved - n_bytes_ - static_cast<size_t>(aligned - begin));
+  if (data == MAP_FAILED) return Exhausted(n_bytes_, "mmap", error);
+  data_ = aligned;
   return absl::OkStatus();
 }
 
