@@ -2,11 +2,13 @@
 
 #include <emmintrin.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -22,97 +24,6 @@ static_assert(kMessageUnitBytes == kExchangeUnitBytes);
 constexpr int kDispatchTag = 101;
 constexpr int kCombineTag = 102;
 
-// Anonymous pages, taken when they are first written.
-class LazyBuffer {
- public:
-  static absl::StatusOr<LazyBuffer> Make(size_t n_bytes) {
-    LazyBuffer out;
-    InboxShape shape{.n_sources = 0,
-                     .dispatch_bytes = 0,
-                     .combine_rows = n_bytes / kMessageUnitBytes + 1,
-                     .result_stride = kMessageUnitBytes};
-    ASSIGN_OR_RETURN(out.memory_, Inbox::Private(shape));
-    return out;
-  }
-  std::byte* data() { return memory_->results(); }
-
- private:
-  std::unique_ptr<Inbox> memory_;
-};
-
-}  // namespace
-
-struct DirectExpertTransport::Impl {
-  // Somewhere that dispatch messages go: a neighbour, or all shards of another host through the one that receives.
-  struct Target {
-    int rank = 0;  // who receives
-    bool is_far = false;
-    LazyBuffer staging;  // far: what is being sent
-    Communicator::Transfer sending;
-  };
-  // Another shard whose messages come here.
-  struct Source {
-    int rank = 0;
-    bool is_far = false;
-    int receiver = 0;  // whose inbox its dispatch arrives in
-    size_t n_arrivals = 0;
-    size_t first_arrival = 0;
-    uint32_t first_row = 0;             // where its results go
-    LazyBuffer staging;                 // far: results for it
-    LazyBuffer results;                 // far: results from it
-    Communicator::Transfer receiving;   // far, receiver == this shard: its dispatch
-    Communicator::Transfer sending;     // far: results for it
-    Communicator::Transfer collecting;  // far: results from it
-  };
-
-  Communicator& communicator;
-  const HostMap hosts;
-  const DirectTransportOptions options;
-  const int rank;
-  const int size;
-  InboxShape shape;
-  Grouping by_rank;
-  Grouping by_target;          // used when some target is more than one shard
-  const Grouping& of_targets;  // one of these two
-  std::vector<Target> targets;
-  std::vector<Source> sources;
-  std::vector<std::unique_ptr<Inbox>> inboxes;  // by rank; null: not on this host
-  MessageClock clock;
-  uint64_t n_exchanges = 0;  // dispatches ever, the flags' value
-  std::atomic<uint64_t> n_layers{0};
-  std::atomic<uint64_t> exposed_ns{0};
-  std::atomic<uint64_t> shared_bytes{0};
-  std::atomic<uint64_t> sent_bytes{0};
-
-  std::span<const std::byte> rows;
-  size_t row_bytes = 0;
-  std::span<const ExpertAssignment> assignments;
-  std::span<const std::byte> results;
-  size_t result_bytes = 0;
-  std::vector<Arrival> arrivals;
-  size_t own_first = 0;  // of this shard's own pairs among the arrivals
-  ArrivalOrder order;
-
-  Impl(Communicator& the_communicator, const HostMap& host_map, const DirectTransportOptions& the_options);
-
-  Inbox& own() { return *inboxes[static_cast<size_t>(rank)]; }
-  Inbox& inbox(int r) { return *inboxes[static_cast<size_t>(r)]; }
-  bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
-  absl::Status MakeInboxes();
-  absl::Status MakeBuffers();
-  absl::Status Progress();
-  absl::Status Await(Communicator::Transfer& transfer);
-  template <typename Ready>
-  absl::Status WaitFor(Ready ready);
-  absl::Status SendDispatch(Target& target, size_t index);
-  absl::Status AwaitDispatch(Source& source);
-  absl::Status ReadSource(Source& source);
-  absl::Status SendResults(Source& source);
-  absl::Status TakeResults(Source& source, std::vector<const std::byte*>& combined);
-};
-
-namespace {
-
 // The shard of `host` that receives what `source` sends to it: the one in the same place.
 int ReceiverOn(const HostMap& hosts, int host, int source) {
   const std::vector<int> there = hosts.RanksOf(host);
@@ -120,22 +31,6 @@ int ReceiverOn(const HostMap& hosts, int host, int source) {
   const auto place = static_cast<size_t>(std::find(beside.begin(), beside.end(), source) - beside.begin());
   return there[place % there.size()];
 }
-
-// Adds the time of its life.
-class Stopwatch {
- public:
-  explicit Stopwatch(std::atomic<uint64_t>& total_ns) : total_ns_(total_ns) {}
-  ~Stopwatch() {
-    const auto spent = std::chrono::steady_clock::now() - start_;
-    total_ns_.fetch_add(static_cast<uint64_t>(std::chrono::nanoseconds(spent).count()), std::memory_order_relaxed);
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  std::atomic<uint64_t>& total_ns_;
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // Neighbours are targets by themselves, other hosts as a whole. Without shared memory every shard is on its own.
 struct TargetMap {
@@ -160,13 +55,98 @@ TargetMap MapTargets(const HostMap& hosts, int rank, bool has_shared_memory) {
   return out;
 }
 
-std::vector<int> TargetOfExperts(uint32_t n_experts, const std::vector<int>& of_rank) {
-  std::vector<int> owner = EvenOwners(n_experts, static_cast<int>(of_rank.size()));
-  for (int& o : owner) o = of_rank[static_cast<size_t>(o)];
+std::vector<int> TargetOfExperts(uint32_t n_experts, const TargetMap& map) {
+  std::vector<int> owner = EvenOwners(n_experts, static_cast<int>(map.of_rank.size()));
+  for (int& o : owner) o = map.of_rank[static_cast<size_t>(o)];
   return owner;
 }
 
+// Adds the time of its life.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<uint64_t>& total_ns) : total_ns_(total_ns) {}
+  ~Stopwatch() {
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    total_ns_.fetch_add(static_cast<uint64_t>(std::chrono::nanoseconds(spent).count()), std::memory_order_relaxed);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::atomic<uint64_t>& total_ns_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 }  // namespace
+
+struct DirectExpertTransport::Impl {
+  // Somewhere that dispatch messages go: a neighbour, or all shards of another host through the one that receives.
+  struct Target {
+    int rank = 0;  // who receives
+    bool is_far = false;
+    MappedMemory staging;  // far: what is being sent
+    Communicator::Transfer sending;
+  };
+  // Another shard whose messages come here.
+  struct Source {
+    int rank = 0;
+    bool is_far = false;
+    int receiver = 0;  // whose inbox its dispatch arrives in
+    size_t n_arrivals = 0;
+    size_t first_arrival = 0;
+    uint32_t first_row = 0;             // where its results go
+    MappedMemory staging;               // far: results for it
+    MappedMemory results;               // far: results from it
+    Communicator::Transfer receiving;   // far, receiver == this shard: its dispatch
+    Communicator::Transfer sending;     // far: results for it
+    Communicator::Transfer collecting;  // far: results from it
+  };
+
+  Communicator& communicator;
+  const HostMap hosts;
+  const DirectTransportOptions options;
+  const int rank;
+  const int size;
+  InboxShape shape;
+  Grouping by_rank;
+  std::optional<Grouping> by_target;  // when some target is more than one shard; else that is the same
+  std::vector<Target> targets;
+  std::vector<Source> sources;
+  std::vector<std::unique_ptr<Inbox>> inboxes;  // by rank; null: not on this host
+  MessageClock clock;
+  uint64_t n_exchanges = 0;  // dispatches ever, the flags' value
+  std::atomic<uint64_t> n_layers{0};
+  std::atomic<uint64_t> exposed_ns{0};
+  std::atomic<uint64_t> shared_bytes{0};
+  std::atomic<uint64_t> sent_bytes{0};
+
+  std::span<const std::byte> rows;
+  size_t row_bytes = 0;
+  std::span<const ExpertAssignment> assignments;
+  std::span<const std::byte> results;
+  size_t result_bytes = 0;
+  std::vector<Arrival> arrivals;
+  size_t own_first = 0;  // of this shard's own pairs among the arrivals
+  ArrivalOrder order;
+
+  Impl(Communicator& the_communicator, const HostMap& host_map, const DirectTransportOptions& the_options);
+
+  Inbox& own() { return *inboxes[static_cast<size_t>(rank)]; }
+  Inbox& inbox(int r) { return *inboxes[static_cast<size_t>(r)]; }
+  const Grouping& of_targets() const { return by_target.has_value() ? *by_target : by_rank; }
+  bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
+  absl::Status MakeInboxes();
+  absl::Status MakeBuffers();
+  absl::Status Progress();
+  absl::Status Await(Communicator::Transfer& transfer);
+  template <typename Ready>
+  absl::Status WaitFor(Ready ready);
+  absl::Status SendDispatch(Target& target, size_t index);
+  absl::Status AwaitDispatch(Source& source);
+  absl::Status ReadSource(Source& source);
+  absl::Status SendResults(Source& source);
+  absl::Status TakeResults(Source& source, std::vector<const std::byte*>& combined);
+};
 
 DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap& host_map,
                                   const DirectTransportOptions& the_options)
@@ -175,16 +155,17 @@ DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap&
       options(the_options),
       rank(communicator.rank()),
       size(communicator.size()),
-      by_rank(EvenOwners(options.n_experts, size), size),
-      by_target(TargetOfExperts(options.n_experts, MapTargets(hosts, rank, !options.shm_dir.empty()).of_rank), size),
-      of_targets(options.shm_dir.empty() || hosts.n_hosts() == 1 ? by_rank : by_target) {
+      by_rank(EvenOwners(options.n_experts, size), size) {
   clock.generation = options.generation;
   const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
   shape = {.n_sources = size,
            .dispatch_bytes = DispatchLayout(options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
            .combine_rows = n_pairs,
            .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
-  for (const int receiver : MapTargets(hosts, rank, !options.shm_dir.empty()).receivers) {
+  const TargetMap map = MapTargets(hosts, rank, !options.shm_dir.empty());
+  if (map.receivers.size() < static_cast<size_t>(size))
+    by_target.emplace(TargetOfExperts(options.n_experts, map), size);
+  for (const int receiver : map.receivers) {
     targets.push_back(
         {.rank = receiver, .is_far = receiver != rank && !is_near(receiver), .staging = {}, .sending = {}});
   }
@@ -210,6 +191,8 @@ absl::Status DirectExpertTransport::Impl::MakeInboxes() {
   ASSIGN_OR_RETURN(const std::vector<std::string> all, AllGather(communicator, std::string(made.status().message())));
   for (size_t r = 0; r < all.size(); ++r) {
     if (all[r].empty()) continue;
+    // Shared memory that nobody is going to use.
+    if (made.ok()) unlink(path(rank).c_str());
     return absl::ResourceExhaustedError(absl::StrCat("shard ", r, ": ", all[r]));
   }
   inboxes[static_cast<size_t>(rank)] = *std::move(made);
@@ -227,12 +210,12 @@ absl::Status DirectExpertTransport::Impl::MakeBuffers() {
   const size_t results_max = sizeof(MessageHeader) + shape.combine_rows * shape.result_stride;
   for (Target& target : targets) {
     if (!target.is_far) continue;
-    ASSIGN_OR_RETURN(target.staging, LazyBuffer::Make(shape.dispatch_bytes));
+    ASSIGN_OR_RETURN(target.staging, MappedMemory::Private(shape.dispatch_bytes));
   }
   for (Source& source : sources) {
     if (!source.is_far) continue;
-    ASSIGN_OR_RETURN(source.staging, LazyBuffer::Make(results_max));
-    ASSIGN_OR_RETURN(source.results, LazyBuffer::Make(results_max));
+    ASSIGN_OR_RETURN(source.staging, MappedMemory::Private(results_max));
+    ASSIGN_OR_RETURN(source.results, MappedMemory::Private(results_max));
   }
   return absl::OkStatus();
 }
@@ -306,19 +289,20 @@ absl::Status DirectExpertTransport::Impl::Await(Communicator::Transfer& transfer
 
 absl::Status DirectExpertTransport::Impl::SendDispatch(Target& target, size_t index) {
   MessageHeader header = MakeHeader(MessageKind::kDispatch, rank, target.rank, clock);
-  FillDispatchHeader(of_targets, static_cast<int>(index), row_bytes, header);
+  FillDispatchHeader(of_targets(), static_cast<int>(index), row_bytes, header);
   // A neighbour puts its results where they belong; from elsewhere they come in messages.
   header.first_row = target.is_far ? 0 : static_cast<uint32_t>(by_rank.begin(target.rank));
   SealHeader(header);
   if (!target.is_far) {
-    PackDispatch(header, of_targets, static_cast<int>(index), rows, assignments, CopyRows::kStream,
+    PackDispatch(header, of_targets(), static_cast<int>(index), rows, assignments, CopyRows::kStream,
                  inbox(target.rank).dispatch(rank));
     StreamFence();
     inbox(target.rank).dispatched(rank).store(n_exchanges, std::memory_order_release);
     shared_bytes += header.n_bytes;
     return absl::OkStatus();
   }
-  PackDispatch(header, of_targets, static_cast<int>(index), rows, assignments, CopyRows::kPlain, target.staging.data());
+  PackDispatch(header, of_targets(), static_cast<int>(index), rows, assignments, CopyRows::kPlain,
+               target.staging.data());
   ASSIGN_OR_RETURN(target.sending, communicator.StartSend(target.rank, kDispatchTag, target.staging.data(),
                                                           header.n_bytes / kExchangeUnitBytes));
   sent_bytes += header.n_bytes;
@@ -350,7 +334,7 @@ absl::Status DirectExpertTransport::BeginDispatch(std::span<const std::byte> row
                                                  s.shape.dispatch_bytes / kExchangeUnitBytes));
   }
   RETURN_IF_ERROR(s.by_rank.Group(assignments, n_tokens));
-  if (&s.of_targets == &s.by_target) RETURN_IF_ERROR(s.by_target.Group(assignments, n_tokens));
+  if (s.by_target.has_value()) RETURN_IF_ERROR(s.by_target->Group(assignments, n_tokens));
   for (Impl::Source& source : s.sources) {
     if (!source.is_far) continue;
     const size_t n_bytes = sizeof(MessageHeader) + s.by_rank.n_rows(source.rank) * s.shape.result_stride;

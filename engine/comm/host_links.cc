@@ -57,13 +57,14 @@ struct FreeAddress {
 };
 using Address = std::unique_ptr<addrinfo, FreeAddress>;
 
-absl::StatusOr<Address> Resolve(const std::string& host, const std::string& port, int flags) {
+absl::StatusOr<Address> ParseAddress(const std::string& host, const std::string& port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = flags | AI_NUMERICSERV;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
   addrinfo* found = nullptr;
   if (const int error = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); error != 0) {
-    return absl::UnavailableError(absl::StrCat("link between hosts: cannot resolve ", host, ": ", gai_strerror(error)));
+    return absl::UnavailableError(
+        absl::StrCat("link between hosts: ", host, ":", port, " is no address: ", gai_strerror(error)));
   }
   return Address(found);
 }
@@ -97,8 +98,7 @@ absl::StatusOr<int> ListenOn(const std::string& listen_on) {
   if (colon == std::string::npos) {
     return absl::InvalidArgumentError(absl::StrCat("link between hosts: \"", listen_on, "\" is not ADDRESS:PORT"));
   }
-  ASSIGN_OR_RETURN(const Address address,
-                   Resolve(listen_on.substr(0, colon), listen_on.substr(colon + 1), AI_NUMERICHOST));
+  ASSIGN_OR_RETURN(const Address address, ParseAddress(listen_on.substr(0, colon), listen_on.substr(colon + 1)));
   const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return SystemError("socket");
   const int on = 1;
@@ -120,7 +120,7 @@ uint16_t PortOf(int fd) {
 }
 
 absl::StatusOr<int> ConnectTo(const HostLinks::Invitation& to, absl::Duration timeout) {
-  ASSIGN_OR_RETURN(const Address address, Resolve(to.host, absl::StrCat(to.port), AI_NUMERICHOST));
+  ASSIGN_OR_RETURN(const Address address, ParseAddress(to.host, absl::StrCat(to.port)));
   const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return SystemError("socket");
   const std::string where = absl::StrCat("cannot connect to ", to.host, ":", to.port);
@@ -167,7 +167,6 @@ absl::StatusOr<HostLinks::Invitation> HostLinks::Invitation::Parse(const std::st
 absl::StatusOr<std::unique_ptr<HostLinks>> HostLinks::Lead(const std::string& listen_on, std::vector<std::string> peers,
                                                            Options options) {
   auto links = std::unique_ptr<HostLinks>(new HostLinks(std::move(options)));
-  links->leads_ = true;
   ASSIGN_OR_RETURN(links->listen_fd_, ListenOn(listen_on));
   links->invitation_.host = listen_on.substr(0, listen_on.rfind(':'));
   links->invitation_.port = PortOf(links->listen_fd_);

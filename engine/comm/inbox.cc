@@ -1,7 +1,6 @@
 #include "inbox.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,10 +28,10 @@ size_t InboxShape::results_offset() const { return dispatch_offset(n_sources); }
 size_t InboxShape::n_bytes() const { return results_offset() + RoundUpTo(combine_rows * result_stride, kPageBytes); }
 
 absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Map(int fd, const InboxShape& shape) {
-  const int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-  void* address = mmap(nullptr, shape.n_bytes(), PROT_READ | PROT_WRITE, kind, fd, 0);
-  if (address == MAP_FAILED) return SystemError(absl::StrCat("cannot map ", shape.n_bytes(), " bytes"));
-  return std::unique_ptr<Inbox>(new Inbox(static_cast<std::byte*>(address), shape));
+  absl::StatusOr<MappedMemory> memory = MappedMemory::Shared(fd, shape.n_bytes());
+  close(fd);
+  if (!memory.ok()) return memory.status();
+  return std::unique_ptr<Inbox>(new Inbox(*std::move(memory), shape));
 }
 
 absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Make(const std::string& path, const InboxShape& shape) {
@@ -44,21 +43,18 @@ absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Make(const std::string& path, cons
     return absl::ResourceExhaustedError(
         absl::StrCat("the inbox of a shard needs ", shape.n_bytes(), " bytes at ", path, ": ", strerror(error)));
   }
-  auto inbox = Map(fd, shape);
-  close(fd);
-  return inbox;
+  return Map(fd, shape);
 }
 
 absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Open(const std::string& path, const InboxShape& shape) {
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return SystemError(absl::StrCat("cannot open ", path));
-  auto inbox = Map(fd, shape);
-  close(fd);
-  return inbox;
+  return Map(fd, shape);
 }
 
-absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Private(const InboxShape& shape) { return Map(-1, shape); }
-
-Inbox::~Inbox() { munmap(base_, shape_.n_bytes()); }
+absl::StatusOr<std::unique_ptr<Inbox>> Inbox::Private(const InboxShape& shape) {
+  ASSIGN_OR_RETURN(MappedMemory memory, MappedMemory::Private(shape.n_bytes()));
+  return std::unique_ptr<Inbox>(new Inbox(std::move(memory), shape));
+}
 
 }  // namespace longshelf::engine

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "expert_messages.h"
+#include "mapped_memory.h"
 
 namespace longshelf::engine {
 
@@ -31,12 +33,11 @@ class Inbox {
   static absl::StatusOr<std::unique_ptr<Inbox>> Make(const std::string& path, const InboxShape& shape);
   static absl::StatusOr<std::unique_ptr<Inbox>> Open(const std::string& path, const InboxShape& shape);
   static absl::StatusOr<std::unique_ptr<Inbox>> Private(const InboxShape& shape);
-  ~Inbox();
   Inbox(const Inbox&) = delete;
   Inbox& operator=(const Inbox&) = delete;
 
-  std::byte* dispatch(int source) { return base_ + shape_.dispatch_offset(source); }
-  std::byte* results() { return base_ + shape_.results_offset(); }
+  std::byte* dispatch(int source) { return memory_.data() + shape_.dispatch_offset(source); }
+  std::byte* results() { return memory_.data() + shape_.results_offset(); }
   MessageHeader& combine_header(int source) { return lines(source)->combine_header; }
   std::atomic<uint64_t>& dispatched(int source) { return lines(source)->dispatched; }
   std::atomic<uint64_t>& combined(int source) { return lines(source)->combined; }
@@ -51,11 +52,11 @@ class Inbox {
   static_assert(std::atomic<uint64_t>::is_always_lock_free);
   friend struct InboxShape;
 
-  Inbox(std::byte* base, const InboxShape& shape) : base_(base), shape_(shape) {}
+  Inbox(MappedMemory memory, const InboxShape& shape) : memory_(std::move(memory)), shape_(shape) {}
   static absl::StatusOr<std::unique_ptr<Inbox>> Map(int fd, const InboxShape& shape);
-  Lines* lines(int source) { return reinterpret_cast<Lines*>(base_) + source; }
+  Lines* lines(int source) { return reinterpret_cast<Lines*>(memory_.data()) + source; }
 
-  std::byte* base_;
+  const MappedMemory memory_;
   const InboxShape shape_;
 };
 

@@ -103,11 +103,10 @@ absl::Status InitMpi() {
 // What every shard tells every other one.
 struct Presence {
   std::string pid;
-  std::string pid_space;
-  std::string host_key;  // equal on shards that share a run directory
+  std::string host_key;  // equal on shards that share a run directory, and see each other's pids
   std::string host_name;
 };
-constexpr size_t kPresenceFields = 4;
+constexpr size_t kPresenceFields = 3;
 
 absl::StatusOr<Presence> OwnPresence(const std::string& run_dir) {
   struct stat info {};
@@ -116,13 +115,12 @@ absl::StatusOr<Presence> OwnPresence(const std::string& run_dir) {
   }
   char name[HOST_NAME_MAX + 1] = {};
   gethostname(name, HOST_NAME_MAX);
-  const std::string space = PidSpace();
-  return Presence{absl::StrCat(getpid()), space, absl::StrCat(space, "/", info.st_dev, ":", info.st_ino), name};
+  return Presence{absl::StrCat(getpid()), absl::StrCat(PidSpace(), "/", info.st_dev, ":", info.st_ino), name};
 }
 
 absl::StatusOr<std::vector<Presence>> ExchangePresence(Communicator& communicator, const std::string& run_dir) {
   ASSIGN_OR_RETURN(const Presence mine, OwnPresence(run_dir));
-  const std::string text = absl::StrJoin({mine.pid, mine.pid_space, mine.host_key, mine.host_name}, "\n");
+  const std::string text = absl::StrJoin({mine.pid, mine.host_key, mine.host_name}, "\n");
   ASSIGN_OR_RETURN(const std::vector<std::string> all, AllGather(communicator, text));
   std::vector<Presence> out;
   for (const std::string& one : all) {
@@ -130,7 +128,7 @@ absl::StatusOr<std::vector<Presence>> ExchangePresence(Communicator& communicato
     if (fields.size() != kPresenceFields) {
       return absl::InternalError(absl::StrCat("shard ", out.size(), " did not say where it is"));
     }
-    out.push_back({fields[0], fields[1], fields[2], fields[3]});
+    out.push_back({fields[0], fields[1], fields[2]});
   }
   return out;
 }
@@ -142,8 +140,7 @@ absl::Status WatchNeighbours(int rank, const std::vector<Presence>& all, GroupWa
   for (size_t r = 0; r < all.size(); ++r) {
     pid_t pid = 0;
     if (!absl::SimpleAtoi(all[r].pid, &pid)) return absl::InternalError(absl::StrCat("shard ", r, " sent no pid"));
-    const bool visible = all[r].host_key == mine.host_key && all[r].pid_space == mine.pid_space;
-    if (static_cast<int>(r) == rank || !visible) continue;
+    if (static_cast<int>(r) == rank || all[r].host_key != mine.host_key) continue;
     RETURN_IF_ERROR(watch.Watch(pid, absl::StrCat("shard ", r)));
   }
   return absl::OkStatus();

@@ -55,13 +55,7 @@ INSTANTIATE_TEST_SUITE_P(Hosts, EveryLayout,
 
 std::unique_ptr<DirectExpertTransport> MakeDirect(Communicator& communicator, const Layout& layout, uint32_t n_experts,
                                                   const std::string& dir) {
-  DirectTransportOptions options;
-  options.n_experts = n_experts;
-  options.generation = 3;
-  options.n_tokens_max = testing::kRoundTokensMax;
-  options.n_experts_per_token = testing::kRoundExpertsPerToken;
-  options.row_bytes_max = testing::kRoundRowBytesMax;
-  options.result_bytes_max = testing::kRoundResultBytesMax;
+  DirectTransportOptions options = testing::DirectOptionsForRounds(n_experts);
   const std::string& host = layout.host_of[static_cast<size_t>(communicator.rank())];
   if (layout.shared_memory) options.shm_dir = dir + "/" + host;
   auto transport = DirectExpertTransport::Create(communicator, HostMap(layout.host_of, layout.host_of), options);
@@ -84,6 +78,21 @@ TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit
   for (const auto& entry : std::filesystem::recursive_directory_iterator(dir)) {
     EXPECT_TRUE(entry.is_directory()) << entry.path() << " was left behind";
   }
+}
+
+TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {
+  const std::string dir = testing::MakeTempDir("shm").string();
+  std::filesystem::create_directories(dir + "/a");  // and no "b"
+  testing::ThreadGroup group(2);
+  group.Run([&](Communicator& communicator) {
+    DirectTransportOptions options = testing::DirectOptionsForRounds(4);
+    const std::vector<std::string> hosts = {"a", "b"};
+    options.shm_dir = dir + "/" + hosts[static_cast<size_t>(communicator.rank())];
+    const auto transport = DirectExpertTransport::Create(communicator, HostMap(hosts, hosts), options);
+    EXPECT_EQ(transport.status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(transport.status().message()), HasSubstr("shard 1: inbox of a shard: cannot create"));
+  });
+  EXPECT_TRUE(std::filesystem::is_empty(dir + "/a"));
 }
 
 TEST_P(EveryGroupSize, EveryExpertHasOneOwnerAndSharesDifferByAtMostOne) {

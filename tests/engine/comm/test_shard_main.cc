@@ -31,13 +31,7 @@ std::string Direct(MpiSession& session, const std::string& shm_dir) {
   return testing::CompareWithDirectSum(
       session.communicator(),
       [&](Communicator& communicator, uint32_t n_experts) -> std::unique_ptr<engine::ExpertTransport> {
-        engine::DirectTransportOptions options;
-        options.n_experts = n_experts;
-        options.generation = 9;
-        options.n_tokens_max = testing::kRoundTokensMax;
-        options.n_experts_per_token = testing::kRoundExpertsPerToken;
-        options.row_bytes_max = testing::kRoundRowBytesMax;
-        options.result_bytes_max = testing::kRoundResultBytesMax;
+        engine::DirectTransportOptions options = testing::DirectOptionsForRounds(n_experts);
         options.shm_dir = shm_dir;
         auto transport = engine::DirectExpertTransport::Create(communicator, session.hosts(), options);
         if (!transport.ok()) std::fprintf(stderr, "%s\n", std::string(transport.status().message()).c_str());

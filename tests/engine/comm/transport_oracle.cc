@@ -157,6 +157,17 @@ std::string CompareRound(engine::ExpertTransport& transport, const Round& round)
 
 }  // namespace
 
+engine::DirectTransportOptions DirectOptionsForRounds(uint32_t n_experts) {
+  engine::DirectTransportOptions options;
+  options.n_experts = n_experts;
+  options.generation = kGeneration;
+  options.n_tokens_max = 513;
+  options.n_experts_per_token = 6;
+  options.row_bytes_max = 388;
+  options.result_bytes_max = 40 * sizeof(float);
+  return options;
+}
+
 std::string CompareWithDirectSum(engine::Communicator& communicator, uint64_t seed, int n_rounds) {
   return CompareWithDirectSum(
       communicator,

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/comm/communicator.h"
+#include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/expert_transport.h"
 
 namespace longshelf::testing {
@@ -14,11 +15,8 @@ namespace longshelf::testing {
 using MakeTransport =
     std::function<std::unique_ptr<engine::ExpertTransport>(engine::Communicator& communicator, uint32_t n_experts)>;
 
-// The most that a round sends: tokens of a shard, experts of a token, bytes of a row and of a result.
-inline constexpr size_t kRoundTokensMax = 513;
-inline constexpr size_t kRoundExpertsPerToken = 6;
-inline constexpr size_t kRoundRowBytesMax = 388;
-inline constexpr size_t kRoundResultBytesMax = 160;
+// For the transport under test: buffers for the most that a round sends.
+engine::DirectTransportOptions DirectOptionsForRounds(uint32_t n_experts);
 
 // Runs `n_rounds` random routings through a transport over `communicator`; every member knows every other's routing
 // from the seed and compares what it received, in order, and the combined sums with a direct computation, bit for bit.

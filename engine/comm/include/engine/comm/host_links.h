@@ -85,7 +85,6 @@ class HostLinks {
 
   const Options options_;
   Invitation invitation_;
-  bool leads_ = false;
   int listen_fd_ = -1;
   int wake_fd_ = -1;
   std::atomic<bool> armed_{true};
