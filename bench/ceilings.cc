@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_format.h"
 #include "ceilings_kernels.h"
+#include "figures.h"
 
 namespace longshelf::bench {
 namespace {
@@ -81,11 +82,6 @@ Rates Measure(const CeilingKernel& kernel, std::span<const Buffer> buffers, doub
   return sum;
 }
 
-double Median(std::vector<double>& values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 }  // namespace
 
 absl::Status RunCeilings(const CeilingsSettings& settings, std::ostream& csv) {
@@ -104,6 +100,7 @@ absl::Status RunCeilings(const CeilingsSettings& settings, std::ostream& csv) {
         per_s.push_back(rates.per_s / 1e9);
         per_cpu_s.push_back(rates.per_cpu_s / 1e9);
       }
+      std::sort(per_s.begin(), per_s.end());
       const double median = Median(per_s);
       csv << absl::StrFormat("%s,%s,%d,%s,%.2f,%.2f,%.2f,%.2f\n", kernel.quantity, kernel.name, n, kernel.unit, median,
                              per_s.front(), per_s.back(), Median(per_cpu_s))

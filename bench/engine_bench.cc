@@ -18,6 +18,7 @@
 #include "engine/comm/expert_transport.h"
 #include "engine/model/model.h"
 #include "engine/model/plan.h"
+#include "figures.h"
 #include "synthetic_sequence.h"
 
 namespace longshelf::bench {
@@ -113,18 +114,6 @@ struct Measurement {
   std::vector<double> cpu_seconds;  // of the whole process
 };
 
-// Other work on the machine stretches wall time, but hardly CPU time.
-double CpuSeconds() {
-  timespec now{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
-}
-
-double Median(std::vector<double>& values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 class EngineBench {
  public:
   EngineBench(const EngineBenchSettings& settings, engine::Model& model, std::ostream& csv)
@@ -189,6 +178,7 @@ class EngineBench {
   }
 
   absl::Status Report(Measurement& m) {
+    std::sort(m.seconds.begin(), m.seconds.end());
     const double median = Median(m.seconds);
     const double cpu_median = Median(m.cpu_seconds);
     csv_ << absl::StrFormat("%s,%s,%s,%d,%s,%d,%d,%d,%.6f,%.6f,%.6f,%.3f,%.6f,%.3f\n", settings_.config,

@@ -18,6 +18,7 @@
 #include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
+#include "figures.h"
 
 namespace longshelf {
 namespace {
@@ -134,11 +135,6 @@ struct Way {
   std::vector<double> dispatch;
   std::vector<double> combine;
 };
-
-double Median(std::vector<double>& values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
 
 absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const std::string& dir) {
   engine::DirectTransportOptions options;

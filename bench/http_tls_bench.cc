@@ -1,7 +1,6 @@
 // What TLS costs at the router's HTTP door: streams of small events, and connections that ask once. Plain and with TLS
 // in one run, round by round. CSV on standard output: step, median units per second, ratio to the plain step, processor
 // microseconds per unit, client and server together.
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
@@ -23,6 +22,7 @@
 #include "common/config.h"
 #include "common/metrics.h"
 #include "common/status.h"
+#include "figures.h"
 #include "net/tls_identity.h"
 #include "router/http_server.h"
 
@@ -113,20 +113,6 @@ struct Step {
   std::vector<double> per_s = {};
   std::vector<double> cpu_us = {};
 };
-
-double CpuSeconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 // One door and those who knock at it.
 struct Door {

@@ -2,7 +2,6 @@
 // CSV on standard output: step, median GB/s of the rounds, ratios to memcpy, to a bare gRPC stream in the same
 // direction and to Redis, and CPU seconds per GB (client and server together, but Redis' server), which stay comparable
 // on a machine that does other things meanwhile.
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -20,6 +19,7 @@
 #include "common/config.h"
 #include "common/memory.h"
 #include "common/metrics.h"
+#include "figures.h"
 #include "kvstore/blocking_client.h"
 #include "kvstore/client.h"
 #include "kvstore/server.h"
@@ -69,15 +69,6 @@ struct Step {
   std::vector<double> cpu_s_per_gb = {};
 };
 
-double CpuSeconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) * 1e-6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 void Measure(std::vector<Step>& steps, int n_rounds, uint64_t n_bytes) {
   // Rounds go over all steps, so that a slow minute of the machine hits every step alike.
   for (int round = 0; round <= n_rounds; ++round) {
@@ -93,11 +84,6 @@ void Measure(std::vector<Step>& steps, int n_rounds, uint64_t n_bytes) {
       step.cpu_s_per_gb.push_back((CpuSeconds() - cpu_before) / gb);
     }
   }
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 void PutDirect(Store& store, const Blocks& blocks) {

@@ -1,7 +1,6 @@
 // How fast the disk tier writes and reads blocks on a file system, and how many bytes reach the device per byte put.
 // CSV on standard output; with --encrypt, the same once more encrypted. To compare: fio --rw=write --bs=904K --direct=1
 // --fdatasync=72 --fallocate=posix on the same file system, in turns.
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,6 +21,7 @@
 #include "common/memory.h"
 #include "disk/disk_tier.h"
 #include "disk/posix_file_system.h"
+#include "figures.h"
 
 namespace longshelf::kvstore::disk {
 namespace {
@@ -61,16 +61,6 @@ class Window {
 
 double SecondsSince(std::chrono::steady_clock::time_point begun) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
-}
-
-// That this process used so far, on all cores.
-double CpuSeconds() {
-  rusage usage = {};
-  LONGSHELF_CHECK(getrusage(RUSAGE_SELF, &usage) == 0);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 void Run(const BenchConfig& config, bool encrypted) {

@@ -23,6 +23,7 @@
 #include "common/config.h"
 #include "common/memory.h"
 #include "common/metrics.h"
+#include "figures.h"
 #include "kvstore/blocking_client.h"
 #include "kvstore/client.h"
 #include "kvstore/server.h"
@@ -194,11 +195,6 @@ class Bench {
   std::atomic<uint64_t> n_good_ = 0;
   std::atomic<uint64_t> n_refused_ = 0;
 };
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 void Run(const BenchConfig& config) {
   Bench bench(config);

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <algorithm>
+#include <ctime>
+#include <vector>
+
+namespace longshelf {
+
+// Of at least one value.
+inline double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// That this process used so far, on all cores. Other work on the machine stretches wall time, but hardly this.
+inline double CpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+}  // namespace longshelf
