@@ -28,10 +28,6 @@ namespace {
 constexpr absl::string_view kEnvPrefix = "LONGSHELF_";
 constexpr std::streamoff kSecretBytesMax = 64 << 10;
 
-std::string EnvName(absl::string_view option) {
-  return absl::StrCat(kEnvPrefix, absl::AsciiStrToUpper(absl::StrReplaceAll(option, {{"-", "_"}})));
-}
-
 // Kubernetes puts NAME_SERVICE_HOST, NAME_PORT and the like into every container for each service of the namespace; a
 // service called longshelf-something must not stop us from starting.
 bool IsServiceLink(absl::string_view name, absl::string_view value) {
@@ -195,7 +191,7 @@ std::string ConfigSpec::Suggestion(absl::string_view unknown, absl::string_view 
     if (!option.is_positional) names.push_back(option.name);
   }
   if (prefix == kEnvPrefix) {
-    for (std::string& name : names) name = EnvName(name).substr(kEnvPrefix.size());
+    for (std::string& name : names) name = EnvironmentName(name).substr(kEnvPrefix.size());
   }
   const std::string nearest = NearestName(unknown, names);
   return nearest.empty() ? "" : absl::StrCat("; did you mean ", prefix, nearest, "?");
@@ -241,7 +237,7 @@ absl::Status ConfigSpec::ApplyEnvironment(const std::vector<std::string>& enviro
     const std::string value = equals == std::string::npos ? "" : entry.substr(equals + 1);
     if (name == "LONGSHELF_CONFIG") continue;  // read before, by Parse
     const auto it = std::find_if(options_.begin(), options_.end(),
-                                 [&](const Option& o) { return !o.is_positional && EnvName(o.name) == name; });
+                                 [&](const Option& o) { return !o.is_positional && EnvironmentName(o.name) == name; });
     if (it != options_.end()) {
       const std::vector<std::string> texts =
           it->is_list ? std::vector<std::string>(absl::StrSplit(value, ',', absl::SkipEmpty()))
@@ -262,7 +258,7 @@ absl::Status ConfigSpec::CheckComplete() const {
     if (!option.required || option.origin != "default") continue;
     if (option.is_positional) return absl::InvalidArgumentError(absl::StrCat(option.name, " is missing"));
     return absl::InvalidArgumentError(
-        absl::StrCat("--", option.name, " is required (or ", EnvName(option.name), "): ", option.help));
+        absl::StrCat("--", option.name, " is required (or ", EnvironmentName(option.name), "): ", option.help));
   }
   return absl::OkStatus();
 }
@@ -303,15 +299,15 @@ ParseOutcome ConfigSpec::Parse(const std::vector<std::string>& args, const std::
   };
   std::vector<FlagSpec> flags;
   for (const Option& option : options_) {
-    flags.push_back(
-        {.name = option.name,
-         .help = option.is_positional ? option.help : absl::StrCat(option.help, " [", EnvName(option.name), "]"),
-         .group = option.group,
-         .type_label = option.type_label,
-         .default_text = option.show(),
-         .is_bool = option.is_bool,
-         .is_list = option.is_list,
-         .is_positional = option.is_positional});
+    flags.push_back({.name = option.name,
+                     .help = option.is_positional ? option.help
+                                                  : absl::StrCat(option.help, " [", EnvironmentName(option.name), "]"),
+                     .group = option.group,
+                     .type_label = option.type_label,
+                     .default_text = option.show(),
+                     .is_bool = option.is_bool,
+                     .is_list = option.is_list,
+                     .is_positional = option.is_positional});
   }
   const absl::StatusOr<FlagValues> given = ReadFlags(program_, purpose_, flags, args);
   if (!given.ok()) return fail(kExitUsage, given.status());
@@ -349,6 +345,11 @@ ParseOutcome ConfigSpec::Parse(const std::vector<std::string>& args, const std::
     if (const absl::Status status = check(); !status.ok()) return fail(kExitConfig, status);
   }
   return {.run = true};
+}
+
+std::string EnvironmentName(std::string_view option) {
+  const absl::string_view text(option.data(), option.size());
+  return absl::StrCat(kEnvPrefix, absl::AsciiStrToUpper(absl::StrReplaceAll(text, {{"-", "_"}})));
 }
 
 std::vector<std::string> EnvironmentForChildren() {

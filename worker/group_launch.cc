@@ -31,9 +31,7 @@ std::optional<std::string> ReadEnvironment(const std::string& name) {
 // "--token-file=F" as "LONGSHELF_TOKEN_FILE=F".
 std::string AsVariable(std::string_view flag) {
   const size_t equals = flag.find('=');
-  std::string name = "LONGSHELF_";
-  for (const char c : flag.substr(2, equals - 2)) name += c == '-' ? '_' : static_cast<char>(c - 'a' + 'A');
-  return name.append(flag.substr(equals));
+  return EnvironmentName(flag.substr(2, equals - 2)).append(flag.substr(equals));
 }
 
 bool NamesFile(std::string_view flag) {
@@ -48,10 +46,11 @@ HostLauncher LauncherOf(const std::string& name) {
   return name == "srun" ? HostLauncher::kSrun : HostLauncher::kAgent;
 }
 
-// What the flags say of "--token-file=" and its like.
-std::string ValueOf(const std::vector<std::string>& flags, std::string_view option) {
+// Only the token itself is kept with the options.
+std::string TokenFileOf(const std::vector<std::string>& flags) {
+  constexpr std::string_view kOption = "--token-file=";
   for (const std::string& flag : flags) {
-    if (flag.starts_with(option)) return flag.substr(option.size());
+    if (flag.starts_with(kOption)) return flag.substr(kOption.size());
   }
   return "";
 }
@@ -67,10 +66,10 @@ LaunchRequest RequestFor(const SupervisorConfig& config, const Placement& placem
   request.run_dir = dirs.run.string();
   request.program = config.host_binary;
   request.port = config.host_port;
-  request.token_file = ValueOf(config.shard_flags, "--token-file=");
-  request.tls_cert = ValueOf(config.shard_flags, "--tls-cert=");
-  request.tls_key = ValueOf(config.shard_flags, "--tls-key=");
-  request.tls_ca = ValueOf(config.shard_flags, "--tls-ca=");
+  request.token_file = TokenFileOf(config.shard_flags);
+  request.tls_cert = config.shard.tls.certificate;
+  request.tls_key = config.shard.tls.key;
+  request.tls_ca = config.shard.tls.authority;
   request.daemon_port_begin = placement.daemon_port_begin;
   request.daemon_port_end = placement.daemon_port_end;
   // Half: a host that is missing should be said, and not that the start took long.

@@ -149,6 +149,8 @@ class Shard {
   absl::Status JoinShare();
   absl::Status StartAdmin();
   absl::Status Load();
+  // Of this host.
+  std::vector<int> RanksHere() const;
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
   absl::Status MakeTransport(int64_t n_rows_max);
   absl::Status Allocate(const engine::ModelConfig& model_config);
@@ -315,6 +317,11 @@ absl::Status Shard::Load() {
   return absl::OkStatus();
 }
 
+std::vector<int> Shard::RanksHere() const {
+  if (session_ == nullptr) return {rank_};
+  return session_->hosts().RanksOf(session_->hosts().host_of(rank_));
+}
+
 absl::Status Shard::MakeTransport(int64_t n_rows_max) {
   const engine::ModelConfig& model = weights_->config;
   engine::Communicator& communicator = session_->communicator();
@@ -327,7 +334,7 @@ absl::Status Shard::MakeTransport(int64_t n_rows_max) {
   const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
   // The draft module may run more rows than the model's own step: a block for each sequence.
   const int64_t n_draft_rows = int64_t{config_.n_sequences_max} * std::max<int64_t>(model.dspark.block_size, 1);
-  const int n_here = static_cast<int>(session_->hosts().RanksOf(session_->hosts().host_of(rank_)).size());
+  const auto n_here = static_cast<int>(RanksHere().size());
   engine::DirectTransportOptions options;
   options.n_experts = n_experts;
   options.generation = config_.generation;
@@ -354,9 +361,7 @@ absl::Status Shard::MakeTransport(int64_t n_rows_max) {
 
 // The experts of this shard; in memory that the shards of a host share, those of all of them.
 engine::WeightsPart Shard::PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const {
-  const engine::HostMap& hosts = session_->hosts();
-  std::vector<int> ranks = {rank_};
-  if (config_.weights == "huge") ranks = hosts.RanksOf(hosts.host_of(rank_));
+  const std::vector<int> ranks = config_.weights == "huge" ? RanksHere() : std::vector<int>{rank_};
   const auto n = static_cast<uint32_t>(n_experts);
   engine::WeightsPart part;
   part.experts_begin = engine::FirstExpertOf(ranks.front(), n, config_.n_shards);
@@ -398,8 +403,7 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.weights_copied = config_.weights == "huge";
   // For all shards of a host, by one of them, before any of them allocates.
   if (session_ != nullptr && !session_->hosts().speaks(rank_)) return absl::OkStatus();
-  const int n_here =
-      session_ == nullptr ? 1 : static_cast<int>(session_->hosts().RanksOf(session_->hosts().host_of(rank_)).size());
+  const auto n_here = static_cast<int>(RanksHere().size());
   need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards);
   const MemoryRoom room = ReadMemoryRoom();
   RETURN_IF_ERROR(CheckMemory(need, n_here, room));

@@ -32,10 +32,8 @@ class HostTlsTest : public ::testing::Test {
                                   proto::ChannelCredentials(caller, Role::kWorker), proto::InternalChannelArguments());
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
-    const auto reader = v1::Host::NewStub(channel)->Run(&context, v1::HostRunRequest());
-    v1::HostRunEvent event;
-    EXPECT_FALSE(reader->Read(&event));
-    return reader->Finish();
+    v1::HostRunReply reply;
+    return v1::Host::NewStub(channel)->Run(&context, v1::HostRunRequest(), &reply);
   }
 
   net::TestAuthority authority_;

@@ -32,32 +32,15 @@
 namespace longshelf::worker {
 namespace {
 
-// One host's events until the last; OK when the daemon ended by itself.
-class EventReader {
- public:
-  EventReader(const LaunchRequest& request, std::string host) : request_(request), host_(std::move(host)) {}
-
-  void Take(const v1::HostRunEvent& event) {
-    if (!event.has_ended()) return;
-    ended_ = true;
-    reason_ = event.ended().reason();
-    for (const auto& error : event.ended().errors()) {
-      engine::WriteRankError(request_.run_dir, error.rank(), absl::StrCat("on host ", host_, ": ", error.reason()));
-    }
+// What a host says when its part has ended: OK when the daemon ended by itself. Words of its shards are left where the
+// supervisor finds them.
+absl::Status TakeReply(const LaunchRequest& request, const std::string& host, const v1::HostRunReply& reply) {
+  for (const auto& error : reply.errors()) {
+    engine::WriteRankError(request.run_dir, error.rank(), absl::StrCat("on host ", host, ": ", error.reason()));
   }
-  // `hung_up`: how the host went away, if it did before it said how things ended.
-  absl::Status Finish(const absl::Status& hung_up) const {
-    if (ended_ && reason_.empty()) return absl::OkStatus();
-    const std::string why = ended_ ? reason_ : std::string(hung_up.message());
-    return absl::UnavailableError(absl::StrCat("host ", host_, ": ", why.empty() ? "it hung up" : why));
-  }
-
- private:
-  const LaunchRequest& request_;
-  const std::string host_;
-  bool ended_ = false;
-  std::string reason_;
-};
+  if (reply.reason().empty()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("host ", host, ": ", reply.reason()));
+}
 
 absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
   std::string token;
@@ -76,12 +59,10 @@ absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, 
   }
   grpc::ClientContext context;
   proto::AddToken(context, token);
-  const auto stub = v1::Host::NewStub(channel);
-  const auto reader = stub->Run(&context, run);
-  EventReader events(request, host);
-  v1::HostRunEvent event;
-  while (reader->Read(&event)) events.Take(event);
-  return events.Finish(proto::FromGrpc(reader->Finish()));
+  v1::HostRunReply reply;
+  const grpc::Status status = v1::Host::NewStub(channel)->Run(&context, run, &reply);
+  if (!status.ok()) return absl::UnavailableError(absl::StrCat("host ", host, ": ", status.error_message()));
+  return TakeReply(request, host, reply);
 }
 
 std::vector<std::string> RemoteShellLine(const LaunchRequest& request, const std::string& host) {
@@ -154,15 +135,13 @@ absl::Status RunOverPipe(const LaunchRequest& request, const std::string& host, 
   if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(run, child.input())) {
     return absl::UnavailableError(absl::StrCat(line[0], " to host ", host, " ended: ", child.Wait()));
   }
-  EventReader events(request, host);
   google::protobuf::io::FileInputStream in(child.output());
-  v1::HostRunEvent event;
+  v1::HostRunReply reply;
   bool clean_eof = false;
-  while (google::protobuf::util::ParseDelimitedFromZeroCopyStream(&event, &in, &clean_eof)) {
-    events.Take(event);
-    event.Clear();
+  if (!google::protobuf::util::ParseDelimitedFromZeroCopyStream(&reply, &in, &clean_eof)) {
+    return absl::UnavailableError(absl::StrCat("host ", host, ": ", line[0], " ended with ", child.Wait()));
   }
-  return events.Finish(absl::UnavailableError(absl::StrCat(line[0], " ended with ", child.Wait())));
+  return TakeReply(request, host, reply);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "host_config.h"
 
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "work_dir.h"
@@ -51,13 +52,13 @@ ParseOutcome ParseHostConfig(int argc, const char* const* argv, HostConfig* conf
   AddLogOptions(spec, &config->log);
   ParseOutcome outcome = spec.Parse(static_cast<int>(rest.size()), rest.data());
   config->admin.insecure_internal = config->server.insecure_internal;
-  if (!model.empty()) config->keeper.environment.push_back(absl::StrCat("LONGSHELF_MODEL=", model));
-  if (!token_file.empty()) config->keeper.environment.push_back(absl::StrCat("LONGSHELF_TOKEN_FILE=", token_file));
-  if (!config->tls.empty()) {
-    config->keeper.environment.insert(config->keeper.environment.end(),
-                                      {absl::StrCat("LONGSHELF_TLS_CERT=", config->tls.certificate),
-                                       absl::StrCat("LONGSHELF_TLS_KEY=", config->tls.key),
-                                       absl::StrCat("LONGSHELF_TLS_CA=", config->tls.authority)});
+  const std::pair<const char*, const std::string&> files[] = {{"model", model},
+                                                              {"token-file", token_file},
+                                                              {"tls-cert", config->tls.certificate},
+                                                              {"tls-key", config->tls.key},
+                                                              {"tls-ca", config->tls.authority}};
+  for (const auto& [option, path] : files) {
+    if (!path.empty()) config->keeper.environment.push_back(absl::StrCat(EnvironmentName(option), "=", path));
   }
   return outcome;
 }

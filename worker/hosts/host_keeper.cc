@@ -101,7 +101,6 @@ void HostKeeper::Begin(Order order) {
   if (!processes.ok()) return run.ended(std::string(processes.status().message()), {});
   spdlog::info("generation {}: {} shard(s) of it run here, process {}", run.generation, run.n_shards,
                (*processes)->session());
-  run.started((*processes)->session());
   current_ = std::make_unique<Current>(Current{order.ticket, std::move(run), *std::move(processes)});
   running_.store(true);
 }

@@ -26,8 +26,7 @@ struct HostRun {
   int daemon_port_begin = 0;  // where the daemon may listen, [begin, end)
   int daemon_port_end = 0;
   std::vector<std::string> environment;
-  // On the keeper's thread, in this order, once each; `ended` always, and nothing after it.
-  std::function<void(int64_t pid)> started;
+  // On the keeper's thread, once, whatever becomes of the run.
   std::function<void(const std::string& reason, const std::vector<engine::RankError>& errors)> ended;
 };
 

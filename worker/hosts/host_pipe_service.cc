@@ -15,12 +15,6 @@
 namespace longshelf::worker {
 namespace {
 
-void Say(const v1::HostRunEvent& event) {
-  if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(event, STDOUT_FILENO)) {
-    spdlog::warn("the first host of the group does not listen any more");
-  }
-}
-
 // Until there is none.
 void SkipInput() {
   char bytes[256];
@@ -42,9 +36,12 @@ absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals) {
     }
   }
   ASSIGN_OR_RETURN(HostRun run, ReadRunRequest(request));
-  run.started = [](int64_t pid) { Say(StartedEvent(pid)); };
   run.ended = [&keeper](const std::string& reason, const std::vector<engine::RankError>& errors) {
-    Say(EndedEvent(reason, errors));
+    v1::HostRunReply reply;
+    FillReply(reason, errors, &reply);
+    if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(reply, STDOUT_FILENO)) {
+      spdlog::warn("the first host of the group does not listen any more");
+    }
     keeper.Stop();
   };
   const uint64_t ticket = keeper.Submit(std::move(run));

@@ -6,8 +6,8 @@
 
 namespace longshelf::worker {
 
-// `longshelf-host run`, started by ssh or srun: one HostRunRequest from standard input, its events to standard output,
-// each with its length before it. The run ends when standard input does. On the program's main thread.
+// `longshelf-host run`, started by ssh or srun: one HostRunRequest from standard input, its HostRunReply to standard
+// output, each with its length before it. The run ends when standard input does. On the program's main thread.
 absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals);
 
 }  // namespace longshelf::worker

@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
-#include <deque>
 #include <mutex>
 #include <utility>
 
@@ -21,32 +20,25 @@ constexpr int kShardsMax = 64;
 constexpr int kEnvironmentMax = 256;
 constexpr std::chrono::seconds kShutdownGrace(5);
 
-// One call. Lives until gRPC is done with it and the keeper has ended its run, whichever is later.
-class RunStream final : public grpc::ServerWriteReactor<v1::HostRunEvent>,
-                        public std::enable_shared_from_this<RunStream> {
+// One call. Lives until gRPC is done with it.
+class RunCall final : public grpc::ServerUnaryReactor, public std::enable_shared_from_this<RunCall> {
  public:
-  static grpc::ServerWriteReactor<v1::HostRunEvent>* Begin(HostKeeper& keeper, absl::StatusOr<HostRun> run) {
-    auto stream = std::make_shared<RunStream>(keeper);
-    stream->self_ = stream;
+  explicit RunCall(HostKeeper& keeper) : keeper_(keeper) {}
+  static grpc::ServerUnaryReactor* Begin(HostKeeper& keeper, absl::StatusOr<HostRun> run, v1::HostRunReply* reply) {
+    auto call = std::make_shared<RunCall>(keeper);
+    call->self_ = call;
     if (!run.ok()) {
-      stream->Finish(proto::ToGrpc(run.status()));
-      return stream.get();
+      call->Finish(proto::ToGrpc(run.status()));
+      return call.get();
     }
-    run->started = [stream](int64_t pid) { stream->Push(StartedEvent(pid), /*last=*/false); };
-    run->ended = [stream](const std::string& reason, const std::vector<engine::RankError>& errors) {
-      stream->Push(EndedEvent(reason, errors), /*last=*/true);
+    run->ended = [call, reply](const std::string& reason, const std::vector<engine::RankError>& errors) {
+      FillReply(reason, errors, reply);
+      call->Finish(grpc::Status::OK);
     };
-    stream->Keep(keeper.Submit(*std::move(run)));
-    return stream.get();
+    call->Keep(keeper.Submit(*std::move(run)));
+    return call.get();
   }
-  explicit RunStream(HostKeeper& keeper) : keeper_(keeper) {}
 
-  void OnWriteDone(bool ok) override {
-    std::lock_guard lock(mutex_);
-    events_.pop_front();
-    if (!ok) events_.clear();
-    WriteNext();
-  }
   void OnCancel() override {
     std::lock_guard lock(mutex_);
     cancelled_ = true;
@@ -60,26 +52,13 @@ class RunStream final : public grpc::ServerWriteReactor<v1::HostRunEvent>,
     ticket_ = ticket;
     if (cancelled_) keeper_.Cancel(ticket_, "the first host of the group hung up");
   }
-  void Push(v1::HostRunEvent event, bool last) {
-    std::lock_guard lock(mutex_);
-    last_ = last_ || last;
-    events_.push_back(std::move(event));
-    if (events_.size() == 1) WriteNext();
-  }
-  void WriteNext() {
-    if (!events_.empty()) return StartWrite(&events_.front());
-    if (last_ && !std::exchange(finished_, true)) Finish(grpc::Status::OK);
-  }
 
   HostKeeper& keeper_;
-  std::shared_ptr<RunStream> self_;  // until OnDone
-  // Guards all below: the keeper's thread pushes, gRPC's write and cancel.
+  std::shared_ptr<RunCall> self_;  // until OnDone
+  // Guards what follows: a call may be cancelled while it is being handed to the keeper.
   std::mutex mutex_;
-  std::deque<v1::HostRunEvent> events_;  // the first is being written
   uint64_t ticket_ = 0;
   bool cancelled_ = false;
-  bool last_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace
@@ -115,32 +94,24 @@ absl::StatusOr<HostRun> ReadRunRequest(const v1::HostRunRequest& request) {
   return run;
 }
 
-v1::HostRunEvent StartedEvent(int64_t pid) {
-  v1::HostRunEvent event;
-  event.mutable_started()->set_pid(pid);
-  return event;
-}
-
-v1::HostRunEvent EndedEvent(const std::string& reason, const std::vector<engine::RankError>& errors) {
-  v1::HostRunEvent event;
-  event.mutable_ended()->set_reason(reason);
+void FillReply(const std::string& reason, const std::vector<engine::RankError>& errors, v1::HostRunReply* reply) {
+  reply->set_reason(reason);
   for (const engine::RankError& error : errors) {
-    auto* out = event.mutable_ended()->add_errors();
+    auto* out = reply->add_errors();
     out->set_rank(error.rank);
     out->set_reason(error.reason);
   }
-  return event;
 }
 
-grpc::ServerWriteReactor<v1::HostRunEvent>* HostService::Run(grpc::CallbackServerContext* context,
-                                                             const v1::HostRunRequest* request) {
+grpc::ServerUnaryReactor* HostService::Run(grpc::CallbackServerContext* context, const v1::HostRunRequest* request,
+                                           v1::HostRunReply* reply) {
   if (const grpc::Status status = callers_.Check(*context); !status.ok()) {
     if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
       spdlog::warn("a call without the shared token was refused");
     }
-    return RunStream::Begin(keeper_, proto::FromGrpc(status));
+    return RunCall::Begin(keeper_, proto::FromGrpc(status), reply);
   }
-  return RunStream::Begin(keeper_, ReadRunRequest(*request));
+  return RunCall::Begin(keeper_, ReadRunRequest(*request), reply);
 }
 
 absl::StatusOr<std::unique_ptr<HostServer>> HostServer::Start(const HostServerOptions& options, HostKeeper& keeper) {

@@ -16,15 +16,14 @@ namespace longshelf::worker {
 
 // A run as a request asks for it, without its callbacks. INVALID_ARGUMENT names the field.
 absl::StatusOr<HostRun> ReadRunRequest(const v1::HostRunRequest& request);
-v1::HostRunEvent StartedEvent(int64_t pid);
-v1::HostRunEvent EndedEvent(const std::string& reason, const std::vector<engine::RankError>& errors);
+void FillReply(const std::string& reason, const std::vector<engine::RankError>& errors, v1::HostRunReply* reply);
 
 // host.proto over a HostKeeper, which must outlive it. Any of gRPC's threads.
 class HostService final : public v1::Host::CallbackService {
  public:
   HostService(HostKeeper& keeper, proto::CallerRules callers) : keeper_(keeper), callers_(std::move(callers)) {}
-  grpc::ServerWriteReactor<v1::HostRunEvent>* Run(grpc::CallbackServerContext* context,
-                                                  const v1::HostRunRequest* request) override;
+  grpc::ServerUnaryReactor* Run(grpc::CallbackServerContext* context, const v1::HostRunRequest* request,
+                                v1::HostRunReply* reply) override;
 
  private:
   HostKeeper& keeper_;

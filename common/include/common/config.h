@@ -4,6 +4,7 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -149,6 +150,9 @@ class ConfigSpec {
   std::vector<std::function<absl::Status()>> checks_;
   UnknownEnv unknown_env_ = UnknownEnv::kRefuse;
 };
+
+// "LONGSHELF_TOKEN_FILE" for the option "token-file".
+std::string EnvironmentName(std::string_view option);
 
 // The process's environment without LONGSHELF_* variables. Use it for child processes: their options are given as
 // flags, and a variable meant for the parent would be refused by the child.

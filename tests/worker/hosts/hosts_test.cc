@@ -153,10 +153,8 @@ TEST(Hosts, TheAgentStartsNothingForStrangersAndNothingButTheDaemon) {
   const auto call = [&](const std::string& token) {
     grpc::ClientContext context;
     proto::AddToken(context, token);
-    v1::HostRunEvent event;
-    const auto reader = stub->Run(&context, request);
-    EXPECT_FALSE(reader->Read(&event));
-    return reader->Finish();
+    v1::HostRunReply reply;
+    return stub->Run(&context, request, &reply);
   };
   EXPECT_EQ(call("").error_code(), grpc::StatusCode::UNAUTHENTICATED);
   EXPECT_EQ(call("another-token-altogether").error_code(), grpc::StatusCode::UNAUTHENTICATED);
