@@ -18,6 +18,15 @@ std::string RandomId() {
   return absl::BytesToHexString(bytes);
 }
 
+bool SameSecret(absl::string_view a, absl::string_view b) {
+  if (a.size() != b.size()) return false;
+  unsigned difference = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
+  }
+  return difference == 0;
+}
+
 std::string RequestId() { return absl::StrCat("req_", RandomId()); }
 
 bool IsUsableRequestId(absl::string_view id) {

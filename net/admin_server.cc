@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/clock.h"
+#include "common/ids.h"
 #include "common/status.h"
 #include "net/log_gate.h"
 #include "net/stream.h"
@@ -59,16 +60,6 @@ bool IsAddressOrLocalhost(absl::string_view host) {
   boost::system::error_code error;
   asio::ip::make_address(std::string(host), error);
   return !error || host == "localhost";
-}
-
-// Equal, in a time that does not depend on where they differ.
-bool SameToken(absl::string_view a, absl::string_view b) {
-  if (a.size() != b.size()) return false;
-  unsigned difference = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference |= static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i]);
-  }
-  return difference == 0;
 }
 
 }  // namespace
@@ -213,7 +204,7 @@ std::pair<http::status, std::string> AdminServer::State::Route(const Request& re
   if (!is_probe && !options.token.empty()) {
     const auto field = request[http::field::authorization];
     absl::string_view value(field.data(), field.size());
-    if (!absl::ConsumePrefix(&value, "Bearer ") || !SameToken(value, options.token)) {
+    if (!absl::ConsumePrefix(&value, "Bearer ") || !SameSecret(value, options.token)) {
       return {http::status::unauthorized, "needs the admin token\n"};
     }
   }

@@ -7,7 +7,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,6 +21,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/check.h"
+#include "common/ids.h"
 #include "common/status.h"
 #include "quiet_thread.h"
 
@@ -82,15 +82,6 @@ void MakeQuick(int fd) {
 template <typename T>
 bool Send(int fd, const T& message) {
   return send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof(message));
-}
-
-// True when the key is right; the time taken does not depend on where it is not.
-bool SameKey(const Hello& hello, const std::string& key) {
-  unsigned char difference = 0;
-  for (size_t i = 0; i < HostLinks::kKeyBytes; ++i) {
-    difference |= static_cast<unsigned char>(hello.key[i] ^ key[i]);
-  }
-  return difference == 0;
 }
 
 absl::StatusOr<int> ListenOn(const std::string& listen_on) {
@@ -170,10 +161,7 @@ absl::StatusOr<std::unique_ptr<HostLinks>> HostLinks::Lead(const std::string& li
   ASSIGN_OR_RETURN(links->listen_fd_, ListenOn(listen_on));
   links->invitation_.host = listen_on.substr(0, listen_on.rfind(':'));
   links->invitation_.port = PortOf(links->listen_fd_);
-  links->invitation_.key.resize(kKeyBytes);
-  if (getrandom(links->invitation_.key.data(), kKeyBytes, 0) != static_cast<ssize_t>(kKeyBytes)) {
-    return SystemError("getrandom");
-  }
+  links->invitation_.key = absl::HexStringToBytes(RandomId());
   for (std::string& name : peers)
     links->peers_.push_back({.name = std::move(name), .fd = -1, .heard_ns = 0, .partial = {}});
   links->Start();
@@ -268,7 +256,7 @@ bool HostLinks::Welcome(Guest& guest) {
   Hello hello;
   hello.magic = 0;
   if (guest.said.size() == sizeof(Hello)) std::memcpy(&hello, guest.said.data(), sizeof(hello));
-  if (hello.magic == kMagic && hello.kind == kHello && SameKey(hello, invitation_.key)) {
+  if (hello.magic == kMagic && hello.kind == kHello && SameSecret({hello.key, kKeyBytes}, invitation_.key)) {
     std::lock_guard lock(mutex_);
     if (hello.index < peers_.size() && peers_[hello.index].fd < 0) {
       MakeQuick(guest.fd);

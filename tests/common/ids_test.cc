@@ -29,5 +29,13 @@ TEST(IsUsableRequestId, RefusesWhatCouldForgeALogLineOrAHeader) {
   }
 }
 
+TEST(SameSecret, ComparesAllBytesAndTheLength) {
+  EXPECT_TRUE(SameSecret("", ""));
+  EXPECT_TRUE(SameSecret(std::string("a\0b", 3), std::string("a\0b", 3)));
+  EXPECT_FALSE(SameSecret(std::string("a\0b", 3), std::string("a\0c", 3)));
+  EXPECT_FALSE(SameSecret("abc", "bbc"));
+  EXPECT_FALSE(SameSecret("abc", "ab"));
+}
+
 }  // namespace
 }  // namespace longshelf

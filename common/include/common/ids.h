@@ -9,6 +9,9 @@ namespace longshelf {
 // 128 bits from the kernel as 32 lower-case hex digits. Unguessable; for ids that name things, not for sampling.
 std::string RandomId();
 
+// Equal, in a time that does not depend on where they differ.
+bool SameSecret(absl::string_view a, absl::string_view b);
+
 // "req_" and a RandomId: what x-request-id carries when the client sent none.
 std::string RequestId();
 
