@@ -84,6 +84,13 @@ bool Send(int fd, const T& message) {
   return send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof(message));
 }
 
+// A side that ends with something unread resets its connection; it is gone in the same way.
+std::string HowItWent(int error) {
+  if (error == 0 || error == ECONNRESET || error == EPIPE) return "it closed its link";
+  if (error == EAGAIN) return "it has stopped reading";
+  return strerror(error);
+}
+
 absl::StatusOr<int> ListenOn(const std::string& listen_on) {
   const size_t colon = listen_on.rfind(':');
   if (colon == std::string::npos) {
@@ -225,7 +232,7 @@ void HostLinks::SendToAll(uint32_t kind) {
   message.kind = kind;
   std::lock_guard lock(mutex_);
   for (Peer& peer : peers_) {
-    if (peer.fd >= 0 && !Send(peer.fd, message)) Lose(peer, strerror(errno));
+    if (peer.fd >= 0 && !Send(peer.fd, message)) Lose(peer, HowItWent(errno));
   }
 }
 
@@ -274,7 +281,7 @@ void HostLinks::Read(Peer& peer) {
   char bytes[64 * sizeof(Message)];
   const ssize_t n = recv(peer.fd, bytes, sizeof(bytes), MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n <= 0) return Lose(peer, n == 0 ? "it closed its link" : strerror(errno));
+  if (n <= 0) return Lose(peer, HowItWent(n == 0 ? 0 : errno));
   peer.heard_ns = SteadyNs();
   peer.partial.append(bytes, static_cast<size_t>(n));
   size_t at = 0;
