@@ -14,19 +14,6 @@ static_assert(std::endian::native == std::endian::little, "tokens are hashed and
 
 constexpr uint32_t kStampVersion = 1;
 
-using Encoded = std::array<std::byte, kStampBytes>;
-
-Encoded Encode(const TokenStamp& stamp) {
-  LONGSHELF_CHECK(stamp.tokens.size() <= static_cast<size_t>(kBlockTokens));
-  Encoded out{};
-  const auto n_tokens = static_cast<uint32_t>(stamp.tokens.size());
-  std::memcpy(out.data(), &kStampVersion, sizeof kStampVersion);
-  std::memcpy(out.data() + 4, &n_tokens, sizeof n_tokens);
-  std::memcpy(out.data() + 8, stamp.before.data(), stamp.before.size());
-  if (n_tokens > 0) std::memcpy(out.data() + 24, stamp.tokens.data(), stamp.tokens.size_bytes());
-  return out;
-}
-
 TokenDigest Canonical(XXH128_hash_t hash) {
   XXH128_canonical_t canonical;
   XXH128_canonicalFromHash(&canonical, hash);
@@ -49,15 +36,31 @@ TokenDigest ExtendDigest(const TokenDigest& before, std::span<const uint32_t> to
   return Canonical(XXH3_128bits(input.data(), input.size()));
 }
 
+EncodedStamp EncodeStamp(const TokenStamp& stamp) {
+  LONGSHELF_CHECK(stamp.tokens.size() <= static_cast<size_t>(kBlockTokens));
+  EncodedStamp out{};
+  const auto n_tokens = static_cast<uint32_t>(stamp.tokens.size());
+  std::memcpy(out.data(), &kStampVersion, sizeof kStampVersion);
+  std::memcpy(out.data() + 4, &n_tokens, sizeof n_tokens);
+  std::memcpy(out.data() + 8, stamp.before.data(), stamp.before.size());
+  if (n_tokens > 0) std::memcpy(out.data() + 24, stamp.tokens.data(), stamp.tokens.size_bytes());
+  return out;
+}
+
 void AppendStamp(const TokenStamp& stamp, std::vector<std::byte>& payload) {
-  const Encoded encoded = Encode(stamp);
+  const EncodedStamp encoded = EncodeStamp(stamp);
   payload.insert(payload.end(), encoded.begin(), encoded.end());
 }
 
 bool HasStamp(std::span<const std::byte> payload, const TokenStamp& stamp) {
-  if (payload.size() < kStampBytes) return false;
-  const Encoded encoded = Encode(stamp);
-  return std::memcmp(payload.data() + payload.size() - kStampBytes, encoded.data(), kStampBytes) == 0;
+  return payload.size() >= kStampBytes && StampOf(payload) == EncodeStamp(stamp);
+}
+
+EncodedStamp StampOf(std::span<const std::byte> payload) {
+  LONGSHELF_CHECK(payload.size() >= kStampBytes);
+  EncodedStamp out;
+  std::memcpy(out.data(), payload.data() + payload.size() - kStampBytes, kStampBytes);
+  return out;
 }
 
 }  // namespace longshelf::engine

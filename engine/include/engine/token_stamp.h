@@ -30,10 +30,15 @@ struct TokenStamp {
 // [kBlockTokens], zero past n_tokens. Part of the KV fingerprint (KvLayout::Describe).
 inline constexpr size_t kStampBytes = 24 + 4 * static_cast<size_t>(kBlockTokens);
 
+using EncodedStamp = std::array<std::byte, kStampBytes>;
+
 // REQUIRES: at most kBlockTokens tokens.
+EncodedStamp EncodeStamp(const TokenStamp& stamp);
 void AppendStamp(const TokenStamp& stamp, std::vector<std::byte>& payload);
 // Whether `payload` ends with just this stamp.
 bool HasStamp(std::span<const std::byte> payload, const TokenStamp& stamp);
+// The last bytes of `payload`. REQUIRES: at least kStampBytes.
+EncodedStamp StampOf(std::span<const std::byte> payload);
 // What comes before the stamp. REQUIRES: at least kStampBytes.
 inline std::span<const std::byte> WithoutStamp(std::span<const std::byte> payload) {
   return payload.first(payload.size() - kStampBytes);
