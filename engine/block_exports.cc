@@ -9,8 +9,11 @@
 
 namespace longshelf::engine {
 
-BlockExports::BlockExports(const PrefixCache& cache, size_t block_bytes)
-    : cache_(cache), n_blocks_per_step_(std::max<size_t>(1, kBytesPerStep / std::max<size_t>(1, block_bytes))) {}
+BlockExports::BlockExports(const PrefixCache& cache, KvCopyLedger& copies, size_t block_bytes)
+    : cache_(cache),
+      copies_(copies),
+      block_bytes_(block_bytes),
+      n_blocks_per_step_(std::max<size_t>(1, kBytesPerStep / std::max<size_t>(1, block_bytes))) {}
 
 void BlockExports::Start(ExportBlocks request) {
   if (jobs_.size() >= kJobsMax) {
@@ -26,7 +29,6 @@ void BlockExports::Start(ExportBlocks request) {
 }
 
 void BlockExports::AddExports(StepWork& work) {
-  first_export_ = work.plan.export_blocks.size();
   size_t n_left = n_blocks_per_step_;
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const int64_t n_room = job->request.sink->n_room();
@@ -54,24 +56,24 @@ void BlockExports::Plan(Job& job, size_t n_max, StepWork& work) {
       job.end = absl::NotFoundError("the prefix was evicted while it was copied out");
       return;
     }
-    work.plan.export_blocks.push_back({static_cast<uint16_t>(held->shard), held->block, kBlockTokens});
-    job.in_step.push_back(*held);
+    const auto shard = static_cast<uint16_t>(held->shard);
+    const EncodedStamp stamp = EncodeStamp(cache_.pool(held->shard).StampOf(held->block));
+    KvCopyPtr copy = copies_.HoldNew(shard, block_bytes_ + kStampBytes, stamp);
+    work.plan.export_blocks.push_back({shard, held->block, kBlockTokens, copy->number(), stamp});
+    job.in_step.push_back(std::move(copy));
   }
 }
 
-void BlockExports::Commit(StepResult& result) {
-  size_t at = first_export_;
+void BlockExports::Commit() {
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const auto& keys = job->request.keys;
-    for (const PrefixCache::HeldBlock& held : std::exchange(job->in_step, {})) {
+    for (KvCopyPtr& copy : std::exchange(job->in_step, {})) {
       const size_t number = job->next++;
-      std::vector<std::byte> bytes = std::move(result.blocks[at++]);
-      AppendStamp(cache_.pool(held.shard).StampOf(held.block), bytes);
       job->request.sink->OnBlock({.kind = ParkedObject::Kind::kBlock,
                                   .key = keys[number],
                                   .parent = number == 0 ? job->request.root : keys[number - 1],
                                   .n_tokens = static_cast<int64_t>(number + 1) * kBlockTokens,
-                                  .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes))});
+                                  .copy = std::move(copy)});
     }
     if (job->next < keys.size()) {
       ++job;

@@ -10,8 +10,8 @@ namespace longshelf::engine {
 namespace {
 
 uint64_t BytesOf(const Checkpoint& checkpoint) {
-  return sizeof(Checkpoint) + (checkpoint.state == nullptr ? 0 : checkpoint.state->size()) +
-         (checkpoint.tail == nullptr ? 0 : checkpoint.tail->size());
+  return sizeof(Checkpoint) + (checkpoint.state == nullptr ? 0 : checkpoint.state->n_bytes()) +
+         (checkpoint.tail == nullptr ? 0 : checkpoint.tail->n_bytes());
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -19,11 +18,12 @@ struct Checkpoint {
   PrefixKey key{};
   PrefixKey parent{};  // last full block at or before n_tokens, or the root
   int64_t n_tokens = 0;
-  Bytes state;  // stamped with the tokens since the last full block, as the tail is
-  Bytes tail;   // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
+  KvCopyPtr state;  // stamped with the tokens since the last full block, as the tail is
+  KvCopyPtr tail;   // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
 };
 
-// Checkpoints in host memory under a byte budget, least recently used first to go. Owner: the prefix cache.
+// Checkpoints in the memory of the shards that made them, under one byte budget, least recently used first to go. Owner:
+// the prefix cache.
 class CheckpointStore {
  public:
   explicit CheckpointStore(uint64_t bytes_max) : bytes_max_(bytes_max) {}

@@ -8,6 +8,7 @@
 #include "block_exports.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "engine/kv_copy.h"
 #include "prefix_cache.h"
 #include "request_check.h"
 #include "scheduler.h"
@@ -23,10 +24,7 @@ constexpr size_t kPeriodicCheckpointsKept = 4;
 constexpr std::chrono::milliseconds kIdleWait = std::chrono::hours(1);
 
 bool FitsPlan(const StepResult& result, const StepPlan& plan) {
-  if (result.rows.size() != plan.rows.size() || result.blocks.size() != plan.export_blocks.size() ||
-      result.states.size() != plan.export_states.size()) {
-    return false;
-  }
+  if (result.rows.size() != plan.rows.size()) return false;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     const StepPlan::Row& row = plan.rows[i];
     const size_t n_sampled = result.rows[i].sampled.size();
@@ -49,6 +47,7 @@ struct Engine::Impl {
   EngineObserver& observer;
   const GroupShape shape;
 
+  const std::shared_ptr<KvCopyLedger> copies = std::make_shared<KvCopyLedger>();
   PrefixCache cache;
   Scheduler scheduler;
   DraftPolicy drafts;
@@ -71,14 +70,17 @@ struct Engine::Impl {
         shape(step_runner.shape()),
         cache(std::max(shape.n_shards, 1), shape.n_blocks_per_shard, config.checkpoint_memory_bytes),
         scheduler(config, shape, cache),
-        builder(config, shape, scheduler, cache),
+        builder(config, shape, scheduler, cache, *copies),
         committer(config, scheduler, cache, drafts, observer),
-        exports(cache, shape.block_bytes),
-        pacer(config.step_time_budget) {}
+        exports(cache, *copies, shape.block_bytes),
+        pacer(config.step_time_budget) {
+    copies->OnDropped([this] { inbox.Post(Wake{}); });  // a full inbox turns the loop anyway
+  }
+  ~Impl() { copies->OnDropped(nullptr); }
 
   bool HasWork() const {
     return !scheduler.running().empty() || !scheduler.waiting().empty() || !scheduler.leaving().empty() ||
-           !exports.idle();
+           !exports.idle() || copies->has_dropped();
   }
 
   void Handle(Submit message);
@@ -249,6 +251,7 @@ absl::StatusOr<bool> Engine::Impl::Step() {
   scheduler.Admit(work.plan);
   builder.Fill(work, pacer, drafts);
   exports.AddExports(work);
+  work.plan.drop_copies = copies->TakeDropped();
   std::vector<EndedSequence> ended;
   const bool has_moved = !work.empty() || work.has_ended_restore || !scheduler.leaving().empty();
   if (!work.empty()) {
@@ -261,7 +264,7 @@ absl::StatusOr<bool> Engine::Impl::Step() {
       drafts.ObserveDecode(static_cast<size_t>(work.n_tokens), took);
     }
     ended = committer.Commit(work, result);
-    exports.Commit(result);
+    exports.Commit();
   }
   scheduler.ReleaseLeaving();
   for (const EndedSequence& end : ended) Finish(end);
@@ -355,8 +358,8 @@ void Engine::Impl::EndAll(const absl::Status& status) {
       wanted->reply(gone);
     } else if (auto* named = std::get_if<FindCheckpoint>(&message)) {
       named->reply(gone);
-    } else if (auto* copies = std::get_if<ExportBlocks>(&message)) {
-      copies->sink->OnEnd(gone);
+    } else if (auto* wanted_copies = std::get_if<ExportBlocks>(&message)) {
+      wanted_copies->sink->OnEnd(gone);
     }
   }
   Report();
@@ -367,6 +370,8 @@ Engine::Engine(const EngineConfig& config, StepRunner& runner, const PrefixHashe
     : impl_(std::make_unique<Impl>(config, runner, hasher, clock, inbox, observer)) {}
 
 Engine::~Engine() = default;
+
+std::shared_ptr<KvCopyLedger> Engine::copies() const { return impl_->copies; }
 
 absl::Status Engine::Run() {
   absl::Status status = CheckEngineConfig(impl_->config, impl_->shape);

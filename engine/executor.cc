@@ -40,6 +40,7 @@ struct Executor::Impl {
   std::unique_ptr<CellArena> blocks;
   std::unique_ptr<CellArena> states;
   std::vector<Slot> slots;
+  KvCopies copies;
 
   absl::Status CheckSlot(const SlotId& slot) const {
     return slot.slot < slots.size() ? absl::OkStatus() : Misfit("slot", slot.slot, slots.size());
@@ -47,6 +48,8 @@ struct Executor::Impl {
   absl::Status CheckBlock(uint32_t block) const {
     return block < blocks->n_cells() ? absl::OkStatus() : Misfit("block", block, blocks->n_cells());
   }
+  // n_bytes: beside the stamp; 0: any.
+  absl::Status CheckCopy(uint64_t number, size_t n_bytes) const;
   // What of a slot decides whether a plan fits it.
   struct SlotForm {
     bool open = false;
@@ -77,8 +80,9 @@ struct Executor::Impl {
     std::optional<size_t> chunk;  // of the step; none when its sequence has failed
   };
   absl::Status Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results);
-  std::vector<std::byte> ExportBlock(const StepPlan::ExportBlock& ex) const;
-  std::vector<std::byte> ExportState(const StepPlan::ExportState& ex) const;
+  void ExportBlock(const StepPlan::ExportBlock& ex);
+  void ExportState(const StepPlan::ExportState& ex);
+  void Keep(uint64_t number, std::vector<std::byte> bytes, const EncodedStamp& stamp);
 };
 
 namespace {
@@ -106,6 +110,15 @@ absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& 
   if (row.n_drafts > n_draft_max) return Misfit("drafts of a row", row.n_drafts, n_draft_max);
   if (row.n_drafts > 0 && (!row.sample || row.tokens.size() != row.n_drafts + 1)) {
     return Misfit("drafts of a row that are not all but its first token,", row.n_drafts, row.tokens.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Executor::Impl::CheckCopy(uint64_t number, size_t n_bytes) const {
+  const KvCopies::Bytes bytes = copies.Find(number);
+  if (bytes == nullptr) return Misfit("copy that this shard does not have, number", number, copies.size());
+  if (bytes->size() < kStampBytes || (n_bytes > 0 && bytes->size() != n_bytes + kStampBytes)) {
+    return Misfit("bytes of an imported copy", bytes->size(), n_bytes + kStampBytes);
   }
   return absl::OkStatus();
 }
@@ -143,12 +156,12 @@ absl::Status Executor::Impl::CheckPlan(const StepPlan& plan, int shard) const {
   for (const auto& import : plan.import_blocks) {
     if (import.shard != shard) continue;
     RETURN_IF_ERROR(CheckBlock(import.block));
-    if (import.bytes.size() != blocks->cell_bytes()) {
-      return Misfit("bytes of an imported block", import.bytes.size(), blocks->cell_bytes());
-    }
+    RETURN_IF_ERROR(CheckCopy(import.copy, blocks->cell_bytes()));
   }
   for (const auto& import : plan.import_states) {
-    if (import.slot.shard == shard) RETURN_IF_ERROR(CheckSlot(import.slot));
+    if (import.slot.shard != shard) continue;
+    RETURN_IF_ERROR(CheckSlot(import.slot));
+    RETURN_IF_ERROR(CheckCopy(import.copy, 0));  // the model says what is wrong with its size
   }
   for (const auto& ex : plan.export_blocks) {
     if (ex.shard != shard) continue;
@@ -180,11 +193,13 @@ void Executor::Impl::SetBlock(const StepPlan::SetBlock& set) {
 }
 
 void Executor::Impl::ImportBlock(const StepPlan::ImportBlock& import) {
-  std::memcpy(blocks->cell(import.block), import.bytes.data(), import.bytes.size());
+  const KvCopies::Bytes copy = copies.Find(import.copy);
+  std::memcpy(blocks->cell(import.block), copy->data(), blocks->cell_bytes());
 }
 
 void Executor::Impl::ImportState(const StepPlan::ImportState& import, std::vector<SlotFailure>& failures) {
-  absl::Status status = model->ImportState(import.bytes, import.n_tokens, states->cell(import.slot.slot));
+  const KvCopies::Bytes copy = copies.Find(import.copy);
+  absl::Status status = model->ImportState(WithoutStamp(*copy), import.n_tokens, states->cell(import.slot.slot));
   if (!status.ok()) failures.push_back({import.slot, Annotate(status, "restored state")});
 }
 
@@ -279,21 +294,26 @@ absl::Status Executor::Impl::Sample(const StepPlan::Row& row, std::span<const fl
   return absl::OkStatus();
 }
 
-std::vector<std::byte> Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) const {
+void Executor::Impl::ExportBlock(const StepPlan::ExportBlock& ex) {
   const std::byte* cell = blocks->cell(ex.block);
   std::vector<std::byte> out;
-  out.reserve(blocks->cell_bytes() + kStampBytes);  // whoever takes it appends one
+  out.reserve(blocks->cell_bytes() + kStampBytes);
   out.assign(cell, cell + blocks->cell_bytes());
   if (ex.n_tokens_in_block < kBlockTokens) model->ClearTail(out.data(), ex.n_tokens_in_block);
-  return out;
+  Keep(ex.copy, std::move(out), ex.stamp);
 }
 
-std::vector<std::byte> Executor::Impl::ExportState(const StepPlan::ExportState& ex) const {
+void Executor::Impl::ExportState(const StepPlan::ExportState& ex) {
   std::vector<std::byte> out;
   out.reserve(model->StateExportBytes(ex.n_tokens) + kStampBytes);
   out.resize(model->StateExportBytes(ex.n_tokens));
   model->ExportState(states->cell(ex.slot.slot), ex.n_tokens, out);
-  return out;
+  Keep(ex.copy, std::move(out), ex.stamp);
+}
+
+void Executor::Impl::Keep(uint64_t number, std::vector<std::byte> bytes, const EncodedStamp& stamp) {
+  bytes.insert(bytes.end(), stamp.begin(), stamp.end());
+  copies.Add(number, std::make_shared<const std::vector<std::byte>>(std::move(bytes)));
 }
 
 Executor::Executor(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -331,12 +351,13 @@ absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
   }
   if (!plan.rows.empty()) RETURN_IF_ERROR(impl_->RunRows(plan, shard, result));
   for (const auto& ex : plan.export_blocks) {
-    if (ex.shard == shard) result.blocks.push_back(impl_->ExportBlock(ex));
+    if (ex.shard == shard) impl_->ExportBlock(ex);
   }
   for (const auto& ex : plan.export_states) {
-    if (ex.slot.shard != shard) continue;
-    const bool failed = HasFailed(result.failures, ex.slot);
-    result.states.push_back(failed ? std::vector<std::byte>() : impl_->ExportState(ex));
+    if (ex.slot.shard == shard && !HasFailed(result.failures, ex.slot)) impl_->ExportState(ex);
+  }
+  for (const auto& drop : plan.drop_copies) {
+    if (drop.shard == shard) impl_->copies.Drop(drop.copy);
   }
   return result;
 }
@@ -346,6 +367,8 @@ std::vector<uint32_t> Executor::BlockTableOf(uint16_t slot) const {
   for (const std::byte* block : impl_->slots[slot].blocks) out.push_back(impl_->blocks->IndexOf(block));
   return out;
 }
+
+KvCopies& Executor::copies() { return impl_->copies; }
 
 GroupShape Executor::shape(int n_shards) const {
   const SequenceModel* model = impl_->model.get();

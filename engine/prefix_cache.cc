@@ -11,8 +11,9 @@ namespace {
 constexpr size_t kEvictedRemembered = 8192;
 
 bool IsOf(const Checkpoint& checkpoint, const TokenStamp& stamp, int64_t n_tokens) {
-  return checkpoint.n_tokens == n_tokens && HasStamp(*checkpoint.state, stamp) &&
-         (checkpoint.tail == nullptr || HasStamp(*checkpoint.tail, stamp));
+  const EncodedStamp encoded = EncodeStamp(stamp);
+  return checkpoint.n_tokens == n_tokens && checkpoint.state->stamp() == encoded &&
+         (checkpoint.tail == nullptr || checkpoint.tail->stamp() == encoded);
 }
 
 }  // namespace

@@ -26,8 +26,8 @@ struct PrefixMatch {
   bool has_mismatch = false;                     // it ends where others' tokens have the key
 };
 
-// The local prefix cache: full blocks in every shard's arena, and checkpoints in the leader's memory. A position can be
-// resumed on a shard when that shard holds all full blocks before it and its checkpoint is here; a checkpoint whose
+// The local prefix cache: full blocks in every shard's arena, and checkpoints beside them. A position can be resumed on a
+// shard when that shard holds all full blocks before it and any shard holds its checkpoint; a checkpoint whose
 // last full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found
 // is compared with the tokens before it is used. Owner thread: the leader's engine thread.
 class PrefixCache {

@@ -163,7 +163,7 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
     sequence.is_restoring = true;
     sequence.n_blocks_found = home.n_blocks_local;
     sequence.n_past = home.n_blocks_local * kBlockTokens;
-    sequence.feed->Begin(home.n_blocks_local);
+    sequence.feed->Begin(sequence.slot.shard, home.n_blocks_local);
     return;
   }
   sequence.LeaveFeed();
@@ -203,8 +203,8 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
     checkpoint->key = sequence.chain.KeyAt(sequence.tokens, end.n_tokens);
     checkpoint->parent = sequence.chain.ParentAt(end.n_tokens);
     checkpoint->n_tokens = end.n_tokens;
-    checkpoint->state = std::make_shared<const std::vector<std::byte>>(std::move(end.state));
-    if (!end.tail.empty()) checkpoint->tail = std::make_shared<const std::vector<std::byte>>(std::move(end.tail));
+    checkpoint->state = std::move(end.state);
+    checkpoint->tail = std::move(end.tail);
     match.n_tokens = end.n_tokens;
     match.checkpoint = std::move(checkpoint);
   }

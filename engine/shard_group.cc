@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "copy_moves.h"
 
 namespace longshelf::engine {
 namespace {
@@ -74,6 +75,7 @@ absl::StatusOr<StepResult> ShardGroupRunner::Run(const StepPlan& plan) {
   const StepMark mark(group_.watch, seq_ + 1);
   RETURN_IF_ERROR(Announce(plan));
   group_.transport.BeginStep(seq_);
+  RETURN_IF_ERROR(MoveCopies(plan, group_.communicator, executor_.copies()));
   std::vector<StepResult> results(1);
   ASSIGN_OR_RETURN(results[0], executor_.Execute(plan, 0));
   ASSIGN_OR_RETURN(const std::vector<std::string> gathered, group_.communicator.Gather(""));
@@ -106,6 +108,7 @@ absl::Status RunFollower(const ShardGroup& group, Executor& executor) {
     ASSIGN_OR_RETURN(const StepPlan plan, Unseal({group.generation, seq}, bytes));
     if (plan.opcode == StepPlan::Opcode::kShutdown) return absl::OkStatus();
     group.transport.BeginStep(seq);
+    RETURN_IF_ERROR(MoveCopies(plan, group.communicator, executor.copies()));
     ASSIGN_OR_RETURN(const StepResult result, executor.Execute(plan, rank));
     ASSIGN_OR_RETURN(const auto unused, group.communicator.Gather(result.Serialize()));
     (void)unused;

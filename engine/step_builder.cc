@@ -62,7 +62,8 @@ void StepBuilder::AddImports(StepWork& work) {
 
 void StepBuilder::TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work) {
   const auto refuse = [&] {
-    EndRestore(sequence, {.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = std::string(sequence.feed_refusal)},
+    EndRestore(sequence,
+               {.n_tokens = 0, .state = nullptr, .tail = nullptr, .miss_reason = std::string(sequence.feed_refusal)},
                work);
   };
   if (sequence.feed == nullptr) return refuse();
@@ -72,11 +73,10 @@ void StepBuilder::TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWor
   size_t n_taken = 0;
   PrefixFeed::Arrived arrived;
   if (refusal.empty()) arrived = sequence.feed->Take(n_blocks_max);
-  for (std::vector<std::byte>& bytes : arrived.blocks) {
-    refusal = RefusalOfBlock(sequence, bytes);
+  for (const KvCopyPtr& copy : arrived.blocks) {
+    refusal = RefusalOfBlock(sequence, *copy);
     if (!refusal.empty()) break;
-    bytes.resize(shape_.block_bytes);
-    work.plan.import_blocks.push_back({sequence.slot.shard, scheduler_.TakeBlock(sequence), std::move(bytes)});
+    work.plan.import_blocks.push_back({sequence.slot.shard, scheduler_.TakeBlock(sequence), copy->number()});
     ++n_taken;
   }
   if (n_taken > 0) work.restoring.push_back(&sequence);
@@ -91,10 +91,11 @@ void StepBuilder::TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWor
   }
 }
 
-std::string_view StepBuilder::RefusalOfBlock(const Sequence& sequence, std::span<const std::byte> bytes) const {
-  if (bytes.size() != shape_.block_bytes + kStampBytes || !Scheduler::WantsBlock(sequence)) return kRestoreRefused;
+std::string_view StepBuilder::RefusalOfBlock(const Sequence& sequence, const KvCopy& copy) const {
+  if (copy.n_bytes() != shape_.block_bytes + kStampBytes || copy.shard() != sequence.slot.shard) return kRestoreRefused;
+  if (!Scheduler::WantsBlock(sequence)) return kRestoreRefused;
   const BlockName name = sequence.chain.BlockAt(sequence.tokens, std::ssize(sequence.blocks.blocks()));
-  if (!HasStamp(bytes, name.stamp)) return kTokenMismatch;
+  if (copy.stamp() != EncodeStamp(name.stamp)) return kTokenMismatch;
   // What has the key here is of other tokens: the block could not be published.
   const BlockPool& pool = cache_.pool(sequence.slot.shard);
   return pool.Find(name.key).has_value() && !pool.Find(name).has_value() ? kTokenMismatch : "";
@@ -110,27 +111,42 @@ std::string_view StepBuilder::RefusalOfEnd(const Sequence& sequence, const Prefi
   const bool has_tail = end.n_tokens % kBlockTokens != 0;
   if (end.n_tokens < 0 || end.n_tokens >= sequence.n_given) return kRestoreRefused;
   if (end.n_tokens / kBlockTokens > static_cast<int64_t>(sequence.blocks.size())) return kRestoreRefused;
-  if (end.tail.size() != (has_tail ? shape_.block_bytes + kStampBytes : 0)) return kRestoreRefused;
-  if (end.state.size() < kStampBytes) return kRestoreRefused;
-  if (shape_.state_export_bytes != nullptr &&
-      end.state.size() != shape_.state_export_bytes(end.n_tokens) + kStampBytes) {
+  if (end.state == nullptr || end.state->n_bytes() != shape_.state_export_bytes(end.n_tokens) + kStampBytes) {
     return kRestoreRefused;
   }
-  const TokenStamp stamp = sequence.chain.StampAt(sequence.tokens, end.n_tokens);
-  return HasStamp(end.state, stamp) && (!has_tail || HasStamp(end.tail, stamp)) ? "" : kTokenMismatch;
+  if ((end.tail != nullptr) != has_tail) return kRestoreRefused;
+  if (has_tail && end.tail->n_bytes() != shape_.block_bytes + kStampBytes) return kRestoreRefused;
+  const EncodedStamp stamp = EncodeStamp(sequence.chain.StampAt(sequence.tokens, end.n_tokens));
+  return end.state->stamp() == stamp && (!has_tail || end.tail->stamp() == stamp) ? "" : kTokenMismatch;
 }
 
 void StepBuilder::ImportState(Sequence& sequence, StepWork& work) {
   const std::shared_ptr<const Checkpoint> from = std::exchange(sequence.resume_from, nullptr);
   scheduler_.GrowTo(sequence, from->n_tokens);
+  const uint16_t shard = sequence.slot.shard;
   if (from->tail != nullptr) {
     const uint32_t block = sequence.blocks[static_cast<size_t>(from->n_tokens / kBlockTokens)];
-    const auto tail = WithoutStamp(*from->tail);
-    work.plan.import_blocks.push_back({sequence.slot.shard, block, {tail.begin(), tail.end()}});
+    work.plan.import_blocks.push_back({shard, block, BringTo(shard, *from->tail, work)});
   }
-  const auto state = WithoutStamp(*from->state);
-  work.plan.import_states.push_back({sequence.slot, from->n_tokens, {state.begin(), state.end()}});
+  work.plan.import_states.push_back({sequence.slot, from->n_tokens, BringTo(shard, *from->state, work)});
   work.imported.push_back({&sequence, from});
+}
+
+// A moved copy is dropped at the end of the step: the next to resume there may be anywhere.
+uint64_t StepBuilder::BringTo(uint16_t shard, const KvCopy& copy, StepWork& work) {
+  if (copy.shard() == shard) return copy.number();
+  const KvCopyPtr moved = copies_.HoldNew(shard, copy.n_bytes(), copy.stamp());
+  work.plan.move_copies.push_back({copy.shard(), copy.number(), shard, moved->number(), moved->n_bytes()});
+  return moved->number();
+}
+
+KvCopyPtr StepBuilder::ExportBlock(const Sequence& sequence, int64_t number, int64_t n_tokens_in_block,
+                                   const TokenStamp& stamp, StepWork& work) {
+  const uint16_t shard = sequence.slot.shard;
+  KvCopyPtr copy = copies_.HoldNew(shard, shape_.block_bytes + kStampBytes, EncodeStamp(stamp));
+  const uint32_t block = sequence.blocks[static_cast<size_t>(number)];
+  work.plan.export_blocks.push_back({shard, block, n_tokens_in_block, copy->number(), copy->stamp()});
+  return copy;
 }
 
 void StepBuilder::AddDecodeRows(StepWork& work, const DraftPolicy& drafts) {
@@ -273,9 +289,8 @@ void StepBuilder::AddBlockExports(Sequence& sequence, int64_t n_end, StepWork& w
   for (int64_t number = sequence.n_past / kBlockTokens; (number + 1) * kBlockTokens <= n_end; ++number) {
     const PrefixKey& key = sequence.chain.keys()[static_cast<size_t>(number)];
     if (cache_.pool(sequence.slot.shard).Find(key).has_value() || HasKey(work.blocks, key)) continue;
-    work.blocks.push_back({&sequence, number, key, work.plan.export_blocks.size()});
-    work.plan.export_blocks.push_back(
-        {sequence.slot.shard, sequence.blocks[static_cast<size_t>(number)], kBlockTokens});
+    const TokenStamp stamp = sequence.chain.BlockAt(sequence.tokens, number).stamp;
+    work.blocks.push_back({&sequence, number, key, ExportBlock(sequence, number, kBlockTokens, stamp, work)});
   }
 }
 
@@ -289,20 +304,22 @@ void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, S
     cache_.TouchCheckpoint(key);
     return;
   }
-  StepWork::NewCheckpoint checkpoint{.sequence = &sequence,
-                                     .n_tokens = n_tokens,
-                                     .key = key,
-                                     .state = work.plan.export_states.size(),
-                                     .tail = std::nullopt,
-                                     .is_periodic = due == Due::kPeriodic,
-                                     .continues = continues};
-  work.plan.export_states.push_back({sequence.slot, n_tokens});
+  const TokenStamp stamp = sequence.chain.StampAt(sequence.tokens, n_tokens);
+  const size_t n_state_bytes = shape_.state_export_bytes(n_tokens) + kStampBytes;
+  StepWork::NewCheckpoint checkpoint{
+      .sequence = &sequence,
+      .n_tokens = n_tokens,
+      .key = key,
+      .state = copies_.HoldNew(sequence.slot.shard, n_state_bytes, EncodeStamp(stamp)),
+      .tail = nullptr,
+      .is_periodic = due == Due::kPeriodic,
+      .continues = continues};
+  work.plan.export_states.push_back(
+      {sequence.slot, n_tokens, checkpoint.state->number(), checkpoint.state->stamp()});
   if (const int64_t n_tail = n_tokens % kBlockTokens; n_tail > 0) {
-    checkpoint.tail = work.plan.export_blocks.size();
-    const uint32_t block = sequence.blocks[static_cast<size_t>(n_tokens / kBlockTokens)];
-    work.plan.export_blocks.push_back({sequence.slot.shard, block, n_tail});
+    checkpoint.tail = ExportBlock(sequence, n_tokens / kBlockTokens, n_tail, stamp, work);
   }
-  work.checkpoints.push_back(checkpoint);
+  work.checkpoints.push_back(std::move(checkpoint));
 }
 
 }  // namespace longshelf::engine

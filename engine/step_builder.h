@@ -3,12 +3,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string_view>
 #include <vector>
 
 #include "draft_policy.h"
 #include "engine/engine_config.h"
+#include "engine/kv_copy.h"
 #include "engine/step_plan.h"
 #include "prefix_cache.h"
 #include "scheduler.h"
@@ -30,8 +30,8 @@ struct StepWork {
     Sequence* sequence;
     int64_t n_tokens;
     PrefixKey key;
-    size_t state;                        // index into StepResult::states
-    std::optional<size_t> tail;          // index into StepResult::blocks
+    KvCopyPtr state;
+    KvCopyPtr tail;                      // null: none
     bool is_periodic = false;            // due for nothing but the interval
     std::optional<PrefixKey> continues;  // CacheChain::continues
   };
@@ -39,7 +39,7 @@ struct StepWork {
     Sequence* sequence;
     int64_t number;  // of the sequence's blocks
     PrefixKey key;
-    size_t block;  // index into StepResult::blocks
+    KvCopyPtr copy;
   };
   struct Imported {
     Sequence* sequence;
@@ -60,7 +60,7 @@ struct StepWork {
 
   bool empty() const {
     return plan.rows.empty() && plan.open_slots.empty() && plan.import_blocks.empty() && plan.import_states.empty() &&
-           plan.export_blocks.empty() && plan.export_states.empty();
+           plan.export_blocks.empty() && plan.export_states.empty() && plan.drop_copies.empty();
   }
 };
 
@@ -81,14 +81,16 @@ class StepBuilder {
  public:
   static constexpr int64_t kImportBytesPerStep = int64_t{16} << 20;
 
-  StepBuilder(const EngineConfig& config, const GroupShape& shape, Scheduler& scheduler, PrefixCache& cache)
+  StepBuilder(const EngineConfig& config, const GroupShape& shape, Scheduler& scheduler, PrefixCache& cache,
+              KvCopyLedger& copies)
       : config_(config),
         shape_(shape),
         row_cost_{shape.position_cost},
         n_draft_max_(shape.n_draft_max),
         n_draft_of_model_(config.draft_model ? shape.n_draft : 0),
         scheduler_(scheduler),
-        cache_(cache) {}
+        cache_(cache),
+        copies_(copies) {}
 
   // Imports and rows of the running sequences, checkpoints of the leaving ones. `pacer` says what the step may cost,
   // `drafts` what may be guessed.
@@ -107,8 +109,13 @@ class StepBuilder {
   void TakeFromFeed(Sequence& sequence, int64_t n_blocks_max, StepWork& work);
   void EndRestore(Sequence& sequence, PrefixFeed::End end, StepWork& work);
   void ImportState(Sequence& sequence, StepWork& work);
+  // The number of `copy` on `shard`, which it is moved to when it is elsewhere.
+  uint64_t BringTo(uint16_t shard, const KvCopy& copy, StepWork& work);
+  // The copy that a block of a sequence is exported to.
+  KvCopyPtr ExportBlock(const Sequence& sequence, int64_t number, int64_t n_tokens_in_block, const TokenStamp& stamp,
+                        StepWork& work);
   // Why what a feed brought is not taken; empty when it is.
-  std::string_view RefusalOfBlock(const Sequence& sequence, std::span<const std::byte> bytes) const;
+  std::string_view RefusalOfBlock(const Sequence& sequence, const KvCopy& copy) const;
   std::string_view RefusalOfEnd(const Sequence& sequence, const PrefixFeed::End& end) const;
   void AddDecodeRows(StepWork& work, const DraftPolicy& drafts);
   // Guesses what follows, for AddRow.
@@ -139,6 +146,7 @@ class StepBuilder {
   const int64_t n_draft_of_model_;
   Scheduler& scheduler_;
   PrefixCache& cache_;
+  KvCopyLedger& copies_;
 };
 
 }  // namespace longshelf::engine

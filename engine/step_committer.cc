@@ -10,14 +10,6 @@
 #include "absl/strings/str_cat.h"
 
 namespace longshelf::engine {
-namespace {
-
-Bytes Share(std::vector<std::byte> bytes, const TokenStamp& stamp) {
-  AppendStamp(stamp, bytes);
-  return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
-}
-
-}  // namespace
 
 CacheChain ChainOf(const Sequence& sequence) {
   return {sequence.namespace_id, sequence.chain.root(), sequence.chain.keys()};
@@ -27,7 +19,7 @@ std::vector<EndedSequence> StepCommitter::Commit(StepWork& work, StepResult& res
   std::vector<EndedSequence> ended;
   DropFailed(work, result);
   EmitTokens(work, result, ended);
-  CommitCache(work, result);
+  CommitCache(work);
   return ended;
 }
 
@@ -99,7 +91,7 @@ std::optional<FinishReason> StepCommitter::Append(Sequence& sequence, std::vecto
   return std::nullopt;
 }
 
-void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
+void StepCommitter::CommitCache(StepWork& work) {
   std::map<const Sequence*, std::vector<int64_t>> fresh;  // looked up only
   for (const auto& row : work.rows) scheduler_.Publish(*row.sequence, &fresh[row.sequence]);
   for (Sequence* sequence : work.restoring) scheduler_.Publish(*sequence, nullptr);
@@ -114,33 +106,31 @@ void StepCommitter::CommitCache(StepWork& work, StepResult& result) {
     const Sequence& maker = *block.sequence;
     const auto& numbers = fresh[block.sequence];
     if (std::find(numbers.begin(), numbers.end(), block.number) == numbers.end()) continue;
-    ParkedObject object{
-        .kind = ParkedObject::Kind::kBlock,
-        .key = block.key,
-        .parent = maker.chain.ParentAt(block.number * kBlockTokens),
-        .n_tokens = (block.number + 1) * kBlockTokens,
-        .bytes = Share(std::move(result.blocks[block.block]), maker.chain.BlockAt(maker.tokens, block.number).stamp)};
+    ParkedObject object{.kind = ParkedObject::Kind::kBlock,
+                        .key = block.key,
+                        .parent = maker.chain.ParentAt(block.number * kBlockTokens),
+                        .n_tokens = (block.number + 1) * kBlockTokens,
+                        .copy = std::move(block.copy)};
     std::vector<ParkedObject> objects;
     objects.push_back(std::move(object));
     observer_.OnCacheObjects(ChainOf(maker), std::move(objects));
   }
-  CommitCheckpoints(work, result);
+  CommitCheckpoints(work);
 }
 
-void StepCommitter::CommitCheckpoints(StepWork& work, StepResult& result) {
-  for (const auto& made : work.checkpoints) {
+void StepCommitter::CommitCheckpoints(StepWork& work) {
+  for (auto& made : work.checkpoints) {
     if (!made.sequence->publishes) continue;
     auto checkpoint = std::make_shared<Checkpoint>();
     checkpoint->key = made.key;
     checkpoint->parent = made.sequence->chain.ParentAt(made.n_tokens);
     checkpoint->n_tokens = made.n_tokens;
-    const TokenStamp stamp = made.sequence->chain.StampAt(made.sequence->tokens, made.n_tokens);
-    checkpoint->state = Share(std::move(result.states[made.state]), stamp);
-    if (made.tail.has_value()) checkpoint->tail = Share(std::move(result.blocks[*made.tail]), stamp);
+    checkpoint->state = std::move(made.state);
+    checkpoint->tail = std::move(made.tail);
     if (made.is_periodic) made.sequence->periodic_checkpoints.push_back(made.key);
     if (config_.export_cache_objects) {
       std::vector<ParkedObject> objects;
-      if (made.tail.has_value()) {
+      if (checkpoint->tail != nullptr) {
         objects.push_back({ParkedObject::Kind::kTail, made.key, checkpoint->parent, made.n_tokens, checkpoint->tail});
       }
       objects.push_back(

@@ -36,8 +36,8 @@ class StepCommitter {
  private:
   void DropFailed(StepWork& work, StepResult& result);
   void EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended);
-  void CommitCache(StepWork& work, StepResult& result);
-  void CommitCheckpoints(StepWork& work, StepResult& result);
+  void CommitCache(StepWork& work);
+  void CommitCheckpoints(StepWork& work);
   // The sampled tokens of a row, up to one that ends the sequence.
   std::optional<FinishReason> Append(Sequence& sequence, std::vector<SampledToken> sampled);
   bool IsStop(const Sequence& sequence, uint32_t token) const;

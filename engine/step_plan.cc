@@ -10,8 +10,8 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505333;    // "3SPL"
-constexpr uint32_t kResultMagic = 0x52505332;  // "2SPR"
+constexpr uint32_t kPlanMagic = 0x4C505334;    // "4SPL"
+constexpr uint32_t kResultMagic = 0x52505333;  // "3SPR"
 
 std::string Seal(WireWriter& w) {
   w.Value<uint64_t>(XXH3_64bits(w.out().data(), w.out().size()));
@@ -66,15 +66,22 @@ void MovesForm(Wire& wire, Plan& plan) {
     w.Value(set.index, "set_blocks.index");
     w.Value(set.block, "set_blocks.block");
   });
+  wire.List(plan.move_copies, "move_copies", [](auto& w, auto& move) {
+    w.Value(move.from, "move_copies.from");
+    w.Value(move.copy, "move_copies.copy");
+    w.Value(move.to, "move_copies.to");
+    w.Value(move.new_copy, "move_copies.new_copy");
+    w.Value(move.n_bytes, "move_copies.n_bytes");
+  });
   wire.List(plan.import_blocks, "import_blocks", [](auto& w, auto& import) {
     w.Value(import.shard, "import_blocks.shard");
     w.Value(import.block, "import_blocks.block");
-    w.Array(import.bytes, "import_blocks.bytes");
+    w.Value(import.copy, "import_blocks.copy");
   });
   wire.List(plan.import_states, "import_states", [](auto& w, auto& import) {
     SlotForm(w, import.slot, "import_states.slot");
     w.Value(import.n_tokens, "import_states.n_tokens");
-    w.Array(import.bytes, "import_states.bytes");
+    w.Value(import.copy, "import_states.copy");
   });
 }
 
@@ -94,10 +101,18 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     w.Value(ex.shard, "export_blocks.shard");
     w.Value(ex.block, "export_blocks.block");
     w.Value(ex.n_tokens_in_block, "export_blocks.n_tokens_in_block");
+    w.Value(ex.copy, "export_blocks.copy");
+    w.Fixed(ex.stamp, "export_blocks.stamp");
   });
   wire.List(plan.export_states, "export_states", [](auto& w, auto& ex) {
     SlotForm(w, ex.slot, "export_states.slot");
     w.Value(ex.n_tokens, "export_states.n_tokens");
+    w.Value(ex.copy, "export_states.copy");
+    w.Fixed(ex.stamp, "export_states.stamp");
+  });
+  wire.List(plan.drop_copies, "drop_copies", [](auto& w, auto& drop) {
+    w.Value(drop.shard, "drop_copies.shard");
+    w.Value(drop.copy, "drop_copies.copy");
   });
   wire.Value(plan.n_draft, "n_draft");
 }
@@ -134,28 +149,16 @@ void ResultForm(Wire& wire, Result& result) {
     w.Array(row.draft, "rows.draft");
     w.Array(row.draft_confidence, "rows.draft_confidence");
   });
-  wire.List(result.blocks, "blocks", [](auto& w, auto& block) { w.Array(block, "blocks.bytes"); });
-  wire.List(result.states, "states", [](auto& w, auto& state) { w.Array(state, "states.bytes"); });
   wire.List(result.failures, "failures", [](auto& w, auto& failure) {
     SlotForm(w, failure.slot, "failures.slot");
     StatusForm(w, failure.status);
   });
 }
 
-// What dominates the size; the rest grows on its own.
-size_t PayloadBytes(const StepPlan& plan) {
-  constexpr size_t kItemBytes = 32;  // beside the payload, about
-  size_t n = 4096;
-  for (const auto& import : plan.import_blocks) n += import.bytes.size() + kItemBytes;
-  for (const auto& import : plan.import_states) n += import.bytes.size() + kItemBytes;
-  return n;
-}
-
 }  // namespace
 
 std::string StepPlan::Serialize() const {
   WireWriter w;
-  w.Reserve(PayloadBytes(*this));
   w.Value(kPlanMagic);
   w.Value(static_cast<uint8_t>(opcode));
   w.Value(seq);
@@ -201,43 +204,22 @@ absl::StatusOr<StepResult> StepResult::Parse(std::string_view bytes) {
   return result;
 }
 
-namespace {
-
-// Moves entries of per-shard lists into `out`, following the shard of each plan item.
-template <typename Item, typename Entry, typename ShardOf>
-absl::Status MergeList(const std::vector<Item>& items, ShardOf shard_of, std::vector<StepResult>& per_shard,
-                       std::vector<Entry> StepResult::*list, absl::string_view what, std::vector<Entry>& out) {
-  std::vector<size_t> next(per_shard.size(), 0);
-  out.reserve(items.size());
-  for (const Item& item : items) {
-    const size_t shard = shard_of(item);
-    if (shard >= per_shard.size() || next[shard] >= (per_shard[shard].*list).size()) {
-      return absl::InternalError(absl::StrCat("shard ", shard, " gave too few ", what, " for the plan"));
-    }
-    out.push_back(std::move((per_shard[shard].*list)[next[shard]++]));
-  }
-  for (size_t shard = 0; shard < per_shard.size(); ++shard) {
-    if (next[shard] != (per_shard[shard].*list).size()) {
-      return absl::InternalError(absl::StrCat("shard ", shard, " gave more ", what, " than the plan asks for"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-}  // namespace
-
 absl::StatusOr<StepResult> MergeResults(const StepPlan& plan, std::vector<StepResult> per_shard) {
   StepResult out;
-  RETURN_IF_ERROR(MergeList(
-      plan.rows, [](const StepPlan::Row& r) { return r.slot.shard; }, per_shard, &StepResult::rows, "rows", out.rows));
-  RETURN_IF_ERROR(MergeList(
-      plan.export_blocks, [](const StepPlan::ExportBlock& e) { return e.shard; }, per_shard, &StepResult::blocks,
-      "blocks", out.blocks));
-  RETURN_IF_ERROR(MergeList(
-      plan.export_states, [](const StepPlan::ExportState& e) { return e.slot.shard; }, per_shard, &StepResult::states,
-      "states", out.states));
-  for (StepResult& result : per_shard) {
-    for (SlotFailure& failure : result.failures) out.failures.push_back(std::move(failure));
+  std::vector<size_t> next(per_shard.size(), 0);
+  out.rows.reserve(plan.rows.size());
+  for (const StepPlan::Row& row : plan.rows) {
+    const size_t shard = row.slot.shard;
+    if (shard >= per_shard.size() || next[shard] >= per_shard[shard].rows.size()) {
+      return absl::InternalError(absl::StrCat("shard ", shard, " gave too few rows for the plan"));
+    }
+    out.rows.push_back(std::move(per_shard[shard].rows[next[shard]++]));
+  }
+  for (size_t shard = 0; shard < per_shard.size(); ++shard) {
+    if (next[shard] != per_shard[shard].rows.size()) {
+      return absl::InternalError(absl::StrCat("shard ", shard, " gave more rows than the plan asks for"));
+    }
+    for (SlotFailure& failure : per_shard[shard].failures) out.failures.push_back(std::move(failure));
   }
   return out;
 }

@@ -47,15 +47,6 @@ EncodedStamp EncodeStamp(const TokenStamp& stamp) {
   return out;
 }
 
-void AppendStamp(const TokenStamp& stamp, std::vector<std::byte>& payload) {
-  const EncodedStamp encoded = EncodeStamp(stamp);
-  payload.insert(payload.end(), encoded.begin(), encoded.end());
-}
-
-bool HasStamp(std::span<const std::byte> payload, const TokenStamp& stamp) {
-  return payload.size() >= kStampBytes && StampOf(payload) == EncodeStamp(stamp);
-}
-
 EncodedStamp StampOf(std::span<const std::byte> payload) {
   LONGSHELF_CHECK(payload.size() >= kStampBytes);
   EncodedStamp out;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,10 @@ class WireWriter {
     out_.resize(at + values.size() * sizeof(T));
     std::memcpy(out_.data() + at, values.data(), values.size() * sizeof(T));
   }
+  template <typename T, size_t n>
+  void Fixed(const std::array<T, n>& values, absl::string_view /*field*/) {
+    out_.append(reinterpret_cast<const char*>(values.data()), sizeof values);
+  }
   void Text(std::string_view text, absl::string_view /*field*/) {
     Count(text.size());
     out_.append(text);
@@ -46,7 +51,6 @@ class WireWriter {
     Count(items.size());
     for (const T& item : items) each(*this, item);
   }
-  void Reserve(size_t n) { out_.reserve(n); }
   std::string& out() { return out_; }
 
  private:
@@ -82,6 +86,13 @@ class WireReader {
     if (n == 0) return;
     std::memcpy(values.data(), bytes_.data(), n * sizeof(T));
     bytes_.remove_prefix(n * sizeof(T));
+  }
+  template <typename T, size_t n>
+  void Fixed(std::array<T, n>& values, absl::string_view field) {
+    values = {};
+    if (!Need(sizeof values, field)) return;
+    std::memcpy(values.data(), bytes_.data(), sizeof values);
+    bytes_.remove_prefix(sizeof values);
   }
   void Text(std::string& text, absl::string_view field) {
     const size_t n = Count(1, field);

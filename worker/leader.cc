@@ -9,7 +9,6 @@
 #include "common/status.h"
 #include "engine/comm/run_dir.h"
 #include "worker/engine_progress.h"
-#include "worker/node_service.h"
 
 namespace longshelf::worker {
 namespace {
@@ -67,10 +66,10 @@ class ControlThread {
 }  // namespace
 
 absl::Status RunLeader(const LeaderContext& context, const engine::Model& model, int64_t n_context_max,
-                       std::vector<int64_t> shard_pids, engine::StepRunner& runner) {
+                       std::vector<int64_t> shard_pids, engine::StepRunner& runner, NodeKv kv) {
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> node,
                    WorkerNode::Create(context.config, DescribeModel(model, n_context_max), std::move(shard_pids),
-                                      context.clock, context.metrics, runner, context.tls));
+                                      context.clock, context.metrics, runner, std::move(kv), context.tls));
   absl::Status ended;
   {
     const ControlThread control(context, *node);

@@ -11,6 +11,7 @@
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
 #include "load_state.h"
+#include "worker/node_service.h"
 #include "worker/shard_config.h"
 
 namespace longshelf::worker {
@@ -28,6 +29,6 @@ struct LeaderContext {
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed
 // (its status).
 absl::Status RunLeader(const LeaderContext& context, const engine::Model& model, int64_t n_context_max,
-                       std::vector<int64_t> shard_pids, engine::StepRunner& runner);
+                       std::vector<int64_t> shard_pids, engine::StepRunner& runner, NodeKv kv);
 
 }  // namespace longshelf::worker

@@ -93,6 +93,11 @@ KvBridgeOptions BridgeOptions(const ShardConfig& config, const NodeModel& model)
   return options;
 }
 
+std::vector<HomeStore*> AllHomes(HomeStore& own, std::vector<HomeStore*> others) {
+  others.insert(others.begin(), &own);
+  return others;
+}
+
 }  // namespace
 
 absl::Status CheckEdgeConfig(const ShardConfig& config) {
@@ -147,7 +152,7 @@ void WorkerNode::Observer::OnCheckpointsDropped(const engine::CacheChain& chain,
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig& config, const NodeModel& model,
                                                                std::vector<int64_t> shard_pids, Clock& clock,
-                                                               Metrics& metrics, engine::StepRunner& runner,
+                                                               Metrics& metrics, engine::StepRunner& runner, NodeKv kv,
                                                                std::shared_ptr<net::TlsIdentity> tls) {
   RETURN_IF_ERROR(CheckEdgeConfig(config));
   RETURN_IF_ERROR(CheckStoreMemory(config, model));
@@ -159,7 +164,8 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig
   ASSIGN_OR_RETURN(std::unique_ptr<kvstore::Client> store, ConnectStore(config, tls, clock, &metrics));
   const std::string who = options.worker_id;
   const std::string what = options.model_name;
-  auto node = std::make_unique<WorkerNode>(std::move(options), model, config, std::move(store), clock, metrics, runner);
+  auto node = std::make_unique<WorkerNode>(std::move(options), model, config, std::move(store), clock, metrics, runner,
+                                           std::move(kv));
   ASSIGN_OR_RETURN(node->server_, WorkerServer::Start(config.listen, node->service_, tls));
   spdlog::info("worker {} has {} on port {}: context {}, {} sequence(s), {} shard(s), {} kernels", who, what,
                node->server_->port(), model.n_context_max, config.n_sequences_max, config.n_shards, model.kernel_isa);
@@ -168,7 +174,7 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Create(const ShardConfig
 
 WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, const ShardConfig& config,
                        std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics,
-                       engine::StepRunner& runner)
+                       engine::StepRunner& runner, NodeKv kv)
     : inbox_(2 * options.n_streams_max + 64),
       metrics_(metrics),
       runner_(clock, metrics_, runner),
@@ -176,9 +182,12 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       observer_(*this),
       engine_(EngineConfigOf(config, model), runner_, hasher_, clock, inbox_, observer_),
       store_(std::move(store)),
+      own_home_(store_ == nullptr ? nullptr : MakeHomeStore(*store_, kv.copies)),
       bridge_(store_ == nullptr
                   ? nullptr
-                  : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_, inbox_, metrics_)),
+                  : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_,
+                                               AllHomes(*own_home_, std::move(kv.others)), engine_.copies(), inbox_,
+                                               metrics_)),
       service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {
   if (bridge_ != nullptr) bridge_thread_ = std::thread([this] { bridge_->Run(); });
 }

@@ -68,6 +68,8 @@ class Plans {
     scheduler_.MakeRoom();
     scheduler_.Admit(work.plan);
     builder_.Fill(work, pacer_, drafts_);
+    work.plan.drop_copies = copies_->TakeDropped();
+    MoveCopies(work.plan, [this](uint16_t shard) -> KvCopies& { return shards_[shard]->copies(); });
     std::vector<StepResult> results;
     for (size_t shard = 0; shard < shards_.size(); ++shard) {
       const auto received = StepPlan::Parse(work.plan.Serialize());
@@ -120,10 +122,11 @@ class Plans {
   const EngineConfig config_;
   std::vector<std::unique_ptr<Executor>> shards_;
   const GroupShape shape_ = shards_[0]->shape(static_cast<int>(shards_.size()));
+  const std::shared_ptr<KvCopyLedger> copies_ = std::make_shared<KvCopyLedger>();
   PrefixCache cache_{shape_.n_shards, shape_.n_blocks_per_shard, config_.checkpoint_memory_bytes};
   Scheduler scheduler_{config_, shape_, cache_};
   DraftPolicy drafts_;
-  StepBuilder builder_{config_, shape_, scheduler_, cache_};
+  StepBuilder builder_{config_, shape_, scheduler_, cache_, *copies_};
   const StepPacer pacer_{absl::ZeroDuration()};
   NullObserver observer_;
   StepCommitter committer_{config_, scheduler_, cache_, drafts_, observer_};

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/status.h"
+#include "fake_feed.h"
 #include "fake_model.h"
 
 namespace longshelf::engine {
@@ -36,10 +37,14 @@ std::vector<uint32_t> RecordingSink::tokens() const {
 }
 
 absl::StatusOr<StepResult> FakeGroup::Run(const StepPlan& plan) {
-  if (on_plan) on_plan(plan);
+  StepPlan only_drops;
+  only_drops.seq = plan.seq;
+  only_drops.drop_copies = plan.drop_copies;
+  if (on_plan && plan != only_drops) on_plan(plan);
   if (fail) RETURN_IF_ERROR(fail(plan));
   shut_down |= plan.opcode == StepPlan::Opcode::kShutdown;
-  if (keep_plans && plan.opcode == StepPlan::Opcode::kStep) plans.push_back(plan);
+  if (keep_plans && plan.opcode == StepPlan::Opcode::kStep && plan != only_drops) plans.push_back(plan);
+  MoveCopies(plan, [this](uint16_t shard) -> KvCopies& { return copies(shard); });
   std::vector<StepResult> results;
   for (size_t shard = 0; shard < shards_.size(); ++shard) {
     ASSIGN_OR_RETURN(const StepPlan received, StepPlan::Parse(plan.Serialize()));
@@ -62,8 +67,9 @@ std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_
   return std::make_unique<FakeGroup>(std::move(shards));
 }
 
-Harness::Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher)
-    : engine_(config, runner, hasher, clock_, inbox_, *this) {}
+Harness::Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher,
+                 TestCopies::OfShard of_shard)
+    : engine_(config, runner, hasher, clock_, inbox_, *this), copies_(engine_.copies(), std::move(of_shard)) {}
 
 absl::Status Harness::Run() { return engine_.Run(); }
 
@@ -71,6 +77,7 @@ std::shared_ptr<RecordingSink> Harness::Submit(SequenceRequest request) {
   auto sink = std::make_shared<RecordingSink>();
   if (request.id == 0) request.id = 1000000 + next_id_++;
   request.sink = sink;
+  if (auto* feed = dynamic_cast<FakeFeed*>(request.feed.get())) feed->Bind(copies_);
   EXPECT_TRUE(inbox_.Post(engine::Submit{std::move(request)}));
   return sink;
 }
@@ -90,39 +97,41 @@ namespace {
 // Takes three blocks at a time, and hands everything over at the end.
 class CollectingSink final : public BlockSink {
  public:
-  CollectingSink(FoundPrefix found, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply)
-      : found_(std::move(found)), reply_(std::move(reply)) {}
+  CollectingSink(FoundPrefix found, TestCopies copies,
+                 std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply)
+      : found_(std::move(found)), copies_(std::move(copies)), reply_(std::move(reply)) {}
   int64_t n_room() override { return 3; }
-  void OnBlock(ParkedObject block) override { objects_.push_back(std::move(block)); }
+  void OnBlock(ParkedObject block) override { objects_.push_back(copies_.Read(block)); }
   void OnEnd(const absl::Status& status) override {
     if (!status.ok()) return reply_(status);
     const CachedCheckpoint& at = found_.at;
     if (found_.tail != nullptr) {
-      objects_.push_back({ParkedObject::Kind::kTail, at.key, at.parent, at.n_tokens, found_.tail});
+      objects_.push_back({ParkedObject::Kind::kTail, at.key, at.parent, at.n_tokens, copies_.Read(found_.tail)});
     }
-    objects_.push_back({ParkedObject::Kind::kCheckpoint, at.key, at.parent, at.n_tokens, found_.state});
+    objects_.push_back({ParkedObject::Kind::kCheckpoint, at.key, at.parent, at.n_tokens, copies_.Read(found_.state)});
     reply_(std::move(objects_));
   }
 
  private:
   const FoundPrefix found_;
-  const std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply_;
-  std::vector<ParkedObject> objects_;
+  const TestCopies copies_;
+  const std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply_;
+  std::vector<KvObject> objects_;
 };
 
 }  // namespace
 
-void Harness::Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
+void Harness::Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply,
                      std::string salt) {
   ++n_exports_;
-  auto counted = [this, reply = std::move(reply)](absl::StatusOr<std::vector<ParkedObject>> answer) {
+  auto counted = [this, reply = std::move(reply)](absl::StatusOr<std::vector<KvObject>> answer) {
     reply(std::move(answer));
     EndExport();
   };
   auto on_found = [this, counted](absl::StatusOr<FoundPrefix> found) {
     if (!found.ok()) return counted(found.status());
     ExportBlocks copy{.root = found->root, .keys = found->blocks, .first = 0, .sink = nullptr};
-    copy.sink = std::make_shared<CollectingSink>(*std::move(found), counted);
+    copy.sink = std::make_shared<CollectingSink>(*std::move(found), copies_, counted);
     EXPECT_TRUE(inbox_.Post(std::move(copy)));
   };
   EXPECT_TRUE(inbox_.Post(FindPrefix{std::move(tokens), std::move(salt), std::move(on_found)}));
@@ -165,9 +174,9 @@ void Harness::OnCheckpointsDropped(const CacheChain&, std::vector<PrefixKey> key
 }
 
 void Harness::OnCacheObjects(const CacheChain& chain, std::vector<ParkedObject> made) {
-  for (ParkedObject& object : made) {
+  for (const ParkedObject& object : made) {
     if (object.kind == ParkedObject::Kind::kCheckpoint) continued[object.key] = chain.continues;
-    objects.push_back(std::move(object));
+    objects.push_back(copies_.Read(object));
     object_namespaces.emplace_back(chain.namespace_id);
   }
 }

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
+#include "kv_objects.h"
 
 namespace longshelf::engine {
 
@@ -39,8 +40,10 @@ class FakeGroup final : public StepRunner {
   FakeGroup(std::vector<std::unique_ptr<Executor>> shards) : shards_(std::move(shards)) {}
   GroupShape shape() const override { return shards_[0]->shape(static_cast<int>(shards_.size())); }
   absl::StatusOr<StepResult> Run(const StepPlan& plan) override;
+  KvCopies& copies(uint16_t shard) { return shards_[shard]->copies(); }
 
-  std::function<void(const StepPlan&)> on_plan;  // before it runs
+  // Before it runs. Neither of those that only drop copies.
+  std::function<void(const StepPlan&)> on_plan;
   std::function<absl::Status(const StepPlan&)> fail;
   std::vector<StepPlan> plans;  // kStep only
   bool keep_plans = true;
@@ -58,7 +61,9 @@ std::unique_ptr<FakeGroup> MakeFakeGroup(int n_shards, uint32_t n_slots, uint32_
 // last one the inbox is closed and Run() returns.
 class Harness final : public EngineObserver {
  public:
-  Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher);
+  Harness(const EngineConfig& config, StepRunner& runner, const PrefixHasher& hasher, TestCopies::OfShard of_shard);
+  Harness(const EngineConfig& config, FakeGroup& group, const PrefixHasher& hasher)
+      : Harness(config, group, hasher, [&group](uint16_t shard) -> KvCopies& { return group.copies(shard); }) {}
 
   void Then(std::function<void()> step) { script_.push_back(std::move(step)); }
   absl::Status Run();
@@ -68,7 +73,7 @@ class Harness final : public EngineObserver {
   // How many leading tokens could be resumed with at least one left to compute.
   void Probe(std::vector<uint32_t> tokens, std::function<void(int64_t)> reply, std::string salt = "");
   // Everything that resumes at the last position of `tokens` that can be.
-  void Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<ParkedObject>>)> reply,
+  void Export(std::vector<uint32_t> tokens, std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply,
               std::string salt = "");
   void Drain();
   Mailbox<EngineMessage>& inbox() { return inbox_; }
@@ -81,7 +86,7 @@ class Harness final : public EngineObserver {
 
   Load load;
   std::map<PrefixKey, CachedCheckpoint> known;  // as an outsider sees the cache
-  std::vector<ParkedObject> objects;
+  std::vector<KvObject> objects;
   std::vector<std::string> object_namespaces;
   std::map<PrefixKey, std::optional<PrefixKey>> continued;  // by each exported checkpoint
   std::vector<PrefixKey> dropped_checkpoints;
@@ -97,6 +102,7 @@ class Harness final : public EngineObserver {
   bool closed_ = false;
   uint64_t next_id_ = 1;
   Engine engine_;
+  const TestCopies copies_;
 };
 
 EngineConfig SmallConfig();

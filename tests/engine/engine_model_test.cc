@@ -64,7 +64,8 @@ class RealEngine {
                         .eos_token_id = model_->config().eos_token_id,
                         .vocab_size = static_cast<uint32_t>(model_->config().vocab_size),
                         .self_check = true};
-    harness_ = std::make_unique<Harness>(config, *runner_, kHasher);
+    harness_ = std::make_unique<Harness>(
+        config, *runner_, kHasher, [this](uint16_t) -> KvCopies& { return executor_->copies(); });
   }
 
   Harness& harness() { return *harness_; }
@@ -207,7 +208,7 @@ TEST_P(SameBits, FromTheLocalCacheAndFromAnotherEnginesExport) {
     std::shared_ptr<RecordingSink> first;
     std::shared_ptr<RecordingSink> hit;
     std::vector<uint32_t> next;
-    std::vector<ParkedObject> parked;
+    std::vector<KvObject> parked;
     engine.harness().Then([&] { first = engine.harness().Submit(WithLogits(PromptOf(n))); });
     engine.harness().Then([&] {
       next = Join(Join(PromptOf(n), first->tokens()), RandomTokens(model(), 5, 9));

@@ -100,7 +100,7 @@ class RandomTraffic {
     }
     if (!history_.empty() && Below(8) == 0) {
       const auto tokens = history_[Below(history_.size())];
-      harness_.Export(tokens, [this, tokens](absl::StatusOr<std::vector<ParkedObject>> objects) {
+      harness_.Export(tokens, [this, tokens](absl::StatusOr<std::vector<KvObject>> objects) {
         if (!objects.ok()) return;
         parked_ = {tokens, *std::move(objects)};
         ParkEarlier();
@@ -120,7 +120,7 @@ class RandomTraffic {
     parked_earlier_.clear();
     std::vector<uint32_t> tokens = parked_.first;
     tokens.resize(1 + Below(tokens.size()));
-    harness_.Export(tokens, [this, of = parked_.first](absl::StatusOr<std::vector<ParkedObject>> objects) {
+    harness_.Export(tokens, [this, of = parked_.first](absl::StatusOr<std::vector<KvObject>> objects) {
       if (objects.ok() && of == parked_.first) parked_earlier_ = *std::move(objects);
     });
   }
@@ -234,8 +234,8 @@ class RandomTraffic {
   std::vector<Run1> runs_;
   std::map<std::pair<uint16_t, uint16_t>, std::vector<uint32_t>> tables_;  // as the plans so far tell, by slot
   std::vector<std::vector<uint32_t>> history_;
-  std::pair<std::vector<uint32_t>, std::vector<ParkedObject>> parked_;
-  std::vector<ParkedObject> parked_earlier_;  // of the same tokens, up to an earlier position
+  std::pair<std::vector<uint32_t>, std::vector<KvObject>> parked_;
+  std::vector<KvObject> parked_earlier_;  // of the same tokens, up to an earlier position
   uint64_t next_id_ = 0;
   int n_left_ = 0;
   int n_finished_ = 0;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <fstream>
 #include <string>
 
@@ -36,13 +37,14 @@ TEST(Executor, ReturnsOnlyWhatIsLocal) {
   plan.open_slots = {Open(0, 0), Open(1, 0), Open(1, 2)};
   plan.set_blocks = {{{1, 0}, 0, 1}, {{0, 0}, 0, 1}, {{1, 2}, 0, 3}};
   plan.rows = {Row(1, 0, {5, 6}), Row(0, 0, {7}), Row(1, 2, {8, 9})};
-  plan.export_states = {{{0, 0}, 1}, {{1, 2}, 2}};
+  plan.export_states = {{{0, 0}, 1, 70, {}}, {{1, 2}, 2, 71, {}}};
   const auto result = executor->Execute(plan, 1);
   ASSERT_TRUE(result.ok()) << result.status();
   ASSERT_EQ(result->rows.size(), 2U);
   EXPECT_EQ(result->rows[0].sampled.at(0).token, Greedy({5, 6}));
   EXPECT_EQ(result->rows[1].sampled.at(0).token, Greedy({8, 9}));
-  EXPECT_EQ(result->states.size(), 1U);
+  EXPECT_EQ(executor->copies().Find(70), nullptr);
+  EXPECT_NE(executor->copies().Find(71), nullptr);
 }
 
 TEST(Executor, AFreshBlockShowsNothingOfItsFormerOwner) {
@@ -54,10 +56,9 @@ TEST(Executor, AFreshBlockShowsNothingOfItsFormerOwner) {
   ASSERT_TRUE(executor->Execute(plan, 0).ok());
   plan.set_blocks = {{{0, 0}, 0, 2}};
   plan.rows = {Row(0, 0, {5})};  // the fake model aborts when it can read past the end
-  plan.export_blocks = {{0, 2, kBlockTokens}};
-  const auto result = executor->Execute(plan, 0);
-  ASSERT_TRUE(result.ok());
-  const auto& bytes = result->blocks[0];
+  plan.export_blocks = {{0, 2, kBlockTokens, 7, {}}};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  const auto bytes = WithoutStamp(*executor->copies().Find(7));
   EXPECT_TRUE(
       std::all_of(bytes.begin() + FakeModel::kRecordBytes, bytes.end(), [](std::byte b) { return b == std::byte{0}; }));
 }
@@ -68,10 +69,9 @@ TEST(Executor, ExportedTailsAreClearedPastTheirEnd) {
   plan.open_slots = {Open(0, 0)};
   plan.set_blocks = {{{0, 0}, 0, 0}};
   plan.rows = {Row(0, 0, Prompt(100, 1))};
-  plan.export_blocks = {{0, 0, 40}};
-  const auto result = executor->Execute(plan, 0);
-  ASSERT_TRUE(result.ok());
-  const auto& bytes = result->blocks[0];
+  plan.export_blocks = {{0, 0, 40, 7, {}}};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  const auto bytes = WithoutStamp(*executor->copies().Find(7));
   EXPECT_NE(bytes[40 * FakeModel::kRecordBytes - 1] | bytes[40 * FakeModel::kRecordBytes - 2], std::byte{0});
   EXPECT_TRUE(std::all_of(bytes.begin() + 40 * FakeModel::kRecordBytes, bytes.end(),
                           [](std::byte b) { return b == std::byte{0}; }));
@@ -81,7 +81,8 @@ TEST(Executor, AStateThatDoesNotFitFailsOnlyItsSlot) {
   auto executor = MakeExecutor();
   StepPlan plan;
   plan.open_slots = {Open(0, 0), Open(0, 1)};
-  plan.import_states = {{{0, 0}, 5, {}}};
+  executor->copies().Add(7, std::make_shared<const std::vector<std::byte>>(kStampBytes));
+  plan.import_states = {{{0, 0}, 5, 7}};
   plan.set_blocks = {{{0, 0}, 0, 0}, {{0, 1}, 0, 1}};
   plan.rows = {Row(0, 0, {5}), Row(0, 1, {6})};
   plan.rows[0].n_past = 5;
@@ -114,7 +115,7 @@ TEST(Executor, MovesBytesWithoutRunningTheModelWhenThereAreNoRows) {
   auto executor = Executor::Create(std::move(model), {.n_slots = 1, .n_blocks = 1});
   ASSERT_TRUE(executor.ok());
   StepPlan plan;
-  plan.export_blocks = {{0, 0, 0}};
+  plan.export_blocks = {{0, 0, 0, 7, {}}};
   EXPECT_TRUE((*executor)->Execute(plan, 0).ok());
   EXPECT_EQ(watched->n_forwards, 0);
   plan.open_slots = {Open(1, 0)};
@@ -139,29 +140,34 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"without tokens", [](StepPlan& p) { p.rows[0].tokens = {}; }},
       {"token", [](StepPlan& p) { p.rows[0].tokens = {FakeModel::kVocab}; }},
       {"second row", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},
-      {"imported block",
+      {"imported copy",
        [](StepPlan& p) {
-         p.import_blocks = {{0, 0, std::vector<std::byte>(3)}};
+         p.import_blocks = {{0, 0, 1}};
+       }},
+      {"copy that this shard does not have",
+       [](StepPlan& p) {
+         p.import_blocks = {{0, 0, 2}};
        }},
       {"block",
        [](StepPlan& p) {
-         p.export_blocks = {{0, 77, 1}};
+         p.export_blocks = {{0, 77, 1, 7, {}}};
        }},
       {"exported block",
        [](StepPlan& p) {
-         p.export_blocks = {{0, 0, 257}};
+         p.export_blocks = {{0, 0, 257, 7, {}}};
        }},
       {"slot",
        [](StepPlan& p) {
-         p.export_states = {{{0, 77}, 1}};
+         p.export_states = {{{0, 77}, 1, 7, {}}};
        }},
       {"slot",
        [](StepPlan& p) {
-         p.import_states = {{{0, 77}, 1, {}}};
+         p.import_states = {{{0, 77}, 1, 1}};
        }},
   };
   for (const auto& [why, spoil] : cases) {
     auto executor = MakeExecutor();
+    executor->copies().Add(1, std::make_shared<const std::vector<std::byte>>(kStampBytes + 3));
     StepPlan plan;
     plan.open_slots = {Open(0, 0)};
     plan.set_blocks = {{{0, 0}, 0, 0}};
@@ -171,6 +177,34 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
     EXPECT_EQ(result.status().code(), absl::StatusCode::kInternal) << why;
     EXPECT_THAT(std::string(result.status().message()), HasSubstr(why));
   }
+}
+
+// What is dropped in the step that uses it has been used.
+TEST(Executor, CopiesAreWhatWasExportedAndGoWhenThePlanSaysSo) {
+  auto executor = MakeExecutor();
+  EncodedStamp stamp;
+  stamp.fill(std::byte{9});
+  StepPlan plan;
+  plan.open_slots = {Open(0, 0)};
+  plan.set_blocks = {{{0, 0}, 0, 2}};
+  plan.rows = {Row(0, 0, Prompt(kBlockTokens, 1))};
+  plan.export_blocks = {{0, 2, kBlockTokens, 7, stamp}};
+  ASSERT_TRUE(executor->Execute(plan, 0).ok());
+  const KvCopies::Bytes made = executor->copies().Find(7);
+  ASSERT_NE(made, nullptr);
+  EXPECT_EQ(StampOf(*made), stamp);
+
+  StepPlan back;
+  back.import_blocks = {{0, 1, 7}};
+  back.export_blocks = {{0, 1, kBlockTokens, 8, stamp}};
+  back.drop_copies = {{0, 7}, {1, 8}, {0, 12345}};
+  ASSERT_TRUE(executor->Execute(back, 0).ok());
+  EXPECT_EQ(executor->copies().Find(7), nullptr);
+  const KvCopies::Bytes again = executor->copies().Find(8);
+  ASSERT_NE(again, nullptr);
+  ASSERT_EQ(again->size(), made->size());
+  EXPECT_EQ(std::memcmp(again->data(), made->data(), made->size()), 0);
+  EXPECT_EQ(executor->copies().n_bytes(), again->size());
 }
 
 TEST(Executor, ARefusedPlanHasChangedNothing) {

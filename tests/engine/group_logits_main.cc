@@ -93,20 +93,36 @@ StepPlan NextPlan(std::vector<Sequence>& sequences, std::vector<Sequence*>& in_p
   return plan;
 }
 
+// Copies get the numbers 1, 2, ...: the same however many shards there are.
 StepPlan ExportPlan(const std::vector<Sequence>& sequences) {
   StepPlan plan;
+  uint64_t n_copies = 0;
   for (const Sequence& sequence : sequences) {
     for (size_t b = 0; b * engine::kBlockTokens < static_cast<size_t>(sequence.n_past); ++b) {
       const int64_t n =
           std::min<int64_t>(sequence.n_past - static_cast<int64_t>(b) * engine::kBlockTokens, engine::kBlockTokens);
-      plan.export_blocks.push_back({sequence.slot.shard, sequence.blocks[b], n});
+      plan.export_blocks.push_back({sequence.slot.shard, sequence.blocks[b], n, ++n_copies, {}});
     }
-    plan.export_states.push_back({sequence.slot, sequence.n_past});
+    plan.export_states.push_back({sequence.slot, sequence.n_past, ++n_copies, {}});
   }
   return plan;
 }
 
-absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstream& out) {
+// Of what `plan` exports, to shard 0, under the same numbers.
+StepPlan BringPlan(const StepPlan& plan, const engine::GroupShape& shape) {
+  StepPlan bring;
+  for (const StepPlan::ExportBlock& ex : plan.export_blocks) {
+    if (ex.shard > 0) bring.move_copies.push_back({ex.shard, ex.copy, 0, ex.copy, shape.block_bytes + engine::kStampBytes});
+  }
+  for (const StepPlan::ExportState& ex : plan.export_states) {
+    const uint64_t n_bytes = shape.state_export_bytes(ex.n_tokens) + engine::kStampBytes;
+    if (ex.slot.shard > 0) bring.move_copies.push_back({ex.slot.shard, ex.copy, 0, ex.copy, n_bytes});
+  }
+  return bring;
+}
+
+// own: shard 0's.
+absl::Status Drive(engine::StepRunner& runner, engine::KvCopies& own, uint32_t vocab_size, std::ofstream& out) {
   std::vector<Sequence> sequences = MakeSequences(runner.shape().n_shards, vocab_size);
   std::vector<Sequence*> in_plan;
   uint64_t seq = 0;
@@ -126,8 +142,15 @@ absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstrea
   }
   StepPlan plan = ExportPlan(sequences);
   plan.seq = ++seq;
-  ASSIGN_OR_RETURN(const StepResult result, runner.Run(plan));
-  out << result.Serialize();
+  RETURN_IF_ERROR(runner.Run(plan).status());
+  StepPlan bring = BringPlan(plan, runner.shape());
+  bring.seq = ++seq;
+  RETURN_IF_ERROR(runner.Run(bring).status());
+  for (uint64_t number = 1; number <= plan.export_blocks.size() + plan.export_states.size(); ++number) {
+    const engine::KvCopies::Bytes bytes = own.Find(number);
+    if (bytes == nullptr) return absl::InternalError("a copy has not come to shard 0");
+    out.write(reinterpret_cast<const char*>(bytes->data()), static_cast<std::streamsize>(bytes->size()));
+  }
   return absl::OkStatus();
 }
 
@@ -167,7 +190,7 @@ absl::Status RunModel(engine::MpiSession* session, const std::string& way, const
                                                            {.n_slots = kSlotsPerShard, .n_blocks = kBlocksPerShard}));
   if (session == nullptr) {
     engine::LocalStepRunner runner(*executor);
-    return Drive(runner, vocab_size, out);
+    return Drive(runner, executor->copies(), vocab_size, out);
   }
   RETURN_IF_ERROR(engine::AgreeOnIdentity(
       session->communicator(),
@@ -176,7 +199,7 @@ absl::Status RunModel(engine::MpiSession* session, const std::string& way, const
                                     session->generation()};
   if (session->communicator().rank() != 0) return engine::RunFollower(group, *executor);
   engine::ShardGroupRunner runner(group, *executor);
-  RETURN_IF_ERROR(Drive(runner, vocab_size, out));
+  RETURN_IF_ERROR(Drive(runner, executor->copies(), vocab_size, out));
   return runner.Shutdown();
 }
 

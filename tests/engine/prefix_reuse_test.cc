@@ -386,10 +386,10 @@ TEST(PrefixReuse, EachShardKeepsItsOwnBlocksAndRequestsGoToTheirPrefix) {
 
 // ---- exports and restores
 
-std::vector<ParkedObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_tokens, size_t n_export) {
+std::vector<KvObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_tokens, size_t n_export) {
   auto group = MakeFakeGroup(2, 4, 64);
   Harness harness(NoEos(), *group, kHasher);
-  std::vector<ParkedObject> out;
+  std::vector<KvObject> out;
   harness.Then([&] { harness.Submit(Request(prompt, max_tokens)); });
   harness.Then([&] {
     const auto whole = Join(prompt, Expected(prompt, max_tokens));
@@ -484,7 +484,7 @@ TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
   std::map<std::pair<ParkedObject::Kind, PrefixKey>, int> n_times;
   std::vector<int64_t> blocks;
   std::vector<int64_t> checkpoints;
-  for (const ParkedObject& object : harness.objects) {
+  for (const KvObject& object : harness.objects) {
     EXPECT_EQ((++n_times[{object.kind, object.key}]), 1);
     if (object.kind == ParkedObject::Kind::kBlock) blocks.push_back(object.n_tokens);
     if (object.kind == ParkedObject::Kind::kCheckpoint) checkpoints.push_back(object.n_tokens);
@@ -508,7 +508,7 @@ TEST(PrefixExport, TellsWhichCheckpointEachGoesOnFrom) {
   harness.Then([&] { harness.Submit(Request(other, 1)); });  // shares the first block
   ASSERT_TRUE(harness.Run().ok());
   std::map<PrefixKey, int64_t> depths;
-  for (const ParkedObject& object : harness.objects) {
+  for (const KvObject& object : harness.objects) {
     if (object.kind == ParkedObject::Kind::kCheckpoint) depths[object.key] = object.n_tokens;
   }
   std::vector<std::pair<int64_t, int64_t>> steps;
@@ -552,7 +552,7 @@ class FeedTest : public ::testing::Test {
 
   const std::vector<uint32_t> prompt_ = Prompt(1200, 1);
   const std::vector<uint32_t> next_ = Join(prompt_, Prompt(5, 2));
-  std::vector<ParkedObject> objects_;  // four blocks, a tail, the state at 1,200
+  std::vector<KvObject> objects_;  // four blocks, a tail, the state at 1,200
   std::unique_ptr<FakeGroup> group_ = MakeFakeGroup(1, 4, 64);
 };
 

@@ -274,7 +274,7 @@ TEST(Scheduling, WhoContinuesOrAsksForWhatJustEndedFindsAllOfIt) {
       whole = Join(prompt, sink.tokens());
       next = harness.Submit(Request(Join(whole, Prompt(3, 9)), 5));
       harness.Probe(Join(whole, {7}), [&](int64_t n) { n_probed = n; });
-      harness.Export(whole, [&](absl::StatusOr<std::vector<ParkedObject>> objects) {
+      harness.Export(whole, [&](absl::StatusOr<std::vector<KvObject>> objects) {
         ASSERT_TRUE(objects.ok());
         n_exported = objects->size();
       });
@@ -315,13 +315,13 @@ TEST(Scheduling, CancellingWhatIsBeingMovedOutFreesIt) {
 // ---- restoring
 
 // What an engine that has computed these tokens exports of them.
-std::vector<ParkedObject> Exported(const std::vector<uint32_t>& tokens) {
+std::vector<KvObject> Exported(const std::vector<uint32_t>& tokens) {
   auto group = MakeFakeGroup(1, 1, 16);
   Harness harness(EndlessConfig(), *group, kHasher);
-  std::vector<ParkedObject> out;
+  std::vector<KvObject> out;
   harness.Then([&] { harness.Submit(Request(tokens, 1)); });
   harness.Then([&] {
-    harness.Export(tokens, [&](absl::StatusOr<std::vector<ParkedObject>> objects) {
+    harness.Export(tokens, [&](absl::StatusOr<std::vector<KvObject>> objects) {
       ASSERT_TRUE(objects.ok()) << objects.status();
       out = *std::move(objects);
     });

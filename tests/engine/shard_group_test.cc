@@ -93,61 +93,91 @@ std::unique_ptr<Executor> MakeExecutor(ExpertTransport& transport) {
   return *std::move(executor);
 }
 
-// Six sequences, home shard = sequence % n_shards, greedy; the tokens of every step and the final states.
-std::vector<StepResult> Drive(StepRunner& runner) {
-  const int n_shards = runner.shape().n_shards;
-  constexpr int kSequences = 6;
-  const auto place = [n_shards](int s) {
-    return SlotId{static_cast<uint16_t>(s % n_shards), static_cast<uint16_t>(s / n_shards)};
-  };
-  std::vector<std::vector<uint32_t>> next(kSequences);
+struct Driven {
   std::vector<StepResult> results;
-  for (int step = 0; step < 20; ++step) {
-    StepPlan plan;
-    plan.seq = static_cast<uint64_t>(step) + 1;
-    for (int s = 0; s < kSequences; ++s) {
-      if (step == 0) {
-        StepPlan::OpenSlot open;
-        open.slot = place(s);
-        open.sampling.temperature = 0.0;
-        plan.open_slots.push_back(open);
-        plan.set_blocks.push_back({place(s), 0, static_cast<uint32_t>(s / n_shards)});
-        next[static_cast<size_t>(s)] = {1, static_cast<uint32_t>(s)};
-      }
-      if (s == 4 && step % 3 == 1) continue;  // some shards have nothing to do now and then
-      StepPlan::Row row;
-      row.slot = place(s);
-      row.n_past = step == 0 ? 0 : 1 + step;
-      row.tokens = next[static_cast<size_t>(s)];
-      row.sample = true;
-      plan.rows.push_back(row);
-      plan.export_states.push_back({place(s), row.n_past + static_cast<int64_t>(row.tokens.size())});
+  std::vector<std::vector<std::byte>> states;  // of every step, as they arrived on shard 0
+  bool operator==(const Driven&) const = default;
+};
+
+constexpr int kSequences = 6;
+
+StepPlan PlanOfStep(int step, int n_shards, const std::vector<std::vector<uint32_t>>& next) {
+  StepPlan plan;
+  plan.seq = static_cast<uint64_t>(step) + 1;
+  for (int s = 0; s < kSequences; ++s) {
+    const SlotId place{static_cast<uint16_t>(s % n_shards), static_cast<uint16_t>(s / n_shards)};
+    if (step == 0) {
+      StepPlan::OpenSlot open;
+      open.slot = place;
+      open.sampling.temperature = 0.0;
+      plan.open_slots.push_back(open);
+      plan.set_blocks.push_back({place, 0, static_cast<uint32_t>(s / n_shards)});
     }
+    if (s == 4 && step % 3 == 1) continue;  // some shards have nothing to do now and then
+    StepPlan::Row row;
+    row.slot = place;
+    row.n_past = step == 0 ? 0 : 1 + step;
+    row.tokens = next[static_cast<size_t>(s)];
+    row.sample = true;
+    plan.rows.push_back(row);
+    const auto number = static_cast<uint64_t>(100 * step + s + 1);
+    plan.export_states.push_back({place, row.n_past + static_cast<int64_t>(row.tokens.size()), number, {}});
+  }
+  return plan;
+}
+
+// What the step before has exported comes to shard 0, from the shards that made it, and is dropped there.
+constexpr uint64_t kMoved = 1'000'000;
+void BringStates(const StepPlan& before, StepPlan& plan) {
+  for (const StepPlan::ExportState& state : before.export_states) {
+    const uint16_t shard = state.slot.shard;
+    if (shard == 0) continue;
+    plan.move_copies.push_back({shard, state.copy, 0, kMoved + state.copy, sizeof(uint64_t) + kStampBytes});
+    plan.drop_copies.push_back({shard, state.copy});
+  }
+}
+
+// Six sequences, home shard = sequence % n_shards, greedy. `own`: of the leader.
+Driven Drive(StepRunner& runner, Executor& own) {
+  const int n_shards = runner.shape().n_shards;
+  std::vector<std::vector<uint32_t>> next;
+  for (uint32_t s = 0; s < kSequences; ++s) next.push_back({1, s});
+  Driven driven;
+  StepPlan before;
+  for (int step = 0; step < 21; ++step) {
+    StepPlan plan = step < 20 ? PlanOfStep(step, n_shards, next) : StepPlan();
+    BringStates(before, plan);
     auto result = runner.Run(plan);
     EXPECT_TRUE(result.ok()) << result.status();
-    if (!result.ok()) return results;
+    if (!result.ok()) return driven;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       const SlotId& slot = plan.rows[i].slot;
       next[static_cast<size_t>(slot.slot) * static_cast<size_t>(n_shards) + slot.shard] = {
           result->rows[i].sampled.at(0).token};
     }
-    results.push_back(*std::move(result));
+    for (const StepPlan::ExportState& state : before.export_states) {
+      const auto bytes = own.copies().Find(state.slot.shard == 0 ? state.copy : kMoved + state.copy);
+      driven.states.push_back(bytes == nullptr ? std::vector<std::byte>() : *bytes);
+      EXPECT_NE(bytes, nullptr);
+    }
+    before = std::move(plan);
+    driven.results.push_back(*std::move(result));
   }
-  return results;
+  return driven;
 }
 
-std::vector<StepResult> DriveGroup(int n_shards) {
+Driven DriveGroup(int n_shards) {
   const std::string dir = testing::MakeTempDir("group").string();
   auto leader_bell = Doorbell::Create(dir, kGeneration);
   EXPECT_TRUE(leader_bell.ok()) << leader_bell.status();
-  std::vector<StepResult> results;
+  Driven driven;
   testing::ThreadGroup threads(n_shards);
   threads.Run([&](Communicator& communicator) {
     BaselineExpertTransport transport(communicator, kExperts, kGeneration);
     const auto executor = MakeExecutor(transport);
     if (communicator.rank() == 0) {
       ShardGroupRunner runner({communicator, **leader_bell, transport, nullptr, kGeneration}, *executor);
-      results = Drive(runner);
+      driven = Drive(runner, *executor);
       EXPECT_TRUE(runner.Shutdown().ok());
       return;
     }
@@ -155,17 +185,23 @@ std::vector<StepResult> DriveGroup(int n_shards) {
     ASSERT_TRUE(bell.ok()) << bell.status();
     const absl::Status status = RunFollower({communicator, **bell, transport, nullptr, kGeneration}, *executor);
     EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(executor->copies().size(), 0U);
   });
-  return results;
+  return driven;
 }
 
 TEST(ShardGroup, AnyNumberOfShardsGivesTheResultsOfOne) {
   LocalExpertTransport transport;
   const auto executor = MakeExecutor(transport);
   LocalStepRunner local(*executor);
-  const std::vector<StepResult> expected = Drive(local);
-  ASSERT_EQ(expected.size(), 20U);
-  for (const int n_shards : {1, 2, 3, 4, 7}) EXPECT_TRUE(DriveGroup(n_shards) == expected) << n_shards << " shards";
+  const Driven expected = Drive(local, *executor);
+  ASSERT_EQ(expected.results.size(), 21U);
+  for (const int n_shards : {1, 2, 3, 4, 7}) {
+    SCOPED_TRACE(std::to_string(n_shards) + " shards");
+    const Driven driven = DriveGroup(n_shards);
+    EXPECT_TRUE(driven.results == expected.results);
+    EXPECT_TRUE(driven.states == expected.states);
+  }
 }
 
 // What a follower of `follower_generation` says to a leader of kGeneration.

@@ -15,8 +15,8 @@ using Random = std::mt19937_64;
 
 uint64_t Below(Random& random, uint64_t n) { return random() % n; }
 
-std::vector<std::byte> SomeBytes(Random& random) {
-  std::vector<std::byte> out(Below(random, 50));
+EncodedStamp SomeStamp(Random& random) {
+  EncodedStamp out;
   for (auto& byte : out) byte = static_cast<std::byte>(random());
   return out;
 }
@@ -50,8 +50,9 @@ StepPlan SomePlan(Random& random) {
     plan.set_blocks.push_back({SomeSlot(random), Some32(random), Some32(random)});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
-    plan.import_blocks.push_back({SomeShard(random), Some32(random), SomeBytes(random)});
-    plan.import_states.push_back({SomeSlot(random), Some64(random), SomeBytes(random)});
+    plan.move_copies.push_back({SomeShard(random), random(), SomeShard(random), random(), random()});
+    plan.import_blocks.push_back({SomeShard(random), Some32(random), random()});
+    plan.import_states.push_back({SomeSlot(random), Some64(random), random()});
   }
   for (auto n = Below(random, 4); n > 0; --n) {
     plan.rows.push_back({.slot = SomeSlot(random),
@@ -61,8 +62,9 @@ StepPlan SomePlan(Random& random) {
                          .return_logits = Below(random, 2) == 1,
                          .n_drafts = Some32(random),
                          .wants_draft = Below(random, 2) == 1});
-    plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random)});
-    plan.export_states.push_back({SomeSlot(random), Some64(random)});
+    plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random), random(), SomeStamp(random)});
+    plan.export_states.push_back({SomeSlot(random), Some64(random), random(), SomeStamp(random)});
+    plan.drop_copies.push_back({SomeShard(random), random()});
   }
   plan.n_draft = Some32(random);
   return plan;
@@ -75,8 +77,6 @@ StepResult SomeResult(Random& random) {
     for (auto m = Below(random, 3); m > 0; --m) sampled.top.push_back({Some32(random), -0.5F});
     for (auto m = Below(random, 5); m > 0; --m) sampled.logits.push_back(static_cast<float>(Below(random, 100)));
     result.rows.push_back({.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}});
-    result.blocks.push_back(SomeBytes(random));
-    result.states.push_back(SomeBytes(random));
   }
   if (Below(random, 2) == 1) result.failures.push_back({SomeSlot(random), absl::InternalError("not a number")});
   return result;
@@ -113,7 +113,7 @@ TEST(StepPlan, HasAFixedForm) {
   StepPlan plan;
   plan.seq = 0x0102030405060708;
   const std::string bytes = plan.Serialize();
-  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 7 * 8 + 4 + 8);
+  EXPECT_EQ(bytes.size(), 4U + 1 + 8 + 9 * 8 + 4 + 8);
   EXPECT_EQ(bytes.substr(5, 8), std::string("\x08\x07\x06\x05\x04\x03\x02\x01"));
 }
 
@@ -165,38 +165,33 @@ TEST(StepPlan, NamesTheFieldThatCountsTooMuch) {
 StepPlan PlanOverTwoShards() {
   StepPlan plan;
   for (const uint16_t shard : {1, 0, 1}) plan.rows.push_back({.slot = {shard, 0}, .tokens = {1}});
-  plan.export_states = {{{1, 0}, 5}, {{0, 0}, 6}};
   return plan;
 }
 
-StepResult ShardResult(std::vector<uint32_t> tokens, std::vector<std::vector<std::byte>> states) {
+StepResult ShardResult(const std::vector<uint32_t>& tokens) {
   StepResult result;
   for (const uint32_t token : tokens)
     result.rows.push_back(
         {.sampled = {{.token = token, .logprob = 0.0F, .top = {}, .logits = {}}}, .draft = {}, .draft_confidence = {}});
-  result.states = std::move(states);
   return result;
 }
 
 TEST(MergeResults, PutsShardsBackIntoPlanOrder) {
-  StepResult shard1 = ShardResult({10, 12}, {{std::byte{1}}});
+  StepResult shard1 = ShardResult({10, 12});
   shard1.failures.push_back({{1, 3}, absl::InternalError("x")});
-  auto merged = MergeResults(PlanOverTwoShards(), {ShardResult({11}, {{std::byte{0}}}), shard1});
+  auto merged = MergeResults(PlanOverTwoShards(), {ShardResult({11}), shard1});
   ASSERT_TRUE(merged.ok()) << merged.status();
   ASSERT_EQ(merged->rows.size(), 3U);
   EXPECT_EQ(merged->rows[0].sampled.at(0).token, 10U);
   EXPECT_EQ(merged->rows[1].sampled.at(0).token, 11U);
   EXPECT_EQ(merged->rows[2].sampled.at(0).token, 12U);
-  EXPECT_EQ(merged->states[0][0], std::byte{1});
-  EXPECT_EQ(merged->states[1][0], std::byte{0});
   EXPECT_EQ(merged->failures.size(), 1U);
 }
 
 TEST(MergeResults, RefusesCountsThatDoNotFitThePlan) {
-  const auto state = std::vector<std::byte>{std::byte{1}};
-  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11}, {state})}).ok());
-  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11}, {state}), ShardResult({10}, {state})}).ok());
-  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11, 7}, {state}), ShardResult({10, 12}, {state})}).ok());
+  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11})}).ok());
+  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11}), ShardResult({10})}).ok());
+  EXPECT_FALSE(MergeResults(PlanOverTwoShards(), {ShardResult({11, 7}), ShardResult({10, 12})}).ok());
 }
 
 }  // namespace

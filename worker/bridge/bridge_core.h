@@ -8,6 +8,8 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "byte_budget.h"
@@ -17,6 +19,7 @@
 #include "common/task_loop.h"
 #include "engine/messages.h"
 #include "engine/observer.h"
+#include "homes.h"
 #include "kvstore/client.h"
 #include "worker/bridge/options.h"
 #include "worker/metrics.h"
@@ -74,10 +77,12 @@ class DeletedNamespaces {
 // What the machines of one bridge share. All but the breakers, the budget and the prefill speed belong to the loop.
 struct BridgeCore {
   BridgeCore(const KvBridgeOptions& bridge_options, const Clock& bridge_clock, kvstore::Client& client,
+             std::vector<HomeStore*> home_stores, std::shared_ptr<engine::KvCopyLedger> copies,
              Mailbox<engine::EngineMessage>& inbox, WorkerMetrics& worker_metrics)
       : options(bridge_options),
         clock(bridge_clock),
         store(client),
+        homes(std::move(home_stores), std::move(copies)),
         engine_inbox(inbox),
         metrics(worker_metrics),
         loop(std::make_shared<TaskLoop>(bridge_clock)),
@@ -92,7 +97,8 @@ struct BridgeCore {
 
   const KvBridgeOptions options;
   const Clock& clock;
-  kvstore::Client& store;
+  kvstore::Client& store;  // for what has no bytes
+  Homes homes;
   Mailbox<engine::EngineMessage>& engine_inbox;
   WorkerMetrics& metrics;
   const std::shared_ptr<TaskLoop> loop;

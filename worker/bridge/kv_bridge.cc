@@ -26,9 +26,10 @@ absl::Status StoreSilent() { return absl::UnavailableError("the KV store does no
 
 // All but the core belong to the loop.
 struct KvBridge::Impl {
-  Impl(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
-       Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics)
-      : core(options, clock, store, engine_inbox, metrics),
+  Impl(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store, std::vector<HomeStore*> homes,
+       std::shared_ptr<engine::KvCopyLedger> copies, Mailbox<engine::EngineMessage>& engine_inbox,
+       WorkerMetrics& metrics)
+      : core(options, clock, store, std::move(homes), std::move(copies), engine_inbox, metrics),
         offloads(std::make_shared<OffloadQueue>(core)),
         sessions(std::make_shared<SessionKeeper>(core)) {}
 
@@ -124,8 +125,10 @@ void KvBridge::Impl::Abandon() {
 }
 
 KvBridge::KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
+                   std::vector<HomeStore*> homes, std::shared_ptr<engine::KvCopyLedger> copies,
                    Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics)
-    : impl_(std::make_unique<Impl>(options, clock, store, engine_inbox, metrics)) {
+    : impl_(std::make_unique<Impl>(options, clock, store, std::move(homes), std::move(copies), engine_inbox,
+                                   metrics)) {
   LONGSHELF_CHECK(options.memory_bytes >= options.MemoryMin());
   metrics.SetStoreUp(true);  // until a call says otherwise
   impl_->core.loop->Post([sessions = impl_->sessions] { sessions->Start(); });
@@ -201,7 +204,7 @@ void KvBridge::Offload(const engine::CacheChain& chain, std::vector<engine::Park
       sessions->Note(std::move(*order), continues);
     };
   }
-  std::vector<kvstore::PutItem> items;
+  std::vector<Homes::PutItem> items;
   for (const engine::ParkedObject& object : objects) {
     items.push_back(MakePutItem(impl_->core.options.fingerprint, object, chain.namespace_id,
                                 kvstore::ExtentOf(chain.root, chain.blocks, static_cast<uint64_t>(object.n_tokens))));

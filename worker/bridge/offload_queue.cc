@@ -9,9 +9,9 @@ namespace {
 
 constexpr size_t kObjectsPerPut = 256;
 
-uint64_t BytesOf(const std::vector<kvstore::PutItem>& items) {
+uint64_t BytesOf(const std::vector<Homes::PutItem>& items) {
   uint64_t n_bytes = 0;
-  for (const kvstore::PutItem& item : items) n_bytes += item.payload->size();
+  for (const Homes::PutItem& item : items) n_bytes += item.copy->n_bytes();
   return n_bytes;
 }
 
@@ -23,7 +23,7 @@ void OffloadQueue::Count(int64_t n_objects, int64_t n_bytes) {
   core_.metrics.SetOffloadQueue(static_cast<size_t>(objects), static_cast<uint64_t>(bytes));
 }
 
-void OffloadQueue::Offer(std::vector<kvstore::PutItem> items, OnSettled settled) {
+void OffloadQueue::Offer(std::vector<Homes::PutItem> items, OnSettled settled) {
   Batch batch{.items = std::move(items), .drops = {}, .settled = std::move(settled), .lease = nullptr};
   const uint64_t n_bytes = BytesOf(batch.items);
   if (auto lease = core_.budget.TryTake(ByteBudget::Way::kOut, n_bytes); lease.has_value()) {
@@ -72,10 +72,10 @@ void OffloadQueue::SendNext() {
 }
 
 void OffloadQueue::LeaveOutDeleted(Batch& batch) {
-  std::erase_if(batch.items, [this](const kvstore::PutItem& item) {
+  std::erase_if(batch.items, [this](const Homes::PutItem& item) {
     if (!core_.deleted.Has(item.head.namespace_id)) return false;
-    Count(-1, -std::ssize(*item.payload));
-    core_.metrics.OffloadDone("refused", item.payload->size());
+    Count(-1, -static_cast<int64_t>(item.copy->n_bytes()));
+    core_.metrics.OffloadDone("refused", item.copy->n_bytes());
     return true;
   });
 }
@@ -99,11 +99,11 @@ void OffloadQueue::SendPut(std::vector<Batch> batches) {
     loop->Post([self, status] { self->OnDone(status); });
   };
   for (const Batch& batch : in_flight_) {
-    for (const kvstore::PutItem& item : batch.items) all->push_back({item.payload->size(), item.head.namespace_id});
+    for (const Homes::PutItem& item : batch.items) all->push_back({item.copy->n_bytes(), item.head.namespace_id});
   }
-  put_ = core_.store.Put(core_.options.put_timeout, std::move(events));
+  put_ = core_.homes.Put(core_.options.put_timeout, std::move(events));
   for (const Batch& batch : in_flight_) {
-    for (const kvstore::PutItem& item : batch.items) put_->Offer(item);
+    for (const Homes::PutItem& item : batch.items) put_->Offer(item);
   }
   put_->Finish();
 }

@@ -23,7 +23,7 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   explicit OffloadQueue(BridgeCore& core) : core_(core) {}
 
   // Any thread. Takes the objects, or drops and counts them, at once.
-  void Offer(std::vector<kvstore::PutItem> items, OnSettled settled);
+  void Offer(std::vector<Homes::PutItem> items, OnSettled settled);
   // Any thread. Of checkpoints that were offered before.
   void Drop(std::vector<kvstore::PlacedKey> keys);
   // Loop. Calls back when nothing is queued or under way, at once or later.
@@ -31,7 +31,7 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
 
  private:
   struct Batch {
-    std::vector<kvstore::PutItem> items;
+    std::vector<Homes::PutItem> items;
     std::vector<kvstore::PlacedKey> drops;
     OnSettled settled;
     std::shared_ptr<ByteBudget::Lease> lease;
@@ -54,7 +54,7 @@ class OffloadQueue : public std::enable_shared_from_this<OffloadQueue> {
   BridgeCore& core_;
   std::deque<Batch> queue_;
   std::vector<Batch> in_flight_;
-  std::shared_ptr<kvstore::Client::PutCall> put_;
+  std::shared_ptr<Homes::PutCall> put_;
   bool is_busy_ = false;
   std::function<void()> idle_;
   bool was_answered_ = false;  // a store that took or refused one object is up

@@ -20,16 +20,16 @@ kvstore::ObjectKind KindOf(engine::ParkedObject::Kind kind) {
 
 }  // namespace
 
-kvstore::PutItem MakePutItem(const kvstore::Fingerprint& fingerprint, const engine::ParkedObject& object,
-                             std::string_view namespace_id, const kvstore::BlockKey& extent) {
-  kvstore::PutItem item;
+Homes::PutItem MakePutItem(const kvstore::Fingerprint& fingerprint, const engine::ParkedObject& object,
+                           std::string_view namespace_id, const kvstore::BlockKey& extent) {
+  Homes::PutItem item;
   item.head.key = {object.key, KindOf(object.kind)};
   item.head.parent = object.parent;
   item.head.extent = extent;
   item.head.depth_tokens = static_cast<uint32_t>(object.n_tokens);
   item.head.fingerprint = fingerprint;
   item.head.namespace_id = namespace_id.empty() ? kDefaultNamespace : namespace_id;
-  item.payload = object.bytes;
+  item.copy = object.copy;
   return item;
 }
 

@@ -21,6 +21,8 @@ constexpr uint64_t kBlocksOnTheWay = 16;
 
 constexpr char kTooSlow[] = "slower_than_computing";
 
+uint64_t SizeOf(const engine::KvCopyPtr& copy) { return copy == nullptr ? 0 : copy->n_bytes(); }
+
 }  // namespace
 
 bool Restore::Candidate::has_tail() const { return n_tokens % kBlockTokens != 0; }
@@ -140,8 +142,9 @@ std::string Restore::TakeCandidates(const std::vector<uint32_t>& tokens, const k
 std::shared_ptr<RestoreFeed> Restore::MakeFeed() {
   // The engine's calls become tasks. The feed keeps this restore alive, not the other way round.
   RestoreFeed::Listener listener;
-  listener.on_begin = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, int64_t n_blocks) {
-    loop->Post([self, attempt, n_blocks] { self->OnBegin(attempt, n_blocks); });
+  listener.on_begin = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, uint16_t shard,
+                                                                       int64_t n_blocks) {
+    loop->Post([self, attempt, shard, n_blocks] { self->OnBegin(attempt, shard, n_blocks); });
   };
   listener.on_taken = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, uint64_t n_bytes) {
     loop->Post([self, attempt, n_bytes] { self->OnTaken(attempt, n_bytes); });
@@ -191,9 +194,10 @@ absl::Duration Restore::AllowedFor(const Candidate& candidate) const {
   return core_.options.fetch_timeout + core_.options.fetch_timeout_per_block * n_blocks;
 }
 
-void Restore::OnBegin(uint32_t attempt, int64_t n_blocks) {
+void Restore::OnBegin(uint32_t attempt, uint16_t shard, int64_t n_blocks) {
   OnStop();
   attempt_ = attempt;
+  shard_ = shard;
   attempt_at_ = core_.clock.Now();
   first_block_ = n_blocks;
   end_block_ = std::ssize(chain_.blocks()) + 1;
@@ -240,8 +244,8 @@ void Restore::OnStop() {
   n_bytes_come_ = 0;
   n_delivered_ = 0;
   n_bytes_out_ = 0;
-  state_ = {};
-  tail_ = {};
+  state_.reset();
+  tail_.reset();
   has_state_ = false;
   fetch_again_ = false;
 }
@@ -279,8 +283,8 @@ bool Restore::IsHeld(const Candidate& candidate) const {
 
 void Restore::NextCandidate() {
   has_state_ = false;
-  state_ = {};
-  tail_ = {};
+  state_.reset();
+  tail_.reset();
   while (++candidate_ < candidates_.size()) {
     const Candidate& candidate = candidates_[candidate_];
     if (IsHeld(candidate) || candidate.n_tokens / kBlockTokens > end_block_ || !IsWorth(candidate)) continue;
@@ -326,26 +330,25 @@ void Restore::Fetch(std::vector<GetItem> items) {
   request.items = std::move(items);
   request.timeout = deadline_ - core_.clock.Now();
   request.window_bytes = lease_->n_bytes() - core_.options.state_bytes_max - core_.options.block_bytes;
-  kvstore::Client::GetEvents events;
-  events.on_object = [self = shared_from_this(), loop = core_.loop, call](
-                         size_t index, absl::StatusOr<kvstore::FetchedObject> object) {
-    auto shared = std::make_shared<absl::StatusOr<kvstore::FetchedObject>>(std::move(object));
-    loop->Post([self, call, index, shared] { self->OnObject(call, index, std::move(*shared)); });
+  Homes::GetEvents events;
+  events.on_object = [self = shared_from_this(), loop = core_.loop, call](size_t index,
+                                                                          absl::StatusOr<engine::KvCopyPtr> copy) {
+    loop->Post([self, call, index, copy = std::move(copy)] { self->OnObject(call, index, copy); });
   };
   events.on_done = [self = shared_from_this(), loop = core_.loop, call](const absl::Status& status) {
     loop->Post([self, call, status] { self->OnFetched(call, status); });
   };
-  get_ = core_.store.Get(std::move(request), std::move(events));
+  get_ = core_.homes.Get(shard_, std::move(request), std::move(events));
 }
 
-void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object) {
+void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<engine::KvCopyPtr> copy) {
   if (call != call_) return;
   const GetItem& item = items_[index];
   // The call has the time that the attempt has, and may be the first to say that it is over: no fault of the store's.
-  if (absl::IsDeadlineExceeded(object.status())) return OnOutOfTime();
-  if (!object.ok() || object->payload.size() != item.expected_bytes) {
-    OnGone(object.ok() ? "bad_size" : ReasonOf(object.status()));
-    const bool is_down = IsStoreDown(object.status());
+  if (absl::IsDeadlineExceeded(copy.status())) return OnOutOfTime();
+  if (!copy.ok()) {
+    OnGone(ReasonOf(copy.status()));
+    const bool is_down = IsStoreDown(copy.status());
     if (item.key.kind == ObjectKind::kBlock) end_block_ = n_next();
     EndCall();
     if (is_down) {
@@ -354,16 +357,17 @@ void Restore::OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::Fetc
     }
     return NextCandidate();
   }
-  n_bytes_come_ += object->payload.size();
+  const uint64_t n_bytes = (*copy)->n_bytes();
+  n_bytes_come_ += n_bytes;
   if (item.key.kind == ObjectKind::kBlock) {
     ++n_delivered_;
-    n_bytes_out_ += object->payload.size();
-    if (const auto feed = feed_.lock()) feed->Deliver(attempt_, std::move(object->payload));
+    n_bytes_out_ += n_bytes;
+    if (const auto feed = feed_.lock()) feed->Deliver(attempt_, *std::move(copy));
     return;
   }
-  get_->Release(object->payload.size());  // the lease has room for them beside the window
-  (item.key.kind == ObjectKind::kCheckpoint ? state_ : tail_) = std::move(object->payload);
-  has_state_ = !state_.empty() && (!tail_.empty() || !candidates_[candidate_].has_tail());
+  get_->Release(n_bytes);  // the lease has room for them beside the window
+  (item.key.kind == ObjectKind::kCheckpoint ? state_ : tail_) = *std::move(copy);
+  has_state_ = state_ != nullptr && (tail_ != nullptr || !candidates_[candidate_].has_tail());
 }
 
 void Restore::OnFetched(uint32_t call, const absl::Status& status) {
@@ -386,7 +390,7 @@ void Restore::OnTaken(uint32_t attempt, uint64_t n_bytes) {
 void Restore::CountDone(const Candidate& candidate) {
   const absl::Duration took = core_.clock.Now() - attempt_at_;
   const uint64_t n_bytes =
-      state_.size() + tail_.size() + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
+      SizeOf(state_) + SizeOf(tail_) + static_cast<uint64_t>(n_delivered_) * core_.options.block_bytes;
   core_.metrics.RestoreDone(waited_ + took, std::max<int64_t>(candidate.n_gained() - first_block_ * kBlockTokens, 0),
                             n_bytes);
   core_.fetch_speed.Observe(n_bytes_come_, core_.clock.Now() - asked_at_);

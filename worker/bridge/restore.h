@@ -63,7 +63,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
   absl::Duration AllowedFor(const Candidate& candidate) const;
   bool IsWorth(const Candidate& candidate);
 
-  void OnBegin(uint32_t attempt, int64_t n_blocks);
+  void OnBegin(uint32_t attempt, uint16_t shard, int64_t n_blocks);
   void SetDeadline();
   void OnLease(uint32_t attempt, const std::shared_ptr<ByteBudget::Lease>& lease);
   void OnTaken(uint32_t attempt, uint64_t n_bytes);
@@ -73,7 +73,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
 
   void FetchNext();
   void Fetch(std::vector<kvstore::GetItem> items);
-  void OnObject(uint32_t call, size_t index, absl::StatusOr<kvstore::FetchedObject> object);
+  void OnObject(uint32_t call, size_t index, absl::StatusOr<engine::KvCopyPtr> copy);
   void OnFetched(uint32_t call, const absl::Status& status);
   void OnGone(const std::string& reason);
   bool IsHeld(const Candidate& candidate) const;
@@ -97,6 +97,7 @@ class Restore : public std::enable_shared_from_this<Restore> {
 
   // Of the attempt that runs; 0: none does.
   uint32_t attempt_ = 0;
+  uint16_t shard_ = 0;  // where the sequence is at home
   absl::Time deadline_;
   absl::Time attempt_at_;
   size_t candidate_ = 0;
@@ -109,8 +110,8 @@ class Restore : public std::enable_shared_from_this<Restore> {
   int64_t n_delivered_ = 0;   // blocks from first_block_ on
   int64_t end_block_ = 0;     // the first block that cannot be had
   uint64_t n_bytes_out_ = 0;  // delivered, not yet taken
-  std::vector<std::byte> state_;
-  std::vector<std::byte> tail_;
+  engine::KvCopyPtr state_;
+  engine::KvCopyPtr tail_;
   bool has_state_ = false;  // or needs none
 
   uint32_t call_ = 0;  // number of the newest one

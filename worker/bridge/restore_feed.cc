@@ -11,7 +11,7 @@ void RestoreFeed::ForgetLocked() {
   n_bytes_taken_ = 0;
 }
 
-void RestoreFeed::Deliver(uint32_t attempt, std::vector<std::byte> block) {
+void RestoreFeed::Deliver(uint32_t attempt, engine::KvCopyPtr block) {
   {
     const std::lock_guard lock(mutex_);
     if (attempt != attempt_ || is_stopped_) return;
@@ -31,7 +31,7 @@ void RestoreFeed::Finish(uint32_t attempt, End end, std::shared_ptr<void> lease)
   ring_();
 }
 
-void RestoreFeed::Begin(int64_t n_blocks) {
+void RestoreFeed::Begin(uint16_t shard, int64_t n_blocks) {
   uint32_t attempt = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -39,7 +39,7 @@ void RestoreFeed::Begin(int64_t n_blocks) {
     is_stopped_ = false;
     attempt = ++attempt_;
   }
-  listener_.on_begin(attempt, n_blocks);
+  listener_.on_begin(attempt, shard, n_blocks);
 }
 
 engine::PrefixFeed::Arrived RestoreFeed::Take(int64_t n_blocks_max) {
@@ -51,7 +51,7 @@ engine::PrefixFeed::Arrived RestoreFeed::Take(int64_t n_blocks_max) {
     attempt = attempt_;
     n_bytes_imported = std::exchange(n_bytes_taken_, 0);
     for (; n_blocks_max > 0 && !blocks_.empty(); --n_blocks_max) {
-      n_bytes_taken_ += blocks_.front().size();
+      n_bytes_taken_ += blocks_.front()->n_bytes();
       out.blocks.push_back(std::move(blocks_.front()));
       blocks_.pop_front();
     }

@@ -6,7 +6,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <vector>
 
 #include "engine/prefix_feed.h"
 
@@ -18,7 +17,7 @@ class RestoreFeed final : public engine::PrefixFeed {
  public:
   // What the engine does, as the restore hears of it; called on the engine thread, outside the mutex.
   struct Listener {
-    std::function<void(uint32_t attempt, int64_t n_blocks)> on_begin;
+    std::function<void(uint32_t attempt, uint16_t shard, int64_t n_blocks)> on_begin;
     std::function<void(uint32_t attempt, uint64_t n_bytes)> on_taken;  // and imported: the memory is free
     std::function<void()> on_stop;
   };
@@ -28,13 +27,13 @@ class RestoreFeed final : public engine::PrefixFeed {
   ~RestoreFeed() override { listener_.on_stop(); }
 
   // The restore's side.
-  void Deliver(uint32_t attempt, std::vector<std::byte> block);
+  void Deliver(uint32_t attempt, engine::KvCopyPtr block);
   // `lease`: the memory of what was delivered; let go when all of it is taken.
   void Finish(uint32_t attempt, End end, std::shared_ptr<void> lease);
 
   // The engine's side.
   int64_t n_tokens() const override { return n_tokens_; }
-  void Begin(int64_t n_blocks) override;
+  void Begin(uint16_t shard, int64_t n_blocks) override;
   Arrived Take(int64_t n_blocks_max) override;
   void Stop() override;
 
@@ -48,7 +47,7 @@ class RestoreFeed final : public engine::PrefixFeed {
   std::mutex mutex_;
   uint32_t attempt_ = 0;
   bool is_stopped_ = true;
-  std::deque<std::vector<std::byte>> blocks_;
+  std::deque<engine::KvCopyPtr> blocks_;
   std::optional<End> end_;
   std::shared_ptr<void> lease_;
   uint64_t n_bytes_taken_ = 0;  // by the last Take

@@ -223,8 +223,8 @@ void Upload::SendState(const absl::StatusOr<engine::FoundPrefix>& found) {
 
 void Upload::Offer(engine::ParkedObject object) {
   ++result_.n_objects;
-  result_.n_bytes += object.bytes->size();
-  kvstore::PutItem item =
+  result_.n_bytes += object.copy->n_bytes();
+  Homes::PutItem item =
       MakePutItem(core_.options.fingerprint, object, order_.namespace_id,
                   kvstore::ExtentOf(order_.root, order_.blocks, static_cast<uint64_t>(object.n_tokens)));
   if (object.kind != engine::ParkedObject::Kind::kBlock) at_end_.push_back({item.head.key, item.head.extent});
@@ -247,10 +247,10 @@ void Upload::RollCall() {
     loop->Post([self, number, status] { self->OnCallDone(number, status); });
   };
   // The call is there before anything is heard of it: that comes as tasks.
-  calls_[number].put = core_.store.Put(TimeLeft(), std::move(events));
+  calls_[number].put = core_.homes.Put(TimeLeft(), std::move(events));
 }
 
-void Upload::OfferItem(kvstore::PutItem item) {
+void Upload::OfferItem(Homes::PutItem item) {
   if (calls_.at(call_).n_offered >= kOffersPerCall) RollCall();
   Call& call = calls_.at(call_);
   call.offered.emplace(call.n_offered++, item);
@@ -263,7 +263,7 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   auto& offered = calls_.at(number).offered;
   const auto it = offered.find(index);
   if (it == offered.end()) return;
-  kvstore::PutItem item = std::move(it->second);
+  Homes::PutItem item = std::move(it->second);
   offered.erase(it);
   if (!absl::IsDeadlineExceeded(outcome.status())) Hear();
   if (absl::IsUnavailable(outcome.status())) {
@@ -282,7 +282,7 @@ void Upload::OnOutcome(uint32_t number, size_t index, const absl::StatusOr<kvsto
   if (!outcome.ok()) return Refuse(outcome.status());
   last_progress_ = core_.clock.Now();
   if (outcome->conflicts) core_.metrics.DigestConflict();
-  core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", item.payload->size());
+  core_.metrics.OffloadDone(outcome->existed ? "existed" : "stored", item.copy->n_bytes());
   if (item.head.key.kind == kvstore::ObjectKind::kBlock) {
     if (sink_->MakeRoom()) core_.WakeEngine();
   }

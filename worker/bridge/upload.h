@@ -68,7 +68,7 @@ class Upload : public std::enable_shared_from_this<Upload> {
   void OnBlocksEnd(const absl::Status& status);
   void SendState(const absl::StatusOr<engine::FoundPrefix>& found);
   void Offer(engine::ParkedObject object);
-  void OfferItem(kvstore::PutItem item);
+  void OfferItem(Homes::PutItem item);
   void OnOutcome(uint32_t call, size_t index, const absl::StatusOr<kvstore::PutOutcome>& outcome);
   void OnCallDone(uint32_t call, const absl::Status& status);
   void RollCall();
@@ -100,8 +100,8 @@ class Upload : public std::enable_shared_from_this<Upload> {
   std::vector<kvstore::PlacedKey> at_end_;  // state and tail
 
   struct Call {
-    std::shared_ptr<kvstore::Client::PutCall> put;
-    std::map<size_t, kvstore::PutItem> offered;  // without an outcome yet
+    std::shared_ptr<Homes::PutCall> put;
+    std::map<size_t, Homes::PutItem> offered;  // without an outcome yet
     size_t n_offered = 0;
   };
   std::map<uint32_t, Call> calls_;

@@ -1,30 +1,26 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/kv_copy.h"
 #include "engine/prefix_key.h"
 
 namespace longshelf::engine {
 
-// Shared and never changed.
-using Bytes = std::shared_ptr<const std::vector<std::byte>>;
-
-// A piece of cached KV outside the engine. kBlock: a full block; key = its chain key, parent = the block before (or the
+// A piece of cached KV beside the arenas. kBlock: a full block; key = its chain key, parent = the block before (or the
 // root). kTail: a partly filled block, zero past n_tokens; key = hasher.Next(parent, its tokens). kCheckpoint: the
 // state at n_tokens; key = key of the block or tail that ends there; parent = key of the last full block at or before
-// n_tokens (or the root), so the same as key when n_tokens is a multiple of the block size. The bytes end in the stamp
-// of the tokens that it is of (token_stamp.h).
+// n_tokens (or the root), so the same as key when n_tokens is a multiple of the block size. The bytes are on the
+// shard that made them.
 struct ParkedObject {
   enum class Kind : uint8_t { kBlock, kTail, kCheckpoint };
   Kind kind = Kind::kBlock;
   PrefixKey key{};
   PrefixKey parent{};
   int64_t n_tokens = 0;  // covered from position 0
-  Bytes bytes;
+  KvCopyPtr copy;
 };
 
 // A position the prefix cache can resume at; key and parent as a kCheckpoint ParkedObject's.
@@ -39,8 +35,8 @@ struct FoundPrefix {
   CachedCheckpoint at;
   PrefixKey root{};
   std::vector<PrefixKey> blocks;  // keys of the full blocks before it
-  Bytes state;                    // as ParkedObject::bytes
-  Bytes tail;                     // the same; null when the position ends a block
+  KvCopyPtr state;
+  KvCopyPtr tail;  // null when the position ends a block
 };
 
 // Takes blocks that the engine copies out. Called on the engine thread: must not block.

@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/mailbox.h"
 #include "engine/engine_config.h"
+#include "engine/kv_copy.h"
 #include "engine/messages.h"
 #include "engine/observer.h"
 #include "engine/prefix_key.h"
@@ -24,6 +25,9 @@ class Engine {
   // Until the inbox is closed and drained of messages (remaining sequences get kCancelled), or a step fails: then every
   // sequence gets Failed(UNAVAILABLE) and the status is returned.
   absl::Status Run();
+
+  // Of the copies that the shards keep for this engine. Any thread.
+  std::shared_ptr<KvCopyLedger> copies() const;
 
  private:
   struct Impl;

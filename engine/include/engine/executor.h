@@ -8,6 +8,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "engine/kv_copies.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
 
@@ -70,12 +71,14 @@ class Executor {
   ~Executor();
 
   // Executes what `plan` holds for `shard`; other shards' parts are ignored, but a plan with rows anywhere runs the
-  // model on every shard (experts). INTERNAL: the plan does not fit. Otherwise what the model said; either way the
+  // model on every shard (experts). Copies that the plan moves have been moved before. INTERNAL: the plan does not fit. Otherwise what the model said; either way the
   // group must end.
   absl::StatusOr<StepResult> Execute(const StepPlan& plan, int shard);
 
   // The blocks that rows of `slot` are run with, in order. REQUIRES: slot < n_slots.
   std::vector<uint32_t> BlockTableOf(uint16_t slot) const;
+  // What this shard keeps beside its arena.
+  KvCopies& copies();
   // Of this shard's arena, for a group of `n_shards` like it.
   GroupShape shape(int n_shards) const;
 

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/sampling.h"
+#include "engine/token_stamp.h"
 
 namespace longshelf::engine {
 
@@ -21,7 +22,7 @@ struct SlotId {
 };
 
 // What every shard is told before a step. Decided by the leader only; a pure value, serialised to a fixed little-endian
-// form.
+// form. KV never rides in it: bytes go from and to a shard's own copies (kv_copies.h), which are named by number.
 struct StepPlan {
   enum class Opcode : uint8_t { kStep, kShutdown };
 
@@ -39,16 +40,25 @@ struct StepPlan {
     uint32_t block = 0;
     bool operator==(const SetBlock&) const = default;
   };
+  // A copy of another shard, under a number of its own: the only KV that shards send each other, one to one.
+  struct MoveCopy {
+    uint16_t from = 0;
+    uint64_t copy = 0;
+    uint16_t to = 0;
+    uint64_t new_copy = 0;
+    uint64_t n_bytes = 0;
+    bool operator==(const MoveCopy&) const = default;
+  };
   struct ImportBlock {
     uint16_t shard = 0;
     uint32_t block = 0;
-    std::vector<std::byte> bytes;
+    uint64_t copy = 0;
     bool operator==(const ImportBlock&) const = default;
   };
   struct ImportState {
     SlotId slot;
     int64_t n_tokens = 0;
-    std::vector<std::byte> bytes;
+    uint64_t copy = 0;
     bool operator==(const ImportState&) const = default;
   };
   struct Row {  // one sequence's chunk; the slot's block table covers n_past + tokens.size()
@@ -68,23 +78,34 @@ struct StepPlan {
     uint16_t shard = 0;
     uint32_t block = 0;
     int64_t n_tokens_in_block = 0;
+    uint64_t copy = 0;     // the number that it gets
+    EncodedStamp stamp{};  // which ends it
     bool operator==(const ExportBlock&) const = default;
   };
-  struct ExportState {
+  struct ExportState {  // nothing is copied of a sequence that has failed
     SlotId slot;
     int64_t n_tokens = 0;
+    uint64_t copy = 0;
+    EncodedStamp stamp{};
     bool operator==(const ExportState&) const = default;
+  };
+  struct DropCopy {  // nobody needs it after this step; it need not be there
+    uint16_t shard = 0;
+    uint64_t copy = 0;
+    bool operator==(const DropCopy&) const = default;
   };
   Opcode opcode = Opcode::kStep;
   uint64_t seq = 0;  // counts up by one
   // Executed in this order.
   std::vector<OpenSlot> open_slots;
   std::vector<SetBlock> set_blocks;
+  std::vector<MoveCopy> move_copies;
   std::vector<ImportBlock> import_blocks;
   std::vector<ImportState> import_states;
   std::vector<Row> rows;
   std::vector<ExportBlock> export_blocks;
   std::vector<ExportState> export_states;
+  std::vector<DropCopy> drop_copies;
   uint32_t n_draft = 0;  // tokens that the model guesses for each row that wants it, at most GroupShape::n_draft
 
   // Fixed little-endian form ending in an xxh3-64 of everything before it.
@@ -105,19 +126,17 @@ struct RowResult {
 };
 
 // One sequence went wrong (not a number in its logits, a state of the wrong size); the others are not touched. Its
-// row result is empty and so are its exported states.
+// row result is empty and its state is not exported.
 struct SlotFailure {
   SlotId slot;
   absl::Status status;
   bool operator==(const SlotFailure&) const = default;
 };
 
-// One entry per plan row / export, in plan order. The result of one shard holds only what lives on that shard, in plan
-// order too; MergeResults() puts them together.
+// One entry per plan row, in plan order. The result of one shard holds only what lives on that shard, in plan order too;
+// MergeResults() puts them together.
 struct StepResult {
   std::vector<RowResult> rows;
-  std::vector<std::vector<std::byte>> blocks;
-  std::vector<std::vector<std::byte>> states;
   std::vector<SlotFailure> failures;
 
   // As StepPlan's.
@@ -135,7 +154,7 @@ struct GroupShape {
   uint32_t n_slots_per_shard = 0;
   uint32_t n_blocks_per_shard = 0;
   size_t block_bytes = 0;
-  // KvLayout::StateExportBytes, so that a restored state can be refused before it is planned. Null: not checked.
+  // KvLayout::StateExportBytes: what a copied state takes, beside its stamp.
   std::function<size_t(int64_t n_tokens)> state_export_bytes;
   // What a position behind a token adds to its cost, in tokens that have none.
   double position_cost = 0.0;
@@ -151,7 +170,7 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual GroupShape shape() const = 0;
-  // A kStep without rows only moves bytes (imports, exports): no shard runs the model for it. kShutdown carries nothing
+  // A kStep without rows only moves bytes (imports, exports, copies): no shard runs the model for it. kShutdown carries nothing
   // and has an empty result. UNAVAILABLE: a shard is gone; the group must end.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };

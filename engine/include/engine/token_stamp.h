@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include "engine/model/kv_layout.h"
 
@@ -34,9 +33,6 @@ using EncodedStamp = std::array<std::byte, kStampBytes>;
 
 // REQUIRES: at most kBlockTokens tokens.
 EncodedStamp EncodeStamp(const TokenStamp& stamp);
-void AppendStamp(const TokenStamp& stamp, std::vector<std::byte>& payload);
-// Whether `payload` ends with just this stamp.
-bool HasStamp(std::span<const std::byte> payload, const TokenStamp& stamp);
 // The last bytes of `payload`. REQUIRES: at least kStampBytes.
 EncodedStamp StampOf(std::span<const std::byte> payload);
 // What comes before the stamp. REQUIRES: at least kStampBytes.

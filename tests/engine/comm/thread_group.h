@@ -100,16 +100,21 @@ class ThreadGroup {
       open_.push_back({});
       return Transfer{static_cast<int>(open_.size()) - 1};
     }
+    // Messages go to receives in the order in which these were started, whichever is asked for first.
     absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) override {
       open_.push_back({{peer, rank_, tag}, bytes, n_units_max * engine::kExchangeUnitBytes});
-      return Transfer{static_cast<int>(open_.size()) - 1};
+      const Transfer transfer{static_cast<int>(open_.size()) - 1};
+      waiting_[open_.back().key].push_back(transfer.id);
+      return transfer;
     }
     absl::StatusOr<bool> IsDone(Transfer& transfer) override {
       const Receive& receive = open_[static_cast<size_t>(transfer.id)];
       if (receive.bytes != nullptr) {
         const std::lock_guard lock(group_.mutex_);
         auto& queue = group_.messages_[receive.key];
-        if (queue.empty()) return false;
+        auto& waiting = waiting_[receive.key];
+        if (queue.empty() || waiting.front() != transfer.id) return false;
+        waiting.pop_front();
         if (queue.front().size() > receive.n_max) return absl::UnavailableError("message truncated");
         std::memcpy(receive.bytes, queue.front().data(), queue.front().size());
         queue.pop_front();
@@ -128,6 +133,7 @@ class ThreadGroup {
     ThreadGroup& group_;
     const int rank_;
     std::vector<Receive> open_;
+    std::map<std::array<int, 3>, std::deque<int>> waiting_;  // open receives of one pair and tag
   };
 
   std::barrier<> barrier_;

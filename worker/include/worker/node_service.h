@@ -15,9 +15,11 @@
 #include "common/mailbox.h"
 #include "common/metrics.h"
 #include "engine/engine.h"
+#include "engine/kv_copies.h"
 #include "engine/model/model.h"
 #include "engine/observer.h"
 #include "worker/bridge/kv_bridge.h"
+#include "worker/home_store/home_store.h"
 #include "worker/prefix_hasher.h"
 #include "worker/shard_config.h"
 #include "worker/worker_service.h"
@@ -49,19 +51,26 @@ absl::Status CheckEdgeConfig(const ShardConfig& config);
 // INVALID_ARGUMENT: --store-memory cannot hold what one transfer needs of this model.
 absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model);
 
+// Where the KV of a worker is: with its shards.
+struct NodeKv {
+  engine::KvCopies& copies;         // of shard 0, in this process
+  std::vector<HomeStore*> others;   // the other shards', from 1 on; none are needed without a KV store
+};
+
 // One worker put together: engine, KV bridge and gRPC edge around a step runner. Created and run on the engine thread;
 // the rest may be called from anywhere.
 class WorkerNode {
  public:
   // Listens at once, with health NOT_SERVING; `tls` is what config.tls names. As CheckEdgeConfig, and UNAVAILABLE:
-  // cannot listen.
+  // cannot listen. What `kv` names outlives the node.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Create(const ShardConfig& config, const NodeModel& model,
                                                             std::vector<int64_t> shard_pids, Clock& clock,
-                                                            Metrics& metrics, engine::StepRunner& runner,
+                                                            Metrics& metrics, engine::StepRunner& runner, NodeKv kv,
                                                             std::shared_ptr<net::TlsIdentity> tls = nullptr);
   // Use Create.
   WorkerNode(WorkerServiceOptions options, const NodeModel& model, const ShardConfig& config,
-             std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics, engine::StepRunner& runner);
+             std::unique_ptr<kvstore::Client> store, Clock& clock, Metrics& metrics, engine::StepRunner& runner,
+             NodeKv kv);
   // Shuts down. REQUIRES: RunEngine is not running.
   ~WorkerNode();
   WorkerNode(const WorkerNode&) = delete;
@@ -109,6 +118,7 @@ class WorkerNode {
   Observer observer_;
   engine::Engine engine_;
   const std::unique_ptr<kvstore::Client> store_;  // null: no KV store
+  const std::unique_ptr<HomeStore> own_home_;     // the same, of shard 0
   std::unique_ptr<KvBridge> bridge_;              // null: no KV store
   std::thread bridge_thread_;                     // turns it
   WorkerService service_;

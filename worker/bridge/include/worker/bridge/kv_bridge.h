@@ -5,10 +5,12 @@
 
 #include "common/clock.h"
 #include "common/mailbox.h"
+#include "engine/kv_copy.h"
 #include "engine/messages.h"
 #include "engine/observer.h"
 #include "kvstore/client.h"
 #include "worker/bridge/options.h"
+#include "worker/home_store/home_store.h"
 #include "worker/metrics.h"
 #include "worker/prefix_source.h"
 
@@ -20,10 +22,12 @@ namespace longshelf::worker {
 // recomputation and is counted; it never fails or holds up a sequence.
 class KvBridge final : public PrefixSource {
  public:
-  // Everything must outlive the bridge, `store` beyond its own last callback. The engine may still run while the bridge
-  // is destroyed. REQUIRES: options.memory_bytes >= options.MemoryMin().
-  KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
-           Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics);
+  // `store` is asked for what has no bytes, and `homes` (by shard) for what has; `copies` is the engine's. Everything
+  // must outlive the bridge, the stores beyond their own last callbacks. The engine may still run while the bridge is
+  // destroyed. REQUIRES: options.memory_bytes >= options.MemoryMin().
+  KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store, std::vector<HomeStore*> homes,
+           std::shared_ptr<engine::KvCopyLedger> copies, Mailbox<engine::EngineMessage>& engine_inbox,
+           WorkerMetrics& metrics);
   // REQUIRES: nobody runs it.
   ~KvBridge() override;
   KvBridge(const KvBridge&) = delete;
