@@ -18,7 +18,6 @@
 #include "kvstore/members.h"
 
 namespace longshelf::worker {
-namespace {
 
 absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config,
                                                               const std::shared_ptr<net::TlsIdentity>& tls,
@@ -31,6 +30,8 @@ absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig&
   options.n_replicas = config.n_replicas;
   return kvstore::MakeClusterClient(options, clock, metrics);
 }
+
+namespace {
 
 std::string ModelName(const ShardConfig& config) {
   if (!config.model_name.empty()) return config.model_name;

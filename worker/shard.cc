@@ -28,6 +28,7 @@
 #include "engine/shard_group.h"
 #include "engine/token_stamp.h"
 #include "exchange_metrics.h"
+#include "group_stores.h"
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
@@ -154,8 +155,9 @@ class Shard {
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
   absl::Status MakeTransport(int64_t n_rows_max);
   absl::Status Allocate(const engine::ModelConfig& model_config);
+  absl::Status JoinStores();
   absl::Status LeadGroup(const engine::ShardGroup& group);
-  absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
+  absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids, std::vector<HomeStore*> others);
 
   const ShardConfig& config_;
   ShutdownSignals& signals_;
@@ -167,7 +169,7 @@ class Shard {
   int rank_ = 0;
   std::unique_ptr<engine::MpiSession> session_;    // R > 1
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
-  std::shared_ptr<net::TlsIdentity> tls_;          // rank 0
+  std::shared_ptr<net::TlsIdentity> tls_;          // rank 0, and whoever talks to a KV store
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
   std::unique_ptr<engine::ExpertTransport> group_transport_;
@@ -176,6 +178,7 @@ class Shard {
   std::shared_ptr<const engine::ModelWeights> weights_;
   std::unique_ptr<engine::Model> model_;
   std::unique_ptr<engine::Executor> executor_;
+  std::unique_ptr<GroupStores> stores_;  // R > 1, with a KV store
   int64_t n_context_max_ = 0;
 };
 
@@ -188,14 +191,16 @@ absl::Status Shard::Run() {
     RETURN_IF_ERROR(Load());
     if (session_ == nullptr) {
       WatchedStepRunner runner(*own_watch_, *executor_);
-      return Serve(runner, {getpid()});
+      return Serve(runner, {getpid()}, {});
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
                                    &session_->watch(),       config_.generation,   session_->links()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
+    RETURN_IF_ERROR(JoinStores());
     if (rank_ > 0) load_state_.Set(LoadState::Phase::kServing);
     RETURN_IF_ERROR(rank_ == 0 ? LeadGroup(group) : engine::RunFollower(group, *executor_));
+    stores_.reset();
     return session_->Finish(kGroupExitDeadline);
   }();
   load_state_.Set(LoadState::Phase::kFailed);
@@ -416,17 +421,30 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   return absl::OkStatus();
 }
 
+absl::Status Shard::JoinStores() {
+  if (config_.kvstores.empty()) return absl::OkStatus();
+  if (rank_ > 0) {
+    ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
+  }
+  ASSIGN_OR_RETURN(stores_,
+                   GroupStores::Join(config_, *session_, executor_->copies(), tls_, clock_, metrics_));
+  return absl::OkStatus();
+}
+
 absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
   engine::ShardGroupRunner runner(group, *executor_);
   std::vector<int64_t> pids;
   for (const engine::RankProcess& process : engine::ReadRankPids(config_.run_dir)) pids.push_back(process.id.pid);
-  RETURN_IF_ERROR(Serve(runner, std::move(pids)));
+  RETURN_IF_ERROR(Serve(runner, std::move(pids), stores_ == nullptr ? std::vector<HomeStore*>() : stores_->others()));
+  if (stores_ != nullptr) stores_->End();
   return runner.Shutdown();
 }
 
-absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids) {
+absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids,
+                          std::vector<HomeStore*> others) {
   const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_};
-  return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner);
+  return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner,
+                   {executor_->copies(), std::move(others)});
 }
 
 int ExitCodeOf(const absl::Status& status) {

@@ -78,6 +78,7 @@ class Harness final : public EngineObserver {
   void Drain();
   Mailbox<EngineMessage>& inbox() { return inbox_; }
   ManualClock& clock() { return clock_; }
+  const TestCopies& copies() const { return copies_; }
 
   void OnLoad(const Load& load) override;
   void OnCheckpointsChanged(std::vector<CachedCheckpoint> gained, std::vector<PrefixKey> lost) override;

@@ -20,13 +20,14 @@
 namespace longshelf::worker {
 namespace {
 
+using engine::KvObject;
 using engine::ParkedObject;
 
 constexpr uint64_t kBlockBytes = 900'000;
 
 uint64_t StateBytes(int64_t n_tokens) { return 1'500'000 + 4096 * static_cast<uint64_t>(n_tokens % 128); }
 
-engine::Bytes Payload(uint64_t n_bytes, uint64_t seed) {
+engine::KvBytes Payload(uint64_t n_bytes, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<std::byte> out(n_bytes);
   for (std::byte& byte : out) byte = static_cast<std::byte>(random());
@@ -39,12 +40,19 @@ class Worker {
   Worker(const KvBridgeOptions& options, Clock& clock, const std::string& store_address)
       : clock_(clock),
         store_(std::move(*kvstore::MakeClient({.address = store_address}))),
-        bridge_(options, clock, *store_, inbox_, worker_metrics_) {}
+        home_(MakeHomeStore(*store_, own_copies_)),
+        bridge_(options, clock, *store_, {home_.get()}, copies_.ledger(), inbox_, worker_metrics_) {}
 
   struct Restored {
     std::string miss_reason;
+    struct End {  // as PrefixFeed's, with the bytes
+      int64_t n_tokens = 0;
+      std::vector<std::byte> state;
+      std::vector<std::byte> tail;
+      std::string miss_reason;
+    };
     std::vector<std::vector<std::byte>> blocks;
-    engine::PrefixFeed::End end;
+    End end;
   };
   Restored Restore(const std::vector<uint32_t>& tokens, const std::string& salt) {
     auto outcome = std::make_shared<std::optional<RestoreOutcome>>();
@@ -55,12 +63,17 @@ class Worker {
     TurnUntil([&] { return outcome->has_value(); });
     Restored restored{.miss_reason = (*outcome)->miss_reason, .blocks = {}, .end = {}};
     if ((*outcome)->feed == nullptr) return restored;
-    (*outcome)->feed->Begin(0);
+    (*outcome)->feed->Begin(0, 0);
+    const auto read = [this](const engine::KvCopyPtr& copy) {
+      return copy == nullptr ? std::vector<std::byte>() : *copies_.Read(copy);
+    };
     TurnUntil([&] {
       engine::PrefixFeed::Arrived arrived = (*outcome)->feed->Take(2);
-      for (auto& block : arrived.blocks) restored.blocks.push_back(std::move(block));
-      if (arrived.end.has_value()) restored.end = std::move(*arrived.end);
-      return arrived.end.has_value();
+      for (const engine::KvCopyPtr& block : arrived.blocks) restored.blocks.push_back(read(block));
+      if (!arrived.end.has_value()) return false;
+      restored.end = {arrived.end->n_tokens, read(arrived.end->state), read(arrived.end->tail),
+                      arrived.end->miss_reason};
+      return true;
     });
     if (!restored.end.miss_reason.empty()) restored.miss_reason = restored.end.miss_reason;
     return restored;
@@ -79,11 +92,11 @@ class Worker {
     return **answer;
   }
 
-  void Hold(const std::vector<ParkedObject>& objects, const engine::PrefixKey& root) {
+  void Hold(const std::vector<KvObject>& objects, const engine::PrefixKey& root) {
     engine_.Hold(objects);
     engine_.found = engine_.checkpoints.at(objects.back().key);
     engine_.found->root = root;
-    for (const ParkedObject& object : objects) {
+    for (const KvObject& object : objects) {
       if (object.kind == ParkedObject::Kind::kBlock) engine_.found->blocks.push_back(object.key);
     }
   }
@@ -103,8 +116,12 @@ class Worker {
   Metrics metrics_{"worker"};
   WorkerMetrics worker_metrics_{metrics_};
   Mailbox<engine::EngineMessage> inbox_{64};
-  FakeEngine engine_{inbox_};
+  engine::KvCopies own_copies_;
+  const engine::TestCopies copies_{std::make_shared<engine::KvCopyLedger>(),
+                                   [this](uint16_t) -> engine::KvCopies& { return own_copies_; }};
+  FakeEngine engine_{inbox_, copies_};
   const std::unique_ptr<kvstore::Client> store_;
+  const std::unique_ptr<HomeStore> home_;
   KvBridge bridge_;
 };
 
@@ -132,10 +149,10 @@ class BridgeAndStoreTest : public ::testing::Test {
   }
 
   // All that resumes after `tokens`, with made-up contents.
-  std::vector<ParkedObject> ObjectsOf(const std::vector<uint32_t>& tokens) {
+  std::vector<KvObject> ObjectsOf(const std::vector<uint32_t>& tokens) {
     const KvPrefixHasher hasher(options_.fingerprint);
     const std::span<const uint32_t> all(tokens);
-    std::vector<ParkedObject> out;
+    std::vector<KvObject> out;
     engine::PrefixKey parent = hasher.Root(salt_);
     const size_t n_full = tokens.size() / 256 * 256;
     for (size_t end = 256; end <= n_full; end += 256) {
@@ -153,8 +170,8 @@ class BridgeAndStoreTest : public ::testing::Test {
     return out;
   }
 
-  std::vector<ParkedObject> HoldAtA(const std::vector<uint32_t>& tokens) {
-    const std::vector<ParkedObject> objects = ObjectsOf(tokens);
+  std::vector<KvObject> HoldAtA(const std::vector<uint32_t>& tokens) {
+    const std::vector<KvObject> objects = ObjectsOf(tokens);
     a_->Hold(objects, KvPrefixHasher(options_.fingerprint).Root(salt_));
     return objects;
   }
@@ -206,7 +223,7 @@ TEST_F(BridgeAndStoreTest, ABitFlippedInTheStoreIsNeverRestoredWhicheverObjectIt
   const auto tokens = Tokens(600);
   const auto held = HoldAtA(tokens);
   using Kind = ParkedObject::Kind;
-  for (const ParkedObject& victim : held) {
+  for (const KvObject& victim : held) {
     ASSERT_TRUE(a_->Park(tokens, salt_).ok());
     const auto kind = victim.kind == Kind::kBlock  ? kvstore::ObjectKind::kBlock
                       : victim.kind == Kind::kTail ? kvstore::ObjectKind::kTail

@@ -98,6 +98,7 @@ RealWorker::RealWorker(std::shared_ptr<const engine::ModelWeights> weights, cons
   thread_ = std::thread([this] {
     const std::string run_dir = testing::MakeTempDir("worker").string();
     const auto leader_bell = std::move(engine::Doorbell::Create(run_dir, config_.generation)).value();
+    homes_.resize(static_cast<size_t>(config_.n_shards));
     testing::ThreadGroup group(config_.n_shards);
     group.Run([&](engine::Communicator& communicator) { RunShard(communicator, *leader_bell, run_dir); });
   });
@@ -125,13 +126,18 @@ void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& 
   const auto executor =
       std::move(engine::Executor::Create(engine::MakeSequenceModel(*model), {config_.n_sequences_max, n_blocks}))
           .value();
+  // Every shard reaches the store by itself; shard 0's way is the node's own.
+  const auto store = std::move(ConnectStore(config_, nullptr, clock_, nullptr)).value();
+  const auto home = store == nullptr ? nullptr : MakeHomeStore(*store, executor->copies());
+  homes_[static_cast<size_t>(communicator.rank())] = home.get();
+  EXPECT_TRUE(communicator.Barrier().ok());
   if (communicator.size() == 1) {
     engine::LocalStepRunner runner(*executor);
-    Serve(*model, runner, n_blocks);
+    Serve(*model, runner, executor->copies(), n_blocks);
   } else if (communicator.rank() == 0) {
     engine::ShardGroupRunner runner({communicator, leader_bell, group_transport, nullptr, config_.generation},
                                     *executor);
-    Serve(*model, runner, n_blocks);
+    Serve(*model, runner, executor->copies(), n_blocks);
     EXPECT_TRUE(runner.Shutdown().ok());
   } else {
     const auto bell = std::move(engine::Doorbell::Open(run_dir, config_.generation)).value();
@@ -141,11 +147,13 @@ void RealWorker::RunShard(engine::Communicator& communicator, engine::Doorbell& 
   }
 }
 
-void RealWorker::Serve(const engine::Model& model, engine::StepRunner& runner, uint32_t n_blocks) {
+void RealWorker::Serve(const engine::Model& model, engine::StepRunner& runner, engine::KvCopies& copies,
+                       uint32_t n_blocks) {
   const int64_t n_wanted = config_.n_context_max > 0 ? config_.n_context_max : 8192;
   const int64_t n_context_max = std::min<int64_t>(n_wanted, int64_t{n_blocks} * engine::kBlockTokens);
-  node_ =
-      std::move(WorkerNode::Create(config_, DescribeModel(model, n_context_max), {}, clock_, metrics_, runner)).value();
+  node_ = std::move(WorkerNode::Create(config_, DescribeModel(model, n_context_max), {}, clock_, metrics_, runner,
+                                       {copies, {homes_.begin() + 1, homes_.end()}}))
+              .value();
   fingerprint_ = model.fingerprint();
   serving_.set_value();
   EXPECT_TRUE(node_->RunEngine().ok());

@@ -87,13 +87,14 @@ class RealWorker {
  private:
   // One shard, on its thread; rank 0 serves until the engine is stopped.
   void RunShard(engine::Communicator& communicator, engine::Doorbell& leader_bell, const std::string& run_dir);
-  void Serve(const engine::Model& model, engine::StepRunner& runner, uint32_t n_blocks);
+  void Serve(const engine::Model& model, engine::StepRunner& runner, engine::KvCopies& copies, uint32_t n_blocks);
 
   const std::shared_ptr<const engine::ModelWeights> weights_;
   SystemClock clock_;
   Metrics metrics_{"worker"};
   ShardConfig config_;
   std::array<uint8_t, 32> fingerprint_{};
+  std::vector<HomeStore*> homes_;  // by shard; null without a store
   std::unique_ptr<WorkerNode> node_;
   std::promise<void> serving_;
   std::thread thread_;

@@ -7,20 +7,26 @@
 
 namespace longshelf::worker {
 
+using engine::KvObject;
 using engine::ParkedObject;
 using kvstore::ObjectKey;
 using kvstore::ObjectKind;
 
-void FakeEngine::Hold(const std::vector<ParkedObject>& objects) {
-  for (const ParkedObject& object : objects) {
+void FakeEngine::Hold(const std::vector<KvObject>& objects) {
+  for (const KvObject& held : objects) {
+    const ParkedObject object = Name(held);
     if (object.kind == ParkedObject::Kind::kBlock) {
       blocks[object.key] = object;
       continue;
     }
     engine::FoundPrefix& checkpoint = checkpoints[object.key];
     checkpoint.at = {object.key, object.parent, object.n_tokens};
-    (object.kind == ParkedObject::Kind::kTail ? checkpoint.tail : checkpoint.state) = object.bytes;
+    (object.kind == ParkedObject::Kind::kTail ? checkpoint.tail : checkpoint.state) = object.copy;
   }
+}
+
+ParkedObject FakeEngine::Name(const KvObject& object) const {
+  return copies_.Add(static_cast<uint16_t>(object.n_tokens / engine::kBlockTokens % n_shards), object);
 }
 
 bool FakeEngine::Export(engine::ExportBlocks& job) {
@@ -50,6 +56,7 @@ bool FakeEngine::Run() {
   for (engine::EngineMessage& message : inbox_.Drain(std::chrono::milliseconds(0))) {
     waiting_.push_back(std::move(message));
   }
+  copies_.DropUnheld();
   if (is_asleep) return false;
   bool has_run = !waiting_.empty();
   for (; !waiting_.empty(); waiting_.pop_front()) {
@@ -75,6 +82,16 @@ BridgeHarness::BridgeHarness() {
   options_.state_bytes = StateBytes;
   options_.state_bytes_max = StateBytes(127);
   options_.memory_bytes = 100 * kBlockBytes;
+}
+
+void BridgeHarness::Start() {
+  std::vector<HomeStore*> homes;
+  for (engine::KvCopies& copies : of_shards_) {
+    homes_.push_back(MakeHomeStore(client(), copies));
+    homes.push_back(homes_.back().get());
+  }
+  bridge_ = std::make_unique<KvBridge>(options_, clock_, client(), std::move(homes), copies_.ledger(), inbox_,
+                                       worker_metrics_);
 }
 
 void BridgeHarness::TearDown() {
@@ -115,13 +132,13 @@ std::vector<std::byte> BridgeHarness::Filled(uint64_t n_bytes, uint64_t seed) {
   return out;
 }
 
-std::vector<ParkedObject> BridgeHarness::Objects(const std::vector<uint32_t>& tokens,
+std::vector<KvObject> BridgeHarness::Objects(const std::vector<uint32_t>& tokens,
                                                  const std::vector<int64_t>& checkpoints) const {
   const KvPrefixHasher hasher(options_.fingerprint);
   const auto filled = [](uint64_t n_bytes, uint64_t seed) {
     return std::make_shared<const std::vector<std::byte>>(Filled(n_bytes, seed));
   };
-  std::vector<ParkedObject> out;
+  std::vector<KvObject> out;
   std::vector<engine::PrefixKey> keys = {hasher.Root(salt_)};
   const std::span<const uint32_t> all(tokens);
   for (size_t end = 256; end <= tokens.size(); end += 256) {
@@ -145,18 +162,18 @@ std::vector<ParkedObject> BridgeHarness::Objects(const std::vector<uint32_t>& to
 engine::FoundPrefix BridgeHarness::FoundAt(const std::vector<uint32_t>& tokens, int64_t n_tokens) const {
   engine::FoundPrefix found;
   found.root = KvPrefixHasher(options_.fingerprint).Root(salt_);
-  for (const ParkedObject& object : Objects(tokens, {n_tokens})) {
-    if (object.kind == ParkedObject::Kind::kTail) found.tail = object.bytes;
+  for (const KvObject& object : Objects(tokens, {n_tokens})) {
+    if (object.kind == ParkedObject::Kind::kTail) found.tail = engine_.Name(object).copy;
     if (object.kind == ParkedObject::Kind::kBlock && object.n_tokens <= n_tokens) found.blocks.push_back(object.key);
     if (object.kind != ParkedObject::Kind::kCheckpoint) continue;
     found.at = {object.key, object.parent, object.n_tokens};
-    found.state = object.bytes;
+    found.state = engine_.Name(object).copy;
   }
   return found;
 }
 
 ObjectKey BridgeHarness::KeyOf(const std::vector<uint32_t>& tokens, int64_t n, ObjectKind kind) const {
-  for (const ParkedObject& object : Objects(tokens, {n})) {
+  for (const KvObject& object : Objects(tokens, {n})) {
     if (object.n_tokens != n) continue;
     if ((kind == ObjectKind::kBlock) != (object.kind == ParkedObject::Kind::kBlock)) continue;
     return {object.key, kind};
@@ -166,25 +183,25 @@ ObjectKey BridgeHarness::KeyOf(const std::vector<uint32_t>& tokens, int64_t n, O
 }
 
 void BridgeHarness::Offload(const std::vector<uint32_t>& tokens, const std::vector<int64_t>& checkpoints) {
-  const std::vector<ParkedObject> objects = Objects(tokens, checkpoints);
+  const std::vector<KvObject> objects = Objects(tokens, checkpoints);
   engine_.Hold(objects);
   const engine::PrefixKey root = KvPrefixHasher(options_.fingerprint).Root(salt_);
   std::vector<engine::PrefixKey> keys;
   std::vector<ParkedObject> group;
   std::optional<engine::PrefixKey> last;
-  for (const ParkedObject& object : objects) {
+  for (const KvObject& object : objects) {
     if (object.kind == ParkedObject::Kind::kBlock) keys.push_back(object.key);
-    group.push_back(object);
+    group.push_back(engine_.Name(object));
     if (object.kind == ParkedObject::Kind::kTail) continue;
     bridge_->Offload({"tenant", root, keys, last}, std::exchange(group, {}));
     if (object.kind == ParkedObject::Kind::kCheckpoint) last = object.key;
   }
 }
 
-void BridgeHarness::Put(const std::vector<ParkedObject>& objects) {
+void BridgeHarness::Put(const std::vector<KvObject>& objects) {
   const engine::PrefixKey root = KvPrefixHasher(options_.fingerprint).Root(salt_);
   std::vector<engine::PrefixKey> keys;
-  for (const ParkedObject& object : objects) {
+  for (const KvObject& object : objects) {
     kvstore::ObjectHead head;
     head.key.hash = object.key;
     head.key.kind = object.kind == ParkedObject::Kind::kBlock  ? ObjectKind::kBlock
@@ -214,7 +231,7 @@ void BridgeHarness::Resize(const ObjectKey& key) {
   ASSERT_NE(object, nullptr);
   Remove(key);
   object->payload.push_back(std::byte{0});
-  ParkedObject larger;
+  KvObject larger;
   larger.kind = key.kind == ObjectKind::kBlock  ? ParkedObject::Kind::kBlock
                 : key.kind == ObjectKind::kTail ? ParkedObject::Kind::kTail
                                                 : ParkedObject::Kind::kCheckpoint;
@@ -242,17 +259,35 @@ void BridgeHarness::Take(Request& request, int64_t n_blocks_held, int64_t n_bloc
   ASSERT_TRUE(request.outcome.has_value());
   if (request.outcome->feed == nullptr) return;
   engine::PrefixFeed& feed = *request.outcome->feed;
-  feed.Begin(n_blocks_held);
+  feed.Begin(home_, n_blocks_held);
   const absl::Time until = clock_.Now() + patience;
   while (!request.end.has_value() && clock_.Now() < until) {
     Settle();
     engine::PrefixFeed::Arrived arrived = feed.Take(n_blocks);
     const bool has_come = !arrived.blocks.empty();
-    for (auto& block : arrived.blocks) request.blocks.push_back(std::move(block));
-    request.end = std::move(arrived.end);
+    Keep(std::move(arrived), request);
     Settle();
     if (!has_come && !request.end.has_value()) Pass(absl::Milliseconds(10));
   }
+}
+
+// As a step imports it.
+void BridgeHarness::Keep(engine::PrefixFeed::Arrived arrived, Request& request) const {
+  const auto read = [this](const engine::KvCopyPtr& copy) {
+    if (copy == nullptr) return std::vector<std::byte>();
+    EXPECT_EQ(copy->shard(), home_);
+    return *copies_.Read(copy);
+  };
+  for (const engine::KvCopyPtr& block : arrived.blocks) request.blocks.push_back(read(block));
+  if (!arrived.end.has_value()) return;
+  const engine::PrefixFeed::End& end = *arrived.end;
+  request.end = {end.n_tokens, read(end.state), read(end.tail), end.miss_reason};
+}
+
+std::vector<ParkedObject> BridgeHarness::Named(const std::vector<KvObject>& objects) const {
+  std::vector<ParkedObject> out;
+  for (const KvObject& object : objects) out.push_back(engine_.Name(object));
+  return out;
 }
 
 std::shared_ptr<BridgeHarness::Request> BridgeHarness::Restore(const std::vector<uint32_t>& tokens,

@@ -97,8 +97,9 @@ class Worker final : public engine::EngineObserver {
         executor_(std::move(*engine::Executor::Create(std::make_unique<FakeModel>(0, 0, n_replay),
                                                       {.n_slots = kInFlight, .n_blocks = 150}))),
         runner_(*executor_),
-        bridge_(Options(n_replay), clock, store, inbox_, worker_metrics_),
-        engine_(Config(), runner_, *hasher_, clock, inbox_, *this) {}
+        home_(MakeHomeStore(store, executor_->copies())),
+        engine_(Config(), runner_, *hasher_, clock, inbox_, *this),
+        bridge_(Options(n_replay), clock, store, {home_.get()}, engine_.copies(), inbox_, worker_metrics_) {}
 
   void Answer(std::span<const Prompt> prompts, Totals& totals) {
     prompts_ = prompts;
@@ -220,8 +221,9 @@ class Worker final : public engine::EngineObserver {
   Mailbox<engine::EngineMessage> inbox_{1000};
   const std::unique_ptr<engine::Executor> executor_;
   engine::LocalStepRunner runner_;
-  KvBridge bridge_;
+  const std::unique_ptr<HomeStore> home_;
   engine::Engine engine_;
+  KvBridge bridge_;
   engine::Load load_;
   std::span<const Prompt> prompts_;
   Totals* totals_ = nullptr;

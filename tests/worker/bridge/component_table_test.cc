@@ -62,6 +62,11 @@ class TableModel final : public engine::SequenceModel {
   const KvTable table_;
 };
 
+std::vector<std::byte> Plain(const std::vector<std::byte>& payload) {
+  const auto bytes = engine::WithoutStamp(payload);
+  return {bytes.begin(), bytes.end()};
+}
+
 // A shard's arena with the blocks and the state of one sequence.
 class Arena {
  public:
@@ -72,22 +77,37 @@ class Arena {
   void Import(const std::vector<std::vector<std::byte>>& blocks, const std::vector<std::byte>& state) {
     StepPlan plan;
     plan.open_slots.push_back({.slot = {}, .sampling = {}, .prior_output = {}});
-    for (uint32_t i = 0; i < blocks.size(); ++i) plan.import_blocks.push_back({0, i, blocks[i]});
-    plan.import_states.push_back({{}, kTokens, state});
+    for (uint32_t i = 0; i < blocks.size(); ++i) {
+      Add(i + 1, blocks[i]);
+      plan.import_blocks.push_back({0, i, i + 1});
+    }
+    Add(9, state);
+    plan.import_states.push_back({{}, kTokens, 9});
     const auto result = executor_->Execute(plan, 0);
     ASSERT_TRUE(result.ok()) << result.status();
   }
+  struct Exported {  // without stamps
+    std::vector<std::vector<std::byte>> blocks;
+    std::vector<std::byte> state;
+  };
   // The last block as a tail.
-  engine::StepResult Export() {
+  Exported Export() {
     StepPlan plan;
-    plan.export_blocks = {{0, 0, kBlockTokens}, {0, 1, kBlockTokens}, {0, 2, kTokens % kBlockTokens}};
-    plan.export_states = {{{}, kTokens}};
-    auto result = executor_->Execute(plan, 0);
-    LONGSHELF_CHECK(result.ok());
-    return *std::move(result);
+    plan.export_blocks = {
+        {0, 0, kBlockTokens, 11, {}}, {0, 1, kBlockTokens, 12, {}}, {0, 2, kTokens % kBlockTokens, 13, {}}};
+    plan.export_states = {{{}, kTokens, 14, {}}};
+    LONGSHELF_CHECK(executor_->Execute(plan, 0).ok());
+    return {{Plain(*executor_->copies().Find(11)), Plain(*executor_->copies().Find(12)),
+             Plain(*executor_->copies().Find(13))},
+            Plain(*executor_->copies().Find(14))};
   }
 
  private:
+  void Add(uint64_t number, std::vector<std::byte> bytes) {
+    bytes.resize(bytes.size() + engine::kStampBytes);
+    executor_->copies().Add(number, std::make_shared<const std::vector<std::byte>>(std::move(bytes)));
+  }
+
   const std::unique_ptr<engine::Executor> executor_;
 };
 
@@ -109,7 +129,7 @@ class ComponentTableTest : public BridgeHarness {
   }
 
   // What the engine hands to the bridge, as it names and stamps it.
-  void Offload(const std::vector<uint32_t>& tokens, const engine::StepResult& exported) {
+  void Offload(const std::vector<uint32_t>& tokens, const Arena::Exported& exported) {
     const KvPrefixHasher hasher(options_.fingerprint);
     const std::span<const uint32_t> all(tokens);
     const engine::PrefixKey root = hasher.Root(salt_);
@@ -117,8 +137,9 @@ class ComponentTableTest : public BridgeHarness {
     const engine::PrefixKey tail = hasher.Next(keys.back(), all.subspan(2 * kBlockTokens));
     engine::TokenDigest digest = engine::DigestOfSalt(salt_);
     const auto stamped = [&](std::vector<std::byte> bytes, std::span<const uint32_t> of) {
-      engine::AppendStamp({digest, of}, bytes);
-      return std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+      const engine::EncodedStamp stamp = engine::EncodeStamp({digest, of});
+      bytes.insert(bytes.end(), stamp.begin(), stamp.end());
+      return copies_.Add(0, bytes);
     };
     std::vector<ParkedObject> objects;
     for (size_t i = 0; i < 2; ++i) {
@@ -129,14 +150,9 @@ class ComponentTableTest : public BridgeHarness {
     }
     const auto of = all.subspan(2 * kBlockTokens);
     objects.push_back({ParkedObject::Kind::kTail, tail, keys[1], kTokens, stamped(exported.blocks[2], of)});
-    objects.push_back({ParkedObject::Kind::kCheckpoint, tail, keys[1], kTokens, stamped(exported.states[0], of)});
+    objects.push_back({ParkedObject::Kind::kCheckpoint, tail, keys[1], kTokens, stamped(exported.state, of)});
     bridge_->Offload({"tenant", root, keys}, std::move(objects));
     Settle();
-  }
-
-  static std::vector<std::byte> Plain(const std::vector<std::byte>& payload) {
-    const auto bytes = engine::WithoutStamp(payload);
-    return {bytes.begin(), bytes.end()};
   }
 
   void GoThrough(const KvTable& table);
@@ -167,7 +183,7 @@ void ComponentTableTest::GoThrough(const KvTable& table) {
 
   Arena from(table);
   from.Import(written, state);
-  const engine::StepResult exported = from.Export();
+  const Arena::Exported exported = from.Export();
   ASSERT_EQ(exported.blocks[0], written[0]);
   ASSERT_EQ(exported.blocks[1], written[1]);
   ASSERT_NO_FATAL_FAILURE(ExpectTail(table, written[2], exported.blocks[2]));
@@ -183,12 +199,12 @@ void ComponentTableTest::GoThrough(const KvTable& table) {
   Arena to(table);
   to.Import({Plain(request->blocks[0]), Plain(request->blocks[1]), Plain(request->end->tail)},
             Plain(request->end->state));
-  const engine::StepResult arrived = to.Export();
+  const Arena::Exported arrived = to.Export();
   for (size_t i = 0; i < 3; ++i) {
     ASSERT_EQ(arrived.blocks[i].size(), exported.blocks[i].size());
     EXPECT_EQ(std::memcmp(arrived.blocks[i].data(), exported.blocks[i].data(), table.block_bytes()), 0) << i;
   }
-  EXPECT_EQ(std::memcmp(arrived.states[0].data(), state.data(), state.size()), 0);
+  EXPECT_EQ(std::memcmp(arrived.state.data(), state.data(), state.size()), 0);
 }
 
 TEST_F(ComponentTableTest, AMadeUpComponentAndMadeUpRatiosGoThroughBitExactly) {

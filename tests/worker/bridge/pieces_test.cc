@@ -179,34 +179,37 @@ TEST(RestoreFeed, ForgetsWhatAnEarlierAttemptDelivers) {
   std::vector<std::string> heard;
   int n_rung = 0;
   RestoreFeed::Listener listener;
-  listener.on_begin = [&](uint32_t attempt, int64_t n) {
-    heard.push_back("begin " + std::to_string(attempt) + " " + std::to_string(n));
+  listener.on_begin = [&](uint32_t attempt, uint16_t shard, int64_t n) {
+    heard.push_back("begin " + std::to_string(attempt) + " at " + std::to_string(shard) + ": " + std::to_string(n));
   };
   listener.on_taken = [&](uint32_t attempt, uint64_t n) {
     heard.push_back("taken " + std::to_string(attempt) + " " + std::to_string(n));
   };
   listener.on_stop = [&] { heard.push_back("stop"); };
+  const auto ledger = std::make_shared<engine::KvCopyLedger>();
+  const auto copy_of = [&](size_t n_bytes) { return ledger->HoldNew(3, n_bytes, {}); };
   {
     RestoreFeed feed(600, listener, [&] { ++n_rung; });
-    feed.Begin(1);
-    feed.Deliver(1, std::vector<std::byte>(10));
-    feed.Deliver(1, std::vector<std::byte>(20));
+    feed.Begin(3, 1);
+    feed.Deliver(1, copy_of(10));
+    feed.Deliver(1, copy_of(20));
     EXPECT_EQ(feed.Take(1).blocks.size(), 1U);
     EXPECT_EQ(feed.Take(1).blocks.size(), 1U);
     feed.Stop();
     feed.Stop();
-    feed.Begin(2);
-    feed.Deliver(1, std::vector<std::byte>(30));
+    feed.Begin(3, 2);
+    feed.Deliver(1, copy_of(30));
     feed.Finish(1, {}, nullptr);
     EXPECT_TRUE(feed.Take(5).blocks.empty());
-    feed.Deliver(2, std::vector<std::byte>(40));
+    feed.Deliver(2, copy_of(40));
     feed.Finish(2, {.n_tokens = 600, .state = {}, .tail = {}, .miss_reason = {}}, nullptr);
     const auto blocks = feed.Take(5);
     EXPECT_EQ(blocks.blocks.size(), 1U);
     EXPECT_FALSE(blocks.end.has_value()) << "comes alone";
     EXPECT_TRUE(feed.Take(5).end.has_value());
   }
-  EXPECT_EQ(heard, (std::vector<std::string>{"begin 1 1", "taken 1 10", "stop", "begin 2 2", "taken 2 40", "stop"}));
+  EXPECT_EQ(heard, (std::vector<std::string>{"begin 1 at 3: 1", "taken 1 10", "stop", "begin 2 at 3: 2", "taken 2 40", "stop"}));
+  EXPECT_EQ(ledger->TakeDropped().size(), 4U) << "nobody holds what came late or was taken";
   EXPECT_EQ(n_rung, 3) << "once while something lies there, and at the end";
 }
 

@@ -118,7 +118,7 @@ TEST_F(RestoreTest, NothingIsFetchedBeforeTheEngineAsksAndAllAgainWhenItBeginsAn
   EXPECT_EQ(store_.n_gets, 0);
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
   engine::PrefixFeed& feed = *request->outcome->feed;
-  feed.Begin(0);
+  feed.Begin(home_, 0);
   Settle();
   EXPECT_GT(bridge_->n_bytes_used(), 0U);
   EXPECT_EQ(feed.Take(1).blocks.size(), 1U);
@@ -291,14 +291,13 @@ TEST_F(RestoreTest, NeverHoldsMoreThanItsLeaseHoweverLongThePrefix) {
   Put(Objects(tokens, {256 * 400 - 300}));
   const auto request = Ask(tokens);
   Settle();
-  request->outcome->feed->Begin(0);
+  request->outcome->feed->Begin(home_, 0);
   Settle();
   uint64_t n_used = 0;
   for (int i = 0; i < 10000 && !request->end.has_value(); ++i) {
     auto arrived = request->outcome->feed->Take(3);
     n_used = std::max(n_used, bridge_->n_bytes_used());
-    for (auto& block : arrived.blocks) request->blocks.push_back(std::move(block));
-    request->end = std::move(arrived.end);
+    Keep(std::move(arrived), *request);
     Settle();
   }
   ASSERT_TRUE(request->end.has_value());
@@ -320,14 +319,14 @@ TEST_F(RestoreTest, WhoFindsNoMemoryWaitsForOthersToEnd) {
   std::vector<std::shared_ptr<Request>> requests;
   for (int i = 0; i < 10; ++i) requests.push_back(Ask(tokens));
   Settle();
-  for (const auto& request : requests) request->outcome->feed->Begin(0);
+  for (const auto& request : requests) request->outcome->feed->Begin(home_, 0);
   Settle();
   EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes);
   size_t n_ended = 0;
   for (int i = 0; i < 1000 && n_ended < requests.size(); ++i) {
     n_ended = 0;
     for (const auto& request : requests) {
-      if (!request->end.has_value()) request->end = request->outcome->feed->Take(1).end;
+      if (!request->end.has_value()) Keep(request->outcome->feed->Take(1), *request);
       n_ended += request->end.has_value() ? 1 : 0;
       Settle();
       EXPECT_LE(bridge_->n_bytes_used(), options_.memory_bytes);
@@ -460,7 +459,7 @@ TEST_F(RestoreTest, AShallowCheckpointIsTakenWhereADeepOneIsFetchedSlowerThanCom
   Put(Objects(other, {256 * 40 - 10}));
   const auto looks = Ask(other);
   Settle();
-  looks->outcome->feed->Begin(0);
+  looks->outcome->feed->Begin(home_, 0);
   Settle();
   looks->outcome->feed.reset();
   Settle();
@@ -478,7 +477,7 @@ TEST_F(RestoreTest, AStoreThatStopsInTheMiddleCostsAtMostWhatComputingTakes) {
   Put(Objects(tokens, {1900}));
   const auto request = Ask(tokens);
   Settle();
-  request->outcome->feed->Begin(0);
+  request->outcome->feed->Begin(home_, 0);
   Settle();
   store_.object_latency = absl::Hours(1);
   const auto other = Ask(tokens);
@@ -522,12 +521,11 @@ TEST_F(RestoreTest, WhatHasComeIsKeptHoweverSlowlyTheEngineTakesIt) {
     Pass(absl::Milliseconds(10));
     ASSERT_TRUE(request->outcome.has_value());
     engine::PrefixFeed& feed = *request->outcome->feed;
-    feed.Begin(0);
+    feed.Begin(home_, 0);
     for (int step = 0; step < 5 && !request->end.has_value(); ++step) {
       Pass(absl::Milliseconds(200));
       auto arrived = feed.Take(1);
-      for (auto& block : arrived.blocks) request->blocks.push_back(std::move(block));
-      request->end = std::move(arrived.end);
+      Keep(std::move(arrived), *request);
       EXPECT_TRUE(request->end.has_value() || bridge_->n_bytes_used() > 0) << "what was not taken needs its memory";
     }
     ASSERT_TRUE(request->end.has_value());
@@ -579,7 +577,7 @@ TEST_F(RestoreTest, StopsForASequenceThatWasCancelled) {
   const auto request = Ask(tokens);
   Settle();
   store_.object_latency = absl::Milliseconds(100);
-  request->outcome->feed->Begin(0);
+  request->outcome->feed->Begin(home_, 0);
   Pass(absl::Milliseconds(250));
   request->outcome->feed.reset();  // the sequence is gone
   Settle();

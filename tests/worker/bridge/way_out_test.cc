@@ -39,6 +39,41 @@ TEST_F(WayOutTest, OffloadsInTheOrderOfTheChain) {
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
 }
 
+// Blocks of one chain lie on two shards, as after twins that began on both: each brings its own.
+TEST_F(WayOutTest, EveryShardBringsWhatItHasAndTheOneThatNeedsItFetchesIt) {
+  engine_.n_shards = 2;
+  Start();
+  const auto tokens = Tokens(1000);
+  Offload(tokens, {1000});
+  Settle();
+  EXPECT_EQ(store_.n_objects(), 5U);
+  EXPECT_EQ(store_.n_puts, 3) << "the first block, then the rest, of each shard one";
+
+  const auto session = Tokens(5000, 100'000);
+  HoldForPark(session, 4900);
+  const size_t n_parked = Objects(session, {4900}).size();
+  const auto outcome = Park(session);
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->n_objects, 19U + 2);
+  auto longer = Tokens(4901, 100'000);
+  for (const uint16_t home : {uint16_t{1}, uint16_t{0}}) {
+    home_ = home;
+    EXPECT_EQ(Restorable(Tokens(1001)), 1000);
+    const auto request = Restore(longer);
+    ASSERT_TRUE(request->end.has_value());
+    ASSERT_EQ(request->end->n_tokens, 4900) << request->end->miss_reason;
+    for (size_t i = 0; i < request->blocks.size(); ++i) {
+      ASSERT_EQ(request->blocks[i], Filled(kBlockBytes, 256 * (i + 1))) << i;
+    }
+    EXPECT_EQ(request->end->state, Filled(StateBytes(4900), 4900));
+  }
+  engine_.found = absl::NotFoundError("not held");
+  Settle();
+  EXPECT_EQ(bridge_->n_bytes_used(), 0U);
+  EXPECT_EQ(of_shards_[0].size() + of_shards_[1].size(), Objects(tokens, {1000}).size() + n_parked)
+      << "nothing is kept but what the engine has";
+}
+
 TEST_F(WayOutTest, DropsAndCountsWhatTheBudgetCannotHoldAndBringsItLater) {
   options_.memory_bytes = options_.MemoryMin();
   Start();
@@ -66,7 +101,7 @@ TEST_F(WayOutTest, AStoreThatRestartedEmptyHasTheWholeSessionAfterTheNextTurn) {
   const auto all = Objects(second, {20'600});
   engine_.Hold(all);
   bridge_->Offload({"tenant", FoundAt(second, 20'600).root, FoundAt(second, 20'600).blocks},
-                   {all.end() - 2, all.end()});
+                   Named({all.end() - 2, all.end()}));
   Pass(absl::Seconds(1));
   EXPECT_EQ(Restorable(Tokens(20'601)), 20'600);
   EXPECT_TRUE(Shows("longshelf_worker_healed_blocks_total 80"));
@@ -140,7 +175,7 @@ TEST_F(WayOutTest, HealingHoldsFewBlocksAtATime) {
   const auto found = FoundAt(tokens, 256 * 500 - 5);
   store_.latency = absl::Milliseconds(10);
   const auto all = Objects(tokens, {256 * 500 - 5});
-  bridge_->Offload({"tenant", found.root, found.blocks}, {all.end() - 2, all.end()});
+  bridge_->Offload({"tenant", found.root, found.blocks}, Named({all.end() - 2, all.end()}));
   uint64_t n_used = 0;
   for (int i = 0; i < 200; ++i) {
     Pass(absl::Milliseconds(10));
@@ -193,7 +228,7 @@ TEST_F(WayOutTest, WhatWasDeletedIsNotGivenBackAndForgotten) {
   const auto later = Tokens(600, 5);
   const auto objects = Objects(later, {600});
   bridge_->Offload({kvstore::NamespaceIdOf("tenant", 7), FoundAt(later, 600).root, FoundAt(later, 600).blocks},
-                   objects);
+                   Named(objects));
   Settle();
   EXPECT_EQ(store_.n_objects(), objects.size());
 }
@@ -211,7 +246,8 @@ TEST_F(WayOutTest, WhatIsQueuedOfADeletedNamespaceIsNoFailureOfTheStore) {
   EXPECT_TRUE(Shows("longshelf_worker_offload_objects_total{result=\"refused\"} 40"));
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
   const auto later = Tokens(600);
-  bridge_->Offload({"another", FoundAt(later, 600).root, FoundAt(later, 600).blocks}, Objects(later, {600}));
+  bridge_->Offload({"another", FoundAt(later, 600).root, FoundAt(later, 600).blocks},
+                   Named(Objects(later, {600})));
   Settle();
   EXPECT_EQ(store_.n_objects(), 4U) << "nobody is kept away from the store";
 }

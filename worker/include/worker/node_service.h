@@ -51,10 +51,15 @@ absl::Status CheckEdgeConfig(const ShardConfig& config);
 // INVALID_ARGUMENT: --store-memory cannot hold what one transfer needs of this model.
 absl::Status CheckStoreMemory(const ShardConfig& config, const NodeModel& model);
 
+// A shard's way to the KV store of config.kvstores; null when there is none. INVALID_ARGUMENT: as CheckEdgeConfig.
+absl::StatusOr<std::unique_ptr<kvstore::Client>> ConnectStore(const ShardConfig& config,
+                                                              const std::shared_ptr<net::TlsIdentity>& tls,
+                                                              const Clock& clock, Metrics* metrics);
+
 // Where the KV of a worker is: with its shards.
 struct NodeKv {
-  engine::KvCopies& copies;         // of shard 0, in this process
-  std::vector<HomeStore*> others;   // the other shards', from 1 on; none are needed without a KV store
+  engine::KvCopies& copies;             // of shard 0, in this process
+  std::vector<HomeStore*> others = {};  // the other shards', from 1 on; none are needed without a KV store
 };
 
 // One worker put together: engine, KV bridge and gRPC edge around a step runner. Created and run on the engine thread;
