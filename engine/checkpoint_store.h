@@ -22,8 +22,8 @@ struct Checkpoint {
   KvCopyPtr tail;   // the partly filled block, cleared past n_tokens; null when n_tokens ends a block
 };
 
-// Checkpoints in the memory of the shards that made them, under one byte budget, least recently used first to go. Owner:
-// the prefix cache.
+// Checkpoints in the memory of the shards that made them, under one byte budget, least recently used first to go.
+// Owner: the prefix cache.
 class CheckpointStore {
  public:
   explicit CheckpointStore(uint64_t bytes_max) : bytes_max_(bytes_max) {}

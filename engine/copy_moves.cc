@@ -15,7 +15,9 @@ namespace {
 
 constexpr int kMoveTag = 103;  // 101 and 102 are the expert transport's
 
-size_t UnitsOf(uint64_t n_bytes) { return static_cast<size_t>((n_bytes + kExchangeUnitBytes - 1) / kExchangeUnitBytes); }
+size_t UnitsOf(uint64_t n_bytes) {
+  return static_cast<size_t>((n_bytes + kExchangeUnitBytes - 1) / kExchangeUnitBytes);
+}
 
 struct Move {
   const StepPlan::MoveCopy* what;
@@ -28,8 +30,7 @@ absl::Status Start(Move& move, Communicator& communicator, const KvCopies& copie
   const size_t n_units = UnitsOf(move.what->n_bytes);
   move.bytes.resize(n_units * kExchangeUnitBytes);
   if (move.receives) {
-    ASSIGN_OR_RETURN(move.transfer,
-                     communicator.StartReceive(move.what->from, kMoveTag, move.bytes.data(), n_units));
+    ASSIGN_OR_RETURN(move.transfer, communicator.StartReceive(move.what->from, kMoveTag, move.bytes.data(), n_units));
     return absl::OkStatus();
   }
   const KvCopies::Bytes held = copies.Find(move.what->copy);

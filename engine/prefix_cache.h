@@ -26,10 +26,10 @@ struct PrefixMatch {
   bool has_mismatch = false;                     // it ends where others' tokens have the key
 };
 
-// The local prefix cache: full blocks in every shard's arena, and checkpoints beside them. A position can be resumed on a
-// shard when that shard holds all full blocks before it and any shard holds its checkpoint; a checkpoint whose
-// last full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found
-// is compared with the tokens before it is used. Owner thread: the leader's engine thread.
+// The local prefix cache: full blocks in every shard's arena, and checkpoints beside them. A position can be resumed on
+// a shard when that shard holds all full blocks before it and any shard holds its checkpoint; a checkpoint whose last
+// full block left every shard is dropped, so every checkpoint kept is usable somewhere. Keys find; what is found is
+// compared with the tokens before it is used. Owner thread: the leader's engine thread.
 class PrefixCache {
  public:
   PrefixCache(int n_shards, uint32_t n_blocks_per_shard, uint64_t checkpoint_bytes_max);

@@ -306,16 +306,14 @@ void StepBuilder::AddCheckpoint(Sequence& sequence, int64_t n_tokens, Due due, S
   }
   const TokenStamp stamp = sequence.chain.StampAt(sequence.tokens, n_tokens);
   const size_t n_state_bytes = shape_.state_export_bytes(n_tokens) + kStampBytes;
-  StepWork::NewCheckpoint checkpoint{
-      .sequence = &sequence,
-      .n_tokens = n_tokens,
-      .key = key,
-      .state = copies_.HoldNew(sequence.slot.shard, n_state_bytes, EncodeStamp(stamp)),
-      .tail = nullptr,
-      .is_periodic = due == Due::kPeriodic,
-      .continues = continues};
-  work.plan.export_states.push_back(
-      {sequence.slot, n_tokens, checkpoint.state->number(), checkpoint.state->stamp()});
+  StepWork::NewCheckpoint checkpoint{.sequence = &sequence,
+                                     .n_tokens = n_tokens,
+                                     .key = key,
+                                     .state = copies_.HoldNew(sequence.slot.shard, n_state_bytes, EncodeStamp(stamp)),
+                                     .tail = nullptr,
+                                     .is_periodic = due == Due::kPeriodic,
+                                     .continues = continues};
+  work.plan.export_states.push_back({sequence.slot, n_tokens, checkpoint.state->number(), checkpoint.state->stamp()});
   if (const int64_t n_tail = n_tokens % kBlockTokens; n_tail > 0) {
     checkpoint.tail = ExportBlock(sequence, n_tokens / kBlockTokens, n_tail, stamp, work);
   }

@@ -17,9 +17,8 @@ absl::StatusOr<std::unique_ptr<GroupStores>> GroupStores::Join(const ShardConfig
                                                                const Clock& clock, Metrics& metrics) {
   auto stores = std::unique_ptr<GroupStores>(new GroupStores());
   stores->n_shards_ = session.communicator().size();
-  RETURN_IF_ERROR(session.communicator().rank() == 0
-                      ? stores->Lead(config, session, tls, clock)
-                      : stores->Follow(config, session, copies, tls, clock, metrics));
+  RETURN_IF_ERROR(session.communicator().rank() == 0 ? stores->Lead(config, session, tls, clock)
+                                                     : stores->Follow(config, session, copies, tls, clock, metrics));
   return stores;
 }
 

@@ -184,11 +184,10 @@ WorkerNode::WorkerNode(WorkerServiceOptions options, const NodeModel& model, con
       engine_(EngineConfigOf(config, model), runner_, hasher_, clock, inbox_, observer_),
       store_(std::move(store)),
       own_home_(store_ == nullptr ? nullptr : MakeHomeStore(*store_, kv.copies)),
-      bridge_(store_ == nullptr
-                  ? nullptr
-                  : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_,
-                                               AllHomes(*own_home_, std::move(kv.others)), engine_.copies(), inbox_,
-                                               metrics_)),
+      bridge_(store_ == nullptr ? nullptr
+                                : std::make_unique<KvBridge>(BridgeOptions(config, model), clock, *store_,
+                                                             AllHomes(*own_home_, std::move(kv.others)),
+                                                             engine_.copies(), inbox_, metrics_)),
       service_(std::move(options), clock, inbox_, hub_, metrics_, bridge_.get()) {
   if (bridge_ != nullptr) bridge_thread_ = std::thread([this] { bridge_->Run(); });
 }

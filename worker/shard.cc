@@ -426,8 +426,7 @@ absl::Status Shard::JoinStores() {
   if (rank_ > 0) {
     ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
   }
-  ASSIGN_OR_RETURN(stores_,
-                   GroupStores::Join(config_, *session_, executor_->copies(), tls_, clock_, metrics_));
+  ASSIGN_OR_RETURN(stores_, GroupStores::Join(config_, *session_, executor_->copies(), tls_, clock_, metrics_));
   return absl::OkStatus();
 }
 
@@ -440,8 +439,7 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
   return runner.Shutdown();
 }
 
-absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids,
-                          std::vector<HomeStore*> others) {
+absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids, std::vector<HomeStore*> others) {
   const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_};
   return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner,
                    {executor_->copies(), std::move(others)});

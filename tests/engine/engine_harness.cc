@@ -97,8 +97,7 @@ namespace {
 // Takes three blocks at a time, and hands everything over at the end.
 class CollectingSink final : public BlockSink {
  public:
-  CollectingSink(FoundPrefix found, TestCopies copies,
-                 std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply)
+  CollectingSink(FoundPrefix found, TestCopies copies, std::function<void(absl::StatusOr<std::vector<KvObject>>)> reply)
       : found_(std::move(found)), copies_(std::move(copies)), reply_(std::move(reply)) {}
   int64_t n_room() override { return 3; }
   void OnBlock(ParkedObject block) override { objects_.push_back(copies_.Read(block)); }

@@ -64,8 +64,8 @@ class RealEngine {
                         .eos_token_id = model_->config().eos_token_id,
                         .vocab_size = static_cast<uint32_t>(model_->config().vocab_size),
                         .self_check = true};
-    harness_ = std::make_unique<Harness>(
-        config, *runner_, kHasher, [this](uint16_t) -> KvCopies& { return executor_->copies(); });
+    harness_ = std::make_unique<Harness>(config, *runner_, kHasher,
+                                         [this](uint16_t) -> KvCopies& { return executor_->copies(); });
   }
 
   Harness& harness() { return *harness_; }

@@ -83,10 +83,8 @@ class FakeFeed final : public PrefixFeed {
     const auto add = [this](const std::vector<std::byte>& bytes) {
       return bytes.empty() ? nullptr : copies_->Add(shard_, bytes);
     };
-    return {.n_tokens = what.n_tokens,
-            .state = add(what.state),
-            .tail = add(what.tail),
-            .miss_reason = what.miss_reason};
+    return {
+        .n_tokens = what.n_tokens, .state = add(what.state), .tail = add(what.tail), .miss_reason = what.miss_reason};
   }
 
   std::optional<TestCopies> copies_;

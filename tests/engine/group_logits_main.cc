@@ -112,7 +112,8 @@ StepPlan ExportPlan(const std::vector<Sequence>& sequences) {
 StepPlan BringPlan(const StepPlan& plan, const engine::GroupShape& shape) {
   StepPlan bring;
   for (const StepPlan::ExportBlock& ex : plan.export_blocks) {
-    if (ex.shard > 0) bring.move_copies.push_back({ex.shard, ex.copy, 0, ex.copy, shape.block_bytes + engine::kStampBytes});
+    if (ex.shard > 0)
+      bring.move_copies.push_back({ex.shard, ex.copy, 0, ex.copy, shape.block_bytes + engine::kStampBytes});
   }
   for (const StepPlan::ExportState& ex : plan.export_states) {
     const uint64_t n_bytes = shape.state_export_bytes(ex.n_tokens) + engine::kStampBytes;

@@ -43,7 +43,8 @@ class TestCopies {
     return {object.kind, object.key, object.parent, object.n_tokens, Read(object.copy)};
   }
   KvCopyPtr Add(uint16_t shard, const std::vector<std::byte>& bytes) const {
-    KvCopyPtr copy = ledger_->HoldNew(shard, bytes.size(), bytes.size() < kStampBytes ? EncodedStamp{} : StampOf(bytes));
+    KvCopyPtr copy =
+        ledger_->HoldNew(shard, bytes.size(), bytes.size() < kStampBytes ? EncodedStamp{} : StampOf(bytes));
     of_shard_(shard).Add(copy->number(), std::make_shared<const std::vector<std::byte>>(bytes));
     return copy;
   }

@@ -323,7 +323,7 @@ TEST_F(GenerateServiceTest, DrainRefusesNewStreamsAndLetsRunningOnesFinish) {
 class EmptyFeed final : public engine::PrefixFeed {
  public:
   int64_t n_tokens() const override { return 2; }
-  void Begin(int64_t) override {}
+  void Begin(uint16_t, int64_t) override {}
   Arrived Take(int64_t) override { return {}; }
   void Stop() override {}
 };

@@ -127,8 +127,7 @@ void KvBridge::Impl::Abandon() {
 KvBridge::KvBridge(const KvBridgeOptions& options, const Clock& clock, kvstore::Client& store,
                    std::vector<HomeStore*> homes, std::shared_ptr<engine::KvCopyLedger> copies,
                    Mailbox<engine::EngineMessage>& engine_inbox, WorkerMetrics& metrics)
-    : impl_(std::make_unique<Impl>(options, clock, store, std::move(homes), std::move(copies), engine_inbox,
-                                   metrics)) {
+    : impl_(std::make_unique<Impl>(options, clock, store, std::move(homes), std::move(copies), engine_inbox, metrics)) {
   LONGSHELF_CHECK(options.memory_bytes >= options.MemoryMin());
   metrics.SetStoreUp(true);  // until a call says otherwise
   impl_->core.loop->Post([sessions = impl_->sessions] { sessions->Start(); });

@@ -9,6 +9,6 @@ namespace longshelf::worker {
 
 // A cache object of the engine as the store takes it: of class kCache.
 Homes::PutItem MakePutItem(const kvstore::Fingerprint& fingerprint, const engine::ParkedObject& object,
-                             std::string_view namespace_id, const kvstore::BlockKey& extent);
+                           std::string_view namespace_id, const kvstore::BlockKey& extent);
 
 }  // namespace longshelf::worker

@@ -143,7 +143,7 @@ std::shared_ptr<RestoreFeed> Restore::MakeFeed() {
   // The engine's calls become tasks. The feed keeps this restore alive, not the other way round.
   RestoreFeed::Listener listener;
   listener.on_begin = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, uint16_t shard,
-                                                                       int64_t n_blocks) {
+                                                                     int64_t n_blocks) {
     loop->Post([self, attempt, shard, n_blocks] { self->OnBegin(attempt, shard, n_blocks); });
   };
   listener.on_taken = [self = shared_from_this(), loop = core_.loop](uint32_t attempt, uint64_t n_bytes) {

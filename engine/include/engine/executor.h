@@ -71,8 +71,8 @@ class Executor {
   ~Executor();
 
   // Executes what `plan` holds for `shard`; other shards' parts are ignored, but a plan with rows anywhere runs the
-  // model on every shard (experts). Copies that the plan moves have been moved before. INTERNAL: the plan does not fit. Otherwise what the model said; either way the
-  // group must end.
+  // model on every shard (experts). Copies that the plan moves have been moved before. INTERNAL: the plan does not fit.
+  // Otherwise what the model said; either way the group must end.
   absl::StatusOr<StepResult> Execute(const StepPlan& plan, int shard);
 
   // The blocks that rows of `slot` are run with, in order. REQUIRES: slot < n_slots.

@@ -15,8 +15,8 @@ namespace longshelf::engine {
 
 class KvCopyLedger;
 
-// The leader's hold on a copy of KV that a shard keeps (kv_copies.h). The bytes are where the shard is; here is what has
-// to be known of them to use them. The copy goes when its last hold goes.
+// The leader's hold on a copy of KV that a shard keeps (kv_copies.h). The bytes are where the shard is; here is what
+// has to be known of them to use them. The copy goes when its last hold goes.
 class KvCopy {
  public:
   // Use KvCopyLedger.

@@ -133,8 +133,8 @@ struct SlotFailure {
   bool operator==(const SlotFailure&) const = default;
 };
 
-// One entry per plan row, in plan order. The result of one shard holds only what lives on that shard, in plan order too;
-// MergeResults() puts them together.
+// One entry per plan row, in plan order. The result of one shard holds only what lives on that shard, in plan order
+// too; MergeResults() puts them together.
 struct StepResult {
   std::vector<RowResult> rows;
   std::vector<SlotFailure> failures;
@@ -170,8 +170,8 @@ class StepRunner {
  public:
   virtual ~StepRunner() = default;
   virtual GroupShape shape() const = 0;
-  // A kStep without rows only moves bytes (imports, exports, copies): no shard runs the model for it. kShutdown carries nothing
-  // and has an empty result. UNAVAILABLE: a shard is gone; the group must end.
+  // A kStep without rows only moves bytes (imports, exports, copies): no shard runs the model for it. kShutdown carries
+  // nothing and has an empty result. UNAVAILABLE: a shard is gone; the group must end.
   virtual absl::StatusOr<StepResult> Run(const StepPlan& plan) = 0;
 };
 

@@ -133,7 +133,7 @@ std::vector<std::byte> BridgeHarness::Filled(uint64_t n_bytes, uint64_t seed) {
 }
 
 std::vector<KvObject> BridgeHarness::Objects(const std::vector<uint32_t>& tokens,
-                                                 const std::vector<int64_t>& checkpoints) const {
+                                             const std::vector<int64_t>& checkpoints) const {
   const KvPrefixHasher hasher(options_.fingerprint);
   const auto filled = [](uint64_t n_bytes, uint64_t seed) {
     return std::make_shared<const std::vector<std::byte>>(Filled(n_bytes, seed));

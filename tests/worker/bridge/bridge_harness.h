@@ -26,7 +26,8 @@ namespace longshelf::worker {
 class FakeEngine {
  public:
   // What it holds lies on `n_shards` shards, block by block in turn.
-  FakeEngine(Mailbox<engine::EngineMessage>& inbox, const engine::TestCopies& copies) : inbox_(inbox), copies_(copies) {}
+  FakeEngine(Mailbox<engine::EngineMessage>& inbox, const engine::TestCopies& copies)
+      : inbox_(inbox), copies_(copies) {}
 
   void Hold(const std::vector<engine::KvObject>& objects);
   engine::ParkedObject Name(const engine::KvObject& object) const;
@@ -77,7 +78,7 @@ class BridgeHarness : public ::testing::Test {
   static std::vector<std::byte> Filled(uint64_t n_bytes, uint64_t seed);
   // What a worker that computed these tokens has: all full blocks, and state (and tail) at each of `checkpoints`.
   std::vector<engine::KvObject> Objects(const std::vector<uint32_t>& tokens,
-                                            const std::vector<int64_t>& checkpoints) const;
+                                        const std::vector<int64_t>& checkpoints) const;
   engine::FoundPrefix FoundAt(const std::vector<uint32_t>& tokens, int64_t n_tokens) const;
   kvstore::ObjectKey KeyOf(const std::vector<uint32_t>& tokens, int64_t n, kvstore::ObjectKind kind) const;
   // As the engine does it: blocks one by one, then each checkpoint.

@@ -131,11 +131,12 @@ TEST_F(HomesTest, WhatWasFetchedGoesWhenNobodyTakesIt) {
   for (kvstore::GetItem& item : request.items) item.expected_bytes = 5000;
   engine::EncodedStamp stamp{};
   stamp.fill(std::byte{7});
-  homes_.Get(1, request, {.on_object =
-                              [&](size_t index, absl::StatusOr<engine::KvCopyPtr> copy) {
-                                if (index == 0) taken.push_back(*std::move(copy));
-                              },
-                          .on_done = [](const absl::Status&) {}});
+  homes_.Get(1, request,
+             {.on_object =
+                  [&](size_t index, absl::StatusOr<engine::KvCopyPtr> copy) {
+                    if (index == 0) taken.push_back(*std::move(copy));
+                  },
+              .on_done = [](const absl::Status&) {}});
   EXPECT_EQ(shards_[1].wanted.copies, (std::vector<uint64_t>{1, 2, 3}));
   shards_[1].get.on_object(0, stamp);
   shards_[1].get.on_object(1, absl::NotFoundError("evicted"));

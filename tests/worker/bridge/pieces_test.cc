@@ -208,7 +208,8 @@ TEST(RestoreFeed, ForgetsWhatAnEarlierAttemptDelivers) {
     EXPECT_FALSE(blocks.end.has_value()) << "comes alone";
     EXPECT_TRUE(feed.Take(5).end.has_value());
   }
-  EXPECT_EQ(heard, (std::vector<std::string>{"begin 1 at 3: 1", "taken 1 10", "stop", "begin 2 at 3: 2", "taken 2 40", "stop"}));
+  EXPECT_EQ(heard, (std::vector<std::string>{"begin 1 at 3: 1", "taken 1 10", "stop", "begin 2 at 3: 2", "taken 2 40",
+                                             "stop"}));
   EXPECT_EQ(ledger->TakeDropped().size(), 4U) << "nobody holds what came late or was taken";
   EXPECT_EQ(n_rung, 3) << "once while something lies there, and at the end";
 }

@@ -246,8 +246,7 @@ TEST_F(WayOutTest, WhatIsQueuedOfADeletedNamespaceIsNoFailureOfTheStore) {
   EXPECT_TRUE(Shows("longshelf_worker_offload_objects_total{result=\"refused\"} 40"));
   EXPECT_EQ(bridge_->n_bytes_used(), 0U);
   const auto later = Tokens(600);
-  bridge_->Offload({"another", FoundAt(later, 600).root, FoundAt(later, 600).blocks},
-                   Named(Objects(later, {600})));
+  bridge_->Offload({"another", FoundAt(later, 600).root, FoundAt(later, 600).blocks}, Named(Objects(later, {600})));
   Settle();
   EXPECT_EQ(store_.n_objects(), 4U) << "nobody is kept away from the store";
 }
