@@ -44,7 +44,7 @@ std::unique_ptr<NetHosts> NetHosts::Make(int n, std::string* why) {
 bool NetHosts::Build(std::string* why) const {
   std::vector<std::string> steps = {
       absl::StrCat("link add ", name_, " type bridge"),
-      absl::StrCat("addr add ", subnet_, "254/24 dev ", name_),
+      absl::StrCat("addr add ", own_address(), "/24 dev ", name_),
       absl::StrCat("link set ", name_, " up"),
   };
   for (int h = 0; h < n_; ++h) {

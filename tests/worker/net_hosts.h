@@ -22,6 +22,7 @@ class NetHosts {
 
   int n() const { return n_; }
   std::string address(int host) const;
+  std::string own_address() const { return subnet_ + "254"; }  // of this process
   std::string network() const { return subnet_ + "0/24"; }
   // "10.1.2.1,10.1.2.2"
   std::string list() const;

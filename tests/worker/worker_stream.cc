@@ -34,7 +34,8 @@ std::string ServingAddress(const SupervisedWorker& worker, int generation, const
   return "";
 }
 
-Stream::Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens, const std::string& token) {
+Stream::Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens, const std::string& token,
+               size_t seed) {
   grpc::ChannelArguments args = proto::InternalChannelArguments();
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   stub_ = v1::Worker::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args));
@@ -45,7 +46,7 @@ Stream::Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens,
   request.set_request_id("r");
   request.set_max_tokens(max_tokens);
   for (size_t i = 0; i < n_prompt; ++i) {
-    request.add_prompt_tokens(static_cast<uint32_t>((i * 7919 + i * i) % kVocab));
+    request.add_prompt_tokens(static_cast<uint32_t>((i * 7919 + i * i + seed * 104729) % kVocab));
   }
   reader_ = stub_->Generate(&context_, request);
 }
@@ -63,6 +64,7 @@ Outcome Stream::Finish() {
   v1::WorkerGenerateEvent event;
   while (reader_->Read(&event)) {
     if (event.has_token()) outcome.tokens.push_back(event.token().token());
+    if (event.has_started()) outcome.n_cached_store = event.started().n_cached_store();
     if (event.has_finished()) outcome.finished = true;
   }
   outcome.status = reader_->Finish();

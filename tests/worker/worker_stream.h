@@ -20,13 +20,16 @@ std::string ServingAddress(const SupervisedWorker& worker, int generation, const
 struct Outcome {
   std::vector<uint32_t> tokens;
   grpc::Status status;
+  uint32_t n_cached_store = 0;  // prompt tokens that came from the KV store
   bool finished = false;
 };
 
 // One Generate call to a worker whose beginning can be waited for.
 class Stream {
  public:
-  Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens, const std::string& token = "");
+  // Prompts of one `seed` begin alike, others differ.
+  Stream(const std::string& address, size_t n_prompt, uint32_t max_tokens, const std::string& token = "",
+         size_t seed = 0);
   // Something of the prompt has been computed.
   bool WaitBegun();
   Outcome Finish();
