@@ -59,7 +59,8 @@ class DirectHomeStore final : public HomeStore {
   absl::StatusOr<engine::EncodedStamp> Keep(uint64_t number, absl::StatusOr<kvstore::FetchedObject> object) {
     if (!object.ok()) return object.status();
     if (object->payload.size() < engine::kStampBytes) {
-      return absl::FailedPreconditionError(absl::StrCat("an object of ", object->payload.size(), " bytes has no stamp"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("an object of ", object->payload.size(), " bytes has no stamp"));
     }
     const engine::EncodedStamp stamp = engine::StampOf(object->payload);
     copies_.Add(number, std::make_shared<const std::vector<std::byte>>(std::move(object->payload)));
