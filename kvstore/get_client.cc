@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kvstore/wire_service.h"
 #include "proto/grpc_status.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 

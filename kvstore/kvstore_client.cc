@@ -13,13 +13,13 @@
 #include "common/status.h"
 #include "get_client.h"
 #include "kvstore/client.h"
+#include "kvstore/wire_service.h"
 #include "longshelf/v1/kvstore.grpc.pb.h"
 #include "proto/channel_settings.h"
 #include "proto/credentials.h"
 #include "proto/grpc_status.h"
 #include "proto/internal_auth.h"
 #include "put_client.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

@@ -8,9 +8,9 @@
 #include "common/status.h"
 #include "disk/disk_tier.h"
 #include "get_service.h"
+#include "kvstore/wire_service.h"
 #include "proto/grpc_status.h"
 #include "put_service.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "frame_service.h"
+#include "kvstore/wire_service.h"
 #include "proto/grpc_status.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

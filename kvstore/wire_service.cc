@@ -1,4 +1,4 @@
-#include "wire_service.h"
+#include "kvstore/wire_service.h"
 
 #include <algorithm>
 #include <cstring>

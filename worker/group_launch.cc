@@ -91,6 +91,7 @@ absl::Status DividePorts(const std::string& range, Placement& placement) {
   placement.daemon_port_begin = first;
   placement.daemon_port_end = first + (last - first + 1) / 4;
   placement.link_port = last;
+  placement.store_link_port = last - 1;
   return absl::OkStatus();
 }
 
@@ -110,10 +111,10 @@ absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
   placement.n_shards = placement.names.empty() ? config.shard.n_shards
                                                : static_cast<int>(placement.names.size()) * config.shards_per_host;
   if (placement.names.size() > 1) {
-    if (placement.link_port - placement.daemon_port_end < config.shards_per_host) {
+    if (placement.store_link_port - placement.daemon_port_end < config.shards_per_host) {
       return absl::InvalidArgumentError(absl::StrCat("--mpi-ports is \"", config.mpi_ports, "\", too few for ",
                                                      config.shards_per_host,
-                                                     " shards per host: a quarter is for mpirun, one for the link"));
+                                                     " shards per host: a quarter is for mpirun, two for the links"));
     }
     ASSIGN_OR_RETURN(placement.network, FindGroupNetwork(placement.names, config.mpi_network));
   }
@@ -134,7 +135,7 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
   input.can_read_siblings = can_read_siblings;
   input.daemon_port = placement.daemon_port;
   input.shard_port_begin = placement.daemon_port_end;
-  input.shard_port_end = placement.link_port;
+  input.shard_port_end = placement.store_link_port;
   input.environment = EnvironmentForChildren();
   if (placement.names.size() < 2) {
     input.shard_flags = config.shard_flags;
@@ -161,6 +162,7 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
   input.hosts.network = placement.network.cidr;
   input.hosts.launch_agent = absl::StrCat(config.host_binary, " connect ", file);
   input.hosts.link_listen = absl::StrCat(placement.network.addresses[0], ":", placement.link_port);
+  input.hosts.store_link_listen = absl::StrCat(placement.network.addresses[0], ":", placement.store_link_port);
   return MakeLaunchLine(input);
 }
 

@@ -17,12 +17,13 @@ struct Placement {
   std::vector<std::string> names;  // of the hosts; empty or one: this machine only
   GroupNetwork network;            // with several hosts
   int n_shards = 1;                // on all of them
-  // Of --mpi-ports: a quarter for mpirun and its daemons, the last one for the links between hosts, the rest for
-  // shards.
+  // Of --mpi-ports: a quarter for mpirun and its daemons, the last one for the links between hosts, the one before it
+  // for those between stores, the rest for shards.
   int daemon_port_begin = 0;
   int daemon_port_end = 0;
   int daemon_port = 0;  // the one that mpirun takes: free now
   int link_port = 0;
+  int store_link_port = 0;
 };
 
 // NOT_FOUND, INVALID_ARGUMENT, UNAVAILABLE: what of --hosts, --mpi-network or --mpi-ports does not hold here.

@@ -86,6 +86,9 @@ CommandLine MakeLaunchLine(const LaunchInput& input) {
   line.argv.insert(line.argv.end(),
                    {"--shards=" + std::to_string(input.n_shards), "--generation=" + std::to_string(input.generation)});
   if (!input.hosts.link_listen.empty()) line.argv.push_back("--link-listen=" + input.hosts.link_listen);
+  if (!input.hosts.store_link_listen.empty()) {
+    line.argv.push_back("--store-link-listen=" + input.hosts.store_link_listen);
+  }
   line.environment = WithoutOuterJob(input.environment);
   if (input.n_shards > 1 && input.is_root) {
     line.environment.insert(line.environment.end(), {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"});

@@ -15,9 +15,10 @@ struct CommandLine {
 struct LaunchHosts {
   std::vector<std::string> names;  // as mpirun may know them; the first is this machine
   int shards_per_host = 1;
-  std::string network;       // "10.0.0.0/24": all traffic of MPI goes through interfaces in it
-  std::string launch_agent;  // what mpirun runs instead of ssh: a program and its arguments, without quotes
-  std::string link_listen;   // of shard 0, see ShardConfig
+  std::string network;            // "10.0.0.0/24": all traffic of MPI goes through interfaces in it
+  std::string launch_agent;       // what mpirun runs instead of ssh: a program and its arguments, without quotes
+  std::string link_listen;        // of shard 0, see ShardConfig
+  std::string store_link_listen;  // the same
 };
 
 // What one generation of a group is started with.

@@ -77,6 +77,8 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
            {0, int64_t{1} << 31});
   spec.Add(&config->mpi_shm_dir, "mpi-shm-dir", "for MPI's shared segments; set by longshelf-worker");
   spec.Add(&config->link_listen, "link-listen", "shard 0's address for other hosts; set by longshelf-worker");
+  spec.Add(&config->store_link_listen, "store-link-listen",
+           "shard 0's address for what shards of other hosts do with the KV store; set by longshelf-worker");
 
   spec.Group("Log");
   AddLogOptions(spec, &config->log);

@@ -14,8 +14,8 @@ namespace fs = std::filesystem;
 
 // Set for every generation, not by people.
 const std::set<std::string>& OptionsOfTheGroup() {
-  static const std::set<std::string> names = {"shards",         "run-dir",     "generation",
-                                              "supervisor-pid", "mpi-shm-dir", "link-listen"};
+  static const std::set<std::string> names = {"shards",      "run-dir",     "generation",       "supervisor-pid",
+                                              "mpi-shm-dir", "link-listen", "store-link-listen"};
   return names;
 }
 

@@ -15,8 +15,8 @@
 #include "fuzz_input.h"
 #include "fuzz_target.h"
 #include "get_client_receiver.h"
+#include "kvstore/wire_service.h"
 #include "objects.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

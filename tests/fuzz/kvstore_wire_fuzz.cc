@@ -10,8 +10,8 @@
 #include "fuzz_input.h"
 #include "fuzz_target.h"
 #include "kvstore/namespace_id.h"
+#include "kvstore/wire_service.h"
 #include "objects.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

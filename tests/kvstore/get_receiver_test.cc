@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "get_client_receiver.h"
+#include "kvstore/wire_service.h"
 #include "objects.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

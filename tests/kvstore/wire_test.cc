@@ -3,8 +3,8 @@
 #include <limits>
 #include <string>
 
+#include "kvstore/wire_service.h"
 #include "objects.h"
-#include "wire_service.h"
 
 namespace longshelf::kvstore {
 namespace {

@@ -19,7 +19,7 @@ LaunchInput Input(int n_shards) {
           .hosts = {},
           .daemon_port = 7320,
           .shard_port_begin = 7340,
-          .shard_port_end = 7399,
+          .shard_port_end = 7398,
           .shard_flags = {"--model=/m"},
           .environment = {"PATH=/bin", "OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=1", "SLURM_JOBID=5",
                           "SLURM_NODELIST=n[1-2]", "OMPIX=stays"}};
@@ -46,13 +46,14 @@ TEST(LaunchLine, SeveralHostsAreReachedThroughTheAgentAndTheNamedNetworkAndPorts
                  .shards_per_host = 2,
                  .network = "10.0.0.0/24",
                  .launch_agent = "/opt/longshelf-host connect /run/r/launch-request",
-                 .link_listen = "10.0.0.1:7399"};
+                 .link_listen = "10.0.0.1:7399",
+                 .store_link_listen = "10.0.0.1:7398"};
   const CommandLine line = MakeLaunchLine(input);
-  EXPECT_THAT(
-      line.argv,
-      IsSupersetOf({"10.0.0.1:2,10.0.0.2:2", "slot", "--leave-session-attached", "self,vader,tcp", "btl_tcp_if_include",
-                    "oob_tcp_if_include", "10.0.0.0/24", "btl_tcp_port_min_v4", "7340", "btl_tcp_port_range_v4", "59",
-                    "/opt/longshelf-host connect /run/r/launch-request", "--link-listen=10.0.0.1:7399"}));
+  EXPECT_THAT(line.argv,
+              IsSupersetOf({"10.0.0.1:2,10.0.0.2:2", "slot", "--leave-session-attached", "self,vader,tcp",
+                            "btl_tcp_if_include", "oob_tcp_if_include", "10.0.0.0/24", "btl_tcp_port_min_v4", "7340",
+                            "btl_tcp_port_range_v4", "58", "/opt/longshelf-host connect /run/r/launch-request",
+                            "--link-listen=10.0.0.1:7399", "--store-link-listen=10.0.0.1:7398"}));
 }
 
 TEST(LaunchLine, TheEnvironmentOfAnOuterJobIsTakenOut) {

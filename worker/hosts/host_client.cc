@@ -49,8 +49,8 @@ absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, 
   ASSIGN_OR_RETURN(const auto tls,
                    net::TlsIdentity::Load({request.tls_cert, request.tls_key, request.tls_ca}, clock, nullptr));
   const std::string address = absl::StrCat(host, ":", request.port);
-  grpc::ChannelArguments arguments = proto::InternalChannelArguments();
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, static_cast<int>(request.silence_ms));
+  const grpc::ChannelArguments arguments =
+      proto::InternalChannelArguments({.timeout_ms = static_cast<int>(request.silence_ms)});
   const auto channel =
       grpc::CreateCustomChannel(address, proto::ChannelCredentials(tls, net::Role::kWorker), arguments);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(request.wait_seconds))) {

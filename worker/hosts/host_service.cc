@@ -122,10 +122,9 @@ absl::StatusOr<std::unique_ptr<HostServer>> HostServer::Start(const HostServerOp
   auto service = std::make_unique<HostService>(keeper, std::move(callers));
   auto server = std::unique_ptr<HostServer>(new HostServer(std::move(service), options.tls));
   grpc::ServerBuilder builder;
-  proto::ApplyInternalServerSettings(builder);
+  proto::ApplyInternalServerSettings(builder,
+                                     {.timeout_ms = static_cast<int>(absl::ToInt64Milliseconds(options.silence))});
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                             static_cast<int>(absl::ToInt64Milliseconds(options.silence)));
   builder.AddListeningPort(options.listen, proto::ListenerCredentials(options.tls, net::PeerCertificate::kRequired),
                            &server->port_);
   builder.RegisterService(server->service_.get());

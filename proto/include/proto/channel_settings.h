@@ -8,6 +8,8 @@
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <climits>
+
 namespace longshelf::proto {
 
 inline constexpr int kKeepaliveIntervalMs = 1000;
@@ -18,11 +20,19 @@ inline constexpr int kMaxMessageBytes = 8 << 20;
 // Whoever connects and says nothing that makes sense is let go after this.
 inline constexpr int kHandshakeTimeoutMs = 10'000;
 
-// Arguments of every channel between longshelf processes.
-inline grpc::ChannelArguments InternalChannelArguments() {
+// How a peer that has gone silent is noticed. A connection is given up after both have passed.
+struct Keepalive {
+  int interval_ms = kKeepaliveIntervalMs;
+  int timeout_ms = kKeepaliveTimeoutMs;
+};
+// Somebody else notices.
+inline constexpr Keepalive kNoKeepalive = {.interval_ms = INT_MAX};
+
+// Arguments of every channel between longshelf processes. They are final: of two of one name gRPC takes the first.
+inline grpc::ChannelArguments InternalChannelArguments(Keepalive keepalive = {}) {
   grpc::ChannelArguments args;
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveIntervalMs);
-  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive.interval_ms);
+  args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive.timeout_ms);
   args.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   args.SetMaxReceiveMessageSize(kMaxMessageBytes);
@@ -31,9 +41,9 @@ inline grpc::ChannelArguments InternalChannelArguments() {
 }
 
 // The matching server side.
-inline void ApplyInternalServerSettings(grpc::ServerBuilder& builder) {
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveIntervalMs);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+inline void ApplyInternalServerSettings(grpc::ServerBuilder& builder, Keepalive keepalive = {}) {
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive.interval_ms);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive.timeout_ms);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinAcceptedPingIntervalMs);

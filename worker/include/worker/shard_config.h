@@ -59,6 +59,7 @@ struct ShardConfig {
   std::string mpi_shm_dir;
   std::string expert_transport = "direct";  // or "baseline"
   std::string link_listen;                  // shard 0's ADDRESS:PORT for other hosts
+  std::string store_link_listen;            // another, for what their shards do with the KV store
   absl::Duration step_deadline = absl::Seconds(30);
   absl::Duration host_silence = absl::Seconds(5);
 

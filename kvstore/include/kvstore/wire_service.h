@@ -1,7 +1,7 @@
 #pragma once
 
 // Between the wire messages of kvstore.proto and the structs of object.h and queries.h. Every size is checked here,
-// before anything is done with it.
+// before anything is done with it. Include this from *_service.* and *_client.* only.
 
 #include <span>
 #include <string>
