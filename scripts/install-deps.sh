@@ -17,7 +17,7 @@ build=(
   libcli11-dev libfmt-dev libsimdjson-dev libspdlog-dev liburing-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev
   prometheus-cpp-dev
 )
-# What tests need beyond that: formatting, real clients, units, a Slurm of one node, manifests, the package, and groups
+# What tests need beyond that: formatting, real clients, units, Slurm, manifests, the package, and groups
 # over hosts, which are network namespaces.
 test=(
   binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev man-db

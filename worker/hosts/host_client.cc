@@ -20,6 +20,7 @@
 #include "common/status.h"
 #include "daemon_command.h"
 #include "engine/comm/run_dir.h"
+#include "launch_line.h"
 #include "launch_request.h"
 #include "longshelf/v1/host.grpc.pb.h"
 #include "net/tls_identity.h"
@@ -80,9 +81,26 @@ std::vector<std::string> RemoteShellLine(const LaunchRequest& request, const std
             request.program,
             "run"};
   }
-  return {"srun",       "--jobid=" + request.slurm_job, "--overlap",    "--nodes=1",
-          "--ntasks=1", "--nodelist=" + host,           "--unbuffered", request.program,
-          "run"};
+  // All processors that the job has there, and no pseudo terminal, which would change bytes.
+  return {"srun",          "--jobid=" + request.slurm_job,
+          "--overlap",     "--nodes=1",
+          "--ntasks=1",    "--nodelist=" + host,
+          "--mpi=none",    "--cpu-bind=none",
+          request.program, "run"};
+}
+
+// srun carries its environment to the other host, where what mpirun and the supervisor set here means nothing.
+std::vector<std::string> EnvironmentOfRemoteShell() {
+  std::vector<std::string> environment = WithoutOuterJob(EnvironmentForChildren());
+  std::erase_if(environment, [](const std::string& entry) { return entry.starts_with("TMPDIR="); });
+  return environment;
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& texts) {
+  std::vector<char*> out;
+  for (std::string& text : texts) out.push_back(text.data());
+  out.push_back(nullptr);
+  return out;
 }
 
 // A child with pipes for its standard input and output, killed with this process.
@@ -92,16 +110,16 @@ class PipedChild {
     int to[2];
     int from[2];
     if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("pipe failed");
-    std::vector<char*> pointers;
-    for (std::string& arg : argv) pointers.push_back(arg.data());
-    pointers.push_back(nullptr);
+    std::vector<std::string> environment = EnvironmentOfRemoteShell();
+    const std::vector<char*> arguments = Pointers(argv);
+    const std::vector<char*> variables = Pointers(environment);
     PipedChild child;
     child.pid_ = fork();
     if (child.pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       dup2(to[0], STDIN_FILENO);
       dup2(from[1], STDOUT_FILENO);
-      execvp(pointers[0], pointers.data());
+      execvpe(arguments[0], arguments.data(), variables.data());
       _exit(127);
     }
     close(to[0]);
