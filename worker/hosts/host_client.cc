@@ -4,6 +4,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <google/protobuf/util/delimited_message_util.h>
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -67,26 +68,18 @@ absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, 
 }
 
 std::vector<std::string> RemoteShellLine(const LaunchRequest& request, const std::string& host) {
+  std::vector<std::string> line;
   if (request.launcher == HostLauncher::kSsh) {
-    return {"ssh",
-            "-T",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ServerAliveInterval=1",
-            "-o",
-            "ServerAliveCountMax=5",
-            host,
-            "exec",
-            request.program,
-            "run"};
+    const int64_t count = std::max<int64_t>(request.silence_ms / 1000, 1);
+    line = {"ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=1", "-o"};
+    line.insert(line.end(), {absl::StrCat("ServerAliveCountMax=", count), host, "exec"});
+  } else {
+    // All processors that the job has there, and no pseudo terminal, which would change bytes.
+    line = {"srun", "--jobid=" + request.slurm_job, "--nodelist=" + host, "--nodes=1", "--ntasks=1"};
+    line.insert(line.end(), {"--overlap", "--mpi=none", "--cpu-bind=none"});
   }
-  // All processors that the job has there, and no pseudo terminal, which would change bytes.
-  return {"srun",          "--jobid=" + request.slurm_job,
-          "--overlap",     "--nodes=1",
-          "--ntasks=1",    "--nodelist=" + host,
-          "--mpi=none",    "--cpu-bind=none",
-          request.program, "run"};
+  line.insert(line.end(), {request.program, "run", absl::StrCat("--host-silence=", request.silence_ms, "ms")});
+  return line;
 }
 
 // srun carries its environment to the other host, where what mpirun and the supervisor set here means nothing.
@@ -117,6 +110,7 @@ class PipedChild {
     child.pid_ = fork();
     if (child.pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
+      signal(SIGPIPE, SIG_DFL);
       dup2(to[0], STDIN_FILENO);
       dup2(from[1], STDOUT_FILENO);
       execvpe(arguments[0], arguments.data(), variables.data());
@@ -146,18 +140,31 @@ class PipedChild {
   OwnedFd output_;
 };
 
+// The other side needs a sign of life: a network that is gone closes nothing.
+void BeatUntilReadable(const PipedChild& child, int interval_ms) {
+  pollfd output{child.output(), POLLIN, 0};
+  while (poll(&output, 1, interval_ms) == 0) {
+    if (write(child.input(), "", 1) != 1) return;
+  }
+}
+
 absl::Status RunOverPipe(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
   const std::vector<std::string> line = RemoteShellLine(request, host);
+  signal(SIGPIPE, SIG_IGN);
   ASSIGN_OR_RETURN(PipedChild child, PipedChild::Start(line));
   // Its input stays open: that it closes is how the other side learns that we are gone.
   if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(run, child.input())) {
     return absl::UnavailableError(absl::StrCat(line[0], " to host ", host, " ended: ", child.Wait()));
   }
+  BeatUntilReadable(child, static_cast<int>(request.silence_ms / 4));
   google::protobuf::io::FileInputStream in(child.output());
   v1::HostRunReply reply;
   bool clean_eof = false;
   if (!google::protobuf::util::ParseDelimitedFromZeroCopyStream(&reply, &in, &clean_eof)) {
-    return absl::UnavailableError(absl::StrCat("host ", host, ": ", line[0], " ended with ", child.Wait()));
+    const std::string how = child.Wait();
+    return absl::UnavailableError(absl::StrCat(
+        "host ", host, ": ", line[0], " ended with ", how,
+        how == "exit code 127" ? absl::StrCat("; is ", request.program, " there? See --host-binary") : ""));
   }
   return TakeReply(request, host, reply);
 }

@@ -137,12 +137,16 @@ void HostKeeper::TakeOrders() {
 void HostKeeper::Loop(ShutdownSignals& signals) {
   while (!stopping_.load()) {
     std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    if (current_ != nullptr) current_->processes->AppendFds(fds);
+    if (current_ != nullptr) {
+      current_->processes->AppendFds(fds);
+      // Of its run directory and of the daemon. Not of the shards: they leave one after the other when the group
+      // drains, and when one dies alone the daemon ends.
+      fds.resize(4);
+    }
     poll(fds.data(), fds.size(), -1);
     if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) break;
     if (current_ != nullptr) {
       current_->processes->Look(fds);
-      // Not the shards: they leave one after the other when the group drains, and when one dies alone the daemon ends.
       if (current_->processes->FindEnded(fds, /*shards_too=*/false, "orted").has_value()) End("");
     }
     ReapChildren();
