@@ -95,7 +95,7 @@ void HostKeeper::Stop() {
 void HostKeeper::Begin(Order order) {
   if (current_ != nullptr) End("another start of the group took its place");
   HostRun& run = *order.run;
-  if (stopping_.load()) return run.ended("this host is stopping", {});
+  if (stopping_.load() || leave_at_ != absl::InfiniteFuture()) return run.ended("this host is stopping", {});
   auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards,
                                      [&](const GenerationDirs&) { return DaemonLine(options_, run); });
   if (!processes.ok()) return run.ended(std::string(processes.status().message()), {});
@@ -134,8 +134,17 @@ void HostKeeper::TakeOrders() {
   }
 }
 
+bool HostKeeper::OnSignal() {
+  if (current_ == nullptr || leave_at_ != absl::InfiniteFuture()) return false;
+  leave_at_ = SystemClock().Now() + options_.drain_timeout;
+  spdlog::info("stopping when generation {} ends, within {}", current_->run.generation,
+               absl::FormatDuration(options_.drain_timeout));
+  return true;
+}
+
 void HostKeeper::Loop(ShutdownSignals& signals) {
-  while (!stopping_.load()) {
+  const SystemClock clock;
+  while (!stopping_.load() && clock.Now() < leave_at_) {
     std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
     if (current_ != nullptr) {
       current_->processes->AppendFds(fds);
@@ -143,14 +152,18 @@ void HostKeeper::Loop(ShutdownSignals& signals) {
       // drains, and when one dies alone the daemon ends.
       fds.resize(4);
     }
-    poll(fds.data(), fds.size(), -1);
-    if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) break;
+    const absl::Duration left = std::min(leave_at_ - clock.Now(), absl::Hours(1));
+    poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
+    if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal && !OnSignal()) {
+      break;
+    }
     if (current_ != nullptr) {
       current_->processes->Look(fds);
       if (current_->processes->FindEnded(fds, /*shards_too=*/false, "orted").has_value()) End("");
     }
     ReapChildren();
     TakeOrders();
+    if (current_ == nullptr && leave_at_ != absl::InfiniteFuture()) break;
   }
   stopping_.store(true);
   if (current_ != nullptr) End("this host is stopping");
