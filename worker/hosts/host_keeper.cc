@@ -32,12 +32,14 @@ absl::Status SetDaemonPort(const HostRun& run, std::vector<std::string>& args) {
 }
 
 // This host's options win over the group's.
-absl::StatusOr<CommandLine> DaemonLine(const HostKeeperOptions& options, const HostRun& run) {
+absl::StatusOr<CommandLine> DaemonLine(const HostKeeperOptions& options, const HostRun& run, bool can_read_siblings) {
   CommandLine line;
   line.argv = run.daemon_args;
   RETURN_IF_ERROR(SetDaemonPort(run, line.argv));
   line.argv.insert(line.argv.begin(), options.daemon);
   line.environment = WithoutOuterJob(EnvironmentForChildren());
+  // The first host speaks for itself alone with its own setting of this.
+  if (!can_read_siblings) line.environment.emplace_back("OMPI_MCA_btl_vader_single_copy_mechanism=none");
   line.environment.insert(line.environment.end(), options.environment.begin(), options.environment.end());
   for (const std::string& entry : run.environment) {
     const bool is_own = std::any_of(options.environment.begin(), options.environment.end(),
@@ -56,7 +58,11 @@ struct HostKeeper::Current {
 };
 
 HostKeeper::HostKeeper(HostKeeperOptions options, std::unique_ptr<GroupDirs> dirs, int wake_fd)
-    : options_(std::move(options)), dirs_(std::move(dirs)), wake_fd_(wake_fd) {}
+    : options_(std::move(options)), dirs_(std::move(dirs)), wake_fd_(wake_fd), can_read_siblings_(CanReadSiblings()) {
+  if (!can_read_siblings_) {
+    spdlog::warn("process_vm_readv is not allowed here; MPI copies through shared memory, which is slower");
+  }
+}
 
 HostKeeper::~HostKeeper() { close(wake_fd_); }
 
@@ -96,8 +102,9 @@ void HostKeeper::Begin(Order order) {
   if (current_ != nullptr) End("another start of the group took its place");
   HostRun& run = *order.run;
   if (stopping_.load() || leave_at_ != absl::InfiniteFuture()) return run.ended("this host is stopping", {});
-  auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards,
-                                     [&](const GenerationDirs&) { return DaemonLine(options_, run); });
+  auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards, [&](const GenerationDirs&) {
+    return DaemonLine(options_, run, can_read_siblings_);
+  });
   if (!processes.ok()) return run.ended(std::string(processes.status().message()), {});
   spdlog::info("generation {}: {} shard(s) of it run here, process {}", run.generation, run.n_shards,
                (*processes)->session());

@@ -79,6 +79,7 @@ class HostKeeper {
   const HostKeeperOptions options_;
   std::unique_ptr<GroupDirs> dirs_;
   const int wake_fd_;
+  const bool can_read_siblings_;  // process_vm_readv is allowed here
   std::atomic<bool> running_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> n_tickets_{0};

@@ -1,4 +1,4 @@
-// Again and again something of a group is killed: nothing may be left or grow. LONGSHELF_KILL_CYCLES=100 for more of
+// Again and again something of a group is killed: nothing may be left or grow. KILL_CYCLES=100 for more of
 // it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ constexpr int kCycles = 20;
 constexpr int kCyclesOverHosts = 8;
 
 int Cycles(int usual) {
-  const char* wanted = std::getenv("LONGSHELF_KILL_CYCLES");
+  const char* wanted = std::getenv("KILL_CYCLES");
   return wanted == nullptr ? usual : std::atoi(wanted) * usual / kCycles;
 }
 
@@ -54,7 +54,7 @@ std::vector<std::string> InPlacesOfItsOwn(const fs::path& temporary) {
 
 // How much it has there.
 size_t Forgotten(pid_t pid, const fs::path& temporary) {
-  return EntriesBelow(temporary) + EntriesBelow("/proc/" + std::to_string(pid) + "/root/dev/shm");
+  return EntriesBelow(temporary) + EntriesBelow(fs::path("/proc") / std::to_string(pid) / "root" / "dev" / "shm");
 }
 
 std::vector<engine::ProcessId> Group(const SupervisedWorker& worker) {
