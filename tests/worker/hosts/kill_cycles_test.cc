@@ -63,6 +63,19 @@ std::vector<engine::ProcessId> Group(const SupervisedWorker& worker) {
   return all;
 }
 
+// Of the generation that serves; a killed one may not have said where it served.
+std::vector<uint32_t> AskTheLast(const SupervisedWorker& worker) {
+  const auto deadline = std::chrono::steady_clock::now() + seconds(10);
+  std::vector<uint32_t> tokens;
+  while (tokens.empty() && std::chrono::steady_clock::now() < deadline) {
+    const std::string log = worker.log();
+    const std::string before = " on port ";
+    const size_t begin = log.rfind(before) + before.size();
+    tokens = Generate("127.0.0.1:" + log.substr(begin, log.find(':', begin) - begin)).tokens;
+  }
+  return tokens;
+}
+
 TEST(KillCycles, OfAGroupOnOneMachineLeaveNothing) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can mount";
   const auto dir = testing::MakeTempDir("cycles");
@@ -88,7 +101,7 @@ TEST(KillCycles, OfAGroupOnOneMachineLeaveNothing) {
     view = worker.WaitServing(view->generation + 1, 2, seconds(60));
     ASSERT_TRUE(view.has_value()) << worker.log();
   }
-  EXPECT_EQ(Generate(testing::ServingAddress(worker, n_cycles + 1)).tokens, expected) << worker.log();
+  EXPECT_EQ(AskTheLast(worker), expected) << worker.log();
   EXPECT_EQ(FilesOf(worker.pid()), n_files);
   EXPECT_EQ(EntriesBelow(dir), n_entries);
   EXPECT_EQ(Forgotten(worker.pid(), dir / "tmp"), 0U);
@@ -117,7 +130,7 @@ TEST(KillCycles, OfAGroupOverHostsLeaveNothingOnAnyOfThem) {
     ASSERT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value()) << cluster.Logs();
     ASSERT_TRUE(cluster.WaitServing(static_cast<uint64_t>(cycle) + 2)) << cluster.Logs();
   }
-  EXPECT_EQ(Generate(cluster.Address(n_cycles + 1), testing::kHostToken).tokens, expected) << cluster.Logs();
+  EXPECT_EQ(Generate(cluster.hosts().address(0) + ":7300", testing::kHostToken).tokens, expected) << cluster.Logs();
   EXPECT_EQ(FilesOf(cluster.worker().pid()), n_files);
   EXPECT_EQ(FilesOf(cluster.agent(1).pid()), n_files_of_agent);
   EXPECT_EQ(Forgotten(cluster.worker().pid(), dir / "0"), 0U);
