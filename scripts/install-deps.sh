@@ -20,8 +20,8 @@ build=(
 # What tests need beyond that: formatting, real clients, units, Slurm, manifests, the package, and groups
 # over hosts, which are network namespaces, with an sshd. Their services are neither started nor enabled.
 test=(
-  binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev man-db
-  munge nftables openssh-server python3-venv python3-yaml slurm-client slurmctld slurmd systemd
+  binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev lintian
+  man-db munge nftables openssh-server python3-venv python3-yaml slurm-client slurmctld slurmd systemd
 )
 # What scripts/package.sh needs beyond building.
 package=(dpkg-dev)
