@@ -17,11 +17,11 @@ build=(
   libcli11-dev libfmt-dev libsimdjson-dev libspdlog-dev liburing-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev
   prometheus-cpp-dev
 )
-# What tests need beyond that: formatting, real clients, units, a Slurm of one node, manifests, the package, and groups
-# over hosts, which are network namespaces.
+# What tests need beyond that: formatting, real clients, units, Slurm, manifests, the package, and groups
+# over hosts, which are network namespaces, with an sshd. Their services are neither started nor enabled.
 test=(
-  binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev man-db
-  munge nftables python3-venv python3-yaml slurm-client slurmctld slurmd systemd
+  binutils clang-format clang-tidy dpkg-dev git groff-base iproute2 libbenchmark-dev libgmock-dev libgtest-dev lintian
+  man-db munge nftables openssh-server python3-venv python3-yaml slurm-client slurmctld slurmd systemd
 )
 # What scripts/package.sh needs beyond building.
 package=(dpkg-dev)
@@ -62,6 +62,21 @@ if [ "$(id -u)" -ne 0 ]; then
   exit 69
 fi
 
+# Tests start daemons of their own; a machine must not get an sshd for them.
+policy=/usr/sbin/policy-rc.d
+services=(ssh munge slurmctld slurmd)
+unwanted=()
+if [[ " $* " == *" test "* ]]; then
+  for service in "${services[@]}"; do
+    [ -e "/lib/systemd/system/$service.service" ] || unwanted+=("$service")
+  done
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 0755 "$policy"
+  fi
+fi
+
 echo "install-deps: installing ${#missing[@]} packages: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
@@ -70,3 +85,4 @@ if ! apt-get install -qy --no-install-recommends --no-remove "${missing[@]}"; th
   echo "install-deps: apt-get failed (above). If libboost1.74-dev is in the way: apt-get remove libboost1.74-dev" >&2
   exit 69
 fi
+[ ${#unwanted[@]} -eq 0 ] || systemctl --quiet disable "${unwanted[@]}" 2>/dev/null || true

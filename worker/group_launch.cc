@@ -156,6 +156,9 @@ absl::StatusOr<CommandLine> PrepareLaunch(const SupervisorConfig& config, const 
   }
   const std::string file = (dirs.run / "launch-request").string();
   RETURN_IF_ERROR(CheckAgentPath(absl::StrCat(config.host_binary, file)));
+  if (access(config.host_binary.c_str(), X_OK) != 0) {
+    return absl::NotFoundError(absl::StrCat("cannot run ", config.host_binary, " (--host-binary)"));
+  }
   RETURN_IF_ERROR(WriteLaunchRequest(file, request));
   input.hosts.names = placement.network.addresses;
   input.hosts.shards_per_host = config.shards_per_host;

@@ -16,6 +16,8 @@ constexpr std::array<std::string_view, 12> kOuterJobVariables = {
     "OMPI_", "PMIX_", "ORTE_", "PRTE_", "OPAL_", "PMI_", "SLURM_", "PBS_", "LSB_", "SGE_", "PE_HOSTFILE", "COBALT_"};
 
 bool IsOfOuterJob(std::string_view entry) {
+  // Where Slurm is configured says nothing of a job, and srun may need it to bring up other hosts.
+  if (entry.starts_with("SLURM_CONF=")) return false;
   return std::any_of(kOuterJobVariables.begin(), kOuterJobVariables.end(),
                      [entry](std::string_view prefix) { return entry.starts_with(prefix); });
 }

@@ -153,6 +153,8 @@ class Shard {
   // Of this host.
   std::vector<int> RanksHere() const;
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
+  // What sizes the buffers between shards.
+  engine::DirectTransportOptions ExchangeOf(const engine::ModelConfig& model, int64_t n_rows_max) const;
   absl::Status MakeTransport(int64_t n_rows_max);
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status JoinStores();
@@ -327,27 +329,31 @@ std::vector<int> Shard::RanksHere() const {
   return session_->hosts().RanksOf(session_->hosts().host_of(rank_));
 }
 
-absl::Status Shard::MakeTransport(int64_t n_rows_max) {
-  const engine::ModelConfig& model = weights_->config;
-  engine::Communicator& communicator = session_->communicator();
-  const auto n_experts = static_cast<uint32_t>(model.n_routed_experts);
-  if (config_.expert_transport == "baseline") {
-    group_transport_ = std::make_unique<engine::BaselineExpertTransport>(communicator, n_experts, config_.generation);
-    return absl::OkStatus();
-  }
+engine::DirectTransportOptions Shard::ExchangeOf(const engine::ModelConfig& model, int64_t n_rows_max) const {
   const auto width = static_cast<size_t>(model.hidden_size);
   const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
   // The draft module may run more rows than the model's own step: a block for each sequence.
   const int64_t n_draft_rows = int64_t{config_.n_sequences_max} * std::max<int64_t>(model.dspark.block_size, 1);
-  const auto n_here = static_cast<int>(RanksHere().size());
   engine::DirectTransportOptions options;
-  options.n_experts = n_experts;
+  options.n_experts = static_cast<uint32_t>(model.n_routed_experts);
   options.generation = config_.generation;
   options.n_tokens_max = static_cast<size_t>(std::max(n_rows_max, n_draft_rows));
   options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
   options.row_bytes_max = width * number_bytes;
   options.result_bytes_max = width * number_bytes;
   options.shm_dir = config_.mpi_shm_dir;
+  return options;
+}
+
+absl::Status Shard::MakeTransport(int64_t n_rows_max) {
+  engine::Communicator& communicator = session_->communicator();
+  engine::DirectTransportOptions options = ExchangeOf(weights_->config, n_rows_max);
+  if (config_.expert_transport == "baseline") {
+    group_transport_ =
+        std::make_unique<engine::BaselineExpertTransport>(communicator, options.n_experts, config_.generation);
+    return absl::OkStatus();
+  }
+  const auto n_here = static_cast<int>(RanksHere().size());
   options.n_spins = n_here * config_.n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0;
   options.watch = &session_->watch();
   auto transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
@@ -406,6 +412,10 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.checkpoints = config_.checkpoint_memory_bytes;
   need.store_buffers = config_.kvstores.empty() ? 0 : config_.store_memory_bytes;
   need.weights_copied = config_.weights == "huge";
+  if (session_ != nullptr && config_.expert_transport == "direct") {
+    const int64_t n_rows_max = EngineConfigOf(config_, {}).n_rows_max();
+    need.exchange = engine::BytesOfBuffers(session_->hosts(), rank_, ExchangeOf(model_config, n_rows_max));
+  }
   // For all shards of a host, by one of them, before any of them allocates.
   if (session_ != nullptr && !session_->hosts().speaks(rank_)) return absl::OkStatus();
   const auto n_here = static_cast<int>(RanksHere().size());

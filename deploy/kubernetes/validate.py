@@ -11,21 +11,21 @@ import kubernetes_validate
 import yaml
 
 
-def checked_form(document):
+def checked_forms(document):
     if document["kind"] != "LeaderWorkerSet":
-        return document
-    template = document["spec"]["leaderWorkerTemplate"]["workerTemplate"]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "worker"},
-            "spec": template["spec"]}
+        return [document]
+    templates = [document["spec"]["leaderWorkerTemplate"][name] for name in ("leaderTemplate", "workerTemplate")]
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "worker"},
+             "spec": template["spec"]} for template in templates]
 
 
 def main():
     what, versions = sys.argv[1], sys.argv[2:]
     documents = [document for document in yaml.safe_load_all(sys.stdin) if document]
     for version in versions:
-        for document in documents:
+        for document, form in [(document, form) for document in documents for form in checked_forms(document)]:
             try:
-                kubernetes_validate.validate(checked_form(document), version, strict=True)
+                kubernetes_validate.validate(form, version, strict=True)
             except kubernetes_validate.ValidationError as error:
                 name = f"{document['kind']} {document['metadata']['name']}"
                 sys.exit(f"{what}: {name}: {'.'.join(map(str, error.path))}: {error.message}")

@@ -61,6 +61,19 @@ std::vector<int> TargetOfExperts(uint32_t n_experts, const TargetMap& map) {
   return owner;
 }
 
+InboxShape ShapeFor(const DirectTransportOptions& options, int n_shards) {
+  const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
+  return {.n_sources = n_shards,
+          .dispatch_bytes = DispatchLayout(options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
+          .combine_rows = n_pairs,
+          .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
+}
+
+// Of results in one message.
+size_t ResultBytesMax(const InboxShape& shape) {
+  return sizeof(MessageHeader) + shape.combine_rows * shape.result_stride;
+}
+
 // Adds the time of its life.
 class Stopwatch {
  public:
@@ -157,11 +170,7 @@ DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap&
       size(communicator.size()),
       by_rank(EvenOwners(options.n_experts, size), size) {
   clock.generation = options.generation;
-  const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
-  shape = {.n_sources = size,
-           .dispatch_bytes = DispatchLayout(options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
-           .combine_rows = n_pairs,
-           .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
+  shape = ShapeFor(options, size);
   const TargetMap map = MapTargets(hosts, rank, !options.shm_dir.empty());
   if (map.receivers.size() < static_cast<size_t>(size))
     by_target.emplace(TargetOfExperts(options.n_experts, map), size);
@@ -207,7 +216,7 @@ absl::Status DirectExpertTransport::Impl::MakeInboxes() {
 }
 
 absl::Status DirectExpertTransport::Impl::MakeBuffers() {
-  const size_t results_max = sizeof(MessageHeader) + shape.combine_rows * shape.result_stride;
+  const size_t results_max = ResultBytesMax(shape);
   for (Target& target : targets) {
     if (!target.is_far) continue;
     ASSIGN_OR_RETURN(target.staging, MappedMemory::Private(shape.dispatch_bytes));
@@ -218,6 +227,22 @@ absl::Status DirectExpertTransport::Impl::MakeBuffers() {
     ASSIGN_OR_RETURN(source.results, MappedMemory::Private(results_max));
   }
   return absl::OkStatus();
+}
+
+uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOptions& options) {
+  const InboxShape shape = ShapeFor(options, hosts.n_ranks());
+  const bool has_shared_memory = !options.shm_dir.empty();
+  const auto is_near = [&](int r) {
+    return r == rank || (has_shared_memory && hosts.host_of(r) == hosts.host_of(rank));
+  };
+  uint64_t n_bytes = shape.n_bytes();
+  for (const int receiver : MapTargets(hosts, rank, has_shared_memory).receivers) {
+    if (!is_near(receiver)) n_bytes += shape.dispatch_bytes;
+  }
+  for (int r = 0; r < hosts.n_ranks(); ++r) {
+    if (!is_near(r)) n_bytes += 2 * ResultBytesMax(shape);
+  }
+  return n_bytes;
 }
 
 absl::StatusOr<std::unique_ptr<DirectExpertTransport>> DirectExpertTransport::Create(

@@ -180,6 +180,22 @@ class Packaged(unittest.TestCase):
         self.assertIn("model: /usr/share/longshelf/models/demo",
                       (self.root / "etc/longshelf/worker.yaml").read_text(encoding="utf-8"))
 
+    def test_its_changelog_is_of_this_version_and_its_copyright_is_there(self):
+        pages = self.root / "usr/share/doc/longshelf"
+        changelog = gzip.decompress((pages / "changelog.gz").read_bytes()).decode()
+        version = run("dpkg-deb", "-f", self.package, "Version").strip()
+        self.assertTrue(changelog.startswith(f"longshelf ({version}) "), changelog)
+        self.assertIn("Copyright:", (pages / "copyright").read_text(encoding="utf-8"))
+
+    @unittest.skipUnless(shutil.which("lintian"), "lintian is not installed: scripts/install-deps.sh test")
+    def test_lintian_finds_nothing_but_what_we_mean(self):
+        told = subprocess.run(["lintian", "--no-cfg", "--allow-root", self.package], capture_output=True, text=True,
+                              check=False)
+        # Services are stopped by name: no package of ours runs without systemd.
+        tags = {line.split()[2] for line in told.stdout.splitlines() if re.match("[EW]: ", line)}
+        self.assertEqual(tags - {"maintainer-script-calls-systemctl"}, set(), told.stdout + told.stderr)
+        self.assertIn(told.returncode, (0, 2))
+
     def test_its_scripts_are_shell_and_do_nothing_twice(self):
         for name in ("postinst", "prerm", "postrm"):
             run("sh", "-n", self.root / "DEBIAN" / name)

@@ -19,6 +19,9 @@ import yaml
 BIN, TREE = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 KUBERNETES = TREE / "deploy/kubernetes"
 MODEL = str(TREE / "models/demo")
+# --mpi-ports of the worker: its default, which no manifest changes.
+MPI_PORTS = tuple(int(port) for port in re.search(r'--mpi-ports TEXT="(\d+)-(\d+)"', subprocess.run(
+    [BIN / "longshelf-worker", "--help"], capture_output=True, text=True, check=True).stdout).groups())
 
 
 def documents(path):
@@ -30,9 +33,11 @@ def values_of(path):
     return dict(line.split("=", 1) for line in lines)
 
 
-def pod_template(document):
+def pod_templates(document):
+    """Of a workload: its pods, or the first pod of each group and the others."""
     spec = document["spec"]
-    return spec["leaderWorkerTemplate"]["workerTemplate"] if "leaderWorkerTemplate" in spec else spec["template"]
+    group = spec.get("leaderWorkerTemplate")
+    return [group["leaderTemplate"], group["workerTemplate"]] if group else [spec["template"]]
 
 
 def seconds(duration):
@@ -51,6 +56,7 @@ class Manifests(unittest.TestCase):
         cls.base = [d for name in kustomization["resources"] for d in documents(base / name)]
         cls.values = values_of(base / "values.env")
         cls.workloads = [d for d in cls.base if d["kind"] in ("Deployment", "StatefulSet", "LeaderWorkerSet")]
+        cls.templates = [template for workload in cls.workloads for template in pod_templates(workload)]
 
     def accepts(self, words):
         """The program reads its options, files and checks, and prints what it would run with."""
@@ -119,21 +125,20 @@ class Manifests(unittest.TestCase):
         return value
 
     def test_programs_accept_what_pods_tell_them(self):
-        for overlay in ("base", "overlays/demo", "overlays/flash"):
+        for overlay in ("base", "overlays/demo", "overlays/flash", "overlays/pro"):
             values = {**self.values, **values_of(KUBERNETES / overlay / "values.env"), "POD_NAME": "longshelf-worker-0",
                       "POD_IP": "10.0.0.9", "MODEL": MODEL}
-            for workload in self.workloads:
-                container, = pod_template(workload)["spec"]["containers"]
+            for template in self.templates:
+                container, = template["spec"]["containers"]
                 words = [re.sub(r"\$\((\w+)\)", lambda m, v=values: v[m.group(1)], word)
                          for word in container["command"] + container["args"]]
                 self.accepts([word.replace("/etc/longshelf/secrets", str(self.secrets)) for word in words])
 
     def test_pods_are_closed_and_their_parts_fit(self):
-        for workload in self.workloads:
-            name = workload["metadata"]["name"]
-            template = pod_template(workload)
+        for workload, template in [(w, t) for w in self.workloads for t in pod_templates(w)]:
             pod = template["spec"]
             container, = pod["containers"]
+            name = container["name"]
             self.assertTrue(pod["securityContext"]["runAsNonRoot"], name)
             self.assertEqual(pod["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
             self.assertEqual(container["securityContext"]["capabilities"], {"drop": ["ALL"]})
@@ -156,10 +161,10 @@ class Manifests(unittest.TestCase):
             self.assertGreaterEqual(pod["terminationGracePeriodSeconds"], before + seconds(drain) + 8, name)
 
     def test_selectors_select_pods_and_policies_open_ports_that_there_are(self):
-        labels = [pod_template(w)["metadata"]["labels"] for w in self.workloads]
+        labels = [template["metadata"]["labels"] for template in self.templates]
         ports = {}
-        for workload in self.workloads:
-            for port in pod_template(workload)["spec"]["containers"][0]["ports"]:
+        for template in self.templates:
+            for port in template["spec"]["containers"][0]["ports"]:
                 ports[port["name"]] = ports[port["containerPort"]] = True
 
         def check(value):
@@ -170,7 +175,9 @@ class Manifests(unittest.TestCase):
                     if wanted and "k8s-app" not in wanted:
                         self.assertTrue(any(wanted.items() <= have.items() for have in labels), wanted)
                     if key == "port" and item != 53 and not isinstance(item, dict):
-                        self.assertTrue(item in ports or item == 80, item)
+                        self.assertTrue(item in ports or item in (80, MPI_PORTS[0]), item)
+                    if key == "endPort":
+                        self.assertEqual((value["port"], item), MPI_PORTS)
                     check(item)
             elif isinstance(value, list):
                 for item in value:
@@ -179,17 +186,20 @@ class Manifests(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("kubectl"), "kubectl is not installed, and no package of Debian 12 has Kustomize")
     def test_kustomize_builds_and_puts_the_values_in_place(self):
-        for overlay, replicas in (("overlays/demo", 2), ("overlays/flash", 4)):
-            built = subprocess.run(["kubectl", "kustomize", KUBERNETES / overlay], capture_output=True, text=True,
+        for overlay, replicas, size in (("demo", 2, 1), ("flash", 4, 1), ("pro", 1, 4)):
+            built = subprocess.run(["kubectl", "kustomize", KUBERNETES / "overlays" / overlay], capture_output=True, text=True,
                                    check=True)
             by_kind = {d["kind"]: d for d in yaml.safe_load_all(built.stdout)}
-            values = {**self.values, **values_of(KUBERNETES / overlay / "values.env")}
+            values = {**self.values, **values_of(KUBERNETES / "overlays" / overlay / "values.env")}
             worker = by_kind["LeaderWorkerSet"]
             self.assertEqual(worker["spec"]["replicas"], replicas)
-            container, = pod_template(worker)["spec"]["containers"]
-            self.assertEqual(container["resources"]["limits"]["memory"], values["WORKER_POD_MEMORY"])
-            self.assertEqual({m["name"] for m in container["volumeMounts"]},
-                             {v["name"] for v in pod_template(worker)["spec"]["volumes"]})
+            self.assertEqual(worker["spec"]["leaderWorkerTemplate"]["size"], size)
+            for template in pod_templates(worker):
+                container, = template["spec"]["containers"]
+                self.assertEqual(container["resources"]["limits"]["memory"], values["WORKER_POD_MEMORY"])
+                self.assertEqual({m["name"] for m in container["volumeMounts"]},
+                                 {v["name"] for v in template["spec"]["volumes"]})
+            container, = pod_templates(worker)[0]["spec"]["containers"]
             self.assertEqual(container["envFrom"][0]["configMapRef"]["name"], by_kind["ConfigMap"]["metadata"]["name"])
 
     def test_compose_is_whole_and_its_programs_accept_what_they_are_told(self):

@@ -22,7 +22,7 @@ LaunchInput Input(int n_shards) {
           .shard_port_end = 7398,
           .shard_flags = {"--model=/m"},
           .environment = {"PATH=/bin", "OMPI_COMM_WORLD_RANK=1", "PMIX_RANK=1", "SLURM_JOBID=5",
-                          "SLURM_NODELIST=n[1-2]", "OMPIX=stays"}};
+                          "SLURM_NODELIST=n[1-2]", "SLURM_CONF=/s.conf", "OMPIX=stays"}};
 }
 
 TEST(LaunchLine, OneShardIsStartedWithoutMpirun) {
@@ -57,7 +57,7 @@ TEST(LaunchLine, SeveralHostsAreReachedThroughTheAgentAndTheNamedNetworkAndPorts
 }
 
 TEST(LaunchLine, TheEnvironmentOfAnOuterJobIsTakenOut) {
-  EXPECT_THAT(MakeLaunchLine(Input(2)).environment, ElementsAre("PATH=/bin", "OMPIX=stays"));
+  EXPECT_THAT(MakeLaunchLine(Input(2)).environment, ElementsAre("PATH=/bin", "SLURM_CONF=/s.conf", "OMPIX=stays"));
 }
 
 TEST(LaunchLine, RootIsConfirmedToMpirunOnlyForRoot) {

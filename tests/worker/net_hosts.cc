@@ -99,6 +99,8 @@ std::vector<std::string> NetHosts::On(int host, const std::vector<std::string>& 
                                   "-c",
                                   absl::StrCat("hostname host", host, "; exec \"$@\""),
                                   "sh"};
+  const std::vector<std::string>& before = before_[static_cast<size_t>(host)];
+  out.insert(out.end(), before.begin(), before.end());
   out.insert(out.end(), command.begin(), command.end());
   return out;
 }

@@ -4,6 +4,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <google/protobuf/util/delimited_message_util.h>
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -20,6 +21,7 @@
 #include "common/status.h"
 #include "daemon_command.h"
 #include "engine/comm/run_dir.h"
+#include "launch_line.h"
 #include "launch_request.h"
 #include "longshelf/v1/host.grpc.pb.h"
 #include "net/tls_identity.h"
@@ -66,23 +68,32 @@ absl::Status RunOverGrpc(const LaunchRequest& request, const std::string& host, 
 }
 
 std::vector<std::string> RemoteShellLine(const LaunchRequest& request, const std::string& host) {
+  std::vector<std::string> line;
   if (request.launcher == HostLauncher::kSsh) {
-    return {"ssh",
-            "-T",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ServerAliveInterval=1",
-            "-o",
-            "ServerAliveCountMax=5",
-            host,
-            "exec",
-            request.program,
-            "run"};
+    const int64_t count = std::max<int64_t>(request.silence_ms / 1000, 1);
+    line = {"ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=1", "-o"};
+    line.insert(line.end(), {absl::StrCat("ServerAliveCountMax=", count), host, "exec"});
+  } else {
+    // All processors that the job has there, and no pseudo terminal, which would change bytes.
+    line = {"srun", "--jobid=" + request.slurm_job, "--nodelist=" + host, "--nodes=1", "--ntasks=1"};
+    line.insert(line.end(), {"--overlap", "--mpi=none", "--cpu-bind=none"});
   }
-  return {"srun",       "--jobid=" + request.slurm_job, "--overlap",    "--nodes=1",
-          "--ntasks=1", "--nodelist=" + host,           "--unbuffered", request.program,
-          "run"};
+  line.insert(line.end(), {request.program, "run", absl::StrCat("--host-silence=", request.silence_ms, "ms")});
+  return line;
+}
+
+// srun carries its environment to the other host, where what mpirun and the supervisor set here means nothing.
+std::vector<std::string> EnvironmentOfRemoteShell() {
+  std::vector<std::string> environment = WithoutOuterJob(EnvironmentForChildren());
+  std::erase_if(environment, [](const std::string& entry) { return entry.starts_with("TMPDIR="); });
+  return environment;
+}
+
+std::vector<char*> Pointers(std::vector<std::string>& texts) {
+  std::vector<char*> out;
+  for (std::string& text : texts) out.push_back(text.data());
+  out.push_back(nullptr);
+  return out;
 }
 
 // A child with pipes for its standard input and output, killed with this process.
@@ -92,16 +103,17 @@ class PipedChild {
     int to[2];
     int from[2];
     if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("pipe failed");
-    std::vector<char*> pointers;
-    for (std::string& arg : argv) pointers.push_back(arg.data());
-    pointers.push_back(nullptr);
+    std::vector<std::string> environment = EnvironmentOfRemoteShell();
+    const std::vector<char*> arguments = Pointers(argv);
+    const std::vector<char*> variables = Pointers(environment);
     PipedChild child;
     child.pid_ = fork();
     if (child.pid_ == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
+      signal(SIGPIPE, SIG_DFL);
       dup2(to[0], STDIN_FILENO);
       dup2(from[1], STDOUT_FILENO);
-      execvp(pointers[0], pointers.data());
+      execvpe(arguments[0], arguments.data(), variables.data());
       _exit(127);
     }
     close(to[0]);
@@ -128,18 +140,31 @@ class PipedChild {
   OwnedFd output_;
 };
 
+// The other side needs a sign of life: a network that is gone closes nothing.
+void BeatUntilReadable(const PipedChild& child, int interval_ms) {
+  pollfd output{child.output(), POLLIN, 0};
+  while (poll(&output, 1, interval_ms) == 0) {
+    if (write(child.input(), "", 1) != 1) return;
+  }
+}
+
 absl::Status RunOverPipe(const LaunchRequest& request, const std::string& host, const v1::HostRunRequest& run) {
   const std::vector<std::string> line = RemoteShellLine(request, host);
+  signal(SIGPIPE, SIG_IGN);
   ASSIGN_OR_RETURN(PipedChild child, PipedChild::Start(line));
   // Its input stays open: that it closes is how the other side learns that we are gone.
   if (!google::protobuf::util::SerializeDelimitedToFileDescriptor(run, child.input())) {
     return absl::UnavailableError(absl::StrCat(line[0], " to host ", host, " ended: ", child.Wait()));
   }
+  BeatUntilReadable(child, static_cast<int>(request.silence_ms / 4));
   google::protobuf::io::FileInputStream in(child.output());
   v1::HostRunReply reply;
   bool clean_eof = false;
   if (!google::protobuf::util::ParseDelimitedFromZeroCopyStream(&reply, &in, &clean_eof)) {
-    return absl::UnavailableError(absl::StrCat("host ", host, ": ", line[0], " ended with ", child.Wait()));
+    const std::string how = child.Wait();
+    return absl::UnavailableError(absl::StrCat(
+        "host ", host, ": ", line[0], " ended with ", how,
+        how == "exit code 127" ? absl::StrCat("; is ", request.program, " there? See --host-binary") : ""));
   }
   return TakeReply(request, host, reply);
 }

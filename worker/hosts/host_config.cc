@@ -41,6 +41,9 @@ ParseOutcome ParseHostConfig(int argc, const char* const* argv, HostConfig* conf
            "accept callers from the network without token and TLS");
   spec.Add(&config->server.silence, "host-silence", "a first host that says nothing for longer is gone",
            {absl::Seconds(1), absl::Hours(1)});
+  spec.Add(&config->keeper.drain_timeout, "drain-timeout",
+           "how long a group may go on after SIGTERM, for its first host to end it",
+           {absl::ZeroDuration(), absl::Hours(24)});
   AddAdminOptions(spec, &config->admin);
   net::AddTlsOptions(spec, &config->tls);
   AddShardFiles(spec, &model, &token_file);

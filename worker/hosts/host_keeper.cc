@@ -32,12 +32,14 @@ absl::Status SetDaemonPort(const HostRun& run, std::vector<std::string>& args) {
 }
 
 // This host's options win over the group's.
-absl::StatusOr<CommandLine> DaemonLine(const HostKeeperOptions& options, const HostRun& run) {
+absl::StatusOr<CommandLine> DaemonLine(const HostKeeperOptions& options, const HostRun& run, bool can_read_siblings) {
   CommandLine line;
   line.argv = run.daemon_args;
   RETURN_IF_ERROR(SetDaemonPort(run, line.argv));
   line.argv.insert(line.argv.begin(), options.daemon);
   line.environment = WithoutOuterJob(EnvironmentForChildren());
+  // The first host speaks for itself alone with its own setting of this.
+  if (!can_read_siblings) line.environment.emplace_back("OMPI_MCA_btl_vader_single_copy_mechanism=none");
   line.environment.insert(line.environment.end(), options.environment.begin(), options.environment.end());
   for (const std::string& entry : run.environment) {
     const bool is_own = std::any_of(options.environment.begin(), options.environment.end(),
@@ -56,7 +58,11 @@ struct HostKeeper::Current {
 };
 
 HostKeeper::HostKeeper(HostKeeperOptions options, std::unique_ptr<GroupDirs> dirs, int wake_fd)
-    : options_(std::move(options)), dirs_(std::move(dirs)), wake_fd_(wake_fd) {}
+    : options_(std::move(options)), dirs_(std::move(dirs)), wake_fd_(wake_fd), can_read_siblings_(CanReadSiblings()) {
+  if (!can_read_siblings_) {
+    spdlog::warn("process_vm_readv is not allowed here; MPI copies through shared memory, which is slower");
+  }
+}
 
 HostKeeper::~HostKeeper() { close(wake_fd_); }
 
@@ -95,9 +101,10 @@ void HostKeeper::Stop() {
 void HostKeeper::Begin(Order order) {
   if (current_ != nullptr) End("another start of the group took its place");
   HostRun& run = *order.run;
-  if (stopping_.load()) return run.ended("this host is stopping", {});
-  auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards,
-                                     [&](const GenerationDirs&) { return DaemonLine(options_, run); });
+  if (stopping_.load() || leave_at_ != absl::InfiniteFuture()) return run.ended("this host is stopping", {});
+  auto processes = Generation::Start(*dirs_, ++n_started_, run.n_shards, [&](const GenerationDirs&) {
+    return DaemonLine(options_, run, can_read_siblings_);
+  });
   if (!processes.ok()) return run.ended(std::string(processes.status().message()), {});
   spdlog::info("generation {}: {} shard(s) of it run here, process {}", run.generation, run.n_shards,
                (*processes)->session());
@@ -134,19 +141,36 @@ void HostKeeper::TakeOrders() {
   }
 }
 
+bool HostKeeper::OnSignal() {
+  if (current_ == nullptr || leave_at_ != absl::InfiniteFuture()) return false;
+  leave_at_ = SystemClock().Now() + options_.drain_timeout;
+  spdlog::info("stopping when generation {} ends, within {}", current_->run.generation,
+               absl::FormatDuration(options_.drain_timeout));
+  return true;
+}
+
 void HostKeeper::Loop(ShutdownSignals& signals) {
-  while (!stopping_.load()) {
+  const SystemClock clock;
+  while (!stopping_.load() && clock.Now() < leave_at_) {
     std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    if (current_ != nullptr) current_->processes->AppendFds(fds);
-    poll(fds.data(), fds.size(), -1);
-    if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) break;
+    if (current_ != nullptr) {
+      current_->processes->AppendFds(fds);
+      // Of its run directory and of the daemon. Not of the shards: they leave one after the other when the group
+      // drains, and when one dies alone the daemon ends.
+      fds.resize(4);
+    }
+    const absl::Duration left = std::min(leave_at_ - clock.Now(), absl::Hours(1));
+    poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
+    if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal && !OnSignal()) {
+      break;
+    }
     if (current_ != nullptr) {
       current_->processes->Look(fds);
-      // Not the shards: they leave one after the other when the group drains, and when one dies alone the daemon ends.
       if (current_->processes->FindEnded(fds, /*shards_too=*/false, "orted").has_value()) End("");
     }
     ReapChildren();
     TakeOrders();
+    if (current_ == nullptr && leave_at_ != absl::InfiniteFuture()) break;
   }
   stopping_.store(true);
   if (current_ != nullptr) End("this host is stopping");

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/shutdown.h"
 #include "engine/comm/run_dir.h"
@@ -35,6 +36,8 @@ struct HostKeeperOptions {
   std::string shm_root = "/dev/shm";
   std::string daemon = "orted";
   std::vector<std::string> environment;  // of this host; takes precedence over a run's
+  // How long a run may go on after a signal: until the first host, which may drain, ends it.
+  absl::Duration drain_timeout = absl::ZeroDuration();
 };
 
 // Keeps this host's part of a group: starts Open MPI's daemon when asked, ends all of it when any process of it ends or
@@ -52,7 +55,8 @@ class HostKeeper {
   // Any thread: Loop() ends what runs and returns.
   void Stop();
 
-  // On the program's main thread, as processes die with the thread that started them: until a signal or Stop.
+  // On the program's main thread, as processes die with the thread that started them: until Stop, a second signal, or a
+  // first one and the end of what runs.
   void Loop(ShutdownSignals& signals);
 
   bool runs() const { return running_.load(); }
@@ -67,20 +71,25 @@ class HostKeeper {
   HostKeeper(HostKeeperOptions options, std::unique_ptr<GroupDirs> dirs, int wake_fd);
   void Post(Order order);
   void TakeOrders();
+  // False: leave now.
+  bool OnSignal();
   void Begin(Order order);
   void End(const std::string& reason);
 
   const HostKeeperOptions options_;
   std::unique_ptr<GroupDirs> dirs_;
   const int wake_fd_;
+  const bool can_read_siblings_;  // process_vm_readv is allowed here
   std::atomic<bool> running_{false};
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> n_tickets_{0};
   // Guards orders_, which callers of any thread append to.
   std::mutex mutex_;
   std::vector<Order> orders_;
-  std::unique_ptr<Current> current_;  // the loop's
-  uint64_t n_started_ = 0;            // names the directories: a leader that starts again begins at 1
+  // The loop's.
+  std::unique_ptr<Current> current_;
+  absl::Time leave_at_ = absl::InfiniteFuture();
+  uint64_t n_started_ = 0;  // names the directories: a leader that starts again begins at 1
 };
 
 }  // namespace longshelf::worker

@@ -32,7 +32,7 @@ int Serve(const HostConfig& config, ShutdownSignals& signals, ServiceManager& ma
   auto keeper = HostKeeper::Create(config.keeper);
   if (!keeper.ok()) return Fail(keeper.status());
   if (config.mode == HostMode::kRun) {
-    const absl::Status status = ServePipe(**keeper, signals);
+    const absl::Status status = ServePipe(**keeper, signals, config.server.silence);
     // Not over the thread that waits for input.
     if (!status.ok()) return Fail(status);
     keeper->reset();

@@ -2,12 +2,15 @@
 
 #include <google/protobuf/io/zero_copy_stream_impl.h>
 #include <google/protobuf/util/delimited_message_util.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "host_service.h"
 #include "longshelf/v1/host.pb.h"
@@ -15,16 +18,19 @@
 namespace longshelf::worker {
 namespace {
 
-// Until there is none.
-void SkipInput() {
+// Until there is none, or nothing for that long; why.
+std::string SkipInput(absl::Duration silence) {
   char bytes[256];
-  while (read(STDIN_FILENO, bytes, sizeof(bytes)) > 0) {
+  pollfd input{STDIN_FILENO, POLLIN, 0};
+  while (poll(&input, 1, static_cast<int>(absl::ToInt64Milliseconds(silence))) != 0) {
+    if (read(STDIN_FILENO, bytes, sizeof(bytes)) <= 0) return "the first host of the group hung up";
   }
+  return absl::StrCat("the first host of the group has been silent for ", absl::FormatDuration(silence));
 }
 
 }  // namespace
 
-absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals) {
+absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals, absl::Duration silence) {
   v1::HostRunRequest request;
   bool clean_eof = false;
   {
@@ -45,11 +51,8 @@ absl::Status ServePipe(HostKeeper& keeper, ShutdownSignals& signals) {
     keeper.Stop();
   };
   const uint64_t ticket = keeper.Submit(std::move(run));
-  // It blocks in read(), which nothing can end but the other side: the program's end takes it along.
-  std::thread([&keeper, ticket] {
-    SkipInput();
-    keeper.Cancel(ticket, "the first host of the group hung up");
-  }).detach();
+  // It waits for the other side: the program's end takes it along.
+  std::thread([&keeper, ticket, silence] { keeper.Cancel(ticket, SkipInput(silence)); }).detach();
   keeper.Loop(signals);
   return absl::OkStatus();
 }

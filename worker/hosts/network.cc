@@ -36,6 +36,13 @@ struct Network {
   bool Holds(uint32_t other) const { return (other & mask) == (address & mask); }
 };
 
+// The smallest network around `network` that holds `address` as well: hosts may each have a network of their own, as in
+// Kubernetes.
+Network WidenedTo(Network network, uint32_t address) {
+  while (!network.Holds(address)) network.mask <<= 1;
+  return network;
+}
+
 std::string Dotted(uint32_t address) {
   const in_addr in{htonl(address)};
   char text[INET_ADDRSTRLEN] = {};
@@ -157,7 +164,9 @@ absl::StatusOr<GroupNetwork> FindGroupNetwork(const std::vector<std::string>& ho
   }
   for (size_t i = 1; i < hosts.size(); ++i) {
     ASSIGN_OR_RETURN(const std::vector<uint32_t> addresses, AddressesOf(hosts[i]));
-    out.addresses.push_back(Dotted(PreferIn(network, addresses)));
+    const uint32_t address = PreferIn(network, addresses);
+    out.addresses.push_back(Dotted(address));
+    if (cidr.empty()) network = WidenedTo(network, address);
   }
   out.cidr = ToText(network);
   return out;

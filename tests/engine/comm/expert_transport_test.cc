@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <mutex>
 
 #include "common/status.h"
@@ -78,6 +79,38 @@ TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit
   for (const auto& entry : std::filesystem::recursive_directory_iterator(dir)) {
     EXPECT_TRUE(entry.is_directory()) << entry.path() << " was left behind";
   }
+}
+
+// Of the mapping of a file with this name, or 0.
+size_t MappedBytesOf(const std::string& name) {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(name) == std::string::npos) continue;
+    const size_t dash = line.find('-');
+    return std::stoul(line.substr(dash + 1), nullptr, 16) - std::stoul(line.substr(0, dash), nullptr, 16);
+  }
+  return 0;
+}
+
+TEST(DirectExpertTransport, SaysHowMuchMemoryItsBuffersTake) {
+  const std::string dir = testing::MakeTempDir("shm").string();
+  const Layout layout{"", {"a", "a"}};
+  std::filesystem::create_directories(dir + "/a");
+  constexpr uint32_t kExperts = 8;
+  DirectTransportOptions options = testing::DirectOptionsForRounds(kExperts);
+  options.shm_dir = dir;
+  const uint64_t n_bytes = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
+  testing::ThreadGroup group(2);
+  group.Run([&](Communicator& communicator) {
+    const auto transport = MakeDirect(communicator, layout, kExperts, dir);
+    const size_t mapped = MappedBytesOf(dir + "/a/inbox-1");
+    EXPECT_GE(mapped, n_bytes);
+    EXPECT_LT(mapped, n_bytes + 4096);
+    EXPECT_TRUE(communicator.Barrier().ok());
+  });
+  // What crosses to another host waits in memory of its own at both ends.
+  const std::vector<std::string> apart = {"a", "b"};
+  EXPECT_GT(BytesOfBuffers(HostMap(apart, apart), 1, options), n_bytes);
 }
 
 TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {

@@ -2,26 +2,34 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
+#include <iostream>
 
 #include "cluster_of_hosts.h"
+#include "inject_fault.h"
 #include "worker_stream.h"
 
 namespace longshelf::worker {
 namespace {
 
+namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Steady = std::chrono::steady_clock;
 using ::testing::AnyOf;
 using testing::ClusterOfHosts;
+using testing::Fault;
 using testing::Generate;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::NetHosts;
 using testing::Outcome;
+using testing::SignalOf;
 using testing::Stream;
 
 std::string NameOf(pid_t pid) {
@@ -37,6 +45,31 @@ std::vector<engine::ProcessId> Find(pid_t root, const std::string& name) {
   return all;
 }
 
+// Memory of a control group of its own, or nothing where the kernel does not let us.
+class SmallMemory {
+ public:
+  explicit SmallMemory(pid_t pid) {
+    std::error_code error;
+    if (!fs::is_directory("/sys/fs/cgroup/memory", error) || !fs::create_directory(dir_, error)) return;
+    std::ofstream(dir_ / "memory.limit_in_bytes") << (16 << 20);
+    std::ofstream(dir_ / "cgroup.procs") << pid << std::flush;
+    std::ifstream in(dir_ / "cgroup.procs");
+    pid_t inside = 0;
+    holds_ = static_cast<bool>(in >> inside) && inside == pid;
+  }
+  ~SmallMemory() {
+    std::error_code ignored;
+    fs::remove(dir_, ignored);
+  }
+  SmallMemory(const SmallMemory&) = delete;
+  SmallMemory& operator=(const SmallMemory&) = delete;
+  bool holds() const { return holds_; }
+
+ private:
+  const fs::path dir_ = "/sys/fs/cgroup/memory/longshelf-test-" + std::to_string(getpid());
+  bool holds_ = false;
+};
+
 struct Victim {
   const char* what;
   const char* process;  // as /proc names it
@@ -45,25 +78,36 @@ struct Victim {
   milliseconds limit;  // until the stream has ended
 };
 
+constexpr milliseconds kDeath(1500);
+constexpr milliseconds kSilence(2000 + 1000);
+constexpr milliseconds kStepDeadline(5000 + 1000);
+
 class HostFault : public ::testing::TestWithParam<Victim> {};
-INSTANTIATE_TEST_SUITE_P(Each, HostFault,
-                         ::testing::Values(Victim{"FarShardKilled", "longshelf-shard", 1, SIGKILL, milliseconds(2000)},
-                                           Victim{"FarShardAborted", "longshelf-shard", 1, SIGABRT, milliseconds(2000)},
-                                           Victim{"FarShardSegfault", "longshelf-shard", 1, SIGSEGV,
-                                                  milliseconds(2000)},
-                                           Victim{"FarShardStopped", "longshelf-shard", 1, SIGSTOP, milliseconds(6500)},
-                                           Victim{"NearShardKilled", "longshelf-shard", 0, SIGKILL, milliseconds(2000)},
-                                           Victim{"DaemonKilled", "orted", 1, SIGKILL, milliseconds(2000)},
-                                           Victim{"AgentKilled", "longshelf-host", 1, SIGKILL, milliseconds(2000)},
-                                           Victim{"ConnectorKilled", "longshelf-host", 0, SIGKILL, milliseconds(3500)},
-                                           Victim{"MpirunKilled", "mpirun", 0, SIGKILL, milliseconds(2000)}),
-                         [](const auto& instance) { return instance.param.what; });
+INSTANTIATE_TEST_SUITE_P(
+    Each, HostFault,
+    ::testing::Values(Victim{"FarShardKilled", "longshelf-shard", 1, SIGKILL, kDeath},
+                      Victim{"FarShardAborted", "longshelf-shard", 1, SIGABRT, kDeath},
+                      Victim{"FarShardSegfault", "longshelf-shard", 1, SIGSEGV, kDeath},
+                      Victim{"FarShardExits", "longshelf-shard", 1, SignalOf(Fault::kExit), kDeath},
+                      Victim{"FarShardThrows", "longshelf-shard", 1, SignalOf(Fault::kThrow), kDeath},
+                      Victim{"FarShardOutOfMemory", "longshelf-shard", 1, SignalOf(Fault::kEatMemory), kDeath},
+                      Victim{"FarShardLoops", "longshelf-shard", 1, SignalOf(Fault::kLoop), kStepDeadline},
+                      Victim{"FarShardStopped", "longshelf-shard", 1, SIGSTOP, kSilence},
+                      Victim{"NearShardKilled", "longshelf-shard", 0, SIGKILL, kDeath},
+                      Victim{"NearShardExits", "longshelf-shard", 0, SignalOf(Fault::kExit), kDeath},
+                      Victim{"NearShardLoops", "longshelf-shard", 0, SignalOf(Fault::kLoop), kStepDeadline},
+                      Victim{"DaemonKilled", "orted", 1, SIGKILL, kDeath},
+                      Victim{"AgentKilled", "longshelf-host", 1, SIGKILL, kDeath},
+                      Victim{"ConnectorKilled", "longshelf-host", 0, SIGKILL, kDeath},
+                      Victim{"MpirunKilled", "mpirun", 0, SIGKILL, kDeath}),
+    [](const auto& instance) { return instance.param.what; });
 
 TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
   const Victim& victim = GetParam();
   std::string why;
   auto hosts = NetHosts::Make(2, &why);
   if (hosts == nullptr) GTEST_SKIP() << why;
+  for (const int h : {0, 1}) hosts->RunBehind(h, {"env", std::string("LD_PRELOAD=") + LONGSHELF_TEST_INJECT_FAULT});
   ClusterOfHosts cluster(std::move(hosts), 1);
   ASSERT_TRUE(cluster.WaitServing(1)) << cluster.Logs();
   const Outcome expected = Generate(cluster.Address(1), testing::kHostToken);
@@ -75,11 +119,25 @@ TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
   const pid_t root = victim.host == 0 ? cluster.worker().pid() : cluster.agent(1).pid();
   const std::vector<engine::ProcessId> found = Find(root, victim.process);
   ASSERT_EQ(found.size(), 1U) << victim.process << cluster.Logs();
+  std::unique_ptr<SmallMemory> memory;
+  if (victim.signal == SignalOf(Fault::kEatMemory)) {
+    memory = std::make_unique<SmallMemory>(found[0].pid);
+    if (!memory->holds()) GTEST_SKIP() << "this machine does not let us make memory control groups";
+  }
   const auto start = Steady::now();
-  kill(found[0].pid, victim.signal);
+  // To its first thread: the engine's.
+  syscall(SYS_tgkill, found[0].pid, found[0].pid, victim.signal);
   EXPECT_EQ(stream.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_LE(Steady::now() - start, victim.limit) << cluster.Logs();
+  const auto until_told = std::chrono::duration_cast<milliseconds>(Steady::now() - start);
+  EXPECT_LE(until_told, victim.limit) << cluster.Logs();
   EXPECT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value()) << cluster.Logs();
+  const auto until_gone = std::chrono::duration_cast<milliseconds>(Steady::now() - start);
+  std::cout << victim.what << ": the client knew after " << until_told.count() << " ms, all had ended after "
+            << until_gone.count() << " ms\n";
+
+  if (victim.signal == SignalOf(Fault::kThrow)) {
+    EXPECT_THAT(cluster.Logs(), HasSubstr("injected by a test"));
+  }
 
   if (std::string(victim.what) == "AgentKilled") cluster.StartAgent(1);
   ASSERT_TRUE(cluster.WaitServing(2)) << cluster.Logs();
@@ -92,9 +150,17 @@ TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
   EXPECT_THAT(cluster.Leftovers(), IsEmpty());
 }
 
-// Busy or idle.
-class HostVanishes : public ::testing::TestWithParam<bool> {};
-INSTANTIATE_TEST_SUITE_P(IdleOrBusy, HostVanishes, ::testing::Bool());
+struct Silence {
+  const char* what;
+  bool busy;
+  bool one_way;  // only what the first host sends is lost
+};
+
+class HostVanishes : public ::testing::TestWithParam<Silence> {};
+INSTANTIATE_TEST_SUITE_P(Each, HostVanishes,
+                         ::testing::Values(Silence{"Idle", false, false}, Silence{"Busy", true, false},
+                                           Silence{"OneWay", true, true}),
+                         [](const auto& instance) { return instance.param.what; });
 
 TEST_P(HostVanishes, IsNoticedOnBothSidesAndTheGroupFormsAgainWhenItIsBack) {
   std::string why;
@@ -104,19 +170,37 @@ TEST_P(HostVanishes, IsNoticedOnBothSidesAndTheGroupFormsAgainWhenItIsBack) {
   ASSERT_TRUE(cluster.WaitServing(1)) << cluster.Logs();
   const Outcome expected = Generate(cluster.Address(1), testing::kHostToken);
   std::unique_ptr<Stream> stream;
-  if (GetParam()) {
+  if (GetParam().busy) {
     stream = std::make_unique<Stream>(cluster.Address(1), 20'000, 10, testing::kHostToken);
     ASSERT_TRUE(stream->WaitBegun());
   }
   const std::vector<engine::ProcessId> far = Find(cluster.agent(1).pid(), "longshelf-shard");
   const std::vector<engine::ProcessId> near = Find(cluster.worker().pid(), "longshelf-shard");
-  cluster.hosts().SetLink(1, false);
-  EXPECT_TRUE(testing::TimeUntilGone(near, seconds(5)).has_value()) << cluster.Logs();
-  EXPECT_TRUE(testing::TimeUntilGone(far, seconds(5)).has_value()) << cluster.Logs();
+  const auto start = Steady::now();
+  if (GetParam().one_way) {
+    const std::string steps =
+        "nft add table inet silence && nft add chain inet silence out '{ type filter hook output priority 0; }' && "
+        "nft add rule inet silence out ip daddr " +
+        cluster.hosts().address(1) + " drop";
+    ASSERT_EQ(cluster.hosts().RunOn(0, {"sh", "-c", steps}), 0);
+  } else {
+    cluster.hosts().SetLink(1, false);
+  }
   if (stream != nullptr) {
     EXPECT_EQ(stream->Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_LE(Steady::now() - start, kSilence) << cluster.Logs();
   }
-  cluster.hosts().SetLink(1, true);
+  std::vector<engine::ProcessId> both = near;
+  both.insert(both.end(), far.begin(), far.end());
+  EXPECT_TRUE(testing::TimeUntilGone(both, seconds(5)).has_value()) << cluster.Logs();
+  const auto until_gone = std::chrono::duration_cast<milliseconds>(Steady::now() - start);
+  EXPECT_LE(until_gone, kSilence) << cluster.Logs();
+  std::cout << GetParam().what << ": all shards had ended after " << until_gone.count() << " ms\n";
+  if (GetParam().one_way) {
+    ASSERT_EQ(cluster.hosts().RunOn(0, {"nft", "delete", "table", "inet", "silence"}), 0);
+  } else {
+    cluster.hosts().SetLink(1, true);
+  }
   ASSERT_TRUE(cluster.WaitServing(2)) << cluster.Logs();
   EXPECT_THAT(cluster.worker().log(),
               AnyOf(HasSubstr("has been silent for 2s"), HasSubstr("keepalive watchdog timeout")));

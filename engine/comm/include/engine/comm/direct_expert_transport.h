@@ -30,6 +30,9 @@ struct DirectTransportOptions {
   GroupWatch* watch = nullptr;  // learns of progress; may be null
 };
 
+// The memory that this shard's buffers take, at most: its inbox, and what is on its way to and from other hosts.
+uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOptions& options);
+
 // What a shard's exchanges have cost so far.
 struct ExchangeTotals {
   uint64_t n_layers = 0;      // dispatched and combined
