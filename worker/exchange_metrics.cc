@@ -1,5 +1,7 @@
 #include "exchange_metrics.h"
 
+#include <string>
+
 namespace longshelf::worker {
 namespace {
 
@@ -23,6 +25,40 @@ void ExchangeMetrics::Update(const engine::ExchangeTotals& totals) {
   shared_.Increment(static_cast<double>(totals.shared_bytes - seen_.shared_bytes));
   sent_.Increment(static_cast<double>(totals.sent_bytes - seen_.sent_bytes));
   seen_ = totals;
+}
+
+void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
+                      const std::vector<engine::WayFigures>& figures) {
+  metrics
+      .AddGauge("longshelf_worker_expert_barrier_seconds",
+                "A barrier of all shards when the group started, on the slowest one.")
+      .Set(waiting.barrier_seconds);
+  metrics
+      .AddGauge("longshelf_worker_expert_yield",
+                "1: a shard that waits for another gives its processor away at once; 0: it looks a while first.")
+      .Set(waiting.yields ? 1 : 0);
+  if (!ways.has_value()) return;
+  for (const engine::RowWay way : engine::kRowWays) {
+    const auto chosen = [&](const char* phase, engine::RowWay taken) {
+      metrics
+          .AddGauge("longshelf_worker_expert_way", "1: how rows get from shard to shard on a host.",
+                    {{"phase", phase}, {"way", engine::RowWayName(way)}})
+          .Set(taken == way ? 1 : 0);
+    };
+    chosen("dispatch", ways->dispatch);
+    chosen("combine", ways->combine);
+    for (const engine::WayFigures& one : figures) {
+      const auto measured = [&](const char* phase, double seconds) {
+        metrics
+            .AddGauge("longshelf_worker_expert_measured_seconds",
+                      "What an exchange took when the way was chosen, on the slowest shard, by tokens of each.",
+                      {{"phase", phase}, {"way", engine::RowWayName(way)}, {"tokens", std::to_string(one.n_tokens)}})
+            .Set(seconds);
+      };
+      measured("dispatch", one.dispatch_seconds[static_cast<size_t>(way)]);
+      measured("combine", one.combine_seconds[static_cast<size_t>(way)]);
+    }
+  }
 }
 
 }  // namespace longshelf::worker

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+
 #include "common/metrics.h"
 #include "engine/comm/direct_expert_transport.h"
 
@@ -18,5 +20,15 @@ class ExchangeMetrics {
   prometheus::Counter& sent_;
   engine::ExchangeTotals seen_;
 };
+
+// How shards that share a host or more wait for each other.
+struct GroupWaiting {
+  double barrier_seconds = 0;  // of a barrier when the group started
+  bool yields = false;         // at once, without a look at the flag first
+};
+
+// What a group found out and chose when it started; once. `ways`: none without neighbours.
+void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
+                      const std::vector<engine::WayFigures>& figures);
 
 }  // namespace longshelf::worker

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/build_info.h"
 #include "common/metrics.h"
 #include "common/status.h"
@@ -71,6 +72,8 @@ uint64_t BytesOfTensorFiles(const std::filesystem::path& dir) {
 
 // Looks at a flag before a shard gives its processor away: some tens of microseconds.
 constexpr int kSpins = 2000;
+// Of one host.
+constexpr double kBarrierSecondsMax = 1e-3;
 constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
 
 // R = 1: marks progress layer by layer, so that a long step is told from a hung one.
@@ -79,17 +82,21 @@ class WatchedTransport final : public engine::ExpertTransport {
   explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const engine::ExpertAssignment> assignments) override {
     watch_.MarkProgress();
-    return inner_.BeginDispatch(rows, row_bytes, assignments);
+    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
   }
   absl::Status FinishDispatch(std::vector<engine::DispatchedRow>& received) override {
     return inner_.FinishDispatch(received);
   }
-  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override {
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<engine::DispatchedRow> received) override {
+    return inner_.PlaceResults(results, result_bytes, received);
+  }
+  absl::Status BeginCombine() override {
     watch_.MarkProgress();
-    return inner_.BeginCombine(results, result_bytes);
+    return inner_.BeginCombine();
   }
   absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
     return inner_.FinishCombine(combined);
@@ -130,6 +137,20 @@ uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, in
   return static_cast<uint64_t>(static_cast<double>(file_bytes) * (1.0 - missing));
 }
 
+// The choice, and what it was made of.
+void LogWays(const engine::DirectExpertTransport& transport) {
+  spdlog::info("rows go to experts by {}", transport.Describe());
+  for (const engine::WayFigures& one : transport.figures()) {
+    std::string figures;
+    for (const engine::RowWay way : engine::kRowWays) {
+      const auto w = static_cast<size_t>(way);
+      absl::StrAppendFormat(&figures, "%s %s %.1f + %.1f", figures.empty() ? "" : ",", engine::RowWayName(way),
+                            one.dispatch_seconds[w] * 1e6, one.combine_seconds[w] * 1e6);
+    }
+    spdlog::info("measured with {} tokens of each shard, us of dispatch + combine:{}", one.n_tokens, figures);
+  }
+}
+
 // What one process holds, in the order in which it is made.
 class Shard {
  public:
@@ -153,6 +174,8 @@ class Shard {
   std::vector<int> RanksHere() const;
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
   absl::Status MakeTransport(int64_t n_rows_max);
+  engine::DirectTransportOptions TransportOptions(int64_t n_rows_max) const;
+  absl::StatusOr<GroupWaiting> LookAtWaiting();
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status LeadGroup(const engine::ShardGroup& group);
   absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
@@ -330,21 +353,9 @@ absl::Status Shard::MakeTransport(int64_t n_rows_max) {
     group_transport_ = std::make_unique<engine::BaselineExpertTransport>(communicator, n_experts, config_.generation);
     return absl::OkStatus();
   }
-  const auto width = static_cast<size_t>(model.hidden_size);
-  const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
-  // The draft module may run more rows than the model's own step: a block for each sequence.
-  const int64_t n_draft_rows = int64_t{config_.n_sequences_max} * std::max<int64_t>(model.dspark.block_size, 1);
-  const auto n_here = static_cast<int>(RanksHere().size());
-  engine::DirectTransportOptions options;
-  options.n_experts = n_experts;
-  options.generation = config_.generation;
-  options.n_tokens_max = static_cast<size_t>(std::max(n_rows_max, n_draft_rows));
-  options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
-  options.row_bytes_max = width * number_bytes;
-  options.result_bytes_max = width * number_bytes;
-  options.shm_dir = config_.mpi_shm_dir;
-  options.n_spins = n_here * config_.n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0;
-  options.watch = &session_->watch();
+  engine::DirectTransportOptions options = TransportOptions(n_rows_max);
+  ASSIGN_OR_RETURN(const GroupWaiting waiting, LookAtWaiting());
+  options.n_spins = waiting.yields ? 0 : kSpins;
   auto transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
   if (absl::IsResourceExhausted(transport.status())) {
     spdlog::warn("shards of a host exchange rows by messages, which is slower: {}",
@@ -353,10 +364,53 @@ absl::Status Shard::MakeTransport(int64_t n_rows_max) {
     transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
   }
   if (!transport.ok()) return transport.status();
-  if (rank_ == 0) spdlog::info("rows go to experts by {}", (*transport)->Describe());
+  if (rank_ == 0) LogWays(**transport);
+  ExportGroupStart(metrics_, waiting, (*transport)->ways(), (*transport)->figures());
   direct_transport_.store(transport->get());
   group_transport_ = *std::move(transport);
   return absl::OkStatus();
+}
+
+engine::DirectTransportOptions Shard::TransportOptions(int64_t n_rows_max) const {
+  const engine::ModelConfig& model = weights_->config;
+  const auto width = static_cast<size_t>(model.hidden_size);
+  const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
+  // The draft module may run more rows than the model's own step: a block for each sequence.
+  const int64_t n_draft_rows = int64_t{config_.n_sequences_max} * std::max<int64_t>(model.dspark.block_size, 1);
+  engine::DirectTransportOptions options;
+  options.n_experts = static_cast<uint32_t>(model.n_routed_experts);
+  options.generation = config_.generation;
+  options.n_tokens_max = static_cast<size_t>(std::max(n_rows_max, n_draft_rows));
+  options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
+  options.row_bytes_max = width * number_bytes;
+  options.result_bytes_max = width * number_bytes;
+  if (config_.expert_transport != "messages") options.shm_dir = config_.mpi_shm_dir;
+  for (const engine::RowWay way : engine::kRowWays) {
+    if (config_.expert_transport == engine::RowWayName(way)) options.ways = engine::RowWays{way, way};
+  }
+  options.watch = &session_->watch();
+  return options;
+}
+
+// Shards that spin while others wait for their processors make everything a thousand times slower, so it is measured.
+absl::StatusOr<GroupWaiting> Shard::LookAtWaiting() {
+  const auto n_here = static_cast<int>(RanksHere().size());
+  GroupWaiting waiting;
+  ASSIGN_OR_RETURN(waiting.barrier_seconds, engine::MeasureBarrier(session_->communicator()));
+  waiting.yields = n_here * config_.n_threads > static_cast<int>(std::thread::hardware_concurrency());
+  // Between hosts it is the network that takes its time.
+  if (session_->hosts().n_hosts() == 1 && waiting.barrier_seconds > kBarrierSecondsMax) {
+    waiting.yields = true;
+    if (rank_ == 0) {
+      spdlog::warn(
+          "a barrier of the {} shards takes {:.1f} ms, where some 0.05 are usual: they wait for processors. There are "
+          "{} here, for {} shards with {} threads each and whatever else runs; every layer of a step waits so. Shards "
+          "now give their processor away whenever they wait (longshelf_worker_expert_yield)",
+          config_.n_shards, waiting.barrier_seconds * 1e3, std::thread::hardware_concurrency(), n_here,
+          config_.n_threads);
+    }
+  }
+  return waiting;
 }
 
 // The experts of this shard; in memory that the shards of a host share, those of all of them.

@@ -66,8 +66,10 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.AddChoice(&config->expert_transport, "expert-transport",
-                 "how rows get to experts of other shards: direct, or baseline, the plain collectives to compare with",
-                 {"direct", "baseline"});
+                 "how rows get to experts of other shards: direct measures at the start what is fastest between shards "
+                 "of a host; streamed, pushed and pulled through shared memory, messages without it; baseline is the "
+                 "plain collectives to compare with",
+                 {"direct", "streamed", "pushed", "pulled", "messages", "baseline"});
   spec.Add(&config->host_silence, "host-silence", "a host of the group that says nothing for longer ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");

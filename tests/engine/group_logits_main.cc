@@ -131,9 +131,10 @@ absl::Status Drive(engine::StepRunner& runner, uint32_t vocab_size, std::ofstrea
   return absl::OkStatus();
 }
 
-// way: "baseline", "messages", or a directory for shared memory.
+// way: "baseline", "messages", "chosen" or the name of a RowWay, through shared memory in the run directory.
 absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::MpiSession& session,
                                                                        const engine::ModelConfig& config,
+                                                                       const std::string& run_dir,
                                                                        const std::string& way) {
   engine::DirectTransportOptions options;
   options.n_experts = static_cast<uint32_t>(config.n_routed_experts);
@@ -146,18 +147,21 @@ absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::M
   options.n_experts_per_token = static_cast<size_t>(config.n_experts_per_token);
   options.row_bytes_max = static_cast<size_t>(config.hidden_size) * sizeof(float);
   options.result_bytes_max = options.row_bytes_max;
-  options.shm_dir = way == "messages" ? "" : way;
+  if (way != "messages") options.shm_dir = run_dir;
+  for (const engine::RowWay one : engine::kRowWays) {
+    if (way == engine::RowWayName(one)) options.ways = engine::RowWays{one, one};
+  }
   return engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options);
 }
 
-absl::Status RunModel(engine::MpiSession* session, const std::string& way, const std::string& name,
-                      engine::Numerics numerics, std::ofstream& out) {
+absl::Status RunModel(engine::MpiSession* session, const std::string& run_dir, const std::string& way,
+                      const std::string& name, engine::Numerics numerics, std::ofstream& out) {
   ASSIGN_OR_RETURN(auto weights, engine::LoadModelWeights(testing::ModelPath(name), nullptr));
   const auto vocab_size = static_cast<uint32_t>(weights->config.vocab_size);
   engine::LocalExpertTransport local;
   std::unique_ptr<engine::ExpertTransport> remote;
   if (session != nullptr) {
-    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, way));
+    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, run_dir, way));
   }
   engine::ExpertTransport& transport = remote != nullptr ? *remote : local;
   engine::ModelOptions options;
@@ -193,7 +197,7 @@ absl::Status Run(const std::string& run_dir, const std::string& output, const st
   if (session == nullptr || session->communicator().rank() == 0) out.open(output, std::ios::binary);
   for (const char* name : {"micro-flash", "micro-pro", "micro-odd", "demo"}) {
     for (const engine::Numerics numerics : {engine::Numerics::kNative, engine::Numerics::kFp32}) {
-      RETURN_IF_ERROR(RunModel(session.get(), way, name, numerics, out));
+      RETURN_IF_ERROR(RunModel(session.get(), run_dir, way, name, numerics, out));
     }
   }
   return session == nullptr ? absl::OkStatus() : session->Finish(absl::Seconds(5));

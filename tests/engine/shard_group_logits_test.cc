@@ -21,7 +21,7 @@ std::string Compute(int n_shards, const std::string& way) {
   const auto dir = testing::MakeTempDir("logits");
   const std::string output = (dir / "results").string();
   std::vector<std::string> line = {LONGSHELF_TEST_SHARD, dir.string(), output, way};
-  if (n_shards > 1) line = testing::MpirunLine(n_shards, dir, {output, way == "shared-memory" ? dir.string() : way});
+  if (n_shards > 1) line = testing::MpirunLine(n_shards, dir, {output, way});
   testing::TestProcess group(line, dir / "output");
   const testing::LaunchResult result = group.Wait(280);
   EXPECT_EQ(result.exit_code, 0) << n_shards << " shards: " << result.output;
@@ -33,9 +33,9 @@ TEST(ShardGroupLogits, AnyNumberOfShardsGivesTheBitsOfOneForEveryFixtureModelInB
   ASSERT_GT(one.size(), size_t{1} << 20);
   // No EXPECT_EQ: a failure would print megabytes.
   for (const int n_shards : {2, 3, 4, 8}) {
-    EXPECT_TRUE(Compute(n_shards, "shared-memory") == one) << n_shards << " shards differ from one";
+    EXPECT_TRUE(Compute(n_shards, "chosen") == one) << n_shards << " shards differ from one";
   }
-  for (const char* way : {"messages", "baseline"}) {
+  for (const char* way : {"streamed", "pushed", "pulled", "messages", "baseline"}) {
     EXPECT_TRUE(Compute(3, way) == one) << way;
   }
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
@@ -22,7 +23,7 @@ using ::testing::HasSubstr;
 
 absl::Status Dispatch(ExpertTransport& transport, std::span<const std::byte> rows, size_t row_bytes,
                       std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) {
-  RETURN_IF_ERROR(transport.BeginDispatch(rows, row_bytes, assignments));
+  RETURN_IF_ERROR(transport.BeginDispatch(0, rows, row_bytes, assignments));
   return transport.FinishDispatch(received);
 }
 
@@ -54,30 +55,80 @@ INSTANTIATE_TEST_SUITE_P(Hosts, EveryLayout,
                          [](const auto& instance) { return instance.param.name; });
 
 std::unique_ptr<DirectExpertTransport> MakeDirect(Communicator& communicator, const Layout& layout, uint32_t n_experts,
-                                                  const std::string& dir) {
+                                                  const std::string& dir, std::optional<RowWays> ways) {
   DirectTransportOptions options = testing::DirectOptionsForRounds(n_experts);
   const std::string& host = layout.host_of[static_cast<size_t>(communicator.rank())];
   if (layout.shared_memory) options.shm_dir = dir + "/" + host;
+  options.ways = ways;
   auto transport = DirectExpertTransport::Create(communicator, HostMap(layout.host_of, layout.host_of), options);
   EXPECT_TRUE(transport.ok()) << transport.status();
   return transport.ok() ? *std::move(transport) : nullptr;
 }
 
-TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit) {
-  const Layout& layout = GetParam();
+std::string MakeHostDirs(const Layout& layout) {
   const std::string dir = testing::MakeTempDir("shm").string();
   for (const std::string& host : layout.host_of) std::filesystem::create_directories(dir + "/" + host);
-  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
-  group.Run([&](Communicator& communicator) {
-    EXPECT_EQ(testing::CompareWithDirectSum(
-                  communicator,
-                  [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir); },
-                  20261128, 40),
-              "");
-  });
+  return dir;
+}
+
+void ExpectNoFiles(const std::string& dir) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(dir)) {
     EXPECT_TRUE(entry.is_directory()) << entry.path() << " was left behind";
   }
+}
+
+TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBitByEveryWay) {
+  const Layout& layout = GetParam();
+  const std::string dir = MakeHostDirs(layout);
+  const std::array<RowWays, 5> all = {RowWays{RowWay::kStream, RowWay::kStream}, RowWays{RowWay::kPush, RowWay::kPush},
+                                      RowWays{RowWay::kPull, RowWay::kPull}, RowWays{RowWay::kPull, RowWay::kStream},
+                                      RowWays{RowWay::kPush, RowWay::kPull}};
+  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
+  for (const RowWays& ways : all) {
+    group.Run([&](Communicator& communicator) {
+      EXPECT_EQ(
+          testing::CompareWithDirectSum(
+              communicator,
+              [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir, ways); },
+              20261128, 20),
+          "")
+          << RowWayName(ways.dispatch) << ", " << RowWayName(ways.combine);
+    });
+  }
+  ExpectNoFiles(dir);
+}
+
+TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly) {
+  const Layout& layout = GetParam();
+  const std::string dir = MakeHostDirs(layout);
+  std::vector<std::optional<RowWays>> ways(layout.host_of.size());
+  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
+  group.Run([&](Communicator& communicator) {
+    const auto make = [&](Communicator& among, uint32_t n_experts) {
+      auto transport = MakeDirect(among, layout, n_experts, dir, std::nullopt);
+      ways[static_cast<size_t>(among.rank())] = transport->ways();
+      EXPECT_EQ(transport->totals().n_layers, 0U) << "what was measured is not work";
+      if (transport->ways().has_value()) {
+        EXPECT_EQ(ChooseRowWays(transport->figures()), *transport->ways());
+      }
+      return transport;
+    };
+    EXPECT_EQ(testing::CompareWithDirectSum(communicator, make, 20261129, 2), "");
+  });
+  std::optional<RowWays> first;
+  for (const std::optional<RowWays>& one : ways) {
+    if (!one.has_value()) continue;
+    if (!first.has_value()) first = one;
+    EXPECT_EQ(one, first);
+  }
+  ExpectNoFiles(dir);
+}
+
+TEST(RowWay, TheOneThatIsLeastFarFromTheBestOverAllSizesIsChosenForEachDirection) {
+  // Streamed: best with many tokens, pushed: with few, pulled: nearly the best in both.
+  const std::vector<WayFigures> figures = {{8, {3.0, 1.0, 1.1}, {1.0, 2.0, 3.0}},
+                                           {64, {1.0, 3.0, 1.1}, {1.0, 2.0, 3.0}}};
+  EXPECT_EQ(ChooseRowWays(figures), (RowWays{RowWay::kPull, RowWay::kStream}));
 }
 
 TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {
@@ -90,7 +141,7 @@ TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {
     options.shm_dir = dir + "/" + hosts[static_cast<size_t>(communicator.rank())];
     const auto transport = DirectExpertTransport::Create(communicator, HostMap(hosts, hosts), options);
     EXPECT_EQ(transport.status().code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(transport.status().message()), HasSubstr("shard 1: inbox of a shard: cannot create"));
+    EXPECT_THAT(std::string(transport.status().message()), HasSubstr("shard 1: inbox of a shard: cannot open"));
   });
   EXPECT_TRUE(std::filesystem::is_empty(dir + "/a"));
 }

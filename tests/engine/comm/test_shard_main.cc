@@ -69,6 +69,13 @@ std::string Hello(MpiSession& session) {
   return std::string(engine::AgreeOnIdentity(session.communicator(), fields).message());
 }
 
+// More shards than processors, under a launcher that believes the opposite.
+std::string Barrier(MpiSession& session) {
+  const auto seconds = engine::MeasureBarrier(session.communicator());
+  if (!seconds.ok()) return std::string(seconds.status().message());
+  return *seconds < 0.005 ? "" : absl::StrCat("a barrier took ", *seconds, " s");
+}
+
 double CpuSeconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -220,6 +227,7 @@ int Run(const std::string& run_dir, const std::string& scenario) {
       {"shared-memory", [&] { return Direct(s, run_dir); }},
       {"messages", [&] { return Direct(s, ""); }},
       {"collectives", [&] { return Collectives(s); }},
+      {"barrier", [&] { return Barrier(s); }},
       {"hello", [&] { return Hello(s); }},
       {"idle", [&] { return Idle(shard); }},
       {"kill", [&] { return Die(shard, [] { raise(SIGKILL); }); }},

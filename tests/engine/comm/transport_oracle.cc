@@ -94,7 +94,9 @@ std::vector<DispatchedRow> ExpectedRows(const Round& round, int rank, int size) 
   for (uint32_t e = engine::FirstExpertOf(rank, round.n_experts, size); e < last; ++e) {
     for (const Part& part : round.parts) {
       for (const ExpertAssignment& a : part.assignments) {
-        if (a.expert == e) out.push_back({e, a.weight, part.rows.data() + a.token * round.row_bytes});
+        if (a.expert == e) {
+          out.push_back({.expert = e, .weight = a.weight, .row = part.rows.data() + a.token * round.row_bytes});
+        }
       }
     }
   }
@@ -119,25 +121,37 @@ std::string CompareRound(engine::ExpertTransport& transport, const Round& round)
   const Part& mine = round.parts[static_cast<size_t>(transport.rank())];
   const size_t width = round.result_floats;
   std::vector<DispatchedRow> received;
-  if (auto s = transport.BeginDispatch(mine.rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
+  // Where the transport has memory for them, every other round.
+  std::span<const std::byte> rows = mine.rows;
+  std::byte* memory = round.row_bytes % 2 == 0 ? transport.RowMemory(rows.size()) : nullptr;
+  if (memory != nullptr && !rows.empty()) {
+    std::memcpy(memory, rows.data(), rows.size());
+    rows = {memory, rows.size()};
+  }
+  if (auto s = transport.BeginDispatch(0, rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
   if (auto s = transport.FinishDispatch(received); !s.ok()) return s.ToString();
   const std::vector<DispatchedRow> expected = ExpectedRows(round, transport.rank(), transport.size());
   if (received.size() != expected.size()) {
     return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
   }
   std::vector<float> results(received.size() * width);
+  if (auto s = transport.PlaceResults(std::as_writable_bytes(std::span(results)), width * sizeof(float), received);
+      !s.ok()) {
+    return s.ToString();
+  }
+  std::vector<float> result(width);
   for (size_t i = 0; i < received.size(); ++i) {
     const DispatchedRow& row = received[i];
     if (row.expert != expected[i].expert || std::memcmp(&row.weight, &expected[i].weight, sizeof(float)) != 0 ||
         std::memcmp(row.row, expected[i].row, round.row_bytes) != 0) {
       return "received row " + std::to_string(i) + " differs";
     }
-    Expert(row.row, round.row_bytes, row.expert, row.weight, std::span(results).subspan(i * width, width));
+    Expert(row.row, round.row_bytes, row.expert, row.weight, result);
+    engine::StoreResult(row, 0, std::as_bytes(std::span(result)));
   }
+  engine::FenceResults();
   std::vector<const std::byte*> places;
-  if (auto s = transport.BeginCombine(std::as_bytes(std::span(results)), width * sizeof(float)); !s.ok()) {
-    return s.ToString();
-  }
+  if (auto s = transport.BeginCombine(); !s.ok()) return s.ToString();
   if (auto s = transport.FinishCombine(places); !s.ok()) return s.ToString();
   if (places.size() != mine.assignments.size()) return "the count of combined rows differs";
   std::vector<float> combined(mine.assignments.size() * width, -1.0F);
