@@ -12,7 +12,9 @@ namespace longshelf::engine {
 namespace {
 
 constexpr double kBudgetSeconds = 0.04;
-constexpr int kRoundsMax = 12;
+// At least so many however long they take: in one alone a shard may have waited for its processor.
+constexpr double kRoundsMin = 4;
+constexpr double kRoundsMax = 12;
 constexpr size_t kLineBytes = 64;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -164,8 +166,8 @@ absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, 
   RETURN_IF_ERROR(run(true));
   // As many more as everybody has time for.
   ASSIGN_OR_RETURN(const std::vector<double> slow, Slowest(communicator, {start - begin, Now() - start}));
-  const double n_more = std::min<double>(kRoundsMax, (kBudgetSeconds - slow[0]) / slow[1] - 1);
-  for (int n = 0; n < static_cast<int>(n_more); ++n) RETURN_IF_ERROR(run(true));
+  const double n_rounds = std::clamp((kBudgetSeconds - slow[0]) / slow[1], kRoundsMin, kRoundsMax);
+  for (int n = 1; n < static_cast<int>(n_rounds); ++n) RETURN_IF_ERROR(run(true));
   std::vector<double> mine;
   for (const Times& times : best) mine.insert(mine.end(), {times.dispatch, times.combine});
   ASSIGN_OR_RETURN(const std::vector<double> slowest, Slowest(communicator, mine));

@@ -13,8 +13,8 @@
 
 namespace longshelf::engine {
 
-// Tokens of each shard in the exchanges that are measured: a step of decode and one of prefill.
-inline constexpr std::array<size_t, 2> kMeasuredTokens = {8, 64};
+// Tokens of each shard in the exchanges that are measured: steps of decode and one of prefill.
+inline constexpr std::array<size_t, 3> kMeasuredTokens = {1, 8, 64};
 
 // What is sent while ways are measured.
 struct MeasuredExchange {
