@@ -61,4 +61,36 @@ void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::
   }
 }
 
+PlacementMetrics::PlacementMetrics(Metrics& metrics)
+    : metrics_(metrics),
+      epoch_(metrics.AddGauge("longshelf_worker_expert_placement_epoch",
+                              "How often experts were placed anew since the group started.")),
+      moved_(metrics.AddCounter("longshelf_worker_experts_moved_total", "Experts that shard 0 fetched to hold them.")),
+      refused_(metrics.AddCounter("longshelf_worker_expert_moves_refused_total",
+                                  "Placements given up because a fetched expert had wrong bytes.")) {}
+
+// Labels are shards, at most 64, and layers, as many as the model has.
+void PlacementMetrics::Update(const engine::PlacementReport& report) {
+  epoch_.Set(static_cast<double>(report.epoch));
+  moved_.Increment(static_cast<double>(report.n_moved - seen_.n_moved));
+  refused_.Increment(static_cast<double>(report.n_refused - seen_.n_refused));
+  for (size_t r = 0; r < report.rank_rows.size(); ++r) {
+    metrics_
+        .AddGauge("longshelf_worker_expert_rows", "Rows for the experts of each shard in the steps last counted.",
+                  {{"shard", std::to_string(r)}})
+        .Set(report.rank_rows[r]);
+  }
+  constexpr const char* kPhases[engine::kStepPhases] = {"decode", "prefill"};
+  for (size_t p = 0; p < engine::kStepPhases; ++p) {
+    for (size_t l = 0; l < report.balance[p].size(); ++l) {
+      metrics_
+          .AddGauge("longshelf_worker_expert_balance_ratio",
+                    "Rows of the mean shard by those of the busiest one, by layer; 1 is even.",
+                    {{"layer", std::to_string(l)}, {"phase", kPhases[p]}})
+          .Set(report.balance[p][l]);
+    }
+  }
+  seen_ = report;
+}
+
 }  // namespace longshelf::worker

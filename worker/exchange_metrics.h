@@ -4,6 +4,7 @@
 
 #include "common/metrics.h"
 #include "engine/comm/direct_expert_transport.h"
+#include "engine/placement/placement_control.h"
 
 namespace longshelf::worker {
 
@@ -30,5 +31,19 @@ struct GroupWaiting {
 // What a group found out and chose when it started; once. `ways`: none without neighbours.
 void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
                       const std::vector<engine::WayFigures>& figures);
+
+// Where experts lie and how well that spreads the work. Owned by the thread that serves metrics.
+class PlacementMetrics {
+ public:
+  explicit PlacementMetrics(Metrics& metrics);
+  void Update(const engine::PlacementReport& report);
+
+ private:
+  Metrics& metrics_;
+  prometheus::Gauge& epoch_;
+  prometheus::Counter& moved_;
+  prometheus::Counter& refused_;
+  engine::PlacementReport seen_;
+};
 
 }  // namespace longshelf::worker

@@ -123,8 +123,10 @@ class WatchedStepRunner final : public engine::StepRunner {
   engine::LocalStepRunner inner_;
 };
 
-// What n_here of n_shards shards read of `file_bytes` of weights: each a share of the routed experts, and all the rest.
-uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, int n_here, int n_shards) {
+// What n_here of n_shards shards read of `file_bytes` of weights: each a share of the routed experts and of their
+// copies, and all the rest.
+uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, int n_here, int n_shards,
+                       uint32_t n_redundant) {
   double routed = 0;
   double all = 0;
   for (const engine::ParameterPart& part : engine::CountParameters(model).parts) {
@@ -133,7 +135,9 @@ uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, in
     if (part.name == "routed experts") routed += bytes;
   }
   if (all <= 0) return file_bytes;
-  const double missing = routed / all * (1.0 - static_cast<double>(n_here) / n_shards);
+  const double copies = 1.0 + static_cast<double>(n_redundant) / static_cast<double>(model.n_routed_experts);
+  const double held = std::min(1.0, copies * static_cast<double>(n_here) / n_shards);
+  const double missing = routed / all * (1.0 - held);
   return static_cast<uint64_t>(static_cast<double>(file_bytes) * (1.0 - missing));
 }
 
@@ -176,6 +180,7 @@ class Shard {
   absl::Status MakeTransport(int64_t n_rows_max);
   engine::DirectTransportOptions TransportOptions(int64_t n_rows_max) const;
   absl::StatusOr<GroupWaiting> LookAtWaiting();
+  void PlaceExperts(const engine::GroupDigests& digests);
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status LeadGroup(const engine::ShardGroup& group);
   absl::Status Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids);
@@ -197,6 +202,10 @@ class Shard {
   std::atomic<const engine::DirectExpertTransport*> direct_transport_{nullptr};  // the same, when it is one
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
+  std::unique_ptr<engine::MappedExperts> mover_;  // --expert-placement=balanced
+  std::unique_ptr<engine::PlacementControl> placement_;
+  std::unique_ptr<PlacementMetrics> placement_metrics_;
+  std::atomic<const engine::PlacementControl*> placement_seen_{nullptr};  // the same, for the thread of metrics
   std::unique_ptr<engine::Model> model_;
   std::unique_ptr<engine::Executor> executor_;
   int64_t n_context_max_ = 0;
@@ -214,7 +223,8 @@ absl::Status Shard::Run() {
       return Serve(runner, {getpid()});
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
-                                   &session_->watch(),       config_.generation,   session_->links()};
+                                   &session_->watch(),       config_.generation,   session_->links(),
+                                   placement_.get()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
     if (rank_ > 0) load_state_.Set(LoadState::Phase::kServing);
@@ -278,6 +288,9 @@ absl::Status Shard::StartAdmin() {
     storage_reads_.Update();
     // Set once, while weights are loaded, and there until the admin port has ended.
     if (const auto* direct = direct_transport_.load(); direct != nullptr) exchange_metrics_.Update(direct->totals());
+    if (const auto* placement = placement_seen_.load(); placement != nullptr) {
+      placement_metrics_->Update(placement->report());
+    }
     return metrics_.Serialize();
   };
   ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
@@ -289,6 +302,10 @@ absl::Status Shard::StartAdmin() {
 }
 
 absl::Status Shard::Load() {
+  if (session_ == nullptr && config_.expert_placement != "even") {
+    return absl::FailedPreconditionError(
+        "expert-placement=balanced moves experts between shards, and there is only one; give more, or leave it out");
+  }
   ASSIGN_OR_RETURN(const engine::ModelConfig model_config, engine::LoadModelConfig(config_.model));
   RETURN_IF_ERROR(Allocate(model_config));
   load_state_.Set(LoadState::Phase::kLoading);
@@ -328,7 +345,9 @@ absl::Status Shard::Load() {
   if (rank_ == 0) spdlog::info("drafts: {}, the model's module: {}", config_.drafts, DrafterName(options.drafter));
   if (session_ != nullptr) {
     RETURN_IF_ERROR(MakeTransport(options.n_rows_max));
-    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *group_transport_));
+    PlaceExperts(*digests);
+    engine::ExpertTransport& transport = placement_ != nullptr ? placement_->transport() : *group_transport_;
+    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, transport));
   } else {
     own_transport_ = std::make_unique<WatchedTransport>(*own_watch_);
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *own_transport_));
@@ -338,6 +357,19 @@ absl::Status Shard::Load() {
   executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
   ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
   return absl::OkStatus();
+}
+
+void Shard::PlaceExperts(const engine::GroupDigests& digests) {
+  if (config_.expert_placement == "even") return;
+  engine::PlacementOptions options;
+  options.n_redundant = config_.n_redundant_experts;
+  if (rank_ == 0) options.say = [](const std::string& text) { spdlog::info("{}", text); };
+  mover_ = std::make_unique<engine::MappedExperts>(weights_, digests.of_experts());
+  placement_ = std::make_unique<engine::PlacementControl>(
+      session_->communicator(), *group_transport_, *mover_, engine::CountExpertLayers(*weights_),
+      static_cast<uint32_t>(weights_->config.n_routed_experts), std::move(options));
+  placement_metrics_ = std::make_unique<PlacementMetrics>(metrics_);
+  placement_seen_.store(placement_.get());
 }
 
 std::vector<int> Shard::RanksHere() const {
@@ -458,7 +490,7 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   // For all shards of a host, by one of them, before any of them allocates.
   if (session_ != nullptr && !session_->hosts().speaks(rank_)) return absl::OkStatus();
   const auto n_here = static_cast<int>(RanksHere().size());
-  need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards);
+  need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards, config_.n_redundant_experts);
   const MemoryRoom room = ReadMemoryRoom();
   RETURN_IF_ERROR(CheckMemory(need, n_here, room));
   if (!WeightsFit(need, n_here, room)) {

@@ -191,8 +191,8 @@ absl::Status FollowStranger(uint64_t follower_generation, std::string announced)
 }
 
 TEST(ShardGroup, AFollowerRefusesAPlanOfAnotherGenerationWithBothValues) {
-  std::string sealed(2 * sizeof(uint64_t), '\0');
-  const uint64_t envelope[2] = {kGeneration, 1};
+  std::string sealed(3 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[3] = {kGeneration, 1, 0};
   std::memcpy(sealed.data(), envelope, sizeof(envelope));
   sealed += StepPlan().Serialize();
   const absl::Status status = FollowStranger(12, sealed);
@@ -202,8 +202,8 @@ TEST(ShardGroup, AFollowerRefusesAPlanOfAnotherGenerationWithBothValues) {
 }
 
 TEST(ShardGroup, AFollowerRefusesADamagedPlan) {
-  std::string sealed(2 * sizeof(uint64_t), '\0');
-  const uint64_t envelope[2] = {kGeneration, 1};
+  std::string sealed(3 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[3] = {kGeneration, 1, 0};
   std::memcpy(sealed.data(), envelope, sizeof(envelope));
   sealed += StepPlan().Serialize();
   sealed.back() = static_cast<char>(sealed.back() ^ 1);

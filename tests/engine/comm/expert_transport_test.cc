@@ -90,7 +90,7 @@ TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit
           testing::CompareWithDirectSum(
               communicator,
               [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir, ways); },
-              20261128, 20),
+              20261128, 20, HostMap(layout.host_of, layout.host_of)),
           "")
           << RowWayName(ways.dispatch) << ", " << RowWayName(ways.combine);
     });
@@ -113,7 +113,8 @@ TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly
       }
       return transport;
     };
-    EXPECT_EQ(testing::CompareWithDirectSum(communicator, make, 20261129, 2), "");
+    EXPECT_EQ(testing::CompareWithDirectSum(communicator, make, 20261129, 2, HostMap(layout.host_of, layout.host_of)),
+              "");
   });
   std::optional<RowWays> first;
   for (const std::optional<RowWays>& one : ways) {

@@ -37,7 +37,7 @@ std::string Direct(MpiSession& session, const std::string& shm_dir) {
         if (!transport.ok()) std::fprintf(stderr, "%s\n", std::string(transport.status().message()).c_str());
         return transport.ok() ? *std::move(transport) : nullptr;
       },
-      43, 150);
+      43, 150, session.hosts());
 }
 
 std::string Pattern(int rank, size_t n) {
