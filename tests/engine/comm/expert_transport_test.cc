@@ -125,6 +125,54 @@ TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly
   ExpectNoFiles(dir);
 }
 
+// A dispatch of n_tokens rows with six experts each, by both shards of a host whose inboxes are for 16.
+std::vector<absl::Status> DispatchOf(size_t n_tokens, RowWay way) {
+  const std::string dir = testing::MakeTempDir("shm").string();
+  std::vector<absl::Status> statuses(2);
+  testing::ThreadGroup group(2);
+  group.Run([&](Communicator& communicator) {
+    DirectTransportOptions options = testing::DirectOptionsForRounds(12);
+    options.n_tokens_max = 16;
+    options.shm_dir = dir;
+    options.ways = RowWays{way, way};
+    const auto transport = DirectExpertTransport::Create(communicator, HostMap(2), options);
+    ASSERT_TRUE(transport.ok()) << transport.status();
+    const std::vector<std::byte> rows(n_tokens * options.row_bytes_max, std::byte{7});
+    std::vector<ExpertAssignment> assignments;
+    for (uint32_t t = 0; t < n_tokens; ++t) {
+      // All of them on the second shard.
+      for (uint32_t e = 6; e < 12; ++e) assignments.push_back({t, e, 1.0F});
+    }
+    std::vector<DispatchedRow> received;
+    const auto exchange = [&]() -> absl::Status {
+      RETURN_IF_ERROR(Dispatch(**transport, rows, options.row_bytes_max, assignments, received));
+      std::vector<std::byte> results(received.size() * options.result_bytes_max);
+      RETURN_IF_ERROR((*transport)->PlaceResults(results, options.result_bytes_max, received));
+      const std::vector<std::byte> result(options.result_bytes_max, std::byte{9});
+      for (const DispatchedRow& row : received) StoreResult(row, 0, result);
+      FenceResults();
+      RETURN_IF_ERROR((*transport)->BeginCombine());
+      std::vector<const std::byte*> combined;
+      RETURN_IF_ERROR((*transport)->FinishCombine(combined));
+      for (const std::byte* one : combined) {
+        if (std::memcmp(one, result.data(), result.size()) != 0) return absl::DataLossError("a result differs");
+      }
+      return absl::OkStatus();
+    };
+    statuses[static_cast<size_t>(communicator.rank())] = exchange();
+  });
+  return statuses;
+}
+
+TEST(DirectExpertTransport, WhatFillsTheInboxesExactlyArrivesAndOneRowMoreIsRefusedBeforeAnythingIsSent) {
+  for (const RowWay way : kRowWays) {
+    for (const absl::Status& status : DispatchOf(16, way)) EXPECT_TRUE(status.ok()) << RowWayName(way) << status;
+    for (const absl::Status& status : DispatchOf(17, way)) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr("the inboxes are for 16")) << RowWayName(way);
+    }
+  }
+}
+
 TEST(RowWay, TheOneThatIsLeastFarFromTheBestOverAllSizesIsChosenForEachDirection) {
   // Streamed: best with many tokens, pushed: with few, pulled: nearly the best in both.
   const std::vector<WayFigures> figures = {{8, {3.0, 1.0, 1.1}, {1.0, 2.0, 3.0}},
