@@ -62,6 +62,10 @@ absl::Status GroupDigests::Exchange(const Digest& layout, std::span<const std::s
     RETURN_IF_ERROR(Merge(shard, all[shard], names, merged, readers));
   }
   std::copy(merged.begin(), merged.end(), digests.begin());
+  for (size_t i = 0; i < names.size(); ++i) {
+    const bool of_expert = names[i].find(".ffn.experts.") != std::string_view::npos;
+    if (of_expert && merged[i].has_value()) of_experts_.emplace(names[i], *merged[i]);
+  }
   return absl::OkStatus();
 }
 

@@ -15,11 +15,27 @@ namespace {
 // How long a follower sleeps at most before it looks again; the ring ends the sleep at once.
 constexpr absl::Duration kBellTimeout = absl::Seconds(2);
 
-// Leads every broadcast plan: the group's own fence, whatever the plan says.
+// Leads every broadcast plan: the group's own fence, whatever the plan says, and where experts lie in this step.
 struct Envelope {
   uint64_t generation;
   uint64_t seq;
+  uint64_t placement_epoch;
 };
+
+// A step that computes more of some prompt than one certain token and guesses is one of prefill.
+StepPhase PhaseOf(const StepPlan& plan) {
+  for (const StepPlan::Row& row : plan.rows) {
+    if (row.tokens.size() > 1 + size_t{row.n_drafts}) return StepPhase::kPrefill;
+  }
+  return StepPhase::kDecode;
+}
+
+absl::Status BeginPlaced(const ShardGroup& group, const StepPlan& plan, uint64_t epoch) {
+  if (group.placement != nullptr) return group.placement->BeginStep(PhaseOf(plan), epoch);
+  if (epoch == 0) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the leader announces placement epoch ", epoch, "; on this shard experts stay where they are"));
+}
 
 std::string Seal(const Envelope& envelope, const StepPlan& plan) {
   std::string bytes(sizeof(envelope), '\0');
@@ -28,7 +44,8 @@ std::string Seal(const Envelope& envelope, const StepPlan& plan) {
   return bytes;
 }
 
-absl::StatusOr<StepPlan> Unseal(const Envelope& expected, std::string_view bytes) {
+// expected: on return with the epoch that was announced.
+absl::StatusOr<StepPlan> Unseal(Envelope& expected, std::string_view bytes) {
   Envelope envelope{};
   if (bytes.size() < sizeof(envelope)) return absl::InternalError("a step plan without an envelope arrived");
   std::memcpy(&envelope, bytes.data(), sizeof(envelope));
@@ -37,6 +54,7 @@ absl::StatusOr<StepPlan> Unseal(const Envelope& expected, std::string_view bytes
                                             envelope.generation, "; this shard expects step ", expected.seq,
                                             " of generation ", expected.generation));
   }
+  expected.placement_epoch = envelope.placement_epoch;
   return StepPlan::Parse(bytes.substr(sizeof(envelope)));
 }
 
@@ -58,12 +76,12 @@ class StepMark {
 
 }  // namespace
 
-absl::Status ShardGroupRunner::Announce(const StepPlan& plan) {
+absl::Status ShardGroupRunner::Announce(const StepPlan& plan, uint64_t epoch) {
   LONGSHELF_CHECK(!shut_down_);
   ++seq_;
   group_.doorbell.Ring();
   if (group_.links != nullptr) group_.links->Ring();
-  std::string bytes = Seal({group_.generation, seq_}, plan);
+  std::string bytes = Seal({group_.generation, seq_, epoch}, plan);
   return group_.communicator.Broadcast(bytes);
 }
 
@@ -73,7 +91,9 @@ absl::StatusOr<StepResult> ShardGroupRunner::Run(const StepPlan& plan) {
     return StepResult();
   }
   const StepMark mark(group_.watch, seq_ + 1);
-  RETURN_IF_ERROR(Announce(plan));
+  const uint64_t epoch = group_.placement == nullptr ? 0 : group_.placement->epoch_to_announce();
+  RETURN_IF_ERROR(Announce(plan, epoch));
+  RETURN_IF_ERROR(BeginPlaced(group_, plan, epoch));
   group_.transport.BeginStep(seq_);
   RETURN_IF_ERROR(MoveCopies(plan, group_.communicator, executor_.copies()));
   std::vector<StepResult> results(1);
@@ -84,6 +104,7 @@ absl::StatusOr<StepResult> ShardGroupRunner::Run(const StepPlan& plan) {
     if (!result.ok()) return Annotate(result.status(), absl::StrCat("result of shard ", shard));
     results.push_back(*std::move(result));
   }
+  if (group_.placement != nullptr) RETURN_IF_ERROR(group_.placement->EndStep(seq_));
   return MergeResults(plan, std::move(results));
 }
 
@@ -91,7 +112,7 @@ absl::Status ShardGroupRunner::Shutdown() {
   if (shut_down_) return absl::OkStatus();
   StepPlan plan;
   plan.opcode = StepPlan::Opcode::kShutdown;
-  absl::Status status = Announce(plan);
+  absl::Status status = Announce(plan, 0);
   shut_down_ = true;
   return status;
 }
@@ -105,13 +126,16 @@ absl::Status RunFollower(const ShardGroup& group, Executor& executor) {
     }
     const StepMark mark(group.watch, seq);
     RETURN_IF_ERROR(group.communicator.Broadcast(bytes));
-    ASSIGN_OR_RETURN(const StepPlan plan, Unseal({group.generation, seq}, bytes));
+    Envelope envelope{group.generation, seq, 0};
+    ASSIGN_OR_RETURN(const StepPlan plan, Unseal(envelope, bytes));
     if (plan.opcode == StepPlan::Opcode::kShutdown) return absl::OkStatus();
+    RETURN_IF_ERROR(BeginPlaced(group, plan, envelope.placement_epoch));
     group.transport.BeginStep(seq);
     RETURN_IF_ERROR(MoveCopies(plan, group.communicator, executor.copies()));
     ASSIGN_OR_RETURN(const StepResult result, executor.Execute(plan, rank));
     ASSIGN_OR_RETURN(const auto unused, group.communicator.Gather(result.Serialize()));
     (void)unused;
+    if (group.placement != nullptr) RETURN_IF_ERROR(group.placement->EndStep(seq));
   }
 }
 

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <optional>
+
 #include "common/metrics.h"
 #include "engine/comm/direct_expert_transport.h"
+#include "engine/placement/placement_control.h"
 
 namespace longshelf::worker {
 
@@ -17,6 +20,30 @@ class ExchangeMetrics {
   prometheus::Counter& shared_;
   prometheus::Counter& sent_;
   engine::ExchangeTotals seen_;
+};
+
+// How shards that share a host or more wait for each other.
+struct GroupWaiting {
+  double barrier_seconds = 0;  // of a barrier when the group started
+  bool yields = false;         // at once, without a look at the flag first
+};
+
+// What a group found out and chose when it started; once. `ways`: none without neighbours.
+void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
+                      const std::vector<engine::WayFigures>& figures);
+
+// Where experts lie and how well that spreads the work. Owned by the thread that serves metrics.
+class PlacementMetrics {
+ public:
+  explicit PlacementMetrics(Metrics& metrics);
+  void Update(const engine::PlacementReport& report);
+
+ private:
+  Metrics& metrics_;
+  prometheus::Gauge& epoch_;
+  prometheus::Counter& moved_;
+  prometheus::Counter& refused_;
+  engine::PlacementReport seen_;
 };
 
 }  // namespace longshelf::worker

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/build_info.h"
 #include "common/metrics.h"
 #include "common/status.h"
@@ -72,6 +73,8 @@ uint64_t BytesOfTensorFiles(const std::filesystem::path& dir) {
 
 // Looks at a flag before a shard gives its processor away: some tens of microseconds.
 constexpr int kSpins = 2000;
+// Of one host.
+constexpr double kBarrierSecondsMax = 1e-3;
 constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
 
 // R = 1: marks progress layer by layer, so that a long step is told from a hung one.
@@ -80,17 +83,21 @@ class WatchedTransport final : public engine::ExpertTransport {
   explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const engine::ExpertAssignment> assignments) override {
     watch_.MarkProgress();
-    return inner_.BeginDispatch(rows, row_bytes, assignments);
+    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
   }
   absl::Status FinishDispatch(std::vector<engine::DispatchedRow>& received) override {
     return inner_.FinishDispatch(received);
   }
-  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override {
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<engine::DispatchedRow> received) override {
+    return inner_.PlaceResults(results, result_bytes, received);
+  }
+  absl::Status BeginCombine() override {
     watch_.MarkProgress();
-    return inner_.BeginCombine(results, result_bytes);
+    return inner_.BeginCombine();
   }
   absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
     return inner_.FinishCombine(combined);
@@ -117,8 +124,10 @@ class WatchedStepRunner final : public engine::StepRunner {
   engine::LocalStepRunner inner_;
 };
 
-// What n_here of n_shards shards read of `file_bytes` of weights: each a share of the routed experts, and all the rest.
-uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, int n_here, int n_shards) {
+// What n_here of n_shards shards read of `file_bytes` of weights: each a share of the routed experts and of their
+// copies, and all the rest.
+uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, int n_here, int n_shards,
+                       uint32_t n_redundant) {
   double routed = 0;
   double all = 0;
   for (const engine::ParameterPart& part : engine::CountParameters(model).parts) {
@@ -127,8 +136,24 @@ uint64_t BytesOfShards(const engine::ModelConfig& model, uint64_t file_bytes, in
     if (part.name == "routed experts") routed += bytes;
   }
   if (all <= 0) return file_bytes;
-  const double missing = routed / all * (1.0 - static_cast<double>(n_here) / n_shards);
+  const double copies = 1.0 + static_cast<double>(n_redundant) / static_cast<double>(model.n_routed_experts);
+  const double held = std::min(1.0, copies * static_cast<double>(n_here) / n_shards);
+  const double missing = routed / all * (1.0 - held);
   return static_cast<uint64_t>(static_cast<double>(file_bytes) * (1.0 - missing));
+}
+
+// The choice, and what it was made of.
+void LogWays(const engine::DirectExpertTransport& transport) {
+  spdlog::info("rows go to experts by {}", transport.Describe());
+  for (const engine::WayFigures& one : transport.figures()) {
+    std::string figures;
+    for (const engine::RowWay way : engine::kRowWays) {
+      const auto w = static_cast<size_t>(way);
+      absl::StrAppendFormat(&figures, "%s %s %.1f + %.1f", figures.empty() ? "" : ",", engine::RowWayName(way),
+                            one.dispatch_seconds[w] * 1e6, one.combine_seconds[w] * 1e6);
+    }
+    spdlog::info("measured with {} tokens of each shard, us of dispatch + combine:{}", one.n_tokens, figures);
+  }
 }
 
 // What one process holds, in the order in which it is made.
@@ -153,9 +178,10 @@ class Shard {
   // Of this host.
   std::vector<int> RanksHere() const;
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
-  // What sizes the buffers between shards.
-  engine::DirectTransportOptions ExchangeOf(const engine::ModelConfig& model, int64_t n_rows_max) const;
   absl::Status MakeTransport(int64_t n_rows_max);
+  engine::DirectTransportOptions TransportOptions(const engine::ModelConfig& model, int64_t n_rows_max) const;
+  absl::StatusOr<GroupWaiting> LookAtWaiting();
+  void PlaceExperts(const engine::GroupDigests& digests);
   absl::Status Allocate(const engine::ModelConfig& model_config);
   absl::Status JoinStores();
   absl::Status LeadGroup(const engine::ShardGroup& group);
@@ -178,6 +204,10 @@ class Shard {
   std::atomic<const engine::DirectExpertTransport*> direct_transport_{nullptr};  // the same, when it is one
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
+  std::unique_ptr<engine::MappedExperts> mover_;  // --expert-placement=balanced
+  std::unique_ptr<engine::PlacementControl> placement_;
+  std::unique_ptr<PlacementMetrics> placement_metrics_;
+  std::atomic<const engine::PlacementControl*> placement_seen_{nullptr};  // the same, for the thread of metrics
   std::unique_ptr<engine::Model> model_;
   std::unique_ptr<engine::Executor> executor_;
   std::unique_ptr<GroupStores> stores_;  // R > 1, with a KV store
@@ -196,7 +226,8 @@ absl::Status Shard::Run() {
       return Serve(runner, {getpid()}, {});
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
-                                   &session_->watch(),       config_.generation,   session_->links()};
+                                   &session_->watch(),       config_.generation,   session_->links(),
+                                   placement_.get()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
     RETURN_IF_ERROR(JoinStores());
@@ -262,6 +293,9 @@ absl::Status Shard::StartAdmin() {
     storage_reads_.Update();
     // Set once, while weights are loaded, and there until the admin port has ended.
     if (const auto* direct = direct_transport_.load(); direct != nullptr) exchange_metrics_.Update(direct->totals());
+    if (const auto* placement = placement_seen_.load(); placement != nullptr) {
+      placement_metrics_->Update(placement->report());
+    }
     return metrics_.Serialize();
   };
   ASSIGN_OR_RETURN(tls_, net::TlsIdentity::Load(config_.tls, clock_, &metrics_));
@@ -273,6 +307,10 @@ absl::Status Shard::StartAdmin() {
 }
 
 absl::Status Shard::Load() {
+  if (session_ == nullptr && config_.expert_placement != "even") {
+    return absl::FailedPreconditionError(
+        "expert-placement=balanced moves experts between shards, and there is only one; give more, or leave it out");
+  }
   ASSIGN_OR_RETURN(const engine::ModelConfig model_config, engine::LoadModelConfig(config_.model));
   RETURN_IF_ERROR(Allocate(model_config));
   load_state_.Set(LoadState::Phase::kLoading);
@@ -312,7 +350,9 @@ absl::Status Shard::Load() {
   if (rank_ == 0) spdlog::info("drafts: {}, the model's module: {}", config_.drafts, DrafterName(options.drafter));
   if (session_ != nullptr) {
     RETURN_IF_ERROR(MakeTransport(options.n_rows_max));
-    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *group_transport_));
+    PlaceExperts(*digests);
+    engine::ExpertTransport& transport = placement_ != nullptr ? placement_->transport() : *group_transport_;
+    ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, transport));
   } else {
     own_transport_ = std::make_unique<WatchedTransport>(*own_watch_);
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *own_transport_));
@@ -324,12 +364,51 @@ absl::Status Shard::Load() {
   return absl::OkStatus();
 }
 
+void Shard::PlaceExperts(const engine::GroupDigests& digests) {
+  if (config_.expert_placement == "even") return;
+  engine::PlacementOptions options;
+  options.n_redundant = config_.n_redundant_experts;
+  if (rank_ == 0) options.say = [](const std::string& text) { spdlog::info("{}", text); };
+  mover_ = std::make_unique<engine::MappedExperts>(weights_, digests.of_experts());
+  placement_ = std::make_unique<engine::PlacementControl>(
+      session_->communicator(), *group_transport_, *mover_, engine::CountExpertLayers(*weights_),
+      static_cast<uint32_t>(weights_->config.n_routed_experts), std::move(options));
+  placement_metrics_ = std::make_unique<PlacementMetrics>(metrics_);
+  placement_seen_.store(placement_.get());
+}
+
 std::vector<int> Shard::RanksHere() const {
   if (session_ == nullptr) return {rank_};
   return session_->hosts().RanksOf(session_->hosts().host_of(rank_));
 }
 
-engine::DirectTransportOptions Shard::ExchangeOf(const engine::ModelConfig& model, int64_t n_rows_max) const {
+absl::Status Shard::MakeTransport(int64_t n_rows_max) {
+  const engine::ModelConfig& model = weights_->config;
+  engine::Communicator& communicator = session_->communicator();
+  const auto n_experts = static_cast<uint32_t>(model.n_routed_experts);
+  if (config_.expert_transport == "baseline") {
+    group_transport_ = std::make_unique<engine::BaselineExpertTransport>(communicator, n_experts, config_.generation);
+    return absl::OkStatus();
+  }
+  engine::DirectTransportOptions options = TransportOptions(model, n_rows_max);
+  ASSIGN_OR_RETURN(const GroupWaiting waiting, LookAtWaiting());
+  options.n_spins = waiting.yields ? 0 : kSpins;
+  auto transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
+  if (absl::IsResourceExhausted(transport.status())) {
+    spdlog::warn("shards of a host exchange rows by messages, which is slower: {}",
+                 std::string(transport.status().message()));
+    options.shm_dir.clear();
+    transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
+  }
+  if (!transport.ok()) return transport.status();
+  if (rank_ == 0) LogWays(**transport);
+  ExportGroupStart(metrics_, waiting, (*transport)->ways(), (*transport)->figures());
+  direct_transport_.store(transport->get());
+  group_transport_ = *std::move(transport);
+  return absl::OkStatus();
+}
+
+engine::DirectTransportOptions Shard::TransportOptions(const engine::ModelConfig& model, int64_t n_rows_max) const {
   const auto width = static_cast<size_t>(model.hidden_size);
   const size_t number_bytes = NumericsOf(config_) == engine::Numerics::kFp32 ? sizeof(float) : sizeof(uint16_t);
   // The draft module may run more rows than the model's own step: a block for each sequence.
@@ -341,33 +420,33 @@ engine::DirectTransportOptions Shard::ExchangeOf(const engine::ModelConfig& mode
   options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
   options.row_bytes_max = width * number_bytes;
   options.result_bytes_max = width * number_bytes;
-  options.shm_dir = config_.mpi_shm_dir;
+  if (config_.expert_transport != "messages") options.shm_dir = config_.mpi_shm_dir;
+  for (const engine::RowWay way : engine::kRowWays) {
+    if (config_.expert_transport == engine::RowWayName(way)) options.ways = engine::RowWays{way, way};
+  }
+  options.watch = &session_->watch();
   return options;
 }
 
-absl::Status Shard::MakeTransport(int64_t n_rows_max) {
-  engine::Communicator& communicator = session_->communicator();
-  engine::DirectTransportOptions options = ExchangeOf(weights_->config, n_rows_max);
-  if (config_.expert_transport == "baseline") {
-    group_transport_ =
-        std::make_unique<engine::BaselineExpertTransport>(communicator, options.n_experts, config_.generation);
-    return absl::OkStatus();
-  }
+// Shards that spin while others wait for their processors make everything a thousand times slower, so it is measured.
+absl::StatusOr<GroupWaiting> Shard::LookAtWaiting() {
   const auto n_here = static_cast<int>(RanksHere().size());
-  options.n_spins = n_here * config_.n_threads <= static_cast<int>(std::thread::hardware_concurrency()) ? kSpins : 0;
-  options.watch = &session_->watch();
-  auto transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
-  if (absl::IsResourceExhausted(transport.status())) {
-    spdlog::warn("shards of a host exchange rows by messages, which is slower: {}",
-                 std::string(transport.status().message()));
-    options.shm_dir.clear();
-    transport = engine::DirectExpertTransport::Create(communicator, session_->hosts(), options);
+  GroupWaiting waiting;
+  ASSIGN_OR_RETURN(waiting.barrier_seconds, engine::MeasureBarrier(session_->communicator()));
+  waiting.yields = n_here * config_.n_threads > static_cast<int>(std::thread::hardware_concurrency());
+  // Between hosts it is the network that takes its time.
+  if (session_->hosts().n_hosts() == 1 && waiting.barrier_seconds > kBarrierSecondsMax) {
+    waiting.yields = true;
+    if (rank_ == 0) {
+      spdlog::warn(
+          "a barrier of the {} shards takes {:.1f} ms, where some 0.05 are usual: they wait for processors. There are "
+          "{} here, for {} shards with {} threads each and whatever else runs; every layer of a step waits so. Shards "
+          "now give their processor away whenever they wait (longshelf_worker_expert_yield)",
+          config_.n_shards, waiting.barrier_seconds * 1e3, std::thread::hardware_concurrency(), n_here,
+          config_.n_threads);
+    }
   }
-  if (!transport.ok()) return transport.status();
-  if (rank_ == 0) spdlog::info("rows go to experts by {}", (*transport)->Describe());
-  direct_transport_.store(transport->get());
-  group_transport_ = *std::move(transport);
-  return absl::OkStatus();
+  return waiting;
 }
 
 // The experts of this shard; in memory that the shards of a host share, those of all of them.
@@ -414,12 +493,12 @@ absl::Status Shard::Allocate(const engine::ModelConfig& model_config) {
   need.weights_copied = config_.weights == "huge";
   if (session_ != nullptr && config_.expert_transport == "direct") {
     const int64_t n_rows_max = EngineConfigOf(config_, {}).n_rows_max();
-    need.exchange = engine::BytesOfBuffers(session_->hosts(), rank_, ExchangeOf(model_config, n_rows_max));
+    need.exchange = engine::BytesOfBuffers(session_->hosts(), rank_, TransportOptions(model_config, n_rows_max));
   }
   // For all shards of a host, by one of them, before any of them allocates.
   if (session_ != nullptr && !session_->hosts().speaks(rank_)) return absl::OkStatus();
   const auto n_here = static_cast<int>(RanksHere().size());
-  need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards);
+  need.weights = BytesOfShards(model_config, need.weights, n_here, config_.n_shards, config_.n_redundant_experts);
   const MemoryRoom room = ReadMemoryRoom();
   RETURN_IF_ERROR(CheckMemory(need, n_here, room));
   if (!WeightsFit(need, n_here, room)) {

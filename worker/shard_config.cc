@@ -66,8 +66,16 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Add(&config->step_deadline, "step-deadline", "no exchange between shards for longer, in a step, ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.AddChoice(&config->expert_transport, "expert-transport",
-                 "how rows get to experts of other shards: direct, or baseline, the plain collectives to compare with",
-                 {"direct", "baseline"});
+                 "how rows get to experts of other shards: direct measures at the start what is fastest between shards "
+                 "of a host; streamed, pushed and pulled through shared memory, messages without it; baseline is the "
+                 "plain collectives to compare with",
+                 {"direct", "streamed", "pushed", "pulled", "messages", "baseline"});
+  spec.AddChoice(&config->expert_placement, "expert-placement",
+                 "where experts lie: even, in equal shares, or balanced, moved to where they spread the work by what "
+                 "was asked of them; answers do not depend on it",
+                 {"even", "balanced"});
+  spec.Add(&config->n_redundant_experts, "redundant-experts",
+           "with balanced: copies of busy experts on every layer, over all shards", {0, 4096});
   spec.Add(&config->host_silence, "host-silence", "a host of the group that says nothing for longer ends the group",
            {absl::Seconds(1), absl::Hours(1)});
   spec.Add(&config->run_dir, "run-dir", "private directory of the group; set by longshelf-worker");
@@ -86,6 +94,17 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
   spec.Check([config]() -> absl::Status {
     if (config->checkpoint_interval_tokens % 256 == 0) return absl::OkStatus();
     return absl::InvalidArgumentError("checkpoint-interval must be a multiple of 256, the size of a KV block");
+  });
+  spec.Check([config]() -> absl::Status {
+    if (config->expert_placement == "even" && config->n_redundant_experts > 0) {
+      return absl::InvalidArgumentError("redundant-experts are copies that expert-placement=balanced makes; give both");
+    }
+    if (config->expert_placement == "even") return absl::OkStatus();
+    if (config->weights == "huge") {
+      return absl::InvalidArgumentError(
+          "expert-placement=balanced fetches experts from the mapped checkpoint; it cannot be had with weights=huge");
+    }
+    return absl::OkStatus();
   });
   spec.Check([config]() -> absl::Status {
     config->admin.insecure_internal = config->insecure_internal;

@@ -39,12 +39,14 @@ struct BaselineExpertTransport::Impl {
   Communicator& communicator;
   const int rank;
   const int size;
+  std::vector<ExpertRoutes> routes;  // by layer, or one for all
+  const ExpertRoutes* layer_routes = nullptr;
+  std::vector<uint16_t> rank_of_pair;
   Grouping grouping;
   MessageClock clock;
-  std::span<const std::byte> rows;
+  OutgoingRows outgoing;
   size_t row_bytes = 0;
-  std::span<const ExpertAssignment> assignments;
-  std::span<const std::byte> results;
+  std::span<std::byte> results;
   size_t result_bytes = 0;
 
   std::vector<MessageHeader> sent_headers;
@@ -60,10 +62,8 @@ struct BaselineExpertTransport::Impl {
   ArrivalOrder order;
 
   Impl(Communicator& the_communicator, uint32_t n_experts, uint64_t generation)
-      : communicator(the_communicator),
-        rank(communicator.rank()),
-        size(communicator.size()),
-        grouping(EvenOwners(n_experts, size), size) {
+      : communicator(the_communicator), rank(communicator.rank()), size(communicator.size()), grouping(size) {
+    SetPlacement(ExpertPlacement::Even(1, n_experts, size));
     clock.generation = generation;
     const auto n = static_cast<size_t>(size);
     sent_headers.resize(n);
@@ -77,9 +77,16 @@ struct BaselineExpertTransport::Impl {
     return arrival_begin[s + 1] - arrival_begin[s];
   }
 
+  void SetPlacement(const ExpertPlacement& placement);
   absl::Status ExchangeHeaders();
   absl::Status ReadArrivals();
 };
+
+// It knows nothing of hosts.
+void BaselineExpertTransport::Impl::SetPlacement(const ExpertPlacement& placement) {
+  routes.clear();
+  for (uint32_t l = 0; l < placement.n_layers(); ++l) routes.emplace_back(placement, l, HostMap(size), rank);
+}
 
 BaselineExpertTransport::BaselineExpertTransport(Communicator& communicator, uint32_t n_experts, uint64_t generation)
     : impl_(std::make_unique<Impl>(communicator, n_experts, generation)) {}
@@ -87,6 +94,8 @@ BaselineExpertTransport::~BaselineExpertTransport() = default;
 
 int BaselineExpertTransport::rank() const { return impl_->rank; }
 int BaselineExpertTransport::size() const { return impl_->size; }
+
+void BaselineExpertTransport::SetPlacement(const ExpertPlacement& placement) { impl_->SetPlacement(placement); }
 
 void BaselineExpertTransport::BeginStep(uint64_t seq) {
   impl_->clock.seq = seq;
@@ -106,20 +115,21 @@ absl::Status BaselineExpertTransport::Impl::ExchangeHeaders() {
   for (int s = 0; s < size; ++s) {
     const MessageHeader& header = received_headers[static_cast<size_t>(s)];
     RETURN_IF_ERROR(CheckHeader(header, MessageKind::kDispatch, s, rank, clock));
-    RETURN_IF_ERROR(CheckDispatchCounts(header, row_bytes, grouping.n_experts()));
+    RETURN_IF_ERROR(CheckDispatchCounts(header, row_bytes, layer_routes->n_experts()));
   }
   return absl::OkStatus();
 }
 
-absl::Status BaselineExpertTransport::BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+absl::Status BaselineExpertTransport::BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                                                     std::span<const ExpertAssignment> assignments) {
   Impl& s = *impl_;
   RETURN_IF_ERROR(CheckDispatchArguments(rows, row_bytes));
-  s.rows = rows;
   s.row_bytes = row_bytes;
-  s.assignments = assignments;
   ++s.clock.layer_count;
-  RETURN_IF_ERROR(s.grouping.Group(assignments, rows.size() / row_bytes));
+  ASSIGN_OR_RETURN(s.layer_routes, RoutesOf(s.routes, layer));
+  RETURN_IF_ERROR(RoutePairs(assignments, rows.size() / row_bytes, *s.layer_routes, s.rank_of_pair));
+  s.grouping.Group(assignments, s.rank_of_pair);
+  s.outgoing = {rows, assignments, s.rank_of_pair};
   RETURN_IF_ERROR(s.ExchangeHeaders());
   for (size_t d = 0; d < s.n_bytes.size(); ++d) {
     s.n_bytes[d] = d == static_cast<size_t>(s.rank) || s.sent_headers[d].n_rows == 0 ? 0 : s.sent_headers[d].n_bytes;
@@ -128,7 +138,7 @@ absl::Status BaselineExpertTransport::BeginDispatch(std::span<const std::byte> r
   for (int d = 0; d < s.size; ++d) {
     const auto at = static_cast<size_t>(d);
     if (s.n_bytes[at] == 0) continue;
-    PackDispatch(s.sent_headers[at], s.grouping, d, rows, assignments, CopyRows::kPlain,
+    PackDispatch(s.sent_headers[at], s.grouping, d, s.outgoing, RowStore::kPlain,
                  s.send[s.send_parts[at].first_unit].bytes);
   }
   for (size_t i = 0; i < s.n_bytes.size(); ++i) {
@@ -147,12 +157,14 @@ absl::Status BaselineExpertTransport::Impl::ReadArrivals() {
     if (source == rank) {
       // This shard's own pairs never leave it.
       for (const uint32_t i : grouping.of(rank)) {
-        const ExpertAssignment& a = assignments[i];
-        arrivals.push_back({a.expert, a.weight, rows.data() + a.token * row_bytes});
+        const ExpertAssignment& a = outgoing.assignments[i];
+        arrivals.push_back({a.expert, a.weight, outgoing.rows.data() + a.token * row_bytes});
       }
     } else if (receive_parts[at].n_units > 0) {
-      RETURN_IF_ERROR(ReadDispatch(received_headers[at], receive_rows[receive_parts[at].first_unit].bytes, grouping,
-                                   rank, /*all_rows_are_ours=*/true, arrivals));
+      IncomingDispatch incoming;
+      incoming.header = received_headers[at];
+      incoming.message = receive_rows[receive_parts[at].first_unit].bytes;
+      RETURN_IF_ERROR(ReadDispatch(incoming, *layer_routes, arrivals));
     }
   }
   arrival_begin.back() = arrivals.size();
@@ -161,15 +173,23 @@ absl::Status BaselineExpertTransport::Impl::ReadArrivals() {
 
 absl::Status BaselineExpertTransport::FinishDispatch(std::vector<DispatchedRow>& received) {
   RETURN_IF_ERROR(impl_->ReadArrivals());
-  impl_->order.Order(impl_->arrivals, impl_->grouping.n_experts(), received);
+  impl_->order.Order(impl_->arrivals, impl_->layer_routes->n_experts(), received);
   return absl::OkStatus();
 }
 
-absl::Status BaselineExpertTransport::BeginCombine(std::span<const std::byte> results, size_t result_bytes) {
+absl::Status BaselineExpertTransport::PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                                                   std::span<DispatchedRow> received) {
   Impl& s = *impl_;
   RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, s.arrivals.size()));
   s.results = results;
   s.result_bytes = result_bytes;
+  for (size_t i = 0; i < received.size(); ++i) received[i].result = results.data() + i * result_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status BaselineExpertTransport::BeginCombine() {
+  Impl& s = *impl_;
+  const size_t result_bytes = s.result_bytes;
   for (int d = 0; d < s.size; ++d) {
     s.n_bytes[static_cast<size_t>(d)] = d == s.rank ? 0 : CombineBytes(s.n_arrivals(d), result_bytes);
   }
@@ -186,7 +206,7 @@ absl::Status BaselineExpertTransport::BeginCombine(std::span<const std::byte> re
     std::memcpy(to, &header, sizeof(header));
     to += sizeof(header);
     for (size_t i = s.arrival_begin[at]; i < s.arrival_begin[at + 1]; ++i) {
-      std::memcpy(to, results.data() + s.order.place(i) * result_bytes, result_bytes);
+      std::memcpy(to, s.results.data() + s.order.place(i) * result_bytes, result_bytes);
       to += RoundUpTo(result_bytes, kMessageUnitBytes);
     }
   }

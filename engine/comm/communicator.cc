@@ -1,5 +1,7 @@
 #include "engine/comm/communicator.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -46,6 +48,29 @@ absl::StatusOr<std::vector<std::string>> AllGather(Communicator& communicator, s
     return absl::InternalError("all-gather: malformed reply from shard 0");
   }
   return out;
+}
+
+absl::StatusOr<double> MeasureBarrier(Communicator& communicator) {
+  constexpr int kBarriers = 15;
+  // The first one may wait for a member that was still busy.
+  RETURN_IF_ERROR(communicator.Barrier());
+  std::vector<double> seconds;
+  for (int n = 0; n < kBarriers; ++n) {
+    const auto start = std::chrono::steady_clock::now();
+    RETURN_IF_ERROR(communicator.Barrier());
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[kBarriers / 2];
+  ASSIGN_OR_RETURN(const auto all, AllGather(communicator, {reinterpret_cast<const char*>(&median), sizeof(median)}));
+  double slowest = 0;
+  for (const std::string& one : all) {
+    double seconds_there = 0;
+    if (one.size() != sizeof(seconds_there)) return absl::InternalError("a shard did not say how long a barrier took");
+    std::memcpy(&seconds_there, one.data(), sizeof(seconds_there));
+    slowest = std::max(slowest, seconds_there);
+  }
+  return slowest;
 }
 
 absl::Status AgreeOnIdentity(Communicator& communicator, std::span<const IdentityField> fields) {

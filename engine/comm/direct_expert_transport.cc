@@ -2,7 +2,6 @@
 
 #include <emmintrin.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +15,8 @@
 #include "common/status.h"
 #include "expert_messages.h"
 #include "inbox.h"
+#include "measure_ways.h"
+#include "shared_files.h"
 
 namespace longshelf::engine {
 namespace {
@@ -55,16 +56,10 @@ TargetMap MapTargets(const HostMap& hosts, int rank, bool has_shared_memory) {
   return out;
 }
 
-std::vector<int> TargetOfExperts(uint32_t n_experts, const TargetMap& map) {
-  std::vector<int> owner = EvenOwners(n_experts, static_cast<int>(map.of_rank.size()));
-  for (int& o : owner) o = map.of_rank[static_cast<size_t>(o)];
-  return owner;
-}
-
 InboxShape ShapeFor(const DirectTransportOptions& options, int n_shards) {
   const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
   return {.n_sources = n_shards,
-          .dispatch_bytes = DispatchLayout(options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
+          .dispatch_bytes = DispatchLayout(MessageKind::kDispatch, options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
           .combine_rows = n_pairs,
           .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
 }
@@ -108,6 +103,8 @@ struct DirectExpertTransport::Impl {
     size_t n_arrivals = 0;
     size_t first_arrival = 0;
     uint32_t first_row = 0;             // where its results go
+    bool pulls = false;                 // it reads them in this shard's outbox
+    uint32_t first_pulled = 0;          // where, in rows
     MappedMemory staging;               // far: results for it
     MappedMemory results;               // far: results from it
     Communicator::Transfer receiving;   // far, receiver == this shard: its dispatch
@@ -121,11 +118,19 @@ struct DirectExpertTransport::Impl {
   const int rank;
   const int size;
   InboxShape shape;
+  std::vector<ExpertRoutes> routes;  // by layer, or one for all
+  std::vector<uint16_t> rank_of_pair;
+  std::vector<uint16_t> target_of_pair;
   Grouping by_rank;
   std::optional<Grouping> by_target;  // when some target is more than one shard; else that is the same
+  std::vector<int> target_of_rank;
   std::vector<Target> targets;
   std::vector<Source> sources;
-  std::vector<std::unique_ptr<Inbox>> inboxes;  // by rank; null: not on this host
+  std::vector<Inbox> inboxes;    // by rank; not mapped: not on this host
+  std::vector<Outbox> outboxes;  // by rank; empty unless something is pulled
+  RowWays ways;
+  std::vector<WayFigures> figures;
+  bool near_only = false;  // while ways are measured nothing goes to other hosts
   MessageClock clock;
   uint64_t n_exchanges = 0;  // dispatches ever, the flags' value
   std::atomic<uint64_t> n_layers{0};
@@ -133,30 +138,39 @@ struct DirectExpertTransport::Impl {
   std::atomic<uint64_t> shared_bytes{0};
   std::atomic<uint64_t> sent_bytes{0};
 
-  std::span<const std::byte> rows;
+  OutgoingRows outgoing;
   size_t row_bytes = 0;
-  std::span<const ExpertAssignment> assignments;
-  std::span<const std::byte> results;
+  const ExpertRoutes* layer_routes = nullptr;
+  std::span<std::byte> results;
   size_t result_bytes = 0;
+  size_t result_stride = 0;
   std::vector<Arrival> arrivals;
   size_t own_first = 0;  // of this shard's own pairs among the arrivals
   ArrivalOrder order;
 
   Impl(Communicator& the_communicator, const HostMap& host_map, const DirectTransportOptions& the_options);
 
-  Inbox& own() { return *inboxes[static_cast<size_t>(rank)]; }
-  Inbox& inbox(int r) { return *inboxes[static_cast<size_t>(r)]; }
+  Inbox& own() { return inboxes[static_cast<size_t>(rank)]; }
+  Inbox& inbox(int r) { return inboxes[static_cast<size_t>(r)]; }
+  const Outbox& outbox(int r) const { return outboxes[static_cast<size_t>(r)]; }
+  bool pulls(RowWay way) const { return way == RowWay::kPull && !outboxes.empty(); }
+  bool takes_part(const Source& source) const { return !source.is_far || !near_only; }
   const Grouping& of_targets() const { return by_target.has_value() ? *by_target : by_rank; }
   bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
   absl::Status MakeInboxes();
+  absl::Status MakeOutboxes(size_t n_tokens);
   absl::Status MakeBuffers();
+  std::vector<uint32_t> ExpertsNearby() const;
   absl::Status Progress();
   absl::Status Await(Communicator::Transfer& transfer);
   template <typename Ready>
   absl::Status WaitFor(Ready ready);
+  absl::Status GroupPairs(std::span<const ExpertAssignment> pairs, size_t n_tokens);
+  absl::Status PostReceives();
   absl::Status SendDispatch(Target& target, size_t index);
   absl::Status AwaitDispatch(Source& source);
   absl::Status ReadSource(Source& source);
+  void PlaceResultsOf(Source& source, size_t& n_pulled, std::span<DispatchedRow> received);
   absl::Status SendResults(Source& source);
   absl::Status TakeResults(Source& source, std::vector<const std::byte*>& combined);
 };
@@ -168,12 +182,14 @@ DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap&
       options(the_options),
       rank(communicator.rank()),
       size(communicator.size()),
-      by_rank(EvenOwners(options.n_experts, size), size) {
+      by_rank(size) {
   clock.generation = options.generation;
   shape = ShapeFor(options, size);
+  routes.emplace_back(ExpertPlacement::Even(1, options.n_experts, size), 0, hosts, rank);
   const TargetMap map = MapTargets(hosts, rank, !options.shm_dir.empty());
-  if (map.receivers.size() < static_cast<size_t>(size))
-    by_target.emplace(TargetOfExperts(options.n_experts, map), size);
+  target_of_rank = map.of_rank;
+  const auto n_targets = static_cast<int>(map.receivers.size());
+  if (n_targets < size) by_target.emplace(n_targets);
   for (const int receiver : map.receivers) {
     targets.push_back(
         {.rank = receiver, .is_far = receiver != rank && !is_near(receiver), .staging = {}, .sending = {}});
@@ -189,30 +205,34 @@ DirectExpertTransport::Impl::Impl(Communicator& the_communicator, const HostMap&
 }
 
 absl::Status DirectExpertTransport::Impl::MakeInboxes() {
-  inboxes.resize(static_cast<size_t>(size));
+  std::vector<MappedMemory> memory(static_cast<size_t>(size));
   if (options.shm_dir.empty()) {
-    ASSIGN_OR_RETURN(inboxes[static_cast<size_t>(rank)], Inbox::Private(shape));
-    return absl::OkStatus();
+    ASSIGN_OR_RETURN(memory[static_cast<size_t>(rank)], MappedMemory::Private(shape.n_bytes()));
+  } else {
+    ASSIGN_OR_RETURN(memory, ShareMemory(communicator, hosts, options.shm_dir, "inbox", shape.n_bytes()));
   }
-  const auto path = [this](int r) { return absl::StrCat(options.shm_dir, "/inbox-", r); };
-  auto made = Inbox::Make(path(rank), shape);
-  // Everybody or nobody: a shard that went on alone would wait for ever.
-  ASSIGN_OR_RETURN(const std::vector<std::string> all, AllGather(communicator, std::string(made.status().message())));
-  for (size_t r = 0; r < all.size(); ++r) {
-    if (all[r].empty()) continue;
-    // Shared memory that nobody is going to use.
-    if (made.ok()) unlink(path(rank).c_str());
-    return absl::ResourceExhaustedError(absl::StrCat("shard ", r, ": ", all[r]));
-  }
-  inboxes[static_cast<size_t>(rank)] = *std::move(made);
-  for (int r = 0; r < size; ++r) {
-    if (r == rank || !is_near(r)) continue;
-    ASSIGN_OR_RETURN(inboxes[static_cast<size_t>(r)], Inbox::Open(path(r), shape));
-  }
-  RETURN_IF_ERROR(communicator.Barrier());
-  // The mappings stay.
-  unlink(path(rank).c_str());
+  for (MappedMemory& one : memory) inboxes.emplace_back(std::move(one), shape);
   return absl::OkStatus();
+}
+
+// For so many tokens of each shard, and as many results as these have pairs: a shard that computes more than its share
+// writes the others into the inboxes of their homes.
+absl::Status DirectExpertTransport::Impl::MakeOutboxes(size_t n_tokens) {
+  const size_t rows_bytes = n_tokens * options.row_bytes_max;
+  const size_t results_bytes = n_tokens * options.n_experts_per_token * shape.result_stride;
+  outboxes.clear();
+  ASSIGN_OR_RETURN(std::vector<MappedMemory> memory, ShareMemory(communicator, hosts, options.shm_dir, "outbox",
+                                                                 Outbox::NumBytes(rows_bytes, results_bytes)));
+  for (MappedMemory& one : memory) outboxes.emplace_back(std::move(one), rows_bytes, results_bytes);
+  return absl::OkStatus();
+}
+
+std::vector<uint32_t> DirectExpertTransport::Impl::ExpertsNearby() const {
+  std::vector<uint32_t> out;
+  for (uint32_t e = 0; e < options.n_experts; ++e) {
+    if (is_near(routes[0].Choose(e, 0))) out.push_back(e);
+  }
+  return out;
 }
 
 absl::Status DirectExpertTransport::Impl::MakeBuffers() {
@@ -229,6 +249,29 @@ absl::Status DirectExpertTransport::Impl::MakeBuffers() {
   return absl::OkStatus();
 }
 
+absl::Status DirectExpertTransport::ChooseWays() {
+  Impl& s = *impl_;
+  if (s.options.ways.has_value()) {
+    s.ways = *s.options.ways;
+  } else {
+    const size_t n_tokens = std::min(kMeasuredTokens.back(), s.options.n_tokens_max);
+    RETURN_IF_ERROR(s.MakeOutboxes(n_tokens));
+    s.near_only = true;
+    const MeasuredExchange exchange = {.experts = s.ExpertsNearby(),
+                                       .n_experts_per_token = s.options.n_experts_per_token,
+                                       .n_tokens_max = n_tokens,
+                                       .row_bytes = s.options.row_bytes_max,
+                                       .result_bytes = s.options.result_bytes_max};
+    ASSIGN_OR_RETURN(s.figures, MeasureWays(s.communicator, *this, exchange, [&s](const RowWays& w) { s.ways = w; }));
+    s.near_only = false;
+    s.outboxes.clear();
+    s.ways = ChooseRowWays(s.figures);
+    s.n_layers = s.exposed_ns = s.shared_bytes = 0;
+  }
+  const bool pulled = s.ways.dispatch == RowWay::kPull || s.ways.combine == RowWay::kPull;
+  return pulled ? s.MakeOutboxes(s.options.n_tokens_max) : absl::OkStatus();
+}
+
 uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOptions& options) {
   const InboxShape shape = ShapeFor(options, hosts.n_ranks());
   const bool has_shared_memory = !options.shm_dir.empty();
@@ -242,6 +285,10 @@ uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOpt
   for (int r = 0; r < hosts.n_ranks(); ++r) {
     if (!is_near(r)) n_bytes += 2 * ResultBytesMax(shape);
   }
+  const RowWays ways = options.ways.value_or(RowWays{RowWay::kPull, RowWay::kPull});  // which it may choose
+  if (has_shared_memory && (ways.dispatch == RowWay::kPull || ways.combine == RowWay::kPull)) {
+    n_bytes += Outbox::NumBytes(options.n_tokens_max * options.row_bytes_max, shape.combine_rows * shape.result_stride);
+  }
   return n_bytes;
 }
 
@@ -251,23 +298,49 @@ absl::StatusOr<std::unique_ptr<DirectExpertTransport>> DirectExpertTransport::Cr
   auto impl = std::make_unique<Impl>(communicator, hosts, options);
   RETURN_IF_ERROR(impl->MakeInboxes());
   RETURN_IF_ERROR(impl->MakeBuffers());
-  return std::unique_ptr<DirectExpertTransport>(new DirectExpertTransport(std::move(impl)));
+  std::unique_ptr<DirectExpertTransport> transport(new DirectExpertTransport(std::move(impl)));
+  // Collective: on all hosts as soon as shards share one of them.
+  if (!options.shm_dir.empty() && hosts.n_hosts() < hosts.n_ranks()) RETURN_IF_ERROR(transport->ChooseWays());
+  return transport;
 }
 
 DirectExpertTransport::DirectExpertTransport(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DirectExpertTransport::~DirectExpertTransport() = default;
 int DirectExpertTransport::rank() const { return impl_->rank; }
 int DirectExpertTransport::size() const { return impl_->size; }
+const std::vector<WayFigures>& DirectExpertTransport::figures() const { return impl_->figures; }
 ExchangeTotals DirectExpertTransport::totals() const {
   return {impl_->n_layers.load(), impl_->exposed_ns.load(), impl_->shared_bytes.load(), impl_->sent_bytes.load()};
 }
 
+std::optional<RowWays> DirectExpertTransport::ways() const {
+  for (const Impl::Source& source : impl_->sources) {
+    if (!source.is_far) return impl_->ways;
+  }
+  return std::nullopt;
+}
+
 std::string DirectExpertTransport::Describe() const {
-  bool any_far = false;
-  bool any_near = false;
-  for (const Impl::Source& source : impl_->sources) (source.is_far ? any_far : any_near) = true;
-  if (any_far && any_near) return "shared memory on a host, messages between hosts";
-  return any_near ? "shared memory" : "messages";
+  const std::optional<RowWays> near = ways();
+  if (!near.has_value()) return "messages";
+  const bool any_far =
+      std::any_of(impl_->sources.begin(), impl_->sources.end(), [](const auto& s) { return s.is_far; });
+  return absl::StrCat("shared memory (rows ", RowWayName(near->dispatch), ", results ", RowWayName(near->combine), ")",
+                      any_far ? " on a host, messages between hosts" : "");
+}
+
+void DirectExpertTransport::SetPlacement(const ExpertPlacement& placement) {
+  LONGSHELF_CHECK(placement.n_experts() == impl_->options.n_experts && placement.n_ranks() == impl_->size);
+  impl_->routes.clear();
+  for (uint32_t l = 0; l < placement.n_layers(); ++l) {
+    impl_->routes.emplace_back(placement, l, impl_->hosts, impl_->rank);
+  }
+}
+
+std::byte* DirectExpertTransport::RowMemory(size_t n_bytes) {
+  const Impl& s = *impl_;
+  if (!s.pulls(s.ways.dispatch) || n_bytes > s.outbox(s.rank).rows_bytes()) return nullptr;
+  return s.outbox(s.rank).rows();
 }
 
 void DirectExpertTransport::BeginStep(uint64_t seq) {
@@ -312,29 +385,54 @@ absl::Status DirectExpertTransport::Impl::Await(Communicator::Transfer& transfer
   return WaitFor([&] { return !transfer.is_open(); });
 }
 
+// Who computes what, for shards and for targets.
+absl::Status DirectExpertTransport::Impl::GroupPairs(std::span<const ExpertAssignment> pairs, size_t n_tokens) {
+  RETURN_IF_ERROR(RoutePairs(pairs, n_tokens, *layer_routes, rank_of_pair));
+  by_rank.Group(pairs, rank_of_pair);
+  if (!by_target.has_value()) return absl::OkStatus();
+  target_of_pair.resize(pairs.size());
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    target_of_pair[i] = static_cast<uint16_t>(target_of_rank[rank_of_pair[i]]);
+  }
+  by_target->Group(pairs, target_of_pair);
+  return absl::OkStatus();
+}
+
 absl::Status DirectExpertTransport::Impl::SendDispatch(Target& target, size_t index) {
-  MessageHeader header = MakeHeader(MessageKind::kDispatch, rank, target.rank, clock);
+  const bool pulled = !target.is_far && pulls(ways.dispatch);
+  MessageHeader header =
+      MakeHeader(pulled ? MessageKind::kDispatchPulled : MessageKind::kDispatch, rank, target.rank, clock);
   FillDispatchHeader(of_targets(), static_cast<int>(index), row_bytes, header);
   // A neighbour puts its results where they belong; from elsewhere they come in messages.
   header.first_row = target.is_far ? 0 : static_cast<uint32_t>(by_rank.begin(target.rank));
   SealHeader(header);
   if (!target.is_far) {
-    PackDispatch(header, of_targets(), static_cast<int>(index), rows, assignments, CopyRows::kStream,
-                 inbox(target.rank).dispatch(rank));
-    StreamFence();
+    const bool streamed = ways.dispatch == RowWay::kStream;
+    PackDispatch(header, of_targets(), static_cast<int>(index), outgoing,
+                 streamed ? RowStore::kStream : RowStore::kPlain, inbox(target.rank).dispatch(rank));
+    if (streamed) FenceResults();
     inbox(target.rank).dispatched(rank).store(n_exchanges, std::memory_order_release);
-    shared_bytes += header.n_bytes;
+    shared_bytes += header.n_bytes + (pulled ? header.n_tokens * row_bytes : 0);
     return absl::OkStatus();
   }
-  PackDispatch(header, of_targets(), static_cast<int>(index), rows, assignments, CopyRows::kPlain,
-               target.staging.data());
+  PackDispatch(header, of_targets(), static_cast<int>(index), outgoing, RowStore::kPlain, target.staging.data());
   ASSIGN_OR_RETURN(target.sending, communicator.StartSend(target.rank, kDispatchTag, target.staging.data(),
                                                           header.n_bytes / kExchangeUnitBytes));
   sent_bytes += header.n_bytes;
   return absl::OkStatus();
 }
 
-absl::Status DirectExpertTransport::BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+// Of rows for this host, before anything is sent.
+absl::Status DirectExpertTransport::Impl::PostReceives() {
+  for (Source& source : sources) {
+    if (!source.is_far || source.receiver != rank || near_only) continue;
+    ASSIGN_OR_RETURN(source.receiving, communicator.StartReceive(source.rank, kDispatchTag, own().dispatch(source.rank),
+                                                                 shape.dispatch_bytes / kExchangeUnitBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DirectExpertTransport::BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                                                   std::span<const ExpertAssignment> assignments) {
   Impl& s = *impl_;
   const Stopwatch stopwatch(s.exposed_ns);
@@ -347,29 +445,27 @@ absl::Status DirectExpertTransport::BeginDispatch(std::span<const std::byte> row
                                             s.options.n_tokens_max, " of ", s.options.row_bytes_max, " to ",
                                             s.shape.combine_rows));
   }
-  s.rows = rows;
+  ASSIGN_OR_RETURN(s.layer_routes, RoutesOf(s.routes, layer));
   s.row_bytes = row_bytes;
-  s.assignments = assignments;
   ++s.clock.layer_count;
   ++s.n_exchanges;
+  RETURN_IF_ERROR(s.PostReceives());
+  RETURN_IF_ERROR(s.GroupPairs(assignments, n_tokens));
+  s.outgoing = {rows, assignments, s.rank_of_pair};
   for (Impl::Source& source : s.sources) {
-    if (!source.is_far || source.receiver != s.rank) continue;
-    ASSIGN_OR_RETURN(source.receiving,
-                     s.communicator.StartReceive(source.rank, kDispatchTag, s.own().dispatch(source.rank),
-                                                 s.shape.dispatch_bytes / kExchangeUnitBytes));
-  }
-  RETURN_IF_ERROR(s.by_rank.Group(assignments, n_tokens));
-  if (s.by_target.has_value()) RETURN_IF_ERROR(s.by_target->Group(assignments, n_tokens));
-  for (Impl::Source& source : s.sources) {
-    if (!source.is_far) continue;
+    if (!source.is_far || s.near_only) continue;
     const size_t n_bytes = sizeof(MessageHeader) + s.by_rank.n_rows(source.rank) * s.shape.result_stride;
     ASSIGN_OR_RETURN(source.collecting, s.communicator.StartReceive(source.rank, kCombineTag, source.results.data(),
                                                                     n_bytes / kExchangeUnitBytes));
   }
+  if (s.pulls(s.ways.dispatch) && rows.data() != s.outbox(s.rank).rows() && !rows.empty()) {
+    std::memcpy(s.outbox(s.rank).rows(), rows.data(), rows.size());
+  }
   // From the next shard on, so that not all of them send to the first one first.
   for (size_t i = 0; i < s.targets.size(); ++i) {
     const size_t at = (i + static_cast<size_t>(s.rank) + 1) % s.targets.size();
-    if (s.targets[at].rank != s.rank) RETURN_IF_ERROR(s.SendDispatch(s.targets[at], at));
+    Impl::Target& target = s.targets[at];
+    if (target.rank != s.rank && !(target.is_far && s.near_only)) RETURN_IF_ERROR(s.SendDispatch(target, at));
   }
   return absl::OkStatus();
 }
@@ -380,18 +476,25 @@ absl::Status DirectExpertTransport::Impl::AwaitDispatch(Source& source) {
 }
 
 absl::Status DirectExpertTransport::Impl::ReadSource(Source& source) {
-  const std::byte* message = inbox(source.receiver).dispatch(source.rank);
-  MessageHeader header;
-  std::memcpy(&header, message, sizeof(header));
-  RETURN_IF_ERROR(CheckHeader(header, MessageKind::kDispatch, source.rank, source.receiver, clock));
-  RETURN_IF_ERROR(CheckDispatchCounts(header, row_bytes, by_rank.n_experts()));
+  IncomingDispatch incoming;
+  incoming.message = inbox(source.receiver).dispatch(source.rank);
+  std::memcpy(&incoming.header, incoming.message, sizeof(incoming.header));
+  const MessageHeader& header = incoming.header;
+  const bool pulled = !source.is_far && pulls(ways.dispatch);
+  RETURN_IF_ERROR(CheckHeader(header, pulled ? MessageKind::kDispatchPulled : MessageKind::kDispatch, source.rank,
+                              source.receiver, clock));
+  RETURN_IF_ERROR(CheckDispatchCounts(header, row_bytes, layer_routes->n_experts()));
   if (header.n_bytes > shape.dispatch_bytes || header.first_row + uint64_t{header.n_rows} > shape.combine_rows) {
     return OutOfStep("message size", source.rank, header.n_bytes, shape.dispatch_bytes);
   }
+  if (pulled) {
+    incoming.rows = outbox(source.rank).rows();
+    incoming.n_rows_max = outbox(source.rank).rows_bytes() / row_bytes;
+  }
+  incoming.all_are_ours = !source.is_far || options.shm_dir.empty();
   source.first_arrival = arrivals.size();
   source.first_row = header.first_row;
-  RETURN_IF_ERROR(ReadDispatch(header, message, by_rank, rank,
-                               /*all_rows_are_ours=*/!source.is_far || options.shm_dir.empty(), arrivals));
+  RETURN_IF_ERROR(ReadDispatch(incoming, *layer_routes, arrivals));
   source.n_arrivals = arrivals.size() - source.first_arrival;
   return absl::OkStatus();
 }
@@ -407,37 +510,78 @@ absl::Status DirectExpertTransport::FinishDispatch(std::vector<DispatchedRow>& r
   for (int r = 0; r < s.size; ++r) {
     if (r != s.rank) {
       Impl::Source& source = s.sources[static_cast<size_t>(r < s.rank ? r : r - 1)];
+      if (!s.takes_part(source)) continue;
       RETURN_IF_ERROR(s.AwaitDispatch(source));
       RETURN_IF_ERROR(s.ReadSource(source));
       continue;
     }
     s.own_first = s.arrivals.size();
     for (const uint32_t i : s.by_rank.of(s.rank)) {
-      const ExpertAssignment& a = s.assignments[i];
-      s.arrivals.push_back({a.expert, a.weight, s.rows.data() + a.token * s.row_bytes});
+      const ExpertAssignment& a = s.outgoing.assignments[i];
+      s.arrivals.push_back({a.expert, a.weight, s.outgoing.rows.data() + a.token * s.row_bytes});
     }
   }
   if (s.options.watch != nullptr) s.options.watch->MarkProgress();
-  s.order.Order(s.arrivals, s.by_rank.n_experts(), received);
+  s.order.Order(s.arrivals, s.layer_routes->n_experts(), received);
+  return absl::OkStatus();
+}
+
+// n_pulled: rows of the outbox that are taken.
+void DirectExpertTransport::Impl::PlaceResultsOf(Source& source, size_t& n_pulled, std::span<DispatchedRow> received) {
+  std::byte* to = nullptr;
+  RowStore store = RowStore::kPlain;
+  source.pulls = false;
+  if (source.is_far) {
+    to = source.staging.data() + sizeof(MessageHeader);
+  } else if (pulls(ways.combine) && (n_pulled + source.n_arrivals) * result_stride <= outbox(rank).results_bytes()) {
+    source.pulls = true;
+    source.first_pulled = static_cast<uint32_t>(n_pulled);
+    to = outbox(rank).results() + n_pulled * result_stride;
+    n_pulled += source.n_arrivals;
+  } else {
+    to = inbox(source.rank).results() + source.first_row * result_stride;
+    if (ways.combine == RowWay::kStream) store = RowStore::kStream;
+  }
+  for (size_t i = 0; i < source.n_arrivals; ++i, to += result_stride) {
+    DispatchedRow& row = received[order.place(source.first_arrival + i)];
+    row.result = to;
+    row.store = store;
+  }
+}
+
+absl::Status DirectExpertTransport::PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                                                 std::span<DispatchedRow> received) {
+  Impl& s = *impl_;
+  const Stopwatch stopwatch(s.exposed_ns);
+  RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, s.arrivals.size()));
+  if (result_bytes > s.options.result_bytes_max || received.size() != s.arrivals.size()) {
+    return absl::InternalError(absl::StrCat("combine of ", received.size(), " results of ", result_bytes,
+                                            " bytes; it is ", s.arrivals.size(), ", and the inboxes are for ",
+                                            s.options.result_bytes_max));
+  }
+  s.results = results;
+  s.result_bytes = result_bytes;
+  s.result_stride = RoundUpTo(result_bytes, kMessageUnitBytes);
+  for (size_t i = s.own_first; i < s.own_first + s.by_rank.n_rows(s.rank); ++i) {
+    received[s.order.place(i)].result = results.data() + s.order.place(i) * result_bytes;
+  }
+  size_t n_pulled = 0;
+  for (Impl::Source& source : s.sources) {
+    if (s.takes_part(source)) s.PlaceResultsOf(source, n_pulled, received);
+  }
   return absl::OkStatus();
 }
 
 absl::Status DirectExpertTransport::Impl::SendResults(Source& source) {
-  const size_t stride = RoundUpTo(result_bytes, kMessageUnitBytes);
-  MessageHeader header = MakeHeader(MessageKind::kCombine, rank, source.rank, clock);
+  MessageHeader header =
+      MakeHeader(source.pulls ? MessageKind::kCombinePulled : MessageKind::kCombine, rank, source.rank, clock);
   header.n_rows = static_cast<uint32_t>(source.n_arrivals);
   header.row_bytes = static_cast<uint32_t>(result_bytes);
-  header.n_bytes = sizeof(header) + source.n_arrivals * stride;
+  header.n_bytes = sizeof(header) + source.n_arrivals * result_stride;
+  if (source.pulls) header.first_row = source.first_pulled;
   SealHeader(header);
-  std::byte* to =
-      source.is_far ? source.staging.data() + sizeof(header) : inbox(source.rank).results() + source.first_row * stride;
-  const CopyRows how = source.is_far ? CopyRows::kPlain : CopyRows::kStream;
-  for (size_t i = 0; i < source.n_arrivals; ++i, to += stride) {
-    CopyBytes(how, results.data() + order.place(source.first_arrival + i) * result_bytes, result_bytes, to);
-  }
   if (!source.is_far) {
     inbox(source.rank).combine_header(rank) = header;
-    StreamFence();
     inbox(source.rank).combined(rank).store(n_exchanges, std::memory_order_release);
     shared_bytes += header.n_bytes;
     return absl::OkStatus();
@@ -449,24 +593,17 @@ absl::Status DirectExpertTransport::Impl::SendResults(Source& source) {
   return absl::OkStatus();
 }
 
-absl::Status DirectExpertTransport::BeginCombine(std::span<const std::byte> results, size_t result_bytes) {
+absl::Status DirectExpertTransport::BeginCombine() {
   Impl& s = *impl_;
   const Stopwatch stopwatch(s.exposed_ns);
-  RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, s.arrivals.size()));
-  if (result_bytes > s.options.result_bytes_max) {
-    return absl::InternalError(absl::StrCat("combine of results of ", result_bytes, " bytes; the inboxes are for ",
-                                            s.options.result_bytes_max));
-  }
-  s.results = results;
-  s.result_bytes = result_bytes;
   for (size_t i = 0; i < s.sources.size(); ++i) {
-    RETURN_IF_ERROR(s.SendResults(s.sources[(i + static_cast<size_t>(s.rank)) % s.sources.size()]));
+    Impl::Source& source = s.sources[(i + static_cast<size_t>(s.rank)) % s.sources.size()];
+    if (s.takes_part(source)) RETURN_IF_ERROR(s.SendResults(source));
   }
   return absl::OkStatus();
 }
 
 absl::Status DirectExpertTransport::Impl::TakeResults(Source& source, std::vector<const std::byte*>& combined) {
-  const size_t stride = RoundUpTo(result_bytes, kMessageUnitBytes);
   const std::span<const uint32_t> pairs = by_rank.of(source.rank);
   MessageHeader header;
   const std::byte* from = nullptr;
@@ -478,12 +615,21 @@ absl::Status DirectExpertTransport::Impl::TakeResults(Source& source, std::vecto
     std::atomic<uint64_t>& flag = own().combined(source.rank);
     RETURN_IF_ERROR(WaitFor([&] { return flag.load(std::memory_order_acquire) >= n_exchanges; }));
     header = own().combine_header(source.rank);
-    from = own().results() + by_rank.begin(source.rank) * stride;
+    from = own().results() + by_rank.begin(source.rank) * result_stride;
   }
-  RETURN_IF_ERROR(CheckHeader(header, MessageKind::kCombine, source.rank, rank, clock));
+  const bool pulled = !source.is_far && pulls(ways.combine) && header.kind == MessageKind::kCombinePulled;
+  RETURN_IF_ERROR(
+      CheckHeader(header, pulled ? MessageKind::kCombinePulled : MessageKind::kCombine, source.rank, rank, clock));
   if (header.row_bytes != result_bytes) return OutOfStep("row size", source.rank, header.row_bytes, result_bytes);
   if (header.n_rows != pairs.size()) return OutOfStep("row count", source.rank, header.n_rows, pairs.size());
-  for (size_t i = 0; i < pairs.size(); ++i) combined[pairs[i]] = from + i * stride;
+  if (pulled) {
+    const size_t n_rows_max = outbox(source.rank).results_bytes() / result_stride;
+    if (header.first_row + pairs.size() > n_rows_max) {
+      return OutOfStep("place of results", source.rank, header.first_row, n_rows_max);
+    }
+    from = outbox(source.rank).results() + header.first_row * result_stride;
+  }
+  for (size_t i = 0; i < pairs.size(); ++i) combined[pairs[i]] = from + i * result_stride;
   return absl::OkStatus();
 }
 
@@ -495,7 +641,9 @@ absl::Status DirectExpertTransport::FinishCombine(std::vector<const std::byte*>&
   for (size_t i = 0; i < own.size(); ++i) {
     combined[own[i]] = s.results.data() + s.order.place(s.own_first + i) * s.result_bytes;
   }
-  for (Impl::Source& source : s.sources) RETURN_IF_ERROR(s.TakeResults(source, combined));
+  for (Impl::Source& source : s.sources) {
+    if (s.takes_part(source)) RETURN_IF_ERROR(s.TakeResults(source, combined));
+  }
   // This shard may sleep next, and nothing moves while it does.
   for (Impl::Source& source : s.sources) RETURN_IF_ERROR(s.Await(source.sending));
   for (Impl::Target& target : s.targets) RETURN_IF_ERROR(s.Await(target.sending));

@@ -15,9 +15,9 @@ constexpr uint32_t kMagic = 0x3245534C;  // "LSE2"
 
 }  // namespace
 
-DispatchLayout::DispatchLayout(size_t n_tokens, size_t n_rows, size_t row_bytes)
+DispatchLayout::DispatchLayout(MessageKind kind, size_t n_tokens, size_t n_rows, size_t row_bytes)
     : row_stride(RoundUpTo(row_bytes, kMessageUnitBytes)),
-      tokens(sizeof(MessageHeader) + n_tokens * row_stride),
+      tokens(sizeof(MessageHeader) + (kind == MessageKind::kDispatchPulled ? 0 : n_tokens * row_stride)),
       experts(tokens + n_tokens * sizeof(TokenEntry)),
       n_bytes(RoundUpTo(experts + n_rows * sizeof(ExpertEntry), kMessageUnitBytes)) {}
 
@@ -71,25 +71,38 @@ absl::Status CheckDispatchCounts(const MessageHeader& header, size_t row_bytes, 
                                             " tokens with ", header.n_rows, " rows; the limit is ", kExchangeTokensMax,
                                             " tokens with ", n_experts, " rows each"));
   }
-  const size_t n_bytes = DispatchLayout(header.n_tokens, header.n_rows, row_bytes).n_bytes;
+  const size_t n_bytes = DispatchLayout(header.kind, header.n_tokens, header.n_rows, row_bytes).n_bytes;
   if (header.n_bytes != n_bytes) return OutOfStep("message size", header.source, header.n_bytes, n_bytes);
   return absl::OkStatus();
 }
 
-std::vector<int> EvenOwners(uint32_t n_experts, int n_ranks) {
-  std::vector<int> owner(n_experts);
-  for (int r = 0; r < n_ranks; ++r) {
-    for (uint32_t e = FirstExpertOf(r, n_experts, n_ranks); e < FirstExpertOf(r + 1, n_experts, n_ranks); ++e) {
-      owner[e] = r;
-    }
-  }
-  return owner;
+absl::StatusOr<const ExpertRoutes*> RoutesOf(std::span<const ExpertRoutes> routes, uint32_t layer) {
+  if (routes.size() == 1) return routes.data();
+  if (layer < routes.size()) return &routes[layer];
+  return absl::InternalError(absl::StrCat("layer ", layer, " of ", routes.size(), " has no experts placed"));
 }
 
-Grouping::Grouping(std::vector<int> owner, int n_owners)
-    : owner_(std::move(owner)),
-      begin_(static_cast<size_t>(n_owners) + 1),
+absl::Status RoutePairs(std::span<const ExpertAssignment> assignments, size_t n_tokens, const ExpertRoutes& routes,
+                        std::vector<uint16_t>& rank_of_pair) {
+  rank_of_pair.resize(assignments.size());
+  uint32_t token = 0;
+  for (size_t i = 0; i < assignments.size(); ++i) {
+    const ExpertAssignment& a = assignments[i];
+    if (a.expert >= routes.n_experts() || a.token >= n_tokens || a.token < token) {
+      return absl::InternalError(absl::StrCat("expert assignment ", i, " {token ", a.token, ", expert ", a.expert,
+                                              "} is out of order or out of range: ", n_tokens, " tokens, ",
+                                              routes.n_experts(), " experts"));
+    }
+    token = a.token;
+    rank_of_pair[i] = routes.Choose(a.expert, a.token);
+  }
+  return absl::OkStatus();
+}
+
+Grouping::Grouping(int n_owners)
+    : begin_(static_cast<size_t>(n_owners) + 1),
       n_tokens_(static_cast<size_t>(n_owners)),
+      last_token_(static_cast<size_t>(n_owners)),
       cursor_(static_cast<size_t>(n_owners)) {}
 
 std::span<const uint32_t> Grouping::of(int owner) const {
@@ -97,65 +110,60 @@ std::span<const uint32_t> Grouping::of(int owner) const {
   return std::span(by_owner_).subspan(begin_[o], begin_[o + 1] - begin_[o]);
 }
 
-absl::Status Grouping::Group(std::span<const ExpertAssignment> assignments, size_t n_tokens) {
+// Whether a pair is the first of its token is a coin toss to a branch predictor, so nothing branches on it.
+void Grouping::Group(std::span<const ExpertAssignment> assignments, std::span<const uint16_t> owner_of_pair) {
   std::fill(begin_.begin(), begin_.end(), 0U);
   std::fill(n_tokens_.begin(), n_tokens_.end(), 0U);
+  std::fill(last_token_.begin(), last_token_.end(), UINT32_MAX);
   for (size_t i = 0; i < assignments.size(); ++i) {
-    const ExpertAssignment& a = assignments[i];
-    if (a.expert >= owner_.size() || a.token >= n_tokens || (i > 0 && a.token < assignments[i - 1].token)) {
-      return absl::InternalError(absl::StrCat("expert assignment ", i, " {token ", a.token, ", expert ", a.expert,
-                                              "} is out of order or out of range: ", n_tokens, " tokens, ",
-                                              owner_.size(), " experts"));
-    }
-    ++begin_[static_cast<size_t>(owner_[a.expert]) + 1];
+    const size_t owner = owner_of_pair[i];
+    const uint32_t token = assignments[i].token;
+    ++begin_[owner + 1];
+    n_tokens_[owner] += last_token_[owner] == token ? 0 : 1;
+    last_token_[owner] = token;
   }
   for (size_t o = 1; o < begin_.size(); ++o) begin_[o] += begin_[o - 1];
   by_owner_.resize(assignments.size());
   std::copy(begin_.begin(), begin_.end() - 1, cursor_.begin());
-  for (size_t i = 0; i < assignments.size(); ++i) {
-    const auto owner = static_cast<size_t>(owner_[assignments[i].expert]);
-    const size_t at = cursor_[owner]++;
-    by_owner_[at] = static_cast<uint32_t>(i);
-    const bool first_of_token = at == begin_[owner] || assignments[by_owner_[at - 1]].token != assignments[i].token;
-    if (first_of_token) ++n_tokens_[owner];
-  }
-  return absl::OkStatus();
+  for (size_t i = 0; i < assignments.size(); ++i) by_owner_[cursor_[owner_of_pair[i]]++] = static_cast<uint32_t>(i);
 }
 
 void FillDispatchHeader(const Grouping& grouping, int owner, size_t row_bytes, MessageHeader& header) {
   header.n_tokens = grouping.n_tokens(owner);
   header.n_rows = static_cast<uint32_t>(grouping.n_rows(owner));
   header.row_bytes = static_cast<uint32_t>(row_bytes);
-  header.n_bytes = DispatchLayout(header.n_tokens, header.n_rows, row_bytes).n_bytes;
+  header.n_bytes = DispatchLayout(header.kind, header.n_tokens, header.n_rows, row_bytes).n_bytes;
   header.first_row = static_cast<uint32_t>(grouping.begin(owner));
 }
 
-void PackDispatch(const MessageHeader& header, const Grouping& grouping, int owner, std::span<const std::byte> rows,
-                  std::span<const ExpertAssignment> assignments, CopyRows how, std::byte* out) {
-  const DispatchLayout layout(header.n_tokens, header.n_rows, header.row_bytes);
+void PackDispatch(const MessageHeader& header, const Grouping& grouping, int owner, const OutgoingRows& outgoing,
+                  RowStore store, std::byte* out) {
+  const DispatchLayout layout(header.kind, header.n_tokens, header.n_rows, header.row_bytes);
+  const bool with_rows = header.kind != MessageKind::kDispatchPulled;
   std::memcpy(out, &header, sizeof(header));
   std::byte* row = out + sizeof(header);
-  std::byte* expert = out + layout.experts;
-  size_t n_tokens = 0;
-  TokenEntry token{};
-  for (const uint32_t i : grouping.of(owner)) {
-    const ExpertAssignment& a = assignments[i];
-    if (n_tokens == 0 || a.token != token.source_token) {
-      token = {a.token, 0};
-      ++n_tokens;
-      CopyBytes(how, rows.data() + size_t{a.token} * header.row_bytes, header.row_bytes, row);
-      row += layout.row_stride;
+  std::byte* token_place = out + layout.tokens;
+  std::byte* expert_place = out + layout.experts;
+  const std::span<const uint32_t> pairs = grouping.of(owner);
+  for (size_t at = 0; at < pairs.size();) {
+    TokenEntry token{outgoing.assignments[pairs[at]].token, 0};
+    for (; at < pairs.size() && outgoing.assignments[pairs[at]].token == token.source_token; ++at) {
+      const ExpertAssignment& a = outgoing.assignments[pairs[at]];
+      const ExpertEntry entry{static_cast<uint16_t>(a.expert), outgoing.rank_of_pair[pairs[at]], a.weight};
+      std::memcpy(expert_place, &entry, sizeof(entry));
+      expert_place += sizeof(entry);
+      ++token.n_experts;
     }
-    ++token.n_experts;
-    std::memcpy(out + layout.tokens + (n_tokens - 1) * sizeof(token), &token, sizeof(token));
-    const ExpertEntry entry{a.expert, a.weight};
-    std::memcpy(expert, &entry, sizeof(entry));
-    expert += sizeof(entry);
+    std::memcpy(token_place, &token, sizeof(token));
+    token_place += sizeof(token);
+    if (!with_rows) continue;
+    CopyBytes(store, outgoing.rows.data() + size_t{token.source_token} * header.row_bytes, header.row_bytes, row);
+    row += layout.row_stride;
   }
 }
 
-void CopyBytes(CopyRows how, const std::byte* from, size_t n, std::byte* to) {
-  if (how == CopyRows::kPlain) {
+void CopyBytes(RowStore store, const std::byte* from, size_t n, std::byte* to) {
+  if (store == RowStore::kPlain) {
     std::memcpy(to, from, n);
     return;
   }
@@ -168,7 +176,11 @@ void CopyBytes(CopyRows how, const std::byte* from, size_t n, std::byte* to) {
   std::memcpy(to + i, from + i, n - i);
 }
 
-void StreamFence() { _mm_sfence(); }
+void StoreResult(const DispatchedRow& row, size_t offset, std::span<const std::byte> piece) {
+  CopyBytes(row.store, piece.data(), piece.size(), row.result + offset);
+}
+
+void FenceResults() { _mm_sfence(); }
 
 absl::Status CheckDispatchArguments(std::span<const std::byte> rows, size_t row_bytes) {
   if (row_bytes > 0 && row_bytes <= kExchangeRowBytesMax && rows.size() % row_bytes == 0 &&
@@ -188,29 +200,33 @@ absl::Status CheckCombineArguments(std::span<const std::byte> results, size_t re
                                           " after a dispatch that received ", n_received, " rows"));
 }
 
-absl::Status ReadDispatch(const MessageHeader& header, const std::byte* message, const Grouping& grouping, int rank,
-                          bool all_rows_are_ours, std::vector<Arrival>& arrivals) {
-  const DispatchLayout layout(header.n_tokens, header.n_rows, header.row_bytes);
+absl::Status ReadDispatch(const IncomingDispatch& incoming, const ExpertRoutes& routes,
+                          std::vector<Arrival>& arrivals) {
+  const MessageHeader& header = incoming.header;
+  const DispatchLayout layout(header.kind, header.n_tokens, header.n_rows, header.row_bytes);
+  const bool pulled = header.kind == MessageKind::kDispatchPulled;
   uint32_t n_rows = 0;
   uint64_t next_token = 0;
   for (uint32_t t = 0; t < header.n_tokens; ++t) {
     TokenEntry token;
-    std::memcpy(&token, message + layout.tokens + t * sizeof(token), sizeof(token));
-    if (token.source_token < next_token || token.n_experts == 0 || token.n_experts > header.n_rows - n_rows) {
+    std::memcpy(&token, incoming.message + layout.tokens + t * sizeof(token), sizeof(token));
+    if (token.source_token < next_token || token.n_experts == 0 || token.n_experts > header.n_rows - n_rows ||
+        (pulled && token.source_token >= incoming.n_rows_max)) {
       return absl::InternalError(absl::StrCat("expert message from shard ", header.source,
                                               ": token list is malformed at ", t, " of ", header.n_tokens));
     }
     next_token = uint64_t{token.source_token} + 1;
+    const std::byte* row = pulled ? incoming.rows + size_t{token.source_token} * header.row_bytes
+                                  : incoming.message + sizeof(MessageHeader) + t * layout.row_stride;
     for (uint32_t i = 0; i < token.n_experts; ++i, ++n_rows) {
       ExpertEntry entry;
-      std::memcpy(&entry, message + layout.experts + n_rows * sizeof(entry), sizeof(entry));
-      const bool is_ours = entry.expert < grouping.n_experts() && grouping.owner(entry.expert) == rank;
-      if (entry.expert >= grouping.n_experts() || (all_rows_are_ours && !is_ours)) {
+      std::memcpy(&entry, incoming.message + layout.experts + n_rows * sizeof(entry), sizeof(entry));
+      const bool is_ours = entry.rank == routes.rank();
+      if (is_ours ? !routes.Holds(entry.expert) : incoming.all_are_ours) {
         return absl::InternalError(absl::StrCat("expert message from shard ", header.source, ": expert ", entry.expert,
-                                                " is not held by shard ", rank));
+                                                " is not held by shard ", routes.rank()));
       }
-      if (!is_ours) continue;
-      arrivals.push_back({entry.expert, entry.weight, message + sizeof(MessageHeader) + t * layout.row_stride});
+      if (is_ours) arrivals.push_back({entry.expert, entry.weight, row});
     }
   }
   if (n_rows != header.n_rows) return OutOfStep("row count", header.source, n_rows, header.n_rows);
@@ -226,7 +242,7 @@ void ArrivalOrder::Order(std::span<const Arrival> arrivals, uint32_t n_experts, 
   for (size_t i = 0; i < arrivals.size(); ++i) {
     const Arrival& a = arrivals[i];
     place_[i] = cursor_[a.expert]++;
-    received[place_[i]] = {a.expert, a.weight, a.row};
+    received[place_[i]] = {.expert = a.expert, .weight = a.weight, .row = a.row};
   }
 }
 

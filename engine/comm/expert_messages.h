@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/comm/expert_placement.h"
 #include "engine/comm/expert_transport.h"
 
 namespace longshelf::engine {
@@ -19,7 +20,8 @@ inline constexpr size_t kMessageUnitBytes = 64;
 
 constexpr size_t RoundUpTo(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-enum class MessageKind : uint16_t { kDispatch = 1, kCombine = 2 };
+// The pulled ones bring no rows: these lie in the sender's own memory, to be read there.
+enum class MessageKind : uint16_t { kDispatch = 1, kCombine = 2, kDispatchPulled = 3, kCombinePulled = 4 };
 
 // Leads every message: who, to whom, and which layer of which step of which generation.
 struct alignas(kMessageUnitBytes) MessageHeader {
@@ -33,9 +35,10 @@ struct alignas(kMessageUnitBytes) MessageHeader {
   uint32_t n_tokens = 0;  // distinct rows; of a dispatch
   uint32_t n_rows = 0;    // {token, expert} pairs
   uint32_t row_bytes = 0;
-  uint64_t n_bytes = 0;    // of the message, this header included
-  uint32_t first_row = 0;  // of a dispatch: where the results go in the source's order
-  uint32_t checksum = 0;   // XXH32 of all before
+  uint64_t n_bytes = 0;  // of the message, this header included
+  uint32_t first_row =
+      0;  // of a dispatch: where the results go in the source's order; of a pulled combine: where they lie
+  uint32_t checksum = 0;  // XXH32 of all before
 };
 static_assert(sizeof(MessageHeader) == kMessageUnitBytes);
 
@@ -47,8 +50,9 @@ struct MessageClock {
 };
 
 // A dispatch message: header | rows [n_tokens], each padded to a line | TokenEntry [n_tokens] | ExpertEntry [n_rows].
+// A pulled one has no rows.
 struct DispatchLayout {
-  DispatchLayout(size_t n_tokens, size_t n_rows, size_t row_bytes);
+  DispatchLayout(MessageKind kind, size_t n_tokens, size_t n_rows, size_t row_bytes);
   size_t row_stride;
   size_t tokens;   // offset
   size_t experts;  // offset
@@ -60,7 +64,8 @@ struct TokenEntry {
   uint32_t n_experts;
 };
 struct ExpertEntry {
-  uint32_t expert;
+  uint16_t expert;
+  uint16_t rank;  // who shall compute it, of those that hold it
   float weight;
 };
 
@@ -75,15 +80,19 @@ absl::Status CheckHeader(const MessageHeader& header, MessageKind kind, int sour
 absl::Status CheckDispatchCounts(const MessageHeader& header, size_t row_bytes, uint32_t n_experts);
 absl::Status OutOfStep(const char* what, int source, uint64_t theirs, uint64_t ours);
 
-// The assignments of a dispatch by destination. A destination is whoever holds experts: `owner[e]` in [0, n).
+// INTERNAL: there is no such layer. One placement may stand for all layers.
+absl::StatusOr<const ExpertRoutes*> RoutesOf(std::span<const ExpertRoutes> routes, uint32_t layer);
+
+// For each pair the shard that shall compute it. INTERNAL: an assignment is out of range or out of order.
+absl::Status RoutePairs(std::span<const ExpertAssignment> assignments, size_t n_tokens, const ExpertRoutes& routes,
+                        std::vector<uint16_t>& rank_of_pair);
+
+// The assignments of a dispatch by destination, which is a number in [0, n_owners).
 class Grouping {
  public:
-  Grouping(std::vector<int> owner, int n_owners);
-  // INTERNAL: an assignment is out of range or out of order.
-  absl::Status Group(std::span<const ExpertAssignment> assignments, size_t n_tokens);
+  explicit Grouping(int n_owners);
+  void Group(std::span<const ExpertAssignment> assignments, std::span<const uint16_t> owner_of_pair);
 
-  uint32_t n_experts() const { return static_cast<uint32_t>(owner_.size()); }
-  int owner(uint32_t expert) const { return owner_[expert]; }
   // Assignments of an owner, as indexes in ascending order.
   std::span<const uint32_t> of(int owner) const;
   size_t begin(int owner) const { return begin_[static_cast<size_t>(owner)]; }
@@ -92,34 +101,33 @@ class Grouping {
   size_t n_all() const { return by_owner_.size(); }
 
  private:
-  const std::vector<int> owner_;    // by expert
-  std::vector<uint32_t> by_owner_;  // assignment indexes, stable by owner
-  std::vector<size_t> begin_;       // [n + 1] into by_owner_
-  std::vector<uint32_t> n_tokens_;  // distinct tokens of each
+  std::vector<uint32_t> by_owner_;    // assignment indexes, stable by owner
+  std::vector<size_t> begin_;         // [n + 1] into by_owner_
+  std::vector<uint32_t> n_tokens_;    // distinct tokens of each
+  std::vector<uint32_t> last_token_;  // of each, while counting
   std::vector<size_t> cursor_;
 };
 
 // Sizes and counts of what goes to `owner`.
 void FillDispatchHeader(const Grouping& grouping, int owner, size_t row_bytes, MessageHeader& header);
 
-// How rows are copied into a message: into memory that this core will read again, or past the caches, when it is
-// another core that reads them.
-enum class CopyRows : uint8_t { kPlain, kStream };
+// A shard's rows of a dispatch, and who computes which of their pairs.
+struct OutgoingRows {
+  std::span<const std::byte> rows;
+  std::span<const ExpertAssignment> assignments;
+  std::span<const uint16_t> rank_of_pair;
+};
 
 // The message with this sealed header, at `out` (64-byte aligned, header.n_bytes).
-void PackDispatch(const MessageHeader& header, const Grouping& grouping, int owner, std::span<const std::byte> rows,
-                  std::span<const ExpertAssignment> assignments, CopyRows how, std::byte* out);
+void PackDispatch(const MessageHeader& header, const Grouping& grouping, int owner, const OutgoingRows& outgoing,
+                  RowStore store, std::byte* out);
 
-// `to` is 16-byte aligned. Streamed bytes are seen by others only after StreamFence().
-void CopyBytes(CopyRows how, const std::byte* from, size_t n, std::byte* to);
-void StreamFence();
+// `to` is 16-byte aligned. Streamed bytes are seen by others only after FenceResults().
+void CopyBytes(RowStore store, const std::byte* from, size_t n, std::byte* to);
 
 // INTERNAL: out of bounds.
 absl::Status CheckDispatchArguments(std::span<const std::byte> rows, size_t row_bytes);
 absl::Status CheckCombineArguments(std::span<const std::byte> results, size_t result_bytes, size_t n_received);
-
-// Shards of experts that are spread evenly and contiguously.
-std::vector<int> EvenOwners(uint32_t n_experts, int n_ranks);
 
 // A pair that reached this shard, in the order (source rank, token, expert).
 struct Arrival {
@@ -128,10 +136,17 @@ struct Arrival {
   const std::byte* row;
 };
 
-// Adds what of a checked message is for experts of `rank`. INTERNAL: malformed. `all_rows_are_ours`: a pair for another
-// shard is an error, and not something for a neighbour.
-absl::Status ReadDispatch(const MessageHeader& header, const std::byte* message, const Grouping& grouping, int rank,
-                          bool all_rows_are_ours, std::vector<Arrival>& arrivals);
+// A dispatch message as it is read.
+struct IncomingDispatch {
+  MessageHeader header;                // checked
+  const std::byte* message = nullptr;  // the header again, and what follows it
+  const std::byte* rows = nullptr;     // of a pulled one: the sender's [n_rows_max, header.row_bytes]
+  size_t n_rows_max = 0;
+  bool all_are_ours = true;  // a pair for another shard is an error, and not something for a neighbour
+};
+
+// Adds what of a message is for the experts of routes.rank(). INTERNAL: malformed.
+absl::Status ReadDispatch(const IncomingDispatch& incoming, const ExpertRoutes& routes, std::vector<Arrival>& arrivals);
 
 // Orders arrivals by expert (ascending), stably: a pure function of the routing.
 class ArrivalOrder {

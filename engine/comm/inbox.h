@@ -3,11 +3,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <string>
 #include <utility>
 
-#include "absl/status/statusor.h"
 #include "expert_messages.h"
 #include "mapped_memory.h"
 
@@ -25,16 +22,14 @@ struct InboxShape {
   size_t n_bytes() const;
 };
 
-// Where messages for one shard arrive: a file in shared memory that its owner makes and its neighbours map, or memory
-// of its own when there are none. Flags count exchanges and only grow; whoever sees one sees everything before it.
+// Where messages for one shard arrive: shared memory of the shards of its host, or memory of its own when it has no
+// neighbours. Flags count exchanges and only grow; whoever sees one sees everything before it.
 class Inbox {
  public:
-  // Whole, so that a full /dev/shm is an error here and not a SIGBUS later. RESOURCE_EXHAUSTED: no room.
-  static absl::StatusOr<std::unique_ptr<Inbox>> Make(const std::string& path, const InboxShape& shape);
-  static absl::StatusOr<std::unique_ptr<Inbox>> Open(const std::string& path, const InboxShape& shape);
-  static absl::StatusOr<std::unique_ptr<Inbox>> Private(const InboxShape& shape);
-  Inbox(const Inbox&) = delete;
-  Inbox& operator=(const Inbox&) = delete;
+  Inbox() = default;
+  // `memory` has shape.n_bytes().
+  Inbox(MappedMemory memory, const InboxShape& shape) : memory_(std::move(memory)), shape_(shape) {}
+  bool is_mapped() const { return memory_.data() != nullptr; }
 
   std::byte* dispatch(int source) { return memory_.data() + shape_.dispatch_offset(source); }
   std::byte* results() { return memory_.data() + shape_.results_offset(); }
@@ -52,12 +47,30 @@ class Inbox {
   static_assert(std::atomic<uint64_t>::is_always_lock_free);
   friend struct InboxShape;
 
-  Inbox(MappedMemory memory, const InboxShape& shape) : memory_(std::move(memory)), shape_(shape) {}
-  static absl::StatusOr<std::unique_ptr<Inbox>> Map(int fd, const InboxShape& shape);
   Lines* lines(int source) { return reinterpret_cast<Lines*>(memory_.data()) + source; }
 
-  const MappedMemory memory_;
-  const InboxShape shape_;
+  MappedMemory memory_;
+  InboxShape shape_;
+};
+
+// What a shard lets its neighbours read where it lies: the rows that it dispatches, and results for them.
+class Outbox {
+ public:
+  // `memory` has NumBytes() of these.
+  Outbox(MappedMemory memory, size_t rows_bytes, size_t results_bytes)
+      : memory_(std::move(memory)), rows_bytes_(rows_bytes), results_bytes_(results_bytes) {}
+  static size_t NumBytes(size_t rows_bytes, size_t results_bytes) {
+    return RoundUpTo(rows_bytes, kMessageUnitBytes) + results_bytes;
+  }
+  std::byte* rows() const { return memory_.data(); }
+  std::byte* results() const { return memory_.data() + RoundUpTo(rows_bytes_, kMessageUnitBytes); }
+  size_t rows_bytes() const { return rows_bytes_; }
+  size_t results_bytes() const { return results_bytes_; }
+
+ private:
+  MappedMemory memory_;
+  size_t rows_bytes_;
+  size_t results_bytes_;
 };
 
 }  // namespace longshelf::engine

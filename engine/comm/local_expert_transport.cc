@@ -5,7 +5,7 @@
 
 namespace longshelf::engine {
 
-absl::Status LocalExpertTransport::BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+absl::Status LocalExpertTransport::BeginDispatch(uint32_t, std::span<const std::byte> rows, size_t row_bytes,
                                                  std::span<const ExpertAssignment> assignments) {
   rows_ = rows;
   row_bytes_ = row_bytes;
@@ -24,16 +24,20 @@ absl::Status LocalExpertTransport::FinishDispatch(std::vector<DispatchedRow>& re
   received.reserve(assignments_.size());
   for (const uint32_t i : order_) {
     const ExpertAssignment& a = assignments_[i];
-    received.push_back({a.expert, a.weight, rows_.data() + a.token * row_bytes_});
+    received.push_back({.expert = a.expert, .weight = a.weight, .row = rows_.data() + a.token * row_bytes_});
   }
   return absl::OkStatus();
 }
 
-absl::Status LocalExpertTransport::BeginCombine(std::span<const std::byte> results, size_t result_bytes) {
+absl::Status LocalExpertTransport::PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                                                std::span<DispatchedRow> received) {
   results_ = results;
   result_bytes_ = result_bytes;
+  for (size_t i = 0; i < received.size(); ++i) received[i].result = results.data() + i * result_bytes;
   return absl::OkStatus();
 }
+
+absl::Status LocalExpertTransport::BeginCombine() { return absl::OkStatus(); }
 
 absl::Status LocalExpertTransport::FinishCombine(std::vector<const std::byte*>& combined) {
   combined.resize(order_.size());

@@ -10,7 +10,8 @@
 namespace longshelf::engine {
 
 absl::StatusOr<MappedMemory> MappedMemory::Map(int fd, size_t n_bytes) {
-  const int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  // Shared memory is all there, so that the first exchanges find it mapped.
+  const int kind = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED | MAP_POPULATE;
   void* address = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, kind, fd, 0);
   if (address == MAP_FAILED) {
     return absl::UnavailableError(absl::StrCat("cannot map ", n_bytes, " bytes: ", strerror(errno)));

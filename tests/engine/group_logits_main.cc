@@ -1,5 +1,6 @@
-// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY. Runs the same requests through every fixture
-// model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to OUTPUT.
+// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY PLACEMENT. Runs the same requests through every
+// fixture model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to
+// OUTPUT.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -155,9 +156,10 @@ absl::Status Drive(engine::StepRunner& runner, engine::KvCopies& own, uint32_t v
   return absl::OkStatus();
 }
 
-// way: "baseline", "messages", or a directory for shared memory.
+// way: "baseline", "messages", "chosen" or the name of a RowWay, through shared memory in the run directory.
 absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::MpiSession& session,
                                                                        const engine::ModelConfig& config,
+                                                                       const std::string& run_dir,
                                                                        const std::string& way) {
   engine::DirectTransportOptions options;
   options.n_experts = static_cast<uint32_t>(config.n_routed_experts);
@@ -170,18 +172,46 @@ absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::M
   options.n_experts_per_token = static_cast<size_t>(config.n_experts_per_token);
   options.row_bytes_max = static_cast<size_t>(config.hidden_size) * sizeof(float);
   options.result_bytes_max = options.row_bytes_max;
-  options.shm_dir = way == "messages" ? "" : way;
+  if (way != "messages") options.shm_dir = run_dir;
+  for (const engine::RowWay one : engine::kRowWays) {
+    if (way == engine::RowWayName(one)) options.ways = engine::RowWays{one, one};
+  }
   return engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options);
 }
 
-absl::Status RunModel(engine::MpiSession* session, const std::string& way, const std::string& name,
+// "even", "scattered": somewhere each, other places on every layer, or "copied": two or more of each.
+void Place(const std::string& placement, const engine::ModelWeights& weights, engine::ExpertTransport& transport) {
+  if (placement == "even") return;
+  const uint32_t n_layers = engine::CountExpertLayers(weights);
+  const auto n_experts = static_cast<uint32_t>(weights.config.n_routed_experts);
+  const auto n_ranks = static_cast<uint32_t>(transport.size());
+  std::vector<std::vector<uint16_t>> holders(size_t{n_layers} * n_experts);
+  for (uint32_t i = 0; i < holders.size(); ++i) {
+    const uint32_t first = (i * 7919 + i / n_experts) % n_ranks;
+    for (uint32_t r = 0; r < n_ranks; ++r) {
+      const bool is_copy = placement == "copied" && (r + i) % 2 == 0;
+      if (r == first || is_copy) holders[i].push_back(static_cast<uint16_t>(r));
+    }
+  }
+  transport.SetPlacement({n_layers, n_experts, transport.size(), std::move(holders)});
+}
+
+// How rows travel, and where experts lie.
+struct Setting {
+  std::string run_dir;
+  std::string way;
+  std::string placement;
+};
+
+absl::Status RunModel(engine::MpiSession* session, const Setting& setting, const std::string& name,
                       engine::Numerics numerics, std::ofstream& out) {
   ASSIGN_OR_RETURN(auto weights, engine::LoadModelWeights(testing::ModelPath(name), nullptr));
   const auto vocab_size = static_cast<uint32_t>(weights->config.vocab_size);
   engine::LocalExpertTransport local;
   std::unique_ptr<engine::ExpertTransport> remote;
   if (session != nullptr) {
-    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, way));
+    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, setting.run_dir, setting.way));
+    Place(setting.placement, *weights, *remote);
   }
   engine::ExpertTransport& transport = remote != nullptr ? *remote : local;
   engine::ModelOptions options;
@@ -204,11 +234,11 @@ absl::Status RunModel(engine::MpiSession* session, const std::string& way, const
   return runner.Shutdown();
 }
 
-absl::Status Run(const std::string& run_dir, const std::string& output, const std::string& way) {
+absl::Status Run(const Setting& setting, const std::string& output) {
   std::unique_ptr<engine::MpiSession> session;
   if (const auto position = engine::ReadLaunchPosition(); position.has_value()) {
     engine::MpiSessionOptions options;
-    options.run_dir = run_dir;
+    options.run_dir = setting.run_dir;
     options.generation = 5;
     options.n_shards = position->size;
     ASSIGN_OR_RETURN(session, engine::MpiSession::Start(options));
@@ -217,7 +247,7 @@ absl::Status Run(const std::string& run_dir, const std::string& output, const st
   if (session == nullptr || session->communicator().rank() == 0) out.open(output, std::ios::binary);
   for (const char* name : {"micro-flash", "micro-pro", "micro-odd", "demo"}) {
     for (const engine::Numerics numerics : {engine::Numerics::kNative, engine::Numerics::kFp32}) {
-      RETURN_IF_ERROR(RunModel(session.get(), way, name, numerics, out));
+      RETURN_IF_ERROR(RunModel(session.get(), setting, name, numerics, out));
     }
   }
   return session == nullptr ? absl::OkStatus() : session->Finish(absl::Seconds(5));
@@ -227,8 +257,8 @@ absl::Status Run(const std::string& run_dir, const std::string& output, const st
 }  // namespace longshelf
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 64;
-  const absl::Status status = longshelf::Run(argv[1], argv[2], argv[3]);
+  if (argc != 5) return 64;
+  const absl::Status status = longshelf::Run({argv[1], argv[3], argv[4]}, argv[2]);
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

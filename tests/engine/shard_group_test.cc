@@ -57,16 +57,18 @@ class HashModel final : public SequenceModel {
     }
     std::vector<DispatchedRow> received;
     const auto bytes = std::as_bytes(std::span(rows));
-    RETURN_IF_ERROR(transport_.BeginDispatch(bytes, sizeof(uint64_t), assignments));
+    RETURN_IF_ERROR(transport_.BeginDispatch(0, bytes, sizeof(uint64_t), assignments));
     RETURN_IF_ERROR(transport_.FinishDispatch(received));
-    std::vector<uint64_t> results;
+    std::vector<uint64_t> results(received.size());
+    RETURN_IF_ERROR(transport_.PlaceResults(std::as_writable_bytes(std::span(results)), sizeof(uint64_t), received));
     for (const DispatchedRow& row : received) {
       uint64_t hash = 0;
       std::memcpy(&hash, row.row, sizeof(hash));
-      results.push_back((hash + row.expert) * 0xC2B2AE3D27D4EB4FULL);
+      hash = (hash + row.expert) * 0xC2B2AE3D27D4EB4FULL;
+      StoreResult(row, 0, std::as_bytes(std::span(&hash, 1)));
     }
     std::vector<const std::byte*> places;
-    RETURN_IF_ERROR(transport_.BeginCombine(std::as_bytes(std::span(results)), sizeof(uint64_t)));
+    RETURN_IF_ERROR(transport_.BeginCombine());
     RETURN_IF_ERROR(transport_.FinishCombine(places));
     std::vector<uint64_t> combined(assignments.size());
     for (size_t i = 0; i < combined.size(); ++i) std::memcpy(&combined[i], places[i], sizeof(uint64_t));
@@ -225,8 +227,8 @@ absl::Status FollowStranger(uint64_t follower_generation, std::string announced)
 }
 
 TEST(ShardGroup, AFollowerRefusesAPlanOfAnotherGenerationWithBothValues) {
-  std::string sealed(2 * sizeof(uint64_t), '\0');
-  const uint64_t envelope[2] = {kGeneration, 1};
+  std::string sealed(3 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[3] = {kGeneration, 1, 0};
   std::memcpy(sealed.data(), envelope, sizeof(envelope));
   sealed += StepPlan().Serialize();
   const absl::Status status = FollowStranger(12, sealed);
@@ -236,8 +238,8 @@ TEST(ShardGroup, AFollowerRefusesAPlanOfAnotherGenerationWithBothValues) {
 }
 
 TEST(ShardGroup, AFollowerRefusesADamagedPlan) {
-  std::string sealed(2 * sizeof(uint64_t), '\0');
-  const uint64_t envelope[2] = {kGeneration, 1};
+  std::string sealed(3 * sizeof(uint64_t), '\0');
+  const uint64_t envelope[3] = {kGeneration, 1, 0};
   std::memcpy(sealed.data(), envelope, sizeof(envelope));
   sealed += StepPlan().Serialize();
   sealed.back() = static_cast<char>(sealed.back() ^ 1);

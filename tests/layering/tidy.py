@@ -41,9 +41,10 @@ MAY_INCLUDE = {
     "tokenizer": {"common"},
     "engine/comm": {"common"},
     "engine/model": {"common", "engine/comm"},
-    "engine": {"common", "engine/comm", "engine/model"},
+    "engine/placement": {"common", "engine/comm", "engine/model"},
+    "engine": {"common", "engine/comm", "engine/model", "engine/placement"},
     "kvstore": {"common", "net", "process"},
-    "worker": {"common", "net", "process", "engine", "engine/comm", "engine/model", "kvstore"},
+    "worker": {"common", "net", "process", "engine", "engine/comm", "engine/model", "engine/placement", "kvstore"},
     "router": {"common", "net", "process", "tokenizer", "kvstore"},
     "cli": {"common", "net", "process", "engine", "engine/comm", "engine/model", "tokenizer"},
 }

@@ -99,6 +99,18 @@ TEST(ShardStart, NamesAMissingModel) {
   EXPECT_THAT(ended.log, HasSubstr("/nonexistent"));
 }
 
+TEST(ShardStart, SaysWhyItCannotMoveExperts) {
+  const Ended alone = RunShard({{"--expert-placement", "balanced"}});
+  EXPECT_EQ(alone.exit_code, 78);
+  EXPECT_THAT(alone.log, HasSubstr("moves experts between shards, and there is only one"));
+  const Ended copied = RunShard({{"--expert-placement", "balanced"}, {"--weights", "huge"}});
+  EXPECT_NE(copied.exit_code, 0);
+  EXPECT_THAT(copied.log, HasSubstr("cannot be had with weights=huge"));
+  const Ended even = RunShard({{"--redundant-experts", "2"}});
+  EXPECT_NE(even.exit_code, 0);
+  EXPECT_THAT(even.log, HasSubstr("copies that expert-placement=balanced makes"));
+}
+
 TEST(ShardStart, SaysWhenItsPortIsTaken) {
   const int taken = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address = {};

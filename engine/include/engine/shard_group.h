@@ -12,6 +12,7 @@
 #include "engine/comm/group_watch.h"
 #include "engine/comm/host_links.h"
 #include "engine/executor.h"
+#include "engine/placement/placement_control.h"
 #include "engine/step_plan.h"
 
 namespace longshelf::engine {
@@ -34,7 +35,8 @@ struct ShardGroup {
   ExpertTransport& transport;
   GroupWatch* watch = nullptr;  // null: progress is not watched (tests)
   uint64_t generation = 0;
-  HostLinks* links = nullptr;  // the leader's, to other hosts; null: there are none
+  HostLinks* links = nullptr;             // the leader's, to other hosts; null: there are none
+  PlacementControl* placement = nullptr;  // null: experts stay where they are; else the transport is its
 };
 
 // What all shards of a group must have in common, so that any of them computes the same bits.
@@ -53,7 +55,7 @@ class ShardGroupRunner final : public StepRunner {
   absl::Status Shutdown();
 
  private:
-  absl::Status Announce(const StepPlan& plan);
+  absl::Status Announce(const StepPlan& plan, uint64_t epoch);
 
   ShardGroup group_;
   Executor& executor_;

@@ -111,6 +111,7 @@ void DsparkDrafter::EmbedBlocks(const StepRows& blocks, float* streams) const {
 absl::Status DsparkDrafter::RunStage(size_t stage, const StepRows& blocks, const StepRotations& rotations,
                                      float** streams, float** spare) {
   LayerPlace place;
+  place.experts = static_cast<uint32_t>(context_.config.n_layers) + static_cast<uint32_t>(stage);
   place.window = context_.layout.DraftWindow(static_cast<int64_t>(stage));
   return RunLayer(context_, dspark_.stages[stage], place, blocks, rotations, streams, spare, nullptr);
 }

@@ -18,6 +18,7 @@ class MtpDrafter final : public Drafter {
  public:
   MtpDrafter(ForwardContext& context, const ModelWeights& weights)
       : context_(context), ops_(context.ops), weights_(weights), mtp_(weights.mtp.front()) {
+    place_.experts = static_cast<uint32_t>(context.config.n_layers);
     place_.window = context.layout.DraftWindow(0);
   }
 

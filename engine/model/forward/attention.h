@@ -23,8 +23,9 @@ struct StepRotations {
 
 // What a layer is beside its weights.
 struct LayerPlace {
-  int64_t layer = 0;  // its components in blocks and carries; a draft layer has none
-  int ratio = 0;      // of its compression
+  int64_t layer = 0;     // its components in blocks and carries; a draft layer has none
+  uint32_t experts = 0;  // the place of its experts in the transport's placement: draft layers come last
+  int ratio = 0;         // of its compression
   bool hash_routed = false;
   RecordRing window;
 };

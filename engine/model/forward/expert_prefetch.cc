@@ -15,7 +15,6 @@ constexpr size_t kQueueRanges = 4096;
 // Calls without any read after which everything counts as resident: some tens of decode steps.
 constexpr int64_t kQuietLooks = 1024;
 constexpr int64_t kCallsPerLook = 4;
-constexpr int64_t kFp8Block = 128;
 
 // What this process had read from storage so far, by any of its threads, ahead or on demand: a number that stands still
 // as long as every page is there. Blocks count reads that were issued; major faults also those of file systems that do
@@ -27,27 +26,6 @@ int64_t CountReads() {
 }
 
 }  // namespace
-
-size_t MatrixBytes(const Matrix& matrix) {
-  const auto n = static_cast<size_t>(matrix.rows * matrix.cols);
-  switch (matrix.format) {
-    case Matrix::Format::kFp4:
-      return n / 2;
-    case Matrix::Format::kFp8:
-      return n;
-    case Matrix::Format::kBf16:
-      return 2 * n;
-    case Matrix::Format::kF32:
-      break;
-  }
-  return 4 * n;
-}
-
-size_t ScaleBytes(const Matrix& matrix) {
-  if (matrix.scale == nullptr) return 0;
-  const bool per_row = matrix.format == Matrix::Format::kFp4;
-  return static_cast<size_t>((per_row ? matrix.rows : (matrix.rows + kFp8Block - 1) / kFp8Block) * matrix.scale_cols);
-}
 
 // A mutex instead of a mailbox: nothing may be allocated in a step, and of too many requests the oldest are dropped.
 struct ExpertPrefetch::Queue {

@@ -48,8 +48,4 @@ class ExpertPrefetch {
   std::thread thread_;
 };
 
-// Bytes of a matrix as stored, without its scale.
-size_t MatrixBytes(const Matrix& matrix);
-size_t ScaleBytes(const Matrix& matrix);
-
 }  // namespace longshelf::engine

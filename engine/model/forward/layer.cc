@@ -30,7 +30,7 @@ absl::Status RunLayer(ForwardContext& context, const LayerWeights& weights, cons
   }
   const SublayerInput input = HyperCollapse(ops, weights.hc_ffn, weights.ffn_norm, *streams, n, &mix);
   taps.Tap("ffn_norm", {input.x, n_values}, width);
-  Moe moe(weights.moe, place.hash_routed);
+  Moe moe(weights.moe, place.experts, place.hash_routed);
   if (absl::Status s = moe.Run(ops, context.transport, context.exchange, input, rows.tokens(), z, taps); !s.ok()) {
     return s;
   }

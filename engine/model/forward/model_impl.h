@@ -19,7 +19,8 @@ struct Model::Impl {
 
   int64_t stream_width() const { return context.stream_width(); }
   LayerPlace PlaceOf(int64_t layer) const {
-    return {layer, config.ratio(layer), config.is_hash_layer(layer), layout.Window(layer)};
+    return {layer, static_cast<uint32_t>(layer), config.ratio(layer), config.is_hash_layer(layer),
+            layout.Window(layer)};
   }
   // Memory for a step, empty; nothing of the last one is left.
   void Prepare(int64_t n_rows, int64_t n_logits, int64_t n_chunks);

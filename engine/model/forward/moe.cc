@@ -37,20 +37,22 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
 
   const ExpertRowFormat row_format = DispatchRowFormat(ops, weights_.experts[0].w1);
   const size_t row_bytes = ExpertRowBytes(row_format, width);
-  auto* rows = ops.memory().Take<std::byte>(n * static_cast<int64_t>(row_bytes));
+  std::byte* rows = transport.RowMemory(static_cast<size_t>(n) * row_bytes);
+  if (rows == nullptr) rows = ops.memory().Take<std::byte>(n * static_cast<int64_t>(row_bytes));
   exchange.assignments.resize(static_cast<size_t>(n * top_k));
   ops.pool().Run(n, [&](int64_t i, int) {
     Route(ops, tokens, i, exchange.assignments.data() + i * top_k);
     EncodeExpertRow(ops.kernels(), row_format, input.x + i * width, width, rows + i * static_cast<int64_t>(row_bytes));
   });
   TapRouting(taps, exchange.assignments, top_k);
-  RETURN_IF_ERROR(transport.BeginDispatch({rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments));
+  RETURN_IF_ERROR(
+      transport.BeginDispatch(layer_, {rows, static_cast<size_t>(n) * row_bytes}, row_bytes, exchange.assignments));
   float* shared_out = ops.memory().Take<float>(n * width);
   // While rows travel, the shared expert; with nowhere to travel to, it and the others share the pool's rounds.
   const bool shared_first = transport.size() > 1 && n > 0;
   if (shared_first) {
     RunHidden(ops, input, {}, {}, /*with_shared=*/true);
-    RunOutput(ops, {}, nullptr, n, shared_out);
+    RunOutput(ops, {}, {}, n, shared_out);
   }
   RETURN_IF_ERROR(transport.FinishDispatch(exchange.received));
 
@@ -63,11 +65,12 @@ absl::Status Moe::Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exch
   const auto n_received = static_cast<int64_t>(exchange.received.size());
   const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(ResultRowFormat(ops), width));
   auto* results = ops.memory().Take<std::byte>(n_received * result_bytes);
-  RunOutput(ops, groups, results, shared_first ? 0 : n, shared_out);
+  RETURN_IF_ERROR(transport.PlaceResults({results, static_cast<size_t>(n_received * result_bytes)},
+                                         static_cast<size_t>(result_bytes), exchange.received));
+  RunOutput(ops, groups, exchange.received, shared_first ? 0 : n, shared_out);
   taps.Tap("ffn.shared_experts", {shared_out, static_cast<size_t>(n * width)}, width);
 
-  RETURN_IF_ERROR(transport.BeginCombine({results, static_cast<size_t>(n_received * result_bytes)},
-                                         static_cast<size_t>(result_bytes)));
+  RETURN_IF_ERROR(transport.BeginCombine());
   RETURN_IF_ERROR(transport.FinishCombine(exchange.combined));
   AddResults(ops, n, exchange.combined, shared_out, y);
   return absl::OkStatus();
@@ -213,11 +216,11 @@ void Moe::RunHiddenPart(Ops& ops, const HiddenRows& rows, int64_t begin, int64_t
   }
 }
 
-// w2 hidden: an item is a stretch of one expert's output columns; the shared expert's come last.
-void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared) {
+// w2 hidden: an item is a stretch of one expert's output columns; the shared expert's come last. An item writes its
+// results where their home shards read them, so that rows leave as soon as they are known.
+void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::span<const DispatchedRow> received, int64_t n,
+                    float* shared) {
   const int64_t width = ops.config().hidden_size;
-  const ExpertRowFormat format = ResultRowFormat(ops);
-  const auto result_bytes = static_cast<int64_t>(ExpertRowBytes(format, width));
   const int64_t n_items = CountItems(width);
   const auto n_groups = static_cast<int64_t>(groups.size());
   ops.pool().Run((n_groups + (n > 0 ? 1 : 0)) * n_items, [&](int64_t item, int thread) {
@@ -234,11 +237,20 @@ void Moe::RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results,
       ops.RunSerial(ops.DotPart(group.expert->w2, begin, columns, hidden_.From(first), rows, out, columns, true),
                     thread);
       for (int64_t i = 0; i < rows; ++i) {
-        EncodeResultPart(ops.kernels(), format, out + i * columns, begin, columns,
-                         results + (first + i) * result_bytes);
+        StorePart(ops, received[static_cast<size_t>(first + i)], out + i * columns, begin, columns);
       }
     }
+    FenceResults();
   });
+}
+
+// Columns [begin, begin + columns) of a result.
+void Moe::StorePart(Ops& ops, const DispatchedRow& row, const float* part, int64_t begin, int64_t columns) {
+  const ExpertRowFormat format = ResultRowFormat(ops);
+  if (row.store == RowStore::kPlain) return EncodeResultPart(ops.kernels(), format, part, begin, columns, row.result);
+  alignas(64) std::array<std::byte, kItemColumns * sizeof(float)> bytes;
+  EncodeResultPart(ops.kernels(), format, part, 0, columns, bytes.data());
+  StoreResult(row, ExpertRowBytes(format, begin), std::span(bytes).first(ExpertRowBytes(format, columns)));
 }
 
 }  // namespace longshelf::engine

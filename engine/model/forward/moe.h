@@ -29,7 +29,9 @@ struct ExpertExchange {
 // Expert, MoE).
 class Moe {
  public:
-  Moe(const MoeWeights& weights, bool hash_routed) : weights_(weights), hash_routed_(hash_routed) {}
+  // layer: the place of its experts in the transport's placement.
+  Moe(const MoeWeights& weights, uint32_t layer, bool hash_routed)
+      : weights_(weights), layer_(layer), hash_routed_(hash_routed) {}
 
   // y: [n, D].
   absl::Status Run(Ops& ops, ExpertTransport& transport, ExpertExchange& exchange, const SublayerInput& input,
@@ -60,11 +62,14 @@ class Moe {
   void RunHidden(Ops& ops, const SublayerInput& input, std::span<const DispatchedRow> received,
                  std::span<const Group> groups, bool with_shared);
   void RunHiddenPart(Ops& ops, const HiddenRows& rows, int64_t begin, int64_t columns, int thread) const;
-  void RunOutput(Ops& ops, std::span<const Group> groups, std::byte* results, int64_t n, float* shared);
+  void RunOutput(Ops& ops, std::span<const Group> groups, std::span<const DispatchedRow> received, int64_t n,
+                 float* shared);
+  static void StorePart(Ops& ops, const DispatchedRow& row, const float* part, int64_t begin, int64_t columns);
   // combined: [n, top_k], where each result lies.
   void AddResults(Ops& ops, int64_t n, std::span<const std::byte* const> combined, const float* shared, float* y) const;
 
   const MoeWeights& weights_;
+  const uint32_t layer_;
   const bool hash_routed_;
   float* scores_ = nullptr;    // [n, E]
   OperandRows shared_hidden_;  // [n]

@@ -182,6 +182,12 @@ absl::StatusOr<Digest> CompleteDigest(const ModelConfig& config, const std::vect
 
 }  // namespace
 
+Digest DigestOfBytes(std::span<const uint8_t> bytes) {
+  Sha256 sha;
+  sha.Update(bytes.data(), bytes.size());
+  return sha.Finish();
+}
+
 Digest LayoutDigest(const ModelConfig& config, const std::vector<UsedTensor>& used) {
   Sha256 sha;
   const std::string text = CanonicalConfig(config);

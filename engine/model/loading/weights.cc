@@ -15,6 +15,7 @@ namespace longshelf::engine {
 namespace {
 
 constexpr size_t kMaxUnusedListed = 1000;
+constexpr int64_t kFp8Block = 128;
 
 struct CheckpointStorage final : TensorSource {
   CheckpointTensors checkpoint;
@@ -132,6 +133,27 @@ absl::Status LoadHuge(OpenedWeights& opened, const ProgressFunction& progress, c
 }
 
 }  // namespace
+
+size_t MatrixBytes(const Matrix& matrix) {
+  const auto n = static_cast<size_t>(matrix.rows * matrix.cols);
+  switch (matrix.format) {
+    case Matrix::Format::kFp4:
+      return n / 2;
+    case Matrix::Format::kFp8:
+      return n;
+    case Matrix::Format::kBf16:
+      return 2 * n;
+    case Matrix::Format::kF32:
+      break;
+  }
+  return 4 * n;
+}
+
+size_t ScaleBytes(const Matrix& matrix) {
+  if (matrix.scale == nullptr) return 0;
+  const bool per_row = matrix.format == Matrix::Format::kFp4;
+  return static_cast<size_t>((per_row ? matrix.rows : (matrix.rows + kFp8Block - 1) / kFp8Block) * matrix.scale_cols);
+}
 
 absl::StatusOr<std::unique_ptr<const ModelWeights>> OpenModelWeights(const std::filesystem::path& model_dir) {
   ASSIGN_OR_RETURN(OpenedWeights opened, OpenWeights(model_dir));

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <optional>
 
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
@@ -23,7 +24,7 @@ using ::testing::HasSubstr;
 
 absl::Status Dispatch(ExpertTransport& transport, std::span<const std::byte> rows, size_t row_bytes,
                       std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) {
-  RETURN_IF_ERROR(transport.BeginDispatch(rows, row_bytes, assignments));
+  RETURN_IF_ERROR(transport.BeginDispatch(0, rows, row_bytes, assignments));
   return transport.FinishDispatch(received);
 }
 
@@ -55,27 +56,23 @@ INSTANTIATE_TEST_SUITE_P(Hosts, EveryLayout,
                          [](const auto& instance) { return instance.param.name; });
 
 std::unique_ptr<DirectExpertTransport> MakeDirect(Communicator& communicator, const Layout& layout, uint32_t n_experts,
-                                                  const std::string& dir) {
+                                                  const std::string& dir, std::optional<RowWays> ways) {
   DirectTransportOptions options = testing::DirectOptionsForRounds(n_experts);
   const std::string& host = layout.host_of[static_cast<size_t>(communicator.rank())];
   if (layout.shared_memory) options.shm_dir = dir + "/" + host;
+  options.ways = ways;
   auto transport = DirectExpertTransport::Create(communicator, HostMap(layout.host_of, layout.host_of), options);
   EXPECT_TRUE(transport.ok()) << transport.status();
   return transport.ok() ? *std::move(transport) : nullptr;
 }
 
-TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit) {
-  const Layout& layout = GetParam();
+std::string MakeHostDirs(const Layout& layout) {
   const std::string dir = testing::MakeTempDir("shm").string();
   for (const std::string& host : layout.host_of) std::filesystem::create_directories(dir + "/" + host);
-  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
-  group.Run([&](Communicator& communicator) {
-    EXPECT_EQ(testing::CompareWithDirectSum(
-                  communicator,
-                  [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir); },
-                  20261128, 40),
-              "");
-  });
+  return dir;
+}
+
+void ExpectNoFiles(const std::string& dir) {
   for (const auto& entry : std::filesystem::recursive_directory_iterator(dir)) {
     EXPECT_TRUE(entry.is_directory()) << entry.path() << " was left behind";
   }
@@ -99,18 +96,124 @@ TEST(DirectExpertTransport, SaysHowMuchMemoryItsBuffersTake) {
   constexpr uint32_t kExperts = 8;
   DirectTransportOptions options = testing::DirectOptionsForRounds(kExperts);
   options.shm_dir = dir;
+  const uint64_t n_bytes_of_any_way = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
+  options.ways = RowWays{RowWay::kStream, RowWay::kStream};
   const uint64_t n_bytes = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
   testing::ThreadGroup group(2);
   group.Run([&](Communicator& communicator) {
-    const auto transport = MakeDirect(communicator, layout, kExperts, dir);
+    const auto transport = MakeDirect(communicator, layout, kExperts, dir, options.ways);
     const size_t mapped = MappedBytesOf(dir + "/a/inbox-1");
     EXPECT_GE(mapped, n_bytes);
     EXPECT_LT(mapped, n_bytes + 4096);
     EXPECT_TRUE(communicator.Barrier().ok());
   });
+  EXPECT_GT(n_bytes_of_any_way, n_bytes) << "what is pulled lies in memory of its own";
   // What crosses to another host waits in memory of its own at both ends.
   const std::vector<std::string> apart = {"a", "b"};
   EXPECT_GT(BytesOfBuffers(HostMap(apart, apart), 1, options), n_bytes);
+}
+
+TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBitByEveryWay) {
+  const Layout& layout = GetParam();
+  const std::string dir = MakeHostDirs(layout);
+  const std::array<RowWays, 5> all = {RowWays{RowWay::kStream, RowWay::kStream}, RowWays{RowWay::kPush, RowWay::kPush},
+                                      RowWays{RowWay::kPull, RowWay::kPull}, RowWays{RowWay::kPull, RowWay::kStream},
+                                      RowWays{RowWay::kPush, RowWay::kPull}};
+  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
+  for (const RowWays& ways : all) {
+    group.Run([&](Communicator& communicator) {
+      EXPECT_EQ(
+          testing::CompareWithDirectSum(
+              communicator,
+              [&](Communicator& among, uint32_t n_experts) { return MakeDirect(among, layout, n_experts, dir, ways); },
+              20261128, 20, HostMap(layout.host_of, layout.host_of)),
+          "")
+          << RowWayName(ways.dispatch) << ", " << RowWayName(ways.combine);
+    });
+  }
+  ExpectNoFiles(dir);
+}
+
+TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly) {
+  const Layout& layout = GetParam();
+  const std::string dir = MakeHostDirs(layout);
+  std::vector<std::optional<RowWays>> ways(layout.host_of.size());
+  testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
+  group.Run([&](Communicator& communicator) {
+    const auto make = [&](Communicator& among, uint32_t n_experts) {
+      auto transport = MakeDirect(among, layout, n_experts, dir, std::nullopt);
+      ways[static_cast<size_t>(among.rank())] = transport->ways();
+      EXPECT_EQ(transport->totals().n_layers, 0U) << "what was measured is not work";
+      if (transport->ways().has_value()) {
+        EXPECT_EQ(ChooseRowWays(transport->figures()), *transport->ways());
+      }
+      return transport;
+    };
+    EXPECT_EQ(testing::CompareWithDirectSum(communicator, make, 20261129, 2, HostMap(layout.host_of, layout.host_of)),
+              "");
+  });
+  std::optional<RowWays> first;
+  for (const std::optional<RowWays>& one : ways) {
+    if (!one.has_value()) continue;
+    if (!first.has_value()) first = one;
+    EXPECT_EQ(one, first);
+  }
+  ExpectNoFiles(dir);
+}
+
+// A dispatch of n_tokens rows with six experts each, by both shards of a host whose inboxes are for 16.
+std::vector<absl::Status> DispatchOf(size_t n_tokens, RowWay way) {
+  const std::string dir = testing::MakeTempDir("shm").string();
+  std::vector<absl::Status> statuses(2);
+  testing::ThreadGroup group(2);
+  group.Run([&](Communicator& communicator) {
+    DirectTransportOptions options = testing::DirectOptionsForRounds(12);
+    options.n_tokens_max = 16;
+    options.shm_dir = dir;
+    options.ways = RowWays{way, way};
+    const auto transport = DirectExpertTransport::Create(communicator, HostMap(2), options);
+    ASSERT_TRUE(transport.ok()) << transport.status();
+    const std::vector<std::byte> rows(n_tokens * options.row_bytes_max, std::byte{7});
+    std::vector<ExpertAssignment> assignments;
+    for (uint32_t t = 0; t < n_tokens; ++t) {
+      // All of them on the second shard.
+      for (uint32_t e = 6; e < 12; ++e) assignments.push_back({t, e, 1.0F});
+    }
+    std::vector<DispatchedRow> received;
+    const auto exchange = [&]() -> absl::Status {
+      RETURN_IF_ERROR(Dispatch(**transport, rows, options.row_bytes_max, assignments, received));
+      std::vector<std::byte> results(received.size() * options.result_bytes_max);
+      RETURN_IF_ERROR((*transport)->PlaceResults(results, options.result_bytes_max, received));
+      const std::vector<std::byte> result(options.result_bytes_max, std::byte{9});
+      for (const DispatchedRow& row : received) StoreResult(row, 0, result);
+      FenceResults();
+      RETURN_IF_ERROR((*transport)->BeginCombine());
+      std::vector<const std::byte*> combined;
+      RETURN_IF_ERROR((*transport)->FinishCombine(combined));
+      for (const std::byte* one : combined) {
+        if (std::memcmp(one, result.data(), result.size()) != 0) return absl::DataLossError("a result differs");
+      }
+      return absl::OkStatus();
+    };
+    statuses[static_cast<size_t>(communicator.rank())] = exchange();
+  });
+  return statuses;
+}
+
+TEST(DirectExpertTransport, WhatFillsTheInboxesExactlyArrivesAndOneRowMoreIsRefusedBeforeAnythingIsSent) {
+  for (const RowWay way : kRowWays) {
+    for (const absl::Status& status : DispatchOf(16, way)) EXPECT_TRUE(status.ok()) << RowWayName(way) << status;
+    for (const absl::Status& status : DispatchOf(17, way)) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr("the inboxes are for 16")) << RowWayName(way);
+    }
+  }
+}
+
+TEST(RowWay, TheOneThatIsLeastFarFromTheBestOverAllSizesIsChosenForEachDirection) {
+  // Streamed: best with many tokens, pushed: with few, pulled: nearly the best in both.
+  const std::vector<WayFigures> figures = {{8, {3.0, 1.0, 1.1}, {1.0, 2.0, 3.0}},
+                                           {64, {1.0, 3.0, 1.1}, {1.0, 2.0, 3.0}}};
+  EXPECT_EQ(ChooseRowWays(figures), (RowWays{RowWay::kPull, RowWay::kStream}));
 }
 
 TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {
@@ -123,7 +226,7 @@ TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {
     options.shm_dir = dir + "/" + hosts[static_cast<size_t>(communicator.rank())];
     const auto transport = DirectExpertTransport::Create(communicator, HostMap(hosts, hosts), options);
     EXPECT_EQ(transport.status().code(), absl::StatusCode::kResourceExhausted);
-    EXPECT_THAT(std::string(transport.status().message()), HasSubstr("shard 1: inbox of a shard: cannot create"));
+    EXPECT_THAT(std::string(transport.status().message()), HasSubstr("shard 1: inbox of a shard: cannot open"));
   });
   EXPECT_TRUE(std::filesystem::is_empty(dir + "/a"));
 }

@@ -56,7 +56,8 @@ LaunchResult TestProcess::Wait(int seconds) {
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), timed_out, output()};
 }
 
-std::vector<std::string> MpirunLine(int n, const std::filesystem::path& dir, const std::vector<std::string>& args) {
+std::vector<std::string> MpirunLine(int n, const std::filesystem::path& dir, const std::vector<std::string>& args,
+                                    bool yields) {
   setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
   setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   // Open MPI keeps strings of modules that it has unloaded by the end, where no suppression can name them.
@@ -64,7 +65,7 @@ std::vector<std::string> MpirunLine(int n, const std::filesystem::path& dir, con
   std::vector<std::string> line = {"mpirun", "--oversubscribe", "--bind-to", "none"};
   const std::vector<std::pair<std::string, std::string>> settings = {{"pml", "ob1"},
                                                                      {"btl", "self,vader"},
-                                                                     {"mpi_yield_when_idle", "1"},
+                                                                     {"mpi_yield_when_idle", yields ? "1" : "0"},
                                                                      {"btl_vader_backing_directory", dir.string()},
                                                                      {"orte_tmpdir_base", dir.string()}};
   for (const auto& [name, value] : settings) line.insert(line.end(), {"--mca", name, value});

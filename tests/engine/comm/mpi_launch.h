@@ -34,6 +34,7 @@ class TestProcess {
 };
 
 // mpirun -np n of this build's test shard, with everything it leaves behind below `dir`.
-std::vector<std::string> MpirunLine(int n, const std::filesystem::path& dir, const std::vector<std::string>& args);
+std::vector<std::string> MpirunLine(int n, const std::filesystem::path& dir, const std::vector<std::string>& args,
+                                    bool yields = true);
 
 }  // namespace longshelf::testing

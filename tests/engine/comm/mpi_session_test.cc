@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <thread>
 
 #include "engine/comm/run_dir.h"
 #include "mpi_launch.h"
@@ -53,6 +54,14 @@ TEST_P(UnderMpirun, ValuesOfEverySizeAreBroadcastAndGathered) {
   const GroupRun run = RunGroup(GetParam(), "collectives", 60);
   EXPECT_EQ(run.result.exit_code, 0) << run.result.output;
   EXPECT_EQ(ReadRankPids(run.dir).size(), static_cast<size_t>(GetParam()));
+}
+
+TEST(MpiSession, MoreShardsThanProcessorsGiveThemAwayWhateverTheLauncherBelieves) {
+  const fs::path dir = testing::MakeTempDir("mpi");
+  const auto n = 4 * static_cast<int>(std::thread::hardware_concurrency());
+  testing::TestProcess mpirun(testing::MpirunLine(n, dir, {"barrier"}, /*yields=*/false), dir / "output");
+  const testing::LaunchResult result = mpirun.Wait(60);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
 }
 
 TEST(MpiSession, ShardsThatDifferRefuseToFormAGroup) {

@@ -37,7 +37,7 @@ std::string Direct(MpiSession& session, const std::string& shm_dir) {
         if (!transport.ok()) std::fprintf(stderr, "%s\n", std::string(transport.status().message()).c_str());
         return transport.ok() ? *std::move(transport) : nullptr;
       },
-      43, 150);
+      43, 150, session.hosts());
 }
 
 std::string Pattern(int rank, size_t n) {
@@ -67,6 +67,13 @@ std::string Hello(MpiSession& session) {
   const int rank = session.communicator().rank();
   const std::vector<engine::IdentityField> fields = {{"kernel isa", rank == 1 ? "avx2" : "avx512"}};
   return std::string(engine::AgreeOnIdentity(session.communicator(), fields).message());
+}
+
+// More shards than processors, under a launcher that believes the opposite.
+std::string Barrier(MpiSession& session) {
+  const auto seconds = engine::MeasureBarrier(session.communicator());
+  if (!seconds.ok()) return std::string(seconds.status().message());
+  return *seconds < 0.005 ? "" : absl::StrCat("a barrier took ", *seconds, " s");
 }
 
 double CpuSeconds() {
@@ -220,6 +227,7 @@ int Run(const std::string& run_dir, const std::string& scenario) {
       {"shared-memory", [&] { return Direct(s, run_dir); }},
       {"messages", [&] { return Direct(s, ""); }},
       {"collectives", [&] { return Collectives(s); }},
+      {"barrier", [&] { return Barrier(s); }},
       {"hello", [&] { return Hello(s); }},
       {"idle", [&] { return Idle(shard); }},
       {"kill", [&] { return Die(shard, [] { raise(SIGKILL); }); }},

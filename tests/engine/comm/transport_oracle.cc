@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <set>
 #include <sstream>
@@ -14,6 +15,7 @@ namespace longshelf::testing {
 namespace {
 
 constexpr uint64_t kGeneration = 3;
+constexpr uint32_t kLayers = 2;
 
 using engine::DispatchedRow;
 using engine::ExpertAssignment;
@@ -25,6 +27,7 @@ struct Part {
 };
 struct Round {
   uint32_t n_experts = 0;
+  std::optional<engine::ExpertPlacement> placement;  // of kLayers; none: even
   size_t row_bytes = 0;
   size_t result_floats = 0;
   std::vector<Part> parts;  // by rank
@@ -67,6 +70,18 @@ Part MakePart(std::mt19937_64& random, const Round& round, Skew skew, int size) 
   return part;
 }
 
+// Somewhere each, or on some of the shards each.
+engine::ExpertPlacement MakePlacement(std::mt19937_64& random, uint32_t n_experts, int size, bool with_replicas) {
+  std::vector<std::vector<uint16_t>> holders(size_t{kLayers} * n_experts);
+  for (std::vector<uint16_t>& of_expert : holders) {
+    const auto first = static_cast<uint16_t>(random() % static_cast<uint64_t>(size));
+    for (uint16_t r = 0; r < size; ++r) {
+      if (r == first || (with_replicas && random() % 3 == 0)) of_expert.push_back(r);
+    }
+  }
+  return {kLayers, n_experts, size, std::move(holders)};
+}
+
 Round MakeRound(std::mt19937_64& random, int size) {
   constexpr std::array<uint32_t, 6> kExpertCounts = {4, 7, 10, 13, 64, 256};
   constexpr std::array<size_t, 5> kRowBytes = {1, 33, 64, 132, 388};
@@ -76,6 +91,9 @@ Round MakeRound(std::mt19937_64& random, int size) {
   round.result_floats = 1 + random() % 40;
   const auto skew = static_cast<Skew>(random() % 4);
   for (int r = 0; r < size; ++r) round.parts.push_back(MakePart(random, round, skew, size));
+  if (const uint64_t kind = random() % 3; kind > 0) {
+    round.placement = MakePlacement(random, round.n_experts, size, kind == 2);
+  }
   return round;
 }
 
@@ -87,14 +105,19 @@ void Expert(const std::byte* row, size_t row_bytes, uint32_t expert, float weigh
   }
 }
 
-// What `rank` must receive, in (expert, source rank, source token) order.
-std::vector<DispatchedRow> ExpectedRows(const Round& round, int rank, int size) {
+// What `rank` must receive on a layer, in (expert, source rank, source token) order.
+std::vector<DispatchedRow> ExpectedRows(const Round& round, const engine::HostMap& hosts, uint32_t layer, int rank) {
+  const int size = hosts.n_ranks();
+  const auto even = engine::ExpertPlacement::Even(kLayers, round.n_experts, size);
+  std::vector<engine::ExpertRoutes> routes;
+  for (int r = 0; r < size; ++r) routes.emplace_back(round.placement.value_or(even), layer, hosts, r);
   std::vector<DispatchedRow> out;
-  const uint32_t last = engine::FirstExpertOf(rank + 1, round.n_experts, size);
-  for (uint32_t e = engine::FirstExpertOf(rank, round.n_experts, size); e < last; ++e) {
-    for (const Part& part : round.parts) {
+  for (uint32_t e = 0; e < round.n_experts; ++e) {
+    for (size_t s = 0; s < round.parts.size(); ++s) {
+      const Part& part = round.parts[s];
       for (const ExpertAssignment& a : part.assignments) {
-        if (a.expert == e) out.push_back({e, a.weight, part.rows.data() + a.token * round.row_bytes});
+        if (a.expert != e || routes[s].Choose(e, a.token) != rank) continue;
+        out.push_back({.expert = e, .weight = a.weight, .row = part.rows.data() + a.token * round.row_bytes});
       }
     }
   }
@@ -115,29 +138,42 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-std::string CompareRound(engine::ExpertTransport& transport, const Round& round) {
+std::string CompareRound(engine::ExpertTransport& transport, const engine::HostMap& hosts, const Round& round,
+                         uint32_t layer) {
   const Part& mine = round.parts[static_cast<size_t>(transport.rank())];
   const size_t width = round.result_floats;
   std::vector<DispatchedRow> received;
-  if (auto s = transport.BeginDispatch(mine.rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
+  // Where the transport has memory for them, every other round.
+  std::span<const std::byte> rows = mine.rows;
+  std::byte* memory = round.row_bytes % 2 == 0 ? transport.RowMemory(rows.size()) : nullptr;
+  if (memory != nullptr && !rows.empty()) {
+    std::memcpy(memory, rows.data(), rows.size());
+    rows = {memory, rows.size()};
+  }
+  if (auto s = transport.BeginDispatch(layer, rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
   if (auto s = transport.FinishDispatch(received); !s.ok()) return s.ToString();
-  const std::vector<DispatchedRow> expected = ExpectedRows(round, transport.rank(), transport.size());
+  const std::vector<DispatchedRow> expected = ExpectedRows(round, hosts, layer, transport.rank());
   if (received.size() != expected.size()) {
     return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
   }
   std::vector<float> results(received.size() * width);
+  if (auto s = transport.PlaceResults(std::as_writable_bytes(std::span(results)), width * sizeof(float), received);
+      !s.ok()) {
+    return s.ToString();
+  }
+  std::vector<float> result(width);
   for (size_t i = 0; i < received.size(); ++i) {
     const DispatchedRow& row = received[i];
     if (row.expert != expected[i].expert || std::memcmp(&row.weight, &expected[i].weight, sizeof(float)) != 0 ||
         std::memcmp(row.row, expected[i].row, round.row_bytes) != 0) {
       return "received row " + std::to_string(i) + " differs";
     }
-    Expert(row.row, round.row_bytes, row.expert, row.weight, std::span(results).subspan(i * width, width));
+    Expert(row.row, round.row_bytes, row.expert, row.weight, result);
+    engine::StoreResult(row, 0, std::as_bytes(std::span(result)));
   }
+  engine::FenceResults();
   std::vector<const std::byte*> places;
-  if (auto s = transport.BeginCombine(std::as_bytes(std::span(results)), width * sizeof(float)); !s.ok()) {
-    return s.ToString();
-  }
+  if (auto s = transport.BeginCombine(); !s.ok()) return s.ToString();
   if (auto s = transport.FinishCombine(places); !s.ok()) return s.ToString();
   if (places.size() != mine.assignments.size()) return "the count of combined rows differs";
   std::vector<float> combined(mine.assignments.size() * width, -1.0F);
@@ -174,20 +210,21 @@ std::string CompareWithDirectSum(engine::Communicator& communicator, uint64_t se
       [](engine::Communicator& among, uint32_t n_experts) {
         return std::make_unique<engine::BaselineExpertTransport>(among, n_experts, kGeneration);
       },
-      seed, n_rounds);
+      seed, n_rounds, engine::HostMap(communicator.size()));
 }
 
 std::string CompareWithDirectSum(engine::Communicator& communicator, const MakeTransport& make, uint64_t seed,
-                                 int n_rounds) {
+                                 int n_rounds, const engine::HostMap& hosts) {
   std::mt19937_64 random(seed);
   std::string first;
   for (int n = 0; n < n_rounds; ++n) {
     const Round round = MakeRound(random, communicator.size());
     const auto transport = make(communicator, round.n_experts);
     if (transport == nullptr) return "no transport";
+    if (round.placement.has_value()) transport->SetPlacement(*round.placement);
     transport->BeginStep(static_cast<uint64_t>(n));
-    for (int layer = 0; layer < 2; ++layer) {
-      const std::string difference = CompareRound(*transport, round);
+    for (uint32_t layer = 0; layer < kLayers; ++layer) {
+      const std::string difference = CompareRound(*transport, hosts, round, layer);
       if (difference.empty() || !first.empty()) continue;
       std::ostringstream text;
       text << "seed " << seed << " round " << n << " layer " << layer << " rank " << communicator.rank() << ": "

@@ -27,15 +27,17 @@ class CountingTransport final : public ExpertTransport {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     ++n_exchanges;
-    return local_.BeginDispatch(rows, row_bytes, assignments);
+    return local_.BeginDispatch(layer, rows, row_bytes, assignments);
   }
   absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return local_.FinishDispatch(received); }
-  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override {
-    return local_.BeginCombine(results, result_bytes);
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<DispatchedRow> received) override {
+    return local_.PlaceResults(results, result_bytes, received);
   }
+  absl::Status BeginCombine() override { return local_.BeginCombine(); }
   absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
     return local_.FinishCombine(combined);
   }

@@ -57,7 +57,9 @@ struct ShardConfig {
   uint64_t generation = 0;
   int64_t supervisor_pid = 0;
   std::string mpi_shm_dir;
-  std::string expert_transport = "direct";  // or "baseline"
+  std::string expert_transport = "direct";  // or a way that it would choose, "messages", "baseline"
+  std::string expert_placement = "even";    // or "balanced"
+  uint32_t n_redundant_experts = 0;         // on every layer
   std::string link_listen;                  // shard 0's ADDRESS:PORT for other hosts
   std::string store_link_listen;            // another, for what their shards do with the KV store
   absl::Duration step_deadline = absl::Seconds(30);

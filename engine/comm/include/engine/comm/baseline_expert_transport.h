@@ -16,17 +16,20 @@ namespace longshelf::engine {
 // that fell out of step is noticed at the next layer and not in the output.
 class BaselineExpertTransport final : public ExpertTransport {
  public:
-  // Experts are spread evenly and contiguously (FirstExpertOf). `communicator` must outlive this.
+  // `communicator` must outlive this.
   BaselineExpertTransport(Communicator& communicator, uint32_t n_experts, uint64_t generation);
   ~BaselineExpertTransport() override;
 
   int rank() const override;
   int size() const override;
   void BeginStep(uint64_t seq) override;
-  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+  void SetPlacement(const ExpertPlacement& placement) override;
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
   absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
-  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override;
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<DispatchedRow> received) override;
+  absl::Status BeginCombine() override;
   absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
 
  private:

@@ -61,6 +61,10 @@ class Communicator {
 // Everybody gets everybody's bytes, by rank.
 absl::StatusOr<std::vector<std::string>> AllGather(Communicator& communicator, std::string_view bytes);
 
+// Seconds of one barrier, in the median of a few, on the slowest member; everybody gets it. On one machine it takes
+// some tens of microseconds, unless members wait for a processor that another one spins on.
+absl::StatusOr<double> MeasureBarrier(Communicator& communicator);
+
 // What must be equal on every shard before a group may form: build, weights, numerics, kernels, block layout.
 struct IdentityField {
   std::string name;

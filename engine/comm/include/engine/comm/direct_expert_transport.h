@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "engine/comm/expert_transport.h"
 #include "engine/comm/group_watch.h"
 #include "engine/comm/host_map.h"
+#include "engine/comm/row_way.h"
 
 namespace longshelf::engine {
 
@@ -24,6 +26,8 @@ struct DirectTransportOptions {
   size_t result_bytes_max = 0;  // of combine
   // Empty: also neighbours are reached through the communicator. Else this host's directory for shared memory.
   std::string shm_dir;
+  // Between neighbours. None: measured when the transport is made, and the same on all shards.
+  std::optional<RowWays> ways;
   // Looks at a neighbour's flag so often before it gives the processor away; 0 when there are more threads than
   // processors.
   int n_spins = 0;
@@ -37,20 +41,21 @@ uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOpt
 struct ExchangeTotals {
   uint64_t n_layers = 0;      // dispatched and combined
   uint64_t exposed_ns = 0;    // spent in them, copying and waiting, and so not computing
-  uint64_t shared_bytes = 0;  // of messages to shards of this host
+  uint64_t shared_bytes = 0;  // of messages to shards of this host, and of what they read here
   uint64_t sent_bytes = 0;    // of messages to others
 };
 
 // Every message goes straight to whom it is for, without a round of counts before it, and is read where it arrives.
 //
-// To a shard of the same host: written past the caches into that shard's inbox in shared memory; a flag says that it is
-// there. To another host: one message for all of its shards, so that a token crosses once however many of its experts
-// are there. It is received, into an inbox that was posted beforehand, by the neighbour with this shard's place on its
-// host, and read from that inbox by all of them. Results go back directly: into shared memory at their places, or as
-// one message from each shard.
+// To a shard of the same host by one of three ways (RowWay), with a flag in its inbox in shared memory that says that
+// rows are there. To another host: one message for all of its shards, so that a token crosses once however many of its
+// experts are there. It is received, into an inbox that was posted beforehand, by the neighbour with this shard's place
+// on its host, and read from that inbox by all of them. Results go back directly: whoever computes one writes it where
+// its home shard reads it, or into the one message that goes there.
 //
 // No buffer is used twice too early, without any further word: whoever sends again has had the answer to what it sent
-// before, from every shard, and a shard answers when it has read.
+// before, from every shard, and a shard answers when it has read; and results of a layer are written by a shard that
+// has the rows of that layer from everybody, who had read the results of the one before.
 class DirectExpertTransport final : public ExpertTransport {
  public:
   // Collective. `communicator` must outlive this. RESOURCE_EXHAUSTED, on every member: shm_dir has no room for the
@@ -62,20 +67,29 @@ class DirectExpertTransport final : public ExpertTransport {
   int rank() const override;
   int size() const override;
   void BeginStep(uint64_t seq) override;
-  absl::Status BeginDispatch(std::span<const std::byte> rows, size_t row_bytes,
+  void SetPlacement(const ExpertPlacement& placement) override;
+  std::byte* RowMemory(size_t n_bytes) override;
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
   absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
-  absl::Status BeginCombine(std::span<const std::byte> results, size_t result_bytes) override;
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<DispatchedRow> received) override;
+  absl::Status BeginCombine() override;
   absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
 
-  // Which ways its messages take: "shared memory", "messages" or both.
+  // Which ways its messages take, in words.
   std::string Describe() const;
+  // None: no neighbours.
+  std::optional<RowWays> ways() const;
+  // What was measured to choose them; empty when they were given.
+  const std::vector<WayFigures>& figures() const;
   // Any thread.
   ExchangeTotals totals() const;
 
  private:
   struct Impl;
   explicit DirectExpertTransport(std::unique_ptr<Impl> impl);
+  absl::Status ChooseWays();
   std::unique_ptr<Impl> impl_;
 };
 

@@ -32,6 +32,10 @@ struct Matrix {
   int64_t scale_cols = 0;
 };
 
+// Bytes of a matrix as stored, without its scale, and of its scale.
+size_t MatrixBytes(const Matrix& matrix);
+size_t ScaleBytes(const Matrix& matrix);
+
 // Parameters of one hyper-connection site or head, fp32.
 struct HyperConnection {
   Matrix fn;                 // F32 [n_out, hc_mult * D]; n_out = (2 + hc_mult) * hc_mult for sites, hc_mult for heads
@@ -149,6 +153,9 @@ enum class WeightsMemory : uint8_t {
 };
 
 using Digest = std::array<uint8_t, 32>;
+
+// SHA-256.
+Digest DigestOfBytes(std::span<const uint8_t> bytes);
 
 // How shards that each read a part of the weights come to one digest of all.
 class DigestExchange {

@@ -1,0 +1,210 @@
+#include "measure_ways.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "common/status.h"
+
+namespace longshelf::engine {
+namespace {
+
+constexpr double kBudgetSeconds = 0.04;
+// At least so many however long they take: in one alone a shard may have waited for its processor.
+constexpr double kRoundsMin = 4;
+constexpr double kRoundsMax = 12;
+constexpr size_t kLineBytes = 64;
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// One word of every cache line. The empty instruction keeps the compiler from leaving the loads out.
+void ReadLines(const std::byte* bytes, size_t n_bytes) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i + sizeof(uint64_t) <= n_bytes; i += kLineBytes) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes + i, sizeof(word));
+    sum += word;
+  }
+  asm volatile("" : : "r"(sum));
+}
+
+struct Times {
+  double dispatch = std::numeric_limits<double>::infinity();
+  double combine = std::numeric_limits<double>::infinity();
+};
+
+class Measurement {
+ public:
+  Measurement(ExpertTransport& transport, const MeasuredExchange& exchange)
+      : transport_(transport), exchange_(exchange) {}
+
+  absl::StatusOr<Times> Round(size_t n_tokens) {
+    Times times;
+    const std::vector<ExpertAssignment> assignments = Route(n_tokens);
+    const size_t n_bytes = n_tokens * exchange_.row_bytes;
+    own_rows_.resize(n_bytes);
+    double start = Now();
+    std::byte* rows = transport_.RowMemory(n_bytes);
+    if (rows == nullptr) rows = own_rows_.data();
+    std::memset(rows, static_cast<int>(++round_ & 0xFFU), n_bytes);
+    RETURN_IF_ERROR(transport_.BeginDispatch(0, {rows, n_bytes}, exchange_.row_bytes, assignments));
+    RETURN_IF_ERROR(transport_.FinishDispatch(received_));
+    for (const DispatchedRow& row : received_) {
+      if (row.row < rows || row.row >= rows + n_bytes) ReadLines(row.row, exchange_.row_bytes);
+    }
+    times.dispatch = Now() - start;
+    own_results_.resize(received_.size() * exchange_.result_bytes);
+    RETURN_IF_ERROR(transport_.PlaceResults(own_results_, exchange_.result_bytes, received_));
+    start = Now();
+    WriteResults();
+    RETURN_IF_ERROR(transport_.BeginCombine());
+    RETURN_IF_ERROR(transport_.FinishCombine(combined_));
+    for (const std::byte* result : combined_) {
+      if (!IsOwnResult(result)) ReadLines(result, exchange_.result_bytes);
+    }
+    times.combine = Now() - start;
+    return times;
+  }
+
+ private:
+  bool IsOwnResult(const std::byte* at) const {
+    return at >= own_results_.data() && at < own_results_.data() + own_results_.size();
+  }
+
+  // Spread over the experts with a stride that no number of experts per shard divides.
+  std::vector<ExpertAssignment> Route(size_t n_tokens) const {
+    constexpr size_t kStride = 37;
+    const std::vector<uint32_t>& experts = exchange_.experts;
+    std::vector<ExpertAssignment> out;
+    const size_t n = std::min(exchange_.n_experts_per_token, experts.size());
+    for (uint32_t t = 0; t < n_tokens; ++t) {
+      std::vector<uint32_t> chosen;
+      for (size_t at = t * n * kStride; chosen.size() < n; at += kStride) {
+        // Past a cycle of the stride every expert of it is chosen: on to the next one.
+        uint32_t expert = experts[at % experts.size()];
+        while (std::find(chosen.begin(), chosen.end(), expert) != chosen.end()) expert = experts[++at % experts.size()];
+        chosen.push_back(expert);
+      }
+      std::sort(chosen.begin(), chosen.end());
+      for (const uint32_t expert : chosen) out.push_back({t, expert, 1.0F});
+    }
+    return out;
+  }
+
+  // A product's results come in pieces like these.
+  void WriteResults() {
+    constexpr size_t kPieceBytes = 256;
+    alignas(kLineBytes) std::array<std::byte, kPieceBytes> piece;
+    piece.fill(static_cast<std::byte>(round_ & 0xFFU));
+    for (const DispatchedRow& row : received_) {
+      for (size_t at = 0; at < exchange_.result_bytes; at += kPieceBytes) {
+        StoreResult(row, at, std::span(piece).first(std::min(kPieceBytes, exchange_.result_bytes - at)));
+      }
+    }
+    FenceResults();
+  }
+
+  ExpertTransport& transport_;
+  const MeasuredExchange& exchange_;
+  uint64_t round_ = 0;
+  std::vector<std::byte> own_rows_;
+  std::vector<std::byte> own_results_;
+  std::vector<DispatchedRow> received_;
+  std::vector<const std::byte*> combined_;
+};
+
+// Everybody's, by shard.
+absl::StatusOr<std::vector<std::vector<double>>> Share(Communicator& communicator, const std::vector<double>& mine) {
+  const std::string text(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
+  ASSIGN_OR_RETURN(const std::vector<std::string> all, AllGather(communicator, text));
+  std::vector<std::vector<double>> out;
+  for (const std::string& one : all) {
+    if (one.size() != text.size()) return absl::InternalError("shards have measured different things");
+    out.emplace_back(mine.size());
+    std::memcpy(out.back().data(), one.data(), one.size());
+  }
+  return out;
+}
+
+// What the slowest shard had.
+absl::StatusOr<std::vector<double>> Slowest(Communicator& communicator, const std::vector<double>& mine) {
+  ASSIGN_OR_RETURN(const auto all, Share(communicator, mine));
+  std::vector<double> out(mine.size());
+  for (const std::vector<double>& one : all) {
+    for (size_t i = 0; i < out.size(); ++i) out[i] = std::max(out[i], one[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, ExpertTransport& transport,
+                                                    const MeasuredExchange& exchange,
+                                                    const std::function<void(const RowWays&)>& use) {
+  std::vector<size_t> sizes;
+  for (const size_t n : kMeasuredTokens) sizes.push_back(std::min(n, exchange.n_tokens_max));
+  Measurement measurement(transport, exchange);
+  std::vector<Times> best(sizes.size() * kRowWays.size());
+  transport.BeginStep(0);
+  const auto run = [&](bool counts) -> absl::Status {
+    for (size_t i = 0; i < best.size(); ++i) {
+      const RowWay way = kRowWays[i % kRowWays.size()];
+      use({way, way});
+      ASSIGN_OR_RETURN(const Times times, measurement.Round(sizes[i / kRowWays.size()]));
+      if (!counts) continue;
+      best[i].dispatch = std::min(best[i].dispatch, times.dispatch);
+      best[i].combine = std::min(best[i].combine, times.combine);
+    }
+    return absl::OkStatus();
+  };
+  // The first round meets pages and caches that were never used.
+  const double begin = Now();
+  RETURN_IF_ERROR(run(false));
+  const double start = Now();
+  RETURN_IF_ERROR(run(true));
+  // As many more as everybody has time for.
+  ASSIGN_OR_RETURN(const std::vector<double> slow, Slowest(communicator, {start - begin, Now() - start}));
+  const double n_rounds = std::clamp((kBudgetSeconds - slow[0]) / slow[1], kRoundsMin, kRoundsMax);
+  for (int n = 1; n < static_cast<int>(n_rounds); ++n) RETURN_IF_ERROR(run(true));
+  std::vector<double> mine;
+  for (const Times& times : best) mine.insert(mine.end(), {times.dispatch, times.combine});
+  ASSIGN_OR_RETURN(const std::vector<double> slowest, Slowest(communicator, mine));
+  std::vector<WayFigures> out(sizes.size());
+  for (size_t i = 0; i < best.size(); ++i) {
+    WayFigures& figures = out[i / kRowWays.size()];
+    figures.n_tokens = sizes[i / kRowWays.size()];
+    figures.dispatch_seconds[i % kRowWays.size()] = slowest[2 * i];
+    figures.combine_seconds[i % kRowWays.size()] = slowest[2 * i + 1];
+  }
+  return out;
+}
+
+RowWays ChooseRowWays(const std::vector<WayFigures>& figures) {
+  const auto choose = [&](auto seconds_of) {
+    std::array<double, kRowWays.size()> cost{};
+    for (const WayFigures& one : figures) {
+      const auto& seconds = seconds_of(one);
+      const double best = *std::min_element(seconds.begin(), seconds.end());
+      for (size_t w = 0; w < cost.size(); ++w) cost[w] += seconds[w] / best;
+    }
+    return kRowWays[static_cast<size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin())];
+  };
+  return {choose([](const WayFigures& f) { return f.dispatch_seconds; }),
+          choose([](const WayFigures& f) { return f.combine_seconds; })};
+}
+
+const char* RowWayName(RowWay way) {
+  switch (way) {
+    case RowWay::kStream:
+      return "streamed";
+    case RowWay::kPush:
+      return "pushed";
+    case RowWay::kPull:
+      return "pulled";
+  }
+  return "unknown";
+}
+
+}  // namespace longshelf::engine
