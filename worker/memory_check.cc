@@ -26,8 +26,9 @@ std::map<std::string, uint64_t> ReadMeminfo() {
 }
 
 uint64_t RequiredBeside(const MemoryNeed& need, int n_processes) {
-  const uint64_t of_each = need.kv_blocks + need.states + need.checkpoints + need.exchange;
-  return static_cast<uint64_t>(n_processes) * of_each + need.store_buffers;
+  const uint64_t of_each = need.kv_blocks + need.states + need.exchange;
+  // All of what the group shares may come to lie here.
+  return static_cast<uint64_t>(n_processes) * of_each + need.checkpoints + need.store_buffers;
 }
 
 }  // namespace
@@ -56,8 +57,8 @@ absl::Status CheckMemory(const MemoryNeed& need, int n_processes, const MemoryRo
       " are available in ", room.bound_by, " (and ", room.huge_free, " in reserved huge pages): weights ", need.weights,
       need.weights_copied ? " (with --weights mapped they need not fit)" : " (mapped: not counted)", ", and for ",
       n_processes, " shard(s) each KV blocks ", need.kv_blocks, " (--kv-memory), sequence states ", need.states,
-      " (--sequences), checkpoints ", need.checkpoints, " (--checkpoint-memory), exchange with other shards ",
-      need.exchange, " (--step-tokens); on the way from and to the KV store ", need.store_buffers,
+      " (--sequences), exchange with other shards ", need.exchange, " (--step-tokens); for all together checkpoints ",
+      need.checkpoints, " (--checkpoint-memory), on the way from and to the KV store ", need.store_buffers,
       " (--store-memory)"));
 }
 

@@ -13,9 +13,9 @@ struct MemoryNeed {
   bool weights_copied = false;  // into memory; mapped files may stay on disk instead
   uint64_t kv_blocks = 0;
   uint64_t states = 0;         // slots of running sequences
-  uint64_t checkpoints = 0;    // local prefix cache
   uint64_t exchange = 0;       // buffers of what goes to and comes from other shards
-  uint64_t store_buffers = 0;  // of the leading shard only
+  uint64_t checkpoints = 0;    // local prefix cache, of all shards together
+  uint64_t store_buffers = 0;  // the same
 };
 
 // Bytes that this process can still get.

@@ -140,30 +140,30 @@ MemoryNeed SomeNeed(bool weights_copied) {
   return need;
 }
 
-TEST(CheckMemory, CountsCopiedWeightsAndStoreBuffersOncePerMachineAndTheRestPerShard) {
+TEST(CheckMemory, CountsCopiedWeightsAndWhatTheGroupSharesOncePerMachineAndTheRestPerShard) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
   EXPECT_TRUE(CheckMemory(need, 1, {.available = 1378}).ok());
   EXPECT_FALSE(CheckMemory(need, 1, {.available = 1377}).ok());
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 1749}).ok());
-  const absl::Status refused = CheckMemory(need, 2, {.available = 1748});
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 1748}).ok());
+  const absl::Status refused = CheckMemory(need, 2, {.available = 1747});
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1749 bytes of memory and 1748 are available"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("needs 1748 bytes of memory and 1747 are available"));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--weights mapped"));
 }
 
 TEST(CheckMemory, TakesCopiedWeightsFromReservedHugePagesWhenAllFit) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/true);
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 749, .huge_free = 1000}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 748, .huge_free = 1000}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 1748, .huge_free = 999}).ok());
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 748, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 747, .huge_free = 1000}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 1747, .huge_free = 999}).ok());
 }
 
 TEST(CheckMemory, LetsMappedWeightsBeLargerThanMemoryAndTells) {
   const MemoryNeed need = SomeNeed(/*weights_copied=*/false);
-  EXPECT_TRUE(CheckMemory(need, 2, {.available = 749}).ok());
-  EXPECT_FALSE(CheckMemory(need, 2, {.available = 748}).ok());
-  EXPECT_FALSE(WeightsFit(need, 2, {.available = 1748, .huge_free = 1000}));
-  EXPECT_TRUE(WeightsFit(need, 2, {.available = 1749}));
+  EXPECT_TRUE(CheckMemory(need, 2, {.available = 748}).ok());
+  EXPECT_FALSE(CheckMemory(need, 2, {.available = 747}).ok());
+  EXPECT_FALSE(WeightsFit(need, 2, {.available = 1747, .huge_free = 1000}));
+  EXPECT_TRUE(WeightsFit(need, 2, {.available = 1748}));
 }
 
 TEST(CheckMemory, SeesTheMemoryOfThisMachine) { EXPECT_GT(ReadMemoryRoom().available, uint64_t{1} << 20); }
