@@ -1,7 +1,6 @@
-// What an exchange of expert rows costs, by the way that rows take: expert_transport_bench RUN_DIR SHM_DIR [ROUNDS], by
-// mpirun. Every round writes the rows anew, exchanges them and reads every line from elsewhere once, as a quantiser, a
-// network and a product would. A line per number of tokens: medians over rounds of the slowest shard, and ratios to the
-// baseline.
+// What an exchange of expert rows costs, by the way that rows take; by mpirun. Every round writes the rows anew,
+// exchanges them and reads every line from elsewhere once, as a quantiser, a network and a product would. A line per
+// number of tokens: medians over rounds of the slowest shard, and ratios to the baseline.
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -14,11 +13,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "figures.h"
+#include "simulation/routing.h"
 
 namespace longshelf {
 namespace {
@@ -31,22 +34,28 @@ constexpr size_t kRowBytes = kHidden + kHidden / 128;
 constexpr size_t kResultBytes = 2 * kHidden;
 constexpr uint32_t kExperts = 256;
 constexpr size_t kPerToken = 6;
-constexpr std::array<size_t, 4> kTokens = {1, 8, 64, 512};
+constexpr size_t kTokensMax = 4096;
+
+struct Settings {
+  std::string run_dir;
+  std::string shm_dir;
+  int n_rounds = 51;
+  std::vector<std::string> tokens = {"1", "8", "64", "512"};
+  std::vector<std::string> routings = {"uniform"};
+  bool json = false;
+};
 
 double Now() {
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Uniform routing, another one in each round.
-std::vector<engine::ExpertAssignment> Route(std::mt19937_64& random, size_t n_tokens) {
+// Another one in each round.
+std::vector<engine::ExpertAssignment> Route(simulation::ExpertSampler& sampler, std::mt19937_64& random,
+                                            size_t n_tokens) {
   std::vector<engine::ExpertAssignment> out;
+  std::array<uint32_t, kPerToken> chosen;
   for (uint32_t t = 0; t < n_tokens; ++t) {
-    std::vector<uint32_t> chosen;
-    while (chosen.size() < kPerToken) {
-      const auto e = static_cast<uint32_t>(random() % kExperts);
-      if (std::find(chosen.begin(), chosen.end(), e) == chosen.end()) chosen.push_back(e);
-    }
-    std::sort(chosen.begin(), chosen.end());
+    sampler.Draw(random, chosen);
     for (const uint32_t e : chosen) out.push_back({t, e, 1.0F});
   }
   return out;
@@ -72,9 +81,10 @@ class Harness {
  public:
   explicit Harness(engine::MpiSession& session) : session_(session), random_(17 + static_cast<uint64_t>(Rank())) {}
 
-  absl::StatusOr<Times> Round(ExpertTransport& transport, size_t n_tokens, uint64_t seq) {
+  absl::StatusOr<Times> Round(ExpertTransport& transport, simulation::ExpertSampler& sampler, size_t n_tokens,
+                              uint64_t seq) {
     rows_.assign(n_tokens * kRowBytes, static_cast<std::byte>(seq));
-    const std::vector<engine::ExpertAssignment> assignments = Route(random_, n_tokens);
+    const std::vector<engine::ExpertAssignment> assignments = Route(sampler, random_, n_tokens);
     transport.BeginStep(seq);
     RETURN_IF_ERROR(session_.communicator().Barrier());
     Times times;
@@ -85,6 +95,8 @@ class Harness {
     std::vector<const std::byte*> places;
     for (const engine::DispatchedRow& row : received_) places.push_back(row.row);
     times.dispatch += ReadRemote(places, rows_, kRowBytes);
+    // Where shards share a core, nobody's other work may fall into somebody's exchange.
+    RETURN_IF_ERROR(session_.communicator().Barrier());
     results_.assign(received_.size() * kResultBytes, static_cast<std::byte>(seq + 1));
     RETURN_IF_ERROR(session_.communicator().Barrier());
     start = Now();
@@ -140,7 +152,7 @@ absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const std
   engine::DirectTransportOptions options;
   options.n_experts = kExperts;
   options.generation = session.generation();
-  options.n_tokens_max = kTokens.back();
+  options.n_tokens_max = kTokensMax;
   options.n_experts_per_token = kPerToken;
   options.row_bytes_max = kRowBytes;
   options.result_bytes_max = kResultBytes;
@@ -158,45 +170,82 @@ absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const std
   return ways;
 }
 
-absl::Status Run(const std::string& run_dir, const std::string& shm_dir, int n_rounds) {
+// One line for each way: text for people, or a JSON object.
+void Print(const Settings& settings, int n_shards, const std::string& routing, size_t n_tokens,
+           const std::vector<Way>& ways) {
+  for (const Way& way : ways) {
+    const double dispatch = Median(way.dispatch);
+    const double combine = Median(way.combine);
+    if (settings.json) {
+      std::printf(
+          "{\"shards\": %d, \"routing\": \"%s\", \"tokens\": %zu, \"way\": \"%s\", "
+          "\"dispatch_us\": %.2f, \"combine_us\": %.2f}\n",
+          n_shards, routing.c_str(), n_tokens, way.name, dispatch, combine);
+    } else {
+      std::printf("%-9s %6zu %-9s %12.1f %12.1f %9.2f %9.2f\n", routing.c_str(), n_tokens, way.name, dispatch, combine,
+                  dispatch / Median(ways[0].dispatch), combine / Median(ways[0].combine));
+    }
+  }
+  std::fflush(stdout);
+}
+
+// Ways take turns, so that whatever else the machine does hits all of them.
+absl::Status Measure(Harness& harness, std::vector<Way>& ways, simulation::ExpertSampler& sampler, size_t n_tokens,
+                     int n_rounds, uint64_t& seq) {
   constexpr int kWarmUp = 5;
+  for (Way& way : ways) {
+    way.dispatch.clear();
+    way.combine.clear();
+  }
+  for (int round = 0; round < kWarmUp + n_rounds; ++round) {
+    for (Way& way : ways) {
+      ASSIGN_OR_RETURN(const Times times, harness.Round(*way.transport, sampler, n_tokens, ++seq));
+      if (round < kWarmUp) continue;
+      way.dispatch.push_back(times.dispatch);
+      way.combine.push_back(times.combine);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<size_t>> TokensOf(const Settings& settings) {
+  std::vector<size_t> out;
+  for (const std::string& text : settings.tokens) {
+    uint64_t n = 0;
+    if (!absl::SimpleAtoi(text, &n) || n < 1 || n > kTokensMax) {
+      return absl::InvalidArgumentError(absl::StrCat("--tokens ", text, ": must be from 1 to ", kTokensMax));
+    }
+    out.push_back(n);
+  }
+  return out;
+}
+
+absl::Status Run(const Settings& settings) {
+  ASSIGN_OR_RETURN(const std::vector<size_t> all_tokens, TokensOf(settings));
   engine::MpiSessionOptions options;
-  options.run_dir = run_dir;
+  options.run_dir = settings.run_dir;
   options.generation = 1;
   options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
   ASSIGN_OR_RETURN(const auto session, engine::MpiSession::Start(options));
-  ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, shm_dir));
+  ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, settings.shm_dir));
   Harness harness(*session);
   const bool prints = session->communicator().rank() == 0;
-  if (prints)
-    std::printf("%6s %-9s %12s %12s %9s %9s\n", "tokens", "way", "dispatch us", "combine us", "ratio", "ratio");
-  uint64_t seq = 0;
-  for (const size_t n_tokens : kTokens) {
-    // In turn, so that whatever else the machine does hits all of them.
-    for (int round = 0; round < kWarmUp + n_rounds; ++round) {
-      for (Way& way : ways) {
-        ASSIGN_OR_RETURN(const Times times, harness.Round(*way.transport, n_tokens, ++seq));
-        if (round < kWarmUp) continue;
-        way.dispatch.push_back(times.dispatch);
-        way.combine.push_back(times.combine);
-      }
-    }
-    const double dispatch = Median(ways[0].dispatch);
-    const double combine = Median(ways[0].combine);
-    for (Way& way : ways) {
-      if (prints) {
-        std::printf("%6zu %-9s %12.1f %12.1f %9.2f %9.2f\n", n_tokens, way.name, Median(way.dispatch),
-                    Median(way.combine), Median(way.dispatch) / dispatch, Median(way.combine) / combine);
-      }
-      if (&way != &ways[0]) {
-        way.dispatch.clear();
-        way.combine.clear();
-      }
-    }
-    ways[0].dispatch.clear();
-    ways[0].combine.clear();
+  if (prints && !settings.json) {
+    std::printf("%-9s %6s %-9s %12s %12s %9s %9s\n", "routing", "tokens", "way", "dispatch us", "combine us", "ratio",
+                "ratio");
   }
-  if (prints) std::printf("read %llu\n", static_cast<unsigned long long>(harness.sum()));
+  const simulation::ExpertShape shape = {.n_experts = kExperts, .n_per_token = kPerToken};
+  uint64_t seq = 0;
+  for (const std::string& routing : settings.routings) {
+    ASSIGN_OR_RETURN(const simulation::RoutingSpec spec, simulation::ParseRouting(routing));
+    std::mt19937_64 random(3);  // the same experts are wanted on all shards
+    ASSIGN_OR_RETURN(simulation::ExpertSampler sampler, simulation::ExpertSampler::Create(spec, shape, random));
+    for (const size_t n_tokens : all_tokens) {
+      RETURN_IF_ERROR(Measure(harness, ways, sampler, n_tokens, settings.n_rounds, seq));
+      if (prints) Print(settings, options.n_shards, routing, n_tokens, ways);
+    }
+  }
+  if (prints) std::fprintf(stderr, "read %llu\n", static_cast<unsigned long long>(harness.sum()));
   return session->Finish(absl::Seconds(5));
 }
 
@@ -204,11 +253,19 @@ absl::Status Run(const std::string& run_dir, const std::string& shm_dir, int n_r
 }  // namespace longshelf
 
 int main(int argc, char** argv) {
-  if (argc < 3) {
-    std::fprintf(stderr, "usage: mpirun ... expert_transport_bench RUN_DIR SHM_DIR [ROUNDS]\n");
-    return 64;
-  }
-  const absl::Status status = longshelf::Run(argv[1], argv[2], argc > 3 ? std::atoi(argv[3]) : 51);
+  longshelf::Settings settings;
+  longshelf::ConfigSpec spec("expert_transport_bench", "What an exchange of expert rows costs; to be run by mpirun.");
+  spec.set_unknown_env(longshelf::ConfigSpec::UnknownEnv::kIgnore);
+  spec.Add(&settings.run_dir, "run-dir", "an empty directory for the group's files");
+  spec.Require("run-dir");
+  spec.Add(&settings.shm_dir, "shm-dir", "a directory in shared memory");
+  spec.Require("shm-dir");
+  spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {1, 100'000});
+  spec.Add(&settings.tokens, "tokens", "tokens of each shard; repeatable");
+  spec.Add(&settings.routings, "routing", "uniform, zipf[:EXPONENT], hot[:EXPERTS:SHARE]; repeatable");
+  spec.Add(&settings.json, "json", "a JSON object in each line");
+  if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
+  const absl::Status status = longshelf::Run(settings);
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

@@ -14,4 +14,23 @@ double Curve::At(double x) const {
   return left.second + slope * (x - left.first);
 }
 
+Curve Curve::Times(double factor) const {
+  Curve out = *this;
+  for (auto& point : out.points_) point.second *= factor;
+  return out;
+}
+
+ExchangeCosts Faster(const ExchangeCosts& costs, double factor) {
+  ExchangeCosts out = costs;
+  out.phase_s /= factor;
+  out.pair_s /= factor;
+  out.offloaded_message_s /= factor;
+  for (WayCosts* way : {&out.shared_memory, &out.tcp}) {
+    way->message_s /= factor;
+    way->send_s = way->send_s.Times(1 / factor);
+    way->receive_s = way->receive_s.Times(1 / factor);
+  }
+  return out;
+}
+
 }  // namespace longshelf::simulation

@@ -21,4 +21,18 @@ const ExchangeCosts& MeasuredExchangeCosts() {
   return costs;
 }
 
+const ComputeRates& MeasuredComputeRates() {
+  static const ComputeRates rates = [] {
+    ComputeRates r;
+    r.routed_weight_s = Curve({{1, 40e-12}, {512, 512 * 12e-12}});
+    r.other_weight_s = Curve({{1, 50e-12}, {512, 512 * 12e-12}});
+    r.attention_flop_s = 1e-11;
+    r.index_flop_s = 1e-11;
+    r.added_value_s = 1e-10;
+    r.step_s = 0.3e-3;
+    return r;
+  }();
+  return rates;
+}
+
 }  // namespace longshelf::simulation

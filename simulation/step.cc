@@ -46,7 +46,7 @@ struct Message {
 
 // What a rank's core does outside of computing.
 struct Chore {
-  enum class Kind : uint8_t { kNone, kSendNear, kSendFar, kSendHeld, kTake };
+  enum class Kind : uint8_t { kNone, kSendNear, kSendFar, kTake };
   Kind kind = Kind::kNone;
   size_t message = 0;
 };
@@ -63,7 +63,7 @@ struct Rank {
   double combine_s = 0;
   double done_s = 0;
   std::deque<size_t> to_send;  // messages of this phase
-  std::deque<Chore> chores;    // while it waits
+  std::deque<size_t> to_take;  // messages that are there
   Chore doing;
   std::vector<size_t> held_out;  // wait until both sides wait
   std::vector<size_t> held_in;
@@ -107,6 +107,7 @@ class Simulation {
   void SendNext(int r);
   void GoOnWaiting(int r);
   void ReleaseHeld(int r);
+  static bool HasWaited(const Rank& r, const Message& m);
   void Deliver(const Message& message);
   void OnEvent(const Event& event);
   double ExpertWork(int r) const;
@@ -284,7 +285,7 @@ void Simulation::SendNext(int r) {
   far_bytes_ += m.bytes;
   me.doing = {Chore::Kind::kSendFar, at};
   if (spec_.network.offloaded) return Work(r, costs.offloaded_message_s);
-  Work(r, costs.tcp.message_s + (IsHeld(m.bytes) ? 0 : costs.tcp.send_s.At(m.bytes)));
+  Work(r, costs.tcp.message_s + costs.tcp.send_s.At(m.bytes));
 }
 
 void Simulation::OnWorkDone(int r) {
@@ -302,14 +303,8 @@ void Simulation::OnWorkDone(int r) {
         rank(m.receiver).held_in.push_back(done.message);
         break;
       }
-      [[fallthrough]];
-    case Chore::Kind::kSendHeld: {
-      // A held message was announced first, and its announcement answered.
-      const double asked_s = done.kind == Chore::Kind::kSendHeld ? 2 * spec_.network.latency_s : 0;
-      const double at_s = links_.Send(cluster().nic_of(r), m.bytes, now_s_ + asked_s);
-      Push(Event::Kind::kFirstByte, at_s, done.message);
+      Push(Event::Kind::kFirstByte, links_.Send(cluster().nic_of(r), m.bytes, now_s_), done.message);
       break;
-    }
     case Chore::Kind::kTake:
       Deliver(m);
       break;
@@ -328,36 +323,39 @@ void Simulation::GoOnWaiting(int r) {
     const std::vector<int>& missing = me.phase == Phase::kAwaitRows ? me.rows_missing : me.results_missing;
     if (missing[static_cast<size_t>(me.layer)] == 0) return Next(r);
   }
-  if (me.chores.empty()) {
+  if (me.to_take.empty()) {
     me.is_idle = true;
     return;
   }
-  me.doing = me.chores.front();
-  me.chores.pop_front();
-  const Curve& curve = me.doing.kind == Chore::Kind::kTake ? spec_.exchange.tcp.receive_s : spec_.exchange.tcp.send_s;
-  Work(r, curve.At(messages_[me.doing.message].bytes));
+  me.doing = {Chore::Kind::kTake, me.to_take.front()};
+  me.to_take.pop_front();
+  Work(r, spec_.exchange.tcp.receive_s.At(messages_[me.doing.message].bytes));
 }
 
-// `r` has begun to wait: what was held for that can move when the other side waits too.
+// `r` has begun to wait: what was held for that moves, once announced and asked for, when the other side does, or did.
 void Simulation::ReleaseHeld(int r) {
-  const auto release = [&](std::vector<size_t>& held) {
+  const auto release = [&](std::vector<size_t>& held, bool is_out) {
     std::vector<size_t> kept;
     for (const size_t at : held) {
       const Message& m = messages_[at];
-      Rank& sender = rank(m.source);
-      Rank& receiver = rank(m.receiver);
-      if (!IsAwait(sender.phase) || !IsAwait(receiver.phase)) {
+      if (!HasWaited(rank(m.source), m) || !HasWaited(rank(m.receiver), m)) {
         kept.push_back(at);
         continue;
       }
-      std::erase(m.source == r ? receiver.held_in : sender.held_out, at);
-      sender.chores.push_back({Chore::Kind::kSendHeld, at});
-      if (sender.is_idle && m.source != r) GoOnWaiting(m.source);
+      std::erase(is_out ? rank(m.receiver).held_in : rank(m.source).held_out, at);
+      const double begin_s = now_s_ + 2 * spec_.network.latency_s;
+      Push(Event::Kind::kFirstByte, links_.Send(cluster().nic_of(m.source), m.bytes, begin_s), at);
     }
     held = std::move(kept);
   };
-  release(rank(r).held_out);
-  release(rank(r).held_in);
+  release(rank(r).held_out, true);
+  release(rank(r).held_in, false);
+}
+
+// Has come to where it waits for messages of that exchange.
+bool Simulation::HasWaited(const Rank& r, const Message& m) {
+  if (r.phase == Phase::kDone || r.phase == Phase::kHead || r.layer != m.layer) return r.layer >= m.layer;
+  return r.phase >= (m.is_dispatch ? Phase::kAwaitRows : Phase::kAwaitResults);
 }
 
 void Simulation::Deliver(const Message& m) {
@@ -396,7 +394,7 @@ void Simulation::OnEvent(const Event& event) {
     case Event::Kind::kLastByte: {
       const Message& m = messages_[event.message];
       if (spec_.network.offloaded) return Deliver(m);
-      rank(m.receiver).chores.push_back({Chore::Kind::kTake, event.message});
+      rank(m.receiver).to_take.push_back(event.message);
       if (rank(m.receiver).is_idle) GoOnWaiting(m.receiver);
       return;
     }
@@ -406,10 +404,12 @@ void Simulation::OnEvent(const Event& event) {
 StepTimes Simulation::Times() const {
   StepTimes out;
   const auto n = static_cast<double>(ranks_.size());
+  out.exposed_least_s = ranks_[0].exposed_s;
   const int n_layers = spec_.part == StepPart::kWhole ? spec_.n_layers : 1;
   for (const Rank& r : ranks_) {
     out.step_s = std::max(out.step_s, r.done_s);
     out.exposed_s += r.exposed_s / n;
+    out.exposed_least_s = std::min(out.exposed_least_s, r.exposed_s);
     out.dispatch_s += r.dispatch_s / n / n_layers;
     out.combine_s += r.combine_s / n / n_layers;
   }

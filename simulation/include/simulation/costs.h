@@ -13,6 +13,7 @@ class Curve {
   explicit Curve(std::vector<std::pair<double, double>> points) : points_(std::move(points)) {}
   static Curve PerUnit(double seconds) { return Curve({{1.0, seconds}}); }
   double At(double x) const;
+  Curve Times(double factor) const;
 
  private:
   std::vector<std::pair<double, double>> points_;
@@ -38,6 +39,9 @@ struct ExchangeCosts {
   double quantum_s = 3e-3;         // until it must, when others wait
 };
 
+// With everything that a core does in an exchange taking 1 / factor of the time.
+ExchangeCosts Faster(const ExchangeCosts& costs, double factor);
+
 // What a step computes on one rank.
 struct ComputeCosts {
   Curve before_s;     // of a layer, by own tokens: everything before rows are sent
@@ -48,7 +52,19 @@ struct ComputeCosts {
   double step_s = 0;  // between two steps: plan, sampling, answers
 };
 
+// What one thread computes, whatever the model: by the rows that a weight is multiplied with at a time, all of them
+// together.
+struct ComputeRates {
+  Curve routed_weight_s;  // one weight of a routed expert, FP4
+  Curve other_weight_s;   // one weight of anything else
+  double attention_flop_s = 0;
+  double index_flop_s = 0;
+  double added_value_s = 0;  // one number of one result that is added to a token's
+  double step_s = 0;         // between two steps
+};
+
 // As measured on two cores of a Zen 4 server (bench/README.md, step_model).
 const ExchangeCosts& MeasuredExchangeCosts();
+const ComputeRates& MeasuredComputeRates();
 
 }  // namespace longshelf::simulation

@@ -28,14 +28,15 @@ struct StepSpec {
 };
 
 struct StepTimes {
-  double step_s = 0;         // until the last rank is done
-  double exposed_s = 0;      // in exchanges and not computing, of all layers: mean over ranks
-  double dispatch_s = 0;     // of one layer, mean over ranks: from the first row to the last one taken
-  double combine_s = 0;      // of one layer, mean over ranks
-  double near_bytes = 0;     // of messages between ranks of a host, all ranks together
-  double far_bytes = 0;      // between hosts
-  double nic_bytes_max = 0;  // sent or received by the busiest interface, whichever is more
-  double nic_busy_s = 0;     // of that interface
+  double step_s = 0;           // until the last rank is done
+  double exposed_s = 0;        // in exchanges and not computing, of all layers: mean over ranks
+  double exposed_least_s = 0;  // of the rank that waits least: what is not waiting for others to compute
+  double dispatch_s = 0;       // of one layer, mean over ranks: from the first row to the last one taken
+  double combine_s = 0;        // of one layer, mean over ranks
+  double near_bytes = 0;       // of messages between ranks of a host, all ranks together
+  double far_bytes = 0;        // between hosts
+  double nic_bytes_max = 0;    // sent or received by the busiest interface, whichever is more
+  double nic_busy_s = 0;       // of that interface
 };
 
 // Discrete events: a rank works on its core, sends a message to each rank or host in the order in which the program
