@@ -1,6 +1,9 @@
 // What an exchange of expert rows costs, by the way that rows take; by mpirun. Every round writes the rows anew,
 // exchanges them and reads every line from elsewhere once, as a quantiser, a network and a product would. A line per
 // number of tokens: medians over rounds of the slowest shard, and ratios to the baseline.
+#include <emmintrin.h>
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -15,6 +18,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/check.h"
 #include "common/config.h"
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
@@ -42,6 +46,7 @@ struct Settings {
   int n_rounds = 51;
   std::vector<std::string> tokens = {"1", "8", "64", "512"};
   std::vector<std::string> routings = {"uniform"};
+  std::vector<std::string> ways = {"baseline", "messages", "direct", "copy"};
   bool json = false;
 };
 
@@ -79,6 +84,11 @@ struct Times {
 
 class Harness {
  public:
+  ~Harness() {
+    if (copy_ != nullptr) munmap(copy_, copy_bytes_);
+  }
+  Harness(const Harness&) = delete;
+  Harness& operator=(const Harness&) = delete;
   explicit Harness(engine::MpiSession& session) : session_(session), random_(17 + static_cast<uint64_t>(Rank())) {}
 
   absl::StatusOr<Times> Round(ExpertTransport& transport, simulation::ExpertSampler& sampler, size_t n_tokens,
@@ -106,9 +116,57 @@ class Harness {
     times.combine += ReadRemote(combined_, results_, kResultBytes);
     return Slowest(times);
   }
+  // No exchange: as many bytes as would go elsewhere are copied past the caches and read, by this core alone.
+  absl::StatusOr<Times> LocalRound(simulation::ExpertSampler& sampler, size_t n_tokens, uint64_t seq) {
+    rows_.assign(n_tokens * kRowBytes, static_cast<std::byte>(seq));
+    size_t n_rows = 0;
+    size_t n_pairs = 0;
+    CountRemote(Route(sampler, random_, n_tokens), n_rows, n_pairs);
+    results_.assign(n_pairs * kResultBytes, static_cast<std::byte>(seq + 1));
+    ReserveCopy(std::max(n_rows * kRowBytes, n_pairs * kResultBytes));
+    Times times;
+    RETURN_IF_ERROR(session_.communicator().Barrier());
+    times.combine = CopyAndRead(results_.data(), n_pairs * kResultBytes);
+    rows_.assign(n_tokens * session_.communicator().size() * kRowBytes, static_cast<std::byte>(seq));
+    RETURN_IF_ERROR(session_.communicator().Barrier());
+    times.dispatch = CopyAndRead(rows_.data(), n_rows * kRowBytes);
+    return Slowest(times);
+  }
   uint64_t sum() const { return sum_; }
 
  private:
+  void CountRemote(const std::vector<engine::ExpertAssignment>& assignments, size_t& n_rows, size_t& n_pairs) {
+    const int n_shards = session_.communicator().size();
+    int last = -1;
+    for (size_t i = 0; i < assignments.size(); ++i) {
+      int owner = 0;
+      while (engine::FirstExpertOf(owner + 1, kExperts, n_shards) <= assignments[i].expert) ++owner;
+      const bool is_new = i == 0 || assignments[i - 1].token != assignments[i].token || owner != last;
+      last = owner;
+      if (owner == Rank()) continue;
+      ++n_pairs;
+      if (is_new) ++n_rows;
+    }
+  }
+  // Pages as an inbox has them.
+  void ReserveCopy(size_t n_bytes) {
+    if (n_bytes <= copy_bytes_) return;
+    if (copy_ != nullptr) munmap(copy_, copy_bytes_);
+    copy_ = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    LONGSHELF_CHECK(copy_ != MAP_FAILED);
+    copy_bytes_ = n_bytes;
+  }
+  double CopyAndRead(const std::byte* from, size_t n) {
+    auto* to = static_cast<std::byte*>(copy_);
+    const double start = Now();
+    for (size_t i = 0; i + sizeof(__m128i) <= n; i += sizeof(__m128i)) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    }
+    _mm_sfence();
+    sum_ += ReadLines(to, n);
+    return Now() - start;
+  }
+
   // Time to read every row once that came from another shard.
   double ReadRemote(std::vector<const std::byte*> places, const std::vector<std::byte>& own, size_t row_bytes) {
     std::erase_if(places, [&](const std::byte* p) { return p >= own.data() && p < own.data() + own.size(); });
@@ -136,19 +194,21 @@ class Harness {
   std::mt19937_64 random_;
   std::vector<std::byte> rows_;
   std::vector<std::byte> results_;
+  void* copy_ = nullptr;
+  size_t copy_bytes_ = 0;
   std::vector<engine::DispatchedRow> received_;
   std::vector<const std::byte*> combined_;
   uint64_t sum_ = 0;  // so that reading is not optimised away
 };
 
 struct Way {
-  const char* name;
-  std::unique_ptr<ExpertTransport> transport;
+  std::string name;
+  std::unique_ptr<ExpertTransport> transport;  // null: a copy in place of an exchange
   std::vector<double> dispatch;
   std::vector<double> combine;
 };
 
-absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const std::string& dir) {
+absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name, const std::string& shm_dir) {
   engine::DirectTransportOptions options;
   options.n_experts = kExperts;
   options.generation = session.generation();
@@ -156,17 +216,27 @@ absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const std
   options.n_experts_per_token = kPerToken;
   options.row_bytes_max = kRowBytes;
   options.result_bytes_max = kResultBytes;
-  std::vector<Way> ways(3);
-  ways[0].name = "baseline";
-  ways[0].transport =
-      std::make_unique<engine::BaselineExpertTransport>(session.communicator(), kExperts, session.generation());
-  ways[1].name = "messages";
-  ASSIGN_OR_RETURN(ways[1].transport,
-                   engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
-  ways[2].name = "direct";
-  options.shm_dir = dir;
-  ASSIGN_OR_RETURN(ways[2].transport,
-                   engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
+  if (name == "direct") options.shm_dir = shm_dir;
+  Way way;
+  way.name = name;
+  if (name == "baseline") {
+    way.transport =
+        std::make_unique<engine::BaselineExpertTransport>(session.communicator(), kExperts, session.generation());
+  } else if (name == "messages" || name == "direct") {
+    ASSIGN_OR_RETURN(way.transport,
+                     engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
+  } else if (name != "copy") {
+    return absl::InvalidArgumentError(absl::StrCat("--way ", name, ": must be baseline, messages, direct or copy"));
+  }
+  return way;
+}
+
+absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const Settings& settings) {
+  std::vector<Way> ways;
+  for (const std::string& name : settings.ways) {
+    ASSIGN_OR_RETURN(Way way, MakeWay(session, name, settings.shm_dir));
+    ways.push_back(std::move(way));
+  }
   return ways;
 }
 
@@ -178,12 +248,13 @@ void Print(const Settings& settings, int n_shards, const std::string& routing, s
     const double combine = Median(way.combine);
     if (settings.json) {
       std::printf(
-          "{\"shards\": %d, \"routing\": \"%s\", \"tokens\": %zu, \"way\": \"%s\", "
-          "\"dispatch_us\": %.2f, \"combine_us\": %.2f}\n",
-          n_shards, routing.c_str(), n_tokens, way.name, dispatch, combine);
+          "{\"shards\": %d, \"routing\": \"%s\", \"tokens\": %zu, \"way\": \"%s\", \"dispatch_us\": %.2f, "
+          "\"combine_us\": %.2f, \"dispatch_quiet_us\": %.2f, \"combine_quiet_us\": %.2f}\n",
+          n_shards, routing.c_str(), n_tokens, way.name.c_str(), dispatch, combine, Quiet(way.dispatch),
+          Quiet(way.combine));
     } else {
-      std::printf("%-9s %6zu %-9s %12.1f %12.1f %9.2f %9.2f\n", routing.c_str(), n_tokens, way.name, dispatch, combine,
-                  dispatch / Median(ways[0].dispatch), combine / Median(ways[0].combine));
+      std::printf("%-9s %6zu %-9s %12.1f %12.1f %9.2f %9.2f\n", routing.c_str(), n_tokens, way.name.c_str(), dispatch,
+                  combine, dispatch / Median(ways[0].dispatch), combine / Median(ways[0].combine));
     }
   }
   std::fflush(stdout);
@@ -199,7 +270,10 @@ absl::Status Measure(Harness& harness, std::vector<Way>& ways, simulation::Exper
   }
   for (int round = 0; round < kWarmUp + n_rounds; ++round) {
     for (Way& way : ways) {
-      ASSIGN_OR_RETURN(const Times times, harness.Round(*way.transport, sampler, n_tokens, ++seq));
+      ++seq;
+      ASSIGN_OR_RETURN(const Times times, way.transport == nullptr
+                                              ? harness.LocalRound(sampler, n_tokens, seq)
+                                              : harness.Round(*way.transport, sampler, n_tokens, seq));
       if (round < kWarmUp) continue;
       way.dispatch.push_back(times.dispatch);
       way.combine.push_back(times.combine);
@@ -227,7 +301,7 @@ absl::Status Run(const Settings& settings) {
   options.generation = 1;
   options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
   ASSIGN_OR_RETURN(const auto session, engine::MpiSession::Start(options));
-  ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, settings.shm_dir));
+  ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, settings));
   Harness harness(*session);
   const bool prints = session->communicator().rank() == 0;
   if (prints && !settings.json) {
@@ -263,6 +337,7 @@ int main(int argc, char** argv) {
   spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {1, 100'000});
   spec.Add(&settings.tokens, "tokens", "tokens of each shard; repeatable");
   spec.Add(&settings.routings, "routing", "uniform, zipf[:EXPONENT], hot[:EXPERTS:SHARE]; repeatable");
+  spec.Add(&settings.ways, "way", "baseline, messages, direct or copy; repeatable. Ratios are to the first");
   spec.Add(&settings.json, "json", "a JSON object in each line");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const absl::Status status = longshelf::Run(settings);

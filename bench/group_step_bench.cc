@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -28,6 +29,8 @@ namespace {
 constexpr int64_t kTokensMax = 4096;
 // Up to here a step decodes, a token for each sequence; beyond, it reads a prompt.
 constexpr int64_t kSequencesMax = 8;
+constexpr int kSpins = 2000;
+constexpr int64_t kRecordedTokens = 64;
 
 struct Settings {
   std::string model = "mid";
@@ -128,8 +131,21 @@ void PrintExperts(const engine::ModelWeights& weights, const std::string& kernel
       shared.push_back(NowUs() - middle_us);
     }
     std::printf("{\"kind\": \"expert\", \"rows\": %d, \"routed_us\": %.2f, \"shared_us\": %.2f}\n", static_cast<int>(n),
-                Median(routed), Median(shared));
+                Quiet(routed), Quiet(shared));
   }
+}
+
+// How many rows each expert of each layer had; and, of one size, what each token chose.
+void PrintRouting(const engine::ModelConfig& config, const std::vector<uint32_t>& chosen, int64_t n_tokens) {
+  const auto n_experts = static_cast<size_t>(config.n_routed_experts);
+  const size_t per_layer = chosen.size() / static_cast<size_t>(config.n_layers);
+  std::vector<int> rows(n_experts * static_cast<size_t>(config.n_layers));
+  for (size_t i = 0; i < chosen.size(); ++i) ++rows[i / per_layer * n_experts + chosen[i]];
+  std::printf("{\"kind\": \"rows\", \"tokens\": %d, \"rows\": [%s]}\n", static_cast<int>(n_tokens),
+              absl::StrJoin(rows, ",").c_str());
+  if (n_tokens != kRecordedTokens) return;
+  std::printf("{\"kind\": \"routing\", \"tokens\": %d, \"experts\": [%s]}\n", static_cast<int>(n_tokens),
+              absl::StrJoin(chosen, ",").c_str());
 }
 
 absl::Status PrintParts(engine::Model& model, const Settings& settings, int64_t n_tokens) {
@@ -156,10 +172,9 @@ absl::Status PrintParts(engine::Model& model, const Settings& settings, int64_t 
       "{\"kind\": \"layer\", \"tokens\": %d, \"before_us\": %.2f, \"moe_us\": %.2f, \"after_us\": %.2f, \"head_us\": "
       "%.2f, "
       "\"step_us\": %.2f}\n",
-      static_cast<int>(n_tokens), Median(before) / n_layers, Median(moe) / n_layers, Median(after) / n_layers,
-      Median(head), Median(whole));
-  std::printf("{\"kind\": \"routing\", \"tokens\": %d, \"experts\": [%s]}\n", static_cast<int>(n_tokens),
-              absl::StrJoin(parts.chosen(), ",").c_str());
+      static_cast<int>(n_tokens), Quiet(before) / n_layers, Quiet(moe) / n_layers, Quiet(after) / n_layers, Quiet(head),
+      Quiet(whole));
+  PrintRouting(model.config(), parts.chosen(), n_tokens);
   return absl::OkStatus();
 }
 
@@ -210,9 +225,10 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
   if (communicator.rank() != 0) return absl::OkStatus();
   const auto n_layers = static_cast<double>(model.config().n_layers);
   std::printf(
-      "{\"kind\": \"step\", \"shards\": %d, \"tokens\": %d, \"step_us\": %.1f, \"exposed_us\": %.2f, \"near_bytes\": "
-      "%.0f, \"far_bytes\": %.0f}\n",
-      communicator.size(), static_cast<int>(n_tokens), Median(step), Median(exposed) / n_layers, near_bytes, far_bytes);
+      "{\"kind\": \"step\", \"shards\": %d, \"tokens\": %d, \"step_us\": %.1f, \"step_quiet_us\": %.1f, "
+      "\"exposed_us\": %.2f, \"exposed_quiet_us\": %.2f, \"near_bytes\": %.0f, \"far_bytes\": %.0f}\n",
+      communicator.size(), static_cast<int>(n_tokens), Median(step), Quiet(step), Median(exposed) / n_layers,
+      Quiet(exposed) / n_layers, near_bytes, far_bytes);
   std::fflush(stdout);
   return absl::OkStatus();
 }
@@ -241,6 +257,9 @@ absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_
   transport_options.row_bytes_max = 2 * width;
   transport_options.result_bytes_max = 2 * width;
   transport_options.shm_dir = settings.shm_dir;
+  // As a worker does, for shards of one machine.
+  const auto n_cores = static_cast<int>(std::thread::hardware_concurrency());
+  transport_options.n_spins = options.n_shards <= n_cores ? kSpins : 0;
   ASSIGN_OR_RETURN(const auto transport,
                    engine::DirectExpertTransport::Create(session->communicator(), session->hosts(), transport_options));
   ASSIGN_OR_RETURN(const auto model, MakeModel(std::move(weights), *transport));
@@ -263,6 +282,13 @@ absl::Status Run(const Settings& settings) {
   ASSIGN_OR_RETURN(const engine::ModelConfig config, ConfigNamed(settings.model));
   ASSIGN_OR_RETURN(std::shared_ptr<const engine::ModelWeights> weights, engine::MakeRandomModelWeights(config, 1));
   if (!settings.parts) return RunGroup(settings, all_tokens, std::move(weights));
+  std::printf(
+      "{\"kind\": \"model\", \"layers\": %d, \"experts\": %d, \"experts_per_token\": %d, \"row_bytes\": %d, "
+      "\"result_bytes\": %d}\n",
+      static_cast<int>(config.n_layers), static_cast<int>(config.n_routed_experts),
+      static_cast<int>(config.n_experts_per_token),
+      static_cast<int>(config.hidden_size + (config.hidden_size + 127) / 128),
+      static_cast<int>(2 * config.hidden_size));
   engine::LocalExpertTransport transport;
   ASSIGN_OR_RETURN(const auto model, MakeModel(weights, transport));
   for (const int64_t n : all_tokens) RETURN_IF_ERROR(PrintParts(*model, settings, n));

@@ -125,10 +125,11 @@ simulation::ComputeCosts Planner::Compute(const Doubled& doubled) const {
     weights += static_cast<double>(part.active);
     bytes += static_cast<double>(part.stored_bytes);
   }
-  double token_s = 0;
+  double attention_flops = 0;
+  double index_flops = 0;
   for (const engine::FlopsPart& part : model_.Flops(request_.context_tokens)) {
-    if (part.name == "attention") token_s += part.flops * rates_.attention_flop_s;
-    if (part.name == "index scores") token_s += part.flops * rates_.index_flop_s;
+    if (part.name == "attention") attention_flops = part.flops / n_layers;
+    if (part.name == "index scores") index_flops = part.flops / n_layers;
   }
   const engine::ParameterPart& routed = PartNamed(parameters_, "routed experts");
   const engine::ParameterPart& shared = PartNamed(parameters_, "shared experts");
@@ -139,7 +140,9 @@ simulation::ComputeCosts Planner::Compute(const Doubled& doubled) const {
   const Curve products = Product(weights / n_layers, bytes / n_layers, rates_.other_weight_s, doubled);
   std::vector<std::pair<double, double>> before;
   for (double rows = 1; rows <= 4096; rows *= 2) {
-    before.emplace_back(rows, products.At(rows) + rows * token_s / n_layers / n_threads);
+    const double attention_s =
+        attention_flops * rates_.attention_flop_s.At(rows) + index_flops * rates_.index_flop_s.At(rows);
+    before.emplace_back(rows, products.At(rows) + attention_s / n_threads);
   }
   out.before_s = Curve(std::move(before));
   out.shared_s =

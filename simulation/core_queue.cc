@@ -4,8 +4,8 @@
 
 namespace longshelf::simulation {
 
-CoreQueue::CoreQueue(int n_at_once, int n_ranks, double quantum_s, double switch_s)
-    : quantum_s_(quantum_s), switch_s_(switch_s), n_free_(n_at_once) {
+CoreQueue::CoreQueue(int n_at_once, int n_here, int n_ranks, double quantum_s, double switch_s)
+    : n_at_once_(n_at_once), n_here_(n_here), quantum_s_(quantum_s), switch_s_(switch_s), n_free_(n_at_once) {
   left_.resize(static_cast<size_t>(n_ranks));
   last_.assign(static_cast<size_t>(n_at_once), -1);
 }
@@ -25,7 +25,10 @@ std::optional<CoreQueue::Slice> CoreQueue::Start() {
     last_.erase(last_.begin());
     last_.push_back(task.rank);
   }
-  return Slice{task.rank, run_s + (stays ? 0 : switch_s_), is_last};
+  const int n_running = n_at_once_ - n_free_;
+  const int n_waiting = n_here_ - n_running - static_cast<int>(ready_.size());
+  const double switch_s = stays ? 0 : switch_s_ * (1 + static_cast<double>(n_waiting) / n_at_once_);
+  return Slice{task.rank, run_s + switch_s, is_last};
 }
 
 void CoreQueue::End(const Slice& slice) {

@@ -9,8 +9,9 @@ namespace longshelf::simulation {
 // The cores of one machine, as a scheduler gives them to ranks: whoever was ready first, for a quantum at a time.
 class CoreQueue {
  public:
-  // n_at_once: ranks that compute at the same time. switch_s: when a core goes over to another rank.
-  CoreQueue(int n_at_once, int n_ranks, double quantum_s, double switch_s);
+  // n_at_once: ranks that compute at the same time, of the n_here of this machine; n_ranks: of all. switch_s: when a
+  // core goes over to another rank, and again for each that waits for that core, which looks whether it has to wait on.
+  CoreQueue(int n_at_once, int n_here, int n_ranks, double quantum_s, double switch_s);
 
   struct Slice {
     int rank;
@@ -28,6 +29,8 @@ class CoreQueue {
     int rank;
     double left_s;
   };
+  const int n_at_once_;
+  const int n_here_;
   const double quantum_s_;
   const double switch_s_;
   int n_free_;

@@ -63,6 +63,7 @@ struct Rank {
   double combine_s = 0;
   double done_s = 0;
   std::deque<size_t> to_send;  // messages of this phase
+  double volume = 0;  // bytes of them and of those of ranks that share its core: what passes through its caches
   std::deque<size_t> to_take;  // messages that are there
   Chore doing;
   std::vector<size_t> held_out;  // wait until both sides wait
@@ -112,6 +113,7 @@ class Simulation {
   void OnEvent(const Event& event);
   double ExpertWork(int r) const;
   double NearBytes(int r, bool is_dispatch) const;
+  double CopyWork(int r, const Curve& curve, double bytes) const;
   StepTimes Times() const;
 
   const StepSpec& spec_;
@@ -122,6 +124,7 @@ class Simulation {
   std::vector<Message> messages_;
   std::priority_queue<Event> events_;
   uint64_t n_events_ = 0;
+  double ranks_per_core_ = 1;  // when they take turns
   double now_s_ = 0;
   double near_bytes_ = 0;
   double far_bytes_ = 0;
@@ -143,9 +146,11 @@ Simulation::Simulation(const StepSpec& spec, ExpertSampler& sampler, std::mt1993
   }
   const int n_machines = spec.one_machine ? 1 : c.n_hosts;
   const int at_once = std::max(1, c.cores_per_host / std::max(1, c.threads_per_rank));
+  ranks_per_core_ = std::max(1.0, static_cast<double>(c.n_ranks) / n_machines / at_once);
   for (int m = 0; m < n_machines; ++m) {
-    cores_.emplace_back(at_once, c.n_ranks, spec.exchange.quantum_s,
-                        c.n_ranks / n_machines > at_once ? spec.exchange.switch_s : 0);
+    const double switch_s = c.n_hosts > 1 ? spec.exchange.tcp_switch_s : spec.exchange.switch_s;
+    cores_.emplace_back(at_once, c.n_ranks / n_machines, c.n_ranks, spec.exchange.quantum_s,
+                        c.n_ranks / n_machines > at_once ? switch_s : 0);
   }
 }
 
@@ -177,6 +182,12 @@ double Simulation::NearBytes(int r, bool is_dispatch) const {
   return bytes;
 }
 
+// A message costs what its part of all that is moved at that time costs.
+double Simulation::CopyWork(int r, const Curve& curve, double bytes) const {
+  const double volume = std::max(bytes, ranks_[static_cast<size_t>(r)].volume);
+  return bytes > 0 ? curve.At(volume) * bytes / volume : 0;
+}
+
 double Simulation::ExpertWork(int r) const {
   double seconds = 0;
   for (const int64_t rows : counts(ranks_[static_cast<size_t>(r)].layer).rows_of_experts(r)) {
@@ -187,6 +198,7 @@ double Simulation::ExpertWork(int r) const {
 
 void Simulation::AddMessage(int source, int receiver, bool is_dispatch, bool for_host, int64_t bytes) {
   rank(source).to_send.push_back(messages_.size());
+  rank(source).volume += static_cast<double>(bytes) * ranks_per_core_;
   messages_.push_back({source, receiver, rank(source).layer, is_dispatch, for_host, static_cast<double>(bytes)});
 }
 
@@ -226,18 +238,20 @@ void Simulation::Enter(int r, Phase phase) {
       return Work(r, spec_.compute.before_s.At(n));
     case Phase::kDispatch:
       me.dispatch_from_s = now_s_;
+      me.volume = 0;
       if (cluster().n_ranks > 1) PrepareDispatch(r);
       return Work(r, cluster().n_ranks > 1 ? costs.phase_s + pairs * costs.pair_s : 0);
     case Phase::kShared:
       return Work(r, spec_.compute.shared_s.At(n));
     case Phase::kExperts:
-      return Work(r, costs.shared_memory.receive_s.At(NearBytes(r, true)) + ExpertWork(r));
+      return Work(r, CopyWork(r, costs.shared_memory.receive_s, NearBytes(r, true)) + ExpertWork(r));
     case Phase::kCombine:
       me.combine_from_s = now_s_;
+      me.volume = 0;
       if (cluster().n_ranks > 1) PrepareCombine(r);
-      return Work(r, cluster().n_ranks > 1 ? costs.phase_s + pairs * costs.pair_s : 0);
+      return Work(r, cluster().n_ranks > 1 ? costs.phase_s + pairs * costs.result_s : 0);
     case Phase::kAfter:
-      return Work(r, costs.shared_memory.receive_s.At(NearBytes(r, false)) + spec_.compute.after_s.At(n));
+      return Work(r, CopyWork(r, costs.shared_memory.receive_s, NearBytes(r, false)) + spec_.compute.after_s.At(n));
     case Phase::kHead:
       return Work(r, spec_.compute.head_s.At(n));
     case Phase::kDone:
@@ -280,12 +294,12 @@ void Simulation::SendNext(int r) {
   if (is_near(m.source, m.receiver)) {
     near_bytes_ += m.bytes;
     me.doing = {Chore::Kind::kSendNear, at};
-    return Work(r, costs.shared_memory.message_s + costs.shared_memory.send_s.At(m.bytes));
+    return Work(r, costs.shared_memory.message_s + CopyWork(r, costs.shared_memory.send_s, m.bytes));
   }
   far_bytes_ += m.bytes;
   me.doing = {Chore::Kind::kSendFar, at};
   if (spec_.network.offloaded) return Work(r, costs.offloaded_message_s);
-  Work(r, costs.tcp.message_s + costs.tcp.send_s.At(m.bytes));
+  Work(r, costs.tcp.message_s + CopyWork(r, costs.tcp.send_s, m.bytes));
 }
 
 void Simulation::OnWorkDone(int r) {
@@ -329,7 +343,7 @@ void Simulation::GoOnWaiting(int r) {
   }
   me.doing = {Chore::Kind::kTake, me.to_take.front()};
   me.to_take.pop_front();
-  Work(r, spec_.exchange.tcp.receive_s.At(messages_[me.doing.message].bytes));
+  Work(r, CopyWork(r, spec_.exchange.tcp.receive_s, messages_[me.doing.message].bytes));
 }
 
 // `r` has begun to wait: what was held for that moves, once announced and asked for, when the other side does, or did.

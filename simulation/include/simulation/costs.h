@@ -29,13 +29,15 @@ struct WayCosts {
 
 // What exchanges cost on a kind of machine.
 struct ExchangeCosts {
-  double phase_s = 0;  // of a dispatch or a combine, whatever it moves
-  double pair_s = 0;   // sorting one (token, expert) pair
+  double phase_s = 0;   // of a dispatch or a combine, whatever it moves
+  double pair_s = 0;    // sorting one (token, expert) pair, before it is sent
+  double result_s = 0;  // finding one result
   WayCosts shared_memory;
   WayCosts tcp;
   double offloaded_message_s = 0;  // giving a message to an interface that moves it by itself
   double eager_bytes = 1e18;       // larger TCP messages move only while both sides wait in an exchange
-  double switch_s = 0;             // a core goes over to another rank
+  double switch_s = 0;             // a core goes over to another rank, or a waiting one looks whether it must wait on
+  double tcp_switch_s = 0;         // the same where some messages come by TCP
   double quantum_s = 3e-3;         // until it must, when others wait
 };
 
@@ -55,10 +57,10 @@ struct ComputeCosts {
 // What one thread computes, whatever the model: by the rows that a weight is multiplied with at a time, all of them
 // together.
 struct ComputeRates {
-  Curve routed_weight_s;  // one weight of a routed expert, FP4
-  Curve other_weight_s;   // one weight of anything else
-  double attention_flop_s = 0;
-  double index_flop_s = 0;
+  Curve routed_weight_s;   // one weight of a routed expert, FP4
+  Curve other_weight_s;    // one weight of anything else
+  Curve attention_flop_s;  // of each of so many tokens
+  Curve index_flop_s;
   double added_value_s = 0;  // one number of one result that is added to a token's
   double step_s = 0;         // between two steps
 };
