@@ -26,6 +26,9 @@ using simulation::Curve;
 constexpr uint64_t kSeed = 1;
 // What the shards of one machine have between them: no wire.
 const simulation::Network kLoopback = {.name = "loopback", .bytes_per_s = 1e15, .latency_s = 0};
+// Two shards cannot tell these apart: each exchange of theirs has one message, which one line of memory announces.
+constexpr double kMessageOfPhase = 0.5;
+constexpr double kNearLatencySeconds = 0.1e-6;
 // Of expert_transport_bench.
 constexpr simulation::ExpertShape kFlashRows = {
     .n_experts = 256, .n_per_token = 6, .row_bytes = 4096 + 32, .result_bytes = 8192};
@@ -101,9 +104,6 @@ class StepModel {
   enum Index : size_t {
     kPhase,
     kPair,
-    kResult,
-    kNearMessage,
-    kNearLatency,
     kNearCopy,
     kSwitch,
     kTcpSwitch,
@@ -111,7 +111,6 @@ class StepModel {
     kTcpLatency,
     kTcpByte,
     kTcpCopy,
-    kTcpSendShare,
     kParameters
   };
   simulation::ExchangeCosts Costs() const;
@@ -123,11 +122,9 @@ class StepModel {
   void PrintErrors(std::ostream& out, const std::string& title, const std::vector<Point>& points) const;
   void PrintOrder(std::ostream& out, const std::string& title, const std::vector<Point>& points) const;
 
-  std::vector<Parameter> parameters_ = {{"phase_s", 0.5e-6},        {"pair_s", 20e-9},          {"result_s", 20e-9},
-                                        {"near_message_s", 0.3e-6}, {"near_latency_s", 0.3e-6}, {"near_copy", 1},
-                                        {"switch_s", 1e-6},         {"tcp_switch_s", 1e-6},     {"tcp_message_s", 3e-6},
-                                        {"tcp_latency_s", 3e-6},    {"tcp_s_per_byte", 0.2e-9}, {"tcp_copy", 0.3},
-                                        {"tcp_send_share", 0.5}};
+  std::vector<Parameter> parameters_ = {{"phase_s", 0.5e-6},     {"pair_s", 20e-9},          {"near_copy", 1},
+                                        {"switch_s", 1e-6},      {"tcp_switch_s", 1e-6},     {"tcp_message_s", 3e-6},
+                                        {"tcp_latency_s", 3e-6}, {"tcp_s_per_byte", 0.2e-9}, {"tcp_copy", 0.3}};
   Curve copy_;  // seconds to copy and read bytes, past the caches, two shards at a time
   std::vector<std::pair<double, double>> copy_points_;
   std::vector<Point> exchanges_;
@@ -238,23 +235,23 @@ simulation::ExchangeCosts StepModel::Costs() const {
   simulation::ExchangeCosts costs;
   costs.phase_s = value(kPhase);
   costs.pair_s = value(kPair);
-  costs.result_s = value(kResult);
   costs.switch_s = value(kSwitch);
   costs.tcp_switch_s = value(kTcpSwitch);
   costs.eager_bytes = 65'536;
   const Curve half = copy_.Times(value(kNearCopy) / 2);
-  costs.shared_memory = {
-      .message_s = value(kNearMessage), .latency_s = value(kNearLatency), .send_s = half, .receive_s = half};
+  costs.shared_memory = {.message_s = value(kPhase) * kMessageOfPhase,
+                         .latency_s = kNearLatencySeconds,
+                         .send_s = half,
+                         .receive_s = half};
   std::vector<std::pair<double, double>> points;
   for (const auto& [bytes, s] : copy_points_) {
     points.emplace_back(bytes, bytes * value(kTcpByte) + s * value(kTcpCopy));
   }
-  const double share = std::min(value(kTcpSendShare), 0.95);
   const Curve tcp(std::move(points));
   costs.tcp = {.message_s = value(kTcpMessage),
                .latency_s = value(kTcpLatency),
-               .send_s = tcp.Times(share),
-               .receive_s = tcp.Times(1 - share)};
+               .send_s = tcp.Times(0.5),
+               .receive_s = tcp.Times(0.5)};
   return costs;
 }
 

@@ -49,8 +49,8 @@ class Planner {
 
  private:
   simulation::ExpertShape Shape(int64_t row_bytes) const;
-  simulation::ComputeCosts Compute(const Doubled& doubled) const;
-  Curve Product(double weights, double bytes, const Curve& rate, const Doubled& doubled) const;
+  simulation::ComputeCosts Compute(const std::vector<int>& tokens, const Doubled& doubled) const;
+  Curve Product(double weights, double bytes, const Curve& rate, int n_at_once, const Doubled& doubled) const;
   simulation::ExchangeCosts Exchange(const Doubled& doubled) const;
   absl::StatusOr<simulation::StepTimes> Simulate(const std::vector<int>& tokens, const Doubled& doubled) const;
   absl::StatusOr<StepPlan> Step(const std::vector<int>& tokens) const;
@@ -102,9 +102,10 @@ simulation::ExpertShape Planner::Shape(int64_t row_bytes) const {
           .result_bytes = static_cast<int64_t>(kResultBytesPerValue) * main_.hidden_size};
 }
 
-// By rows: what the threads of a shard compute, but no faster than its share of the host's memory is read.
-Curve Planner::Product(double weights, double bytes, const Curve& rate, const Doubled& doubled) const {
-  const double bytes_per_s = request_.host_bytes_per_s / cluster_.ranks_per_host() * (doubled.memory ? 2 : 1);
+// By rows: what the threads of a shard compute, but no faster than its share of the host's memory is read, when so many
+// shards of a host do that at once.
+Curve Planner::Product(double weights, double bytes, const Curve& rate, int n_at_once, const Doubled& doubled) const {
+  const double bytes_per_s = request_.host_bytes_per_s / n_at_once * (doubled.memory ? 2 : 1);
   const double n_threads = threads_ * (doubled.arithmetic ? 2.0 : 1.0);
   std::vector<std::pair<double, double>> points;
   for (double rows = 1; rows <= 4096; rows *= 2) {
@@ -113,7 +114,12 @@ Curve Planner::Product(double weights, double bytes, const Curve& rate, const Do
   return Curve(std::move(points));
 }
 
-simulation::ComputeCosts Planner::Compute(const Doubled& doubled) const {
+simulation::ComputeCosts Planner::Compute(const std::vector<int>& tokens, const Doubled& doubled) const {
+  const int each = cluster_.ranks_per_host();
+  int n_home = 1;  // shards of a host that have tokens
+  for (auto host = tokens.begin(); host != tokens.end(); host += each) {
+    n_home = std::max(n_home, static_cast<int>(each - std::count(host, host + each, 0)));
+  }
   const auto n_layers = static_cast<double>(main_.n_layers);
   const double n_threads = threads_ * (doubled.arithmetic ? 2.0 : 1.0);
   double weights = 0;
@@ -137,7 +143,7 @@ simulation::ComputeCosts Planner::Compute(const Doubled& doubled) const {
   const double n_experts = n_layers * static_cast<double>(main_.n_routed_experts);
   const auto per = [](int64_t n, double of) { return static_cast<double>(n) / of; };
   simulation::ComputeCosts out;
-  const Curve products = Product(weights / n_layers, bytes / n_layers, rates_.other_weight_s, doubled);
+  const Curve products = Product(weights / n_layers, bytes / n_layers, rates_.other_weight_s, n_home, doubled);
   std::vector<std::pair<double, double>> before;
   for (double rows = 1; rows <= 4096; rows *= 2) {
     const double attention_s =
@@ -146,13 +152,13 @@ simulation::ComputeCosts Planner::Compute(const Doubled& doubled) const {
   }
   out.before_s = Curve(std::move(before));
   out.shared_s =
-      Product(per(shared.active, n_layers), per(shared.stored_bytes, n_layers), rates_.other_weight_s, doubled);
+      Product(per(shared.active, n_layers), per(shared.stored_bytes, n_layers), rates_.other_weight_s, n_home, doubled);
   out.expert_s =
-      Product(per(routed.total, n_experts), per(routed.stored_bytes, n_experts), rates_.routed_weight_s, doubled);
+      Product(per(routed.total, n_experts), per(routed.stored_bytes, n_experts), rates_.routed_weight_s, each, doubled);
   const double added = static_cast<double>(main_.n_experts_per_token * main_.hidden_size);
   out.after_s = Curve::PerUnit(added * rates_.added_value_s / n_threads);
-  out.head_s =
-      Product(static_cast<double>(head.active), static_cast<double>(head.stored_bytes), rates_.other_weight_s, doubled);
+  out.head_s = Product(static_cast<double>(head.active), static_cast<double>(head.stored_bytes), rates_.other_weight_s,
+                       n_home, doubled);
   out.step_s = rates_.step_s;
   return out;
 }
@@ -169,7 +175,7 @@ absl::StatusOr<simulation::StepTimes> Planner::Simulate(const std::vector<int>& 
   spec.experts = Shape(main_.hidden_size + (main_.hidden_size + 127) / 128);
   spec.n_layers = static_cast<int>(main_.n_layers);
   spec.tokens = tokens;
-  spec.compute = Compute(doubled);
+  spec.compute = Compute(tokens, doubled);
   spec.exchange = Exchange(doubled);
   spec.network = request_.network;
   if (doubled.bandwidth) spec.network.bytes_per_s *= 2;

@@ -38,7 +38,7 @@ std::string HeadLine(const GroupPlan& plan, const GroupPlanRequest& r) {
                                 Plural(r.n_shards, "shard"), Plural(plan.threads_per_shard, "thread"),
                                 Plural(r.n_hosts, "host"), r.cores_per_host, BytesText(r.host_bytes_per_s));
   if (r.n_hosts > 1) {
-    out += fmt::format(", network {}: {:.4g} Gbit/s, {:.4g} us{}", r.network.name, r.network.bytes_per_s * 8e-9,
+    out += fmt::format("\nnetwork {}: {:.4g} Gbit/s, {:.4g} us{}", r.network.name, r.network.bytes_per_s * 8e-9,
                        r.network.latency_s * 1e6, r.network.offloaded ? ", RDMA" : "");
   }
   return out + "\n";

@@ -24,7 +24,6 @@ ExchangeCosts Faster(const ExchangeCosts& costs, double factor) {
   ExchangeCosts out = costs;
   out.phase_s /= factor;
   out.pair_s /= factor;
-  out.result_s /= factor;
   out.offloaded_message_s /= factor;
   for (WayCosts* way : {&out.shared_memory, &out.tcp}) {
     way->message_s /= factor;

@@ -6,20 +6,18 @@ namespace longshelf::simulation {
 // what the kernel does for TCP.
 const ExchangeCosts& MeasuredExchangeCosts() {
   static const ExchangeCosts costs = [] {
-    const Curve copy({{4e3, 0.61e-6}, {24.6e3, 1.58e-6}, {197e3, 12.5e-6}, {1.57e6, 99e-6}, {12.6e6, 1120e-6}});
+    const Curve copy({{4e3, 0.61e-6}, {24.6e3, 1.58e-6}, {197e3, 12.3e-6}, {1.57e6, 97e-6}, {12.6e6, 1070e-6}});
+    const Curve tcp({{4e3, 1.93e-6}, {24.6e3, 8.5e-6}, {197e3, 67.7e-6}, {1.57e6, 537e-6}, {12.6e6, 4770e-6}});
     ExchangeCosts c;
-    c.phase_s = 0.61e-6;
+    c.phase_s = 0.52e-6;
     c.pair_s = 36e-9;
     c.shared_memory = {
-        .message_s = 0.38e-6, .latency_s = 0.01e-6, .send_s = copy.Times(0.407), .receive_s = copy.Times(0.407)};
-    c.tcp = {.message_s = 9e-6,
-             .latency_s = 1.3e-6,
-             .send_s = Curve::PerUnit(0.213e-9),
-             .receive_s = Curve::PerUnit(0.213e-9)};
+        .message_s = 0.26e-6, .latency_s = 0.1e-6, .send_s = copy.Times(0.42), .receive_s = copy.Times(0.42)};
+    c.tcp = {.message_s = 8.7e-6, .latency_s = 0.15e-6, .send_s = tcp.Times(0.5), .receive_s = tcp.Times(0.5)};
     c.offloaded_message_s = 0.5e-6;
     c.eager_bytes = 65536;
-    c.switch_s = 0.35e-6;
-    c.tcp_switch_s = 1.3e-6;
+    c.switch_s = 0.38e-6;
+    c.tcp_switch_s = 1.6e-6;
     return c;
   }();
   return costs;

@@ -249,7 +249,7 @@ void Simulation::Enter(int r, Phase phase) {
       me.combine_from_s = now_s_;
       me.volume = 0;
       if (cluster().n_ranks > 1) PrepareCombine(r);
-      return Work(r, cluster().n_ranks > 1 ? costs.phase_s + pairs * costs.result_s : 0);
+      return Work(r, cluster().n_ranks > 1 ? costs.phase_s : 0);
     case Phase::kAfter:
       return Work(r, CopyWork(r, costs.shared_memory.receive_s, NearBytes(r, false)) + spec_.compute.after_s.At(n));
     case Phase::kHead:

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""`longshelf plan --shards` says what is wrong with its flags, and gives the same figures twice: plan_flags_test.py LONGSHELF"""
+"""`longshelf plan --shards` says what is wrong with its flags, gives the same figures twice, and those that the page for
+operators shows: plan_flags_test.py LONGSHELF"""
 import json
+import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
 LONGSHELF = sys.argv[1]
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 WRONG = {
     ("--hosts", "2"): "--hosts is about a group: give --shards too",
     ("--network=25g",): "--network is about a group: give --shards too",
@@ -44,6 +49,9 @@ def main():
         failures.append(f"two runs differ: {first.stderr}")
     elif not json.loads(first.stdout)["simulated"]:
         failures.append("it is not labelled")
+    shown = re.search(r"```\n\$ longshelf plan (--model flash --shards .*)\n((?:.*\n)*?)```", PAGE.read_text(encoding="utf-8"))
+    if not shown or plan(*shlex.split(shown[1])).stdout != shown[2]:
+        failures.append(f"docs/operating.md shows other figures than `longshelf plan {shown and shown[1]}`")
     print("\n".join(failures) or "ok")
     return 1 if failures else 0
 

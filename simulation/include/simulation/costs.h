@@ -29,9 +29,8 @@ struct WayCosts {
 
 // What exchanges cost on a kind of machine.
 struct ExchangeCosts {
-  double phase_s = 0;   // of a dispatch or a combine, whatever it moves
-  double pair_s = 0;    // sorting one (token, expert) pair, before it is sent
-  double result_s = 0;  // finding one result
+  double phase_s = 0;  // of a dispatch or a combine, whatever it moves
+  double pair_s = 0;   // sorting one (token, expert) pair, before it is sent
   WayCosts shared_memory;
   WayCosts tcp;
   double offloaded_message_s = 0;  // giving a message to an interface that moves it by itself
