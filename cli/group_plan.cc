@@ -17,7 +17,8 @@ namespace {
 using engine::ModelConfig;
 using simulation::Curve;
 
-constexpr int kShardsMax = 1024;
+// Messages of a layer grow with the square.
+constexpr int kShardsMax = 128;
 // A worker's defaults: --step-tokens, and a quarter of them for prompts beside decode rows.
 constexpr int64_t kRowsMax = 512 + 512 / 4 + 1;
 constexpr int64_t kPage = 4096;

@@ -95,8 +95,8 @@ int RunPlan(int argc, const char* const* argv) {
   spec.AddBytes(&flags.memory_bytes, "memory", "memory for KV (weights not included)");
   spec.Add(&flags.json, "json", "print JSON");
   spec.Group("A group, simulated");
-  spec.Add(&flags.group.n_shards, "shards", "shards that share the experts; 0: no group", {0, 1024});
-  spec.Add(&flags.group.n_hosts, "hosts", "machines that they are on", {1, 1024});
+  spec.Add(&flags.group.n_shards, "shards", "shards that share the experts; 0: no group", {0, 128});
+  spec.Add(&flags.group.n_hosts, "hosts", "machines that they are on", {1, 128});
   spec.Add(
       &flags.network, "network",
       "between them: BANDWIDTH,LATENCY such as 25Gbit,20us (\",rdma\" behind it: without work of a processor), or 1g, "

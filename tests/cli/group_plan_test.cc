@@ -122,8 +122,10 @@ TEST(PlanGroup, ThreadsAreTheCoresOfAHostUnlessGiven) {
 TEST(PlanGroup, RefusesWhatCannotBe) {
   EXPECT_FALSE(PlanGroup("flash", engine::FlashConfig(), Request(3, 2)).ok());
   EXPECT_FALSE(PlanGroup("flash", engine::FlashConfig(), Request(2, 4)).ok());
-  EXPECT_THAT(std::string(PlanGroup("flash", engine::FlashConfig(), Request(512, 1)).status().message()),
-              HasSubstr("flash has 256 experts"));
+  engine::ModelConfig few = engine::FlashConfig();
+  few.n_routed_experts = 64;
+  EXPECT_THAT(std::string(PlanGroup("few", few, Request(128, 1)).status().message()), HasSubstr("few has 64 experts"));
+  EXPECT_THAT(std::string(PlanGroup("few", few, Request(129, 1)).status().message()), HasSubstr("from 1 to 128"));
 }
 
 TEST(GroupPlanTable, IsLabelledSimulatedAndKnowsCheckpoints) {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 LONGSHELF = sys.argv[1]
+DEMO = str(pathlib.Path(__file__).resolve().parents[2] / "models" / "demo")
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 WRONG = {
     ("--hosts", "2"): "--hosts is about a group: give --shards too",
@@ -17,7 +18,7 @@ WRONG = {
     ("--shards", "2000"): "--shards",
     ("--shards", "3", "--hosts", "2"): "--hosts 2: every host has as many shards as the others, and --shards is 3",
     ("--shards", "2", "--hosts", "4"): "--hosts 4",
-    ("--shards", "512"): "--shards 512: flash has 256 experts",
+    ("--shards", "32", "--model", DEMO): "--shards 32: demo has 16 experts",
     ("--shards", "2", "--network", "25"): '--network "25"',
     ("--shards", "2", "--network", "25Gbit,20"): 'the latency "20"',
     ("--shards", "2", "--network", "25Gbit,20us,quic"): '"quic" is neither rdma nor tcp',
