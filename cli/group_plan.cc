@@ -54,7 +54,7 @@ class Planner {
   Curve Product(double weights, double bytes, const Curve& rate, int n_at_once, const Doubled& doubled) const;
   simulation::ExchangeCosts Exchange(const Doubled& doubled) const;
   absl::StatusOr<simulation::StepTimes> Simulate(const std::vector<int>& tokens, const Doubled& doubled) const;
-  absl::StatusOr<StepPlan> Step(const std::vector<int>& tokens) const;
+  absl::StatusOr<PlannedStep> Step(const std::vector<int>& tokens) const;
   std::vector<int> Spread(int n_tokens) const;
   HostMemory Memory() const;
 
@@ -195,9 +195,9 @@ std::vector<int> Planner::Spread(int n_tokens) const {
   return out;
 }
 
-absl::StatusOr<StepPlan> Planner::Step(const std::vector<int>& tokens) const {
+absl::StatusOr<PlannedStep> Planner::Step(const std::vector<int>& tokens) const {
   ASSIGN_OR_RETURN(const simulation::StepTimes times, Simulate(tokens, kAsItIs));
-  StepPlan out;
+  PlannedStep out;
   for (const int n : tokens) out.n_tokens += n;
   out.step_s = times.step_s;
   out.tokens_per_s = out.n_tokens / times.step_s;
@@ -260,7 +260,7 @@ absl::StatusOr<GroupPlan> Planner::Plan() const {
   out.sessions =
       left <= 0 ? 0 : cluster_.n_ranks * model_.SessionsIn(left / cluster_.ranks_per_host(), request_.context_tokens);
   for (const int batch : request_.batches) {
-    ASSIGN_OR_RETURN(StepPlan step, Step(Spread(batch)));
+    ASSIGN_OR_RETURN(PlannedStep step, Step(Spread(batch)));
     out.decode.push_back(std::move(step));
   }
   std::vector<int> one(static_cast<size_t>(cluster_.n_ranks), 0);

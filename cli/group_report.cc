@@ -63,33 +63,33 @@ std::string MemoryTable(const GroupPlan& plan, const GroupPlanRequest& r) {
 }
 
 std::string StepTable(const std::string& title, const std::vector<std::string>& labels,
-                      const std::vector<const StepPlan*>& steps) {
+                      const std::vector<const PlannedStep*>& steps) {
   TextTable table;
   const auto row = [&](std::string label, const auto& cell) {
     TextTable::Row out{std::move(label), {}};
-    for (const StepPlan* step : steps) out.cells.push_back(cell(*step));
+    for (const PlannedStep* step : steps) out.cells.push_back(cell(*step));
     table.rows.push_back(std::move(out));
   };
   table.rows.push_back({"\n" + title, {}});
   table.rows.push_back({"", labels});
-  row("step", [](const StepPlan& s) { return MsText(s.step_s); });
-  row("tokens/s", [](const StepPlan& s) { return fmt::format("{:.4g}", s.tokens_per_s); });
-  row("exchanges, exposed", [](const StepPlan& s) { return PercentText(s.exposed_share); });
-  row("  in each layer", [](const StepPlan& s) { return UsText(s.exposed_s_per_layer); });
-  row("sent between hosts, a token", [](const StepPlan& s) {
+  row("step", [](const PlannedStep& s) { return MsText(s.step_s); });
+  row("tokens/s", [](const PlannedStep& s) { return fmt::format("{:.4g}", s.tokens_per_s); });
+  row("exchanges, exposed", [](const PlannedStep& s) { return PercentText(s.exposed_share); });
+  row("  in each layer", [](const PlannedStep& s) { return UsText(s.exposed_s_per_layer); });
+  row("sent between hosts, a token", [](const PlannedStep& s) {
     return s.minimum_bytes_per_token > 0 ? BytesText(s.sent_bytes_per_token) : std::string("-");
   });
-  row("  of the minimum", [](const StepPlan& s) {
+  row("  of the minimum", [](const PlannedStep& s) {
     return s.minimum_bytes_per_token > 0 ? fmt::format("{:.3f}", s.sent_bytes_per_token / s.minimum_bytes_per_token)
                                          : std::string("-");
   });
-  row("busiest interface", [](const StepPlan& s) { return PercentText(s.nic_share); });
-  row("limit", [](const StepPlan& s) { return s.limit; });
-  row("  twice as much saves", [](const StepPlan& s) { return PercentText(s.limit_saves); });
+  row("busiest interface", [](const PlannedStep& s) { return PercentText(s.nic_share); });
+  row("limit", [](const PlannedStep& s) { return s.limit; });
+  row("  twice as much saves", [](const PlannedStep& s) { return PercentText(s.limit_saves); });
   return table.ToString();
 }
 
-ordered_json StepJson(const StepPlan& s) {
+ordered_json StepJson(const PlannedStep& s) {
   return {{"tokens", s.n_tokens},
           {"step_seconds", s.step_s},
           {"tokens_per_second", s.tokens_per_s},
@@ -102,9 +102,9 @@ ordered_json StepJson(const StepPlan& s) {
           {"limit_saves", s.limit_saves}};
 }
 
-ordered_json PlanJson(const GroupPlan& plan) {
+ordered_json GroupJson(const GroupPlan& plan) {
   ordered_json decode = ordered_json::array();
-  for (const StepPlan& step : plan.decode) decode.push_back(StepJson(step));
+  for (const PlannedStep& step : plan.decode) decode.push_back(StepJson(step));
   const HostMemory& m = plan.memory;
   return {{"name", plan.name},
           {"threads_per_shard", plan.threads_per_shard},
@@ -131,8 +131,8 @@ absl::StatusOr<std::string> GroupPlanTable(const std::vector<std::string>& model
     if (!out.empty()) out += "\n";
     out += HeadLine(plan, request) + MemoryTable(plan, request);
     std::vector<std::string> labels;
-    std::vector<const StepPlan*> steps;
-    for (const StepPlan& step : plan.decode) {
+    std::vector<const PlannedStep*> steps;
+    for (const PlannedStep& step : plan.decode) {
       labels.push_back(std::to_string(step.n_tokens));
       steps.push_back(&step);
     }
@@ -159,7 +159,7 @@ absl::StatusOr<std::string> GroupPlanJson(const std::vector<std::string>& models
                       {"host_memory_bytes_per_second", request.host_bytes_per_s},
                       {"context", request.context_tokens},
                       {"models", ordered_json::array()}};
-  for (const GroupPlan& plan : plans) out["models"].push_back(PlanJson(plan));
+  for (const GroupPlan& plan : plans) out["models"].push_back(GroupJson(plan));
   return out.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

@@ -63,12 +63,12 @@ TEST(PlanGroup, SentBytesAreCloseToTheMinimumAndNeverBelow) {
   for (const int n_hosts : {2, 4, 8}) {
     GroupPlanRequest request = Request(8, n_hosts);
     request.batches = {512};
-    const StepPlan step = Flash(request).decode[0];
+    const PlannedStep step = Flash(request).decode[0];
     // What is drawn may differ from the mean by half a percent.
     EXPECT_GT(step.sent_bytes_per_token, 0.995 * step.minimum_bytes_per_token) << n_hosts;
     EXPECT_LT(step.sent_bytes_per_token, 1.03 * step.minimum_bytes_per_token) << n_hosts;
   }
-  const StepPlan alone = Flash(Request(8, 1)).decode[0];
+  const PlannedStep alone = Flash(Request(8, 1)).decode[0];
   EXPECT_EQ(alone.sent_bytes_per_token, 0);
   EXPECT_EQ(alone.minimum_bytes_per_token, 0);
 }

@@ -28,7 +28,7 @@ struct GroupPlanRequest {
 };
 
 // One kind of step, simulated.
-struct StepPlan {
+struct PlannedStep {
   int n_tokens = 0;  // of all shards
   double step_s = 0;
   double tokens_per_s = 0;
@@ -59,9 +59,9 @@ struct GroupPlan {
   HostMemory memory;
   bool fits = false;
   int64_t sessions = 0;  // of the context that fit beside the weights, on all shards
-  std::vector<StepPlan> decode;
-  StepPlan prefill_one;  // of one prompt: all its tokens are at home on one shard
-  StepPlan prefill_all;  // of prompts on every shard, the same number of tokens together
+  std::vector<PlannedStep> decode;
+  PlannedStep prefill_one;  // of one prompt: all its tokens are at home on one shard
+  PlannedStep prefill_all;  // of prompts on every shard, the same number of tokens together
 };
 
 // INVALID_ARGUMENT: the request is impossible, in the words of the command's flags.
