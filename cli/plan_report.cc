@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
 #include "common/status.h"
+#include "named_config.h"
 #include "report_text.h"
 
 namespace longshelf::cli {
@@ -18,30 +18,15 @@ using engine::CostModel;
 using nlohmann::ordered_json;
 
 constexpr int64_t kMaxContext = 1 << 24;
-constexpr size_t kMaxModels = 16;
 
 absl::StatusOr<CostModel> ModelNamed(const std::string& name) {
-  if (name == "flash") return CostModel::OfV4(name, engine::FlashConfig());
-  if (name == "pro") return CostModel::OfV4(name, engine::ProConfig());
   if (name == "v3.2") return CostModel::OfV32();
-  const absl::StatusOr<engine::ModelConfig> config = engine::LoadModelConfig(name);
-  if (absl::IsNotFound(config.status())) {
-    return absl::NotFoundError(
-        fmt::format("--model {}: neither flash, pro, v3.2, a checkpoint directory nor a config.json ({})", name,
-                    std::string(config.status().message())));
-  }
-  if (!config.ok()) return config.status();
-  const std::filesystem::path path(name);
-  const std::string leaf = path.filename().string();
-  if (!leaf.empty() && leaf != "config.json") return CostModel::OfV4(leaf, *config);
-  const std::string parent = path.parent_path().filename().string();
-  return CostModel::OfV4(parent.empty() ? name : parent, *config);
+  ASSIGN_OR_RETURN(const NamedConfig model, ConfigNamed(name));
+  return CostModel::OfV4(model.name, model.config);
 }
 
 absl::StatusOr<std::vector<CostModel>> Models(const PlanRequest& request) {
-  if (request.models.empty() || request.models.size() > kMaxModels) {
-    return absl::InvalidArgumentError(fmt::format("--model: give 1 to {} models", kMaxModels));
-  }
+  RETURN_IF_ERROR(CheckModelCount(request.models.size()));
   std::vector<CostModel> models;
   for (const std::string& name : request.models) {
     ASSIGN_OR_RETURN(CostModel model, ModelNamed(name));

@@ -39,6 +39,7 @@ MAY_INCLUDE = {
     "net": {"common"},
     "proto": {"common", "net", "proto"},
     "tokenizer": {"common"},
+    "simulation": {"common"},
     "engine/comm": {"common"},
     "engine/model": {"common", "engine/comm"},
     "engine/placement": {"common", "engine/comm", "engine/model"},
@@ -46,7 +47,7 @@ MAY_INCLUDE = {
     "kvstore": {"common", "net", "process"},
     "worker": {"common", "net", "process", "engine", "engine/comm", "engine/model", "engine/placement", "kvstore"},
     "router": {"common", "net", "process", "tokenizer", "kvstore"},
-    "cli": {"common", "net", "process", "engine", "engine/comm", "engine/model", "tokenizer"},
+    "cli": {"common", "net", "process", "simulation", "engine", "engine/comm", "engine/model", "tokenizer"},
 }
 ANYTHING = {"tests", "bench"}
 PROTO_EDGE = re.compile(r"([_/]service|_client)(_\w+)?\.(cc|h)$|(^|/)main\.cc$")

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/group_plan.h"
 #include "engine/model/plan.h"
 
 namespace longshelf::cli {
@@ -22,5 +23,9 @@ absl::StatusOr<int64_t> ParseContext(std::string_view text);
 // What each model costs at each context, with its ratios to DeepSeek-V3.2.
 absl::StatusOr<std::string> PlanTable(const PlanRequest& request);
 absl::StatusOr<std::string> PlanJson(const PlanRequest& request);
+
+// Each of `models` (not v3.2) on the same group, simulated.
+absl::StatusOr<std::string> GroupPlanTable(const std::vector<std::string>& models, const GroupPlanRequest& request);
+absl::StatusOr<std::string> GroupPlanJson(const std::vector<std::string>& models, const GroupPlanRequest& request);
 
 }  // namespace longshelf::cli

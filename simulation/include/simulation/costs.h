@@ -1,0 +1,71 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+namespace longshelf::simulation {
+
+// Seconds by a number, of rows or of bytes: nothing at 0, linear between points and beyond the last one.
+class Curve {
+ public:
+  Curve() = default;
+  // points: (number, seconds), ascending numbers above 0.
+  explicit Curve(std::vector<std::pair<double, double>> points) : points_(std::move(points)) {}
+  static Curve PerUnit(double seconds) { return Curve({{1.0, seconds}}); }
+  double At(double x) const;
+  Curve Times(double factor) const;
+
+ private:
+  std::vector<std::pair<double, double>> points_;
+};
+
+// One way for messages, without the wire.
+struct WayCosts {
+  double message_s = 0;  // of each, on the sender's core
+  double latency_s = 0;  // until another core sees it
+  Curve send_s = {};     // by bytes, on the sender's core
+  Curve receive_s = {};  // by bytes, on the receiver's core: taking it, or reading it where it lies
+};
+
+// What exchanges cost on a kind of machine.
+struct ExchangeCosts {
+  double phase_s = 0;  // of a dispatch or a combine, whatever it moves
+  double pair_s = 0;   // sorting one (token, expert) pair, before it is sent
+  WayCosts shared_memory;
+  WayCosts tcp;
+  double offloaded_message_s = 0;  // giving a message to an interface that moves it by itself
+  double eager_bytes = 1e18;       // larger TCP messages move only while both sides wait in an exchange
+  double switch_s = 0;             // a core goes over to another rank, or a waiting one looks whether it must wait on
+  double tcp_switch_s = 0;         // the same where some messages come by TCP
+  double quantum_s = 3e-3;         // until it must, when others wait
+};
+
+// With everything that a core does in an exchange taking 1 / factor of the time.
+ExchangeCosts Faster(const ExchangeCosts& costs, double factor);
+
+// What a step computes on one rank.
+struct ComputeCosts {
+  Curve before_s;     // of a layer, by own tokens: everything before rows are sent
+  Curve shared_s;     // the shared expert, by own tokens: while rows travel
+  Curve expert_s;     // one expert, by its rows
+  Curve after_s;      // adding results, by own tokens
+  Curve head_s;       // of a step, by own tokens
+  double step_s = 0;  // between two steps: plan, sampling, answers
+};
+
+// What one thread computes, whatever the model: by the rows that a weight is multiplied with at a time, all of them
+// together.
+struct ComputeRates {
+  Curve routed_weight_s;   // one weight of a routed expert, FP4
+  Curve other_weight_s;    // one weight of anything else
+  Curve attention_flop_s;  // of each of so many tokens
+  Curve index_flop_s;
+  double added_value_s = 0;  // one number of one result that is added to a token's
+  double step_s = 0;         // between two steps
+};
+
+// As measured on two cores of a Zen 4 server (bench/README.md, step_model).
+const ExchangeCosts& MeasuredExchangeCosts();
+const ComputeRates& MeasuredComputeRates();
+
+}  // namespace longshelf::simulation
