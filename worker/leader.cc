@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "engine/comm/run_dir.h"
 #include "worker/engine_progress.h"
@@ -35,6 +36,7 @@ class ControlThread {
     // An idle engine sleeps until somebody posts; one that does not turn then is hung.
     while (context_.signals.Wait(kBeat) == ShutdownSignals::Event::kTimeout) {
       progress_.Write(node_.n_turns());
+      CheckTurning();
       node_.TurnEngine();
     }
     BeginDrain();
@@ -44,6 +46,17 @@ class ControlThread {
                    end == ShutdownSignals::Event::kTimeout ? "drain timeout" : "second signal", node_.n_streams());
     }
     node_.StopEngine();
+  }
+
+  // Within a step the group's watch looks for progress; nobody else does outside of one. In beats and not in time:
+  // whoever stops this process stops both.
+  void CheckTurning() {
+    const uint64_t n_turns = node_.n_turns();
+    const bool stands_still = std::exchange(n_turns_, n_turns) == n_turns && !context_.watch.in_step();
+    n_still_ = stands_still ? n_still_ + 1 : 0;
+    if (n_still_ * kBeat < context_.config.step_deadline) return;
+    context_.watch.Break(absl::StrCat("the engine has not turned for ",
+                                      absl::FormatDuration(context_.config.step_deadline), ", outside of a step"));
   }
 
   void BeginDrain() {
@@ -60,6 +73,8 @@ class ControlThread {
   WorkerNode& node_;
   EngineProgressWriter progress_;
   std::atomic<bool> engine_ended_{false};
+  uint64_t n_turns_ = 0;  // the thread's, as last seen
+  int n_still_ = 0;       // beats since then
   std::thread thread_;
 };
 

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/metrics.h"
 #include "common/shutdown.h"
+#include "engine/comm/group_watch.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
 #include "load_state.h"
@@ -24,6 +25,7 @@ struct LeaderContext {
   Metrics& metrics;
   LoadState& load_state;
   const std::shared_ptr<net::TlsIdentity>& tls;
+  engine::GroupWatch& watch;
 };
 
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed

@@ -5,11 +5,13 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "common/status.h"
+#include "hosts/network.h"
 
 namespace longshelf::worker {
 namespace {
@@ -75,6 +77,9 @@ absl::Status CheckHosts(const std::vector<std::string>& hosts) {
                       return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '_';
                     }) &&
         host[0] != '-';
+    if (absl::StrContains(host, ':')) {
+      return absl::InvalidArgumentError(absl::StrCat("--hosts: \"", host, "\": no port belongs here, and ", kOnlyIpv4));
+    }
     if (!is_name) return absl::InvalidArgumentError(absl::StrCat("--hosts: \"", host, "\" is not a name or address"));
     if (!seen.insert(host).second)
       return absl::InvalidArgumentError(absl::StrCat("--hosts: ", host, " is there twice"));

@@ -74,6 +74,9 @@ std::string ListOf(const std::vector<Interface>& interfaces) {
 }
 
 absl::StatusOr<Network> ParseCidr(const std::string& text) {
+  if (text.find(':') != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat("--mpi-network is \"", text, "\", and ", kOnlyIpv4));
+  }
   const size_t slash = text.find('/');
   in_addr address{};
   int bits = 0;
@@ -90,6 +93,11 @@ absl::StatusOr<std::vector<uint32_t>> AddressesOf(const std::string& host) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* raw = nullptr;
   if (const int error = getaddrinfo(host.c_str(), nullptr, &hints, &raw); error != 0) {
+    hints.ai_family = AF_INET6;
+    if (getaddrinfo(host.c_str(), nullptr, &hints, &raw) == 0) {
+      freeaddrinfo(raw);
+      return absl::InvalidArgumentError(absl::StrCat("--hosts: ", host, " has IPv6 addresses only, and ", kOnlyIpv4));
+    }
     return absl::NotFoundError(absl::StrCat("--hosts: ", host, " has no IPv4 address: ", gai_strerror(error)));
   }
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> all(raw, freeaddrinfo);

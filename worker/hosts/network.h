@@ -7,6 +7,10 @@
 
 namespace longshelf::worker {
 
+// Open MPI keeps to networks that it is given as IPv4 only.
+inline constexpr char kOnlyIpv4[] =
+    "a group over hosts needs IPv4 between them: Open MPI cannot be kept to an IPv6 network";
+
 // How the hosts of a group reach each other.
 struct GroupNetwork {
   std::vector<std::string> addresses;  // of the hosts, numeric, in their order

@@ -80,7 +80,8 @@ struct Victim {
 
 constexpr milliseconds kDeath(1500);
 constexpr milliseconds kSilence(2000 + 1000);
-constexpr milliseconds kStepDeadline(5000 + 1000);
+// Outside of a step the engine is looked at once in a second.
+constexpr milliseconds kStepDeadline(5000 + 1500);
 
 class HostFault : public ::testing::TestWithParam<Victim> {};
 INSTANTIATE_TEST_SUITE_P(
@@ -148,6 +149,24 @@ TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
   cluster.agent(1).Signal(SIGTERM);
   EXPECT_EQ(cluster.agent(1).WaitExit(seconds(10)), 0) << cluster.Logs();
   EXPECT_THAT(cluster.Leftovers(), IsEmpty());
+}
+
+TEST(HostFaults, AnEngineThatLoopsOutsideOfAStepEndsTheGroup) {
+  std::string why;
+  auto hosts = NetHosts::Make(2, &why);
+  if (hosts == nullptr) GTEST_SKIP() << why;
+  hosts->RunBehind(0, {"env", std::string("LD_PRELOAD=") + LONGSHELF_TEST_INJECT_FAULT});
+  ClusterOfHosts cluster(std::move(hosts), 1);
+  ASSERT_TRUE(cluster.WaitServing(1)) << cluster.Logs();
+  const std::vector<engine::ProcessId> group = cluster.Processes();
+  const std::vector<engine::ProcessId> leader = Find(cluster.worker().pid(), "longshelf-shard");
+  ASSERT_EQ(leader.size(), 1U);
+  const auto start = Steady::now();
+  syscall(SYS_tgkill, leader[0].pid, leader[0].pid, SignalOf(Fault::kLoop));
+  EXPECT_TRUE(testing::TimeUntilGone(group, seconds(20)).has_value()) << cluster.Logs();
+  EXPECT_LE(Steady::now() - start, kStepDeadline) << cluster.Logs();
+  EXPECT_THAT(cluster.Logs(), HasSubstr("the engine has not turned for 5s, outside of a step"));
+  EXPECT_TRUE(cluster.WaitServing(2)) << cluster.Logs();
 }
 
 struct Silence {

@@ -55,6 +55,9 @@ TEST(HostList, WhatIsNoNameIsRefused) {
   for (const char* bad : {"a b", "a;rm", "-oProxyCommand=x", "", "$(x)"}) {
     EXPECT_FALSE(Resolve({"ok", bad}).ok()) << bad;
   }
+  for (const char* bad : {"fd00::1", "[fd00::1]", "10.0.0.1:7310"}) {
+    EXPECT_THAT(std::string(Resolve({"a", bad}).status().message()), HasSubstr("needs IPv4 between them")) << bad;
+  }
   EXPECT_THAT(std::string(Resolve({"a", "b", "a"}).status().message()), HasSubstr("a is there twice"));
 }
 

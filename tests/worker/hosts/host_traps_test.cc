@@ -93,6 +93,16 @@ TEST_P(TrapOnOneHost, HasHardlyAnySharedMemory) {
   EXPECT_THAT(there.log(), HasSubstr("MPI's shared segments go to disk")) << cluster.Logs();
 }
 
+TEST(Traps, AHostWithoutTheCheckpointIsNamedWithWhatItMisses) {
+  std::string why;
+  auto hosts = NetHosts::Make(2, &why);
+  if (hosts == nullptr) GTEST_SKIP() << why;
+  hosts->RunBehind(1, {"env", "LONGSHELF_MODEL=/nonexistent/model"});
+  ClusterOfHosts cluster(std::move(hosts), 1, {"--failed-starts-max=1"});
+  EXPECT_EQ(cluster.worker().WaitExit(seconds(20)), 1) << cluster.Logs();
+  EXPECT_THAT(cluster.worker().log(), HasSubstr("shard 1 ends: NOT_FOUND: /nonexistent/model")) << cluster.Logs();
+}
+
 TEST(Traps, AUserWithoutRightsRunsAGroup) {
   if (geteuid() != 0) GTEST_SKIP() << "this is that user";
   constexpr uid_t kNobody = 65534;

@@ -138,6 +138,13 @@ TEST(Hosts, WhatDoesNotHoldOnThisMachineIsSaid) {
               HasSubstr("no-such-host.invalid has no IPv4 address"));
   EXPECT_THAT(LogOfRefused(*hosts, {"--hosts=" + hosts->list(), "--mpi-ports=7320-7321"}),
               HasSubstr("give a range of at least 16"));
+  EXPECT_THAT(LogOfRefused(*hosts, {"--hosts=" + hosts->list(), "--mpi-network=fd00::/64"}),
+              HasSubstr("--mpi-network is \"fd00::/64\", and a group over hosts needs IPv4 between them"));
+  const auto names = testing::MakeTempDir("names") / "hosts";
+  std::ofstream(names) << "fd00::2 six.example\n";
+  hosts->RunBehind(0, {"sh", "-c", "mount --bind " + names.string() + " /etc/hosts; exec \"$@\"", "sh"});
+  EXPECT_THAT(LogOfRefused(*hosts, {"--hosts=" + here + ",six.example"}),
+              HasSubstr("six.example has IPv6 addresses only, and a group over hosts needs IPv4"));
 }
 
 TEST(Hosts, TheAgentStartsNothingForStrangersAndNothingButTheDaemon) {

@@ -1,5 +1,5 @@
-// Again and again something of a group is killed: nothing may be left or grow. KILL_CYCLES=100 for more of
-// it.
+// Again and again something of a group is killed: nothing may be left or grow. More of it:
+//   KILL_CYCLES=100 build/release/tests/host_faults_test --gtest_filter='KillCycles.*'
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>

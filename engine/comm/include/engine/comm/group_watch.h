@@ -53,6 +53,8 @@ class GroupWatch {
   // An exchange has finished. Outside of a step it means nothing.
   void MarkProgress();
   void EndStep();
+  // Any thread.
+  bool in_step() const { return progress_at_ns_.load(std::memory_order_acquire) != 0; }
 
  private:
   struct Watched {
