@@ -49,7 +49,7 @@ struct Settings {
   int n_rounds = 51;
   std::vector<std::string> tokens = {"1", "8", "64", "512"};
   std::vector<std::string> routings = {"uniform"};
-  std::vector<std::string> ways = {"baseline", "messages", "stream", "push", "pull", "direct", "copy"};
+  std::vector<std::string> ways = {"baseline", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
   bool json = false;
 };
 
@@ -267,7 +267,7 @@ absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name
                      engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
   } else if (name != "copy") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--way ", name, ": must be baseline, messages, stream, push, pull, direct or copy"));
+        absl::StrCat("--way ", name, ": must be baseline, messages, streamed, pushed, pulled, direct or copy"));
   }
   return way;
 }
@@ -410,9 +410,10 @@ int main(int argc, char** argv) {
   spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {1, 100'000});
   spec.Add(&settings.tokens, "tokens", "tokens of each shard; repeatable");
   spec.Add(&settings.routings, "routing", "uniform, zipf[:EXPONENT], hot[:EXPERTS:SHARE]; repeatable");
-  spec.Add(&settings.ways, "way",
-           "baseline, messages, stream, push, pull, direct (the best of these three) or copy; repeatable. Ratios are "
-           "to the first");
+  spec.Add(
+      &settings.ways, "way",
+      "baseline, messages, streamed, pushed, pulled, direct (the best of these three) or copy; repeatable. Ratios are "
+      "to the first");
   spec.Add(&settings.json, "json", "a JSON object in each line");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const absl::Status status = longshelf::Run(settings);

@@ -101,10 +101,12 @@ std::optional<ExpertMover::State> MappedExperts::Look() {
   return State{left_.size(), status_};
 }
 
-void MappedExperts::Release(const std::vector<ExpertId>& experts) {
-  for (const ExpertId id : experts) {
-    for (const Piece& piece : PiecesOf(*weights_, id)) Advise(piece.bytes, MADV_DONTNEED);
+void MappedExperts::Release(std::vector<ExpertId> experts) {
+  {
+    const std::lock_guard lock(mutex_);
+    to_release_.insert(to_release_.end(), experts.begin(), experts.end());
   }
+  arrived_.notify_one();
 }
 
 absl::Status MappedExperts::Check(ExpertId id) const {
@@ -129,8 +131,17 @@ void MappedExperts::Serve() {
   sched_setscheduler(0, SCHED_IDLE, &none);
   std::unique_lock lock(mutex_);
   while (true) {
-    arrived_.wait(lock, [this] { return closed_ || (n_allowed_ > 0 && !left_.empty() && status_.ok()); });
+    arrived_.wait(
+        lock, [this] { return closed_ || !to_release_.empty() || (n_allowed_ > 0 && !left_.empty() && status_.ok()); });
     if (closed_) return;
+    if (!to_release_.empty()) {
+      const ExpertId gone = to_release_.front();
+      to_release_.pop_front();
+      lock.unlock();
+      for (const Piece& piece : PiecesOf(*weights_, gone)) Advise(piece.bytes, MADV_DONTNEED);
+      lock.lock();
+      continue;
+    }
     --n_allowed_;
     const ExpertId id = left_.front();
     const uint64_t request = request_;

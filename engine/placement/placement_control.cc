@@ -99,7 +99,7 @@ void PlacementControl::Switch() {
   std::erase_if(retired_, [&](ExpertId id) {
     return placement_.Holds(rank, id.layer, id.expert) || next_->Holds(rank, id.layer, id.expert);
   });
-  mover_.Release(retired_);
+  mover_.Release(std::move(retired_));
   retired_ = HeldBy(rank, placement_, *next_);
   placement_ = *next_;
   next_.reset();

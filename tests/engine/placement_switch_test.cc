@@ -100,7 +100,7 @@ class PromptMover final : public ExpertMover {
       std::this_thread::yield();
     }
   }
-  void Release(const std::vector<ExpertId>& experts) override { inner_.Release(experts); }
+  void Release(std::vector<ExpertId> experts) override { inner_.Release(std::move(experts)); }
 
  private:
   MappedExperts inner_;

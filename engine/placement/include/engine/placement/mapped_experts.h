@@ -41,7 +41,8 @@ class ExpertMover {
   };
   // None: ask later.
   virtual std::optional<State> Look() = 0;
-  virtual void Release(const std::vector<ExpertId>& experts) = 0;
+  // They are not in use, and will be fetched again before they are.
+  virtual void Release(std::vector<ExpertId> experts) = 0;
 };
 
 // Of a checkpoint in mapped files: a thread of the lowest priority reads every byte, which brings it into memory, and
@@ -57,7 +58,7 @@ class MappedExperts final : public ExpertMover {
   void Fetch(std::vector<ExpertId> experts) override;
   void AllowOne() override;
   std::optional<State> Look() override;
-  void Release(const std::vector<ExpertId>& experts) override;
+  void Release(std::vector<ExpertId> experts) override;
 
  private:
   void Serve();
@@ -68,6 +69,7 @@ class MappedExperts final : public ExpertMover {
   // A mutex instead of a mailbox: a new request replaces what is left of the old one. Guards all below.
   std::mutex mutex_;
   std::condition_variable arrived_;
+  std::deque<ExpertId> to_release_;
   std::deque<ExpertId> left_;
   uint64_t request_ = 0;  // counts calls of Fetch
   size_t n_allowed_ = 0;
