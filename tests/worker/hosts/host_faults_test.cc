@@ -79,7 +79,8 @@ struct Victim {
 };
 
 constexpr milliseconds kDeath(1500);
-constexpr milliseconds kSilence(2000 + 1000);
+// Half a second of it is for machines that are busy with other tests.
+constexpr milliseconds kSilence(2000 + 1500);
 // Outside of a step the engine is looked at once in a second.
 constexpr milliseconds kStepDeadline(5000 + 1500);
 
@@ -195,7 +196,6 @@ TEST_P(HostVanishes, IsNoticedOnBothSidesAndTheGroupFormsAgainWhenItIsBack) {
   }
   const std::vector<engine::ProcessId> far = Find(cluster.agent(1).pid(), "longshelf-shard");
   const std::vector<engine::ProcessId> near = Find(cluster.worker().pid(), "longshelf-shard");
-  const auto start = Steady::now();
   if (GetParam().one_way) {
     const std::string steps =
         "nft add table inet silence && nft add chain inet silence out '{ type filter hook output priority 0; }' && "
@@ -205,6 +205,7 @@ TEST_P(HostVanishes, IsNoticedOnBothSidesAndTheGroupFormsAgainWhenItIsBack) {
   } else {
     cluster.hosts().SetLink(1, false);
   }
+  const auto start = Steady::now();
   if (stream != nullptr) {
     EXPECT_EQ(stream->Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
     EXPECT_LE(Steady::now() - start, kSilence) << cluster.Logs();
