@@ -10,6 +10,7 @@
 #include "common/shutdown.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
+#include "group_end.h"
 #include "load_state.h"
 #include "worker/shard_config.h"
 
@@ -23,6 +24,7 @@ struct LeaderContext {
   Metrics& metrics;
   LoadState& load_state;
   const std::shared_ptr<net::TlsIdentity>& tls;
+  GroupEnd& group_end;
 };
 
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed
