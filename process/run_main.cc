@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/check.h"
 #include "common/config.h"
 
 namespace longshelf {
@@ -26,7 +27,9 @@ std::string Describe(const std::exception_ptr& exception) {
 }
 
 void Say(const std::exception_ptr& exception) {
-  std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, Describe(exception).c_str());
+  const std::string what = Describe(exception);
+  std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, what.c_str());
+  LeaveDeathNote(what.c_str());
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "common/public_text.h"
+#include "router/worker_link.h"
 
 namespace longshelf::router {
 namespace {
@@ -19,6 +21,11 @@ ApiError Unavailable(std::string_view code, std::string_view message) {
   error.message = std::string(message);
   error.retry_after_s = kRetryAfterSeconds;
   return error;
+}
+
+std::string WithWords(const char* before, const std::string& words) {
+  const std::string text = PublicText(words);
+  return text.empty() ? "" : before + text;
 }
 
 absl::Status StatusWithCode(absl::StatusCode code, std::string_view message, std::string_view error_code) {
@@ -62,8 +69,20 @@ ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max) {
 ApiError Overloaded() {
   return Unavailable("overloaded", "the server is at capacity: retry after the time in Retry-After");
 }
-ApiError NoWorkers() {
-  return Unavailable("no_workers", "no worker is ready to serve this model: retry after the time in Retry-After");
+ApiError NoWorkers(const std::string& last_words) {
+  return Unavailable("no_workers",
+                     absl::StrCat("no worker is ready to serve this model: retry after the time in Retry-After",
+                                  WithWords("; the one that had the request failed: ", last_words)));
+}
+ApiError KillsWorkers(const std::string& last_words) {
+  ApiError error;
+  error.http_status = 422;
+  error.type = "request_kills_workers_error";
+  error.code = "request_kills_workers";
+  error.message =
+      absl::StrCat("workers ended while they computed this request, one after the other, so no other gets it",
+                   WithWords("; the last one said: ", last_words));
+  return error;
 }
 ApiError Starting() {
   return Unavailable("starting",
@@ -93,8 +112,11 @@ ApiError NoSessionStore() {
 absl::Status OverloadedStatus() {
   return StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
 }
-absl::Status NoWorkersStatus() {
-  return StatusWithCode(absl::StatusCode::kUnavailable, "no worker is ready", "no_workers");
+absl::Status NoWorkersStatus(const std::string& last_words) {
+  return StatusWithCode(absl::StatusCode::kUnavailable, last_words, "no_workers");
+}
+absl::Status KillsWorkersStatus(const std::string& last_words) {
+  return StatusWithCode(absl::StatusCode::kFailedPrecondition, last_words, "request_kills_workers");
 }
 absl::Status OtherModelStatus() {
   return StatusWithCode(absl::StatusCode::kFailedPrecondition, "begun by another model", "session_of_another_model");
@@ -103,7 +125,8 @@ absl::Status OtherModelStatus() {
 ApiError FromStatus(const absl::Status& status) {
   if (const auto code = status.GetPayload(kErrorCodePayload)) {
     if (*code == "session_of_another_model") return SessionOfAnotherModel();
-    return *code == "overloaded" ? Overloaded() : NoWorkers();
+    if (*code == "request_kills_workers") return KillsWorkers(std::string(status.message()));
+    return *code == "overloaded" ? Overloaded() : NoWorkers(std::string(status.message()));
   }
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
@@ -117,7 +140,7 @@ ApiError FromStatus(const absl::Status& status) {
     case absl::StatusCode::kResourceExhausted:
       return Overloaded();
     case absl::StatusCode::kUnavailable:
-      return NoWorkers();
+      return NoWorkers(IsGroupFailure(status) ? std::string(status.message()) : "");
     default: {
       ApiError error;
       error.http_status = 500;
@@ -153,6 +176,7 @@ absl::Status ToStatus(const ApiError& error) {
     case 429:
       return absl::ResourceExhaustedError(error.message);
     case 409:
+    case 422:
     case 501:
       return absl::FailedPreconditionError(error.message);
     case 507:

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "router/api_error.h"
+#include "router/suspicion.h"
 #include "stream_state.h"
 
 namespace longshelf::router {
@@ -26,6 +27,19 @@ bool IsWorkersFault(absl::StatusCode code) {
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
     case absl::StatusCode::kDataLoss:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Of a watch, or what a group says itself. What a drained, refused or reconfigured worker ends with is none of these.
+bool IsSuddenEnd(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
       return true;
     default:
       return false;
@@ -77,17 +91,21 @@ size_t Dispatcher::n_ready() const {
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
   LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > spec.committed.size());
   if (IsOfAnotherModel(spec)) return OtherModelStatus();
-  const size_t n_waiting = n_wanting();
-  if (n_waiting >= config_.queue_capacity) return OverloadedStatus();
+  if (n_wanting() >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
   ++n_streams_;
-  if (n_waiting > 0 || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
+  if (has_line() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
   return std::make_unique<Stream>(std::move(state));
 }
 
 size_t Dispatcher::n_wanting() const {
   return static_cast<size_t>(
       std::count_if(queue_.begin(), queue_.end(), [](const StatePtr& stream) { return !stream->paused(); }));
+}
+
+bool Dispatcher::has_line() const {
+  return std::any_of(queue_.begin(), queue_.end(),
+                     [](const StatePtr& stream) { return !stream->paused() && !stream->suspicion.is_suspect(); });
 }
 
 bool Dispatcher::IsOfAnotherModel(const StreamSpec& spec) const {
@@ -124,6 +142,7 @@ bool Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
   }
   if (!model_) model_ = info;
   Worker& w = workers_[worker];
+  if (w.info.IsSameGroup(info)) ForgetDeath(worker);
   w.info = info;
   w.ready = true;
   w.load = {};
@@ -147,11 +166,86 @@ void Dispatcher::OnWorkerUpdate(size_t worker, const WorkerUpdate& update) {
 
 void Dispatcher::OnWorkerDown(size_t worker, const absl::Status& why) {
   Worker& w = workers_[worker];
+  const bool died = w.ready && !w.load.draining && IsSuddenEnd(why.code());
   if (w.ready) spdlog::warn("worker {} is gone: {}", worker, absl::StatusCodeToString(why.code()));
   w.ready = false;
   w.index.Clear();
   w.load = {};
   metrics_.WorkerUp(worker, false);
+  if (died) OnDeath(worker, why);
+}
+
+void Dispatcher::OnDeath(size_t worker, const absl::Status& why) {
+  metrics_.WorkerDied();
+  workers_[worker].last_death = ++n_deaths_;
+  unexplained_deaths_.Add(n_deaths_, clock_.Now());
+  std::vector<StatePtr> present;
+  std::vector<DeathWitness> witnesses;
+  for (const StatePtr& stream : running_) {
+    if (stream->worker != worker) continue;
+    stream->suspicion.OnDeath(n_deaths_, clock_.Now());
+    stream->last_words = IsGroupFailure(why) ? std::string(why.message()) : "";
+    present.push_back(stream);
+    witnesses.push_back({stream->request(), &stream->suspicion, unexplained_deaths_.HasOthers(stream->suspicion)});
+  }
+  spdlog::warn("worker {} died with {} stream(s)", worker, present.size());
+  std::vector<StatePtr> blamed;
+  for (const size_t i : FindBlamed(witnesses)) blamed.push_back(present[i]);
+  Refuse(blamed);
+}
+
+void Dispatcher::Refuse(const std::vector<StatePtr>& blamed) {
+  bool is_counted = false;
+  for (const StatePtr& stream : blamed) {
+    // One that fails may take the other choices of its request along.
+    if (stream->phase == StreamState::Phase::kDone || stream->FinishIfComplete()) continue;
+    spdlog::error("request {} is refused: {} worker(s) in a row died under it", stream->spec.request_id,
+                  std::max(stream->suspicion.n_silent, stream->suspicion.n_early));
+    for (const uint64_t death : stream->suspicion.deaths) unexplained_deaths_.Remove(death);
+    if (!std::exchange(is_counted, true)) metrics_.RequestBlamed();
+    stream->Fail(KillsWorkersStatus(stream->last_words));
+  }
+}
+
+// It was only out of reach.
+void Dispatcher::ForgetDeath(size_t worker) {
+  const uint64_t death = std::exchange(workers_[worker].last_death, 0);
+  if (death == 0) return;
+  unexplained_deaths_.Remove(death);
+  for (const StatePtr& stream : running_) stream->suspicion.OnSurvived(death);
+  for (const StatePtr& stream : queue_) stream->suspicion.OnSurvived(death);
+}
+
+std::vector<bool> Dispatcher::WorkersWithSuspects() const {
+  std::vector<bool> out(workers_.size());
+  for (const StatePtr& stream : running_) {
+    if (stream->suspicion.is_suspect()) out[stream->worker] = true;
+  }
+  return out;
+}
+
+// All of a suspected request in one place, and no other suspect there.
+bool Dispatcher::IsToBeKeptFrom(size_t worker, const StreamState& stream) const {
+  if (!stream.suspicion.is_suspect() || clock_.Now() - stream.suspicion.since >= config_.suspect_wait) return false;
+  return std::any_of(running_.begin(), running_.end(), [&](const StatePtr& other) {
+    return other->suspicion.is_suspect() && workers_[other->worker].ready &&
+           (other->worker == worker) == (other->request() != stream.request());
+  });
+}
+
+WorkerCandidate Dispatcher::CandidateFor(size_t worker, const StreamState& stream) const {
+  const Worker& w = workers_[worker];
+  WorkerCandidate candidate;
+  candidate.usable = w.ready && !w.load.draining && !stream.tried.contains(worker) &&
+                     stream.spec.prompt->size() < w.info.n_context_max && !IsToBeKeptFrom(worker, stream);
+  if (!candidate.usable) return candidate;
+  candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
+  // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
+  candidate.n_tokens_queued = std::max(w.load.n_tokens_queued, w.n_tokens_queued);
+  candidate.n_streams = std::max(w.load.n_running + w.load.n_waiting, w.n_streams);
+  candidate.n_streams_max = std::max<uint32_t>(1, w.load.n_sequences_max);
+  candidate.last_pick = w.last_pick;
+  return candidate;
 }
 
 bool Dispatcher::Place(StreamState& stream) {
@@ -161,18 +255,10 @@ bool Dispatcher::Place(StreamState& stream) {
         MakePromptKeys(model_->fingerprint, stream.spec.namespace_salt, model_->block_tokens, *stream.spec.prompt);
   }
   std::vector<WorkerCandidate> candidates(workers_.size());
+  const std::vector<bool> with_suspects = WorkersWithSuspects();
   for (size_t i = 0; i < workers_.size(); ++i) {
-    const Worker& w = workers_[i];
-    WorkerCandidate& candidate = candidates[i];
-    candidate.usable =
-        w.ready && !w.load.draining && !stream.tried.contains(i) && stream.spec.prompt->size() < w.info.n_context_max;
-    if (!candidate.usable) continue;
-    candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
-    // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
-    candidate.n_tokens_queued = std::max(w.load.n_tokens_queued, w.n_tokens_queued);
-    candidate.n_streams = std::max(w.load.n_running + w.load.n_waiting, w.n_streams);
-    candidate.n_streams_max = std::max<uint32_t>(1, w.load.n_sequences_max);
-    candidate.last_pick = w.last_pick;
+    candidates[i] = CandidateFor(i, stream);
+    candidates[i].has_suspect = with_suspects[i];
   }
   const auto pick = PickWorker(candidates, stream.spec.prompt->size());
   if (!pick) return false;
@@ -234,9 +320,11 @@ void Dispatcher::ExpireQueue(absl::Time now) {
   for (const StatePtr& stream : queue_) {
     if (now >= stream->deadline && !stream->paused()) expired.push_back(stream);
   }
-  const absl::Status why = n_ready() > 0 ? OverloadedStatus() : NoWorkersStatus();
+  const bool has_workers = n_ready() > 0;
   for (const StatePtr& stream : expired) {
-    if (stream->phase == StreamState::Phase::kQueued) stream->Fail(why);
+    if (stream->phase == StreamState::Phase::kQueued) {
+      stream->Fail(has_workers ? OverloadedStatus() : stream->NoWorkers());
+    }
   }
 }
 
@@ -279,9 +367,19 @@ bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
 void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status) {
   const StatePtr self = stream.shared_from_this();
   const size_t worker = stream.worker;
+  // It says so on its streams before its watch has ended.
+  if (IsGroupFailure(status)) {
+    OnWorkerDown(worker, status);
+    stream.last_words = std::string(status.message());
+  }
+  if (stream.phase == StreamState::Phase::kDone) return;
   ReleaseWorker(stream);
   if (stream.FinishIfComplete()) return;
-  if (!MayRetry(stream, status)) return stream.Fail(status);
+  if (!MayRetry(stream, status)) {
+    // All of its attempts ended so, but never was it the only suspect.
+    const bool died_again = stream.suspicion.n_silent > 1 && IsWorkersFault(status.code());
+    return died_again ? Refuse({self}) : stream.Fail(absl::IsUnavailable(status) ? stream.NoWorkers() : status);
+  }
   if (status.code() != absl::StatusCode::kResourceExhausted) {
     stream.has_output() ? metrics_.Resumed() : metrics_.Retried();
   }
@@ -289,7 +387,8 @@ void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status)
   stream.phase = StreamState::Phase::kQueued;
   // A stream whose client does not read needs no worker now.
   if (!stream.paused() && Place(stream)) return;
-  Enqueue(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout, kRetryDelay);
+  Enqueue(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout,
+          workers_[worker].ready ? kRetryDelay : absl::ZeroDuration());
 }
 
 void Dispatcher::ReleaseWorker(StreamState& stream) {

@@ -48,6 +48,10 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       workers_refused_(
           metrics.AddCounter("longshelf_router_workers_refused_total",
                              "Times a worker was refused because it is not ready or serves another model.")),
+      worker_deaths_(metrics.AddCounter("longshelf_router_worker_deaths_total",
+                                        "Times a worker that served ended without having drained.")),
+      requests_blamed_(metrics.AddCounter("longshelf_router_requests_blamed_total",
+                                          "Requests refused because workers died under them.")),
       namespaces_read_(metrics.AddGauge("longshelf_router_namespaces_read",
                                         "Whether the KV stores have said which namespaces were deleted. 0 while ready: "
                                         "they did not, and deleted names are in use.")),
@@ -105,6 +109,8 @@ void RouterMetrics::Retried() { retries_.Increment(); }
 void RouterMetrics::Resumed() { resumes_.Increment(); }
 void RouterMetrics::StaleEvent() { stale_events_.Increment(); }
 void RouterMetrics::WorkerRefused() { workers_refused_.Increment(); }
+void RouterMetrics::WorkerDied() { worker_deaths_.Increment(); }
+void RouterMetrics::RequestBlamed() { requests_blamed_.Increment(); }
 void RouterMetrics::WorkerUp(size_t worker, bool up) {
   prometheus::Gauge*& gauge = workers_up_[worker];
   if (gauge == nullptr) {

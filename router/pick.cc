@@ -21,7 +21,8 @@ uint64_t PickCost(const WorkerCandidate& candidate, uint64_t n_prompt_tokens) {
   const uint64_t n_miss = n_prompt_tokens - std::min<uint64_t>(candidate.n_usable_prefix, n_prompt_tokens);
   const uint64_t n_beyond_slots =
       candidate.n_streams >= candidate.n_streams_max ? candidate.n_streams - candidate.n_streams_max + 1 : 0;
-  return n_miss + candidate.n_tokens_queued + candidate.n_streams * kOverlapTokens + n_beyond_slots * kSlotWaitTokens;
+  return n_miss + candidate.n_tokens_queued + candidate.n_streams * kOverlapTokens + n_beyond_slots * kSlotWaitTokens +
+         (candidate.has_suspect ? kSuspectTokens : 0);
 }
 
 std::optional<Pick> PickWorker(std::span<const WorkerCandidate> candidates, uint64_t n_prompt_tokens) {

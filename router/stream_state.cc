@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "router/api_error.h"
 
 namespace longshelf::router::internal {
 
@@ -28,6 +29,7 @@ void StreamState::Attach(size_t worker_number, std::unique_ptr<WorkerCall> call,
   phase = Phase::kRunning;
   worker = worker_number;
   was_placed = true;
+  suspicion.OnPlaced();
   n_tokens_queued = n_tokens_to_prefill;
   last_event = dispatcher_.clock_.Now();
   call_ = std::move(call);
@@ -63,6 +65,8 @@ void StreamState::Finish(FinishReason reason, const DraftTokens& drafts) {
   if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason, drafts);
 }
 
+absl::Status StreamState::NoWorkers() const { return NoWorkersStatus(last_words); }
+
 bool StreamState::FinishIfComplete() {
   if (committed_.empty()) return false;
   const auto& stops = spec.stop_token_ids;
@@ -81,6 +85,7 @@ void StreamState::OnEvent(WorkerEvent event) {
   const auto self = shared_from_this();  // an observer may drop the stream from inside a callback
   outstanding_ = false;
   if (phase != Phase::kRunning || observer_ == nullptr) return;
+  const bool was_suspect = suspicion.is_suspect();
   last_event = dispatcher_.clock_.Now();
   if (event.epoch == epoch_) {
     waiting_since = absl::InfiniteFuture();
@@ -103,6 +108,8 @@ void StreamState::OnEvent(WorkerEvent event) {
     dispatcher_.metrics_.StaleEvent();
   }
   if (phase == Phase::kRunning) RequestNext();
+  // Other suspects may wait for this place.
+  if (was_suspect && !suspicion.is_suspect()) dispatcher_.PumpQueue();
 }
 
 void StreamState::OnToken(OutputToken token) {
@@ -119,6 +126,7 @@ void StreamState::OnToken(OutputToken token) {
     n_tokens_queued = 0;
     if (std::exchange(counted_as_retrying, false)) --dispatcher_.n_retrying_;
   }
+  suspicion.OnToken();
   committed_.push_back(token.token);
   observer_->OnToken(token);
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "router/dispatcher.h"
+#include "router/suspicion.h"
 
 namespace longshelf::router::internal {
 
@@ -26,6 +27,8 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   void Finish(FinishReason reason, const DraftTokens& drafts);
   void Pause() { paused_ = true; }
   void Resume();
+  // What it ends with when no worker can have it: with the last words of the one that had it.
+  absl::Status NoWorkers() const;
   // The output is complete although its worker never said so: the last committed token ended it.
   bool FinishIfComplete();
 
@@ -34,6 +37,8 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
 
   bool has_output() const { return committed_.size() > spec.committed.size(); }
   bool paused() const { return paused_; }
+  // The choices of one request share their prompt, and no others do.
+  const void* request() const { return spec.prompt.get(); }
 
   StreamSpec spec;
   Phase phase = Phase::kQueued;
@@ -43,6 +48,8 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   std::set<size_t> tried;        // workers that failed since the stream last waited
   uint32_t n_retries = 0;
   uint32_t n_resumes = 0;
+  Suspicion suspicion;
+  std::string last_words;  // of the last group that failed under it
   bool counted_as_retrying = false;
   absl::Time deadline;                                // while queued
   absl::Time waiting_since = absl::InfiniteFuture();  // without any worker's event; infinite = it has one

@@ -6,6 +6,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstring>
+#include <map>
 #include <random>
 #include <utility>
 #include <vector>
@@ -136,15 +137,15 @@ WorkerUpdate FromProto(const v1::WatchEvent& event) {
   return update;
 }
 
-class GrpcWorkerCall final : public WorkerCall {
- public:
-  explicit GrpcWorkerCall(std::shared_ptr<GenerateReader> reader) : reader_(std::move(reader)) {}
-  ~GrpcWorkerCall() override { reader_->Detach(); }
-  void RequestNext() override { reader_->RequestNext(); }
+// The last words of a group that has failed, told from everything else that is UNAVAILABLE.
+absl::Status ToLinkStatus(const absl::Status& status) {
+  const std::string message(status.message());
+  if (!absl::IsUnavailable(status) || !message.starts_with(proto::kGroupFailed)) return status;
+  return GroupFailure(message.substr(std::strlen(proto::kGroupFailed)));
+}
 
- private:
-  std::shared_ptr<GenerateReader> reader_;
-};
+// How long the end of a call may wait for the end of the watch, which says whether the worker is gone.
+constexpr absl::Duration kWatchEndsWithin = absl::Milliseconds(250);
 
 // Status, then Watch until it breaks, then again. The state lives on the loop.
 class GrpcWorkerLink final : public WorkerLink {
@@ -154,6 +155,7 @@ class GrpcWorkerLink final : public WorkerLink {
         stub_(v1::Worker::NewStub(channel)),
         loop_(loop),
         retry_timer_(loop),
+        ended_timer_(loop),
         jitter_(std::random_device{}()),
         backoff_(config.backoff_min) {}
 
@@ -174,15 +176,16 @@ class GrpcWorkerLink final : public WorkerLink {
 
   std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) override {
     const v1::WorkerGenerateRequest message = ToProto(request);
+    auto call = std::make_unique<Call>(*this, observer);
     GenerateReader::Callbacks callbacks{
         [&observer](const v1::WorkerGenerateEvent& event) { observer.OnEvent(FromProto(event)); },
-        [&observer](const absl::Status& status) { observer.OnClosed(status); }};
-    auto reader =
+        [this, raw = call.get()](const absl::Status& status) { EndCall(*raw, ToLinkStatus(status)); }};
+    call->reader =
         GenerateReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, GenerateReader* reactor) {
           Prepare(context, config_.call_timeout);
           stub_->async()->Generate(&context, &message, reactor);
         });
-    return std::make_unique<GrpcWorkerCall>(std::move(reader));
+    return call;
   }
 
   void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) override {
@@ -204,6 +207,18 @@ class GrpcWorkerLink final : public WorkerLink {
   }
 
  private:
+  struct Call final : WorkerCall {
+    Call(GrpcWorkerLink& owner, WorkerCallObserver& call_observer) : link(owner), observer(call_observer) {}
+    ~Call() override {
+      reader->Detach();
+      link.ended_calls_.erase(this);
+    }
+    void RequestNext() override { reader->RequestNext(); }
+
+    GrpcWorkerLink& link;
+    WorkerCallObserver& observer;
+    std::shared_ptr<GenerateReader> reader;
+  };
   struct ParkCall {
     explicit ParkCall(asio::io_context& loop) : work(loop.get_executor()) {}
     asio::executor_work_guard<asio::io_context::executor_type> work;
@@ -218,6 +233,28 @@ class GrpcWorkerLink final : public WorkerLink {
     v1::WorkerStatusRequest request;
     v1::WorkerStatusReply reply;
   };
+
+  // A worker that is gone ends its calls and its watch in any order; the watch has to be heard first.
+  void EndCall(Call& call, const absl::Status& status) {
+    if (!up_ || !absl::IsUnavailable(status) || IsGroupFailure(status)) return call.observer.OnClosed(status);
+    if (ended_calls_.empty()) {
+      ended_timer_.expires_after(absl::ToChronoNanoseconds(kWatchEndsWithin));
+      ended_timer_.async_wait([this, alive = alive_](boost::system::error_code error) {
+        if (!error && *alive) ReportEndedCalls();
+      });
+    }
+    ended_calls_[&call] = status;
+  }
+
+  // An observer may drop any of them.
+  void ReportEndedCalls() {
+    ended_timer_.cancel();
+    while (!ended_calls_.empty()) {
+      const auto [call, status] = *ended_calls_.begin();
+      ended_calls_.erase(ended_calls_.begin());
+      call->observer.OnClosed(status);
+    }
+  }
 
   void Prepare(grpc::ClientContext& context, absl::Duration timeout) const {
     context.set_deadline(DeadlineIn(timeout));
@@ -241,8 +278,14 @@ class GrpcWorkerLink final : public WorkerLink {
     if (!status.ok()) return RetryLater(status);
     const v1::WorkerStatusReply& reply = call.reply;
     if (!reply.ready()) return RetryLater(absl::UnavailableError("the worker is loading"));
-    WorkerInfo info{reply.worker_id(),     reply.model_name(), {}, reply.vocab_size(), reply.block_tokens(),
-                    reply.n_context_max(), reply.generation()};
+    WorkerInfo info{reply.worker_id(),
+                    reply.model_name(),
+                    {},
+                    reply.vocab_size(),
+                    reply.block_tokens(),
+                    reply.n_context_max(),
+                    reply.generation(),
+                    {reply.shard_pids().begin(), reply.shard_pids().end()}};
     if (!ToKey(reply.fingerprint(), info.fingerprint)) {
       return RetryLater(absl::FailedPreconditionError("the worker's fingerprint is not 32 bytes"));
     }
@@ -257,7 +300,7 @@ class GrpcWorkerLink final : public WorkerLink {
 
   void Watch() {
     WatchReader::Callbacks callbacks{[this](const v1::WatchEvent& event) { OnWatchEvent(event); },
-                                     [this](const absl::Status& status) { RetryLater(status); }};
+                                     [this](const absl::Status& status) { RetryLater(ToLinkStatus(status)); }};
     const v1::WatchRequest request;
     watch_ = WatchReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, WatchReader* reactor) {
       Prepare(context, config_.call_timeout);
@@ -276,6 +319,7 @@ class GrpcWorkerLink final : public WorkerLink {
   void RetryLater(const absl::Status& why) {
     if (watch_) std::exchange(watch_, nullptr)->Detach();
     if (std::exchange(up_, false)) observer_->OnWorkerDown(worker_, why);
+    ReportEndedCalls();
     std::uniform_real_distribution<double> jitter(0.8, 1.2);
     retry_timer_.expires_after(absl::ToChronoNanoseconds(backoff_ * jitter(jitter_)));
     backoff_ = std::min(backoff_ * 2, config_.backoff_max);
@@ -288,6 +332,7 @@ class GrpcWorkerLink final : public WorkerLink {
   std::unique_ptr<v1::Worker::Stub> stub_;
   asio::io_context& loop_;
   asio::steady_timer retry_timer_;
+  asio::steady_timer ended_timer_;
   std::mt19937_64 jitter_;
   absl::Duration backoff_;
   size_t worker_ = 0;
@@ -297,6 +342,7 @@ class GrpcWorkerLink final : public WorkerLink {
   std::shared_ptr<WatchReader> watch_;
   uint64_t generation_ = 0;
   bool up_ = false;
+  std::map<Call*, absl::Status> ended_calls_;  // not reported yet
   // Read on the loop only, by what was posted there before this was destroyed.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -38,8 +38,11 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
   const size_t n_open = core_.n_streams.fetch_add(1) + 1;
   epoch_ = request.epoch();
   absl::Status status;
+  const absl::Status broken = core_.calls.Add(shared_from_this());
   if (const grpc::Status allowed = core_.Authorize(context_); !allowed.ok()) {
     status = proto::FromGrpc(allowed);
+  } else if (!broken.ok()) {
+    status = broken;
   } else if (core_.draining.load()) {
     status = absl::UnavailableError("this worker is draining; use another one");
   } else if (n_open > core_.options.n_streams_max) {
@@ -244,6 +247,7 @@ void GenerateStream::OnCancel() {
 }
 
 void GenerateStream::OnDone() {
+  core_.calls.Remove(this);
   core_.StreamClosed();
   // The engine, the pump or the bridge may hold this a little longer.
   const std::shared_ptr<GenerateStream> last = std::move(self_);

@@ -20,6 +20,7 @@ namespace longshelf::worker {
 class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateEvent>,
                              public engine::EventSink,
                              public Pumped,
+                             public OpenCall,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
   static grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* Start(ServiceCore& core,
@@ -29,6 +30,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
 
   void OnEvent(engine::SequenceEvent event) override;  // engine thread
   void Pump() override;
+  void BreakOff(const absl::Status& why) override { EndWith(why, "failed"); }
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
   void OnDone() override;

@@ -82,9 +82,11 @@ class ControlThread {
 
 absl::Status RunLeader(const LeaderContext& context, const engine::Model& model, int64_t n_context_max,
                        std::vector<int64_t> shard_pids, engine::StepRunner& runner, NodeKv kv) {
+  SpeakingStepRunner speaking(context.group_end, runner);
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> node,
                    WorkerNode::Create(context.config, DescribeModel(model, n_context_max), std::move(shard_pids),
-                                      context.clock, context.metrics, runner, std::move(kv), context.tls));
+                                      context.clock, context.metrics, speaking, std::move(kv), context.tls));
+  context.group_end.SetNode(node.get());
   absl::Status ended;
   {
     const ControlThread control(context, *node);
@@ -92,6 +94,7 @@ absl::Status RunLeader(const LeaderContext& context, const engine::Model& model,
     if (!context.config.run_dir.empty()) ended = engine::WriteReady(context.config.run_dir);
     if (ended.ok()) ended = node->RunEngine();
   }
+  context.group_end.SetNode(nullptr);
   node->Shutdown(absl::Seconds(1));
   return ended;
 }

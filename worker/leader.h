@@ -11,6 +11,7 @@
 #include "engine/comm/group_watch.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
+#include "group_end.h"
 #include "load_state.h"
 #include "worker/node_service.h"
 #include "worker/shard_config.h"
@@ -26,6 +27,7 @@ struct LeaderContext {
   LoadState& load_state;
   const std::shared_ptr<net::TlsIdentity>& tls;
   engine::GroupWatch& watch;
+  GroupEnd& group_end;
 };
 
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed

@@ -214,6 +214,11 @@ void WorkerNode::Drain(std::function<void()> on_drained) {
   service_.Drain(std::move(on_drained));
 }
 
+void WorkerNode::BreakOff(const std::string& words, absl::Duration limit) {
+  server_->SetServing(false);
+  if (!service_.BreakOff(words, limit)) spdlog::warn("not every stream was told why it ends");
+}
+
 void WorkerNode::Shutdown(absl::Duration grace) {
   inbox_.Close();
   // The server waits for its calls, and they may wait for a store that does not answer.

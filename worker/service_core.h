@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "convert_service.h"
+#include "open_calls.h"
 #include "stream_pump.h"
 #include "worker/prefix_hasher.h"
 #include "worker/worker_service.h"
@@ -61,6 +62,7 @@ struct ServiceCore {
   std::atomic<size_t> n_streams{0};
   std::mutex drain_mutex;  // guards on_drained: it is set once while streams end on other threads
   std::function<void()> on_drained;
+  OpenCalls calls;
   StreamPump pump;  // last: its thread uses the rest
 };
 

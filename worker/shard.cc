@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/build_info.h"
+#include "common/check.h"
 #include "common/metrics.h"
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
@@ -29,6 +30,7 @@
 #include "engine/shard_group.h"
 #include "engine/token_stamp.h"
 #include "exchange_metrics.h"
+#include "group_end.h"
 #include "group_stores.h"
 #include "leader.h"
 #include "load_state.h"
@@ -164,7 +166,8 @@ class Shard {
         signals_(signals),
         metrics_("longshelf-shard"),
         storage_reads_(metrics_, config.run_dir),
-        exchange_metrics_(metrics_) {}
+        exchange_metrics_(metrics_),
+        group_end_(config.run_dir) {}
 
   absl::Status Run();
   int rank() const { return rank_; }
@@ -194,6 +197,7 @@ class Shard {
   ExchangeMetrics exchange_metrics_;
   LoadState load_state_;
   SystemClock clock_;
+  GroupEnd group_end_;
   int rank_ = 0;
   std::unique_ptr<engine::MpiSession> session_;    // R > 1
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
@@ -216,6 +220,7 @@ class Shard {
 
 absl::Status Shard::Run() {
   RETURN_IF_ERROR(JoinGroup());
+  if (!config_.run_dir.empty()) SetDeathNote(engine::RankErrorPath(config_.run_dir, rank_));
   const Logging logging(config_.log, absl::StrCat("longshelf-shard", rank_ > 0 ? absl::StrCat("-", rank_) : ""));
   const absl::Status status = [this]() -> absl::Status {
     RETURN_IF_ERROR(CheckEdgeConfig(config_));
@@ -253,12 +258,15 @@ absl::Status Shard::JoinGroup() {
     options.shm_dir = config_.mpi_shm_dir;
     options.link_listen = config_.link_listen;
     options.host_silence = config_.host_silence;
+    // On all ranks; only rank 0 has calls to end.
+    options.last_words = [this](const std::string& reason) { group_end_.Say(reason); };
     ASSIGN_OR_RETURN(session_, engine::MpiSession::Start(std::move(options)));
     rank_ = session_->communicator().rank();
     return config_.weights == "huge" ? JoinShare() : absl::OkStatus();
   }
   engine::GroupWatch::Options options;
   options.progress_deadline = config_.step_deadline;
+  options.last_words = [this](const std::string& reason) { group_end_.Say(reason); };
   if (!config_.run_dir.empty()) {
     engine::TieToParent();
     RETURN_IF_ERROR(engine::WriteRankPid(config_.run_dir, 0, getpid()));
@@ -530,7 +538,7 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
 
 absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids, std::vector<HomeStore*> others) {
   engine::GroupWatch& watch = session_ != nullptr ? session_->watch() : *own_watch_;
-  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_, watch};
+  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_, watch, group_end_};
   return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner,
                    {executor_->copies(), std::move(others)});
 }

@@ -7,16 +7,20 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
+#include "common/public_text.h"
 #include "common/status.h"
 #include "engine/comm/run_dir.h"
 #include "generation.h"
 #include "group_launch.h"
+#include "last_words.h"
+#include "liveness.h"
 #include "process_tree.h"
 #include "restart_policy.h"
 #include "worker/engine_progress.h"
@@ -26,6 +30,10 @@ namespace {
 
 // After the shard's own drain deadline, for leaving the group.
 constexpr absl::Duration kDrainGrace = absl::Seconds(8);
+// For the shards of a broken group to tell their callers why.
+constexpr absl::Duration kLastWordsGrace = absl::Milliseconds(700);
+// Whatever else happens, the loop turns as often.
+constexpr absl::Duration kBeat = absl::Seconds(5);
 
 enum class Phase { kStarting, kServing, kDraining, kWaiting, kStopped };
 // How a generation ended.
@@ -33,7 +41,7 @@ enum class End { kBroken, kDrained, kForced };
 
 }  // namespace
 
-// Owner thread: main, but for `phase` and `generation`.
+// Owner thread: main, but for `phase`, `generation`, `liveness` and `last_words`.
 struct Supervisor::Impl {
   const SupervisorConfig config;
   Clock& clock;
@@ -47,6 +55,10 @@ struct Supervisor::Impl {
   prometheus::Gauge& generation_gauge;
   std::atomic<Phase> phase{Phase::kStarting};
   std::atomic<uint64_t> generation{0};
+  Liveness liveness{clock.Now()};
+  // Guards the words, which probes read.
+  mutable std::mutex last_words_mutex;
+  std::string last_words;  // of the generation that ended last
 
   Impl(const SupervisorConfig& supervisor_config, Clock& the_clock, ShutdownSignals& the_signals, Metrics& metrics)
       : config(supervisor_config),
@@ -70,7 +82,7 @@ struct Supervisor::Impl {
   Readiness ReadinessNow() const;
   // How long this thread may wait without a sign of life.
   absl::Duration WaitAtMost() const {
-    return config.service_manager == nullptr ? absl::InfiniteDuration() : config.service_manager->beat();
+    return config.service_manager == nullptr ? kBeat : std::min(kBeat, config.service_manager->beat());
   }
 
   // One generation and where it stands.
@@ -81,6 +93,7 @@ struct Supervisor::Impl {
     std::optional<absl::Time> ready_at;
     std::optional<absl::Time> drain_deadline;
     std::optional<uint64_t> engine_turns;  // as last seen
+    std::string ended;                     // who did first: "shard 1"
 
     uint64_t number() const { return processes->number(); }
   };
@@ -98,11 +111,12 @@ struct Supervisor::Impl {
 
 // Before it serves and while it drains, the group has a deadline of ours.
 void Supervisor::Impl::SayAlive(Group* group) {
+  liveness.LoopTurns(clock.Now());
+  const bool serves = group != nullptr && phase.load() == Phase::kServing;
+  const auto turns = serves ? ReadEngineProgress(group->processes->dirs().run) : std::nullopt;
+  liveness.EngineTurns(serves, turns, clock.Now());
   if (config.service_manager == nullptr) return;
-  if (group != nullptr && phase.load() == Phase::kServing) {
-    const std::optional<uint64_t> turns = ReadEngineProgress(group->processes->dirs().run);
-    if (std::exchange(group->engine_turns, turns) == turns) return;
-  }
+  if (serves && std::exchange(group->engine_turns, turns) == turns) return;
   config.service_manager->Alive();
 }
 
@@ -173,7 +187,7 @@ End Supervisor::Impl::Watch(Group& group) {
     std::vector<pollfd> fds = {{signals.fd(), POLLIN, 0}};
     group.processes->AppendFds(fds);
     const absl::Time deadline = Deadline(group);
-    const absl::Duration left = std::min({deadline - clock.Now(), WaitAtMost(), absl::Hours(1)});
+    const absl::Duration left = std::min(deadline - clock.Now(), WaitAtMost());
     if (left <= absl::ZeroDuration()) return OnDeadline(group);
     SayAlive(&group);
     poll(fds.data(), fds.size(), static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
@@ -184,6 +198,8 @@ End Supervisor::Impl::Watch(Group& group) {
     if (const auto ended = group.processes->FindEnded(fds, !draining, first)) {
       if (draining) return End::kDrained;
       spdlog::error("generation {}: {} has ended; the group ends", group.number(), *ended);
+      group.ended = *ended;
+      group.processes->AwaitShards(kLastWordsGrace);
       return End::kBroken;
     }
     if (fds[0].revents != 0 && signals.Wait(absl::ZeroDuration()) == ShutdownSignals::Event::kSignal) {
@@ -195,8 +211,14 @@ End Supervisor::Impl::Watch(Group& group) {
 
 void Supervisor::Impl::TearDown(Group& group) {
   SetPhase(Phase::kWaiting);
-  for (const engine::RankError& error : group.processes->TearDown()) {
+  const std::vector<engine::RankError> errors = group.processes->TearDown();
+  for (const engine::RankError& error : errors) {
     spdlog::error("generation {}: shard {}: {}", group.number(), error.rank, error.reason);
+  }
+  const std::string seen = group.ended.empty() ? "" : absl::StrCat(group.ended, " ended without a word");
+  {
+    std::lock_guard lock(last_words_mutex);
+    last_words = PublicText(ChooseLastWords(errors, seen));
   }
   group.processes.reset();
 }
@@ -247,6 +269,7 @@ int Supervisor::Run() {
     const std::optional<absl::Duration> delay = s.policy.AfterEnd(served);
     if (!delay.has_value()) {
       spdlog::error("{} starts in a row never served; giving up", s.config.failed_starts_max);
+      s.liveness.GiveUp();
       s.SetPhase(Phase::kStopped);
       return 1;
     }
@@ -255,18 +278,24 @@ int Supervisor::Run() {
 }
 
 Readiness Supervisor::readiness() const { return impl_->ReadinessNow(); }
+bool Supervisor::live() const { return impl_->liveness.live(impl_->clock.Now()); }
 
 Readiness Supervisor::Impl::ReadinessNow() const {
   const std::string generation_name = "generation " + std::to_string(generation.load());
+  std::string words;
+  {
+    std::lock_guard lock(last_words_mutex);
+    words = last_words;
+  }
   switch (phase.load()) {
     case Phase::kStarting:
-      return {false, generation_name + " is starting"};
+      return {false, generation_name + " is starting" + (words.empty() ? "" : "; the one before ended: " + words)};
     case Phase::kServing:
       return {true, generation_name + " serves"};
     case Phase::kDraining:
       return {false, generation_name + " is draining"};
     case Phase::kWaiting:
-      return {false, generation_name + " has ended; the next one follows"};
+      return {false, generation_name + " has ended; the next one follows" + (words.empty() ? "" : "; " + words)};
     case Phase::kStopped:
       break;
   }

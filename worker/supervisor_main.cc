@@ -27,7 +27,7 @@ int Run(int argc, char** argv) {
   config.admin.tls = *tls;
   auto supervisor = worker::Supervisor::Create(config, clock, signals, metrics);
   if (!supervisor.ok()) return Fail(supervisor.status());
-  auto admin = AdminServer::Start(config.admin, {.live = [] { return true; },
+  auto admin = AdminServer::Start(config.admin, {.live = [&] { return (*supervisor)->live(); },
                                                  .ready = [&] { return (*supervisor)->readiness(); },
                                                  .metrics = [&] { return metrics.Serialize(); }});
   if (!admin.ok()) return Fail(admin.status());

@@ -13,6 +13,10 @@ grpc::ServerWriteReactor<v1::WatchEvent>* WatchStream::Start(ServiceCore& core, 
     stream->FinishOnce(allowed);
     return stream.get();
   }
+  if (const absl::Status broken = core.calls.Add(stream); !broken.ok()) {
+    stream->FinishOnce(proto::ToGrpc(broken));
+    return stream.get();
+  }
   const auto id = core.hub.Subscribe();
   if (!id.ok()) {
     stream->FinishOnce(proto::ToGrpc(id.status()));
@@ -45,24 +49,35 @@ void WatchStream::OnWriteDone(bool ok) {
     finish = finish_wanted_;
   }
   if (finish) {
-    FinishOnce(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
+    FinishWhenWritten();
   } else {
     Pump();
   }
 }
 
 void WatchStream::OnCancel() { FinishOnce(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled")); }
+void WatchStream::BreakOff(const absl::Status& why) { FinishOnce(proto::ToGrpc(why)); }
 
 void WatchStream::FinishOnce(const grpc::Status& status) {
   {
     std::lock_guard lock(mutex_);
-    finish_wanted_ = true;
+    if (!std::exchange(finish_wanted_, true)) finish_status_ = status;
+  }
+  FinishWhenWritten();
+}
+
+void WatchStream::FinishWhenWritten() {
+  grpc::Status status;
+  {
+    std::lock_guard lock(mutex_);
     if (write_in_flight_ || std::exchange(finish_started_, true)) return;
+    status = finish_status_;
   }
   Finish(status);
 }
 
 void WatchStream::OnDone() {
+  core_.calls.Remove(this);
   if (id_.has_value()) {
     core_.pump.RemoveTicked(*id_);
     core_.hub.Unsubscribe(*id_);

@@ -43,6 +43,10 @@ void WorkerService::Drain(std::function<void()> on_drained) {
   if (core_->n_streams.load() == 0) core_->CallOnDrained();
 }
 
+bool WorkerService::BreakOff(const std::string& words, absl::Duration limit) {
+  return core_->calls.BreakOff(absl::UnavailableError(proto::kGroupFailed + words), limit);
+}
+
 grpc::ServerWriteReactor<v1::WorkerGenerateEvent>* WorkerService::Generate(grpc::CallbackServerContext* context,
                                                                            const v1::WorkerGenerateRequest* request) {
   return GenerateStream::Start(*core_, *context, *request);

@@ -6,127 +6,17 @@
 #include <map>
 #include <vector>
 
+#include "dispatcher_fixture.h"
 #include "router/api_error.h"
 
 namespace longshelf::router {
 namespace {
 
+using testing::DispatcherTest;
 using ::testing::ElementsAre;
-
-class FakeLink;
-
-// A call that the test drives by hand.
-class FakeCall final : public WorkerCall {
- public:
-  FakeCall(FakeLink& link, const WorkerRequest& sent, WorkerCallObserver& observer)
-      : link_(link), request(sent), observer_(observer) {}
-  ~FakeCall() override;
-  void RequestNext() override { ++n_requested; }
-
-  void Send(std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
-    SendAs(request.epoch, std::move(body));
-  }
-  void SendAs(uint32_t epoch, std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
-    observer_.OnEvent(WorkerEvent{epoch, std::move(body)});
-  }
-  void Close(const absl::Status& status) { observer_.OnClosed(status); }
-
- private:
-  FakeLink& link_;
-
- public:
-  WorkerRequest request;
-  int n_requested = 0;
-
- private:
-  WorkerCallObserver& observer_;
-};
-
-class FakeLink final : public WorkerLink {
- public:
-  void Start(size_t, WorkerLinkObserver&) override {}
-  std::unique_ptr<WorkerCall> Generate(const WorkerRequest& request, WorkerCallObserver& observer) override {
-    auto call = std::make_unique<FakeCall>(*this, request, observer);
-    calls.push_back(call.get());
-    return call;
-  }
-  void Park(const ParkOrder& order, std::function<void(absl::StatusOr<ParkedState>)> done) override {
-    parked.push_back(order);
-    done(ParkedState{.n_tokens = static_cast<uint32_t>(order.tokens.size()),
-                     .n_objects = 1,
-                     .n_bytes = 1,
-                     .checkpoint_key = std::string(32, 'c')});
-  }
-  FakeCall& last() { return *calls.back(); }
-  std::vector<ParkOrder> parked;
-  std::vector<FakeCall*> calls;  // open ones
-  int n_cancelled = 0;
-};
-
-FakeCall::~FakeCall() {
-  std::erase(link_.calls, this);
-  ++link_.n_cancelled;
-}
-
-struct Recorder final : StreamObserver {
-  void OnStarted(const StreamStarted& s) override { started.push_back(s); }
-  void OnProgress(const PrefillProgress& p) override { progress.push_back(p.n_done); }
-  void OnToken(const OutputToken& token) override {
-    tokens.push_back(token.token);
-    if (drop_at && tokens.size() == drop_at) stream.reset();
-  }
-  void OnFinished(FinishReason r, const DraftTokens&) override { finished = r; }
-  void OnFailed(const absl::Status& s) override { failed = s; }
-  std::unique_ptr<Stream> stream;
-  std::vector<StreamStarted> started;
-  std::vector<uint32_t> progress;
-  std::vector<uint32_t> tokens;
-  std::optional<FinishReason> finished;
-  std::optional<absl::Status> failed;
-  size_t drop_at = 0;
-};
-
-class DispatcherTest : public ::testing::Test {
- protected:
-  void Make(size_t n_workers, DispatcherConfig config = {}) {
-    std::vector<std::unique_ptr<WorkerLink>> owned;
-    for (size_t i = 0; i < n_workers; ++i) {
-      auto link = std::make_unique<FakeLink>();
-      links_.push_back(link.get());
-      owned.push_back(std::move(link));
-    }
-    dispatcher_ = std::make_unique<Dispatcher>(config, clock_, metrics_, std::move(owned));
-  }
-  static WorkerInfo Info(uint8_t fingerprint = 1) {
-    WorkerInfo info;
-    info.fingerprint[0] = fingerprint;
-    info.vocab_size = 1000;
-    info.block_tokens = 256;
-    info.n_context_max = 4096;
-    return info;
-  }
-  void AllUp() {
-    for (size_t i = 0; i < links_.size(); ++i) ASSERT_TRUE(dispatcher_->OnWorkerUp(i, Info()));
-  }
-  absl::Status Begin(Recorder& recorder, uint32_t max_tokens = 100) {
-    StreamSpec spec;
-    spec.request_id = "r";
-    spec.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>(300, 7));
-    spec.max_tokens = max_tokens;
-    spec.stop_token_ids = {1};
-    auto stream = dispatcher_->Generate(std::move(spec), recorder);
-    if (!stream.ok()) return stream.status();
-    recorder.stream = *std::move(stream);
-    return absl::OkStatus();
-  }
-  static OutputToken Token(uint32_t index, uint32_t token) { return {index, token, -0.5f, {}}; }
-
-  ManualClock clock_;
-  Metrics registry_{"router_test"};
-  RouterMetrics metrics_{registry_};
-  std::vector<FakeLink*> links_;
-  std::unique_ptr<Dispatcher> dispatcher_;
-};
+using testing::FakeCall;
+using testing::FakeLink;
+using testing::Recorder;
 
 TEST_F(DispatcherTest, RelaysAStreamOneEventAtATime) {
   Make(1);

@@ -35,6 +35,9 @@ static_assert(static_cast<int>(absl::StatusCode::kDataLoss) == static_cast<int>(
 static_assert(static_cast<int>(absl::StatusCode::kUnauthenticated) ==
               static_cast<int>(grpc::StatusCode::UNAUTHENTICATED));
 
+// A worker's calls end with UNAVAILABLE and this before its last words when its shard group has failed.
+inline constexpr char kGroupFailed[] = "group_failed: ";
+
 inline grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.raw_code()), std::string(status.message())};
 }

@@ -32,18 +32,23 @@ ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max);
 // We are full: try again.
 ApiError Overloaded();
 // Nothing that could serve the request is up.
-ApiError NoWorkers();
+// `last_words`: of the worker that had the request last; may be empty.
+ApiError NoWorkers(const std::string& last_words = "");
+// It is to blame for deaths of workers (suspicion.h). Nobody's client retries it by itself.
+ApiError KillsWorkers(const std::string& last_words = "");
 ApiError Draining();
 ApiError Starting();
 ApiError NoSessionStore();
 ApiError SessionOfAnotherModel();
-// Of what the dispatcher or a worker reported. Messages of workers are not passed on unless the client caused them.
+// Of what the dispatcher or a worker reported. Of the messages of workers only a group's last words are passed on, as a
+// PublicText.
 ApiError FromStatus(const absl::Status& status);
 
 // The payload keys that the dispatcher puts on its own failures, so that FromStatus can tell them apart.
 inline constexpr char kErrorCodePayload[] = "longshelf/error-code";
 absl::Status OverloadedStatus();
-absl::Status NoWorkersStatus();
+absl::Status NoWorkersStatus(const std::string& last_words = "");
+absl::Status KillsWorkersStatus(const std::string& last_words = "");
 absl::Status OtherModelStatus();
 
 // {"error":{"message","type","param","code"}}

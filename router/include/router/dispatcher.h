@@ -16,6 +16,7 @@
 #include "router/metrics.h"
 #include "router/pick.h"
 #include "router/prefix_index.h"
+#include "router/suspicion.h"
 #include "router/worker_link.h"
 
 // The router's middle: which worker gets a stream, and what happens to the stream when that worker is lost.
@@ -58,6 +59,8 @@ struct DispatcherConfig {
   // A worker is left that says nothing on a stream and finishes no engine step for this long. While it steps, a stream
   // may wait there for hours: others are read before it.
   absl::Duration stall_timeout = absl::Minutes(10);
+  // A stream that may have killed its worker waits so long for one without another such stream; see suspicion.h.
+  absl::Duration suspect_wait = absl::Seconds(5);
   uint32_t n_retries_max = 3;  // per stream, before its first token
   uint32_t n_resumes_max = 8;  // per stream, after it
   // Retries in flight are at most this share of the streams in flight, but at least n_retries_free.
@@ -130,17 +133,27 @@ class Dispatcher final : public WorkerLinkObserver {
     uint64_t n_tokens_queued = 0;  // ours, sent there and without a first token yet
     uint64_t last_pick = 0;
     absl::Time last_step_at = absl::InfinitePast();  // when it last reported another step
+    uint64_t last_death = 0;                         // of a group of it; 0 = none
   };
 
   std::string RefusalOf(const WorkerInfo& info) const;
   size_t n_wanting() const;  // queued streams whose clients read
+  bool has_line() const;     // such that wait for any worker, not for one without suspects
   bool IsOfAnotherModel(const StreamSpec& spec) const;
+  // Which workers have streams that may kill them, and whether this stream may be placed where.
+  std::vector<bool> WorkersWithSuspects() const;
+  bool IsToBeKeptFrom(size_t worker, const internal::StreamState& stream) const;
+  WorkerCandidate CandidateFor(size_t worker, const internal::StreamState& stream) const;
   bool Place(internal::StreamState& stream);
   void Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before);
   void OnResumedInQueue(internal::StreamState& stream);
   void PumpQueue();
   void ExpireQueue(absl::Time now);
   void LeaveStalledWorkers(absl::Time now);
+  // Its group ended unasked: its streams are suspects from here on, and who is to blame ends.
+  void OnDeath(size_t worker, const absl::Status& why);
+  void Refuse(const std::vector<StatePtr>& blamed);
+  void ForgetDeath(size_t worker);
   void OnAttemptEnded(internal::StreamState& stream, const absl::Status& status);
   bool MayRetry(internal::StreamState& stream, const absl::Status& status);
   void Remove(internal::StreamState& stream);
@@ -156,6 +169,8 @@ class Dispatcher final : public WorkerLinkObserver {
   size_t n_streams_ = 0;
   size_t n_retrying_ = 0;  // streams in their second or later attempt, without a first token
   uint64_t n_picks_ = 0;
+  uint64_t n_deaths_ = 0;
+  UnexplainedDeaths unexplained_deaths_;
 };
 
 }  // namespace longshelf::router

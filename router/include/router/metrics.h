@@ -32,6 +32,8 @@ class RouterMetrics {
   void StaleEvent();  // dropped: an old epoch or a used index
   void WorkerRefused();
   void WorkerUp(size_t worker, bool up);
+  void WorkerDied();     // unasked
+  void RequestBlamed();  // and refused, for deaths of workers
   // Which namespaces were deleted; there may be no stores to read it from.
   void NamespacesRead(bool read);
   void QueueDepth(size_t n_streams);
@@ -59,6 +61,8 @@ class RouterMetrics {
   prometheus::Counter& resumes_;
   prometheus::Counter& stale_events_;
   prometheus::Counter& workers_refused_;
+  prometheus::Counter& worker_deaths_;
+  prometheus::Counter& requests_blamed_;
   prometheus::Gauge& namespaces_read_;
   prometheus::Gauge& queue_depth_;
   prometheus::Gauge& connections_;

@@ -14,6 +14,7 @@ struct WorkerCandidate {
   uint64_t n_tokens_queued = 0;  // prompt tokens it was given and has not prefilled yet
   uint32_t n_streams = 0;        // running or waiting there
   uint32_t n_streams_max = 1;    // that run at once
+  bool has_suspect = false;      // a stream that may be about to kill it, see suspicion.h
   uint64_t last_pick = 0;        // sequence number of the last pick; 0 = never
 };
 
@@ -34,10 +35,12 @@ struct Pick {
 // + tokens queued before it           n_tokens_queued
 // + rows it shares its steps with     kOverlapTokens per stream
 // + turns it waits for a slot         kSlotWaitTokens per stream beyond n_streams_max
+// + the chance to go down with it     kSuspectTokens if it has a suspect
 // A prefix therefore is worth exactly what it saves: the hottest worker loses a request as soon as the work before it
 // costs more than computing the prefix again elsewhere, which then has the prefix too.
 inline constexpr uint64_t kOverlapTokens = 128;
 inline constexpr uint64_t kSlotWaitTokens = 4096;
+inline constexpr uint64_t kSuspectTokens = 4096;
 uint64_t PickCost(const WorkerCandidate& candidate, uint64_t n_prompt_tokens);
 
 // The cheapest usable worker; equal costs go to the one that was picked longest ago. Empty when none is usable.

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -127,6 +128,11 @@ struct WorkerInfo {
   uint32_t block_tokens = 0;
   uint32_t n_context_max = 0;
   uint64_t generation = 0;
+  std::vector<int64_t> pids;  // of its shards
+  // The same processes as `other`, not the next ones of the same worker.
+  bool IsSameGroup(const WorkerInfo& other) const {
+    return id == other.id && generation == other.generation && pids == other.pids;
+  }
 };
 struct WorkerLoad {
   uint32_t n_running = 0;
@@ -144,13 +150,18 @@ struct WorkerUpdate {
   std::vector<BlockKey> lost;
 };
 
+// The worker's group has failed and is ending; `words` are what it says of that, for whoever may read a PublicText.
+absl::Status GroupFailure(std::string_view words);
+bool IsGroupFailure(const absl::Status& status);
+
 class WorkerLinkObserver {
  public:
   virtual ~WorkerLinkObserver() = default;
   // Connected and ready. False when it cannot be used: it serves something else.
   virtual bool OnWorkerUp(size_t worker, const WorkerInfo& info) = 0;
   virtual void OnWorkerUpdate(size_t worker, const WorkerUpdate& update) = 0;
-  // Unreachable, or its watch stream ended. The link keeps trying on its own.
+  // Unreachable, or its watch stream ended. The link keeps trying on its own. Comes before the OnClosed of calls that
+  // ended with it.
   virtual void OnWorkerDown(size_t worker, const absl::Status& why) = 0;
 };
 

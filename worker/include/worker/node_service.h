@@ -88,6 +88,9 @@ class WorkerNode {
 
   // Nothing new is admitted and health says NOT_SERVING. `on_drained` as WorkerService::Drain's.
   void Drain(std::function<void()> on_drained);
+  // The group has failed: health says NOT_SERVING, and every call ends as WorkerService::BreakOff's. Any thread, beside
+  // RunEngine too.
+  void BreakOff(const std::string& words, absl::Duration limit);
   // Ends the RPC edge and flushes what is still to be put.
   void Shutdown(absl::Duration grace);
 

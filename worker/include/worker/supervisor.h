@@ -59,8 +59,10 @@ class Supervisor {
   // Until a signal has drained the group (0), or it had to be killed instead, or cannot be started at all (1).
   int Run();
 
-  // Whether the group serves. Any thread.
+  // Whether the group serves, and if not, what the last one ended with. Any thread.
   Readiness readiness() const;
+  // Whether it does its work; see liveness.h. Any thread.
+  bool live() const;
 
  private:
   struct Impl;

@@ -63,6 +63,9 @@ class WorkerService final : public v1::Worker::CallbackService {
   // As the Drain call: nothing new is admitted. `on_drained` (may be null) runs on some thread, perhaps more than once,
   // when no Generate call is open any more.
   void Drain(std::function<void()> on_drained);
+  // The shard group has failed: calls that are open, and those that come, end with that and `words`. False: some are
+  // open still at `limit`. Any thread.
+  bool BreakOff(const std::string& words, absl::Duration limit);
   // Generate calls that are not over yet.
   size_t n_streams() const;
 

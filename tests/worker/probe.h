@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+
+#include "supervised.h"
+
+namespace longshelf::testing {
+
+struct ProbeAnswer {
+  int status = 0;  // 0: no answer
+  std::string body;
+};
+// GET from the supervisor's own admin port, whose address its log names.
+ProbeAnswer Probe(const SupervisedWorker& worker, const std::string& path);
+// The first answer with this status, or the last one of ten seconds.
+ProbeAnswer AwaitProbe(const SupervisedWorker& worker, const std::string& path, int status);
+
+}  // namespace longshelf::testing
