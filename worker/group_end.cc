@@ -19,11 +19,12 @@ void GroupEnd::SetNode(WorkerNode* node) {
   node_ = node;
 }
 
-void GroupEnd::Say(const std::string& seen) {
-  const std::string words = PublicText(FindLastWords(run_dir_, 0, seen));
+std::string GroupEnd::Say(const std::string& seen) {
+  std::string words = PublicText(FindLastWords(run_dir_, 0, seen));
   spdlog::error("the group ends: {}", words);
   std::lock_guard lock(mutex_);
   if (node_ != nullptr) node_->BreakOff(words, kTimeToSpeak);
+  return words;
 }
 
 }  // namespace longshelf::worker

@@ -18,8 +18,8 @@ class GroupEnd {
   explicit GroupEnd(std::filesystem::path run_dir) : run_dir_(std::move(run_dir)) {}
   // The node that speaks; null before it is destroyed.
   void SetNode(WorkerNode* node);
-  // `seen`: what this shard saw itself. Returns when the calls have ended, soon in any case.
-  void Say(const std::string& seen);
+  // `seen`: what this shard saw itself. Returns the words when the calls have ended, soon in any case.
+  std::string Say(const std::string& seen);
 
  private:
   const std::filesystem::path run_dir_;

@@ -174,6 +174,7 @@ class Shard {
   bool has_served() const { return load_state_.has_served(); }
 
  private:
+  void TellLeader(const std::string& words);
   absl::Status JoinGroup();
   absl::Status JoinShare();
   absl::Status StartAdmin();
@@ -200,6 +201,7 @@ class Shard {
   GroupEnd group_end_;
   int rank_ = 0;
   std::unique_ptr<engine::MpiSession> session_;    // R > 1
+  std::atomic<engine::HostLinks*> link_{nullptr};  // of this host to shard 0's, when this shard speaks for it
   std::unique_ptr<engine::GroupWatch> own_watch_;  // R = 1
   std::shared_ptr<net::TlsIdentity> tls_;          // rank 0, and whoever talks to a KV store
   std::unique_ptr<AdminServer> admin_;
@@ -243,8 +245,16 @@ absl::Status Shard::Run() {
   }();
   load_state_.Set(LoadState::Phase::kFailed);
   admin_.reset();
-  if (!status.ok()) spdlog::error("shard {} ends: {}", rank_, status.ToString());
+  if (!status.ok()) {
+    spdlog::error("shard {} ends: {}", rank_, status.ToString());
+    TellLeader(absl::StrCat("shard ", rank_, ": ", status.ToString()));
+  }
   return status;
+}
+
+// Shard 0 does not see the files of other hosts.
+void Shard::TellLeader(const std::string& words) {
+  if (engine::HostLinks* link = link_.load(); link != nullptr) link->Say(words);
 }
 
 absl::Status Shard::JoinGroup() {
@@ -259,9 +269,10 @@ absl::Status Shard::JoinGroup() {
     options.link_listen = config_.link_listen;
     options.host_silence = config_.host_silence;
     // On all ranks; only rank 0 has calls to end.
-    options.last_words = [this](const std::string& reason) { group_end_.Say(reason); };
+    options.last_words = [this](const std::string& reason) { TellLeader(group_end_.Say(reason)); };
     ASSIGN_OR_RETURN(session_, engine::MpiSession::Start(std::move(options)));
     rank_ = session_->communicator().rank();
+    if (rank_ > 0) link_.store(session_->links());
     return config_.weights == "huge" ? JoinShare() : absl::OkStatus();
   }
   engine::GroupWatch::Options options;

@@ -32,6 +32,7 @@ constexpr uint32_t kMagic = 0x31484C4C;  // "LLH1"
 constexpr uint32_t kHello = 1;
 constexpr uint32_t kBeat = 2;
 constexpr uint32_t kRing = 3;
+constexpr uint32_t kWords = 4;
 // Connections that have not said hello: how many, and how long.
 constexpr size_t kGuestsMax = 64;
 constexpr int64_t kHelloTimeoutNs = 2'000'000'000;
@@ -46,6 +47,17 @@ struct Message {
   uint32_t magic = kMagic;
   uint32_t kind = kBeat;
 };
+
+// Follows a Message that is of words.
+struct Words {
+  uint32_t n_bytes = 0;
+  char text[HostLinks::kWordsBytes] = {};
+};
+
+template <typename T>
+std::string_view BytesOf(const T& message) {
+  return {reinterpret_cast<const char*>(&message), sizeof(message)};
+}
 
 int64_t SteadyNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -79,9 +91,8 @@ void MakeQuick(int fd) {
 }
 
 // Messages are tiny: a socket that takes less than all of one has a peer that stopped reading long ago.
-template <typename T>
-bool Send(int fd, const T& message) {
-  return send(fd, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(sizeof(message));
+bool Send(int fd, std::string_view message) {
+  return send(fd, message.data(), message.size(), MSG_NOSIGNAL | MSG_DONTWAIT) == std::ssize(message);
 }
 
 // A side that ends with something unread resets its connection; it is gone in the same way.
@@ -170,7 +181,7 @@ absl::StatusOr<std::unique_ptr<HostLinks>> HostLinks::Lead(const std::string& li
   links->invitation_.port = PortOf(links->listen_fd_);
   links->invitation_.key = absl::HexStringToBytes(RandomId());
   for (std::string& name : peers)
-    links->peers_.push_back({.name = std::move(name), .fd = -1, .heard_ns = 0, .partial = {}});
+    links->peers_.push_back({.name = std::move(name), .fd = -1, .heard_ns = 0, .partial = {}, .words = {}});
   links->Start();
   return links;
 }
@@ -180,11 +191,12 @@ absl::StatusOr<std::unique_ptr<HostLinks>> HostLinks::Join(const Invitation& inv
   auto links = std::unique_ptr<HostLinks>(new HostLinks(std::move(options)));
   links->invitation_ = invitation;
   ASSIGN_OR_RETURN(const int fd, ConnectTo(invitation, timeout));
-  links->peers_.push_back({.name = "the host of shard 0", .fd = fd, .heard_ns = SteadyNs(), .partial = {}});
+  links->peers_.push_back(
+      {.name = "the host of shard 0", .fd = fd, .heard_ns = SteadyNs(), .partial = {}, .words = {}});
   Hello hello;
   hello.index = index;
   std::memcpy(hello.key, invitation.key.data(), kKeyBytes);
-  if (!Send(fd, hello)) return SystemError("cannot say hello to shard 0");
+  if (!Send(fd, BytesOf(hello))) return SystemError("cannot say hello to shard 0");
   links->Start();
   return links;
 }
@@ -225,11 +237,16 @@ absl::Status HostLinks::AwaitPeers(absl::Duration timeout) {
                                              absl::FormatDuration(timeout)));
 }
 
-void HostLinks::Ring() { SendToAll(kRing); }
+void HostLinks::Ring() { SendToAll(BytesOf(Message{.kind = kRing})); }
 
-void HostLinks::SendToAll(uint32_t kind) {
-  Message message;
-  message.kind = kind;
+void HostLinks::Say(const std::string& words) {
+  Words said;
+  said.n_bytes = static_cast<uint32_t>(std::min(words.size(), kWordsBytes));
+  std::memcpy(said.text, words.data(), said.n_bytes);
+  SendToAll(std::string(BytesOf(Message{.kind = kWords})).append(BytesOf(said)));
+}
+
+void HostLinks::SendToAll(std::string_view message) {
   std::lock_guard lock(mutex_);
   for (Peer& peer : peers_) {
     if (peer.fd >= 0 && !Send(peer.fd, message)) Lose(peer, HowItWent(errno));
@@ -240,7 +257,8 @@ void HostLinks::SendToAll(uint32_t kind) {
 void HostLinks::Lose(Peer& peer, const std::string& how) {
   if (peer.fd >= 0) close(peer.fd);
   peer.fd = -1;
-  if (armed_.load() && !stopping_.load()) options_.lost(absl::StrCat(peer.name, " is gone: ", how));
+  if (!armed_.load() || stopping_.load()) return;
+  options_.lost(absl::StrCat(peer.name, " is gone: ", peer.words.empty() ? how : peer.words));
 }
 
 void HostLinks::Accept() {
@@ -278,20 +296,36 @@ bool HostLinks::Welcome(Guest& guest) {
 }
 
 void HostLinks::Read(Peer& peer) {
-  char bytes[64 * sizeof(Message)];
+  char bytes[4096];
   const ssize_t n = recv(peer.fd, bytes, sizeof(bytes), MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) return Lose(peer, HowItWent(n == 0 ? 0 : errno));
   peer.heard_ns = SteadyNs();
   peer.partial.append(bytes, static_cast<size_t>(n));
   size_t at = 0;
-  for (; peer.partial.size() - at >= sizeof(Message); at += sizeof(Message)) {
-    Message message;
-    std::memcpy(&message, peer.partial.data() + at, sizeof(message));
-    if (message.magic != kMagic) return Lose(peer, "its link is damaged");
-    if (message.kind == kRing && options_.rung) options_.rung();
+  while (peer.fd >= 0) {
+    const size_t taken = TakeMessage(peer, std::string_view(peer.partial).substr(at));
+    if (taken == 0) break;
+    at += taken;
   }
   peer.partial.erase(0, at);
+}
+
+size_t HostLinks::TakeMessage(Peer& peer, std::string_view bytes) {
+  Message message;
+  if (bytes.size() < sizeof(message)) return 0;
+  std::memcpy(&message, bytes.data(), sizeof(message));
+  if (message.magic != kMagic) {
+    Lose(peer, "its link is damaged");
+    return 0;
+  }
+  if (message.kind == kRing && options_.rung) options_.rung();
+  if (message.kind != kWords) return sizeof(message);
+  Words words;
+  if (bytes.size() < sizeof(message) + sizeof(words)) return 0;
+  std::memcpy(&words, bytes.data() + sizeof(message), sizeof(words));
+  peer.words.assign(words.text, std::min<size_t>(words.n_bytes, kWordsBytes));
+  return sizeof(message) + sizeof(words);
 }
 
 void HostLinks::CheckSilence() {
@@ -332,7 +366,7 @@ void HostLinks::Loop() {
     }
     if (SteadyNs() >= next_beat_ns) {
       next_beat_ns = SteadyNs() + beat_ns;
-      SendToAll(kBeat);
+      SendToAll(BytesOf(Message{.kind = kBeat}));
       CheckSilence();
     }
   }

@@ -135,6 +135,21 @@ TEST(HostLinks, BothSidesLearnAtOnceThatTheOtherHasGone) {
   EXPECT_THAT(ears.AwaitLoss(), HasSubstr("the host of shard 0 is gone"));
 }
 
+TEST(HostLinks, WhoeverSaysWhyItEndsIsQuoted) {
+  for (const size_t n_bytes : {size_t{1}, HostLinks::kWordsBytes, size_t{5000}}) {
+    Ears leader_ears;
+    Ears ears;
+    const auto leader = Lead({"host b"}, leader_ears.For(kLong));
+    auto b = HostLinks::Join(leader->invitation(), 0, kLong, ears.For(kLong));
+    ASSERT_TRUE(b.ok() && leader->AwaitPeers(kLong).ok());
+    leader->Ring();
+    (*b)->Say(std::string(n_bytes, 'w'));
+    b->reset();
+    EXPECT_EQ(leader_ears.AwaitLoss(),
+              "host b is gone: " + std::string(std::min(n_bytes, HostLinks::kWordsBytes), 'w'));
+  }
+}
+
 TEST(HostLinks, AHostThatSaysNothingIsGone) {
   Ears ears;
   const auto leader = Lead({"host b"}, ears.For(absl::Milliseconds(300)));

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -57,6 +58,9 @@ class HostLinks {
   absl::Status AwaitPeers(absl::Duration timeout);
   // Leader, any thread: every peer's `rung` will be called once more.
   void Ring();
+  // Any thread: why this side is about to end, for the other sides' `lost`; at most kWordsBytes of it.
+  void Say(const std::string& words);
+  static constexpr size_t kWordsBytes = 500;
   // Peers may leave from now on.
   void Disarm() { armed_.store(false); }
 
@@ -66,6 +70,7 @@ class HostLinks {
     int fd = -1;
     int64_t heard_ns = 0;  // when something came last
     std::string partial;   // of a message
+    std::string words;     // why it ends
   };
   // A connection that has not said hello yet. The thread's.
   struct Guest {
@@ -79,8 +84,10 @@ class HostLinks {
   void Accept();
   bool Welcome(Guest& guest);
   void Read(Peer& peer);
+  // The bytes of what is a whole message at the beginning of `bytes`; 0: there is none.
+  size_t TakeMessage(Peer& peer, std::string_view bytes);
   void CheckSilence();
-  void SendToAll(uint32_t kind);
+  void SendToAll(std::string_view message);
   void Lose(Peer& peer, const std::string& how);
 
   const Options options_;
