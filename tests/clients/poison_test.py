@@ -48,7 +48,7 @@ def send_poison(cluster):
     return api.post(cluster.http_port, "/v1/chat/completions", body, {"x-request-id": POISON_ID})
 
 
-with Cluster(bin_dir, model, N_WORKERS, router_flags=["--keep-alive-interval=60s"]) as cluster, \
+with Cluster(bin_dir, model, N_WORKERS, router_flags=["--keep-alive-interval=10s"]) as cluster, \
         concurrent.futures.ThreadPoolExecutor(N_NEIGHBOURS + 1) as pool:
     expected = [ask(cluster, i) for i in range(N_NEIGHBOURS)]
     begun = threading.Semaphore(0)
