@@ -12,6 +12,7 @@
 #include "common/status.h"
 #include "hosts/host_list.h"
 #include "hosts/launch_request.h"
+#include "hosts/pmix_nodes.h"
 
 namespace longshelf::worker {
 namespace {
@@ -107,7 +108,7 @@ absl::Status CheckAgentPath(const std::string& path) {
 absl::StatusOr<Placement> FindPlacement(const SupervisorConfig& config) {
   Placement placement;
   RETURN_IF_ERROR(DividePorts(config.mpi_ports, placement));
-  ASSIGN_OR_RETURN(placement.names, ResolveHosts(config.hosts, ReadEnvironment));
+  ASSIGN_OR_RETURN(placement.names, ResolveHosts(config.hosts, ReadEnvironment, ReadPmixNodes));
   placement.n_shards = placement.names.empty() ? config.shard.n_shards
                                                : static_cast<int>(placement.names.size()) * config.shards_per_host;
   if (placement.names.size() > 1) {

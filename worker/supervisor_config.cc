@@ -38,7 +38,7 @@ ParseOutcome ParseSupervisorConfig(int argc, const char* const* argv, Supervisor
   spec.Group("Supervisor");
   spec.Add(&config->admin.listen, name("supervisor-listen"), "address and port of the supervisor's own probes");
   spec.Add(&config->hosts, name("hosts"),
-           "machines of the group, this one first: a,b,c, @FILE, slurm or lws; none: this machine only");
+           "machines of the group, this one first: a,b,c, @FILE, slurm, pmix or lws; none: this machine only");
   spec.Add(&config->shards_per_host, name("shards-per-host"), "shards on each of them", {1, 64});
   spec.AddChoice(&config->launcher, name("launcher"),
                  "how the others are reached: agent (longshelf-host runs there), ssh, or srun",

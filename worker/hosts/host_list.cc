@@ -114,11 +114,15 @@ absl::StatusOr<std::vector<std::string>> ExpandNodeList(const std::string& text)
   return out;
 }
 
-absl::StatusOr<std::vector<std::string>> ResolveHosts(const std::vector<std::string>& given, const ReadVariable& read) {
+absl::StatusOr<std::vector<std::string>> ResolveHosts(const std::vector<std::string>& given, const ReadVariable& read,
+                                                      const AskPmix& ask_pmix) {
   std::vector<std::string> hosts = given;
   if (given.size() == 1 && given[0] == "slurm") {
     ASSIGN_OR_RETURN(const std::string list,
                      Required(read, "SLURM_JOB_NODELIST", "run longshelf-worker inside of a job (sbatch, salloc)"));
+    ASSIGN_OR_RETURN(hosts, ExpandNodeList(list));
+  } else if (given.size() == 1 && given[0] == "pmix") {
+    ASSIGN_OR_RETURN(const std::string list, ask_pmix());
     ASSIGN_OR_RETURN(hosts, ExpandNodeList(list));
   } else if (given.size() == 1 && given[0] == "lws") {
     ASSIGN_OR_RETURN(hosts, HostsOfLeaderWorkerSet(read));

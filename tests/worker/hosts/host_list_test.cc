@@ -17,10 +17,13 @@ using ::testing::IsEmpty;
 
 absl::StatusOr<std::vector<std::string>> Resolve(const std::vector<std::string>& given,
                                                  const std::map<std::string, std::string>& variables = {}) {
-  return ResolveHosts(given, [&](const std::string& name) -> std::optional<std::string> {
-    const auto it = variables.find(name);
-    return it == variables.end() ? std::nullopt : std::optional(it->second);
-  });
+  return ResolveHosts(
+      given,
+      [&](const std::string& name) -> std::optional<std::string> {
+        const auto it = variables.find(name);
+        return it == variables.end() ? std::nullopt : std::optional(it->second);
+      },
+      [] { return std::string("node7,node8"); });
 }
 
 TEST(HostList, NamesAreTakenAsTheyAre) {
@@ -42,6 +45,15 @@ TEST(HostList, SlurmsListIsExpanded) {
   for (const char* bad : {"n[1-", "n[3-1]", "n[a]", "n[1]x", "n[1-999999999]", "n[1-2-3]", "n[]"}) {
     EXPECT_FALSE(ExpandNodeList(bad).ok()) << bad;
   }
+}
+
+TEST(HostList, APmixServerIsAskedOnlyWhenItIsMeant) {
+  EXPECT_THAT(*Resolve({"pmix"}), ElementsAre("node7", "node8"));
+  EXPECT_THAT(*Resolve({"pmix", "b"}), ElementsAre("pmix", "b"));
+  const auto refusing = [] { return absl::StatusOr<std::string>(absl::FailedPreconditionError("no server")); };
+  const auto read = [](const std::string&) { return std::optional<std::string>(); };
+  EXPECT_EQ(ResolveHosts({"pmix"}, read, refusing).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(*ResolveHosts({"a"}, read, refusing), ElementsAre("a"));
 }
 
 TEST(HostList, ALeaderWorkerSetNamesItsPods) {

@@ -190,5 +190,20 @@ TEST(Launch, AnOuterSlurmAllocationDoesNotBreakAGroupOnOneMachine) {
   EXPECT_TRUE(Generate(ServingAddress(supervised, 1)).status.ok()) << supervised.log();
 }
 
+TEST(Launch, WhatAPmixServerHandsOverIsUsed) {
+  const std::vector<std::string> worker = testing::WorkerCommand(
+      LONGSHELF_TEST_SHARD,
+      {"--model=" + testing::ModelPath("demo").string(), "--hosts=pmix", "--shards-per-host=2", "--kv-memory=32MiB"});
+  std::vector<std::string> command = {"mpirun", "--allow-run-as-root", "-np", "1"};
+  command.insert(command.end(), worker.begin(), worker.end());
+  SupervisedWorker started(testing::MakeTempDir("pmix"), command);
+  ASSERT_TRUE(started.WaitServing(1, 2, seconds(30)).has_value()) << started.log();
+  EXPECT_TRUE(Generate(ServingAddress(started, 1)).status.ok()) << started.log();
+
+  SupervisedWorker alone(testing::MakeTempDir("pmix"), worker);
+  EXPECT_EQ(alone.WaitExit(seconds(30)), 78) << alone.log();
+  EXPECT_THAT(alone.log(), HasSubstr("--hosts pmix: no PMIx server"));
+}
+
 }  // namespace
 }  // namespace longshelf::worker
