@@ -59,7 +59,8 @@ TargetMap MapTargets(const HostMap& hosts, int rank, bool has_shared_memory) {
 InboxShape ShapeFor(const DirectTransportOptions& options, int n_shards) {
   const size_t n_pairs = options.n_tokens_max * options.n_experts_per_token;
   return {.n_sources = n_shards,
-          .dispatch_bytes = DispatchLayout(MessageKind::kDispatch, options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
+          .dispatch_bytes =
+              DispatchLayout(MessageKind::kDispatch, options.n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
           .combine_rows = n_pairs,
           .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
 }
