@@ -46,8 +46,8 @@ class Generation {
   // Who has ended, "shard 2" or "mpirun"; nullopt: nobody. `shards_too` false: only the process that was started.
   std::optional<std::string> FindEnded(const std::vector<pollfd>& fds, bool shards_too, const std::string& first) const;
 
-  // Waits until every shard of this host has ended by itself, which those of a broken group do once they have told their
-  // callers why; `limit` at most.
+  // Waits until every shard of this host has ended by itself, which those of a broken group do once they have told
+  // their callers why; `limit` at most.
   void AwaitShards(absl::Duration limit);
   // Kills everything and returns what the shards had to say.
   std::vector<engine::RankError> TearDown();
