@@ -42,10 +42,10 @@ ProbeAnswer Probe(const SupervisedWorker& worker, const std::string& path) {
   return {std::atoi(text.c_str() + 9), text.substr(body + 4)};
 }
 
-ProbeAnswer AwaitProbe(const SupervisedWorker& worker, const std::string& path, int status) {
+ProbeAnswer AwaitProbe(const SupervisedWorker& worker, const std::string& path, const std::string& words) {
   const auto deadline = Steady::now() + std::chrono::seconds(10);
   ProbeAnswer answer = Probe(worker, path);
-  while (answer.status != status && Steady::now() < deadline) {
+  while (answer.body.find(words) == std::string::npos && Steady::now() < deadline) {
     poll(nullptr, 0, 5);
     answer = Probe(worker, path);
   }

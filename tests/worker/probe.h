@@ -12,7 +12,7 @@ struct ProbeAnswer {
 };
 // GET from the supervisor's own admin port, whose address its log names.
 ProbeAnswer Probe(const SupervisedWorker& worker, const std::string& path);
-// The first answer with this status, or the last one of ten seconds.
-ProbeAnswer AwaitProbe(const SupervisedWorker& worker, const std::string& path, int status);
+// The first answer with these words in its body, or the last one of ten seconds.
+ProbeAnswer AwaitProbe(const SupervisedWorker& worker, const std::string& path, const std::string& words);
 
 }  // namespace longshelf::testing

@@ -171,7 +171,7 @@ TEST(RealShards, TheWordsOfAShardThatFailsReachTheStreamTheSupervisorAndTheLog) 
   EXPECT_EQ(cut.status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(cut.status.error_message(), "group_failed: shard 1: INTERNAL: tensor 4 of ... checksum differs");
   ASSERT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value()) << worker.log();
-  const testing::ProbeAnswer ready = testing::AwaitProbe(worker, "/readyz", 503);
+  const testing::ProbeAnswer ready = testing::AwaitProbe(worker, "/readyz", "shard 1:");
   EXPECT_EQ(ready.status, 503);
   EXPECT_THAT(ready.body, HasSubstr("shard 1: INTERNAL: tensor 4 of ... checksum differs"));
   EXPECT_EQ(testing::Probe(worker, "/livez").status, 200) << "it waits for the next start: that is its work";
