@@ -129,7 +129,8 @@ TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
   const auto start = Steady::now();
   // To its first thread: the engine's.
   syscall(SYS_tgkill, found[0].pid, found[0].pid, victim.signal);
-  EXPECT_EQ(stream.Finish().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  const grpc::Status told = stream.Finish().status;
+  EXPECT_EQ(told.error_code(), grpc::StatusCode::UNAVAILABLE);
   const auto until_told = std::chrono::duration_cast<milliseconds>(Steady::now() - start);
   EXPECT_LE(until_told, victim.limit) << cluster.Logs();
   EXPECT_TRUE(testing::TimeUntilGone(group, seconds(10)).has_value()) << cluster.Logs();
@@ -139,6 +140,7 @@ TEST_P(HostFault, EndsTheGroupOnAllHostsAndTheNextOneGivesTheSameTokens) {
 
   if (victim.signal == SignalOf(Fault::kThrow)) {
     EXPECT_THAT(cluster.Logs(), HasSubstr("injected by a test"));
+    EXPECT_THAT(told.error_message(), HasSubstr("injected by a test")) << "the words of a shard elsewhere";
   }
 
   if (std::string(victim.what) == "AgentKilled") cluster.StartAgent(1);
