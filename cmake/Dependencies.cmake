@@ -13,9 +13,10 @@ find_package(nlohmann_json CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(yaml-cpp CONFIG REQUIRED)
 find_package(PkgConfig REQUIRED)
-pkg_check_modules(PMIX REQUIRED IMPORTED_TARGET pmix)  # Open MPI's own needs it
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing)
+pkg_check_modules(PMIX REQUIRED IMPORTED_TARGET pmix)  # comes with Open MPI
+set_target_properties(PkgConfig::PMIX PROPERTIES INTERFACE_LINK_OPTIONS "")  # a path to what is in the usual one as well
 
 # Whoever only builds and runs has neither; scripts/test.sh installs them and configures again.
 find_package(GTest QUIET)

@@ -11,8 +11,6 @@ namespace {
 
 // Other shards and mpirun may end this process soon after.
 constexpr absl::Duration kTimeToSpeak = absl::Milliseconds(500);
-// Of a host that is gone its longshelf-host says why as soon as nothing is left there.
-constexpr absl::Duration kTimeToHear = absl::Milliseconds(300);
 
 }  // namespace
 
@@ -22,7 +20,7 @@ void GroupEnd::SetNode(WorkerNode* node) {
 }
 
 std::string GroupEnd::Say(const std::string& seen) {
-  std::string words = PublicText(AwaitLastWords(run_dir_, 0, seen, kTimeToHear));
+  std::string words = PublicText(FindLastWords(run_dir_, 0, seen));
   spdlog::error("the group ends: {}", words);
   std::lock_guard lock(mutex_);
   if (node_ != nullptr) node_->BreakOff(words, kTimeToSpeak);

@@ -5,7 +5,6 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/time/time.h"
 #include "engine/comm/run_dir.h"
 
 namespace longshelf::worker {
@@ -16,8 +15,5 @@ std::string ChooseLastWords(const std::vector<engine::RankError>& errors, std::s
 
 // The same of a run directory. For its own rank a caller gives `seen` instead.
 std::string FindLastWords(const std::filesystem::path& run_dir, int own_rank, std::string_view seen);
-// The same; where a host is gone without a word, what its shards left there is waited for, as that comes behind.
-std::string AwaitLastWords(const std::filesystem::path& run_dir, int own_rank, std::string_view seen,
-                           absl::Duration patience);
 
 }  // namespace longshelf::worker

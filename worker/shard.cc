@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/build_info.h"
@@ -158,6 +160,15 @@ void LogWays(const engine::DirectExpertTransport& transport) {
   }
 }
 
+// What a library throws is this shard's failure, and is said like any other.
+absl::Status Caught(absl::FunctionRef<absl::Status()> body) {
+  try {
+    return body();
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("an exception: ", error.what()));
+  }
+}
+
 // What one process holds, in the order in which it is made.
 class Shard {
  public:
@@ -174,6 +185,7 @@ class Shard {
   bool has_served() const { return load_state_.has_served(); }
 
  private:
+  // Why this shard ends, where the leader is on another host and this shard speaks for its own.
   void TellLeader(const std::string& words);
   absl::Status JoinGroup();
   absl::Status JoinShare();
@@ -224,7 +236,7 @@ absl::Status Shard::Run() {
   RETURN_IF_ERROR(JoinGroup());
   if (!config_.run_dir.empty()) SetDeathNote(engine::RankErrorPath(config_.run_dir, rank_));
   const Logging logging(config_.log, absl::StrCat("longshelf-shard", rank_ > 0 ? absl::StrCat("-", rank_) : ""));
-  const absl::Status status = [this]() -> absl::Status {
+  const absl::Status status = Caught([this]() -> absl::Status {
     RETURN_IF_ERROR(CheckEdgeConfig(config_));
     if (rank_ == 0) RETURN_IF_ERROR(StartAdmin());
     RETURN_IF_ERROR(Load());
@@ -242,7 +254,7 @@ absl::Status Shard::Run() {
     RETURN_IF_ERROR(rank_ == 0 ? LeadGroup(group) : engine::RunFollower(group, *executor_));
     stores_.reset();
     return session_->Finish(kGroupExitDeadline);
-  }();
+  });
   load_state_.Set(LoadState::Phase::kFailed);
   admin_.reset();
   if (!status.ok()) {

@@ -181,7 +181,9 @@ absl::StatusOr<GroupNetwork> FindGroupNetwork(const std::vector<std::string>& ho
 }
 
 absl::StatusOr<int> FindFreePort(int begin, int end) {
-  for (int port = begin; port < end; ++port) {
+  const int n = end - begin;
+  for (int i = 0; i < n; ++i) {
+    const int port = begin + (getpid() + i) % n;
     const OwnedFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in address{};
     address.sin_family = AF_INET;

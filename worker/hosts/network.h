@@ -22,7 +22,8 @@ struct GroupNetwork {
 // the network, and what there is instead.
 absl::StatusOr<GroupNetwork> FindGroupNetwork(const std::vector<std::string>& hosts, const std::string& cidr);
 
-// The first TCP port of [begin, end) that nobody listens on. UNAVAILABLE: all are taken.
+// A TCP port of [begin, end) that nobody listens on; two processes begin to look at different ones, as what is free now
+// may be taken when it is used. UNAVAILABLE: all are taken.
 absl::StatusOr<int> FindFreePort(int begin, int end);
 
 }  // namespace longshelf::worker
