@@ -12,16 +12,14 @@
 // nothing of any of them. The rule:
 //
 // 1. Every stream that a group had when it died is a suspect until it gets a new token. Deaths count only when the
-// group
-//    ended unasked: not a drain, a call that failed, or a connection that was refused.
+//    group ended unasked: not a drain, a call that failed, or a connection that was refused.
 // 2. Suspects of different requests are not placed together, so that a second death tells them apart: each waits until
 //    a worker has no other, but for DispatcherConfig::suspect_wait at most.
 // 3. A request is blamed, and refused, when a second group dies under it before it got a new token and no other request
 //    there has such a record. A culprit has killed exactly two groups then. Who was merely near it has one death, and
 //    goes on.
 // 4. A request that gets some tokens each time before it kills is blamed in the same way for three deaths in a row,
-// each
-//    but the first within kProofTokens new tokens.
+//    each but the first within kProofTokens new tokens.
 // 5. While groups die that it has nothing to do with, one death more is asked for: somebody kills them from outside, or
 //    there are several culprits. Such are deaths of the last kStorm that no refused request explains.
 //
