@@ -62,7 +62,9 @@ class HomesPut final : public Homes::PutCall, public std::enable_shared_from_thi
     bool is_late = false;
     {
       const std::lock_guard lock(mutex_);
-      parts_.at(shard).put = put;
+      Part& part = parts_.at(shard);
+      if (part.is_done) return;
+      part.put = put;
       is_late = is_closed_;  // another shard's put broke meanwhile
     }
     if (is_late) put->Cancel();
@@ -83,6 +85,7 @@ class HomesPut final : public Homes::PutCall, public std::enable_shared_from_thi
       const std::lock_guard lock(mutex_);
       Part& part = parts_.at(shard);
       part.is_done = true;
+      part.put.reset();                              // it holds this, through its events
       unanswered = std::exchange(part.offered, {});  // offered while it ended
     }
     for (const Offered& offered : unanswered) {
@@ -104,7 +107,7 @@ class HomesPut final : public Homes::PutCall, public std::enable_shared_from_thi
       is_closed_ = true;
       if (status_.ok()) status_ = status;
       for (const auto& [shard, part] : parts_) {
-        if (!part.is_done && part.put != nullptr) open.push_back(part.put);
+        if (part.put != nullptr) open.push_back(part.put);
       }
     }
     for (const auto& put : open) status.ok() ? put->Finish() : put->Cancel();
