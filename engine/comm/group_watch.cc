@@ -13,7 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
-#include "quiet_thread.h"
+#include "engine/comm/quiet_thread.h"
 
 namespace longshelf::engine {
 namespace {

@@ -23,7 +23,7 @@
 #include "common/check.h"
 #include "common/ids.h"
 #include "common/status.h"
-#include "quiet_thread.h"
+#include "engine/comm/quiet_thread.h"
 
 namespace longshelf::engine {
 namespace {

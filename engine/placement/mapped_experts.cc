@@ -4,11 +4,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <csignal>
-
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "engine/comm/quiet_thread.h"
 
 namespace longshelf::engine {
 namespace {
@@ -59,14 +58,7 @@ uint32_t CountExpertLayers(const ModelWeights& weights) {
 
 MappedExperts::MappedExperts(std::shared_ptr<const ModelWeights> weights,
                              std::map<std::string, Digest, std::less<>> digests)
-    : weights_(std::move(weights)), digests_(std::move(digests)) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { Serve(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
+    : weights_(std::move(weights)), digests_(std::move(digests)), thread_(StartQuietThread([this] { Serve(); })) {}
 
 MappedExperts::~MappedExperts() {
   {
