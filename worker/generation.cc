@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/status.h"
 
 namespace longshelf::worker {
@@ -90,18 +90,10 @@ std::optional<std::string> Generation::FindEnded(const std::vector<pollfd>& fds,
 
 void Generation::AwaitShards(absl::Duration limit) {
   ReadRanks();
-  std::vector<pollfd> left;
-  for (const auto& [rank, fd] : rank_pidfds_) {
-    if (fd.valid()) left.push_back({fd.get(), POLLIN, 0});
-  }
-  const auto deadline = std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(limit);
-  while (!left.empty()) {
-    const auto time = deadline - std::chrono::steady_clock::now();
-    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
-    if (ms <= 0) return;
-    poll(left.data(), left.size(), static_cast<int>(ms));
-    std::erase_if(left, [](const pollfd& one) { return one.revents != 0; });
-  }
+  std::vector<int> pidfds;
+  for (const auto& [rank, fd] : rank_pidfds_) pidfds.push_back(fd.get());
+  const SystemClock clock;
+  WaitForEnds(pidfds, clock.Now() + limit, clock);
 }
 
 std::vector<engine::RankError> Generation::TearDown() {

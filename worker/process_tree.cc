@@ -17,7 +17,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "common/clock.h"
 
 namespace longshelf::worker {
 namespace {
@@ -50,21 +49,6 @@ std::vector<char*> Pointers(const std::vector<std::string>& texts) {
   const int why = errno;
   [[maybe_unused]] const ssize_t n = write(report_fd, &why, sizeof(why));
   _exit(127);
-}
-
-// Waits for pidfds until all have fired or the time is up; true when all have.
-bool WaitForEnds(std::vector<OwnedFd>& pidfds, absl::Time deadline, const Clock& clock) {
-  std::vector<pollfd> fds;
-  for (const OwnedFd& fd : pidfds) {
-    if (fd.valid()) fds.push_back({fd.get(), POLLIN, 0});
-  }
-  while (!fds.empty()) {
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - clock.Now());
-    if (left_ms <= 0) return false;
-    poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left_ms, 60'000)));
-    std::erase_if(fds, [](const pollfd& fd) { return fd.revents != 0; });
-  }
-  return true;
 }
 
 }  // namespace
@@ -110,6 +94,20 @@ OwnedFd OpenPidfd(pid_t pid) {
   return OwnedFd(fd);
 }
 
+bool WaitForEnds(const std::vector<int>& pidfds, absl::Time deadline, const Clock& clock) {
+  std::vector<pollfd> fds;
+  for (const int fd : pidfds) {
+    if (fd >= 0) fds.push_back({fd, POLLIN, 0});
+  }
+  while (!fds.empty()) {
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - clock.Now());
+    if (left_ms <= 0) return false;
+    poll(fds.data(), fds.size(), static_cast<int>(std::min<int64_t>(left_ms, 60'000)));
+    std::erase_if(fds, [](const pollfd& fd) { return fd.revents != 0; });
+  }
+  return true;
+}
+
 std::vector<pid_t> SessionMembers(pid_t session) {
   std::vector<pid_t> members;
   std::error_code error;
@@ -136,9 +134,10 @@ absl::Status KillSession(pid_t session, absl::Duration timeout) {
     ReapChildren();
     const std::vector<pid_t> members = SessionMembers(session);
     if (members.empty()) return absl::OkStatus();
-    std::vector<OwnedFd> pidfds;
+    std::vector<OwnedFd> opened;
+    std::vector<int> pidfds;
     for (const pid_t pid : members) {
-      pidfds.push_back(OpenPidfd(pid));
+      pidfds.push_back(opened.emplace_back(OpenPidfd(pid)).get());
       kill(pid, SIGKILL);
     }
     if (!WaitForEnds(pidfds, deadline, clock) || clock.Now() > deadline) {
@@ -150,10 +149,9 @@ absl::Status KillSession(pid_t session, absl::Duration timeout) {
 
 void KillProcess(pid_t pid, absl::Duration timeout) {
   const SystemClock clock;
-  std::vector<OwnedFd> pidfds;
-  pidfds.push_back(OpenPidfd(pid));
+  const OwnedFd pidfd = OpenPidfd(pid);
   kill(pid, SIGKILL);
-  WaitForEnds(pidfds, clock.Now() + timeout, clock);
+  WaitForEnds({pidfd.get()}, clock.Now() + timeout, clock);
 }
 
 void BecomeSubreaper() { prctl(PR_SET_CHILD_SUBREAPER, 1); }

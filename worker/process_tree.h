@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/clock.h"
 #include "launch_line.h"
 
 namespace longshelf::worker {
@@ -35,6 +36,9 @@ absl::StatusOr<pid_t> SpawnSession(const CommandLine& line);
 
 // Readable when the process has ended; invalid when it does not exist.
 OwnedFd OpenPidfd(pid_t pid);
+
+// Waits until all of these processes have ended, or the time is up: whether all have. Below 0: has ended.
+bool WaitForEnds(const std::vector<int>& pidfds, absl::Time deadline, const Clock& clock);
 
 // Living processes of a session, whatever their parent or process group.
 std::vector<pid_t> SessionMembers(pid_t session);
