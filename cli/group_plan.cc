@@ -50,6 +50,7 @@ class Planner {
 
  private:
   simulation::ExpertShape Shape(int64_t row_bytes) const;
+  simulation::ExpertShape DispatchShape() const;
   simulation::ComputeCosts Compute(const std::vector<int>& tokens, const Doubled& doubled) const;
   Curve Product(double weights, double bytes, const Curve& rate, int n_at_once, const Doubled& doubled) const;
   simulation::ExchangeCosts Exchange(const Doubled& doubled) const;
@@ -101,6 +102,11 @@ simulation::ExpertShape Planner::Shape(int64_t row_bytes) const {
           .n_per_token = static_cast<int>(main_.n_experts_per_token),
           .row_bytes = row_bytes,
           .result_bytes = static_cast<int64_t>(kResultBytesPerValue) * main_.hidden_size};
+}
+
+// Rows of FP8 with a scale for every 128 values.
+simulation::ExpertShape Planner::DispatchShape() const {
+  return Shape(main_.hidden_size + (main_.hidden_size + 127) / 128);
 }
 
 // By rows: what the threads of a shard compute, but no faster than its share of the host's memory is read, when so many
@@ -173,7 +179,7 @@ simulation::ExchangeCosts Planner::Exchange(const Doubled& doubled) const {
 absl::StatusOr<simulation::StepTimes> Planner::Simulate(const std::vector<int>& tokens, const Doubled& doubled) const {
   simulation::StepSpec spec;
   spec.cluster = cluster_;
-  spec.experts = Shape(main_.hidden_size + (main_.hidden_size + 127) / 128);
+  spec.experts = DispatchShape();
   spec.n_layers = static_cast<int>(main_.n_layers);
   spec.tokens = tokens;
   spec.compute = Compute(tokens, doubled);
@@ -204,9 +210,8 @@ absl::StatusOr<PlannedStep> Planner::Step(const std::vector<int>& tokens) const 
   out.exposed_s_per_layer = times.exposed_least_s / static_cast<double>(main_.n_layers);
   out.exposed_share = times.exposed_least_s / times.step_s;
   out.sent_bytes_per_token = times.far_bytes / out.n_tokens;
-  const simulation::ExpertShape shape = Shape(main_.hidden_size + (main_.hidden_size + 127) / 128);
   out.minimum_bytes_per_token =
-      simulation::MinimumBetweenHosts(cluster_, shape).total_bytes() * static_cast<double>(main_.n_layers);
+      simulation::MinimumBetweenHosts(cluster_, DispatchShape()).total_bytes() * static_cast<double>(main_.n_layers);
   out.nic_share = times.nic_busy_s / times.step_s;
   for (const Doubled& doubled : kDoubles) {
     ASSIGN_OR_RETURN(const simulation::StepTimes faster, Simulate(tokens, doubled));

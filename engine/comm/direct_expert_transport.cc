@@ -70,6 +70,11 @@ size_t ResultBytesMax(const InboxShape& shape) {
   return sizeof(MessageHeader) + shape.combine_rows * shape.result_stride;
 }
 
+// Whether a shard sees what `rank` writes.
+bool IsNear(const HostMap& hosts, int rank, bool has_shared_memory, int other) {
+  return has_shared_memory && hosts.host_of(other) == hosts.host_of(rank);
+}
+
 // Adds the time of its life.
 class Stopwatch {
  public:
@@ -157,7 +162,7 @@ struct DirectExpertTransport::Impl {
   bool pulls(RowWay way) const { return way == RowWay::kPull && !outboxes.empty(); }
   bool takes_part(const Source& source) const { return !source.is_far || !near_only; }
   const Grouping& of_targets() const { return by_target.has_value() ? *by_target : by_rank; }
-  bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
+  bool is_near(int r) const { return IsNear(hosts, rank, !options.shm_dir.empty(), r); }
   absl::Status MakeInboxes();
   absl::Status MakeOutboxes(size_t n_tokens);
   absl::Status MakeBuffers();
@@ -269,16 +274,13 @@ absl::Status DirectExpertTransport::ChooseWays() {
     s.ways = ChooseRowWays(s.figures);
     s.n_layers = s.exposed_ns = s.shared_bytes = 0;
   }
-  const bool pulled = s.ways.dispatch == RowWay::kPull || s.ways.combine == RowWay::kPull;
-  return pulled ? s.MakeOutboxes(s.options.n_tokens_max) : absl::OkStatus();
+  return s.ways.any_pulled() ? s.MakeOutboxes(s.options.n_tokens_max) : absl::OkStatus();
 }
 
 uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOptions& options) {
   const InboxShape shape = ShapeFor(options, hosts.n_ranks());
   const bool has_shared_memory = !options.shm_dir.empty();
-  const auto is_near = [&](int r) {
-    return r == rank || (has_shared_memory && hosts.host_of(r) == hosts.host_of(rank));
-  };
+  const auto is_near = [&](int r) { return r == rank || IsNear(hosts, rank, has_shared_memory, r); };
   uint64_t n_bytes = shape.n_bytes();
   for (const int receiver : MapTargets(hosts, rank, has_shared_memory).receivers) {
     if (!is_near(receiver)) n_bytes += shape.dispatch_bytes;
@@ -287,7 +289,7 @@ uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOpt
     if (!is_near(r)) n_bytes += 2 * ResultBytesMax(shape);
   }
   const RowWays ways = options.ways.value_or(RowWays{RowWay::kPull, RowWay::kPull});  // which it may choose
-  if (has_shared_memory && (ways.dispatch == RowWay::kPull || ways.combine == RowWay::kPull)) {
+  if (has_shared_memory && ways.any_pulled()) {
     n_bytes += Outbox::NumBytes(options.n_tokens_max * options.row_bytes_max, shape.combine_rows * shape.result_stride);
   }
   return n_bytes;

@@ -23,6 +23,7 @@ const char* RowWayName(RowWay way);
 struct RowWays {
   RowWay dispatch = RowWay::kStream;
   RowWay combine = RowWay::kStream;
+  bool any_pulled() const { return dispatch == RowWay::kPull || combine == RowWay::kPull; }
   bool operator==(const RowWays&) const = default;
 };
 
