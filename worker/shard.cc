@@ -82,34 +82,22 @@ constexpr double kBarrierSecondsMax = 1e-3;
 constexpr absl::Duration kGroupExitDeadline = absl::Seconds(10);
 
 // R = 1: marks progress layer by layer, so that a long step is told from a hung one.
-class WatchedTransport final : public engine::ExpertTransport {
+class WatchedTransport final : public engine::ForwardingExpertTransport {
  public:
-  explicit WatchedTransport(engine::GroupWatch& watch) : watch_(watch) {}
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
+  WatchedTransport(engine::ExpertTransport& inner, engine::GroupWatch& watch)
+      : engine::ForwardingExpertTransport(inner), watch_(watch) {}
   absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const engine::ExpertAssignment> assignments) override {
     watch_.MarkProgress();
-    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
-  }
-  absl::Status FinishDispatch(std::vector<engine::DispatchedRow>& received) override {
-    return inner_.FinishDispatch(received);
-  }
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
-                            std::span<engine::DispatchedRow> received) override {
-    return inner_.PlaceResults(results, result_bytes, received);
+    return engine::ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
   }
   absl::Status BeginCombine() override {
     watch_.MarkProgress();
-    return inner_.BeginCombine();
-  }
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
-    return inner_.FinishCombine(combined);
+    return engine::ForwardingExpertTransport::BeginCombine();
   }
 
  private:
   engine::GroupWatch& watch_;
-  engine::LocalExpertTransport inner_;
 };
 
 class WatchedStepRunner final : public engine::StepRunner {
@@ -220,6 +208,7 @@ class Shard {
   std::unique_ptr<engine::WeightsShare> share_;  // R > 1, huge weights, until they are loaded
   std::unique_ptr<engine::ExpertTransport> group_transport_;
   std::atomic<const engine::DirectExpertTransport*> direct_transport_{nullptr};  // the same, when it is one
+  engine::LocalExpertTransport local_transport_;                                 // R = 1, and what watches it
   std::unique_ptr<WatchedTransport> own_transport_;
   std::shared_ptr<const engine::ModelWeights> weights_;
   std::unique_ptr<engine::MappedExperts> mover_;  // --expert-placement=balanced
@@ -385,7 +374,7 @@ absl::Status Shard::Load() {
     engine::ExpertTransport& transport = placement_ != nullptr ? placement_->transport() : *group_transport_;
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, transport));
   } else {
-    own_transport_ = std::make_unique<WatchedTransport>(*own_watch_);
+    own_transport_ = std::make_unique<WatchedTransport>(local_transport_, *own_watch_);
     ASSIGN_OR_RETURN(model_, engine::Model::Create(weights_, options, *own_transport_));
   }
   engine::ExecutorOptions executor_options;

@@ -34,33 +34,18 @@ double Balance(const std::vector<double>& rows) {
 
 }  // namespace
 
-class PlacementControl::CountingTransport final : public ExpertTransport {
+class PlacementControl::CountingTransport final : public ForwardingExpertTransport {
  public:
-  CountingTransport(ExpertTransport& inner, ExpertLoads& loads) : inner_(inner), loads_(loads) {}
+  CountingTransport(ExpertTransport& inner, ExpertLoads& loads) : ForwardingExpertTransport(inner), loads_(loads) {}
   void set_phase(StepPhase phase) { phase_ = phase; }
 
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  void BeginStep(uint64_t seq) override { inner_.BeginStep(seq); }
-  void SetPlacement(const ExpertPlacement& placement) override { inner_.SetPlacement(placement); }
-  std::byte* RowMemory(size_t n_bytes) override { return inner_.RowMemory(n_bytes); }
   absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     loads_.Add(phase_, layer, assignments);
-    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
-  }
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return inner_.FinishDispatch(received); }
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
-                            std::span<DispatchedRow> received) override {
-    return inner_.PlaceResults(results, result_bytes, received);
-  }
-  absl::Status BeginCombine() override { return inner_.BeginCombine(); }
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
-    return inner_.FinishCombine(combined);
+    return ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
   }
 
  private:
-  ExpertTransport& inner_;
   ExpertLoads& loads_;
   StepPhase phase_ = StepPhase::kDecode;
 };

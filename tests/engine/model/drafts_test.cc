@@ -23,28 +23,15 @@ namespace {
 constexpr int64_t kDraftMax = 5;
 constexpr int64_t kTokens = 300;  // past the window and its ring
 
-class CountingTransport final : public ExpertTransport {
+class CountingTransport final : public ForwardingExpertTransport {
  public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
+  using ForwardingExpertTransport::ForwardingExpertTransport;
   absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     ++n_exchanges;
-    return local_.BeginDispatch(layer, rows, row_bytes, assignments);
-  }
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return local_.FinishDispatch(received); }
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
-                            std::span<DispatchedRow> received) override {
-    return local_.PlaceResults(results, result_bytes, received);
-  }
-  absl::Status BeginCombine() override { return local_.BeginCombine(); }
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
-    return local_.FinishCombine(combined);
+    return ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
   }
   int n_exchanges = 0;
-
- private:
-  LocalExpertTransport local_;
 };
 
 struct Guessed {
@@ -107,7 +94,8 @@ class DraftsTest : public ::testing::TestWithParam<std::tuple<DrafterKind, Numer
     return GuessAfter(*model_, memory, 0, n);
   }
 
-  CountingTransport transport_;
+  LocalExpertTransport local_;
+  CountingTransport transport_{local_};
   std::shared_ptr<const ModelWeights> weights_;
   std::unique_ptr<Model> model_;
   std::vector<uint32_t> tokens_;

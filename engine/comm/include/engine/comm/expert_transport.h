@@ -77,6 +77,33 @@ class ExpertTransport {
   virtual absl::Status FinishCombine(std::vector<const std::byte*>& combined) = 0;
 };
 
+// Everything as another one does it: for those that only want to know of some of it. `inner` outlives it.
+class ForwardingExpertTransport : public ExpertTransport {
+ public:
+  explicit ForwardingExpertTransport(ExpertTransport& inner) : inner_(inner) {}
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  void BeginStep(uint64_t seq) override { inner_.BeginStep(seq); }
+  void SetPlacement(const ExpertPlacement& placement) override { inner_.SetPlacement(placement); }
+  std::byte* RowMemory(size_t n_bytes) override { return inner_.RowMemory(n_bytes); }
+  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+                             std::span<const ExpertAssignment> assignments) override {
+    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
+  }
+  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return inner_.FinishDispatch(received); }
+  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+                            std::span<DispatchedRow> received) override {
+    return inner_.PlaceResults(results, result_bytes, received);
+  }
+  absl::Status BeginCombine() override { return inner_.BeginCombine(); }
+  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
+    return inner_.FinishCombine(combined);
+  }
+
+ private:
+  ExpertTransport& inner_;
+};
+
 // First expert of `rank` when n_experts are spread evenly and contiguously over n_ranks (sizes differ by at most one).
 constexpr uint32_t FirstExpertOf(int rank, uint32_t n_experts, int n_ranks) {
   return static_cast<uint32_t>(static_cast<uint64_t>(n_experts) * static_cast<uint64_t>(rank) /
