@@ -193,4 +193,14 @@ EngineConfig SmallConfig() {
           .self_check = true};
 }
 
+EngineConfig EndlessConfig() {
+  EngineConfig config = SmallConfig();
+  config.eos_token_id = 5000;
+  return config;
+}
+
+std::vector<uint32_t> ContinueWithoutEnd(const std::vector<uint32_t>& prompt, size_t n) {
+  return FakeModel::Continue(prompt, n, EndlessConfig().eos_token_id);
+}
+
 }  // namespace longshelf::engine

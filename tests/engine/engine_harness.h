@@ -107,5 +107,8 @@ class Harness final : public EngineObserver {
 };
 
 EngineConfig SmallConfig();
+// The same with an end of sequence that FakeModel never generates, and what it then generates.
+EngineConfig EndlessConfig();
+std::vector<uint32_t> ContinueWithoutEnd(const std::vector<uint32_t>& prompt, size_t n);
 
 }  // namespace longshelf::engine

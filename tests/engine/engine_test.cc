@@ -74,9 +74,8 @@ TEST(Engine, DeliversAndCountsTheStopToken) {
 
 TEST(Engine, StopsAtTheContextLimit) {
   auto group = MakeFakeGroup(1, 4, 8);
-  EngineConfig config = SmallConfig();
+  EngineConfig config = EndlessConfig();
   config.n_context_max = 40;
-  config.eos_token_id = 5000;
   Harness harness(config, *group, kHasher);
   std::shared_ptr<RecordingSink> sink;
   harness.Then([&] { sink = harness.Submit(Request(Prompt(30, 4), 100)); });
@@ -439,9 +438,8 @@ TEST(Engine, ALongPromptDoesNotStarveShortOnesNorTheOtherWayRound) {
 
 TEST(Engine, ALargeRequestIsPassedByOnlySoOften) {
   auto group = MakeFakeGroup(1, 64, 8);
-  EngineConfig config = SmallConfig();
+  EngineConfig config = EndlessConfig();
   config.n_sequences_max = 64;
-  config.eos_token_id = 5000;
   Harness harness(config, *group, kHasher);
   std::shared_ptr<RecordingSink> large;
   std::vector<std::shared_ptr<RecordingSink>> smalls;
@@ -481,8 +479,7 @@ TEST(Engine, HomesAreBalancedAndDeterministic) {
 
 TEST(Engine, AdmitsOnlyWhatItsWorstCaseAllows) {
   auto group = MakeFakeGroup(1, 16, 10);
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
+  EngineConfig config = EndlessConfig();
   Harness harness(config, *group, kHasher);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   size_t n_rows_max = 0;
@@ -501,8 +498,7 @@ TEST(Engine, AdmitsOnlyWhatItsWorstCaseAllows) {
 
 TEST(Engine, RunsMoreThanTheWorstCaseAllowsAndPreemptsWhenOutputsAreLong) {
   auto group = MakeFakeGroup(1, 16, 12);
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
+  EngineConfig config = EndlessConfig();
   config.admission_headroom_tokens = 100;
   Harness harness(config, *group, kHasher);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -532,8 +528,7 @@ TEST(Engine, APreemptedSequenceKeepsItsSamplerAndSurvivesDraining) {
     out.sampling = {.temperature = 1.2, .seed = seed, .presence_penalty = 0.5, .frequency_penalty = 0.3};
     return out;
   };
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
+  EngineConfig config = EndlessConfig();
   config.admission_headroom_tokens = 0;
   std::vector<std::vector<uint32_t>> outputs[2];
   for (const uint32_t n_blocks : {64, 4}) {

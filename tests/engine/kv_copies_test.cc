@@ -15,16 +15,6 @@ namespace {
 
 const FakeHasher kHasher;
 
-EngineConfig NoEos() {
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
-  return config;
-}
-
-std::vector<uint32_t> Expected(const std::vector<uint32_t>& prompt, size_t n) {
-  return FakeModel::Continue(prompt, n, 5000);
-}
-
 size_t CopiesOf(const std::map<PrefixKey, CachedCheckpoint>& checkpoints) {
   size_t n = 0;
   for (const auto& [key, checkpoint] : checkpoints) n += checkpoint.n_tokens % kBlockTokens == 0 ? 1 : 2;
@@ -35,7 +25,7 @@ TEST(Copies, ACheckpointGoesFromTheShardThatMadeItToTheOneThatNeedsIt) {
   const auto prompt = Prompt(100, 1);
   const auto longer = Join(prompt, Prompt(30, 2));
   auto group = MakeFakeGroup(/*n_shards=*/2, /*n_slots=*/1, /*n_blocks=*/64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   std::shared_ptr<RecordingSink> other;
   std::shared_ptr<RecordingSink> next;
   harness.Then([&] { harness.Submit(Request(prompt, 1)); });  // on shard 0
@@ -44,8 +34,8 @@ TEST(Copies, ACheckpointGoesFromTheShardThatMadeItToTheOneThatNeedsIt) {
     next = harness.Submit(Request(longer, 5));
   });
   ASSERT_TRUE(harness.Run().ok());
-  EXPECT_EQ(other->tokens(), Expected(Prompt(700, 3), 30));
-  EXPECT_EQ(next->tokens(), Expected(longer, 5));
+  EXPECT_EQ(other->tokens(), ContinueWithoutEnd(Prompt(700, 3), 30));
+  EXPECT_EQ(next->tokens(), ContinueWithoutEnd(longer, 5));
   EXPECT_EQ(next->started->n_cached_local, 100U);
   std::vector<std::pair<uint16_t, uint16_t>> moves;
   for (const StepPlan& plan : group->plans) {
@@ -57,7 +47,7 @@ TEST(Copies, ACheckpointGoesFromTheShardThatMadeItToTheOneThatNeedsIt) {
 }
 
 TEST(Copies, ShardsKeepCopiesOfCheckpointsAndOfNothingElse) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.export_cache_objects = true;
   config.checkpoint_memory_bytes = 40'000;  // a few
   auto group = MakeFakeGroup(/*n_shards=*/3, /*n_slots=*/16, /*n_blocks=*/40);

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "engine/model/model.h"
 #include "engine/placement/placement_control.h"
 #include "engine/shard_group.h"
+#include "safetensors_bytes.h"
 #include "testing/fixtures.h"
 
 namespace longshelf::engine {
@@ -232,15 +232,9 @@ void SpoilExperts(const fs::path& dir) {
   for (const auto& entry : fs::directory_iterator(dir)) {
     if (entry.path().extension() != ".safetensors") continue;
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-    uint64_t n_header = 0;
-    file.read(reinterpret_cast<char*>(&n_header), sizeof(n_header));
-    std::string header(n_header, '\0');
-    file.read(header.data(), static_cast<std::streamsize>(n_header));
-    const nlohmann::json json = nlohmann::json::parse(header);
-    for (const auto& [name, tensor] : json.items()) {
+    for (const auto& [name, bytes] : ReadTensorBytes(entry.path())) {
       if (name.find(".ffn.experts.") == std::string::npos || !name.ends_with(".w1.scale")) continue;
-      const auto at =
-          static_cast<std::streamoff>(sizeof(n_header) + n_header + tensor["data_offsets"][1].get<uint64_t>() - 1);
+      const std::streamoff at = bytes.end - 1;
       file.seekg(at);
       const auto byte = static_cast<char>(file.get() ^ 1);
       file.seekp(at);

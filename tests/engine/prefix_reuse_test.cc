@@ -19,16 +19,6 @@ namespace {
 
 const FakeHasher kHasher;
 
-EngineConfig NoEos() {
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
-  return config;
-}
-
-std::vector<uint32_t> Expected(const std::vector<uint32_t>& prompt, size_t n) {
-  return FakeModel::Continue(prompt, n, 5000);
-}
-
 // Runs requests one after another, each when the engine is idle.
 class OneByOne {
  public:
@@ -50,7 +40,7 @@ class OneByOne {
   void Run() {
     ASSERT_TRUE(harness_.Run().ok());
     for (size_t i = 0; i < sinks_.size(); ++i) {
-      EXPECT_EQ(sinks_[i]->tokens(), Expected(prompts_[i], max_tokens_[i])) << "request " << i;
+      EXPECT_EQ(sinks_[i]->tokens(), ContinueWithoutEnd(prompts_[i], max_tokens_[i])) << "request " << i;
     }
     EXPECT_EQ(harness_.load.n_blocks_free, harness_.load.n_blocks_total);
   }
@@ -69,9 +59,9 @@ class OneByOne {
 TEST(PrefixReuse, TheNextTurnContinuesWhereTheOutputEnded) {
   for (const size_t n : {1, 3, 100, 250, 255, 256, 257, 511, 600}) {
     const auto prompt = Prompt(n, n);
-    const auto output = Expected(prompt, 9);
+    const auto output = ContinueWithoutEnd(prompt, 9);
     const auto next = Join(Join(prompt, output), Prompt(20, 3));
-    OneByOne runs(NoEos());
+    OneByOne runs(EndlessConfig());
     runs.Add(prompt, 9);
     const size_t second = runs.Add(next, 9);
     runs.Run();
@@ -83,7 +73,7 @@ TEST(PrefixReuse, TheNextTurnContinuesWhereTheOutputEnded) {
 
 TEST(PrefixReuse, AnotherAnswerToTheSamePromptStartsAtThePromptsEnd) {
   const auto prompt = Prompt(300, 1);
-  OneByOne runs(NoEos());
+  OneByOne runs(EndlessConfig());
   runs.Add(prompt, 5);
   const size_t second = runs.Add(Join(prompt, Prompt(7, 2)), 5);
   runs.Run();
@@ -93,7 +83,7 @@ TEST(PrefixReuse, AnotherAnswerToTheSamePromptStartsAtThePromptsEnd) {
 TEST(PrefixReuse, NeverReusesTheLastToken) {
   for (const size_t n : {1, 10, 256, 257, 512, 600}) {
     const auto prompt = Prompt(n, n);
-    OneByOne runs(NoEos());
+    OneByOne runs(EndlessConfig());
     runs.Add(prompt, 5);
     const size_t second = runs.Add(prompt, 5);
     runs.Run();
@@ -104,7 +94,7 @@ TEST(PrefixReuse, NeverReusesTheLastToken) {
 
 TEST(PrefixReuse, SaysColdForAnotherPromptAndKeepsTenantsApart) {
   const auto prompt = Prompt(600, 1);
-  OneByOne runs(NoEos());
+  OneByOne runs(EndlessConfig());
   runs.Add(prompt, 3, "tenant a");
   const size_t other_prompt = runs.Add(Prompt(600, 2), 3, "tenant a");
   const size_t other_tenant = runs.Add(prompt, 3, "tenant b");
@@ -119,7 +109,7 @@ TEST(PrefixReuse, SaysColdForAnotherPromptAndKeepsTenantsApart) {
 }
 
 TEST(PrefixReuse, ACommonPrefixGetsACheckpointTheSecondTimeItIsSeen) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.checkpoint_interval_tokens = 4096;
   const auto shared = Prompt(768, 1);
   OneByOne runs(config);
@@ -135,8 +125,8 @@ TEST(PrefixReuse, ACommonPrefixGetsACheckpointTheSecondTimeItIsSeen) {
 
 TEST(PrefixReuse, DecodingTakesCheckpointsAtTheIntervalToo) {
   const auto prompt = Prompt(200, 1);
-  const auto output = Expected(prompt, 400);
-  OneByOne runs(NoEos());
+  const auto output = ContinueWithoutEnd(prompt, 400);
+  OneByOne runs(EndlessConfig());
   runs.Add(prompt, 400);
   // Shares the first 100 tokens of the output only: 256 lies among them.
   auto fork = Join(prompt, {output.begin(), output.begin() + 100});
@@ -146,7 +136,7 @@ TEST(PrefixReuse, DecodingTakesCheckpointsAtTheIntervalToo) {
 }
 
 TEST(PrefixReuse, AFinishedTurnLeavesTheLastFewOfItsPeriodicCheckpointsAndThoseThatWereUsed) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.export_cache_objects = true;
   const auto prompt = Prompt(3000, 1);
   const auto branch = Join({prompt.begin(), prompt.begin() + 600}, Prompt(10, 2));
@@ -180,7 +170,7 @@ TEST(PrefixReuse, AFinishedTurnLeavesTheLastFewOfItsPeriodicCheckpointsAndThoseT
 // last checkpoint.
 TEST(PrefixReuse, AStateThatIsGoneIsReplayedFromItsBlocks) {
   constexpr int64_t kReplay = 700;
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.checkpoint_interval_tokens = 4096;
   const auto shared = Prompt(2048, 1);
   for (const bool is_parked_between : {false, true}) {
@@ -198,7 +188,7 @@ TEST(PrefixReuse, AStateThatIsGoneIsReplayedFromItsBlocks) {
     if (is_parked_between) submit(2048, 4);
     submit(600, 5);  // too short to be worth it
     ASSERT_TRUE(harness.Run().ok());
-    EXPECT_EQ(sinks[1]->tokens(), Expected(Join(shared, Prompt(900, 3)), 3));
+    EXPECT_EQ(sinks[1]->tokens(), ContinueWithoutEnd(Join(shared, Prompt(900, 3)), 3));
     EXPECT_EQ(sinks[1]->started->n_cached_local, 2048 - kReplay);
     EXPECT_EQ(sinks[1]->started->miss_reason, "no_checkpoint");
     if (is_parked_between) {
@@ -213,7 +203,7 @@ TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
   // Many forks from one unaligned checkpoint, all at once: each copies the tail.
   const auto shared = Prompt(700, 1);
   auto group = MakeFakeGroup(1, 16, 64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   std::vector<std::vector<uint32_t>> prompts;
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   harness.Then([&] { harness.Submit(Request(shared, 1)); });
@@ -225,7 +215,7 @@ TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
   });
   ASSERT_TRUE(harness.Run().ok());
   for (size_t i = 0; i < sinks.size(); ++i) {
-    EXPECT_EQ(sinks[i]->tokens(), Expected(prompts[i], 40)) << i;
+    EXPECT_EQ(sinks[i]->tokens(), ContinueWithoutEnd(prompts[i], 40)) << i;
     EXPECT_EQ(sinks[i]->started->n_cached_local, 700U);
   }
 }
@@ -233,7 +223,7 @@ TEST(PrefixReuse, SharedBlocksAreNeverWritten) {
 TEST(PrefixReuse, ManyEqualPromptsAtOnceShareTheirBlocksInTheEnd) {
   const auto prompt = Prompt(1024, 1);
   auto group = MakeFakeGroup(1, 16, 200);
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.step_token_budget = 100000;
   Harness harness(config, *group, kHasher);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -247,7 +237,7 @@ TEST(PrefixReuse, ManyEqualPromptsAtOnceShareTheirBlocksInTheEnd) {
     if (group->plans.size() > 10) n_free_min = std::min(n_free_min, harness.load.n_blocks_free);
   };
   ASSERT_TRUE(harness.Run().ok());
-  for (const auto& sink : sinks) EXPECT_EQ(sink->tokens(), Expected(prompt, 30));
+  for (const auto& sink : sinks) EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(prompt, 30));
   EXPECT_EQ(n_free_min, 200U - 4 - 8);  // four shared ones, and one of its own each
   EXPECT_EQ(n_states, 4U + 1);          // each position once: 256, 512, 768, 1024, and the common output end
 }
@@ -255,7 +245,7 @@ TEST(PrefixReuse, ManyEqualPromptsAtOnceShareTheirBlocksInTheEnd) {
 TEST(PrefixReuse, NoCacheReadComputesEverythingAndStillFillsTheCache) {
   const auto prompt = Prompt(600, 1);
   auto group = MakeFakeGroup(1, 16, 64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   const auto submit = [&](bool no_cache_read, size_t n_prompt) {
     harness.Then([&, no_cache_read, n_prompt] {
@@ -271,14 +261,14 @@ TEST(PrefixReuse, NoCacheReadComputesEverythingAndStillFillsTheCache) {
   ASSERT_TRUE(harness.Run().ok());
   EXPECT_EQ(sinks[1]->started->n_cached_local, 0U);
   EXPECT_EQ(sinks[1]->started->miss_reason, "disabled");
-  EXPECT_EQ(sinks[1]->tokens(), Expected(prompt, 3));
+  EXPECT_EQ(sinks[1]->tokens(), ContinueWithoutEnd(prompt, 3));
   EXPECT_EQ(sinks[2]->started->n_cached_local, 300U);
-  EXPECT_EQ(sinks[3]->tokens(), Expected(prompt, 3));
+  EXPECT_EQ(sinks[3]->tokens(), ContinueWithoutEnd(prompt, 3));
   EXPECT_EQ(harness.load.n_blocks_free, 64U);
 }
 
 TEST(PrefixReuse, WithoutCheckpointMemoryNothingIsKept) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.checkpoint_memory_bytes = 0;
   const auto prompt = Prompt(600, 1);
   OneByOne runs(config);
@@ -293,7 +283,7 @@ TEST(PrefixReuse, WithoutCheckpointMemoryNothingIsKept) {
 
 TEST(PrefixReuse, EvictsLeastRecentlyUsedBlocksAndSaysSo) {
   const auto prompt = Prompt(1000, 1);
-  OneByOne runs(NoEos(), 1, /*n_blocks=*/8);
+  OneByOne runs(EndlessConfig(), 1, /*n_blocks=*/8);
   runs.Add(prompt, 3);
   runs.Add(Prompt(1000, 2), 3);  // beside the first
   const size_t still_there = runs.Add(prompt, 3);
@@ -308,12 +298,12 @@ TEST(PrefixReuse, EvictsLeastRecentlyUsedBlocksAndSaysSo) {
 
 TEST(PrefixReuse, ACheckpointGoesWithTheBlocksBeforeIt) {
   const auto prompt = Prompt(1000, 2);
-  OneByOne runs(NoEos(), 1, /*n_blocks=*/4);
+  OneByOne runs(EndlessConfig(), 1, /*n_blocks=*/4);
   runs.Add(Prompt(1000, 1), 3);
   runs.Add(prompt, 3);  // takes every block of the first
   runs.Run();
   PrefixChain chain(kHasher, "");
-  const auto whole = Join(prompt, Expected(prompt, 3));
+  const auto whole = Join(prompt, ContinueWithoutEnd(prompt, 3));
   chain.Extend(whole, 1000);
   std::vector<PrefixKey> keys;
   for (const auto& [key, checkpoint] : runs.harness().known) {
@@ -324,7 +314,7 @@ TEST(PrefixReuse, ACheckpointGoesWithTheBlocksBeforeIt) {
 }
 
 TEST(PrefixReuse, CheckpointsStayWithinTheirBudget) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.checkpoint_memory_bytes = 20000;  // a handful, each with a tail block
   OneByOne runs(config, 1, 256);
   size_t last = 0;
@@ -341,9 +331,9 @@ TEST(PrefixReuse, CheckpointsStayWithinTheirBudget) {
 
 TEST(PrefixReuse, TheObserverKnowsEveryPositionThatProbeFinds) {
   const auto prompt = Prompt(700, 1);
-  const auto output = Expected(prompt, 10);
+  const auto output = ContinueWithoutEnd(prompt, 10);
   const auto whole = Join(prompt, output);
-  OneByOne runs(NoEos());
+  OneByOne runs(EndlessConfig());
   runs.Add(prompt, 10);
   std::map<size_t, int64_t> found;
   runs.harness().Then([&] {
@@ -375,7 +365,7 @@ TEST(PrefixReuse, TheObserverKnowsEveryPositionThatProbeFinds) {
 TEST(PrefixReuse, EachShardKeepsItsOwnBlocksAndRequestsGoToTheirPrefix) {
   const auto a = Prompt(1500, 1);
   const auto b = Prompt(1500, 2);
-  OneByOne runs(NoEos(), /*n_shards=*/3);
+  OneByOne runs(EndlessConfig(), /*n_shards=*/3);
   runs.Add(a, 3);
   runs.Add(b, 3);
   std::vector<size_t> more;
@@ -388,11 +378,11 @@ TEST(PrefixReuse, EachShardKeepsItsOwnBlocksAndRequestsGoToTheirPrefix) {
 
 std::vector<KvObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_tokens, size_t n_export) {
   auto group = MakeFakeGroup(2, 4, 64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   std::vector<KvObject> out;
   harness.Then([&] { harness.Submit(Request(prompt, max_tokens)); });
   harness.Then([&] {
-    const auto whole = Join(prompt, Expected(prompt, max_tokens));
+    const auto whole = Join(prompt, ContinueWithoutEnd(prompt, max_tokens));
     harness.Export({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(n_export)}, [&](auto objects) {
       EXPECT_TRUE(objects.ok()) << objects.status();
       if (objects.ok()) out = *std::move(objects);
@@ -405,12 +395,12 @@ std::vector<KvObject> Parked(const std::vector<uint32_t>& prompt, uint32_t max_t
 TEST(PrefixExport, WhatIsParkedResumesOnAnotherEngine) {
   for (const size_t n : {1, 3, 100, 255, 256, 257, 512, 1000}) {
     const auto prompt = Prompt(n, n);
-    const auto whole = Join(prompt, Expected(prompt, 6));
+    const auto whole = Join(prompt, ContinueWithoutEnd(prompt, 6));
     const auto objects = Parked(prompt, 6, whole.size());
     ASSERT_FALSE(objects.empty());
     EXPECT_EQ(objects.back().n_tokens, static_cast<int64_t>(n + 5));
     auto group = MakeFakeGroup(1, 4, 64);
-    Harness harness(NoEos(), *group, kHasher);
+    Harness harness(EndlessConfig(), *group, kHasher);
     const auto next = Join(whole, Prompt(5, 77));
     std::shared_ptr<RecordingSink> first;
     std::shared_ptr<RecordingSink> second;
@@ -421,11 +411,11 @@ TEST(PrefixExport, WhatIsParkedResumesOnAnotherEngine) {
     });
     harness.Then([&] { second = harness.Submit(Request(Join(whole, Prompt(6, 78)), 7)); });
     ASSERT_TRUE(harness.Run().ok());
-    EXPECT_EQ(first->tokens(), Expected(next, 7));
+    EXPECT_EQ(first->tokens(), ContinueWithoutEnd(next, 7));
     EXPECT_EQ(first->started->n_cached_local, 0U);
     EXPECT_EQ(first->started->n_cached_store, n + 5);
     // What was restored is in the local cache now.
-    EXPECT_EQ(second->tokens(), Expected(Join(whole, Prompt(6, 78)), 7));
+    EXPECT_EQ(second->tokens(), ContinueWithoutEnd(Join(whole, Prompt(6, 78)), 7));
     EXPECT_EQ(second->started->n_cached_local, n + 5);
     EXPECT_EQ(second->started->n_cached_store, 0U);
   }
@@ -455,7 +445,7 @@ TEST(PrefixExport, NamesItsObjectsByTheChain) {
 
 TEST(PrefixExport, AnswersNotFoundForTokensItNeverSaw) {
   auto group = MakeFakeGroup(1, 4, 64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   absl::Status status;
   harness.Then([&] { harness.Submit(Request(Prompt(600, 1), 3)); });
   harness.Then([&] { harness.Export(Prompt(600, 2), [&](auto objects) { status = objects.status(); }); });
@@ -464,12 +454,12 @@ TEST(PrefixExport, AnswersNotFoundForTokensItNeverSaw) {
 }
 
 TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.export_cache_objects = true;
   auto group = MakeFakeGroup(1, 4, 64);
   Harness harness(config, *group, kHasher);
   const auto prompt = Prompt(600, 1);
-  const auto whole = Join(prompt, Expected(prompt, 300));
+  const auto whole = Join(prompt, ContinueWithoutEnd(prompt, 300));
   const auto submit = [&] {
     SequenceRequest request = Request(prompt, 300);
     request.namespace_id = "acme";
@@ -496,12 +486,12 @@ TEST(PrefixExport, FeedsTheStoreWithEveryNewObjectOnce) {
 }
 
 TEST(PrefixExport, TellsWhichCheckpointEachGoesOnFrom) {
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.export_cache_objects = true;
   auto group = MakeFakeGroup(1, 4, 64);
   Harness harness(config, *group, kHasher);
   const auto prompt = Prompt(300, 1);
-  const auto turn = Join(Join(prompt, Expected(prompt, 20)), Prompt(300, 2));
+  const auto turn = Join(Join(prompt, ContinueWithoutEnd(prompt, 20)), Prompt(300, 2));
   const auto other = Join({prompt.begin(), prompt.begin() + 280}, Prompt(30, 3));
   harness.Then([&] { harness.Submit(Request(prompt, 20)); });
   harness.Then([&] { harness.Submit(Request(turn, 5)); });
@@ -528,7 +518,7 @@ class FeedTest : public ::testing::Test {
 
   std::shared_ptr<RecordingSink> Run(const std::shared_ptr<FakeFeed>& feed, size_t n_before = 0,
                                      const std::function<void(Harness&)>& beside = {}) {
-    Harness harness(NoEos(), *group_, kHasher);
+    Harness harness(EndlessConfig(), *group_, kHasher);
     if (feed->on_take == nullptr) {
       feed->on_take = [&harness] { EXPECT_TRUE(harness.inbox().Post(Wake{})); };
     }
@@ -559,7 +549,7 @@ class FeedTest : public ::testing::Test {
 TEST_F(FeedTest, BringsOnlyTheMissingPart) {
   const auto feed = Feed();
   const auto sink = Run(feed, /*n_before=*/800);  // three blocks are here
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(feed->first_blocks, std::vector<int64_t>{3});
   EXPECT_EQ(sink->started->n_cached_local, 768U);
   EXPECT_EQ(sink->started->n_cached_store, 1200U - 768);
@@ -569,7 +559,7 @@ TEST_F(FeedTest, BringsOnlyTheMissingPart) {
 TEST_F(FeedTest, IsNotAskedWhenTheLocalCacheLeadsAsFar) {
   const auto feed = Feed();
   const auto sink = Run(feed, /*n_before=*/1200);
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(feed->n_begun, 0);
   EXPECT_TRUE(feed->is_stopped);
   EXPECT_EQ(sink->started->n_cached_local, 1200U);
@@ -592,10 +582,10 @@ TEST_F(FeedTest, BlocksThatComeOneByOneAreTakenOneByOneWhileOthersRun) {
     inbox = &harness.inbox();
     other = harness.Submit(Request(Prompt(20, 9), 60));
   });
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(sink->started->n_cached_store, 1200U);
   EXPECT_EQ(taken, (std::vector<size_t>{1, 1, 1, 1, 1})) << "four blocks and the tail";
-  EXPECT_EQ(other->tokens(), Expected(Prompt(20, 9), 60));
+  EXPECT_EQ(other->tokens(), ContinueWithoutEnd(Prompt(20, 9), 60));
 }
 
 TEST_F(FeedTest, WhatABrokenOneBroughtIsComputedFromTheLastPositionHeld) {
@@ -605,7 +595,7 @@ TEST_F(FeedTest, WhatABrokenOneBroughtIsComputedFromTheLastPositionHeld) {
     feed->n_arrived = 3;
     group_ = MakeFakeGroup(1, 4, 64);
     const auto sink = Run(feed, n_before);
-    EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+    EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
     EXPECT_EQ(sink->started->n_cached_store, 0U);
     EXPECT_EQ(sink->started->n_cached_local, n_before);
     EXPECT_EQ(sink->started->miss_reason, "store_timeout");
@@ -619,7 +609,7 @@ TEST_F(FeedTest, OfOneThatBrokeTheStateIsReplayed) {
   group_ = MakeFakeGroup(1, 4, 64, 0, 0, kReplay);
   feed->end = {.n_tokens = 0, .state = {}, .tail = {}, .miss_reason = "missing"};  // all blocks, but no state
   const auto sink = Run(feed);
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(sink->started->n_cached_store, 1024U - kReplay);
 }
 
@@ -630,7 +620,7 @@ TEST_F(FeedTest, MayEndAtAnEarlierPosition) {
   feed->end = other.end;
   feed->end.miss_reason = "missing";
   const auto sink = Run(feed);
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(sink->started->n_cached_store, 600U);
   EXPECT_EQ(sink->started->miss_reason, "missing");
 }
@@ -653,7 +643,7 @@ TEST_F(FeedTest, WhatDoesNotFitIsRefusedAndComputed) {
     faults[i](*feed);
     group_ = MakeFakeGroup(1, 4, 64);
     const auto sink = Run(feed);
-    EXPECT_EQ(sink->tokens(), Expected(next_, 4)) << i;
+    EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4)) << i;
     EXPECT_EQ(sink->started->n_cached_store, 0U) << i;
     EXPECT_EQ(sink->started->miss_reason, "restore_refused") << i;
   }
@@ -676,7 +666,7 @@ TEST_F(FeedTest, WhatIsOfOtherTokensIsRefusedAndComputed) {
     faults[i](*feed);
     group_ = MakeFakeGroup(1, 4, 64);
     const auto sink = Run(feed);
-    EXPECT_EQ(sink->tokens(), Expected(next_, 4)) << i;
+    EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4)) << i;
     EXPECT_EQ(sink->started->n_cached_store, 0U) << i;
     EXPECT_EQ(sink->started->miss_reason, "token_mismatch") << i;
     EXPECT_TRUE(feed->is_stopped) << i;
@@ -709,7 +699,7 @@ TEST_F(FeedTest, APreemptedOneBeginsAnewBehindWhatItBrought) {
     if (feed->n_begun == 2) feed->n_arrived = 100;
     EXPECT_TRUE(inbox->Post(Wake{}));
   };
-  EngineConfig config = NoEos();
+  EngineConfig config = EndlessConfig();
   config.admission_headroom_tokens = 0;
   Harness harness(config, *group_, kHasher);
   inbox = &harness.inbox();
@@ -721,8 +711,8 @@ TEST_F(FeedTest, APreemptedOneBeginsAnewBehindWhatItBrought) {
     sink = harness.Submit(std::move(request));
   });
   ASSERT_TRUE(harness.Run().ok());
-  EXPECT_EQ(first->tokens(), Expected(Prompt(700, 5), 900));
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(first->tokens(), ContinueWithoutEnd(Prompt(700, 5), 900));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_EQ(feed->n_begun, 2);
   EXPECT_EQ(sink->started->n_cached_local + sink->started->n_cached_store, 1200U);
 }
@@ -747,13 +737,13 @@ TEST_F(FeedTest, AnEngineThatOnlyWaitsForAFeedSleeps) {
     });
   });
   ringer.join();
-  EXPECT_EQ(sink->tokens(), Expected(next_, 4));
+  EXPECT_EQ(sink->tokens(), ContinueWithoutEnd(next_, 4));
   EXPECT_LE(feed->n_takes, 12) << "it went round without being rung for";
 }
 
 TEST(PrefixRestore, ReportsWhyTheStoreHadNoMore) {
   auto group = MakeFakeGroup(1, 4, 64);
-  Harness harness(NoEos(), *group, kHasher);
+  Harness harness(EndlessConfig(), *group, kHasher);
   std::shared_ptr<RecordingSink> sink;
   harness.Then([&] {
     SequenceRequest request = Request(Prompt(600, 1), 4);

@@ -37,12 +37,6 @@ int64_t TokensPlanned(const FakeGroup& group) {
   return n;
 }
 
-EngineConfig EndlessConfig() {
-  EngineConfig config = SmallConfig();
-  config.eos_token_id = 5000;
-  return config;
-}
-
 // ---- shares
 
 TEST(FairShare, SharesFollowTheWeightsAndNobodyStarves) {
@@ -103,9 +97,9 @@ TEST(Scheduling, AnotherTenantIsNotHeldUpByAFullHouse) {
   };
   ASSERT_TRUE(harness.Run().ok());
   EXPECT_LE(answered_at - asked_at, 4U) << "one step to hear of it, one to make a place, one to compute";
-  EXPECT_EQ(light->tokens(), FakeModel::Continue(Prompt(50, 77), 5, 5000));
+  EXPECT_EQ(light->tokens(), ContinueWithoutEnd(Prompt(50, 77), 5));
   for (uint64_t i = 0; i < 40; ++i) {
-    EXPECT_EQ(heavy[i]->tokens(), FakeModel::Continue(Prompt(100, i), 200, 5000)) << i;
+    EXPECT_EQ(heavy[i]->tokens(), ContinueWithoutEnd(Prompt(100, i), 200)) << i;
   }
   EXPECT_GE(harness.load.n_preempted, 1U);
   // Moved out and back: nothing is computed twice but the token that was not processed yet.
@@ -235,7 +229,7 @@ TEST(Scheduling, AnEndedSequenceCostsNoStepOfItsOwn) {
     harness.Submit(Request(Prompt(20, 1), 300));  // goes on all the time
     for (uint64_t i = 0; i < 6; ++i) {
       SequenceRequest request = Request(Prompt(30, 2 + i), 200);  // ends early, on a token nobody foresees
-      request.stop_token_ids = {FakeModel::Continue(Prompt(30, 2 + i), 10 + i, 5000).back()};
+      request.stop_token_ids = {ContinueWithoutEnd(Prompt(30, 2 + i), 10 + i).back()};
       sinks.push_back(harness.Submit(std::move(request)));
     }
   });
@@ -257,7 +251,7 @@ TEST(Scheduling, WhoContinuesOrAsksForWhatJustEndedFindsAllOfIt) {
   auto group = MakeFakeGroup(1, 8, 64);
   Harness harness(EndlessConfig(), *group, kHasher);
   const auto prompt = Prompt(300, 5);
-  const auto output = FakeModel::Continue(prompt, 40, 5000);
+  const auto output = ContinueWithoutEnd(prompt, 40);
   auto whole = Join(prompt, output);
   std::shared_ptr<RecordingSink> first;
   std::shared_ptr<RecordingSink> next;
@@ -283,7 +277,7 @@ TEST(Scheduling, WhoContinuesOrAsksForWhatJustEndedFindsAllOfIt) {
   ASSERT_TRUE(harness.Run().ok());
   const auto n_past = static_cast<uint32_t>(whole.size() - 1);
   EXPECT_EQ(next->started->n_cached_local, n_past);
-  EXPECT_EQ(next->tokens(), FakeModel::Continue(Join(whole, Prompt(3, 9)), 5, 5000));
+  EXPECT_EQ(next->tokens(), ContinueWithoutEnd(Join(whole, Prompt(3, 9)), 5));
   EXPECT_EQ(n_probed, n_past);
   EXPECT_EQ(n_exported, n_past / 256 + 2);  // blocks, tail and state
 }
@@ -360,7 +354,7 @@ TEST(Scheduling, WhoStandsBehindAPreemptedOneGetsItsBlocks) {
   group->on_plan = [&](const StepPlan&) { first->withholds_end = harness.load.n_preempted == 0; };
   ASSERT_TRUE(harness.Run().ok());
   EXPECT_EQ(harness.load.n_preempted, 1U);
-  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(sinks[i]->tokens(), FakeModel::Continue(prompts[i], n_output[i], 5000)) << i;
+  for (size_t i = 0; i < 6; ++i) EXPECT_EQ(sinks[i]->tokens(), ContinueWithoutEnd(prompts[i], n_output[i])) << i;
   EXPECT_EQ(sinks[4]->started->n_cached_store, 300U);
   EXPECT_EQ(harness.load.n_blocks_free, 16U);
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,6 +15,7 @@
 #include "engine/comm/expert_transport.h"
 #include "engine/group_digests.h"
 #include "engine/model/weights.h"
+#include "safetensors_bytes.h"
 #include "testing/fixtures.h"
 
 namespace longshelf::engine {
@@ -37,15 +39,11 @@ void SetFirstByte(const fs::path& dir, const std::string& tensor, char value) {
   int n_found = 0;
   for (const auto& entry : fs::directory_iterator(dir)) {
     if (entry.path().extension() != ".safetensors") continue;
+    const std::map<std::string, TensorBytes> tensors = ReadTensorBytes(entry.path());
+    const auto found = tensors.find(tensor);
+    if (found == tensors.end()) continue;
     std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-    uint64_t n_header = 0;
-    file.read(reinterpret_cast<char*>(&n_header), sizeof(n_header));
-    std::string header(n_header, '\0');
-    file.read(header.data(), static_cast<std::streamsize>(n_header));
-    const nlohmann::json json = nlohmann::json::parse(header);
-    if (!json.contains(tensor)) continue;
-    const auto offset = json[tensor]["data_offsets"][0].get<uint64_t>();
-    file.seekp(static_cast<std::streamoff>(sizeof(n_header) + n_header + offset));
+    file.seekp(found->second.begin);
     file.put(value);
     ++n_found;
   }
