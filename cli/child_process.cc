@@ -15,17 +15,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/exec_pointers.h"
 
 namespace longshelf::cli {
 namespace {
-
-std::vector<char*> Pointers(std::vector<std::string>& texts) {
-  std::vector<char*> out;
-  out.reserve(texts.size() + 1);
-  for (std::string& text : texts) out.push_back(text.data());
-  out.push_back(nullptr);
-  return out;
-}
 
 // After fork: system calls only. Ends by becoming the program, or by writing errno to `report_fd`.
 [[noreturn]] void BecomeProgram(char* const* argv, char* const* environment, pid_t parent, int log_fd, int report_fd) {
@@ -52,9 +45,9 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const std::string& program, con
                                                  const std::string& log_path) {
   std::vector<std::string> words = {program};
   words.insert(words.end(), args.begin(), args.end());
-  std::vector<std::string> environment = EnvironmentForChildren();
-  const std::vector<char*> argv = Pointers(words);
-  const std::vector<char*> environment_pointers = Pointers(environment);
+  const std::vector<std::string> environment = EnvironmentForChildren();
+  const std::vector<char*> argv = ExecPointers(words);
+  const std::vector<char*> environment_pointers = ExecPointers(environment);
 
   const int log_fd = open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   int report[2];

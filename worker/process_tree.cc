@@ -17,6 +17,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "common/exec_pointers.h"
 
 namespace longshelf::worker {
 namespace {
@@ -24,13 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr unsigned kCloseRangeCloexec = 1U << 2;  // CLOSE_RANGE_CLOEXEC of linux/close_range.h
-
-std::vector<char*> Pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> out;
-  for (const std::string& text : texts) out.push_back(const_cast<char*>(text.c_str()));
-  out.push_back(nullptr);
-  return out;
-}
 
 // Between fork and exec in a program with threads: system calls only.
 [[noreturn]] void BecomeSession(char* const* argv, char* const* environment, pid_t parent, int report_fd) {
@@ -68,8 +62,8 @@ OwnedFd::~OwnedFd() {
 int OwnedFd::Release() { return std::exchange(fd_, -1); }
 
 absl::StatusOr<pid_t> SpawnSession(const CommandLine& line) {
-  std::vector<char*> argv = Pointers(line.argv);
-  std::vector<char*> environment = Pointers(line.environment);
+  const std::vector<char*> argv = ExecPointers(line.argv);
+  const std::vector<char*> environment = ExecPointers(line.environment);
   int report[2];
   if (pipe2(report, O_CLOEXEC) != 0) return absl::UnavailableError(absl::StrCat("pipe: ", strerror(errno)));
   OwnedFd read_end(report[0]);

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/exec_pointers.h"
 #include "common/status.h"
 #include "daemon_command.h"
 #include "engine/comm/run_dir.h"
@@ -89,23 +90,16 @@ std::vector<std::string> EnvironmentOfRemoteShell() {
   return environment;
 }
 
-std::vector<char*> Pointers(std::vector<std::string>& texts) {
-  std::vector<char*> out;
-  for (std::string& text : texts) out.push_back(text.data());
-  out.push_back(nullptr);
-  return out;
-}
-
 // A child with pipes for its standard input and output, killed with this process.
 class PipedChild {
  public:
-  static absl::StatusOr<PipedChild> Start(std::vector<std::string> argv) {
+  static absl::StatusOr<PipedChild> Start(const std::vector<std::string>& argv) {
     int to[2];
     int from[2];
     if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("pipe failed");
-    std::vector<std::string> environment = EnvironmentOfRemoteShell();
-    const std::vector<char*> arguments = Pointers(argv);
-    const std::vector<char*> variables = Pointers(environment);
+    const std::vector<std::string> environment = EnvironmentOfRemoteShell();
+    const std::vector<char*> arguments = ExecPointers(argv);
+    const std::vector<char*> variables = ExecPointers(environment);
     PipedChild child;
     child.pid_ = fork();
     if (child.pid_ == 0) {
