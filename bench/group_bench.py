@@ -23,9 +23,10 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "clients"))
+sys.path[:0] = [str(ROOT / "tests" / "clients"), str(ROOT / "tests" / "deploy")]
 import api  # noqa: E402
 from cluster import Cluster, free_ports  # noqa: E402
+from machines import Machines  # noqa: E402
 
 TOKEN = "token-of-this-bench-only"
 LAYER = "longshelf_worker_expert_exchanges_total"
@@ -33,65 +34,34 @@ EXPOSED = "longshelf_worker_expert_exposed_seconds_total"
 BYTES = "longshelf_worker_expert_bytes_total"
 
 
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True)
-
-
-class Hosts:
-    """n network namespaces on a bridge on which this process has an address too."""
-
-    def __init__(self, n):
-        self.n, self.name = n, f"gb{os.getpid() % 10000}{n}"
-        self.subnet = f"10.{128 + os.getpid() % 64}.{n}."
-        ip("link", "add", self.name, "type", "bridge")
-        ip("addr", "add", self.subnet + "254/24", "dev", self.name)
-        ip("link", "set", self.name, "up")
-        for h in range(n):
-            ip("netns", "add", self.namespace(h))
-            ip("link", "add", f"{self.name}v{h}", "type", "veth", "peer", "name", "eth0", "netns", self.namespace(h))
-            ip("link", "set", f"{self.name}v{h}", "master", self.name, "up")
-            for step in ("link set lo up", f"addr add {self.address(h)}/24 dev eth0", "link set eth0 up"):
-                ip("-n", self.namespace(h), *step.split())
-
-    def namespace(self, host):
-        return f"{self.name}-{host}"
-
-    def address(self, host):
-        return self.subnet + str(host + 1)
-
-    def on(self, host):
-        return ["ip", "netns", "exec", self.namespace(host), "unshare", "--uts", "sh", "-c",
-                f'hostname host{host}; exec "$@"', "sh"]
-
-    def remove(self):
-        for h in range(self.n):
-            subprocess.run(["ip", "netns", "del", self.namespace(h)], check=False)
-        subprocess.run(["ip", "link", "del", self.name], check=False)
-
-
 class Group(Cluster):
     """One router and one worker whose shards are on the hosts of a layout."""
 
-    def __init__(self, args, n_hosts, shards_each):
+    def __init__(self, args, number, n_hosts, shards_each):
         self.layout, self.n_hosts, self.n_shards = f"{n_hosts}x{shards_each}", n_hosts, n_hosts * shards_each
-        self.hosts = None
+        self.machines = None
         flags = [f"--threads={args.threads}", "--kv-memory=256MiB", "--drafts=none"]
         if n_hosts == 1:
             super().__init__(f"{args.build}/bin", args.model, shards=shards_each, kvstore=False, worker_flags=flags)
             return
         self.bin_dir, self.dir = f"{args.build}/bin", tempfile.TemporaryDirectory(prefix="longshelf-group-")
         self.processes, self.workers, self.kvstores = [], [], []
-        self.hosts = Hosts(n_hosts)
+        self.machines = Machines(n_hosts, self.dir.name, number)
+        if reason := self.machines.start():
+            self.stop()
+            sys.exit(reason)
         token = os.path.join(self.dir.name, "token")
         with open(token, "w", encoding="ascii") as file:
             file.write(TOKEN)
         self.http_port, self.grpc_port, self.router_admin = free_ports(3)
-        addresses = [self.hosts.address(h) for h in range(n_hosts)]
+        addresses = [self.machines.address(h) for h in range(n_hosts)]
         for h in range(1, n_hosts):
-            self._start_on(h, "longshelf-host", [f"--listen={addresses[h]}:7310", f"--token-file={token}"])
-        self.workers.append(self._start_on(0, "longshelf-worker", [
+            self._start(f"host{h}", "longshelf-host", [f"--listen={addresses[h]}:7310", f"--token-file={token}"],
+                        around=self.machines.on(h))
+        self.workers.append(self._start("worker", "longshelf-worker", [
             f"--model={args.model}", f"--hosts={','.join(addresses)}", f"--shards-per-host={shards_each}",
-            f"--listen={addresses[0]}:7300", "--admin-listen=127.0.0.1:7301", f"--token-file={token}"] + flags))
+            f"--listen={addresses[0]}:7300", "--admin-listen=127.0.0.1:7301", f"--token-file={token}"] + flags,
+            around=self.machines.on(0)))
         self.router = self._start("router", "longshelf-router", [
             f"--model={args.model}", f"--workers={addresses[0]}:7300", f"--internal-token-file={token}",
             f"--listen=127.0.0.1:{self.http_port}", f"--grpc-listen=127.0.0.1:{self.grpc_port}",
@@ -102,29 +72,21 @@ class Group(Cluster):
             self.stop()
             raise
 
-    def _start_on(self, host, binary, flags):
-        """As _start, on a host."""
-        bin_dir, self.bin_dir = self.bin_dir, ""
-        command = self.hosts.on(host) + [os.path.join(bin_dir, binary)] + flags
-        process = self._start(f"{binary}{host}", command[0], command[1:])
-        self.bin_dir = bin_dir
-        return process
-
     def exchanges(self):
         """What shard 0's exchanges have cost so far."""
-        if self.hosts is None:
+        if self.machines is None:
             metric = self.worker_metrics(0)
         else:
-            text = subprocess.run(self.hosts.on(0) + ["curl", "-sf", "http://127.0.0.1:7301/metrics"], check=True,
-                                  capture_output=True, text=True).stdout.splitlines()
-            metric = lambda prefix: sum(float(l.rsplit(" ", 1)[1]) for l in text if l.startswith(prefix))  # noqa: E731
+            done = subprocess.run(self.machines.on(0, "curl", "-sf", "http://127.0.0.1:7301/metrics"), check=True,
+                                  capture_output=True, text=True)
+            metric = self._samples(done.stdout)
         return [metric(name) for name in (LAYER, EXPOSED, BYTES)]
 
     def stop(self):
         codes = super().stop()
-        if self.hosts is not None:
-            self.hosts.remove()
-            self.hosts = None
+        if self.machines is not None:
+            self.machines.stop()
+            self.machines = None
         return codes
 
 
@@ -235,9 +197,9 @@ def main():
     rng = random.Random(1)
     with contextlib.ExitStack() as stack:
         groups = []
-        for layout in args.layouts.split(","):
+        for number, layout in enumerate(args.layouts.split(",")):
             n_hosts, shards_each = map(int, layout.split("x"))
-            group = Group(args, n_hosts, shards_each)
+            group = Group(args, number, n_hosts, shards_each)
             stack.callback(group.stop)
             groups.append(group)
         results = {group.layout: [] for group in groups}

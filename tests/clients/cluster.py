@@ -118,8 +118,9 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self.http_port}"
         self.wait_ready(n_workers)
 
-    def _start(self, name, binary, args):
-        process = Process(name, [os.path.join(self.bin_dir, binary)] + args, self.dir.name)
+    def _start(self, name, binary, args, around=()):
+        """`around`: words that run the rest of the line somewhere else."""
+        process = Process(name, [*around, os.path.join(self.bin_dir, binary)] + args, self.dir.name)
         self.processes.append(process)
         return process
 
@@ -139,10 +140,14 @@ class Cluster:
         """The same of store i."""
         return self._metrics(self.store_admins[i])
 
-    @staticmethod
-    def _metrics(port):
+    @classmethod
+    def _metrics(cls, port):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
-            lines = reply.read().decode().splitlines()
+            return cls._samples(reply.read().decode())
+
+    @staticmethod
+    def _samples(text):
+        lines = text.splitlines()
         return lambda prefix: sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(prefix))
 
     def wait_until(self, is_true, what_else):

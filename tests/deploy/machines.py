@@ -10,11 +10,11 @@ def _ip(*arguments):
 
 
 class Machines:
-    """HOST0, HOST1, ... on a bridge where this process has an address too."""
+    """HOST0, HOST1, ... on a bridge where this process has an address too. `number`: among this process's sets."""
 
-    def __init__(self, n, directory):
+    def __init__(self, n, directory, number=0):
         # Not the numbers that tests/worker/net_hosts.cc gives out.
-        self.id = os.getpid() % 16000
+        self.id = (os.getpid() + 7919 * number) % 16000
         self.subnet = f"10.{128 + self.id // 250}.{1 + self.id % 250}"
         self.names = [f"host{i}" for i in range(n)]
         self.hosts_file = pathlib.Path(directory, "hosts")
