@@ -103,14 +103,14 @@ class Harness {
     Times times;
     double start = Now();
     rows_.resize(n_tokens * kRowBytes);
-    std::byte* memory = transport.RowMemory(rows_.size());
+    std::byte* memory = transport.RowMemory(0, rows_.size());
     const std::span<std::byte> rows(memory != nullptr ? memory : rows_.data(), rows_.size());
     std::fill(rows.begin(), rows.end(), static_cast<std::byte>(seq));
     times.writing = Now() - start;
     RETURN_IF_ERROR(session_.communicator().Barrier());
     start = Now();
-    RETURN_IF_ERROR(transport.BeginDispatch(0, rows, kRowBytes, assignments));
-    RETURN_IF_ERROR(transport.FinishDispatch(received_));
+    RETURN_IF_ERROR(transport.BeginDispatch(0, 0, rows, kRowBytes, assignments));
+    RETURN_IF_ERROR(transport.FinishDispatch(0, {}, received_));
     times.dispatch = Now() - start;
     std::vector<const std::byte*> places;
     for (const engine::DispatchedRow& row : received_) places.push_back(row.row);
@@ -144,7 +144,7 @@ class Harness {
   // Results of other shards' rows are written inside of the time, as writing is what sends them by some ways.
   absl::Status Combine(ExpertTransport& transport, std::span<const std::byte> rows, std::byte value, Times& times) {
     results_.resize(received_.size() * kResultBytes);
-    RETURN_IF_ERROR(transport.PlaceResults(results_, kResultBytes, received_));
+    RETURN_IF_ERROR(transport.PlaceResults(0, results_, kResultBytes, received_));
     const auto write = [&](bool own) {
       for (const engine::DispatchedRow& row : received_) {
         if (IsIn(rows, row.row) == own) WriteResult(row, value);
@@ -155,8 +155,8 @@ class Harness {
     RETURN_IF_ERROR(session_.communicator().Barrier());
     const double start = Now();
     write(false);
-    RETURN_IF_ERROR(transport.BeginCombine());
-    RETURN_IF_ERROR(transport.FinishCombine(combined_));
+    RETURN_IF_ERROR(transport.BeginCombine(0));
+    RETURN_IF_ERROR(transport.FinishCombine(0, combined_));
     times.combine = Now() - start;
     times.combine += ReadRemote(combined_, results_, kResultBytes);
     return absl::OkStatus();

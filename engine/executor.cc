@@ -69,7 +69,7 @@ struct Executor::Impl {
   void SetBlock(const StepPlan::SetBlock& set);
   void ImportBlock(const StepPlan::ImportBlock& import);
   void ImportState(const StepPlan::ImportState& import, std::vector<SlotFailure>& failures);
-  absl::Status RunRows(const StepPlan& plan, int shard, StepResult& result);
+  absl::Status RunRows(const StepPlan& plan, int shard, int n_microbatches, StepResult& result);
   // logits: of the row's last n_drafts + 1 tokens. On any thread: it changes the row's slot only.
   absl::Status Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled);
   // A row of the plan that is at home here.
@@ -203,8 +203,9 @@ void Executor::Impl::ImportState(const StepPlan::ImportState& import, std::vecto
   if (!status.ok()) failures.push_back({import.slot, Annotate(status, "restored state")});
 }
 
-absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, StepResult& result) {
+absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_microbatches, StepResult& result) {
   ForwardBatch batch;
+  batch.n_microbatches = n_microbatches;
   std::vector<LocalRow> local;
   size_t n_logits_rows = 0;
   for (const StepPlan::Row& row : plan.rows) {
@@ -333,7 +334,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::unique_ptr<Seque
   return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 
-absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
+absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard, int n_microbatches) {
   StepResult result;
   if (plan.opcode != StepPlan::Opcode::kStep) return result;
   RETURN_IF_ERROR(impl_->CheckPlan(plan, shard));
@@ -349,7 +350,7 @@ absl::StatusOr<StepResult> Executor::Execute(const StepPlan& plan, int shard) {
   for (const auto& import : plan.import_states) {
     if (import.slot.shard == shard) impl_->ImportState(import, result.failures);
   }
-  if (!plan.rows.empty()) RETURN_IF_ERROR(impl_->RunRows(plan, shard, result));
+  if (!plan.rows.empty()) RETURN_IF_ERROR(impl_->RunRows(plan, shard, n_microbatches, result));
   for (const auto& ex : plan.export_blocks) {
     if (ex.shard == shard) impl_->ExportBlock(ex);
   }

@@ -13,7 +13,10 @@ constexpr double kNsPerSecond = 1e9;
 
 ExchangeMetrics::ExchangeMetrics(Metrics& metrics)
     : layers_(metrics.AddCounter("longshelf_worker_expert_exchanges_total",
-                                 "Layers whose rows went to the experts of other shards and came back.")),
+                                 "Layers whose rows went to the experts of other shards and came back; of a step in "
+                                 "two microbatches each of them twice.")),
+      second_(metrics.AddCounter("longshelf_worker_expert_second_exchanges_total",
+                                 "Of these, those of second microbatches.")),
       exposed_(metrics.AddCounter("longshelf_worker_expert_exposed_seconds_total",
                                   "Time that shard 0 spent in these exchanges and not computing.")),
       shared_(metrics.AddCounter(kBytes, kBytesHelp, {{"way", "shared_memory"}})),
@@ -21,6 +24,7 @@ ExchangeMetrics::ExchangeMetrics(Metrics& metrics)
 
 void ExchangeMetrics::Update(const engine::ExchangeTotals& totals) {
   layers_.Increment(static_cast<double>(totals.n_layers - seen_.n_layers));
+  second_.Increment(static_cast<double>(totals.n_second - seen_.n_second));
   exposed_.Increment(static_cast<double>(totals.exposed_ns - seen_.exposed_ns) / kNsPerSecond);
   shared_.Increment(static_cast<double>(totals.shared_bytes - seen_.shared_bytes));
   sent_.Increment(static_cast<double>(totals.sent_bytes - seen_.sent_bytes));

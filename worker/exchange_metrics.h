@@ -16,6 +16,7 @@ class ExchangeMetrics {
 
  private:
   prometheus::Counter& layers_;
+  prometheus::Counter& second_;
   prometheus::Counter& exposed_;
   prometheus::Counter& shared_;
   prometheus::Counter& sent_;

@@ -86,14 +86,14 @@ class WatchedTransport final : public engine::ForwardingExpertTransport {
  public:
   WatchedTransport(engine::ExpertTransport& inner, engine::GroupWatch& watch)
       : engine::ForwardingExpertTransport(inner), watch_(watch) {}
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const engine::ExpertAssignment> assignments) override {
     watch_.MarkProgress();
-    return engine::ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
+    return engine::ForwardingExpertTransport::BeginDispatch(lane, layer, rows, row_bytes, assignments);
   }
-  absl::Status BeginCombine() override {
+  absl::Status BeginCombine(int lane) override {
     watch_.MarkProgress();
-    return engine::ForwardingExpertTransport::BeginCombine();
+    return engine::ForwardingExpertTransport::BeginCombine(lane);
   }
 
  private:
@@ -181,6 +181,7 @@ class Shard {
   absl::Status Load();
   // Of this host.
   std::vector<int> RanksHere() const;
+  engine::Microbatches MicrobatchesOfGroup() const;
   engine::WeightsPart PartOfWeights(int64_t n_experts, engine::DigestExchange& exchange) const;
   absl::Status MakeTransport(int64_t n_rows_max);
   engine::DirectTransportOptions TransportOptions(const engine::ModelConfig& model, int64_t n_rows_max) const;
@@ -235,7 +236,7 @@ absl::Status Shard::Run() {
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
                                    &session_->watch(),       config_.generation,   session_->links(),
-                                   placement_.get()};
+                                   placement_.get(),             MicrobatchesOfGroup()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
     RETURN_IF_ERROR(JoinStores());
@@ -402,6 +403,13 @@ std::vector<int> Shard::RanksHere() const {
   return session_->hosts().RanksOf(session_->hosts().host_of(rank_));
 }
 
+// On one host what travels is copied by the processors themselves, and there is nothing to compute meanwhile.
+engine::Microbatches Shard::MicrobatchesOfGroup() const {
+  if (config_.microbatches == "2") return engine::Microbatches::kTwo;
+  const bool may_pay = config_.microbatches == "auto" && session_->hosts().n_hosts() > 1;
+  return may_pay ? engine::Microbatches::kMeasured : engine::Microbatches::kOne;
+}
+
 absl::Status Shard::MakeTransport(int64_t n_rows_max) {
   const engine::ModelConfig& model = weights_->config;
   engine::Communicator& communicator = session_->communicator();
@@ -440,6 +448,7 @@ engine::DirectTransportOptions Shard::TransportOptions(const engine::ModelConfig
   options.n_experts_per_token = static_cast<size_t>(model.n_experts_per_token);
   options.row_bytes_max = width * number_bytes;
   options.result_bytes_max = width * number_bytes;
+  options.n_lanes = MicrobatchesOfGroup() == engine::Microbatches::kOne ? 1 : engine::kExchangeLanes;
   if (config_.expert_transport != "messages") options.shm_dir = config_.mpi_shm_dir;
   for (const engine::RowWay way : engine::kRowWays) {
     if (config_.expert_transport == engine::RowWayName(way)) options.ways = engine::RowWays{way, way};

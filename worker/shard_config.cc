@@ -70,6 +70,10 @@ void AddShardOptions(ConfigSpec& spec, ShardConfig* config) {
                  "of a host; streamed, pushed and pulled through shared memory, messages without it; baseline is the "
                  "plain collectives to compare with",
                  {"direct", "streamed", "pushed", "pulled", "messages", "baseline"});
+  spec.AddChoice(&config->microbatches, "microbatches",
+                 "whether one half of a large step computes while the other half's rows are on their way: 1, never; 2, "
+                 "always; auto, in a group of several hosts, as what was faster so far; answers do not depend on it",
+                 {"auto", "1", "2"});
   spec.AddChoice(&config->expert_placement, "expert-placement",
                  "where experts lie: even, in equal shares, or balanced, moved to where they spread the work by what "
                  "was asked of them; answers do not depend on it",

@@ -28,6 +28,7 @@ MessageHeader MakeHeader(MessageKind kind, int source, int destination, const Me
   header.generation = clock.generation;
   header.seq = clock.seq;
   header.layer_count = clock.layer_count;
+  header.lane = clock.lane;
   header.destination = static_cast<uint32_t>(destination);
   return header;
 }
@@ -60,6 +61,7 @@ absl::Status CheckHeader(const MessageHeader& header, MessageKind kind, int sour
   if (header.layer_count != clock.layer_count) {
     return OutOfStep("layer count", source, header.layer_count, clock.layer_count);
   }
+  if (header.lane != clock.lane) return OutOfStep("lane", source, header.lane, clock.lane);
   return absl::OkStatus();
 }
 

@@ -30,14 +30,17 @@ struct alignas(kMessageUnitBytes) MessageHeader {
   uint16_t source = 0;
   uint64_t generation = 0;
   uint64_t seq = 0;
-  uint64_t layer_count = 0;  // dispatches since the step began
+  uint32_t layer_count = 0;  // dispatches of the lane since the step began
+  uint16_t lane = 0;
+  uint16_t piece = 0;  // of a combine between hosts: results leave in pieces
   uint32_t destination = 0;
   uint32_t n_tokens = 0;  // distinct rows; of a dispatch
   uint32_t n_rows = 0;    // {token, expert} pairs
   uint32_t row_bytes = 0;
   uint64_t n_bytes = 0;  // of the message, this header included
-  uint32_t first_row =
-      0;  // of a dispatch: where the results go in the source's order; of a pulled combine: where they lie
+  // Of a dispatch: where the results go in the source's order; of a pulled combine: where they lie; of a piece: how
+  // many results came before it.
+  uint32_t first_row = 0;
   uint32_t checksum = 0;  // XXH32 of all before
 };
 static_assert(sizeof(MessageHeader) == kMessageUnitBytes);
@@ -46,7 +49,8 @@ static_assert(sizeof(MessageHeader) == kMessageUnitBytes);
 struct MessageClock {
   uint64_t generation = 0;
   uint64_t seq = 0;
-  uint64_t layer_count = 0;
+  uint32_t layer_count = 0;
+  uint16_t lane = 0;
 };
 
 // A dispatch message: header | rows [n_tokens], each padded to a line | TokenEntry [n_tokens] | ExpertEntry [n_rows].

@@ -5,43 +5,50 @@
 
 namespace longshelf::engine {
 
-absl::Status LocalExpertTransport::BeginDispatch(uint32_t, std::span<const std::byte> rows, size_t row_bytes,
+absl::Status LocalExpertTransport::BeginDispatch(int n, uint32_t, std::span<const std::byte> rows, size_t row_bytes,
                                                  std::span<const ExpertAssignment> assignments) {
-  rows_ = rows;
-  row_bytes_ = row_bytes;
-  assignments_ = assignments;
+  Exchange& x = lane(n);
+  x.rows = rows;
+  x.row_bytes = row_bytes;
+  x.assignments = assignments;
   return absl::OkStatus();
 }
 
-absl::Status LocalExpertTransport::FinishDispatch(std::vector<DispatchedRow>& received) {
-  order_.resize(assignments_.size());
-  std::iota(order_.begin(), order_.end(), 0U);
+absl::Status LocalExpertTransport::FinishDispatch(int n, std::span<const DispatchedRow>,
+                                                  std::vector<DispatchedRow>& received) {
+  Exchange& x = lane(n);
+  x.order.resize(x.assignments.size());
+  std::iota(x.order.begin(), x.order.end(), 0U);
   // Ascending expert, then token: what a stable sort would give, without its buffer.
-  std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
-    return assignments_[a].expert != assignments_[b].expert ? assignments_[a].expert < assignments_[b].expert : a < b;
+  std::sort(x.order.begin(), x.order.end(), [&](uint32_t a, uint32_t b) {
+    const uint32_t of_a = x.assignments[a].expert;
+    const uint32_t of_b = x.assignments[b].expert;
+    return of_a != of_b ? of_a < of_b : a < b;
   });
   received.clear();
-  received.reserve(assignments_.size());
-  for (const uint32_t i : order_) {
-    const ExpertAssignment& a = assignments_[i];
-    received.push_back({.expert = a.expert, .weight = a.weight, .row = rows_.data() + a.token * row_bytes_});
+  received.reserve(x.assignments.size());
+  for (const uint32_t i : x.order) {
+    const ExpertAssignment& a = x.assignments[i];
+    received.push_back({.expert = a.expert, .weight = a.weight, .row = x.rows.data() + a.token * x.row_bytes});
   }
   return absl::OkStatus();
 }
 
-absl::Status LocalExpertTransport::PlaceResults(std::span<std::byte> results, size_t result_bytes,
+absl::Status LocalExpertTransport::PlaceResults(int n, std::span<std::byte> results, size_t result_bytes,
                                                 std::span<DispatchedRow> received) {
-  results_ = results;
-  result_bytes_ = result_bytes;
+  Exchange& x = lane(n);
+  x.results = results;
+  x.result_bytes = result_bytes;
   for (size_t i = 0; i < received.size(); ++i) received[i].result = results.data() + i * result_bytes;
   return absl::OkStatus();
 }
 
-absl::Status LocalExpertTransport::BeginCombine() { return absl::OkStatus(); }
+absl::Status LocalExpertTransport::BeginCombine(int) { return absl::OkStatus(); }
 
-absl::Status LocalExpertTransport::FinishCombine(std::vector<const std::byte*>& combined) {
-  combined.resize(order_.size());
-  for (size_t i = 0; i < order_.size(); ++i) combined[order_[i]] = results_.data() + i * result_bytes_;
+absl::Status LocalExpertTransport::FinishCombine(int n, std::vector<const std::byte*>& combined) {
+  const Exchange& x = lane(n);
+  combined.resize(x.order.size());
+  for (size_t i = 0; i < x.order.size(); ++i) combined[x.order[i]] = x.results.data() + i * x.result_bytes;
   return absl::OkStatus();
 }
 

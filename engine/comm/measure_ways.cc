@@ -46,21 +46,21 @@ class Measurement {
     const size_t n_bytes = n_tokens * exchange_.row_bytes;
     own_rows_.resize(n_bytes);
     double start = Now();
-    std::byte* rows = transport_.RowMemory(n_bytes);
+    std::byte* rows = transport_.RowMemory(0, n_bytes);
     if (rows == nullptr) rows = own_rows_.data();
     std::memset(rows, static_cast<int>(++round_ & 0xFFU), n_bytes);
-    RETURN_IF_ERROR(transport_.BeginDispatch(0, {rows, n_bytes}, exchange_.row_bytes, assignments));
-    RETURN_IF_ERROR(transport_.FinishDispatch(received_));
+    RETURN_IF_ERROR(transport_.BeginDispatch(0, 0, {rows, n_bytes}, exchange_.row_bytes, assignments));
+    RETURN_IF_ERROR(transport_.FinishDispatch(0, {}, received_));
     for (const DispatchedRow& row : received_) {
       if (row.row < rows || row.row >= rows + n_bytes) ReadLines(row.row, exchange_.row_bytes);
     }
     times.dispatch = Now() - start;
     own_results_.resize(received_.size() * exchange_.result_bytes);
-    RETURN_IF_ERROR(transport_.PlaceResults(own_results_, exchange_.result_bytes, received_));
+    RETURN_IF_ERROR(transport_.PlaceResults(0, own_results_, exchange_.result_bytes, received_));
     start = Now();
     WriteResults();
-    RETURN_IF_ERROR(transport_.BeginCombine());
-    RETURN_IF_ERROR(transport_.FinishCombine(combined_));
+    RETURN_IF_ERROR(transport_.BeginCombine(0));
+    RETURN_IF_ERROR(transport_.FinishCombine(0, combined_));
     for (const std::byte* result : combined_) {
       if (!IsOwnResult(result)) ReadLines(result, exchange_.result_bytes);
     }

@@ -39,10 +39,10 @@ class PlacementControl::CountingTransport final : public ForwardingExpertTranspo
   CountingTransport(ExpertTransport& inner, ExpertLoads& loads) : ForwardingExpertTransport(inner), loads_(loads) {}
   void set_phase(StepPhase phase) { phase_ = phase; }
 
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     loads_.Add(phase_, layer, assignments);
-    return ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
+    return ForwardingExpertTransport::BeginDispatch(lane, layer, rows, row_bytes, assignments);
   }
 
  private:

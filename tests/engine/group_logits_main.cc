@@ -1,4 +1,4 @@
-// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY PLACEMENT. Runs the same requests through every
+// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY PLACEMENT MICROBATCHES. Runs the same requests through every
 // fixture model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to
 // OUTPUT.
 #include <algorithm>
@@ -156,12 +156,21 @@ absl::Status Drive(engine::StepRunner& runner, engine::KvCopies& own, uint32_t v
   return absl::OkStatus();
 }
 
-// way: "baseline", "messages", "chosen" or the name of a RowWay, through shared memory in the run directory.
+// How rows travel, where experts lie, and in how many parts large steps are run.
+struct Setting {
+  std::string run_dir;
+  std::string way;
+  std::string placement;
+  int n_microbatches = 1;
+};
+
+// setting.way: "baseline", "messages", "chosen" or the name of a RowWay, through shared memory in the run directory.
 absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::MpiSession& session,
                                                                        const engine::ModelConfig& config,
-                                                                       const std::string& run_dir,
-                                                                       const std::string& way) {
+                                                                       const Setting& setting) {
+  const std::string& way = setting.way;
   engine::DirectTransportOptions options;
+  options.n_lanes = setting.n_microbatches;
   options.n_experts = static_cast<uint32_t>(config.n_routed_experts);
   options.generation = session.generation();
   if (way == "baseline") {
@@ -172,7 +181,7 @@ absl::StatusOr<std::unique_ptr<engine::ExpertTransport>> MakeTransport(engine::M
   options.n_experts_per_token = static_cast<size_t>(config.n_experts_per_token);
   options.row_bytes_max = static_cast<size_t>(config.hidden_size) * sizeof(float);
   options.result_bytes_max = options.row_bytes_max;
-  if (way != "messages") options.shm_dir = run_dir;
+  if (way != "messages") options.shm_dir = setting.run_dir;
   for (const engine::RowWay one : engine::kRowWays) {
     if (way == engine::RowWayName(one)) options.ways = engine::RowWays{one, one};
   }
@@ -196,13 +205,6 @@ void Place(const std::string& placement, const engine::ModelWeights& weights, en
   transport.SetPlacement({n_layers, n_experts, transport.size(), std::move(holders)});
 }
 
-// How rows travel, and where experts lie.
-struct Setting {
-  std::string run_dir;
-  std::string way;
-  std::string placement;
-};
-
 absl::Status RunModel(engine::MpiSession* session, const Setting& setting, const std::string& name,
                       engine::Numerics numerics, std::ofstream& out) {
   ASSIGN_OR_RETURN(auto weights, engine::LoadModelWeights(testing::ModelPath(name), nullptr));
@@ -210,7 +212,7 @@ absl::Status RunModel(engine::MpiSession* session, const Setting& setting, const
   engine::LocalExpertTransport local;
   std::unique_ptr<engine::ExpertTransport> remote;
   if (session != nullptr) {
-    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, setting.run_dir, setting.way));
+    ASSIGN_OR_RETURN(remote, MakeTransport(*session, weights->config, setting));
     Place(setting.placement, *weights, *remote);
   }
   engine::ExpertTransport& transport = remote != nullptr ? *remote : local;
@@ -227,7 +229,9 @@ absl::Status RunModel(engine::MpiSession* session, const Setting& setting, const
       session->communicator(),
       engine::GroupIdentity(*model, executor->shape(session->communicator().size()), /*n_context_max=*/1024)));
   const engine::ShardGroup group = {session->communicator(), session->doorbell(), *remote, &session->watch(),
-                                    session->generation()};
+                                    session->generation(),   nullptr,              nullptr,
+                                    setting.n_microbatches == 2 ? engine::Microbatches::kTwo
+                                                                : engine::Microbatches::kOne};
   if (session->communicator().rank() != 0) return engine::RunFollower(group, *executor);
   engine::ShardGroupRunner runner(group, *executor);
   RETURN_IF_ERROR(Drive(runner, executor->copies(), vocab_size, out));
@@ -257,8 +261,8 @@ absl::Status Run(const Setting& setting, const std::string& output) {
 }  // namespace longshelf
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 64;
-  const absl::Status status = longshelf::Run({argv[1], argv[3], argv[4]}, argv[2]);
+  if (argc != 6) return 64;
+  const absl::Status status = longshelf::Run({argv[1], argv[3], argv[4], std::stoi(argv[5])}, argv[2]);
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

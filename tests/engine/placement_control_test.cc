@@ -67,17 +67,17 @@ std::vector<Shard> RunSteps(uint64_t n_steps, const Routing& routing, double gai
       const std::vector<std::byte> rows(assignments.size());
       ExpertTransport& exchange = control.transport();
       exchange.BeginStep(seq);
-      ASSERT_TRUE(exchange.BeginDispatch(0, rows, 1, assignments).ok());
+      ASSERT_TRUE(exchange.BeginDispatch(0, 0, rows, 1, assignments).ok());
       std::vector<DispatchedRow> received;
-      ASSERT_TRUE(exchange.FinishDispatch(received).ok());
+      ASSERT_TRUE(exchange.FinishDispatch(0, {}, received).ok());
       for (const DispatchedRow& row : received) {
         EXPECT_TRUE(control.placement().Holds(communicator.rank(), 0, row.expert));
       }
       std::vector<std::byte> results(received.size());
-      ASSERT_TRUE(exchange.PlaceResults(results, 1, received).ok());
-      ASSERT_TRUE(exchange.BeginCombine().ok());
+      ASSERT_TRUE(exchange.PlaceResults(0, results, 1, received).ok());
+      ASSERT_TRUE(exchange.BeginCombine(0).ok());
       std::vector<const std::byte*> combined;
-      ASSERT_TRUE(exchange.FinishCombine(combined).ok());
+      ASSERT_TRUE(exchange.FinishCombine(0, combined).ok());
       ASSERT_TRUE(control.EndStep(seq).ok());
     }
     shard.placement = control.placement();

@@ -14,6 +14,7 @@
 #include "fake_feed.h"
 #include "fake_model.h"
 #include "prompt_lookup.h"
+#include "engine/microbatches.h"
 #include "step_pacer.h"
 
 namespace longshelf::engine {
@@ -143,6 +144,48 @@ TEST(Scheduling, PrioritiesDoNotStarveAndOneTenantAloneIsServedInOrder) {
 }
 
 // ---- time
+
+// A step of one row on each shard.
+StepPlan PlanOf(std::initializer_list<size_t> n_tokens) {
+  StepPlan plan;
+  for (const size_t n : n_tokens) {
+    StepPlan::Row& row = plan.rows.emplace_back();
+    row.slot.shard = static_cast<uint16_t>(plan.rows.size() - 1);
+    row.tokens.resize(n);
+  }
+  return plan;
+}
+
+// So many steps of a size, each of which takes as long as its way says; how many were in two.
+int CountSplit(MicrobatchChoice& choice, int n_steps, size_t n_tokens, absl::Duration whole, absl::Duration split) {
+  int n = 0;
+  for (int i = 0; i < n_steps; ++i) {
+    const int way = choice.Next(PlanOf({n_tokens, 1}), 2);
+    choice.Observe((way == 2 ? split : whole) * (static_cast<double>(n_tokens) / 256.0));
+    n += way - 1;
+  }
+  return n;
+}
+
+TEST(MicrobatchChoice, TakesTheFasterWayAndTriesTheOtherOneNowAndThen) {
+  constexpr auto kFast = absl::Milliseconds(80);
+  constexpr auto kSlow = absl::Milliseconds(100);
+  MicrobatchChoice choice(Microbatches::kMeasured, {});
+  EXPECT_EQ(CountSplit(choice, 6, 256, kSlow, kFast), 3) << "each way is tried first";
+  EXPECT_EQ(CountSplit(choice, 640, 512, kSlow, kFast), 630) << "ten in 640 try the other way";
+  // The network has got faster, or the machine busier.
+  EXPECT_LE(CountSplit(choice, 64 * 8, 256, kFast, kSlow), 64 * 3 + 8);
+  EXPECT_EQ(CountSplit(choice, 640, 256, kFast, kSlow), 10);
+}
+
+TEST(MicrobatchChoice, SplitsNoSmallStepAndNoneAtAllWhenToldSo) {
+  MicrobatchChoice measured(Microbatches::kMeasured, {});
+  EXPECT_EQ(CountSplit(measured, 100, 127, absl::Seconds(1), absl::Milliseconds(1)), 0);
+  MicrobatchChoice never(Microbatches::kOne, {});
+  EXPECT_EQ(CountSplit(never, 100, 512, absl::Seconds(1), absl::Milliseconds(1)), 0);
+  MicrobatchChoice always(Microbatches::kTwo, {});
+  EXPECT_EQ(CountSplit(always, 100, 128, absl::Milliseconds(1), absl::Seconds(1)), 100);
+}
 
 TEST(RowCost, TokensWithinIsTheMostThatFit) {
   std::mt19937_64 random(2);

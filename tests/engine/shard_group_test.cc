@@ -57,10 +57,10 @@ class HashModel final : public SequenceModel {
     }
     std::vector<DispatchedRow> received;
     const auto bytes = std::as_bytes(std::span(rows));
-    RETURN_IF_ERROR(transport_.BeginDispatch(0, bytes, sizeof(uint64_t), assignments));
-    RETURN_IF_ERROR(transport_.FinishDispatch(received));
+    RETURN_IF_ERROR(transport_.BeginDispatch(0, 0, bytes, sizeof(uint64_t), assignments));
+    RETURN_IF_ERROR(transport_.FinishDispatch(0, {}, received));
     std::vector<uint64_t> results(received.size());
-    RETURN_IF_ERROR(transport_.PlaceResults(std::as_writable_bytes(std::span(results)), sizeof(uint64_t), received));
+    RETURN_IF_ERROR(transport_.PlaceResults(0, std::as_writable_bytes(std::span(results)), sizeof(uint64_t), received));
     for (const DispatchedRow& row : received) {
       uint64_t hash = 0;
       std::memcpy(&hash, row.row, sizeof(hash));
@@ -68,8 +68,8 @@ class HashModel final : public SequenceModel {
       StoreResult(row, 0, std::as_bytes(std::span(&hash, 1)));
     }
     std::vector<const std::byte*> places;
-    RETURN_IF_ERROR(transport_.BeginCombine());
-    RETURN_IF_ERROR(transport_.FinishCombine(places));
+    RETURN_IF_ERROR(transport_.BeginCombine(0));
+    RETURN_IF_ERROR(transport_.FinishCombine(0, places));
     std::vector<uint64_t> combined(assignments.size());
     for (size_t i = 0; i < combined.size(); ++i) std::memcpy(&combined[i], places[i], sizeof(uint64_t));
     ForwardOutput output;

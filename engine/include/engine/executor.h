@@ -73,7 +73,8 @@ class Executor {
   // Executes what `plan` holds for `shard`; other shards' parts are ignored, but a plan with rows anywhere runs the
   // model on every shard (experts). Copies that the plan moves have been moved before. INTERNAL: the plan does not fit.
   // Otherwise what the model said; either way the group must end.
-  absl::StatusOr<StepResult> Execute(const StepPlan& plan, int shard);
+  // n_microbatches: see ForwardBatch.
+  absl::StatusOr<StepResult> Execute(const StepPlan& plan, int shard, int n_microbatches = 1);
 
   // The blocks that rows of `slot` are run with, in order. REQUIRES: slot < n_slots.
   std::vector<uint32_t> BlockTableOf(uint16_t slot) const;

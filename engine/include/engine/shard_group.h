@@ -12,6 +12,7 @@
 #include "engine/comm/group_watch.h"
 #include "engine/comm/host_links.h"
 #include "engine/executor.h"
+#include "engine/microbatches.h"
 #include "engine/placement/placement_control.h"
 #include "engine/step_plan.h"
 
@@ -37,6 +38,7 @@ struct ShardGroup {
   uint64_t generation = 0;
   HostLinks* links = nullptr;             // the leader's, to other hosts; null: there are none
   PlacementControl* placement = nullptr;  // null: experts stay where they are; else the transport is its
+  Microbatches microbatches = Microbatches::kOne;  // of large steps; the leader's choice
 };
 
 // What all shards of a group must have in common, so that any of them computes the same bits.
@@ -46,7 +48,8 @@ std::vector<IdentityField> GroupIdentity(const Model& model, const GroupShape& s
 // Between steps the other shards sleep; nothing has to be sent when the engine idles. Engine thread only.
 class ShardGroupRunner final : public StepRunner {
  public:
-  ShardGroupRunner(const ShardGroup& group, Executor& executor) : group_(group), executor_(executor) {}
+  ShardGroupRunner(const ShardGroup& group, Executor& executor)
+      : group_(group), executor_(executor), microbatches_(group.microbatches, {executor.shape(1).position_cost}) {}
 
   GroupShape shape() const override { return executor_.shape(group_.communicator.size()); }
   // After any error the group is out of step and must end.
@@ -55,10 +58,11 @@ class ShardGroupRunner final : public StepRunner {
   absl::Status Shutdown();
 
  private:
-  absl::Status Announce(const StepPlan& plan, uint64_t epoch);
+  absl::Status Announce(const StepPlan& plan, uint64_t epoch, int n_microbatches);
 
   ShardGroup group_;
   Executor& executor_;
+  MicrobatchChoice microbatches_;
   uint64_t seq_ = 0;
   bool shut_down_ = false;
 };

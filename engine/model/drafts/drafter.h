@@ -48,10 +48,10 @@ class Drafter {
   // An upper bound of what one step's Begin, Observe and Draft take from the workspace.
   virtual size_t MemoryBytes(const DraftSize& size) const = 0;
 
-  // Before the layers of a step, and after each: streams [n, hc_mult, D] of the rows. What is kept stays in the
-  // workspace.
+  // Before the layers of a step. What is kept stays in the workspace.
   virtual void Begin(const StepRows& step) = 0;
-  virtual void Observe(int64_t layer, const StepRows& step, const float* streams) = 0;
+  // After each layer, for all rows of the step or for those from first_row on: streams [n, hc_mult, D].
+  virtual void Observe(int64_t layer, const StepRows& rows, int64_t first_row, const float* streams) = 0;
   // After the step, once: chunks are all of its chunks, streams those after the last layer. Exchanges expert rows as
   // often as n_tokens says, with or without something to guess. guesses have their size.
   virtual absl::Status Draft(const StepRows& step, const float* streams, std::span<const KeptChunk> chunks,

@@ -41,15 +41,15 @@ int64_t DsparkDrafter::FirstObserved(const SequenceRows& rows) const {
   return std::max<int64_t>(rows.n_rows - context_.config.window - context_.layout.n_draft_max(), 0);
 }
 
-void DsparkDrafter::Observe(int64_t layer, const StepRows& step, const float* streams) {
+void DsparkDrafter::Observe(int64_t layer, const StepRows& observed, int64_t first_row, const float* streams) {
   const std::vector<int64_t>& targets = context_.config.dspark.target_layers;
   const auto target = std::find(targets.begin(), targets.end(), layer);
   if (target == targets.end()) return;
-  for (const SequenceRows& rows : step.parts()) {
+  for (const SequenceRows& rows : observed.parts()) {
     const int64_t first = FirstObserved(rows);
     const int64_t row = rows.row_begin + first;
     main_.Mean(streams + row * context_.stream_width(), rows.n_rows - first,
-               static_cast<size_t>(target - targets.begin()), hidden_ + row * main_.hidden_width());
+               static_cast<size_t>(target - targets.begin()), hidden_ + (first_row + row) * main_.hidden_width());
   }
 }
 

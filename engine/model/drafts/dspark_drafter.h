@@ -19,7 +19,7 @@ class DsparkDrafter final : public Drafter {
   int64_t n_draft() const override;
   size_t MemoryBytes(const DraftSize& size) const override;
   void Begin(const StepRows& step) override;
-  void Observe(int64_t layer, const StepRows& step, const float* streams) override;
+  void Observe(int64_t layer, const StepRows& rows, int64_t first_row, const float* streams) override;
   absl::Status Draft(const StepRows& step, const float* streams, std::span<const KeptChunk> chunks, int64_t n_tokens,
                      Guesses& guesses, TapSink* sink) override;
 

@@ -33,7 +33,7 @@ class MtpDrafter final : public Drafter {
   }
 
   void Begin(const StepRows&) override {}
-  void Observe(int64_t, const StepRows&, const float*) override {}
+  void Observe(int64_t, const StepRows&, int64_t, const float*) override {}
 
   absl::Status Draft(const StepRows& step, const float* streams, std::span<const KeptChunk> chunks, int64_t n_tokens,
                      Guesses& guesses, TapSink* sink) override {

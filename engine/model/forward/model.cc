@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 #include "dspark_drafter.h"
 #include "model_impl.h"
 #include "select.h"
@@ -56,9 +57,14 @@ Model::Impl::Impl(std::shared_ptr<const ModelWeights> w, const ModelOptions& opt
       layout(config, options.numerics, {options.n_draft_max, options.drafter}),
       sliding_rope(RopeTable::Sliding(config)),
       compressed_rope(RopeTable::Compressed(config)),
-      ops(config, options.numerics, kernels, options.n_threads),
-      context{config, layout, transport, sliding_rope, compressed_rope, ops, ExpertExchange(weights->from_files)},
+      pool(options.n_threads),
+      prefetch(weights->from_files),
+      ops(config, options.numerics, kernels, pool),
+      context{config, layout, transport, sliding_rope, compressed_rope, ops, ExpertExchange(0, prefetch)},
+      second_ops(config, options.numerics, kernels, pool),
+      second{config, layout, transport, sliding_rope, compressed_rope, second_ops, ExpertExchange(1, prefetch)},
       drafter(MakeDrafter(options.drafter, context, *weights)) {
+  if (transport.size() > 1) pool.SetBetween([&transport] { transport.Poll(); });
   Prepare(options.n_rows_max, options.n_rows_max, options.n_rows_max);
 }
 
@@ -119,12 +125,37 @@ void Model::Impl::Prepare(int64_t n_rows, int64_t n_logits, int64_t n_chunks) {
   ops.memory().Reserve(bytes);
   ops.memory().Release(0);
   ops.TakeScratch(WidestColumns(config), ItemScratchBytes(config));
+  if (context.transport.n_lanes() > 1) {
+    const int64_t n_half = (n_rows + 1) / 2;
+    second_ops.memory().Reserve(StepMemoryBytes(
+        config, layout, {n_half, n_half * config.n_experts_per_token * n_shards, 0}, ops.pool().n_threads()));
+    second_ops.memory().Release(0);
+    second_ops.TakeScratch(WidestColumns(config), ItemScratchBytes(config));
+  }
   streams = nullptr;
+}
+
+absl::Status Model::Impl::RunLayers(float** x, float** spare, TapSink* taps) {
+  const StepRotations sliding = step.Rotations(ops, sliding_rope);
+  const StepRotations compressed = step.Rotations(ops, compressed_rope);
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    const LayerWeights& layer_weights = weights->layers[static_cast<size_t>(layer)];
+    const LayerPlace place = PlaceOf(layer);
+    const StepRotations& rotations = place.ratio == 0 ? sliding : compressed;
+    RETURN_IF_ERROR(RunLayer(context, layer_weights, place, step, rotations, x, spare, taps));
+    if (drafter != nullptr) drafter->Observe(layer, step, 0, *x);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ForwardOutput> Model::Forward(const ForwardBatch& batch, TapSink* taps) {
   Impl& m = *impl_;
   const FlushDenormals flush;
+  const bool splits = batch.n_microbatches > 1;
+  if (batch.n_microbatches < 1 || batch.n_microbatches > m.context.transport.n_lanes() || (splits && taps != nullptr)) {
+    return absl::InternalError(absl::StrCat("a step in ", batch.n_microbatches, " microbatches; the transport has ",
+                                            m.context.transport.n_lanes(), " lanes, and taps see whole steps only"));
+  }
   m.step.Clear();
   for (const SequenceChunk& chunk : batch.chunks) {
     m.step.Add(chunk.tokens, {.n_past = chunk.n_past,
@@ -147,16 +178,11 @@ absl::StatusOr<ForwardOutput> Model::Forward(const ForwardBatch& batch, TapSink*
   float* spare = memory.Take<float>(n * m.stream_width());
   if (m.drafter != nullptr) m.drafter->Begin(m.step);
   const Workspace::Scope scope(memory);
-  const StepRotations sliding = m.step.Rotations(m.ops, m.sliding_rope);
-  const StepRotations compressed = m.step.Rotations(m.ops, m.compressed_rope);
   engine::Embed(m.ops, m.weights->embed, m.step.tokens(), streams);
-  for (int64_t layer = 0; layer < m.config.n_layers; ++layer) {
-    const LayerWeights& weights = m.weights->layers[static_cast<size_t>(layer)];
-    const LayerPlace place = m.PlaceOf(layer);
-    absl::Status s =
-        RunLayer(m.context, weights, place, m.step, place.ratio == 0 ? sliding : compressed, &streams, &spare, taps);
-    if (!s.ok()) return s;
-    if (m.drafter != nullptr) m.drafter->Observe(layer, m.step, streams);
+  if (splits) {
+    RETURN_IF_ERROR(m.RunInHalves(streams, spare));
+  } else {
+    RETURN_IF_ERROR(m.RunLayers(&streams, &spare, taps));
   }
   // The rows that want logits, one after another.
   int64_t n_wanted = 0;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,11 @@ struct Model::Impl {
   }
   // Memory for a step, empty; nothing of the last one is left.
   void Prepare(int64_t n_rows, int64_t n_logits, int64_t n_chunks);
+  // All layers, for the rows of `step`. Both arrays, [n, stream_width], may be swapped.
+  absl::Status RunLayers(float** streams, float** spare, TapSink* taps);
+  // The same in two microbatches: while rows of one are on their way between shards, the other one computes. streams
+  // has the result.
+  absl::Status RunInHalves(float* streams, float* spare);
   // Checks the requests and puts the chunks of the last step in `kept`.
   absl::Status KeepChunks(std::span<const DraftRequest> requests, int64_t n_tokens);
 
@@ -32,11 +38,17 @@ struct Model::Impl {
   const KvLayout layout;
   const RopeTable sliding_rope;
   const RopeTable compressed_rope;
+  ThreadPool pool;
+  ExpertPrefetch prefetch;
   Ops ops;
   ForwardContext context;
+  // Of the second of two microbatches.
+  Ops second_ops;
+  ForwardContext second;
   std::unique_ptr<Drafter> drafter;  // null without
 
   StepRows step;
+  std::array<StepRows, 2> halves;  // when it is split
   // Of the last step, until the next call: its streams, null when there is nothing to draft after.
   const float* streams = nullptr;
   std::vector<KeptChunk> kept;

@@ -24,8 +24,8 @@ constexpr size_t kMaxJobs = 32;
 
 bool IsQuantized(const Matrix& w) { return w.format == Matrix::Format::kFp8 || w.format == Matrix::Format::kFp4; }
 
-Ops::Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads)
-    : config_(config), numerics_(numerics), kernels_(kernels), pool_(n_threads) {}
+Ops::Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, ThreadPool& pool)
+    : config_(config), numerics_(numerics), kernels_(kernels), pool_(pool) {}
 
 float Ops::Round(float x) const { return native() ? RoundBf16(x) : x; }
 

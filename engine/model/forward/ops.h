@@ -25,11 +25,13 @@ struct OperandRows {
   OperandRows From(int64_t first) const { return {row(first), stride, form}; }
 };
 
-// What every operation of the forward pass needs: the numeric policy, the kernels, the pool and the memory of the step.
+// What every operation of the forward pass needs: the numeric policy, the kernels, the pool and the memory of the step
+// or of one of its microbatches.
 // Activations are fp32 arrays; in native numerics they hold BF16 values wherever the published inference stores BF16.
 class Ops {
  public:
-  Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, int n_threads);
+  // `pool` must outlive this; several may share it, as one computes at a time.
+  Ops(const ModelConfig& config, Numerics numerics, const KernelTable& kernels, ThreadPool& pool);
 
   const ModelConfig& config() const { return config_; }
   bool native() const { return numerics_ == Numerics::kNative; }
@@ -75,7 +77,7 @@ class Ops {
   const ModelConfig& config_;
   const Numerics numerics_;
   const KernelTable& kernels_;
-  ThreadPool pool_;
+  ThreadPool& pool_;
   Workspace memory_;
   std::byte* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;  // of one thread

@@ -1,6 +1,14 @@
 #include "step_rows.h"
 
+#include <algorithm>
+
 namespace longshelf::engine {
+namespace {
+
+// Rows of a chunk that are worth two passes of attention.
+constexpr int64_t kShortestCut = 32;
+
+}  // namespace
 
 void StepRows::Clear() {
   parts_.clear();
@@ -18,6 +26,22 @@ void StepRows::AddPositions(int64_t n_rows, SequenceRows rows) {
   rows.n_rows = n_rows;
   parts_.push_back(rows);
   n_ += n_rows;
+}
+
+void StepRows::Halve(StepRows& first, StepRows& second) const {
+  first.Clear();
+  second.Clear();
+  const int64_t middle = n_ - n_ / 2;
+  for (const SequenceRows& rows : parts_) {
+    const std::span<const uint32_t> own = tokens().subspan(static_cast<size_t>(rows.row_begin), static_cast<size_t>(rows.n_rows));
+    int64_t n_first = std::clamp<int64_t>(middle - rows.row_begin, 0, rows.n_rows);
+    if (n_first > 0 && rows.n_rows < kShortestCut) n_first = rows.n_rows;
+    if (n_first > 0) first.Add(own.first(static_cast<size_t>(n_first)), rows);
+    if (n_first == rows.n_rows) continue;
+    SequenceRows rest = rows;
+    rest.n_past += n_first;
+    second.Add(own.subspan(static_cast<size_t>(n_first)), rest);
+  }
 }
 
 StepRotations StepRows::Rotations(Ops& ops, const RopeTable& rope) const {

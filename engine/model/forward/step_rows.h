@@ -24,6 +24,10 @@ class StepRows {
   std::span<const uint32_t> tokens() const { return tokens_; }
   std::span<const SequenceRows> parts() const { return parts_; }
 
+  // The rows in two halves, the second at most as large as the first: a long chunk may be cut, and then the second half
+  // goes on behind the first. Short ones are whole in one of them.
+  void Halve(StepRows& first, StepRows& second) const;
+
   // The rotation of every row by its position, in the step's memory.
   StepRotations Rotations(Ops& ops, const RopeTable& rope) const;
 

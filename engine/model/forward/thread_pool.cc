@@ -36,8 +36,19 @@ void ThreadPool::Stop() {
 }
 
 void ThreadPool::Run(int64_t n_items, Work fn) {
+  if (!between_) return Fork(n_items, fn, nullptr);
+  const absl::FunctionRef<void()> between(between_);
+  Fork(n_items, fn, &between);
+}
+
+void ThreadPool::Run(int64_t n_items, Work fn, absl::FunctionRef<void()> between) { Fork(n_items, fn, &between); }
+
+void ThreadPool::Fork(int64_t n_items, const Work& fn, Between between) {
   if (workers_.empty() || n_items <= 1) {
-    for (int64_t i = 0; i < n_items; ++i) fn(i, 0);
+    for (int64_t i = 0; i < n_items; ++i) {
+      fn(i, 0);
+      if (between != nullptr) (*between)();
+    }
     return;
   }
   work_ = &fn;
@@ -52,9 +63,10 @@ void ThreadPool::Run(int64_t n_items, Work fn) {
     { std::lock_guard lock(mutex_); }
     start_.notify_all();
   }
-  TakeItems(0, fn);
+  TakeItems(0, fn, between);
   for (int i = 0; i < n_spins_; ++i) {
     if (n_busy_.load(std::memory_order_acquire) == 0) return;
+    if (between != nullptr) (*between)();
     _mm_pause();
   }
   std::unique_lock lock(mutex_);
@@ -81,7 +93,7 @@ void ThreadPool::WorkerLoop(int thread) {
   const FlushDenormals flush;
   int64_t seen = 0;
   while ((seen = AwaitRound(seen)) >= 0) {
-    TakeItems(thread, *work_);
+    TakeItems(thread, *work_, nullptr);
     if (n_busy_.fetch_sub(1) == 1 && joiner_sleeps_.load()) {
       { std::lock_guard lock(mutex_); }
       done_.notify_one();
@@ -89,12 +101,13 @@ void ThreadPool::WorkerLoop(int thread) {
   }
 }
 
-void ThreadPool::TakeItems(int thread, const Work& fn) {
+void ThreadPool::TakeItems(int thread, const Work& fn, Between between) {
   for (size_t k = 0; k < stretches_.size(); ++k) {
     Stretch& stretch = stretches_[(static_cast<size_t>(thread) + k) % stretches_.size()];
     for (int64_t i = stretch.next.fetch_add(1, std::memory_order_relaxed); i < stretch.end;
          i = stretch.next.fetch_add(1, std::memory_order_relaxed)) {
       fn(i, thread);
+      if (between != nullptr) (*between)();
     }
   }
 }

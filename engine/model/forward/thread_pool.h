@@ -3,8 +3,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -24,18 +26,27 @@ class ThreadPool {
 
   int n_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
+  // Called on the engine thread after each item of its own and while it waits for the others: for what must not wait
+  // until the work is done.
+  void SetBetween(std::function<void()> between) { between_ = std::move(between); }
+
   // fn(item, thread) for every item in [0, n_items); thread < n_threads() names the scratch to use.
   void Run(int64_t n_items, absl::FunctionRef<void(int64_t item, int thread)> fn);
+  // With something else in place of what SetBetween gave.
+  void Run(int64_t n_items, absl::FunctionRef<void(int64_t item, int thread)> fn, absl::FunctionRef<void()> between);
 
  private:
   using Work = absl::FunctionRef<void(int64_t, int)>;
+  using Between = const absl::FunctionRef<void()>*;  // null: nothing
+  void Fork(int64_t n_items, const Work& fn, Between between);
   void Stop();
   void WorkerLoop(int thread);
-  void TakeItems(int thread, const Work& fn);
+  void TakeItems(int thread, const Work& fn, Between between);
   // Returns the round that began after `seen`, or -1 when the pool ends.
   int64_t AwaitRound(int64_t seen);
 
   const int n_spins_;
+  std::function<void()> between_;
   // The items of one thread: [next, end) are left.
   struct alignas(64) Stretch {
     std::atomic<int64_t> next{0};

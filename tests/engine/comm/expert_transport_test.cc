@@ -24,8 +24,8 @@ using ::testing::HasSubstr;
 
 absl::Status Dispatch(ExpertTransport& transport, std::span<const std::byte> rows, size_t row_bytes,
                       std::span<const ExpertAssignment> assignments, std::vector<DispatchedRow>& received) {
-  RETURN_IF_ERROR(transport.BeginDispatch(0, rows, row_bytes, assignments));
-  return transport.FinishDispatch(received);
+  RETURN_IF_ERROR(transport.BeginDispatch(0, 0, rows, row_bytes, assignments));
+  return transport.FinishDispatch(0, {}, received);
 }
 
 class EveryGroupSize : public ::testing::TestWithParam<int> {};
@@ -98,15 +98,19 @@ TEST(DirectExpertTransport, SaysHowMuchMemoryItsBuffersTake) {
   options.shm_dir = dir;
   const uint64_t n_bytes_of_any_way = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
   options.ways = RowWays{RowWay::kStream, RowWay::kStream};
+  options.n_lanes = 1;
+  const uint64_t n_bytes_of_one = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
+  options.n_lanes = kExchangeLanes;
   const uint64_t n_bytes = BytesOfBuffers(HostMap(layout.host_of, layout.host_of), 1, options);
   testing::ThreadGroup group(2);
   group.Run([&](Communicator& communicator) {
     const auto transport = MakeDirect(communicator, layout, kExperts, dir, options.ways);
-    const size_t mapped = MappedBytesOf(dir + "/a/inbox-1");
+    const size_t mapped = MappedBytesOf(dir + "/a/inbox-1") + MappedBytesOf(dir + "/a/second-inbox-1");
     EXPECT_GE(mapped, n_bytes);
-    EXPECT_LT(mapped, n_bytes + 4096);
+    EXPECT_LT(mapped, n_bytes + 2 * 4096);
     EXPECT_TRUE(communicator.Barrier().ok());
   });
+  EXPECT_GT(n_bytes, n_bytes_of_one) << "a second lane has buffers of its own";
   EXPECT_GT(n_bytes_of_any_way, n_bytes) << "what is pulled lies in memory of its own";
   // What crosses to another host waits in memory of its own at both ends.
   const std::vector<std::string> apart = {"a", "b"};
@@ -183,13 +187,13 @@ std::vector<absl::Status> DispatchOf(size_t n_tokens, RowWay way) {
     const auto exchange = [&]() -> absl::Status {
       RETURN_IF_ERROR(Dispatch(**transport, rows, options.row_bytes_max, assignments, received));
       std::vector<std::byte> results(received.size() * options.result_bytes_max);
-      RETURN_IF_ERROR((*transport)->PlaceResults(results, options.result_bytes_max, received));
+      RETURN_IF_ERROR((*transport)->PlaceResults(0, results, options.result_bytes_max, received));
       const std::vector<std::byte> result(options.result_bytes_max, std::byte{9});
       for (const DispatchedRow& row : received) StoreResult(row, 0, result);
       FenceResults();
-      RETURN_IF_ERROR((*transport)->BeginCombine());
+      RETURN_IF_ERROR((*transport)->BeginCombine(0));
       std::vector<const std::byte*> combined;
-      RETURN_IF_ERROR((*transport)->FinishCombine(combined));
+      RETURN_IF_ERROR((*transport)->FinishCombine(0, combined));
       for (const std::byte* one : combined) {
         if (std::memcmp(one, result.data(), result.size()) != 0) return absl::DataLossError("a result differs");
       }
@@ -204,7 +208,7 @@ TEST(DirectExpertTransport, WhatFillsTheInboxesExactlyArrivesAndOneRowMoreIsRefu
   for (const RowWay way : kRowWays) {
     for (const absl::Status& status : DispatchOf(16, way)) EXPECT_TRUE(status.ok()) << RowWayName(way) << status;
     for (const absl::Status& status : DispatchOf(17, way)) {
-      EXPECT_THAT(std::string(status.message()), HasSubstr("the inboxes are for 16")) << RowWayName(way);
+      EXPECT_THAT(std::string(status.message()), HasSubstr("the inboxes of lane 0 are for 16")) << RowWayName(way);
     }
   }
 }

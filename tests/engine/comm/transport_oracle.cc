@@ -30,7 +30,7 @@ struct Round {
   std::optional<engine::ExpertPlacement> placement;  // of kLayers; none: even
   size_t row_bytes = 0;
   size_t result_floats = 0;
-  std::vector<Part> parts;  // by rank
+  std::array<std::vector<Part>, engine::kExchangeLanes> parts;  // by lane and rank
 };
 
 enum class Skew { kUniform, kOneExpert, kOneShard, kZipf };
@@ -90,7 +90,9 @@ Round MakeRound(std::mt19937_64& random, int size) {
   round.row_bytes = kRowBytes[random() % kRowBytes.size()];
   round.result_floats = 1 + random() % 40;
   const auto skew = static_cast<Skew>(random() % 4);
-  for (int r = 0; r < size; ++r) round.parts.push_back(MakePart(random, round, skew, size));
+  for (std::vector<Part>& of_lane : round.parts) {
+    for (int r = 0; r < size; ++r) of_lane.push_back(MakePart(random, round, skew, size));
+  }
   if (const uint64_t kind = random() % 3; kind > 0) {
     round.placement = MakePlacement(random, round.n_experts, size, kind == 2);
   }
@@ -105,18 +107,24 @@ void Expert(const std::byte* row, size_t row_bytes, uint32_t expert, float weigh
   }
 }
 
-// What `rank` must receive on a layer, in (expert, source rank, source token) order.
-std::vector<DispatchedRow> ExpectedRows(const Round& round, const engine::HostMap& hosts, uint32_t layer, int rank) {
+// What `rank` must receive on a layer, in (expert, source rank, source token) order, but for the first n_done rows of its
+// own.
+std::vector<DispatchedRow> ExpectedRows(const Round& round, std::span<const Part> parts, const engine::HostMap& hosts,
+                                        uint32_t layer, int rank, size_t n_done) {
   const int size = hosts.n_ranks();
   const auto even = engine::ExpertPlacement::Even(kLayers, round.n_experts, size);
   std::vector<engine::ExpertRoutes> routes;
   for (int r = 0; r < size; ++r) routes.emplace_back(round.placement.value_or(even), layer, hosts, r);
   std::vector<DispatchedRow> out;
   for (uint32_t e = 0; e < round.n_experts; ++e) {
-    for (size_t s = 0; s < round.parts.size(); ++s) {
-      const Part& part = round.parts[s];
+    for (size_t s = 0; s < parts.size(); ++s) {
+      const Part& part = parts[s];
       for (const ExpertAssignment& a : part.assignments) {
         if (a.expert != e || routes[s].Choose(e, a.token) != rank) continue;
+        if (static_cast<int>(s) == rank && n_done > 0) {
+          --n_done;
+          continue;
+        }
         out.push_back({.expert = e, .weight = a.weight, .row = part.rows.data() + a.token * round.row_bytes});
       }
     }
@@ -138,57 +146,128 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
-std::string CompareRound(engine::ExpertTransport& transport, const engine::HostMap& hosts, const Round& round,
-                         uint32_t layer) {
-  const Part& mine = round.parts[static_cast<size_t>(transport.rank())];
-  const size_t width = round.result_floats;
-  std::vector<DispatchedRow> received;
-  // Where the transport has memory for them, every other round.
-  std::span<const std::byte> rows = mine.rows;
-  std::byte* memory = round.row_bytes % 2 == 0 ? transport.RowMemory(rows.size()) : nullptr;
-  if (memory != nullptr && !rows.empty()) {
-    std::memcpy(memory, rows.data(), rows.size());
-    rows = {memory, rows.size()};
-  }
-  if (auto s = transport.BeginDispatch(layer, rows, round.row_bytes, mine.assignments); !s.ok()) return s.ToString();
-  if (auto s = transport.FinishDispatch(received); !s.ok()) return s.ToString();
-  const std::vector<DispatchedRow> expected = ExpectedRows(round, hosts, layer, transport.rank());
-  if (received.size() != expected.size()) {
-    return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
-  }
-  std::vector<float> results(received.size() * width);
-  if (auto s = transport.PlaceResults(std::as_writable_bytes(std::span(results)), width * sizeof(float), received);
-      !s.ok()) {
-    return s.ToString();
-  }
-  std::vector<float> result(width);
-  for (size_t i = 0; i < received.size(); ++i) {
-    const DispatchedRow& row = received[i];
-    if (row.expert != expected[i].expert || std::memcmp(&row.weight, &expected[i].weight, sizeof(float)) != 0 ||
-        std::memcmp(row.row, expected[i].row, round.row_bytes) != 0) {
-      return "received row " + std::to_string(i) + " differs";
+// One exchange of a round on a lane, in steps, so that the other lane's can come between.
+class Exchange {
+ public:
+  Exchange(engine::ExpertTransport& transport, const engine::HostMap& hosts, const Round& round, int lane,
+           uint32_t layer)
+      : transport_(transport),
+        hosts_(hosts),
+        round_(round),
+        lane_(lane),
+        layer_(layer),
+        parts_(round.parts[static_cast<size_t>(lane)]),
+        mine_(parts_[static_cast<size_t>(transport.rank())]) {}
+
+  std::string Dispatch() {
+    // Where the transport has memory for them, every other round.
+    std::span<const std::byte> rows = mine_.rows;
+    std::byte* memory = round_.row_bytes % 2 == 0 ? transport_.RowMemory(lane_, rows.size()) : nullptr;
+    if (memory != nullptr && !rows.empty()) {
+      std::memcpy(memory, rows.data(), rows.size());
+      rows = {memory, rows.size()};
     }
-    Expert(row.row, round.row_bytes, row.expert, row.weight, result);
+    return Say(transport_.BeginDispatch(lane_, layer_, rows, round_.row_bytes, mine_.assignments));
+  }
+
+  // Some members compute some of their own rows early, whether or not the others' are there.
+  std::string Compute() {
+    std::vector<DispatchedRow> own;
+    transport_.HasArrived(lane_);
+    transport_.OwnRows(lane_, own);
+    own.resize(own.size() * ((static_cast<size_t>(transport_.rank()) + layer_) % 3) / 2);
+    early_.resize(own.size() * width());
+    for (size_t i = 0; i < own.size(); ++i) {
+      own[i].result = reinterpret_cast<std::byte*>(&early_[i * width()]);
+      Write(own[i]);
+    }
+    std::vector<DispatchedRow> received;
+    if (auto s = transport_.FinishDispatch(lane_, own, received); !s.ok()) return s.ToString();
+    const std::vector<DispatchedRow> expected =
+        ExpectedRows(round_, parts_, hosts_, layer_, transport_.rank(), own.size());
+    if (received.size() != expected.size()) {
+      return "received " + std::to_string(received.size()) + " rows, expected " + std::to_string(expected.size());
+    }
+    results_.resize(received.size() * width());
+    if (auto s = transport_.PlaceResults(lane_, std::as_writable_bytes(std::span(results_)), width() * sizeof(float),
+                                         received);
+        !s.ok()) {
+      return s.ToString();
+    }
+    for (size_t i = 0; i < received.size(); ++i) {
+      const DispatchedRow& row = received[i];
+      if (row.expert != expected[i].expert || std::memcmp(&row.weight, &expected[i].weight, sizeof(float)) != 0 ||
+          std::memcmp(row.row, expected[i].row, round_.row_bytes) != 0) {
+        return "received row " + std::to_string(i) + " differs";
+      }
+      Write(row);
+      if (i % 100 != 99) continue;
+      engine::FenceResults();
+      transport_.ResultsWritten(lane_, i + 1);
+      transport_.Poll();
+    }
+    engine::FenceResults();
+    return Say(transport_.BeginCombine(lane_));
+  }
+
+  std::string Combine() {
+    std::vector<const std::byte*> places;
+    if (auto s = transport_.FinishCombine(lane_, places); !s.ok()) return s.ToString();
+    if (places.size() != mine_.assignments.size()) return "the count of combined rows differs";
+    std::vector<float> combined(places.size() * width(), -1.0F);
+    for (size_t i = 0; i < places.size(); ++i) std::memcpy(&combined[i * width()], places[i], width() * sizeof(float));
+    std::vector<float> direct(combined.size());
+    for (size_t i = 0; i < mine_.assignments.size(); ++i) {
+      const ExpertAssignment& a = mine_.assignments[i];
+      Expert(mine_.rows.data() + a.token * round_.row_bytes, round_.row_bytes, a.expert, a.weight,
+             std::span(direct).subspan(i * width(), width()));
+    }
+    if (!SameBits(combined, direct)) return "combined rows differ";
+    if (!SameBits(Sum(round_, mine_, combined), Sum(round_, mine_, direct))) return "sums differ";
+    return "";
+  }
+
+ private:
+  static std::string Say(const absl::Status& status) { return status.ok() ? "" : status.ToString(); }
+  size_t width() const { return round_.result_floats; }
+  void Write(const DispatchedRow& row) {
+    std::vector<float> result(width());
+    Expert(row.row, round_.row_bytes, row.expert, row.weight, result);
     engine::StoreResult(row, 0, std::as_bytes(std::span(result)));
   }
-  engine::FenceResults();
-  std::vector<const std::byte*> places;
-  if (auto s = transport.BeginCombine(); !s.ok()) return s.ToString();
-  if (auto s = transport.FinishCombine(places); !s.ok()) return s.ToString();
-  if (places.size() != mine.assignments.size()) return "the count of combined rows differs";
-  std::vector<float> combined(mine.assignments.size() * width, -1.0F);
-  for (size_t i = 0; i < places.size(); ++i) std::memcpy(&combined[i * width], places[i], width * sizeof(float));
-  std::vector<float> direct(combined.size());
-  for (size_t i = 0; i < mine.assignments.size(); ++i) {
-    const ExpertAssignment& a = mine.assignments[i];
-    Expert(mine.rows.data() + a.token * round.row_bytes, round.row_bytes, a.expert, a.weight,
-           std::span(direct).subspan(i * width, width));
+
+  engine::ExpertTransport& transport_;
+  const engine::HostMap& hosts_;
+  const Round& round_;
+  const int lane_;
+  const uint32_t layer_;
+  const std::vector<Part>& parts_;
+  const Part& mine_;
+  std::vector<float> early_;
+  std::vector<float> results_;
+};
+
+// Every layer on every lane, as a model's microbatches go: the second lane half a layer behind the first. Goes on after
+// a difference, as the others wait.
+std::string CompareRound(engine::ExpertTransport& transport, const engine::HostMap& hosts, const Round& round) {
+  std::string first;
+  const auto note = [&](const std::string& difference, int lane, uint32_t layer) {
+    if (difference.empty() || !first.empty()) return;
+    first = "lane " + std::to_string(lane) + " layer " + std::to_string(layer) + ": " + difference;
+  };
+  const bool has_two = transport.n_lanes() > 1;
+  std::optional<Exchange> a;
+  std::optional<Exchange> b;
+  for (uint32_t layer = 0; layer < kLayers; ++layer) {
+    note(a.emplace(transport, hosts, round, 0, layer).Dispatch(), 0, layer);
+    if (b.has_value()) note(b->Combine(), 1, layer - 1);
+    if (has_two) note(b.emplace(transport, hosts, round, 1, layer).Dispatch(), 1, layer);
+    note(a->Compute(), 0, layer);
+    if (has_two) note(b->Compute(), 1, layer);
+    note(a->Combine(), 0, layer);
   }
-  const std::vector<float> sums = Sum(round, mine, combined);
-  const std::vector<float> direct_sums = Sum(round, mine, direct);
-  if (!SameBits(combined, direct)) return "combined rows differ";
-  if (!SameBits(sums, direct_sums)) return "sums differ";
-  return "";
+  if (has_two) note(b->Combine(), 1, kLayers - 1);
+  return first;
 }
 
 }  // namespace
@@ -197,10 +276,11 @@ engine::DirectTransportOptions DirectOptionsForRounds(uint32_t n_experts) {
   engine::DirectTransportOptions options;
   options.n_experts = n_experts;
   options.generation = kGeneration;
-  options.n_tokens_max = 513;
+  options.n_lanes = engine::kExchangeLanes;
+  options.n_tokens_max = 2 * 513;  // as many on the second lane
   options.n_experts_per_token = 6;
   options.row_bytes_max = 388;
-  options.result_bytes_max = 40 * sizeof(float);
+  options.result_bytes_max = 640;  // several pieces
   return options;
 }
 
@@ -223,14 +303,11 @@ std::string CompareWithDirectSum(engine::Communicator& communicator, const MakeT
     if (transport == nullptr) return "no transport";
     if (round.placement.has_value()) transport->SetPlacement(*round.placement);
     transport->BeginStep(static_cast<uint64_t>(n));
-    for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      const std::string difference = CompareRound(*transport, hosts, round, layer);
-      if (difference.empty() || !first.empty()) continue;
-      std::ostringstream text;
-      text << "seed " << seed << " round " << n << " layer " << layer << " rank " << communicator.rank() << ": "
-           << difference;
-      first = text.str();
-    }
+    const std::string difference = CompareRound(*transport, hosts, round);
+    if (difference.empty() || !first.empty()) continue;
+    std::ostringstream text;
+    text << "seed " << seed << " round " << n << " rank " << communicator.rank() << ": " << difference;
+    first = text.str();
   }
   return first;
 }

@@ -26,10 +26,10 @@ constexpr int64_t kTokens = 300;  // past the window and its ring
 class CountingTransport final : public ForwardingExpertTransport {
  public:
   using ForwardingExpertTransport::ForwardingExpertTransport;
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     ++n_exchanges;
-    return ForwardingExpertTransport::BeginDispatch(layer, rows, row_bytes, assignments);
+    return ForwardingExpertTransport::BeginDispatch(lane, layer, rows, row_bytes, assignments);
   }
   int n_exchanges = 0;
 };

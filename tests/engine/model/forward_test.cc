@@ -60,14 +60,26 @@ class ForwardTest : public ::testing::TestWithParam<std::tuple<const char*, Nume
   }
 
   // All logits of `tokens`, processed `chunk` at a time.
-  static std::vector<float> Run(Model& model, Sequence& sequence, int64_t chunk) {
+  static std::vector<float> Run(Model& model, Sequence& sequence, int64_t chunk, int n_microbatches = 1) {
     std::vector<float> logits;
     while (!sequence.done()) {
-      const auto out = model.Forward({{sequence.Next(chunk)}});
+      const auto out = model.Forward({{sequence.Next(chunk)}, n_microbatches});
       EXPECT_TRUE(out.ok()) << out.status();
       logits.insert(logits.end(), out->logits.begin(), out->logits.end());
     }
     return logits;
+  }
+
+  // After n_tokens of both.
+  static void ExpectSameKv(const KvLayout& layout, int64_t n_tokens, const Sequence& a, const Sequence& b,
+                           const std::string& what) {
+    EXPECT_EQ(a.memory().storage(), b.memory().storage()) << "blocks, " << what;
+    const auto state_of = [&](const Sequence& sequence) {
+      std::vector<std::byte> state(layout.StateExportBytes(n_tokens));
+      layout.ExportState(sequence.memory().state(), n_tokens, state);
+      return state;
+    };
+    EXPECT_EQ(state_of(a), state_of(b)) << "state, " << what;
   }
 
   static bool SameBits(std::span<const float> a, std::span<const float> b) {
@@ -86,13 +98,7 @@ TEST_P(ForwardTest, SameBitsForEveryChunkSizeThreadCountAndKernel) {
   for (const int64_t chunk : {1, 3, 7, 64, 127, 128, 129, 256}) {
     Sequence sequence(model->layout(), tokens);
     EXPECT_TRUE(SameBits(Run(*model, sequence, chunk), expected)) << "chunk " << chunk;
-    EXPECT_EQ(sequence.memory().storage(), whole.memory().storage()) << "blocks, chunk " << chunk;
-    const size_t n_state = model->layout().StateExportBytes(kTokens);
-    std::vector<std::byte> a(n_state);
-    std::vector<std::byte> b(n_state);
-    model->layout().ExportState(sequence.memory().state(), kTokens, a);
-    model->layout().ExportState(whole.memory().state(), kTokens, b);
-    EXPECT_EQ(a, b) << "state, chunk " << chunk;
+    ExpectSameKv(model->layout(), kTokens, sequence, whole, "chunk " + std::to_string(chunk));
   }
   for (const std::string& isa : AvailableKernels()) {
     const std::unique_ptr<Model> other = Load(2, isa);
@@ -136,6 +142,53 @@ TEST_P(ForwardTest, SameBitsAloneAndBesideFifteenOthers) {
     logits.insert(logits.end(), first, first + static_cast<int64_t>(own.tokens.size() * vocab));
   }
   EXPECT_TRUE(SameBits(logits, expected));
+}
+
+TEST_P(ForwardTest, SameBitsInTwoMicrobatchesWhereverTheirBoundaryFalls) {
+  constexpr size_t kTokens = 300;
+  const std::unique_ptr<Model> model = Load(2);
+  const auto tokens = RandomTokens(static_cast<uint32_t>(model->config().vocab_size), kTokens, 8);
+  Sequence whole(model->layout(), tokens);
+  const std::vector<float> expected = Run(*model, whole, kTokens);
+  // Shorter ones than 32 are not cut: the second half has no rows then.
+  for (const int64_t chunk : {1, 31, 32, 33, 129, 256, 300}) {
+    Sequence sequence(model->layout(), tokens);
+    EXPECT_TRUE(SameBits(Run(*model, sequence, chunk, 2), expected)) << "chunk " << chunk;
+    ExpectSameKv(model->layout(), kTokens, sequence, whole, "chunk " + std::to_string(chunk));
+  }
+  // Beside others, at every place in the batch.
+  for (int place = 0; place < 4; ++place) {
+    Sequence sequence(model->layout(), tokens);
+    std::vector<std::unique_ptr<Sequence>> others;
+    for (int i = 0; i < 3; ++i) {
+      others.push_back(std::make_unique<Sequence>(
+          model->layout(), RandomTokens(static_cast<uint32_t>(model->config().vocab_size), 200, 90 + place * 3 + i)));
+    }
+    std::vector<float> logits;
+    while (!sequence.done()) {
+      ForwardBatch batch{{}, 2};
+      size_t n_before = 0;
+      for (int i = 0; i < 4; ++i) {
+        if (i == place) batch.chunks.push_back(sequence.Next(100));
+        if (i == 3 || others[static_cast<size_t>(i)]->done()) continue;
+        batch.chunks.push_back(others[static_cast<size_t>(i)]->Next(40 * i + 1));
+        if (i < place) n_before += batch.chunks.back().tokens.size();
+      }
+      const auto out = model->Forward(batch);
+      ASSERT_TRUE(out.ok()) << out.status();
+      const size_t vocab = static_cast<size_t>(model->config().vocab_size);
+      const auto own = out->logits.subspan(n_before * vocab, 100 * vocab);
+      logits.insert(logits.end(), own.begin(), own.end());
+    }
+    EXPECT_TRUE(SameBits(logits, expected)) << "place " << place;
+    ExpectSameKv(model->layout(), kTokens, sequence, whole, "place " + std::to_string(place));
+  }
+}
+
+TEST_P(ForwardTest, MoreMicrobatchesThanTheTransportHasLanesAreRefused) {
+  const std::unique_ptr<Model> model = Load(1);
+  Sequence sequence(model->layout(), RandomTokens(static_cast<uint32_t>(model->config().vocab_size), 64, 8));
+  EXPECT_EQ(model->Forward({{sequence.Next(64)}, 3}).status().code(), absl::StatusCode::kInternal);
 }
 
 TEST_P(ForwardTest, ContinuesWithTheSameBitsFromAnExportedState) {

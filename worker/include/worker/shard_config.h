@@ -58,6 +58,7 @@ struct ShardConfig {
   int64_t supervisor_pid = 0;
   std::string mpi_shm_dir;
   std::string expert_transport = "direct";  // or a way that it would choose, "messages", "baseline"
+  std::string microbatches = "auto";        // or "1", "2"
   std::string expert_placement = "even";    // or "balanced"
   uint32_t n_redundant_experts = 0;         // on every layer
   std::string link_listen;                  // shard 0's ADDRESS:PORT for other hosts

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,7 +11,7 @@ namespace longshelf::engine {
 
 // The plain transport over a communicator's collectives, and the oracle of the others: headers with counts by one fixed
 // exchange, then one exchange of rows for dispatch and one of results for combine. Nothing overlaps: the Begin halves
-// do all of the waiting. Every header is checked against this shard's own generation, step and layer count, so a shard
+// do all of the waiting, and of two lanes one waits after the other. Every header is checked against this shard's own generation, step and layer count, so a shard
 // that fell out of step is noticed at the next layer and not in the output.
 class BaselineExpertTransport final : public ExpertTransport {
  public:
@@ -22,19 +21,23 @@ class BaselineExpertTransport final : public ExpertTransport {
 
   int rank() const override;
   int size() const override;
+  int n_lanes() const override { return kExchangeLanes; }
   void BeginStep(uint64_t seq) override;
   void SetPlacement(const ExpertPlacement& placement) override;
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+  absl::Status FinishDispatch(int lane, std::span<const DispatchedRow> done,
+                              std::vector<DispatchedRow>& received) override;
+  absl::Status PlaceResults(int lane, std::span<std::byte> results, size_t result_bytes,
                             std::span<DispatchedRow> received) override;
-  absl::Status BeginCombine() override;
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
+  absl::Status BeginCombine(int lane) override;
+  absl::Status FinishCombine(int lane, std::vector<const std::byte*>& combined) override;
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  class Exchange;
+  Communicator& communicator_;
+  std::vector<ExpertRoutes> routes_;  // by layer, or one for all
+  std::vector<Exchange> lanes_;
 };
 
 }  // namespace longshelf::engine

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -24,6 +25,8 @@ struct DirectTransportOptions {
   size_t n_experts_per_token = 0;
   size_t row_bytes_max = 0;     // of dispatch
   size_t result_bytes_max = 0;  // of combine
+  // Exchanges that may be under way at a time. The second lane is for half of the tokens.
+  int n_lanes = 1;
   // Empty: also neighbours are reached through the communicator. Else this host's directory for shared memory.
   std::string shm_dir;
   // Between neighbours. None: measured when the transport is made, and the same on all shards.
@@ -37,9 +40,13 @@ struct DirectTransportOptions {
 // The memory that this shard's buffers take, at most: its inbox, and what is on its way to and from other hosts.
 uint64_t BytesOfBuffers(const HostMap& hosts, int rank, const DirectTransportOptions& options);
 
+class DirectLane;
+struct DirectGroup;
+
 // What a shard's exchanges have cost so far.
 struct ExchangeTotals {
-  uint64_t n_layers = 0;      // dispatched and combined
+  uint64_t n_layers = 0;      // dispatched and combined, each microbatch for itself
+  uint64_t n_second = 0;      // of these, of second microbatches
   uint64_t exposed_ns = 0;    // spent in them, copying and waiting, and so not computing
   uint64_t shared_bytes = 0;  // of messages to shards of this host, and of what they read here
   uint64_t sent_bytes = 0;    // of messages to others
@@ -51,9 +58,10 @@ struct ExchangeTotals {
 // rows are there. To another host: one message for all of its shards, so that a token crosses once however many of its
 // experts are there. It is received, into an inbox that was posted beforehand, by the neighbour with this shard's place
 // on its host, and read from that inbox by all of them. Results go back directly: whoever computes one writes it where
-// its home shard reads it, or into the one message that goes there.
+// its home shard reads it, or into the message that goes there; what is for another host leaves in pieces, each as soon
+// as it is whole.
 //
-// No buffer is used twice too early, without any further word: whoever sends again has had the answer to what it sent
+// A lane has buffers and messages of its own. In these no buffer is used twice too early, without any further word: whoever sends again has had the answer to what it sent
 // before, from every shard, and a shard answers when it has read; and results of a layer are written by a shard that
 // has the rows of that layer from everybody, who had read the results of the one before.
 class DirectExpertTransport final : public ExpertTransport {
@@ -66,16 +74,22 @@ class DirectExpertTransport final : public ExpertTransport {
 
   int rank() const override;
   int size() const override;
+  int n_lanes() const override;
   void BeginStep(uint64_t seq) override;
   void SetPlacement(const ExpertPlacement& placement) override;
-  std::byte* RowMemory(size_t n_bytes) override;
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  void Poll() override;
+  std::byte* RowMemory(int lane, size_t n_bytes) override;
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+  void OwnRows(int lane, std::vector<DispatchedRow>& own) override;
+  bool HasArrived(int lane) override;
+  absl::Status FinishDispatch(int lane, std::span<const DispatchedRow> done,
+                              std::vector<DispatchedRow>& received) override;
+  absl::Status PlaceResults(int lane, std::span<std::byte> results, size_t result_bytes,
                             std::span<DispatchedRow> received) override;
-  absl::Status BeginCombine() override;
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
+  void ResultsWritten(int lane, size_t n) override;
+  absl::Status BeginCombine(int lane) override;
+  absl::Status FinishCombine(int lane, std::vector<const std::byte*>& combined) override;
 
   // Which ways its messages take, in words.
   std::string Describe() const;
@@ -87,10 +101,14 @@ class DirectExpertTransport final : public ExpertTransport {
   ExchangeTotals totals() const;
 
  private:
-  struct Impl;
-  explicit DirectExpertTransport(std::unique_ptr<Impl> impl);
+  explicit DirectExpertTransport(std::unique_ptr<DirectGroup> group);
+  DirectLane& lane(int n) const;
   absl::Status ChooseWays();
-  std::unique_ptr<Impl> impl_;
+  absl::StatusOr<std::vector<WayFigures>> Measure();
+
+  std::unique_ptr<DirectGroup> group_;
+  std::vector<WayFigures> figures_;
+  std::chrono::steady_clock::time_point polled_{};
 };
 
 }  // namespace longshelf::engine

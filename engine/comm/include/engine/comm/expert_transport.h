@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -34,17 +35,22 @@ struct DispatchedRow {
 void StoreResult(const DispatchedRow& row, size_t offset, std::span<const std::byte> piece);
 void FenceResults();
 
+// Exchanges that may be under way at a time, each on a lane: for the microbatches of a step.
+inline constexpr int kExchangeLanes = 2;
+
 // Expert all-to-all: rows go to the shards that hold their experts, and results come back. Rows are opaque bytes, and
 // lie in buffers of the transport wherever they arrive; a result is written where its home shard will look for it, as
 // soon as it is known. Both ways have two halves, so that a shard can compute between what it sends and what it waits
-// for. Collective: every shard calls the five in this order once per MoE layer, also with nothing to send. One thread
-// (the engine's). UNAVAILABLE: a peer is gone. INTERNAL: a peer is out of step, or an argument is out of bounds; either
-// way the group must end.
+// for. An exchange is BeginDispatch, FinishDispatch, PlaceResults, BeginCombine and FinishCombine, once per MoE layer
+// and microbatch, also with nothing to send. Collective: every shard makes these calls in the same order. lane:
+// [0, n_lanes()); exchanges on different lanes may overlap. One thread (the engine's). UNAVAILABLE: a peer is gone.
+// INTERNAL: a peer is out of step, or an argument is out of bounds; either way the group must end.
 class ExpertTransport {
  public:
   virtual ~ExpertTransport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual int n_lanes() const { return 1; }
 
   // Before each step's first BeginDispatch. Peers that are at another step are noticed.
   virtual void BeginStep(uint64_t seq) { static_cast<void>(seq); }
@@ -53,28 +59,54 @@ class ExpertTransport {
   // placement of one layer is that of all.
   virtual void SetPlacement(const ExpertPlacement& placement) { static_cast<void>(placement); }
 
+  // Messages between machines move only while somebody asks: to be called between pieces of computation. Cheap. What
+  // goes wrong is said by the call that waits for it.
+  virtual void Poll() {}
+
   // Memory for the rows of the next BeginDispatch, where other shards can read them as they lie. Null: any will do.
-  virtual std::byte* RowMemory(size_t n_bytes) {
+  virtual std::byte* RowMemory(int lane, size_t n_bytes) {
+    static_cast<void>(lane);
     static_cast<void>(n_bytes);
     return nullptr;
   }
 
   // rows: [n_tokens, row_bytes], to be left alone until FinishCombine. assignments: ascending token, then ascending
   // expert; each token's row travels once per destination.
-  virtual absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  virtual absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                                      std::span<const ExpertAssignment> assignments) = 0;
-  // received: ascending (expert, source rank, source token), a pure function of routing.
-  virtual absl::Status FinishDispatch(std::vector<DispatchedRow>& received) = 0;
+
+  // After BeginDispatch, what there is to compute before others' rows are here. own: the rows that stay on this shard,
+  // ascending (expert, token); a transport that never makes anybody wait has none.
+  virtual void OwnRows(int lane, std::vector<DispatchedRow>& own) {
+    static_cast<void>(lane);
+    own.clear();
+  }
+  // Whether FinishDispatch would return at once.
+  virtual bool HasArrived(int lane) {
+    static_cast<void>(lane);
+    return true;
+  }
+
+  // done: the leading ones of `own` that were computed already, their results in memory of the caller's, to be left
+  // alone until FinishCombine. received: all others, ascending (expert, source rank, source token), a pure function of
+  // routing and `done`.
+  virtual absl::Status FinishDispatch(int lane, std::span<const DispatchedRow> done,
+                                      std::vector<DispatchedRow>& received) = 0;
 
   // Says where each result of `received` is to be written: in memory of the transport, or in `results`,
   // [received.size(), result_bytes], to be left alone until FinishCombine.
-  virtual absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+  virtual absl::Status PlaceResults(int lane, std::span<std::byte> results, size_t result_bytes,
                                     std::span<DispatchedRow> received) = 0;
+  // The first n results of `received` are written: what is for another machine can leave. Need not be called.
+  virtual void ResultsWritten(int lane, size_t n) {
+    static_cast<void>(lane);
+    static_cast<void>(n);
+  }
   // All results are written.
-  virtual absl::Status BeginCombine() = 0;
-  // combined: where each assignment's result lies, in the order of `assignments`, until the next BeginDispatch; the
-  // caller sums them in ascending expert id.
-  virtual absl::Status FinishCombine(std::vector<const std::byte*>& combined) = 0;
+  virtual absl::Status BeginCombine(int lane) = 0;
+  // combined: where each assignment's result lies, in the order of `assignments`, until the lane's next BeginDispatch;
+  // the caller sums them in ascending expert id.
+  virtual absl::Status FinishCombine(int lane, std::vector<const std::byte*>& combined) = 0;
 };
 
 // Everything as another one does it: for those that only want to know of some of it. `inner` outlives it.
@@ -83,21 +115,29 @@ class ForwardingExpertTransport : public ExpertTransport {
   explicit ForwardingExpertTransport(ExpertTransport& inner) : inner_(inner) {}
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
+  int n_lanes() const override { return inner_.n_lanes(); }
   void BeginStep(uint64_t seq) override { inner_.BeginStep(seq); }
   void SetPlacement(const ExpertPlacement& placement) override { inner_.SetPlacement(placement); }
-  std::byte* RowMemory(size_t n_bytes) override { return inner_.RowMemory(n_bytes); }
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  void Poll() override { inner_.Poll(); }
+  std::byte* RowMemory(int lane, size_t n_bytes) override { return inner_.RowMemory(lane, n_bytes); }
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
-    return inner_.BeginDispatch(layer, rows, row_bytes, assignments);
+    return inner_.BeginDispatch(lane, layer, rows, row_bytes, assignments);
   }
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override { return inner_.FinishDispatch(received); }
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+  void OwnRows(int lane, std::vector<DispatchedRow>& own) override { inner_.OwnRows(lane, own); }
+  bool HasArrived(int lane) override { return inner_.HasArrived(lane); }
+  absl::Status FinishDispatch(int lane, std::span<const DispatchedRow> done,
+                              std::vector<DispatchedRow>& received) override {
+    return inner_.FinishDispatch(lane, done, received);
+  }
+  absl::Status PlaceResults(int lane, std::span<std::byte> results, size_t result_bytes,
                             std::span<DispatchedRow> received) override {
-    return inner_.PlaceResults(results, result_bytes, received);
+    return inner_.PlaceResults(lane, results, result_bytes, received);
   }
-  absl::Status BeginCombine() override { return inner_.BeginCombine(); }
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override {
-    return inner_.FinishCombine(combined);
+  void ResultsWritten(int lane, size_t n) override { inner_.ResultsWritten(lane, n); }
+  absl::Status BeginCombine(int lane) override { return inner_.BeginCombine(lane); }
+  absl::Status FinishCombine(int lane, std::vector<const std::byte*>& combined) override {
+    return inner_.FinishCombine(lane, combined);
   }
 
  private:
@@ -110,26 +150,32 @@ constexpr uint32_t FirstExpertOf(int rank, uint32_t n_experts, int n_ranks) {
                                static_cast<uint64_t>(n_ranks));
 }
 
-// R = 1: nothing is copied.
+// R = 1: nothing is copied, and nobody waits.
 class LocalExpertTransport final : public ExpertTransport {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
+  int n_lanes() const override { return kExchangeLanes; }
+  absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
-  absl::Status FinishDispatch(std::vector<DispatchedRow>& received) override;
-  absl::Status PlaceResults(std::span<std::byte> results, size_t result_bytes,
+  absl::Status FinishDispatch(int lane, std::span<const DispatchedRow> done,
+                              std::vector<DispatchedRow>& received) override;
+  absl::Status PlaceResults(int lane, std::span<std::byte> results, size_t result_bytes,
                             std::span<DispatchedRow> received) override;
-  absl::Status BeginCombine() override;
-  absl::Status FinishCombine(std::vector<const std::byte*>& combined) override;
+  absl::Status BeginCombine(int lane) override;
+  absl::Status FinishCombine(int lane, std::vector<const std::byte*>& combined) override;
 
  private:
-  std::span<const std::byte> rows_;
-  size_t row_bytes_ = 0;
-  std::span<const ExpertAssignment> assignments_;
-  std::span<std::byte> results_;
-  size_t result_bytes_ = 0;
-  std::vector<uint32_t> order_;  // received position -> assignment index
+  struct Exchange {
+    std::span<const std::byte> rows;
+    size_t row_bytes = 0;
+    std::span<const ExpertAssignment> assignments;
+    std::span<std::byte> results;
+    size_t result_bytes = 0;
+    std::vector<uint32_t> order;  // received position -> assignment index
+  };
+  Exchange& lane(int n) { return lanes_[static_cast<size_t>(n)]; }
+  std::array<Exchange, kExchangeLanes> lanes_;
 };
 
 }  // namespace longshelf::engine

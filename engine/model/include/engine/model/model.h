@@ -37,6 +37,9 @@ struct SequenceChunk {
 // A plain batch; the model knows nothing of scheduling. Chunks are independent and must be distinct sequences.
 struct ForwardBatch {
   std::vector<SequenceChunk> chunks;
+  // 2: one half of the rows computes while the other half's travel to their experts and back. At most as many as the
+  // transport has lanes, and the same on all shards. No bit of any result depends on it.
+  int n_microbatches = 1;
 };
 
 // The logits stay valid until the model's next call.
