@@ -3,7 +3,8 @@
 
     bench/group_bench.py [--model models/demo] [--layouts 1x1,1x2,1x4,2x1,4x1] [--rounds 5] [--json FILE]
 
-A layout HxS is H hosts with S shards each. One host is this machine; several are network namespaces of it, which need
+A layout HxS is H hosts with S shards each, HxS/N with --microbatches N. --wire slows what leaves a host down, as
+"1gbit". One host is this machine; several are network namespaces of it, which need
 root, each with a longshelf-host of its own, and TCP between them. Layouts take turns: in each round one stream decodes,
 then --streams at once, and then a prompt is read that nobody has seen. Medians over rounds, and the medians of each
 round's own ratios to the first layout. Exposed is what shard 0 spends in exchanges and not computing, for each layer;
@@ -37,17 +38,20 @@ BYTES = "longshelf_worker_expert_bytes_total"
 class Group(Cluster):
     """One router and one worker whose shards are on the hosts of a layout."""
 
-    def __init__(self, args, number, n_hosts, shards_each):
-        self.layout, self.n_hosts, self.n_shards = f"{n_hosts}x{shards_each}", n_hosts, n_hosts * shards_each
+    def __init__(self, args, number, layout):
+        shape, _, microbatches = layout.partition("/")
+        n_hosts, shards_each = map(int, shape.split("x"))
+        self.layout, self.n_hosts, self.n_shards = layout, n_hosts, n_hosts * shards_each
         self.machines = None
-        flags = [f"--threads={args.threads}", "--kv-memory=256MiB", "--drafts=none"]
+        flags = [f"--threads={args.threads}", "--kv-memory=256MiB", "--drafts=none",
+                 f"--microbatches={microbatches or 'auto'}"]
         if n_hosts == 1:
             super().__init__(f"{args.build}/bin", args.model, shards=shards_each, kvstore=False, worker_flags=flags)
             return
         self.bin_dir, self.dir = f"{args.build}/bin", tempfile.TemporaryDirectory(prefix="longshelf-group-")
         self.processes, self.workers, self.kvstores = [], [], []
         self.machines = Machines(n_hosts, self.dir.name, number)
-        if reason := self.machines.start():
+        if reason := self.machines.start() or (args.wire and self.machines.slow_down(args.wire)):
             self.stop()
             sys.exit(reason)
         token = os.path.join(self.dir.name, "token")
@@ -189,6 +193,7 @@ def main():
     parser.add_argument("--answer", type=int, default=96)
     parser.add_argument("--prompt", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--wire", help="rate of each host's interface, as tc takes it")
     parser.add_argument("--json")
     args = parser.parse_args()
     args.name = args.name or pathlib.Path(args.model).resolve().name
@@ -198,8 +203,7 @@ def main():
     with contextlib.ExitStack() as stack:
         groups = []
         for number, layout in enumerate(args.layouts.split(",")):
-            n_hosts, shards_each = map(int, layout.split("x"))
-            group = Group(args, number, n_hosts, shards_each)
+            group = Group(args, number, layout)
             stack.callback(group.stop)
             groups.append(group)
         results = {group.layout: [] for group in groups}

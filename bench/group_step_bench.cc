@@ -40,6 +40,7 @@ struct Settings {
   int64_t context = 4096;
   int n_rounds = 15;
   bool parts = false;
+  bool halves = false;
 };
 
 double NowUs() {
@@ -190,13 +191,20 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
                              const engine::DirectExpertTransport& transport, const Settings& settings,
                              int64_t n_tokens) {
   constexpr int kWarmUp = 2;
-  Rows rows(model, n_tokens, settings.context, settings.n_rounds + kWarmUp, communicator.rank());
-  std::vector<double> step;
-  std::vector<double> exposed;
-  double near_bytes = 0;
-  double far_bytes = 0;
-  for (int round = 0; round < kWarmUp + settings.n_rounds; ++round) {
-    const engine::ForwardBatch batch = rows.Batch();
+  // Whole steps and those in two microbatches take turns.
+  const int n_ways = transport.n_lanes();
+  const int n_rounds = n_ways * (kWarmUp + settings.n_rounds);
+  Rows rows(model, n_tokens, settings.context, n_rounds, communicator.rank());
+  struct Figures {
+    std::vector<double> step;
+    std::vector<double> exposed;
+    double near_bytes = 0;
+    double far_bytes = 0;
+  };
+  std::vector<Figures> figures(static_cast<size_t>(n_ways));
+  for (int round = 0; round < n_rounds; ++round) {
+    engine::ForwardBatch batch = rows.Batch();
+    batch.n_microbatches = 1 + round % n_ways;
     RETURN_IF_ERROR(communicator.Barrier());
     const engine::ExchangeTotals before = transport.totals();
     const double begin_us = NowUs();
@@ -207,7 +215,7 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
                         static_cast<double>(after.sent_bytes - before.sent_bytes)};
     ASSIGN_OR_RETURN(const auto all,
                      engine::AllGather(communicator, std::string(reinterpret_cast<const char*>(&mine), sizeof(mine))));
-    if (round < kWarmUp) continue;
+    if (round < n_ways * kWarmUp) continue;
     Spent sum;
     for (const std::string& one : all) {
       Spent spent;
@@ -217,18 +225,23 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
       sum.shared_bytes += spent.shared_bytes;
       sum.sent_bytes += spent.sent_bytes;
     }
-    step.push_back(sum.step_us);
-    exposed.push_back(sum.exposed_us);
-    near_bytes = sum.shared_bytes;
-    far_bytes = sum.sent_bytes;
+    Figures& of_way = figures[static_cast<size_t>(round % n_ways)];
+    of_way.step.push_back(sum.step_us);
+    of_way.exposed.push_back(sum.exposed_us);
+    of_way.near_bytes = sum.shared_bytes;
+    of_way.far_bytes = sum.sent_bytes;
   }
   if (communicator.rank() != 0) return absl::OkStatus();
   const auto n_layers = static_cast<double>(model.config().n_layers);
-  std::printf(
-      "{\"kind\": \"step\", \"shards\": %d, \"tokens\": %d, \"step_us\": %.1f, \"step_quiet_us\": %.1f, "
-      "\"exposed_us\": %.2f, \"exposed_quiet_us\": %.2f, \"near_bytes\": %.0f, \"far_bytes\": %.0f}\n",
-      communicator.size(), static_cast<int>(n_tokens), Median(step), Quiet(step), Median(exposed) / n_layers,
-      Quiet(exposed) / n_layers, near_bytes, far_bytes);
+  for (size_t way = 0; way < figures.size(); ++way) {
+    const Figures& f = figures[way];
+    std::printf(
+        "{\"kind\": \"step\", \"shards\": %d, \"tokens\": %d, \"microbatches\": %d, \"step_us\": %.1f, "
+        "\"step_quiet_us\": %.1f, \"exposed_us\": %.2f, \"exposed_quiet_us\": %.2f, \"near_bytes\": %.0f, "
+        "\"far_bytes\": %.0f}\n",
+        communicator.size(), static_cast<int>(n_tokens), static_cast<int>(way) + 1, Median(f.step), Quiet(f.step),
+        Median(f.exposed) / n_layers, Quiet(f.exposed) / n_layers, f.near_bytes, f.far_bytes);
+  }
   std::fflush(stdout);
   return absl::OkStatus();
 }
@@ -257,6 +270,7 @@ absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_
   transport_options.row_bytes_max = 2 * width;
   transport_options.result_bytes_max = 2 * width;
   transport_options.shm_dir = settings.shm_dir;
+  transport_options.n_lanes = settings.halves ? engine::kExchangeLanes : 1;
   // As a worker does, for shards of one machine.
   const auto n_cores = static_cast<int>(std::thread::hardware_concurrency());
   transport_options.n_spins = options.n_shards <= n_cores ? kSpins : 0;
@@ -310,6 +324,7 @@ int main(int argc, char** argv) {
   spec.Add(&settings.tokens, "tokens", "tokens of each shard; repeatable");
   spec.Add(&settings.context, "context", "tokens before them, or with those of a prompt", {1, 1 << 20});
   spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {1, 10'000});
+  spec.Add(&settings.halves, "halves", "every other step in two microbatches, to compare");
   spec.Add(&settings.parts, "parts", "alone, without mpirun: what a step is made of");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const absl::Status status = longshelf::bench::Run(settings);

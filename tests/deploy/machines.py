@@ -43,6 +43,15 @@ class Machines:
                 return f"this machine does not let us make network namespaces: ip {step}"
         return ""
 
+    def slow_down(self, rate):
+        """Why their interfaces cannot be made to send no more than `rate`; empty when they do."""
+        for i in range(len(self.names)):
+            line = f"tc -n lm{self.id}-{i} qdisc add dev eth0 root tbf rate {rate} burst 256kb latency 50ms".split()
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                return f"{' '.join(line)}: {done.stderr}"
+        return ""
+
     def stop(self):
         for i in range(len(self.names)):
             _ip("link", "del", f"lm{self.id}v{i}")

@@ -84,8 +84,10 @@ class DraftsTest : public ::testing::TestWithParam<std::tuple<DrafterKind, Numer
   }
 
   // Guesses after tokens [0, n), read in one step from n_past on.
-  Guessed GuessAfter(Model& model, SequenceMemory& memory, int64_t n_past, int64_t n, int64_t n_tokens = kDraftMax) {
-    EXPECT_TRUE(model.Forward({{memory.Chunk(n_past, Piece(n_past, n - n_past), WantLogits::kLast)}}).ok());
+  Guessed GuessAfter(Model& model, SequenceMemory& memory, int64_t n_past, int64_t n, int64_t n_tokens = kDraftMax,
+                     int n_microbatches = 1) {
+    EXPECT_TRUE(
+        model.Forward({{memory.Chunk(n_past, Piece(n_past, n - n_past), WantLogits::kLast)}, n_microbatches}).ok());
     const DraftRequest request{0, n - n_past, tokens_[static_cast<size_t>(n)]};
     return Take(model.Draft({&request, 1}, n_tokens));
   }
@@ -101,6 +103,13 @@ class DraftsTest : public ::testing::TestWithParam<std::tuple<DrafterKind, Numer
   std::vector<uint32_t> tokens_;
   std::mt19937_64 random_{29};
 };
+
+TEST_P(DraftsTest, TheSameGuessesWhenAStepIsReadInTwoMicrobatches) {
+  for (const int64_t n : {40, 64, 131, 290}) {
+    SequenceMemory memory(model_->layout(), kTokens);
+    EXPECT_EQ(GuessAfter(*model_, memory, 0, n, kDraftMax, /*n_microbatches=*/2), GuessAfter(n)) << n << " tokens";
+  }
+}
 
 TEST_P(DraftsTest, AreTheSameWhereverTheStepsWereCutAndWhateverWasTakenBack) {
   SequenceMemory memory(model_->layout(), kTokens + kDraftMax);
