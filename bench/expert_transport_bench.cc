@@ -27,6 +27,7 @@
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/row_way.h"
 #include "figures.h"
+#include "plain_transport.h"
 #include "simulation/routing.h"
 
 namespace longshelf {
@@ -49,7 +50,7 @@ struct Settings {
   int n_rounds = 51;
   std::vector<std::string> tokens = {"1", "8", "64", "512"};
   std::vector<std::string> routings = {"uniform"};
-  std::vector<std::string> ways = {"baseline", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
+  std::vector<std::string> ways = {"baseline", "plain", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
   bool json = false;
 };
 
@@ -262,12 +263,14 @@ absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name
   if (name == "baseline") {
     way.transport =
         std::make_unique<engine::BaselineExpertTransport>(session.communicator(), kExperts, session.generation());
+  } else if (name == "plain") {
+    way.transport = std::make_unique<bench::PlainTransport>(session.communicator(), kExperts);
   } else if (name == "messages" || is_fixed || name == "direct") {
     ASSIGN_OR_RETURN(way.transport,
                      engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
   } else if (name != "copy") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--way ", name, ": must be baseline, messages, streamed, pushed, pulled, direct or copy"));
+        absl::StrCat("--way ", name, ": must be baseline, plain, messages, streamed, pushed, pulled, direct or copy"));
   }
   return way;
 }
@@ -412,8 +415,8 @@ int main(int argc, char** argv) {
   spec.Add(&settings.routings, "routing", "uniform, zipf[:EXPONENT], hot[:EXPERTS:SHARE]; repeatable");
   spec.Add(
       &settings.ways, "way",
-      "baseline, messages, streamed, pushed, pulled, direct (the best of these three) or copy; repeatable. Ratios are "
-      "to the first");
+      "baseline, plain (the same by hand), messages, streamed, pushed, pulled, direct (the best of these three) or "
+      "copy; repeatable. Ratios are to the first");
   spec.Add(&settings.json, "json", "a JSON object in each line");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const absl::Status status = longshelf::Run(settings);

@@ -237,7 +237,6 @@ simulation::ExchangeCosts StepModel::Costs() const {
   costs.pair_s = value(kPair);
   costs.switch_s = value(kSwitch);
   costs.tcp_switch_s = value(kTcpSwitch);
-  costs.eager_bytes = 65'536;
   const Curve half = copy_.Times(value(kNearCopy) / 2);
   costs.shared_memory = {.message_s = value(kPhase) * kMessageOfPhase,
                          .latency_s = kNearLatencySeconds,

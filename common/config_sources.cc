@@ -63,6 +63,17 @@ absl::Status CatchCli(Function function) {
   }
 }
 
+// CLI11 takes the next argument as the value of `--flag=`; of `--flag` and an empty argument it does not.
+std::vector<std::string> WithEmptyValuesApart(const std::vector<std::string>& args) {
+  std::vector<std::string> out;
+  for (const std::string& arg : args) {
+    const bool is_empty = absl::StartsWith(arg, "--") && arg.find('=') == arg.size() - 1;
+    out.push_back(is_empty ? arg.substr(0, arg.size() - 1) : arg);
+    if (is_empty) out.emplace_back();
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<YamlSetting>> ReadYamlSettings(const std::string& path) {
@@ -118,7 +129,8 @@ absl::StatusOr<FlagValues> ReadFlags(const std::string& program, const std::stri
     app.add_flag("--version", out.version, "show the version")->group("Help and configuration");
     app.add_flag("-h,--help", out.help, "show this text")->group("Help and configuration");
     out.help_text = app.help();
-    std::vector<std::string> reversed(args.rbegin(), args.rend());
+    std::vector<std::string> reversed = WithEmptyValuesApart(args);
+    std::reverse(reversed.begin(), reversed.end());
     app.parse(reversed);
   });
   if (!status.ok()) return status;

@@ -16,7 +16,8 @@ namespace {
 // How long a follower sleeps at most before it looks again; the ring ends the sleep at once.
 constexpr absl::Duration kBellTimeout = absl::Seconds(2);
 
-// Leads every broadcast plan: the group's own fence, whatever the plan says, where experts lie in this step and how it is run.
+// Leads every broadcast plan: the group's own fence, whatever the plan says, where experts lie in this step and how it
+// is run.
 struct Envelope {
   uint64_t generation;
   uint64_t seq;

@@ -15,7 +15,6 @@ const ExchangeCosts& MeasuredExchangeCosts() {
         .message_s = 0.26e-6, .latency_s = 0.1e-6, .send_s = copy.Times(0.42), .receive_s = copy.Times(0.42)};
     c.tcp = {.message_s = 8.7e-6, .latency_s = 0.15e-6, .send_s = tcp.Times(0.5), .receive_s = tcp.Times(0.5)};
     c.offloaded_message_s = 0.5e-6;
-    c.eager_bytes = 65536;
     c.switch_s = 0.38e-6;
     c.tcp_switch_s = 1.6e-6;
     return c;

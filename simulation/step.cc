@@ -30,7 +30,7 @@ enum class Phase : uint8_t {
   kDone
 };
 
-// Messages move meanwhile; also after its last exchange a rank waits, for the next step.
+// Also after its last exchange a rank waits, for the next step.
 bool IsAwait(Phase phase) {
   return phase == Phase::kAwaitRows || phase == Phase::kAwaitResults || phase == Phase::kDone;
 }
@@ -66,8 +66,6 @@ struct Rank {
   double volume = 0;  // bytes of them and of those of ranks that share its core: what passes through its caches
   std::deque<size_t> to_take;  // messages that are there
   Chore doing;
-  std::vector<size_t> held_out;  // wait until both sides wait
-  std::vector<size_t> held_in;
   std::vector<int> rows_missing;  // by layer
   std::vector<int> results_missing;
 };
@@ -94,7 +92,6 @@ class Simulation {
   int tokens(int r) const { return spec_.tokens[static_cast<size_t>(r)]; }
   int machine_of(int r) const { return spec_.one_machine ? 0 : cluster().host_of(r); }
   bool is_near(int a, int b) const { return cluster().host_of(a) == cluster().host_of(b); }
-  bool IsHeld(double bytes) const { return !spec_.network.offloaded && bytes > spec_.exchange.eager_bytes; }
 
   void Push(Event::Kind kind, double at_s, size_t message, const CoreQueue::Slice& slice = {});
   void Work(int r, double seconds);
@@ -107,8 +104,6 @@ class Simulation {
   void AddMessage(int source, int receiver, bool is_dispatch, bool for_host, int64_t bytes);
   void SendNext(int r);
   void GoOnWaiting(int r);
-  void ReleaseHeld(int r);
-  static bool HasWaited(const Rank& r, const Message& m);
   void Deliver(const Message& message);
   void OnEvent(const Event& event);
   double ExpertWork(int r) const;
@@ -259,7 +254,6 @@ void Simulation::Enter(int r, Phase phase) {
       [[fallthrough]];
     case Phase::kAwaitRows:
     case Phase::kAwaitResults:
-      ReleaseHeld(r);
       return GoOnWaiting(r);
   }
 }
@@ -312,11 +306,6 @@ void Simulation::OnWorkDone(int r) {
       Push(Event::Kind::kSeen, now_s_ + spec_.exchange.shared_memory.latency_s, done.message);
       break;
     case Chore::Kind::kSendFar:
-      if (IsHeld(m.bytes)) {
-        me.held_out.push_back(done.message);
-        rank(m.receiver).held_in.push_back(done.message);
-        break;
-      }
       Push(Event::Kind::kFirstByte, links_.Send(cluster().nic_of(r), m.bytes, now_s_), done.message);
       break;
     case Chore::Kind::kTake:
@@ -344,32 +333,6 @@ void Simulation::GoOnWaiting(int r) {
   me.doing = {Chore::Kind::kTake, me.to_take.front()};
   me.to_take.pop_front();
   Work(r, CopyWork(r, spec_.exchange.tcp.receive_s, messages_[me.doing.message].bytes));
-}
-
-// `r` has begun to wait: what was held for that moves, once announced and asked for, when the other side does, or did.
-void Simulation::ReleaseHeld(int r) {
-  const auto release = [&](std::vector<size_t>& held, bool is_out) {
-    std::vector<size_t> kept;
-    for (const size_t at : held) {
-      const Message& m = messages_[at];
-      if (!HasWaited(rank(m.source), m) || !HasWaited(rank(m.receiver), m)) {
-        kept.push_back(at);
-        continue;
-      }
-      std::erase(is_out ? rank(m.receiver).held_in : rank(m.source).held_out, at);
-      const double begin_s = now_s_ + 2 * spec_.network.latency_s;
-      Push(Event::Kind::kFirstByte, links_.Send(cluster().nic_of(m.source), m.bytes, begin_s), at);
-    }
-    held = std::move(kept);
-  };
-  release(rank(r).held_out, true);
-  release(rank(r).held_in, false);
-}
-
-// Has come to where it waits for messages of that exchange.
-bool Simulation::HasWaited(const Rank& r, const Message& m) {
-  if (r.phase == Phase::kDone || r.phase == Phase::kHead || r.layer != m.layer) return r.layer >= m.layer;
-  return r.phase >= (m.is_dispatch ? Phase::kAwaitRows : Phase::kAwaitResults);
 }
 
 void Simulation::Deliver(const Message& m) {

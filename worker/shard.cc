@@ -37,6 +37,7 @@
 #include "leader.h"
 #include "load_state.h"
 #include "memory_check.h"
+#include "process/available_processors.h"
 #include "storage_reads.h"
 #include "worker/node_service.h"
 
@@ -236,7 +237,7 @@ absl::Status Shard::Run() {
     }
     const engine::ShardGroup group{session_->communicator(), session_->doorbell(), *group_transport_,
                                    &session_->watch(),       config_.generation,   session_->links(),
-                                   placement_.get(),             MicrobatchesOfGroup()};
+                                   placement_.get(),         MicrobatchesOfGroup()};
     RETURN_IF_ERROR(engine::AgreeOnIdentity(
         session_->communicator(), engine::GroupIdentity(*model_, executor_->shape(config_.n_shards), n_context_max_)));
     RETURN_IF_ERROR(JoinStores());
@@ -462,16 +463,17 @@ absl::StatusOr<GroupWaiting> Shard::LookAtWaiting() {
   const auto n_here = static_cast<int>(RanksHere().size());
   GroupWaiting waiting;
   ASSIGN_OR_RETURN(waiting.barrier_seconds, engine::MeasureBarrier(session_->communicator()));
-  waiting.yields = n_here * config_.n_threads > static_cast<int>(std::thread::hardware_concurrency());
+  const AvailableProcessors processors = FindAvailableProcessors();
+  waiting.yields = n_here * config_.n_threads > processors.n;
   // Between hosts it is the network that takes its time.
   if (session_->hosts().n_hosts() == 1 && waiting.barrier_seconds > kBarrierSecondsMax) {
     waiting.yields = true;
     if (rank_ == 0) {
       spdlog::warn(
           "a barrier of the {} shards takes {:.1f} ms, where some 0.05 are usual: they wait for processors. There are "
-          "{} here, for {} shards with {} threads each and whatever else runs; every layer of a step waits so. Shards "
+          "{} on {}, for {} shards with {} threads each and whatever else runs; every layer of a step waits so. Shards "
           "now give their processor away whenever they wait (longshelf_worker_expert_yield)",
-          config_.n_shards, waiting.barrier_seconds * 1e3, std::thread::hardware_concurrency(), n_here,
+          config_.n_shards, waiting.barrier_seconds * 1e3, processors.n, processors.bound_by, n_here,
           config_.n_threads);
     }
   }

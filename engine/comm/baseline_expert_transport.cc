@@ -130,7 +130,9 @@ absl::Status BaselineExpertTransport::PlaceResults(int lane, std::span<std::byte
   return lanes_[static_cast<size_t>(lane)].PlaceResults(results, result_bytes, received);
 }
 
-absl::Status BaselineExpertTransport::BeginCombine(int lane) { return lanes_[static_cast<size_t>(lane)].BeginCombine(); }
+absl::Status BaselineExpertTransport::BeginCombine(int lane) {
+  return lanes_[static_cast<size_t>(lane)].BeginCombine();
+}
 
 absl::Status BaselineExpertTransport::FinishCombine(int lane, std::vector<const std::byte*>& combined) {
   return lanes_[static_cast<size_t>(lane)].FinishCombine(combined);
@@ -145,7 +147,7 @@ absl::Status BaselineExpertTransport::Exchange::ExchangeHeaders() {
     SealHeader(header);
   }
   RETURN_IF_ERROR(communicator_.ExchangeFixed(std::as_bytes(std::span(sent_headers_)),
-                                             std::as_writable_bytes(std::span(received_headers_))));
+                                              std::as_writable_bytes(std::span(received_headers_))));
   for (int s = 0; s < size_; ++s) {
     const MessageHeader& header = received_headers_[static_cast<size_t>(s)];
     RETURN_IF_ERROR(CheckHeader(header, MessageKind::kDispatch, s, rank_, clock_));
@@ -154,8 +156,9 @@ absl::Status BaselineExpertTransport::Exchange::ExchangeHeaders() {
   return absl::OkStatus();
 }
 
-absl::Status BaselineExpertTransport::Exchange::BeginDispatch(const ExpertRoutes& routes, std::span<const std::byte> rows,
- size_t row_bytes, std::span<const ExpertAssignment> assignments) {
+absl::Status BaselineExpertTransport::Exchange::BeginDispatch(const ExpertRoutes& routes,
+                                                              std::span<const std::byte> rows, size_t row_bytes,
+                                                              std::span<const ExpertAssignment> assignments) {
   RETURN_IF_ERROR(CheckDispatchArguments(rows, row_bytes));
   row_bytes_ = row_bytes;
   ++clock_.layer_count;
@@ -171,8 +174,7 @@ absl::Status BaselineExpertTransport::Exchange::BeginDispatch(const ExpertRoutes
   for (int d = 0; d < size_; ++d) {
     const auto at = static_cast<size_t>(d);
     if (n_bytes_[at] == 0) continue;
-    PackDispatch(sent_headers_[at], grouping_, d, outgoing_, RowStore::kPlain,
-                 send_[send_parts_[at].first_unit].bytes);
+    PackDispatch(sent_headers_[at], grouping_, d, outgoing_, RowStore::kPlain, send_[send_parts_[at].first_unit].bytes);
   }
   for (size_t i = 0; i < n_bytes_.size(); ++i) {
     const MessageHeader& header = received_headers_[i];
@@ -211,7 +213,7 @@ absl::Status BaselineExpertTransport::Exchange::FinishDispatch(std::vector<Dispa
 }
 
 absl::Status BaselineExpertTransport::Exchange::PlaceResults(std::span<std::byte> results, size_t result_bytes,
-                                                   std::span<DispatchedRow> received) {
+                                                             std::span<DispatchedRow> received) {
   RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, arrivals_.size()));
   results_ = results;
   result_bytes_ = result_bytes;
@@ -266,8 +268,8 @@ absl::Status BaselineExpertTransport::Exchange::FinishCombine(std::vector<const 
       from = message + sizeof(header);
     }
     for (size_t i = 0; i < pairs.size(); ++i) {
-      combined[pairs[i]] = from != nullptr ? from + i * stride
-                                           : results_.data() + order_.place(arrival_begin_[at] + i) * result_bytes_;
+      combined[pairs[i]] =
+          from != nullptr ? from + i * stride : results_.data() + order_.place(arrival_begin_[at] + i) * result_bytes_;
     }
   }
   return absl::OkStatus();

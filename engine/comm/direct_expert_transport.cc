@@ -103,7 +103,8 @@ int DirectExpertTransport::size() const { return group_->size; }
 int DirectExpertTransport::n_lanes() const { return group_->options.n_lanes; }
 const std::vector<WayFigures>& DirectExpertTransport::figures() const { return figures_; }
 ExchangeTotals DirectExpertTransport::totals() const {
-  return {group_->n_layers.load(), group_->n_second.load(), group_->exposed_ns.load(), group_->shared_bytes.load(), group_->sent_bytes.load()};
+  return {group_->n_layers.load(), group_->n_second.load(), group_->exposed_ns.load(), group_->shared_bytes.load(),
+          group_->sent_bytes.load()};
 }
 DirectLane& DirectExpertTransport::lane(int n) const { return *group_->lanes[static_cast<size_t>(n)]; }
 

@@ -18,16 +18,18 @@ static_assert(kMessageUnitBytes == kExchangeUnitBytes);
 // Lanes have neighbouring numbers.
 constexpr int kDispatchTag = 110;
 constexpr int kCombineTag = 120;
+// Enough to see that waits have become short again.
+constexpr int kSpinsMin = 16;
 // Less than this is not worth a message of its own.
 constexpr size_t kPieceBytes = size_t{256} << 10;
 
 InboxShape ShapeFor(const DirectTransportOptions& options, size_t n_tokens_max, int n_shards) {
   const size_t n_pairs = n_tokens_max * options.n_experts_per_token;
-  return {.n_sources = n_shards,
-          .dispatch_bytes =
-              DispatchLayout(MessageKind::kDispatch, n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
-          .combine_rows = n_pairs,
-          .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
+  return {
+      .n_sources = n_shards,
+      .dispatch_bytes = DispatchLayout(MessageKind::kDispatch, n_tokens_max, n_pairs, options.row_bytes_max).n_bytes,
+      .combine_rows = n_pairs,
+      .result_stride = RoundUpTo(options.result_bytes_max, kMessageUnitBytes)};
 }
 
 // Of results between hosts.
@@ -67,7 +69,8 @@ DirectGroup::DirectGroup(Communicator& the_communicator, const HostMap& host_map
       options(the_options),
       rank(communicator.rank()),
       size(communicator.size()),
-      map(hosts, rank, !options.shm_dir.empty()) {
+      map(hosts, rank, !options.shm_dir.empty()),
+      n_spins(options.n_spins) {
   routes.emplace_back(ExpertPlacement::Even(1, options.n_experts, size), 0, hosts, rank);
 }
 DirectGroup::~DirectGroup() = default;
@@ -75,15 +78,18 @@ DirectGroup::~DirectGroup() = default;
 // A dead peer is the watch's business.
 template <typename Ready>
 absl::Status DirectGroup::WaitFor(Ready ready) {
-  for (int n = 0; !ready(); ++n) {
+  int n = 0;
+  for (; !ready(); ++n) {
     RETURN_IF_ERROR(failed);
     RETURN_IF_ERROR(Progress());
-    if (n < options.n_spins) {
+    if (n < n_spins) {
       _mm_pause();
     } else {
       sched_yield();
     }
   }
+  if (n == 0) return absl::OkStatus();
+  n_spins = std::min(std::max(n <= n_spins ? 2 * n_spins : n_spins / 2, kSpinsMin), options.n_spins);
   return absl::OkStatus();
 }
 
@@ -128,8 +134,8 @@ absl::Status DirectLane::MakeInboxes() {
   if (group_.options.shm_dir.empty()) {
     ASSIGN_OR_RETURN(memory[static_cast<size_t>(group_.rank)], MappedMemory::Private(shape_.n_bytes()));
   } else {
-    ASSIGN_OR_RETURN(memory, ShareMemory(group_.communicator, group_.hosts, group_.options.shm_dir,
-                                         NameOf("inbox"), shape_.n_bytes()));
+    ASSIGN_OR_RETURN(memory, ShareMemory(group_.communicator, group_.hosts, group_.options.shm_dir, NameOf("inbox"),
+                                         shape_.n_bytes()));
   }
   for (MappedMemory& one : memory) inboxes_.emplace_back(std::move(one), shape_);
   return absl::OkStatus();
@@ -142,8 +148,8 @@ absl::Status DirectLane::MakeOutboxes(size_t n_tokens) {
   const size_t results_bytes = n_tokens * group_.options.n_experts_per_token * shape_.result_stride;
   outboxes_.clear();
   ASSIGN_OR_RETURN(std::vector<MappedMemory> memory,
-                   ShareMemory(group_.communicator, group_.hosts, group_.options.shm_dir,
-                               NameOf("outbox"), Outbox::NumBytes(rows_bytes, results_bytes)));
+                   ShareMemory(group_.communicator, group_.hosts, group_.options.shm_dir, NameOf("outbox"),
+                               Outbox::NumBytes(rows_bytes, results_bytes)));
   for (MappedMemory& one : memory) outboxes_.emplace_back(std::move(one), rows_bytes, results_bytes);
   return absl::OkStatus();
 }
@@ -266,9 +272,8 @@ absl::Status DirectLane::SendDispatch(Target& target, size_t index) {
     return absl::OkStatus();
   }
   PackDispatch(header, of_targets(), static_cast<int>(index), outgoing_, RowStore::kPlain, target.staging.data());
-  ASSIGN_OR_RETURN(target.sending,
-                   group_.communicator.StartSend(target.rank, tag(kDispatchTag), target.staging.data(),
-                                                 header.n_bytes / kExchangeUnitBytes));
+  ASSIGN_OR_RETURN(target.sending, group_.communicator.StartSend(target.rank, tag(kDispatchTag), target.staging.data(),
+                                                                 header.n_bytes / kExchangeUnitBytes));
   group_.sent_bytes += header.n_bytes;
   return absl::OkStatus();
 }
@@ -278,17 +283,16 @@ absl::Status DirectLane::PostReceives() {
   for (Source& source : sources_) {
     if (!source.is_far || group_.near_only) continue;
     if (source.receiver == group_.rank) {
-      ASSIGN_OR_RETURN(source.receiving, group_.communicator.StartReceive(source.rank, tag(kDispatchTag),
-                                                                          own().dispatch(source.rank),
-                                                                          shape_.dispatch_bytes / kExchangeUnitBytes));
+      ASSIGN_OR_RETURN(source.receiving,
+                       group_.communicator.StartReceive(source.rank, tag(kDispatchTag), own().dispatch(source.rank),
+                                                        shape_.dispatch_bytes / kExchangeUnitBytes));
     }
     const ResultPieces pieces = PiecesOf(by_rank_.n_rows(source.rank));
     for (size_t p = 0; p < pieces.n; ++p) {
       const size_t n_bytes = sizeof(MessageHeader) + pieces.count(p) * pieces.stride;
-      ASSIGN_OR_RETURN(source.collecting[p],
-                       group_.communicator.StartReceive(source.rank, tag(kCombineTag),
-                                                        source.results.data() + pieces.offset(p),
-                                                        n_bytes / kExchangeUnitBytes));
+      ASSIGN_OR_RETURN(source.collecting[p], group_.communicator.StartReceive(source.rank, tag(kCombineTag),
+                                                                              source.results.data() + pieces.offset(p),
+                                                                              n_bytes / kExchangeUnitBytes));
     }
   }
   return absl::OkStatus();
@@ -466,8 +470,8 @@ absl::Status DirectLane::PlaceResults(std::span<std::byte> results, size_t resul
 }
 
 void DirectLane::SendNear(Source& source) {
-  MessageHeader header = MakeHeader(source.pulls ? MessageKind::kCombinePulled : MessageKind::kCombine, group_.rank,
-                                    source.rank, clock_);
+  MessageHeader header =
+      MakeHeader(source.pulls ? MessageKind::kCombinePulled : MessageKind::kCombine, group_.rank, source.rank, clock_);
   header.n_rows = static_cast<uint32_t>(source.n_arrivals);
   header.row_bytes = static_cast<uint32_t>(result_bytes_);
   header.n_bytes = sizeof(header) + source.n_arrivals * result_stride_;
@@ -531,8 +535,8 @@ absl::Status DirectLane::TakeNear(Source& source, std::vector<const std::byte*>&
   RETURN_IF_ERROR(group_.WaitFor([&] { return flag.load(std::memory_order_acquire) >= n_exchanges_; }));
   const MessageHeader header = own().combine_header(source.rank);
   const bool pulled = pulls(group_.ways.combine) && header.kind == MessageKind::kCombinePulled;
-  RETURN_IF_ERROR(CheckResults(header, pulled ? MessageKind::kCombinePulled : MessageKind::kCombine, source.rank,
-                               pairs.size()));
+  RETURN_IF_ERROR(
+      CheckResults(header, pulled ? MessageKind::kCombinePulled : MessageKind::kCombine, source.rank, pairs.size()));
   const std::byte* from = own().results() + by_rank_.begin(source.rank) * result_stride_;
   if (pulled) {
     const size_t n_rows_max = outbox(source.rank).results_bytes() / result_stride_;
@@ -566,8 +570,8 @@ absl::Status DirectLane::FinishCombine(std::vector<const std::byte*>& combined) 
   combined.resize(by_rank_.n_all());
   for (size_t i = 0; i < own_.size(); ++i) {
     const bool was_early = i < own_done_.size();
-    combined[own_[i]] = was_early ? own_done_[i]
-                                  : results_.data() + order_.place(own_first_ + i - own_done_.size()) * result_bytes_;
+    combined[own_[i]] =
+        was_early ? own_done_[i] : results_.data() + order_.place(own_first_ + i - own_done_.size()) * result_bytes_;
   }
   for (Source& source : sources_) {
     if (!takes_part(source)) continue;

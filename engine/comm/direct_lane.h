@@ -58,6 +58,9 @@ struct DirectGroup {
   RowWays ways;
   bool near_only = false;  // while ways are measured nothing goes to other hosts
   absl::Status failed;     // what went wrong in a call that cannot say so
+  // Looks at a flag before the processor is given away: more when that was enough lately, fewer when it was not. With
+  // options.n_spins at most, and none if that is none.
+  int n_spins;
   std::atomic<uint64_t> n_layers{0};
   std::atomic<uint64_t> n_second{0};
   std::atomic<uint64_t> exposed_ns{0};
@@ -129,13 +132,13 @@ class DirectLane {
     int receiver = 0;  // whose inbox its dispatch arrives in
     size_t n_arrivals = 0;
     size_t first_arrival = 0;
-    uint32_t first_row = 0;            // where its results go
-    bool pulls = false;                // it reads them in this shard's outbox
-    uint32_t first_pulled = 0;         // where, in rows
-    ResultPieces pieces;               // far: of the results for it
-    size_t piece = 0;                  // the last one that has a place
-    size_t n_placed = 0;               // of these results
-    size_t n_written = 0;              // of these results
+    uint32_t first_row = 0;     // where its results go
+    bool pulls = false;         // it reads them in this shard's outbox
+    uint32_t first_pulled = 0;  // where, in rows
+    ResultPieces pieces;        // far: of the results for it
+    size_t piece = 0;           // the last one that has a place
+    size_t n_placed = 0;        // of these results
+    size_t n_written = 0;       // of these results
     size_t n_pieces_sent = 0;
     MappedMemory staging;              // far: results for it
     MappedMemory results;              // far: results from it

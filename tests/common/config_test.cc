@@ -192,6 +192,16 @@ TEST_F(ConfigTest, TurnsABooleanOffByNoAndByValue) {
   EXPECT_FALSE(config_.verbose);
 }
 
+TEST_F(ConfigTest, AnEmptyValueIsOneAndTakesNothingOfWhatFollows) {
+  EXPECT_TRUE(spec_.Parse({"--listen=", "--queue-max=7"}, {}).run);
+  EXPECT_EQ(config_.listen, "");
+  EXPECT_EQ(config_.queue_max, 7);
+  EXPECT_TRUE(spec_.Parse({"--queue-max=8", "--listen="}, {}).run);
+  EXPECT_EQ(config_.listen, "");
+  EXPECT_TRUE(spec_.Parse({"--listen=a="}, {}).run);
+  EXPECT_EQ(config_.listen, "a=");
+}
+
 TEST_F(ConfigTest, CollectsListsFromEverySource) {
   EXPECT_TRUE(spec_.Parse({"--peers=a,b", "--peers", "c"}, {}).run);
   EXPECT_THAT(config_.peers, ElementsAre("a", "b", "c"));

@@ -1,6 +1,6 @@
-// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY PLACEMENT MICROBATCHES. Runs the same requests through every
-// fixture model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block and state to
-// OUTPUT.
+// One shard of shard_group_logits_test: group_logits RUN_DIR OUTPUT WAY PLACEMENT MICROBATCHES. Runs the same requests
+// through every fixture model in both numerics; rank 0 writes every logit and, at the end of each model, every KV block
+// and state to OUTPUT.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -228,10 +228,15 @@ absl::Status RunModel(engine::MpiSession* session, const Setting& setting, const
   RETURN_IF_ERROR(engine::AgreeOnIdentity(
       session->communicator(),
       engine::GroupIdentity(*model, executor->shape(session->communicator().size()), /*n_context_max=*/1024)));
-  const engine::ShardGroup group = {session->communicator(), session->doorbell(), *remote, &session->watch(),
-                                    session->generation(),   nullptr,              nullptr,
-                                    setting.n_microbatches == 2 ? engine::Microbatches::kTwo
-                                                                : engine::Microbatches::kOne};
+  const engine::ShardGroup group = {
+      session->communicator(),
+      session->doorbell(),
+      *remote,
+      &session->watch(),
+      session->generation(),
+      nullptr,
+      nullptr,
+      setting.n_microbatches == 2 ? engine::Microbatches::kTwo : engine::Microbatches::kOne};
   if (session->communicator().rank() != 0) return engine::RunFollower(group, *executor);
   engine::ShardGroupRunner runner(group, *executor);
   RETURN_IF_ERROR(Drive(runner, executor->copies(), vocab_size, out));

@@ -8,13 +8,13 @@
 #include <set>
 
 #include "draft_policy.h"
+#include "engine/microbatches.h"
 #include "engine_harness.h"
 #include "engine_requests.h"
 #include "fair_share.h"
 #include "fake_feed.h"
 #include "fake_model.h"
 #include "prompt_lookup.h"
-#include "engine/microbatches.h"
 #include "step_pacer.h"
 
 namespace longshelf::engine {

@@ -44,12 +44,13 @@ TEST(
     int n_microbatches;
   };
   for (const Setting& s :
-       {Setting{2, "chosen", "even", 1},         Setting{3, "chosen", "even", 2},       Setting{4, "chosen", "even", 2},
-        Setting{8, "chosen", "even", 1},         Setting{3, "streamed", "even", 2},     Setting{3, "pushed", "even", 1},
-        Setting{3, "pulled", "even", 2},         Setting{3, "messages", "even", 1},     Setting{3, "baseline", "even", 2},
-        Setting{2, "streamed", "scattered", 1},  Setting{3, "pushed", "scattered", 2},  Setting{4, "pulled", "scattered", 1},
-        Setting{8, "messages", "scattered", 2},  Setting{2, "pulled", "copied", 2},     Setting{3, "messages", "copied", 2},
-        Setting{4, "baseline", "copied", 1},     Setting{8, "streamed", "copied", 2}}) {
+       {Setting{2, "chosen", "even", 1}, Setting{3, "chosen", "even", 2}, Setting{4, "chosen", "even", 2},
+        Setting{8, "chosen", "even", 1}, Setting{3, "streamed", "even", 2}, Setting{3, "pushed", "even", 1},
+        Setting{3, "pulled", "even", 2}, Setting{3, "messages", "even", 1}, Setting{3, "baseline", "even", 2},
+        Setting{2, "streamed", "scattered", 1}, Setting{3, "pushed", "scattered", 2},
+        Setting{4, "pulled", "scattered", 1}, Setting{8, "messages", "scattered", 2}, Setting{2, "pulled", "copied", 2},
+        Setting{3, "messages", "copied", 2}, Setting{4, "baseline", "copied", 1},
+        Setting{8, "streamed", "copied", 2}}) {
     // No EXPECT_EQ: a failure would print megabytes.
     EXPECT_TRUE(Compute(s.n_shards, s.way, s.placement, s.n_microbatches) == one)
         << s.n_shards << " shards, rows " << s.way << ", experts " << s.placement << ", microbatches "

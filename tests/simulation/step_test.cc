@@ -74,18 +74,6 @@ TEST(SimulateStep, OverTcpBothSidesWorkForTheBytes) {
   EXPECT_NEAR(Simulate(spec).dispatch_s, 51 * kUs + bytes * 1e-9, 1e-12);
 }
 
-TEST(SimulateStep, LargeMessagesOverTcpWaitUntilBothSidesWait) {
-  StepSpec spec = TwoRanks();
-  spec.cluster.n_hosts = 2;
-  spec.n_layers = 1;
-  spec.network = {.name = "", .bytes_per_s = 1e9, .latency_s = 50 * kUs};
-  const StepTimes eager = Simulate(spec);
-  spec.exchange.eager_bytes = 500;
-  const StepTimes held = Simulate(spec);
-  // Sent only after the shared expert, after a question and an answer; and so are the results.
-  EXPECT_NEAR(held.step_s - eager.step_s, (20 + 100 + 100) * kUs, 1e-12);
-}
-
 TEST(SimulateStep, MessagesToOneInterfaceComeOneAfterTheOther) {
   StepSpec spec;
   spec.cluster = {.n_ranks = 4, .n_hosts = 4};

@@ -17,13 +17,13 @@ enum class Microbatches : uint8_t {
 
 // Whether a step runs as a whole or in two microbatches, of which one computes while the other's rows travel between
 // shards. Smaller steps are never split: every expert that both halves want is read twice. What pays depends on the
-// network and on the machine, so both ways are timed, per unit of cost (RowCost), and the faster one is taken; the other
-// one is tried again now and then. No bit of any result depends on it. Owner thread: the leader's engine thread.
+// network and on the machine, so both ways are timed, per unit of cost (RowCost), and the faster one is taken; the
+// other one is tried again now and then. No bit of any result depends on it. Owner thread: the leader's engine thread.
 class MicrobatchChoice {
  public:
   // Rows of the fullest shard in the smallest step that is split.
   static constexpr int64_t kRowsMin = 128;
-  static constexpr int kTrialSteps = 3;    // of each way, before anything is known
+  static constexpr int kTrialSteps = 3;      // of each way, before anything is known
   static constexpr int kTryAgainAfter = 64;  // steps
 
   MicrobatchChoice(Microbatches mode, RowCost cost) : mode_(mode), cost_(cost) {}

@@ -36,8 +36,8 @@ struct ShardGroup {
   ExpertTransport& transport;
   GroupWatch* watch = nullptr;  // null: progress is not watched (tests)
   uint64_t generation = 0;
-  HostLinks* links = nullptr;             // the leader's, to other hosts; null: there are none
-  PlacementControl* placement = nullptr;  // null: experts stay where they are; else the transport is its
+  HostLinks* links = nullptr;                      // the leader's, to other hosts; null: there are none
+  PlacementControl* placement = nullptr;           // null: experts stay where they are; else the transport is its
   Microbatches microbatches = Microbatches::kOne;  // of large steps; the leader's choice
 };
 

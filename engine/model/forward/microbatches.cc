@@ -49,12 +49,12 @@ absl::Status Model::Impl::RunInHalves(float* all_streams, float* all_spare) {
     return absl::OkStatus();
   };
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    RETURN_IF_ERROR(enter(a, layer));                            // results of b
-    if (layer > 0) RETURN_IF_ERROR(leave(b, layer - 1));         // rows of a
-    RETURN_IF_ERROR(enter(b, layer));                            // rows of a
-    RETURN_IF_ERROR(a.pass->Compute());                          // rows of b
-    RETURN_IF_ERROR(b.pass->Compute());                          // results of a
-    RETURN_IF_ERROR(leave(a, layer));                            // results of b
+    RETURN_IF_ERROR(enter(a, layer));                     // results of b
+    if (layer > 0) RETURN_IF_ERROR(leave(b, layer - 1));  // rows of a
+    RETURN_IF_ERROR(enter(b, layer));                     // rows of a
+    RETURN_IF_ERROR(a.pass->Compute());                   // rows of b
+    RETURN_IF_ERROR(b.pass->Compute());                   // results of a
+    RETURN_IF_ERROR(leave(a, layer));                     // results of b
   }
   return leave(b, config.n_layers - 1);
 }

@@ -261,7 +261,7 @@ void Moe::RunHiddenPart(const HiddenRows& rows, int64_t begin, int64_t columns, 
       ops_.kernels().swiglu(h, b + i * columns, columns, rows.limit, weight, ops_.native());
       if (quantize) ops_.kernels().quantize_row(h, columns, kLinearQuantBlock);
       ops_.kernels().pack(h, columns, rows.hidden.form,
-                         rows.hidden.row(first + i) + OperandBytes(rows.hidden.form, begin));
+                          rows.hidden.row(first + i) + OperandBytes(rows.hidden.form, begin));
     }
   }
 }

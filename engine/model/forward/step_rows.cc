@@ -33,7 +33,8 @@ void StepRows::Halve(StepRows& first, StepRows& second) const {
   second.Clear();
   const int64_t middle = n_ - n_ / 2;
   for (const SequenceRows& rows : parts_) {
-    const std::span<const uint32_t> own = tokens().subspan(static_cast<size_t>(rows.row_begin), static_cast<size_t>(rows.n_rows));
+    const std::span<const uint32_t> own =
+        tokens().subspan(static_cast<size_t>(rows.row_begin), static_cast<size_t>(rows.n_rows));
     int64_t n_first = std::clamp<int64_t>(middle - rows.row_begin, 0, rows.n_rows);
     if (n_first > 0 && rows.n_rows < kShortestCut) n_first = rows.n_rows;
     if (n_first > 0) first.Add(own.first(static_cast<size_t>(n_first)), rows);

@@ -34,7 +34,6 @@ struct ExchangeCosts {
   WayCosts shared_memory;
   WayCosts tcp;
   double offloaded_message_s = 0;  // giving a message to an interface that moves it by itself
-  double eager_bytes = 1e18;       // larger TCP messages move only while both sides wait in an exchange
   double switch_s = 0;             // a core goes over to another rank, or a waiting one looks whether it must wait on
   double tcp_switch_s = 0;         // the same where some messages come by TCP
   double quantum_s = 3e-3;         // until it must, when others wait

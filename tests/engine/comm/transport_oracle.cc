@@ -107,8 +107,8 @@ void Expert(const std::byte* row, size_t row_bytes, uint32_t expert, float weigh
   }
 }
 
-// What `rank` must receive on a layer, in (expert, source rank, source token) order, but for the first n_done rows of its
-// own.
+// What `rank` must receive on a layer, in (expert, source rank, source token) order, but for the first n_done rows of
+// its own.
 std::vector<DispatchedRow> ExpectedRows(const Round& round, std::span<const Part> parts, const engine::HostMap& hosts,
                                         uint32_t layer, int rank, size_t n_done) {
   const int size = hosts.n_ranks();

@@ -45,14 +45,22 @@ TEST(Hosts, TwoHostsAndFourGiveTheTokensOfOneShardAndLeaveNothingBehind) {
   struct Shape {
     int n_hosts;
     int shards_per_host;
+    const char* microbatches;
   };
-  for (const Shape shape : {Shape{2, 1}, Shape{2, 2}, Shape{4, 1}}) {
+  for (const Shape shape : {Shape{2, 1, "1"}, Shape{2, 2, "2"}, Shape{4, 1, "auto"}}) {
     MAKE_HOSTS_OR_SKIP(hosts, shape.n_hosts);
-    ClusterOfHosts cluster(std::move(hosts), shape.shards_per_host);
+    ClusterOfHosts cluster(std::move(hosts), shape.shards_per_host,
+                           {std::string("--microbatches=") + shape.microbatches, "--admin-listen=127.0.0.1:7301"});
     ASSERT_TRUE(cluster.WaitServing(1)) << cluster.Logs();
     const Outcome outcome = Generate(cluster.Address(1), testing::kHostToken);
     ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << cluster.Logs();
     EXPECT_EQ(outcome.tokens, expected) << shape.n_hosts << " hosts of " << shape.shards_per_host;
+    if (shape.microbatches == std::string("2")) {
+      const std::string counted =
+          "curl -sf http://127.0.0.1:7301/metrics | grep -q '^longshelf_worker_expert_second_exchanges_total[^ ]* "
+          "[1-9]'";
+      EXPECT_EQ(cluster.hosts().RunOn(0, {"sh", "-c", counted}), 0) << "no step was split";
+    }
     const std::vector<engine::ProcessId> group = cluster.Processes();
     cluster.worker().Signal(SIGTERM);
     EXPECT_EQ(cluster.worker().WaitExit(seconds(15)), 0) << cluster.Logs();
@@ -75,7 +83,7 @@ TEST(Hosts, ASlowAndLossyLinkChangesNothingAndKillsNobody) {
         "nft add rule inet loss out oifname eth0 numgen random mod 200 == 0 drop";
     ASSERT_EQ(hosts->RunOn(h, {"sh", "-c", steps}), 0);
   }
-  ClusterOfHosts cluster(std::move(hosts), 1);
+  ClusterOfHosts cluster(std::move(hosts), 1, {"--microbatches=2"});
   ASSERT_TRUE(cluster.WaitServing(1)) << cluster.Logs();
   const Outcome outcome = Generate(cluster.Address(1), testing::kHostToken);
   ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message() << cluster.Logs();

@@ -11,8 +11,9 @@ namespace longshelf::engine {
 
 // The plain transport over a communicator's collectives, and the oracle of the others: headers with counts by one fixed
 // exchange, then one exchange of rows for dispatch and one of results for combine. Nothing overlaps: the Begin halves
-// do all of the waiting, and of two lanes one waits after the other. Every header is checked against this shard's own generation, step and layer count, so a shard
-// that fell out of step is noticed at the next layer and not in the output.
+// do all of the waiting, and of two lanes one waits after the other. Every header is checked against this shard's own
+// generation, step and layer count, so a shard that fell out of step is noticed at the next layer and not in the
+// output.
 class BaselineExpertTransport final : public ExpertTransport {
  public:
   // `communicator` must outlive this.

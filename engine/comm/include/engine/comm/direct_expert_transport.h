@@ -61,9 +61,10 @@ struct ExchangeTotals {
 // its home shard reads it, or into the message that goes there; what is for another host leaves in pieces, each as soon
 // as it is whole.
 //
-// A lane has buffers and messages of its own. In these no buffer is used twice too early, without any further word: whoever sends again has had the answer to what it sent
-// before, from every shard, and a shard answers when it has read; and results of a layer are written by a shard that
-// has the rows of that layer from everybody, who had read the results of the one before.
+// A lane has buffers and messages of its own. In these no buffer is used twice too early, without any further word:
+// whoever sends again has had the answer to what it sent before, from every shard, and a shard answers when it has
+// read; and results of a layer are written by a shard that has the rows of that layer from everybody, who had read the
+// results of the one before.
 class DirectExpertTransport final : public ExpertTransport {
  public:
   // Collective. `communicator` must outlive this. RESOURCE_EXHAUSTED, on every member: shm_dir has no room for the
