@@ -31,7 +31,7 @@ void ExchangeMetrics::Update(const engine::ExchangeTotals& totals) {
   seen_ = totals;
 }
 
-void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
+void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::WayTable>& ways,
                       const std::vector<engine::WayFigures>& figures) {
   metrics
       .AddGauge("longshelf_worker_expert_barrier_seconds",
@@ -43,14 +43,17 @@ void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::
       .Set(waiting.yields ? 1 : 0);
   if (!ways.has_value()) return;
   for (const engine::RowWay way : engine::kRowWays) {
-    const auto chosen = [&](const char* phase, engine::RowWay taken) {
-      metrics
-          .AddGauge("longshelf_worker_expert_way", "1: how rows get from shard to shard on a host.",
-                    {{"phase", phase}, {"way", engine::RowWayName(way)}})
-          .Set(taken == way ? 1 : 0);
-    };
-    chosen("dispatch", ways->dispatch);
-    chosen("combine", ways->combine);
+    for (const engine::WayTable::SizedWays& sized : ways->sizes()) {
+      const auto chosen = [&](const char* phase, engine::RowWay taken) {
+        metrics
+            .AddGauge("longshelf_worker_expert_way",
+                      "1: how rows get from shard to shard on a host, by about how many tokens of each.",
+                      {{"phase", phase}, {"tokens", std::to_string(sized.n_tokens)}, {"way", engine::RowWayName(way)}})
+            .Set(taken == way ? 1 : 0);
+      };
+      chosen("dispatch", sized.ways.dispatch);
+      chosen("combine", sized.ways.combine);
+    }
     for (const engine::WayFigures& one : figures) {
       const auto measured = [&](const char* phase, double seconds) {
         metrics

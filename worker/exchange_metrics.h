@@ -30,7 +30,7 @@ struct GroupWaiting {
 };
 
 // What a group found out and chose when it started; once. `ways`: none without neighbours.
-void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::RowWays>& ways,
+void ExportGroupStart(Metrics& metrics, const GroupWaiting& waiting, const std::optional<engine::WayTable>& ways,
                       const std::vector<engine::WayFigures>& figures);
 
 // Where experts lie and how well that spreads the work. Owned by the thread that serves metrics.

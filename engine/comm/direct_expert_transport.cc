@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "direct_lane.h"
@@ -79,7 +80,7 @@ absl::StatusOr<std::vector<WayFigures>> DirectExpertTransport::Measure() {
   RETURN_IF_ERROR(lane(0).MakeOutboxes(exchange.n_tokens_max));
   g.near_only = true;
   ASSIGN_OR_RETURN(std::vector<WayFigures> figures,
-                   MeasureWays(g.communicator, *this, exchange, [&g](const RowWays& w) { g.ways = w; }));
+                   MeasureWays(g.communicator, *this, exchange, [&g](const RowWays& w) { g.ways = WayTable(w); }));
   g.near_only = false;
   lane(0).DropOutboxes();
   g.n_layers = g.exposed_ns = g.shared_bytes = 0;
@@ -88,10 +89,10 @@ absl::StatusOr<std::vector<WayFigures>> DirectExpertTransport::Measure() {
 
 absl::Status DirectExpertTransport::ChooseWays() {
   if (group_->options.ways.has_value()) {
-    group_->ways = *group_->options.ways;
+    group_->ways = WayTable(*group_->options.ways);
   } else {
     ASSIGN_OR_RETURN(figures_, Measure());
-    group_->ways = ChooseRowWays(figures_);
+    group_->ways = WayTable(figures_);
   }
   if (!group_->ways.any_pulled()) return absl::OkStatus();
   for (const auto& lane : group_->lanes) RETURN_IF_ERROR(lane->MakeOutboxes(lane->n_tokens_max()));
@@ -108,19 +109,20 @@ ExchangeTotals DirectExpertTransport::totals() const {
 }
 DirectLane& DirectExpertTransport::lane(int n) const { return *group_->lanes[static_cast<size_t>(n)]; }
 
-std::optional<RowWays> DirectExpertTransport::ways() const {
-  for (int r = 0; r < group_->size; ++r) {
-    if (r != group_->rank && group_->is_near(r)) return group_->ways;
-  }
-  return std::nullopt;
+std::optional<WayTable> DirectExpertTransport::ways() const {
+  return group_->n_near() > 1 ? std::optional(group_->ways) : std::nullopt;
 }
 
 std::string DirectExpertTransport::Describe() const {
-  const std::optional<RowWays> near = ways();
-  if (!near.has_value()) return "messages";
-  const bool any_far = group_->hosts.n_hosts() > 1;
-  return absl::StrCat("shared memory (rows ", RowWayName(near->dispatch), ", results ", RowWayName(near->combine), ")",
-                      any_far ? " on a host, messages between hosts" : "");
+  if (group_->n_near() == 1) return "messages";
+  const auto name = [](const WayTable::SizedWays& sized) {
+    return absl::StrCat(sized.n_tokens, ": rows ", RowWayName(sized.ways.dispatch), ", results ",
+                        RowWayName(sized.ways.combine));
+  };
+  std::vector<std::string> parts;
+  for (const WayTable::SizedWays& sized : group_->ways.sizes()) parts.push_back(name(sized));
+  return absl::StrCat("shared memory (by tokens of a shard, ", absl::StrJoin(parts, "; "), ")",
+                      group_->hosts.n_hosts() > 1 ? " on a host, messages between hosts" : "");
 }
 
 void DirectExpertTransport::SetPlacement(const ExpertPlacement& placement) {

@@ -181,8 +181,8 @@ uint64_t DirectLane::NumBytes(const HostMap& hosts, int rank, const DirectTransp
   for (int r = 0; r < hosts.n_ranks(); ++r) {
     if (is_far(r)) n_bytes += 2 * ResultBytesMax(shape);
   }
-  const RowWays ways = options.ways.value_or(RowWays{RowWay::kPull, RowWay::kPull});  // which it may choose
-  if (has_shared_memory && ways.any_pulled()) {
+  // Unless told otherwise it may choose to pull.
+  if (has_shared_memory && (!options.ways.has_value() || WayTable(*options.ways).any_pulled())) {
     n_bytes += Outbox::NumBytes(n_tokens_max * options.row_bytes_max, shape.combine_rows * shape.result_stride);
   }
   return n_bytes;
@@ -228,7 +228,8 @@ absl::Status DirectLane::Await(Communicator::Transfer& transfer) {
 }
 
 std::byte* DirectLane::RowMemory(size_t n_bytes) const {
-  if (!pulls(group_.ways.dispatch) || n_bytes > outbox(group_.rank).rows_bytes()) return nullptr;
+  const size_t n_tokens = n_bytes / group_.options.row_bytes_max;
+  if (!pulls(DispatchWay(n_tokens)) || n_bytes > outbox(group_.rank).rows_bytes()) return nullptr;
   return outbox(group_.rank).rows();
 }
 
@@ -254,8 +255,7 @@ void DirectLane::OrderByExpert(std::span<const uint32_t> pairs, std::vector<uint
 }
 
 absl::Status DirectLane::SendDispatch(Target& target, size_t index) {
-  const RowWay way = group_.ways.dispatch;
-  const bool pulled = !target.is_far && pulls(way);
+  const bool pulled = !target.is_far && pulls(dispatch_way_);
   MessageHeader header =
       MakeHeader(pulled ? MessageKind::kDispatchPulled : MessageKind::kDispatch, group_.rank, target.rank, clock_);
   FillDispatchHeader(of_targets(), static_cast<int>(index), row_bytes_, header);
@@ -263,7 +263,7 @@ absl::Status DirectLane::SendDispatch(Target& target, size_t index) {
   header.first_row = target.is_far ? 0 : static_cast<uint32_t>(by_rank_.begin(target.rank));
   SealHeader(header);
   if (!target.is_far) {
-    const bool streamed = way == RowWay::kStream;
+    const bool streamed = dispatch_way_ == RowWay::kStream;
     PackDispatch(header, of_targets(), static_cast<int>(index), outgoing_,
                  streamed ? RowStore::kStream : RowStore::kPlain, inbox(target.rank).dispatch(group_.rank));
     if (streamed) FenceResults();
@@ -311,13 +311,14 @@ absl::Status DirectLane::BeginDispatch(uint32_t layer, std::span<const std::byte
   }
   ASSIGN_OR_RETURN(routes_, RoutesOf(group_.routes, layer));
   row_bytes_ = row_bytes;
+  dispatch_way_ = DispatchWay(n_tokens);
   ++clock_.layer_count;
   ++n_exchanges_;
   own_done_.clear();
   RETURN_IF_ERROR(GroupPairs(assignments, n_tokens));
   outgoing_ = {rows, assignments, rank_of_pair_};
   RETURN_IF_ERROR(PostReceives());
-  if (pulls(group_.ways.dispatch) && rows.data() != outbox(group_.rank).rows() && !rows.empty()) {
+  if (pulls(dispatch_way_) && rows.data() != outbox(group_.rank).rows() && !rows.empty()) {
     std::memcpy(outbox(group_.rank).rows(), rows.data(), rows.size());
   }
   // From the next shard on, so that not all of them send to the first one first.
@@ -354,7 +355,7 @@ absl::Status DirectLane::ReadSource(Source& source) {
   incoming.message = inbox(source.receiver).dispatch(source.rank);
   std::memcpy(&incoming.header, incoming.message, sizeof(incoming.header));
   const MessageHeader& header = incoming.header;
-  const bool pulled = !source.is_far && pulls(group_.ways.dispatch);
+  const bool pulled = !source.is_far && !outboxes_.empty() && header.kind == MessageKind::kDispatchPulled;
   RETURN_IF_ERROR(CheckHeader(header, pulled ? MessageKind::kDispatchPulled : MessageKind::kDispatch, source.rank,
                               source.receiver, clock_));
   RETURN_IF_ERROR(CheckDispatchCounts(header, row_bytes_, routes_->n_experts()));
@@ -406,15 +407,15 @@ absl::Status DirectLane::FinishDispatch(std::span<const DispatchedRow> done, std
 void DirectLane::PlaceNear(Source& source, size_t& n_pulled, std::span<DispatchedRow> received) {
   std::byte* to = nullptr;
   RowStore store = RowStore::kPlain;
-  source.pulls = pulls(group_.ways.combine) &&
-                 (n_pulled + source.n_arrivals) * result_stride_ <= outbox(group_.rank).results_bytes();
+  source.pulls =
+      pulls(combine_way_) && (n_pulled + source.n_arrivals) * result_stride_ <= outbox(group_.rank).results_bytes();
   if (source.pulls) {
     source.first_pulled = static_cast<uint32_t>(n_pulled);
     to = outbox(group_.rank).results() + n_pulled * result_stride_;
     n_pulled += source.n_arrivals;
   } else {
     to = inbox(source.rank).results() + source.first_row * result_stride_;
-    if (group_.ways.combine == RowWay::kStream) store = RowStore::kStream;
+    if (combine_way_ == RowWay::kStream) store = RowStore::kStream;
   }
   for (size_t i = 0; i < source.n_arrivals; ++i, to += result_stride_) {
     DispatchedRow& row = received[order_.place(source.first_arrival + i)];
@@ -447,6 +448,15 @@ void DirectLane::PlaceFar(std::span<DispatchedRow> received) {
   }
 }
 
+// By the tokens whose results for neighbours are so many, as they are when experts are asked for alike.
+RowWay DirectLane::CombineWay() const {
+  size_t n_rows = 0;
+  for (const Source& source : sources_) n_rows += source.is_far ? 0 : source.n_arrivals;
+  const size_t n_near = group_.n_near();
+  const size_t n_each = group_.options.n_experts_per_token * (n_near - 1);
+  return group_.ways.Of(n_each == 0 ? 0 : n_rows * n_near / n_each).combine;
+}
+
 absl::Status DirectLane::PlaceResults(std::span<std::byte> results, size_t result_bytes,
                                       std::span<DispatchedRow> received) {
   RETURN_IF_ERROR(CheckCombineArguments(results, result_bytes, arrivals_.size()));
@@ -461,6 +471,7 @@ absl::Status DirectLane::PlaceResults(std::span<std::byte> results, size_t resul
   for (size_t i = own_first_; i < own_first_ + own_.size() - own_done_.size(); ++i) {
     received[order_.place(i)].result = results.data() + order_.place(i) * result_bytes;
   }
+  combine_way_ = CombineWay();
   size_t n_pulled = 0;
   for (Source& source : sources_) {
     if (!source.is_far) PlaceNear(source, n_pulled, received);
@@ -534,7 +545,7 @@ absl::Status DirectLane::TakeNear(Source& source, std::vector<const std::byte*>&
   const std::atomic<uint64_t>& flag = own().combined(source.rank);
   RETURN_IF_ERROR(group_.WaitFor([&] { return flag.load(std::memory_order_acquire) >= n_exchanges_; }));
   const MessageHeader header = own().combine_header(source.rank);
-  const bool pulled = pulls(group_.ways.combine) && header.kind == MessageKind::kCombinePulled;
+  const bool pulled = !outboxes_.empty() && header.kind == MessageKind::kCombinePulled;
   RETURN_IF_ERROR(
       CheckResults(header, pulled ? MessageKind::kCombinePulled : MessageKind::kCombine, source.rank, pairs.size()));
   const std::byte* from = own().results() + by_rank_.begin(source.rank) * result_stride_;

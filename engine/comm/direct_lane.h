@@ -43,6 +43,8 @@ struct DirectGroup {
 
   // Whether shards see each other's memory.
   bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
+  // Shards of this host, this one among them.
+  size_t n_near() const { return options.shm_dir.empty() ? 1 : hosts.RanksOf(hosts.host_of(rank)).size(); }
   // Moves the messages of all lanes: others may wait for those of one while this shard waits on another.
   absl::Status Progress();
   template <typename Ready>
@@ -55,7 +57,7 @@ struct DirectGroup {
   const int size;
   const TargetMap map;
   std::vector<ExpertRoutes> routes;  // by layer, or one for all
-  RowWays ways;
+  WayTable ways;
   bool near_only = false;  // while ways are measured nothing goes to other hosts
   absl::Status failed;     // what went wrong in a call that cannot say so
   // Looks at a flag before the processor is given away: more when that was enough lately, fewer when it was not. With
@@ -152,6 +154,8 @@ class DirectLane {
   Inbox& inbox(int r) { return inboxes_[static_cast<size_t>(r)]; }
   const Outbox& outbox(int r) const { return outboxes_[static_cast<size_t>(r)]; }
   bool pulls(RowWay way) const { return way == RowWay::kPull && !outboxes_.empty(); }
+  RowWay DispatchWay(size_t n_tokens) const { return group_.ways.Of(n_tokens).dispatch; }
+  RowWay CombineWay() const;
   bool takes_part(const Source& source) const { return !source.is_far || !group_.near_only; }
   const Grouping& of_targets() const { return by_target_.has_value() ? *by_target_ : by_rank_; }
   ResultPieces PiecesOf(size_t n_rows) const { return {n_rows, shape_.result_stride}; }
@@ -189,6 +193,8 @@ class DirectLane {
   // Of the exchange that is under way.
   OutgoingRows outgoing_;
   size_t row_bytes_ = 0;
+  RowWay dispatch_way_ = RowWay::kStream;  // of this shard; every other one chooses its own
+  RowWay combine_way_ = RowWay::kStream;
   const ExpertRoutes* routes_ = nullptr;
   std::vector<uint16_t> rank_of_pair_;
   std::vector<uint16_t> target_of_pair_;

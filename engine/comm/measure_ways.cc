@@ -11,10 +11,11 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr double kBudgetSeconds = 0.04;
+// For each size; some 50 ms in all.
+constexpr double kBudgetSeconds = 0.008;
 // At least so many however long they take: in one alone a shard may have waited for its processor.
-constexpr double kRoundsMin = 4;
-constexpr double kRoundsMax = 12;
+constexpr double kRoundsMin = 3;
+constexpr double kRoundsMax = 60;
 constexpr size_t kLineBytes = 64;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
@@ -148,26 +149,27 @@ absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, 
   Measurement measurement(transport, exchange);
   std::vector<Times> best(sizes.size() * kRowWays.size());
   transport.BeginStep(0);
-  const auto run = [&](bool counts) -> absl::Status {
-    for (size_t i = 0; i < best.size(); ++i) {
-      const RowWay way = kRowWays[i % kRowWays.size()];
-      use({way, way});
-      ASSIGN_OR_RETURN(const Times times, measurement.Round(sizes[i / kRowWays.size()]));
+  const auto run = [&](size_t size, bool counts) -> absl::Status {
+    for (size_t w = 0; w < kRowWays.size(); ++w) {
+      use({kRowWays[w], kRowWays[w]});
+      ASSIGN_OR_RETURN(const Times times, measurement.Round(sizes[size]));
+      Times& least = best[size * kRowWays.size() + w];
       if (!counts) continue;
-      best[i].dispatch = std::min(best[i].dispatch, times.dispatch);
-      best[i].combine = std::min(best[i].combine, times.combine);
+      least.dispatch = std::min(least.dispatch, times.dispatch);
+      least.combine = std::min(least.combine, times.combine);
     }
     return absl::OkStatus();
   };
-  // The first round meets pages and caches that were never used.
-  const double begin = Now();
-  RETURN_IF_ERROR(run(false));
-  const double start = Now();
-  RETURN_IF_ERROR(run(true));
-  // As many more as everybody has time for.
-  ASSIGN_OR_RETURN(const std::vector<double> slow, Slowest(communicator, {start - begin, Now() - start}));
-  const double n_rounds = std::clamp((kBudgetSeconds - slow[0]) / slow[1], kRoundsMin, kRoundsMax);
-  for (int n = 1; n < static_cast<int>(n_rounds); ++n) RETURN_IF_ERROR(run(true));
+  for (size_t size = 0; size < sizes.size(); ++size) {
+    // The first round meets pages and caches that were never used.
+    RETURN_IF_ERROR(run(size, false));
+    const double start = Now();
+    RETURN_IF_ERROR(run(size, true));
+    // As many more as everybody has time for.
+    ASSIGN_OR_RETURN(const std::vector<double> slow, Slowest(communicator, {Now() - start}));
+    const double n_rounds = std::clamp(kBudgetSeconds / slow[0], kRoundsMin, kRoundsMax);
+    for (int n = 1; n < static_cast<int>(n_rounds); ++n) RETURN_IF_ERROR(run(size, true));
+  }
   std::vector<double> mine;
   for (const Times& times : best) mine.insert(mine.end(), {times.dispatch, times.combine});
   ASSIGN_OR_RETURN(const std::vector<double> slowest, Slowest(communicator, mine));
@@ -181,18 +183,25 @@ absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, 
   return out;
 }
 
-RowWays ChooseRowWays(const std::vector<WayFigures>& figures) {
-  const auto choose = [&](auto seconds_of) {
-    std::array<double, kRowWays.size()> cost{};
-    for (const WayFigures& one : figures) {
-      const auto& seconds = seconds_of(one);
-      const double best = *std::min_element(seconds.begin(), seconds.end());
-      for (size_t w = 0; w < cost.size(); ++w) cost[w] += seconds[w] / best;
-    }
-    return kRowWays[static_cast<size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin())];
+WayTable::WayTable(const std::vector<WayFigures>& figures) {
+  const auto fastest = [](const auto& seconds) {
+    return kRowWays[static_cast<size_t>(std::min_element(seconds.begin(), seconds.end()) - seconds.begin())];
   };
-  return {choose([](const WayFigures& f) { return f.dispatch_seconds; }),
-          choose([](const WayFigures& f) { return f.combine_seconds; })};
+  for (const WayFigures& one : figures) {
+    sizes_.push_back({one.n_tokens, {fastest(one.dispatch_seconds), fastest(one.combine_seconds)}});
+  }
+}
+
+const RowWays& WayTable::Of(size_t n_tokens) const {
+  size_t at = 0;
+  while (at + 1 < sizes_.size() && n_tokens * n_tokens > sizes_[at].n_tokens * sizes_[at + 1].n_tokens) ++at;
+  return sizes_[at].ways;
+}
+
+bool WayTable::any_pulled() const {
+  return std::any_of(sizes_.begin(), sizes_.end(), [](const SizedWays& sized) {
+    return sized.ways.dispatch == RowWay::kPull || sized.ways.combine == RowWay::kPull;
+  });
 }
 
 const char* RowWayName(RowWay way) {

@@ -13,8 +13,8 @@
 
 namespace longshelf::engine {
 
-// Tokens of each shard in the exchanges that are measured: steps of decode and one of prefill.
-inline constexpr std::array<size_t, 3> kMeasuredTokens = {1, 8, 64};
+// Tokens of each shard in the exchanges that are measured: steps of decode and, beyond the caches, of prefill.
+inline constexpr std::array<size_t, 4> kMeasuredTokens = {1, 8, 64, 512};
 
 // What is sent while ways are measured.
 struct MeasuredExchange {

@@ -15,14 +15,14 @@ TEST(ExchangeMetrics, WhatAGroupMeasuredAndChoseIsThereByPhaseAndWay) {
   figures.n_tokens = 8;
   figures.dispatch_seconds = {3e-6, 2e-6, 1e-6};
   figures.combine_seconds = {1e-6, 2e-6, 4e-6};
-  ExportGroupStart(metrics, {.barrier_seconds = 0.25, .yields = true},
-                   engine::RowWays{engine::RowWay::kPull, engine::RowWay::kStream}, {figures});
+  ExportGroupStart(metrics, {.barrier_seconds = 0.25, .yields = true}, engine::WayTable(std::vector{figures}),
+                   {figures});
   const std::string text = metrics.Serialize();
   EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_barrier_seconds 0.25"));
   EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_yield 1"));
-  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"dispatch\",way=\"pulled\"} 1"));
-  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"combine\",way=\"pulled\"} 0"));
-  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"combine\",way=\"streamed\"} 1"));
+  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"dispatch\",tokens=\"8\",way=\"pulled\"} 1"));
+  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"combine\",tokens=\"8\",way=\"pulled\"} 0"));
+  EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_way{phase=\"combine\",tokens=\"8\",way=\"streamed\"} 1"));
   EXPECT_THAT(text, HasSubstr("longshelf_worker_expert_measured_seconds{phase=\"combine\",tokens=\"8\",way=\"pulled\"} "
                               "4e-06"));
 }

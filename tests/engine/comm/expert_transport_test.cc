@@ -141,7 +141,7 @@ TEST_P(EveryLayout, MessagesThatGoStraightToTheirShardsGiveTheDirectSumBitForBit
 TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly) {
   const Layout& layout = GetParam();
   const std::string dir = MakeHostDirs(layout);
-  std::vector<std::optional<RowWays>> ways(layout.host_of.size());
+  std::vector<std::optional<WayTable>> ways(layout.host_of.size());
   testing::ThreadGroup group(static_cast<int>(layout.host_of.size()));
   group.Run([&](Communicator& communicator) {
     const auto make = [&](Communicator& among, uint32_t n_experts) {
@@ -149,15 +149,15 @@ TEST_P(EveryLayout, AllShardsChooseTheSameWaysByMeasuringAndStillExchangeExactly
       ways[static_cast<size_t>(among.rank())] = transport->ways();
       EXPECT_EQ(transport->totals().n_layers, 0U) << "what was measured is not work";
       if (transport->ways().has_value()) {
-        EXPECT_EQ(ChooseRowWays(transport->figures()), *transport->ways());
+        EXPECT_EQ(WayTable(transport->figures()), *transport->ways());
       }
       return transport;
     };
     EXPECT_EQ(testing::CompareWithDirectSum(communicator, make, 20261129, 2, HostMap(layout.host_of, layout.host_of)),
               "");
   });
-  std::optional<RowWays> first;
-  for (const std::optional<RowWays>& one : ways) {
+  std::optional<WayTable> first;
+  for (const std::optional<WayTable>& one : ways) {
     if (!one.has_value()) continue;
     if (!first.has_value()) first = one;
     EXPECT_EQ(one, first);
@@ -213,11 +213,15 @@ TEST(DirectExpertTransport, WhatFillsTheInboxesExactlyArrivesAndOneRowMoreIsRefu
   }
 }
 
-TEST(RowWay, TheOneThatIsLeastFarFromTheBestOverAllSizesIsChosenForEachDirection) {
-  // Streamed: best with many tokens, pushed: with few, pulled: nearly the best in both.
-  const std::vector<WayFigures> figures = {{8, {3.0, 1.0, 1.1}, {1.0, 2.0, 3.0}},
-                                           {64, {1.0, 3.0, 1.1}, {1.0, 2.0, 3.0}}};
-  EXPECT_EQ(ChooseRowWays(figures), (RowWays{RowWay::kPull, RowWay::kStream}));
+TEST(WayTable, TheFastestOfTheNearestSizeIsTakenForEachDirection) {
+  const WayTable table(
+      std::vector<WayFigures>{{8, {3.0, 1.0, 1.1}, {1.0, 2.0, 3.0}}, {128, {1.0, 3.0, 1.1}, {3.0, 2.0, 1.0}}});
+  const RowWays few = {RowWay::kPush, RowWay::kStream};
+  const RowWays many = {RowWay::kStream, RowWay::kPull};
+  for (const size_t n : {0, 1, 8, 32}) EXPECT_EQ(table.Of(n), few) << n;
+  for (const size_t n : {33, 128, 4096}) EXPECT_EQ(table.Of(n), many) << n;
+  EXPECT_TRUE(table.any_pulled());
+  EXPECT_FALSE(WayTable(few).any_pulled());
 }
 
 TEST(DirectExpertTransport, WhereOneHostHasNoRoomNobodyKeepsAnInbox) {

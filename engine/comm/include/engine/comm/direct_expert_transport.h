@@ -95,7 +95,7 @@ class DirectExpertTransport final : public ExpertTransport {
   // Which ways its messages take, in words.
   std::string Describe() const;
   // None: no neighbours.
-  std::optional<RowWays> ways() const;
+  std::optional<WayTable> ways() const;
   // What was measured to choose them; empty when they were given.
   const std::vector<WayFigures>& figures() const;
   // Any thread.

@@ -7,8 +7,8 @@
 
 namespace longshelf::engine {
 
-// How rows get from one shard to another of the same host. What is fastest depends on which caches the two share, so it
-// is measured when a group starts. All give the same bits.
+// How rows get from one shard to another of the same host. What is fastest depends on which caches the two share and on
+// how much there is, so it is measured when a group starts. All give the same bits.
 enum class RowWay : uint8_t {
   kStream,  // written into the reader's inbox past the caches
   kPush,    // written into the reader's inbox as any other memory
@@ -23,7 +23,6 @@ const char* RowWayName(RowWay way);
 struct RowWays {
   RowWay dispatch = RowWay::kStream;
   RowWay combine = RowWay::kStream;
-  bool any_pulled() const { return dispatch == RowWay::kPull || combine == RowWay::kPull; }
   bool operator==(const RowWays&) const = default;
 };
 
@@ -35,7 +34,26 @@ struct WayFigures {
   std::array<double, kRowWays.size()> combine_seconds{};
 };
 
-// The ways with the lowest time relative to the best one of each number of tokens, summed.
-RowWays ChooseRowWays(const std::vector<WayFigures>& figures);
+// The ways by how much an exchange moves: for few rows those that cost little, for many those that spare the caches.
+class WayTable {
+ public:
+  explicit WayTable(const RowWays& always = {}) : sizes_{{1, always}} {}
+  // The fastest of each size; figures: at least one, ascending n_tokens.
+  explicit WayTable(const std::vector<WayFigures>& figures);
+
+  struct SizedWays {
+    size_t n_tokens = 0;
+    RowWays ways;
+    bool operator==(const SizedWays&) const = default;
+  };
+  // Those of the size nearest to an exchange of so many tokens of a shard, by ratio.
+  const RowWays& Of(size_t n_tokens) const;
+  bool any_pulled() const;
+  const std::vector<SizedWays>& sizes() const { return sizes_; }
+  bool operator==(const WayTable&) const = default;
+
+ private:
+  std::vector<SizedWays> sizes_;
+};
 
 }  // namespace longshelf::engine
