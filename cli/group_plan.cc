@@ -58,6 +58,7 @@ class Planner {
   absl::StatusOr<PlannedStep> Step(const std::vector<int>& tokens) const;
   std::vector<int> Spread(int n_tokens) const;
   HostMemory Memory() const;
+  void AddExchangeBuffers(const simulation::ExpertShape& rows, int64_t n_rows, HostMemory& memory) const;
 
   const GroupPlanRequest& request_;
   ModelConfig main_;  // without drafts
@@ -223,6 +224,19 @@ absl::StatusOr<PlannedStep> Planner::Step(const std::vector<int>& tokens) const 
   return out;
 }
 
+// For exchanges of n_rows rows of each shard.
+void Planner::AddExchangeBuffers(const simulation::ExpertShape& rows, int64_t n_rows, HostMemory& memory) const {
+  const int each = cluster_.ranks_per_host();
+  const int64_t n_pairs = n_rows * main_.n_experts_per_token;
+  const int64_t dispatch = simulation::DispatchMessageBytes(rows, n_rows, n_pairs);
+  const int64_t results = simulation::CombineMessageBytes(rows, n_pairs);
+  const int64_t inbox = cluster_.n_ranks * RoundUp(dispatch, kPage) + RoundUp(results, kPage);
+  // What neighbours may read where it lies.
+  const int64_t outbox = each > 1 ? RoundUp(n_rows * rows.row_bytes, kPage) + RoundUp(results, kPage) : 0;
+  memory.inbox_bytes += each * (inbox + outbox);
+  memory.message_bytes += each * ((cluster_.n_hosts - 1) * dispatch + 2 * (cluster_.n_ranks - each) * results);
+}
+
 HostMemory Planner::Memory() const {
   const int each = cluster_.ranks_per_host();
   const simulation::ExpertShape rows = Shape(static_cast<int64_t>(kResultBytesPerValue) * main_.hidden_size);
@@ -237,14 +251,9 @@ HostMemory Planner::Memory() const {
   out.expert_bytes = expert_bytes * n_experts * (main_.n_layers + n_draft_layers_);
   out.other_bytes = parameters_.main.stored_bytes - routed.stored_bytes + draft_bytes_ -
                     expert_bytes * main_.n_routed_experts * n_draft_layers_;
-  if (cluster_.n_ranks > 1) {
-    const int64_t n_pairs = kRowsMax * main_.n_experts_per_token;
-    const int64_t dispatch = simulation::DispatchMessageBytes(rows, kRowsMax, n_pairs);
-    const int64_t results = simulation::CombineMessageBytes(rows, n_pairs);
-    const int64_t inbox = cluster_.n_ranks * RoundUp(dispatch, kPage) + RoundUp(results, kPage);
-    out.inbox_bytes = each * inbox;
-    out.message_bytes = each * ((cluster_.n_hosts - 1) * dispatch + 2 * (cluster_.n_ranks - each) * results);
-  }
+  // A second microbatch has buffers of its own.
+  if (cluster_.n_ranks > 1) AddExchangeBuffers(rows, kRowsMax, out);
+  if (cluster_.n_hosts > 1) AddExchangeBuffers(rows, (kRowsMax + 1) / 2, out);
   const int batch = *std::max_element(request_.batches.begin(), request_.batches.end());
   const int64_t per_shard = (batch + cluster_.n_ranks - 1) / cluster_.n_ranks;
   out.kv_bytes = each * per_shard * model_.ReservedBytes(request_.context_tokens);

@@ -42,11 +42,16 @@ TEST(PlanGroup, MemoryOfAHostIsWhatAHandCountsIt) {
   // message of results: header, 3846 rows of 8192.
   constexpr int64_t kDispatch = 64 + 641 * 8192 + 35'904;
   constexpr int64_t kResults = 64 + 3846 * 8192;
-  // In whole pages, from each of four shards; two shards on the host.
-  EXPECT_EQ(memory.inbox_bytes, 2 * (4 * int64_t{5'287'936} + int64_t{31'510'528}));
+  // A second microbatch: half of them.
+  constexpr int64_t kHalfDispatch = 64 + 321 * 8192 + 17'984;
+  constexpr int64_t kHalfResults = 64 + 1926 * 8192;
+  // In whole pages, from each of four shards; two shards on the host, which also read rows and results where they lie.
+  constexpr int64_t kInbox = 4 * int64_t{5'287'936} + int64_t{31'510'528} + 641 * 8192 + int64_t{31'510'528};
+  constexpr int64_t kHalfInbox = 4 * int64_t{2'650'112} + int64_t{15'781'888} + 321 * 8192 + int64_t{15'781'888};
+  EXPECT_EQ(memory.inbox_bytes, 2 * (kInbox + kHalfInbox));
   EXPECT_LE(kDispatch, 5'287'936);
   EXPECT_GT(kDispatch + 4096, 5'287'936);
-  EXPECT_EQ(memory.message_bytes, 2 * (kDispatch + 2 * 2 * kResults));
+  EXPECT_EQ(memory.message_bytes, 2 * (kDispatch + kHalfDispatch + 2 * 2 * (kResults + kHalfResults)));
   // Two sequences on each of two shards, 16 blocks and a state each.
   EXPECT_EQ(memory.kv_bytes, 2 * 2 * (16 * int64_t{899'648} + int64_t{15'420'416}));
 }

@@ -47,7 +47,7 @@ struct PlannedStep {
 struct HostMemory {
   int64_t expert_bytes = 0;   // routed experts of its shards, those of the draft module too
   int64_t other_bytes = 0;    // every other weight, once for all shards of a host
-  int64_t inbox_bytes = 0;    // of expert rows, in shared memory
+  int64_t inbox_bytes = 0;    // of expert rows, and what neighbours read where it lies, in shared memory
   int64_t message_bytes = 0;  // buffers of messages to and from other hosts
   int64_t kv_bytes = 0;       // of the largest batch at the context
   int64_t total_bytes() const { return expert_bytes + other_bytes + inbox_bytes + message_bytes + kv_bytes; }
