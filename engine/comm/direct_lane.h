@@ -1,5 +1,9 @@
 #pragma once
 
+#include <emmintrin.h>
+#include <sched.h>
+
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -12,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/status.h"
 #include "engine/comm/communicator.h"
 #include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/expert_transport.h"
@@ -35,6 +40,9 @@ struct TargetMap {
 
 // The shard of `host` that receives what `source` sends to it: the one in the same place.
 int ReceiverOn(const HostMap& hosts, int host, int source);
+
+// Looks at a flag at least, however little that has helped: to see that waits have become short again.
+inline constexpr int kSpinsMin = 16;
 
 // What the lanes of a transport have in common. Owner: the transport, and so the engine's thread.
 struct DirectGroup {
@@ -150,6 +158,10 @@ class DirectLane {
   };
   static constexpr uint16_t kNoSource = UINT16_MAX;
 
+  // Lanes have neighbouring numbers.
+  static constexpr int kDispatchTag = 110;
+  static constexpr int kCombineTag = 120;
+
   Inbox& own() { return inboxes_[static_cast<size_t>(group_.rank)]; }
   Inbox& inbox(int r) { return inboxes_[static_cast<size_t>(r)]; }
   const Outbox& outbox(int r) const { return outboxes_[static_cast<size_t>(r)]; }
@@ -213,5 +225,23 @@ class DirectLane {
   std::vector<uint16_t> far_source_;  // of each received row
   size_t n_written_ = 0;              // leading results that were said to be written
 };
+
+// A dead peer is the watch's business.
+template <typename Ready>
+absl::Status DirectGroup::WaitFor(Ready ready) {
+  int n = 0;
+  for (; !ready(); ++n) {
+    RETURN_IF_ERROR(failed);
+    RETURN_IF_ERROR(Progress());
+    if (n < n_spins) {
+      _mm_pause();
+    } else {
+      sched_yield();
+    }
+  }
+  if (n == 0) return absl::OkStatus();
+  n_spins = std::min(std::max(n <= n_spins ? 2 * n_spins : n_spins / 2, kSpinsMin), options.n_spins);
+  return absl::OkStatus();
+}
 
 }  // namespace longshelf::engine
