@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -27,6 +26,7 @@
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/row_way.h"
 #include "figures.h"
+#include "group_of_shards.h"
 #include "plain_transport.h"
 #include "simulation/routing.h"
 
@@ -53,10 +53,6 @@ struct Settings {
   std::vector<std::string> ways = {"baseline", "plain", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
   bool json = false;
 };
-
-double Now() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Another one in each round.
 std::vector<engine::ExpertAssignment> Route(simulation::ExpertSampler& sampler, std::mt19937_64& random,
@@ -102,17 +98,17 @@ class Harness {
     transport.BeginStep(seq);
     RETURN_IF_ERROR(session_.communicator().Barrier());
     Times times;
-    double start = Now();
+    double start = bench::NowUs();
     rows_.resize(n_tokens * kRowBytes);
-    std::byte* memory = transport.RowMemory(0, rows_.size());
+    std::byte* memory = transport.RowMemory(0, n_tokens, kRowBytes);
     const std::span<std::byte> rows(memory != nullptr ? memory : rows_.data(), rows_.size());
     std::fill(rows.begin(), rows.end(), static_cast<std::byte>(seq));
-    times.writing = Now() - start;
+    times.writing = bench::NowUs() - start;
     RETURN_IF_ERROR(session_.communicator().Barrier());
-    start = Now();
+    start = bench::NowUs();
     RETURN_IF_ERROR(transport.BeginDispatch(0, 0, rows, kRowBytes, assignments));
     RETURN_IF_ERROR(transport.FinishDispatch(0, {}, received_));
-    times.dispatch = Now() - start;
+    times.dispatch = bench::NowUs() - start;
     std::vector<const std::byte*> places;
     for (const engine::DispatchedRow& row : received_) places.push_back(row.row);
     times.dispatch += ReadRemote(places, rows, kRowBytes);
@@ -154,11 +150,11 @@ class Harness {
     };
     write(true);
     RETURN_IF_ERROR(session_.communicator().Barrier());
-    const double start = Now();
+    const double start = bench::NowUs();
     write(false);
     RETURN_IF_ERROR(transport.BeginCombine(0));
     RETURN_IF_ERROR(transport.FinishCombine(0, combined_));
-    times.combine = Now() - start;
+    times.combine = bench::NowUs() - start;
     times.combine += ReadRemote(combined_, results_, kResultBytes);
     return absl::OkStatus();
   }
@@ -193,13 +189,13 @@ class Harness {
   }
   double CopyAndRead(const std::byte* from, size_t n) {
     auto* to = static_cast<std::byte*>(copy_);
-    const double start = Now();
+    const double start = bench::NowUs();
     for (size_t i = 0; i + sizeof(__m128i) <= n; i += sizeof(__m128i)) {
       _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
     }
     _mm_sfence();
     sum_ += ReadLines(to, n);
-    return Now() - start;
+    return bench::NowUs() - start;
   }
 
   // Time to read every row once that came from another shard.
@@ -207,18 +203,15 @@ class Harness {
     std::erase_if(places, [&](const std::byte* p) { return IsIn(own, p); });
     std::sort(places.begin(), places.end());
     places.erase(std::unique(places.begin(), places.end()), places.end());
-    const double start = Now();
+    const double start = bench::NowUs();
     for (const std::byte* place : places) sum_ += ReadLines(place, row_bytes);
-    return Now() - start;
+    return bench::NowUs() - start;
   }
   int Rank() { return session_.communicator().rank(); }
   absl::StatusOr<Times> Slowest(const Times& mine) {
-    const std::string text(reinterpret_cast<const char*>(&mine), sizeof(mine));
-    ASSIGN_OR_RETURN(const std::vector<std::string> all, engine::AllGather(session_.communicator(), text));
+    ASSIGN_OR_RETURN(const std::vector<Times> all, bench::GatherFromAll(session_.communicator(), mine));
     Times slowest;
-    for (const std::string& one : all) {
-      Times times;
-      std::memcpy(&times, one.data(), sizeof(times));
+    for (const Times& times : all) {
       slowest.writing = std::max(slowest.writing, times.writing);
       slowest.dispatch = std::max(slowest.dispatch, times.dispatch);
       slowest.combine = std::max(slowest.combine, times.combine);
@@ -367,11 +360,7 @@ absl::StatusOr<std::vector<size_t>> TokensOf(const Settings& settings) {
 
 absl::Status Run(const Settings& settings) {
   ASSIGN_OR_RETURN(const std::vector<size_t> all_tokens, TokensOf(settings));
-  engine::MpiSessionOptions options;
-  options.run_dir = settings.run_dir;
-  options.generation = 1;
-  options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
-  ASSIGN_OR_RETURN(const auto session, engine::MpiSession::Start(options));
+  ASSIGN_OR_RETURN(const auto session, bench::JoinGroup(settings.run_dir));
   ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, settings));
   Harness harness(*session);
   const bool prints = session->communicator().rank() == 0;
@@ -392,7 +381,7 @@ absl::Status Run(const Settings& settings) {
     ASSIGN_OR_RETURN(simulation::ExpertSampler sampler, simulation::ExpertSampler::Create(spec, shape, random));
     for (const size_t n_tokens : all_tokens) {
       RETURN_IF_ERROR(Measure(harness, ways, sampler, n_tokens, settings.n_rounds, seq));
-      if (prints) Print(settings, options.n_shards, routing, n_tokens, ways);
+      if (prints) Print(settings, session->communicator().size(), routing, n_tokens, ways);
     }
   }
   if (prints) std::fprintf(stderr, "read %llu\n", static_cast<unsigned long long>(harness.sum()));

@@ -20,6 +20,7 @@
 #include "engine/model/model.h"
 #include "engine/model/primitives.h"
 #include "figures.h"
+#include "group_of_shards.h"
 #include "shapes.h"
 #include "synthetic_sequence.h"
 
@@ -42,10 +43,6 @@ struct Settings {
   bool parts = false;
   bool halves = false;
 };
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // When a layer's parts began, and what the gate chose.
 class PartTimes final : public engine::TapSink {
@@ -213,13 +210,10 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
     const Spent mine = {NowUs() - begin_us, static_cast<double>(after.exposed_ns - before.exposed_ns) / 1e3,
                         static_cast<double>(after.shared_bytes - before.shared_bytes),
                         static_cast<double>(after.sent_bytes - before.sent_bytes)};
-    ASSIGN_OR_RETURN(const auto all,
-                     engine::AllGather(communicator, std::string(reinterpret_cast<const char*>(&mine), sizeof(mine))));
+    ASSIGN_OR_RETURN(const std::vector<Spent> all, GatherFromAll(communicator, mine));
     if (round < n_ways * kWarmUp) continue;
     Spent sum;
-    for (const std::string& one : all) {
-      Spent spent;
-      std::memcpy(&spent, one.data(), sizeof(spent));
+    for (const Spent& spent : all) {
       sum.step_us = std::max(sum.step_us, spent.step_us);
       sum.exposed_us += spent.exposed_us / static_cast<double>(all.size());
       sum.shared_bytes += spent.shared_bytes;
@@ -255,11 +249,7 @@ absl::StatusOr<std::unique_ptr<engine::Model>> MakeModel(std::shared_ptr<const e
 
 absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_tokens,
                       std::shared_ptr<const engine::ModelWeights> weights) {
-  engine::MpiSessionOptions options;
-  options.run_dir = settings.run_dir;
-  options.generation = 1;
-  options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
-  ASSIGN_OR_RETURN(const auto session, engine::MpiSession::Start(options));
+  ASSIGN_OR_RETURN(const auto session, JoinGroup(settings.run_dir));
   const engine::ModelConfig& config = weights->config;
   const auto width = static_cast<size_t>(config.hidden_size);
   engine::DirectTransportOptions transport_options;
@@ -273,7 +263,7 @@ absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_
   transport_options.n_lanes = settings.halves ? engine::kExchangeLanes : 1;
   // As a worker does, for shards of one machine.
   const auto n_cores = static_cast<int>(std::thread::hardware_concurrency());
-  transport_options.n_spins = options.n_shards <= n_cores ? kSpins : 0;
+  transport_options.n_spins = session->communicator().size() <= n_cores ? kSpins : 0;
   ASSIGN_OR_RETURN(const auto transport,
                    engine::DirectExpertTransport::Create(session->communicator(), session->hosts(), transport_options));
   ASSIGN_OR_RETURN(const auto model, MakeModel(std::move(weights), *transport));

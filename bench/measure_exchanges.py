@@ -21,10 +21,10 @@ TRANSPORTS = {"shared_memory": "self,vader", "tcp": "self,tcp"}
 WAYS = {"shared_memory": "direct", "tcp": "messages"}
 
 
-def mpirun(path, shards, cores, command):
-    """The JSON objects that a group of `command` prints."""
+def mpirun(path, shards, cores, command, around=()):
+    """The JSON objects that a group of `command` prints; `around` is put before mpirun."""
     env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    whole = ["taskset", "-c", ",".join(map(str, cores)), "mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml",
+    whole = [*around, "taskset", "-c", ",".join(map(str, cores)), "mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "pml",
              "ob1", "--mca", "btl", TRANSPORTS[path], "--mca", "btl_tcp_if_include", "lo", "--mca",
              "mpi_yield_when_idle", "1", "-np", str(shards)] + command
     done = subprocess.run(whole, env=env, capture_output=True, text=True, timeout=1800)

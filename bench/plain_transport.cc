@@ -1,5 +1,6 @@
 #include "plain_transport.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/status.h"

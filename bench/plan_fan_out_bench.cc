@@ -1,9 +1,7 @@
 // How long until every shard of a machine has the plan of a step; by mpirun. Shard 0 rings and broadcasts as the leader
 // does, after the others have gone to sleep meanwhile, or at once, as between two steps. Clocks of one machine agree.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,16 +10,13 @@
 #include "engine/comm/communicator.h"
 #include "engine/comm/mpi_session.h"
 #include "figures.h"
+#include "group_of_shards.h"
 
 namespace longshelf::bench {
 namespace {
 
 constexpr double kPlanningUs = 2000;  // longer than an idle shard spins
 constexpr int kWarmUp = 20;
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 double Percentile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
@@ -44,25 +39,12 @@ absl::StatusOr<double> Round(engine::MpiSession& session, std::string plan, bool
   }
   RETURN_IF_ERROR(communicator.Broadcast(plan));
   if (!leads) at_us = NowUs();
-  ASSIGN_OR_RETURN(const auto all,
-                   engine::AllGather(communicator, std::string(reinterpret_cast<const char*>(&at_us), sizeof(at_us))));
-  double begin_us = 0;
-  double last_us = 0;
-  for (size_t r = 0; r < all.size(); ++r) {
-    double us = 0;
-    std::memcpy(&us, all[r].data(), sizeof(us));
-    if (r == 0) begin_us = us;
-    last_us = std::max(last_us, us);
-  }
-  return last_us - begin_us;
+  ASSIGN_OR_RETURN(const std::vector<double> all, GatherFromAll(communicator, at_us));
+  return *std::max_element(all.begin(), all.end()) - all.front();
 }
 
 absl::Status Run(const std::string& run_dir, int n_rounds, size_t n_bytes) {
-  engine::MpiSessionOptions options;
-  options.run_dir = run_dir;
-  options.generation = 1;
-  options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
-  ASSIGN_OR_RETURN(const auto session, engine::MpiSession::Start(options));
+  ASSIGN_OR_RETURN(const auto session, JoinGroup(run_dir));
   if (session->communicator().rank() == 0) std::printf("shards,plan_bytes,others,p50_us,p99_us,most_us\n");
   for (const bool from_sleep : {false, true}) {
     std::vector<double> times;
@@ -71,8 +53,8 @@ absl::Status Run(const std::string& run_dir, int n_rounds, size_t n_bytes) {
       if (n >= kWarmUp) times.push_back(us);
     }
     if (session->communicator().rank() != 0) continue;
-    std::printf("%d,%zu,%s,%.1f,%.1f,%.1f\n", options.n_shards, n_bytes, from_sleep ? "asleep" : "waiting",
-                Median(times), Percentile(times, 0.99), Percentile(times, 1.0));
+    std::printf("%d,%zu,%s,%.1f,%.1f,%.1f\n", session->communicator().size(), n_bytes,
+                from_sleep ? "asleep" : "waiting", Median(times), Percentile(times, 0.99), Percentile(times, 1.0));
     std::fflush(stdout);
   }
   return session->Finish(absl::Seconds(5));

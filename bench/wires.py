@@ -8,31 +8,23 @@ lets so many bits through in a second, both directions together (needs root). Wh
 take turns; medians over --rounds. `wire` is how long the bytes of a layer take at that rate, `exposed` what a shard
 spends in a layer's exchanges and not computing."""
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
 
-from measure_exchanges import ROOT
+from measure_exchanges import ROOT, mpirun
 
 # Packets of the loopback interface have up to 64 KiB.
 BUCKET = "burst 256kb latency 100ms"
 
 
 def run(args, rate, tokens):
+    """Whole steps, and those in two microbatches."""
+    slow = f"ip link set lo up && tc qdisc add dev lo root tbf rate {rate} {BUCKET} && exec \"$@\""
     with tempfile.TemporaryDirectory() as run_dir:
-        bench = [f"{args.build}/bin/group_step_bench", f"--model={args.model}", f"--rounds={args.rounds}", "--halves",
-                 f"--run-dir={run_dir}", f"--tokens={tokens}"]
-        line = ["mpirun", "--bind-to", "none", "--mca", "pml", "ob1", "--mca", "btl", "self,tcp", "--mca",
-                "btl_tcp_if_include", "lo", "--mca", "mpi_yield_when_idle", "1", "-np", "2", *bench]
-        steps = f"ip link set lo up && tc qdisc add dev lo root tbf rate {rate} {BUCKET} && exec \"$@\""
-        env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-        done = subprocess.run(["unshare", "--net", "sh", "-c", steps, "sh", *line], env=env, capture_output=True,
-                              text=True, timeout=1800)
-    if done.returncode != 0:
-        sys.exit(done.stdout + done.stderr)
-    return [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+        return mpirun("tcp", 2, sorted(os.sched_getaffinity(0)), [
+            f"{args.build}/bin/group_step_bench", f"--model={args.model}", f"--rounds={args.rounds}", "--halves",
+            f"--run-dir={run_dir}", f"--tokens={tokens}"], around=["unshare", "--net", "sh", "-c", slow, "sh"])
 
 
 def bits_per_second(rate):

@@ -143,10 +143,12 @@ void DirectExpertTransport::Poll() {
   const auto now = std::chrono::steady_clock::now();
   if (now - polled_ < kPollInterval) return;
   polled_ = now;
-  if (absl::Status s = group_->Progress(); !s.ok()) group_->failed = s;
+  group_->Keep(group_->Progress());
 }
 
-std::byte* DirectExpertTransport::RowMemory(int n, size_t n_bytes) { return lane(n).RowMemory(n_bytes); }
+std::byte* DirectExpertTransport::RowMemory(int n, size_t n_tokens, size_t row_bytes) {
+  return lane(n).RowMemory(n_tokens, row_bytes);
+}
 
 absl::Status DirectExpertTransport::BeginDispatch(int n, uint32_t layer, std::span<const std::byte> rows,
                                                   size_t row_bytes, std::span<const ExpertAssignment> assignments) {
@@ -157,7 +159,7 @@ absl::Status DirectExpertTransport::BeginDispatch(int n, uint32_t layer, std::sp
 void DirectExpertTransport::OwnRows(int n, std::vector<DispatchedRow>& own) { lane(n).OwnRows(own); }
 
 bool DirectExpertTransport::HasArrived(int n) {
-  if (absl::Status s = group_->Progress(); !s.ok()) group_->failed = s;
+  group_->Keep(group_->Progress());
   return !group_->failed.ok() || lane(n).HasArrived();
 }
 
@@ -176,7 +178,7 @@ absl::Status DirectExpertTransport::PlaceResults(int n, std::span<std::byte> res
 
 void DirectExpertTransport::ResultsWritten(int n, size_t n_results) {
   const Stopwatch stopwatch(group_->exposed_ns);
-  if (absl::Status s = lane(n).ResultsWritten(n_results); !s.ok()) group_->failed = s;
+  group_->Keep(lane(n).ResultsWritten(n_results));
 }
 
 absl::Status DirectExpertTransport::BeginCombine(int n) {

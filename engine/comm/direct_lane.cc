@@ -29,6 +29,10 @@ size_t ResultBytesMax(const InboxShape& shape) {
 
 }  // namespace
 
+bool IsNear(const HostMap& hosts, int rank, bool has_shared_memory, int other) {
+  return has_shared_memory && hosts.host_of(other) == hosts.host_of(rank);
+}
+
 int ReceiverOn(const HostMap& hosts, int host, int source) {
   const std::vector<int> there = hosts.RanksOf(host);
   const std::vector<int> beside = hosts.RanksOf(hosts.host_of(source));
@@ -138,9 +142,7 @@ uint64_t DirectLane::NumBytes(const HostMap& hosts, int rank, const DirectTransp
                               size_t n_tokens_max) {
   const InboxShape shape = ShapeFor(options, n_tokens_max, hosts.n_ranks());
   const bool has_shared_memory = !options.shm_dir.empty();
-  const auto is_far = [&](int r) {
-    return r != rank && !(has_shared_memory && hosts.host_of(r) == hosts.host_of(rank));
-  };
+  const auto is_far = [&](int r) { return r != rank && !IsNear(hosts, rank, has_shared_memory, r); };
   uint64_t n_bytes = shape.n_bytes();
   for (const int receiver : TargetMap(hosts, rank, has_shared_memory).receivers) {
     if (is_far(receiver)) n_bytes += shape.dispatch_bytes;
@@ -194,9 +196,8 @@ absl::Status DirectLane::Await(Communicator::Transfer& transfer) {
   return group_.WaitFor([&] { return !transfer.is_open(); });
 }
 
-std::byte* DirectLane::RowMemory(size_t n_bytes) const {
-  const size_t n_tokens = n_bytes / group_.options.row_bytes_max;
-  if (!pulls(DispatchWay(n_tokens)) || n_bytes > outbox(group_.rank).rows_bytes()) return nullptr;
+std::byte* DirectLane::RowMemory(size_t n_tokens, size_t row_bytes) const {
+  if (!pulls(DispatchWay(n_tokens)) || n_tokens * row_bytes > outbox(group_.rank).rows_bytes()) return nullptr;
   return outbox(group_.rank).rows();
 }
 

@@ -30,6 +30,9 @@ namespace longshelf::engine {
 
 class DirectLane;
 
+// Whether `rank` sees what another shard, or itself, writes.
+bool IsNear(const HostMap& hosts, int rank, bool has_shared_memory, int other);
+
 // Neighbours are targets of dispatch by themselves, other hosts as a whole, through the shard there that receives.
 // Without shared memory every shard is on its own.
 struct TargetMap {
@@ -50,13 +53,17 @@ struct DirectGroup {
   ~DirectGroup();
 
   // Whether shards see each other's memory.
-  bool is_near(int r) const { return !options.shm_dir.empty() && hosts.host_of(r) == hosts.host_of(rank); }
+  bool is_near(int r) const { return IsNear(hosts, rank, !options.shm_dir.empty(), r); }
   // Shards of this host, this one among them.
   size_t n_near() const { return options.shm_dir.empty() ? 1 : hosts.RanksOf(hosts.host_of(rank)).size(); }
   // Moves the messages of all lanes: others may wait for those of one while this shard waits on another.
   absl::Status Progress();
   template <typename Ready>
   absl::Status WaitFor(Ready ready);
+  // For the next call that can say it.
+  void Keep(const absl::Status& status) {
+    if (!status.ok()) failed = status;
+  }
 
   Communicator& communicator;
   const HostMap hosts;
@@ -115,7 +122,7 @@ class DirectLane {
   absl::Status Progress();
   bool has_open() const;
 
-  std::byte* RowMemory(size_t n_bytes) const;
+  std::byte* RowMemory(size_t n_tokens, size_t row_bytes) const;
   absl::Status BeginDispatch(uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments);
   void OwnRows(std::vector<DispatchedRow>& own) const;

@@ -47,7 +47,7 @@ class Measurement {
     const size_t n_bytes = n_tokens * exchange_.row_bytes;
     own_rows_.resize(n_bytes);
     double start = Now();
-    std::byte* rows = transport_.RowMemory(0, n_bytes);
+    std::byte* rows = transport_.RowMemory(0, n_tokens, exchange_.row_bytes);
     if (rows == nullptr) rows = own_rows_.data();
     std::memset(rows, static_cast<int>(++round_ & 0xFFU), n_bytes);
     RETURN_IF_ERROR(transport_.BeginDispatch(0, 0, {rows, n_bytes}, exchange_.row_bytes, assignments));

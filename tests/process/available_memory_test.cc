@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string>
 
-#include "testing/fixtures.h"
+#include "fake_root.h"
 
 namespace longshelf {
 namespace {
@@ -17,27 +17,15 @@ using ::testing::HasSubstr;
 
 constexpr uint64_t kMiB = 1 << 20;
 
-// A file system in which this process lives as the files say.
-class AvailableMemoryTest : public ::testing::Test {
+class AvailableMemoryTest : public testing::FakeRootTest {
  protected:
-  AvailableMemoryTest() : root_(testing::MakeTempDir("root")) { Put("proc/meminfo", "MemAvailable:    1048576 kB\n"); }
+  AvailableMemoryTest() { Put("proc/meminfo", "MemAvailable:    1048576 kB\n"); }
 
-  void Put(const std::string& path, const std::string& text) {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text;
-  }
-  void MountV2(const std::string& mounted, const std::string& group) {
-    Put("proc/self/cgroup", "0::" + group + "\n");
-    Put("proc/self/mountinfo", "22 1 0:5 / /proc rw - proc proc rw\n29 22 0:26 " + mounted +
-                                   " /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
-  }
   void PutV2(const std::string& group, const std::string& limit, uint64_t current) {
     Put("sys/fs/cgroup" + group + "/memory.max", limit + "\n");
     Put("sys/fs/cgroup" + group + "/memory.current", std::to_string(current) + "\n");
   }
   AvailableMemory Find() const { return FindAvailableMemory(root_); }
-
-  const fs::path root_;
 };
 
 TEST_F(AvailableMemoryTest, IsTheMachinesWhereNoGroupSaysLess) {

@@ -3,39 +3,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <string>
 
-#include "testing/fixtures.h"
+#include "fake_root.h"
 
 namespace longshelf {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-// A file system in which this process lives as the files say, on a machine with 16 processors.
-class AvailableProcessorsTest : public ::testing::Test {
+// On a machine with 16 processors.
+class AvailableProcessorsTest : public testing::FakeRootTest {
  protected:
-  AvailableProcessorsTest() : root_(testing::MakeTempDir("root")) {}
-
-  void Put(const std::string& path, const std::string& text) {
-    fs::create_directories((root_ / path).parent_path());
-    std::ofstream(root_ / path) << text;
-  }
-  void MountV2(const std::string& group) {
-    Put("proc/self/cgroup", "0::" + group + "\n");
-    Put("proc/self/mountinfo", "29 22 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n");
-  }
   AvailableProcessors Find() const { return FindAvailableProcessors(root_, 16); }
-
-  const fs::path root_;
 };
 
 TEST_F(AvailableProcessorsTest, AreTheMachinesWhereNoGroupAllowsLess) {
   EXPECT_EQ(Find().n, 16);
   EXPECT_EQ(Find().bound_by, "this machine");
-  MountV2("/a");
+  MountV2("/", "/a");
   Put("sys/fs/cgroup/a/cpu.max", "max 100000\n");
   EXPECT_EQ(Find().n, 16);
   Put("sys/fs/cgroup/a/cpu.max", "3200000 100000\n");
@@ -43,7 +29,7 @@ TEST_F(AvailableProcessorsTest, AreTheMachinesWhereNoGroupAllowsLess) {
 }
 
 TEST_F(AvailableProcessorsTest, AreAsManyAsTheTimeOfItsGroupKeepsBusy) {
-  MountV2("/pod/worker");
+  MountV2("/", "/pod/worker");
   Put("sys/fs/cgroup/pod/worker/cpu.max", "250000 100000\n");
   EXPECT_EQ(Find().n, 3);
   EXPECT_THAT(Find().bound_by, HasSubstr("/sys/fs/cgroup/pod/worker (2.5 processors)"));
@@ -52,7 +38,7 @@ TEST_F(AvailableProcessorsTest, AreAsManyAsTheTimeOfItsGroupKeepsBusy) {
 }
 
 TEST_F(AvailableProcessorsTest, AreBoundByAGroupAboveThatAllowsLess) {
-  MountV2("/pod/worker");
+  MountV2("/", "/pod/worker");
   Put("sys/fs/cgroup/pod/worker/cpu.max", "800000 100000\n");
   Put("sys/fs/cgroup/pod/cpu.max", "400000 200000\n");
   EXPECT_EQ(Find().n, 2);
@@ -69,7 +55,7 @@ TEST_F(AvailableProcessorsTest, AreBoundByAGroupOfVersion1) {
 }
 
 TEST_F(AvailableProcessorsTest, WhatMakesNoSenseIsNoBound) {
-  MountV2("/a");
+  MountV2("/", "/a");
   for (const char* text : {"", "\n", "max\n", "100000\n", "0 100000\n", "100000 0\n", "x y\n", "nan 1\n"}) {
     Put("sys/fs/cgroup/a/cpu.max", text);
     EXPECT_EQ(Find().n, 16) << text;

@@ -122,15 +122,16 @@ void Model::Impl::Prepare(int64_t n_rows, int64_t n_logits, int64_t n_chunks) {
   const int64_t n_received = n_rows * config.n_experts_per_token * n_shards;
   size_t bytes = StepMemoryBytes(config, layout, {n_rows, n_received, n_logits}, ops.pool().n_threads());
   if (drafter != nullptr) bytes += drafter->MemoryBytes({n_rows, n_chunks, n_shards});
-  ops.memory().Reserve(bytes);
-  ops.memory().Release(0);
-  ops.TakeScratch(WidestColumns(config), ItemScratchBytes(config));
+  const auto renew = [this](Ops& of, size_t n_bytes) {
+    of.memory().Reserve(n_bytes);
+    of.memory().Release(0);
+    of.TakeScratch(WidestColumns(config), ItemScratchBytes(config));
+  };
+  renew(ops, bytes);
   if (context.transport.n_lanes() > 1) {
     const int64_t n_half = (n_rows + 1) / 2;
-    second_ops.memory().Reserve(StepMemoryBytes(
-        config, layout, {n_half, n_half * config.n_experts_per_token * n_shards, 0}, ops.pool().n_threads()));
-    second_ops.memory().Release(0);
-    second_ops.TakeScratch(WidestColumns(config), ItemScratchBytes(config));
+    const StepSize half = {n_half, n_half * config.n_experts_per_token * n_shards, 0};
+    renew(second_ops, StepMemoryBytes(config, layout, half, ops.pool().n_threads()));
   }
   streams = nullptr;
 }

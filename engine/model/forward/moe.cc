@@ -47,7 +47,7 @@ absl::Status Moe::Dispatch(const SublayerInput& input, std::span<const uint32_t>
 
   const ExpertRowFormat row_format = DispatchRowFormat(ops_, weights_.experts[0].w1);
   const size_t row_bytes = ExpertRowBytes(row_format, width);
-  std::byte* rows = transport_.RowMemory(exchange_.lane, static_cast<size_t>(n) * row_bytes);
+  std::byte* rows = transport_.RowMemory(exchange_.lane, static_cast<size_t>(n), row_bytes);
   if (rows == nullptr) rows = ops_.memory().Take<std::byte>(n * static_cast<int64_t>(row_bytes));
   exchange_.assignments.resize(static_cast<size_t>(n * top_k));
   ops_.pool().Run(n, [&](int64_t i, int) {
@@ -284,7 +284,6 @@ void Moe::RunOutput(std::span<const Group> groups, std::span<const DispatchedRow
       const Group& last = groups[static_cast<size_t>(n_whole - 1)];
       transport_.ResultsWritten(exchange_.lane, static_cast<size_t>(last.begin + last.n));
     }
-    transport_.Poll();
   };
   const auto run = [&](int64_t item, int thread) {
     const int64_t begin = item % n_items * kItemColumns;

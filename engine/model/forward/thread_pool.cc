@@ -41,7 +41,14 @@ void ThreadPool::Run(int64_t n_items, Work fn) {
   Fork(n_items, fn, &between);
 }
 
-void ThreadPool::Run(int64_t n_items, Work fn, absl::FunctionRef<void()> between) { Fork(n_items, fn, &between); }
+void ThreadPool::Run(int64_t n_items, Work fn, absl::FunctionRef<void()> between) {
+  const auto both = [&] {
+    between();
+    if (between_) between_();
+  };
+  const absl::FunctionRef<void()> all(both);
+  Fork(n_items, fn, &all);
+}
 
 void ThreadPool::Fork(int64_t n_items, const Work& fn, Between between) {
   if (workers_.empty() || n_items <= 1) {

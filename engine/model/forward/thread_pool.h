@@ -32,7 +32,7 @@ class ThreadPool {
 
   // fn(item, thread) for every item in [0, n_items); thread < n_threads() names the scratch to use.
   void Run(int64_t n_items, absl::FunctionRef<void(int64_t item, int thread)> fn);
-  // With something else in place of what SetBetween gave.
+  // With something that comes before what SetBetween gave.
   void Run(int64_t n_items, absl::FunctionRef<void(int64_t item, int thread)> fn, absl::FunctionRef<void()> between);
 
  private:

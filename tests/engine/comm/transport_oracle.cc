@@ -162,7 +162,9 @@ class Exchange {
   std::string Dispatch() {
     // Where the transport has memory for them, every other round.
     std::span<const std::byte> rows = mine_.rows;
-    std::byte* memory = round_.row_bytes % 2 == 0 ? transport_.RowMemory(lane_, rows.size()) : nullptr;
+    std::byte* memory = round_.row_bytes % 2 == 0
+                            ? transport_.RowMemory(lane_, rows.size() / round_.row_bytes, round_.row_bytes)
+                            : nullptr;
     if (memory != nullptr && !rows.empty()) {
       std::memcpy(memory, rows.data(), rows.size());
       rows = {memory, rows.size()};

@@ -79,7 +79,7 @@ class DirectExpertTransport final : public ExpertTransport {
   void BeginStep(uint64_t seq) override;
   void SetPlacement(const ExpertPlacement& placement) override;
   void Poll() override;
-  std::byte* RowMemory(int lane, size_t n_bytes) override;
+  std::byte* RowMemory(int lane, size_t n_tokens, size_t row_bytes) override;
   absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override;
   void OwnRows(int lane, std::vector<DispatchedRow>& own) override;

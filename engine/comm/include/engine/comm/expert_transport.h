@@ -64,9 +64,10 @@ class ExpertTransport {
   virtual void Poll() {}
 
   // Memory for the rows of the next BeginDispatch, where other shards can read them as they lie. Null: any will do.
-  virtual std::byte* RowMemory(int lane, size_t n_bytes) {
+  virtual std::byte* RowMemory(int lane, size_t n_tokens, size_t row_bytes) {
     static_cast<void>(lane);
-    static_cast<void>(n_bytes);
+    static_cast<void>(n_tokens);
+    static_cast<void>(row_bytes);
     return nullptr;
   }
 
@@ -119,7 +120,9 @@ class ForwardingExpertTransport : public ExpertTransport {
   void BeginStep(uint64_t seq) override { inner_.BeginStep(seq); }
   void SetPlacement(const ExpertPlacement& placement) override { inner_.SetPlacement(placement); }
   void Poll() override { inner_.Poll(); }
-  std::byte* RowMemory(int lane, size_t n_bytes) override { return inner_.RowMemory(lane, n_bytes); }
+  std::byte* RowMemory(int lane, size_t n_tokens, size_t row_bytes) override {
+    return inner_.RowMemory(lane, n_tokens, row_bytes);
+  }
   absl::Status BeginDispatch(int lane, uint32_t layer, std::span<const std::byte> rows, size_t row_bytes,
                              std::span<const ExpertAssignment> assignments) override {
     return inner_.BeginDispatch(lane, layer, rows, row_bytes, assignments);
