@@ -1,6 +1,9 @@
 #include "process/available_processors.h"
 
+#include <sched.h>
+
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <optional>
 #include <thread>
@@ -34,10 +37,23 @@ std::optional<double> LimitOf(const fs::path& dir, bool is_v2) {
   return *quota / *period;
 }
 
+// Those that this process may run on: a container may have been given some of the machine's.
+int AllowedProcessors() {
+  constexpr size_t kProcessorsMax = 1 << 16;
+  std::vector<uint64_t> mask(kProcessorsMax / 64);
+  const size_t n_bytes = mask.size() * sizeof(uint64_t);
+  if (sched_getaffinity(0, n_bytes, reinterpret_cast<cpu_set_t*>(mask.data())) != 0) {
+    return static_cast<int>(std::thread::hardware_concurrency());
+  }
+  int n = 0;
+  for (const uint64_t word : mask) n += std::popcount(word);
+  return n;
+}
+
 }  // namespace
 
 AvailableProcessors FindAvailableProcessors(const fs::path& root, int n_here) {
-  if (n_here == 0) n_here = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (n_here == 0) n_here = std::max(1, AllowedProcessors());
   AvailableProcessors out{.n = n_here, .bound_by = "this machine"};
   for (const ControlGroup& group : FindControlGroups(root, "cpu")) {
     const std::optional<double> limit = LimitOf(root / group.dir.relative_path(), group.is_v2);

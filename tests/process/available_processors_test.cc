@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <string>
 
@@ -52,6 +53,18 @@ TEST_F(AvailableProcessorsTest, AreBoundByAGroupOfVersion1) {
   EXPECT_EQ(Find().n, 4);
   Put("sys/fs/cgroup/cpu/docker/abc/cpu.cfs_quota_us", "-1\n");
   EXPECT_EQ(Find().n, 16);
+}
+
+TEST_F(AvailableProcessorsTest, AreThoseThatTheProcessMayRunOn) {
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  EXPECT_EQ(FindAvailableProcessors(root_).n, CPU_COUNT(&before));
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(sched_getcpu(), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+  EXPECT_EQ(FindAvailableProcessors(root_).n, 1);
+  EXPECT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
 }
 
 TEST_F(AvailableProcessorsTest, WhatMakesNoSenseIsNoBound) {
