@@ -56,6 +56,7 @@ absl::Status MoveCopies(const StepPlan& plan, Communicator& communicator, KvCopi
   }
   // All together: bytes move within calls only, and two shards may wait for each other.
   while (!moves.empty()) {
+    RETURN_IF_ERROR(communicator.Advance());
     Move move = std::move(moves.front());
     moves.pop_front();
     ASSIGN_OR_RETURN(const bool is_done, communicator.IsDone(move.transfer));

@@ -70,6 +70,7 @@ DirectGroup::DirectGroup(Communicator& the_communicator, const HostMap& host_map
 DirectGroup::~DirectGroup() = default;
 
 absl::Status DirectGroup::Progress() {
+  RETURN_IF_ERROR(communicator.Advance());
   for (const auto& lane : lanes) RETURN_IF_ERROR(lane->Progress());
   return absl::OkStatus();
 }
@@ -162,7 +163,7 @@ void DirectLane::BeginStep(uint64_t seq) {
   clock_.layer_count = 0;
 }
 
-absl::Status DirectLane::Test(Communicator::Transfer& transfer) {
+absl::Status DirectLane::EndIfDone(Communicator::Transfer& transfer) {
   return transfer.is_open() ? group_.communicator.IsDone(transfer).status() : absl::OkStatus();
 }
 
@@ -178,13 +179,13 @@ bool DirectLane::has_open() const {
 
 // Messages move only while somebody asks, and others may wait for those of this shard while it waits for a flag.
 absl::Status DirectLane::Progress() {
-  for (Target& target : targets_) RETURN_IF_ERROR(Test(target.sending));
+  for (Target& target : targets_) RETURN_IF_ERROR(EndIfDone(target.sending));
   for (Source& source : sources_) {
     if (!source.is_far) continue;
-    for (Communicator::Transfer& piece : source.sending) RETURN_IF_ERROR(Test(piece));
-    for (Communicator::Transfer& piece : source.collecting) RETURN_IF_ERROR(Test(piece));
+    for (Communicator::Transfer& piece : source.sending) RETURN_IF_ERROR(EndIfDone(piece));
+    for (Communicator::Transfer& piece : source.collecting) RETURN_IF_ERROR(EndIfDone(piece));
     if (!source.receiving.is_open()) continue;
-    RETURN_IF_ERROR(Test(source.receiving));
+    RETURN_IF_ERROR(EndIfDone(source.receiving));
     if (!source.receiving.is_open()) {
       own().dispatched(source.rank).store(n_exchanges_, std::memory_order_release);
     }

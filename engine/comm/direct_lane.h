@@ -182,7 +182,7 @@ class DirectLane {
   std::string NameOf(const char* what) const { return std::string(number_ == 0 ? "" : "second-") + what; }
 
   absl::Status Await(Communicator::Transfer& transfer);
-  absl::Status Test(Communicator::Transfer& transfer);
+  absl::Status EndIfDone(Communicator::Transfer& transfer);
   absl::Status GroupPairs(std::span<const ExpertAssignment> pairs, size_t n_tokens);
   // Assignments of a destination by ascending (expert, token).
   void OrderByExpert(std::span<const uint32_t> pairs, std::vector<uint32_t>& ordered);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 
@@ -32,39 +33,47 @@ void ReadLines(const std::byte* bytes, size_t n_bytes) {
 }
 
 struct Times {
-  double dispatch = std::numeric_limits<double>::infinity();
-  double combine = std::numeric_limits<double>::infinity();
+  double dispatch = 0;
+  double combine = 0;
 };
 
+// All shards begin and end each phase together: where they take turns on a core, what one does between phases would be
+// another one's time, and what those do that had no turn yet would be nobody's.
 class Measurement {
  public:
-  Measurement(ExpertTransport& transport, const MeasuredExchange& exchange)
-      : transport_(transport), exchange_(exchange) {}
+  Measurement(Communicator& communicator, ExpertTransport& transport, const MeasuredExchange& exchange)
+      : communicator_(communicator), transport_(transport), exchange_(exchange) {}
 
   absl::StatusOr<Times> Round(size_t n_tokens) {
     Times times;
     const std::vector<ExpertAssignment> assignments = Route(n_tokens);
     const size_t n_bytes = n_tokens * exchange_.row_bytes;
     own_rows_.resize(n_bytes);
+    RETURN_IF_ERROR(communicator_.Barrier());
     double start = Now();
     std::byte* rows = transport_.RowMemory(0, n_tokens, exchange_.row_bytes);
     if (rows == nullptr) rows = own_rows_.data();
     std::memset(rows, static_cast<int>(++round_ & 0xFFU), n_bytes);
+    const auto is_own = [&](const DispatchedRow& row) { return row.row >= rows && row.row < rows + n_bytes; };
     RETURN_IF_ERROR(transport_.BeginDispatch(0, 0, {rows, n_bytes}, exchange_.row_bytes, assignments));
     RETURN_IF_ERROR(transport_.FinishDispatch(0, {}, received_));
     for (const DispatchedRow& row : received_) {
-      if (row.row < rows || row.row >= rows + n_bytes) ReadLines(row.row, exchange_.row_bytes);
+      if (!is_own(row)) ReadLines(row.row, exchange_.row_bytes);
     }
+    RETURN_IF_ERROR(communicator_.Barrier());
     times.dispatch = Now() - start;
     own_results_.resize(received_.size() * exchange_.result_bytes);
     RETURN_IF_ERROR(transport_.PlaceResults(0, own_results_, exchange_.result_bytes, received_));
+    WriteResults(is_own);
+    RETURN_IF_ERROR(communicator_.Barrier());
     start = Now();
-    WriteResults();
+    WriteResults(std::not_fn(is_own));
     RETURN_IF_ERROR(transport_.BeginCombine(0));
     RETURN_IF_ERROR(transport_.FinishCombine(0, combined_));
     for (const std::byte* result : combined_) {
       if (!IsOwnResult(result)) ReadLines(result, exchange_.result_bytes);
     }
+    RETURN_IF_ERROR(communicator_.Barrier());
     times.combine = Now() - start;
     return times;
   }
@@ -95,11 +104,13 @@ class Measurement {
   }
 
   // A product's results come in pieces like these.
-  void WriteResults() {
+  template <typename Wanted>
+  void WriteResults(Wanted wanted) {
     constexpr size_t kPieceBytes = 256;
     alignas(kLineBytes) std::array<std::byte, kPieceBytes> piece;
     piece.fill(static_cast<std::byte>(round_ & 0xFFU));
     for (const DispatchedRow& row : received_) {
+      if (!wanted(row)) continue;
       for (size_t at = 0; at < exchange_.result_bytes; at += kPieceBytes) {
         StoreResult(row, at, std::span(piece).first(std::min(kPieceBytes, exchange_.result_bytes - at)));
       }
@@ -107,6 +118,7 @@ class Measurement {
     FenceResults();
   }
 
+  Communicator& communicator_;
   ExpertTransport& transport_;
   const MeasuredExchange& exchange_;
   uint64_t round_ = 0;
@@ -139,6 +151,19 @@ absl::StatusOr<std::vector<double>> Slowest(Communicator& communicator, const st
   return out;
 }
 
+// Of rounds one after the other: by way, dispatch and combine.
+WayFigures BestRounds(size_t n_tokens, const std::vector<double>& rounds) {
+  WayFigures out;
+  out.n_tokens = n_tokens;
+  out.dispatch_seconds.fill(std::numeric_limits<double>::infinity());
+  out.combine_seconds.fill(std::numeric_limits<double>::infinity());
+  for (size_t i = 0; i < rounds.size(); ++i) {
+    double& least = (i % 2 == 0 ? out.dispatch_seconds : out.combine_seconds)[i / 2 % kRowWays.size()];
+    least = std::min(least, rounds[i]);
+  }
+  return out;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, ExpertTransport& transport,
@@ -146,39 +171,31 @@ absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, 
                                                     const std::function<void(const RowWays&)>& use) {
   std::vector<size_t> sizes;
   for (const size_t n : kMeasuredTokens) sizes.push_back(std::min(n, exchange.n_tokens_max));
-  Measurement measurement(transport, exchange);
-  std::vector<Times> best(sizes.size() * kRowWays.size());
+  Measurement measurement(communicator, transport, exchange);
   transport.BeginStep(0);
-  const auto run = [&](size_t size, bool counts) -> absl::Status {
-    for (size_t w = 0; w < kRowWays.size(); ++w) {
-      use({kRowWays[w], kRowWays[w]});
-      ASSIGN_OR_RETURN(const Times times, measurement.Round(sizes[size]));
-      Times& least = best[size * kRowWays.size() + w];
-      if (!counts) continue;
-      least.dispatch = std::min(least.dispatch, times.dispatch);
-      least.combine = std::min(least.combine, times.combine);
-    }
-    return absl::OkStatus();
-  };
-  for (size_t size = 0; size < sizes.size(); ++size) {
+  std::vector<WayFigures> out;
+  for (const size_t n_tokens : sizes) {
+    // By round, and in it by way, dispatch and combine.
+    std::vector<double> mine;
+    const auto run = [&]() -> absl::Status {
+      for (const RowWay way : kRowWays) {
+        use({way, way});
+        ASSIGN_OR_RETURN(const Times times, measurement.Round(n_tokens));
+        mine.insert(mine.end(), {times.dispatch, times.combine});
+      }
+      return absl::OkStatus();
+    };
     // The first round meets pages and caches that were never used.
-    RETURN_IF_ERROR(run(size, false));
+    RETURN_IF_ERROR(run());
+    mine.clear();
     const double start = Now();
-    RETURN_IF_ERROR(run(size, true));
+    RETURN_IF_ERROR(run());
     // As many more as everybody has time for.
     ASSIGN_OR_RETURN(const std::vector<double> slow, Slowest(communicator, {Now() - start}));
-    const double n_rounds = std::clamp(kBudgetSeconds / slow[0], kRoundsMin, kRoundsMax);
-    for (int n = 1; n < static_cast<int>(n_rounds); ++n) RETURN_IF_ERROR(run(size, true));
-  }
-  std::vector<double> mine;
-  for (const Times& times : best) mine.insert(mine.end(), {times.dispatch, times.combine});
-  ASSIGN_OR_RETURN(const std::vector<double> slowest, Slowest(communicator, mine));
-  std::vector<WayFigures> out(sizes.size());
-  for (size_t i = 0; i < best.size(); ++i) {
-    WayFigures& figures = out[i / kRowWays.size()];
-    figures.n_tokens = sizes[i / kRowWays.size()];
-    figures.dispatch_seconds[i % kRowWays.size()] = slowest[2 * i];
-    figures.combine_seconds[i % kRowWays.size()] = slowest[2 * i + 1];
+    const auto n_rounds = static_cast<int>(std::clamp(kBudgetSeconds / slow[0], kRoundsMin, kRoundsMax));
+    for (int n = 1; n < n_rounds; ++n) RETURN_IF_ERROR(run());
+    ASSIGN_OR_RETURN(const std::vector<double> slowest, Slowest(communicator, mine));
+    out.push_back(BestRounds(n_tokens, slowest));
   }
   return out;
 }

@@ -27,7 +27,7 @@ struct MeasuredExchange {
 
 // Exchanges rows by each way in turn, some tens of milliseconds in all: written anew, as a quantiser and a product
 // would, sent, and every line from elsewhere read once. `use` makes the transport take a way. Collective; everybody
-// gets the same figures: of each shard the best round, of these the slowest shard's.
+// gets the same figures: of each round the slowest shard's, of these the best round's.
 absl::StatusOr<std::vector<WayFigures>> MeasureWays(Communicator& communicator, ExpertTransport& transport,
                                                     const MeasuredExchange& exchange,
                                                     const std::function<void(const RowWays&)>& use);

@@ -150,9 +150,15 @@ absl::Status MpiCommunicator::ExchangeUnits(const std::byte* send, std::span<con
 }
 
 MpiCommunicator::Transfer MpiCommunicator::TakeSlot() {
-  const auto free = std::find(transfers_.begin(), transfers_.end(), MPI_REQUEST_NULL);
-  const auto id = static_cast<int>(free - transfers_.begin());
-  if (free == transfers_.end()) transfers_.push_back(MPI_REQUEST_NULL);
+  const auto free = std::find_if(outcomes_.begin(), outcomes_.end(), [](const Outcome& o) { return !o.is_used; });
+  const auto id = static_cast<int>(free - outcomes_.begin());
+  if (free == outcomes_.end()) {
+    outcomes_.emplace_back();
+    transfers_.push_back(MPI_REQUEST_NULL);
+    ended_.push_back(0);
+    ended_statuses_.emplace_back();
+  }
+  outcomes_[static_cast<size_t>(id)] = {.is_used = true, .is_done = false, .status = {}};
   return {id};
 }
 
@@ -176,14 +182,30 @@ absl::StatusOr<MpiCommunicator::Transfer> MpiCommunicator::StartReceive(int peer
   return transfer;
 }
 
+absl::Status MpiCommunicator::Advance() {
+  LONGSHELF_CHECK(std::this_thread::get_id() == owner_);
+  if (transfers_.empty()) return absl::OkStatus();
+  int n = 0;
+  const int code =
+      MPI_Testsome(static_cast<int>(transfers_.size()), transfers_.data(), &n, ended_.data(), ended_statuses_.data());
+  const bool some_failed = code == MPI_ERR_IN_STATUS;
+  if (!some_failed) RETURN_IF_ERROR(MpiStatus(code, "MPI_Testsome"));
+  for (int i = 0; n != MPI_UNDEFINED && i < n; ++i) {
+    const auto at = static_cast<size_t>(i);
+    Outcome& outcome = outcomes_[static_cast<size_t>(ended_[at])];
+    outcome.is_done = true;
+    if (some_failed) outcome.status = MpiStatus(ended_statuses_[at].MPI_ERROR, "MPI_Testsome");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> MpiCommunicator::IsDone(Transfer& transfer) {
   LONGSHELF_CHECK(std::this_thread::get_id() == owner_ && transfer.is_open());
-  int done = 0;
-  RETURN_IF_ERROR(
-      MpiStatus(MPI_Test(&transfers_[static_cast<size_t>(transfer.id)], &done, MPI_STATUS_IGNORE), "MPI_Test"));
-  if (done == 0) return false;
-  transfers_[static_cast<size_t>(transfer.id)] = MPI_REQUEST_NULL;
+  Outcome& outcome = outcomes_[static_cast<size_t>(transfer.id)];
+  if (!outcome.is_done) return false;
+  outcome.is_used = false;
   transfer = {};
+  RETURN_IF_ERROR(outcome.status);
   return true;
 }
 

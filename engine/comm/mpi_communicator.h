@@ -28,6 +28,7 @@ class MpiCommunicator final : public Communicator {
                              std::span<const ExchangePart> receive_parts) override;
   absl::StatusOr<Transfer> StartSend(int peer, int tag, const std::byte* bytes, size_t n_units) override;
   absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) override;
+  absl::Status Advance() override;
   absl::StatusOr<bool> IsDone(Transfer& transfer) override;
   // Gives MPI's handles back. Before MPI_Finalize.
   void Release();
@@ -43,8 +44,16 @@ class MpiCommunicator final : public Communicator {
   int size_ = 1;
   const std::thread::id owner_;
   std::vector<std::byte> frames_;
-  std::vector<MPI_Request> transfers_;  // by id; MPI_REQUEST_NULL: free
-  std::vector<int> counts_;             // send counts, send offsets, receive counts, receive offsets
+  struct Outcome {
+    bool is_used = false;
+    bool is_done = false;
+    absl::Status status;
+  };
+  std::vector<MPI_Request> transfers_;  // by id; MPI_REQUEST_NULL: done, or free
+  std::vector<Outcome> outcomes_;       // by id
+  std::vector<int> ended_;              // as MPI fills them in
+  std::vector<MPI_Status> ended_statuses_;
+  std::vector<int> counts_;  // send counts, send offsets, receive counts, receive offsets
 };
 
 // OK, or UNAVAILABLE with the name of the call and MPI's text.

@@ -55,6 +55,9 @@ class Communicator {
   virtual absl::StatusOr<Transfer> StartSend(int peer, int tag, const std::byte* bytes, size_t n_units) = 0;
   // A message of more than `n_units_max` is an error.
   virtual absl::StatusOr<Transfer> StartReceive(int peer, int tag, std::byte* bytes, size_t n_units_max) = 0;
+  // Moves all open transfers along, for the cost of one look at the network.
+  virtual absl::Status Advance() = 0;
+  // Whether it had ended when they were last moved along.
   virtual absl::StatusOr<bool> IsDone(Transfer& transfer) = 0;
 };
 
