@@ -1,48 +1,40 @@
 // What an exchange of expert rows costs, by the way that rows take; by mpirun. Every round writes the rows anew,
 // exchanges them and reads every line from elsewhere once, as a quantiser, a network and a product would. A line per
 // number of tokens: medians over rounds of the slowest shard, and ratios to the baseline.
-#include <emmintrin.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <memory>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "common/check.h"
 #include "common/config.h"
 #include "common/status.h"
 #include "engine/comm/baseline_expert_transport.h"
 #include "engine/comm/direct_expert_transport.h"
 #include "engine/comm/mpi_session.h"
 #include "engine/comm/row_way.h"
+#include "exchange_rounds.h"
 #include "figures.h"
 #include "group_of_shards.h"
+#include "ping.h"
 #include "plain_transport.h"
-#include "simulation/routing.h"
+#include "process/available_processors.h"
 
 namespace longshelf {
 namespace {
 
 using engine::ExpertTransport;
 
-// Flash: FP8 rows with their scales there, BF16 rows back.
-constexpr size_t kHidden = 4096;
-constexpr size_t kRowBytes = kHidden + kHidden / 128;
-constexpr size_t kResultBytes = 2 * kHidden;
-constexpr size_t kPieceBytes = 256;
-constexpr uint32_t kExperts = 256;
-constexpr size_t kPerToken = 6;
 constexpr size_t kTokensMax = 4096;
+constexpr size_t kTokensToWarmUp = 512;
+constexpr int kRoundsToWarmUp = 10;
+constexpr int kPasses = 3;
 
 struct Settings {
   std::string run_dir;
@@ -50,202 +42,40 @@ struct Settings {
   int n_rounds = 51;
   std::vector<std::string> tokens = {"1", "8", "64", "512"};
   std::vector<std::string> routings = {"uniform"};
+  std::vector<std::string> bulk;
   std::vector<std::string> ways = {"baseline", "plain", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
+  bool pings = false;
   bool json = false;
-};
-
-// Another one in each round.
-std::vector<engine::ExpertAssignment> Route(simulation::ExpertSampler& sampler, std::mt19937_64& random,
-                                            size_t n_tokens) {
-  std::vector<engine::ExpertAssignment> out;
-  std::array<uint32_t, kPerToken> chosen;
-  for (uint32_t t = 0; t < n_tokens; ++t) {
-    sampler.Draw(random, chosen);
-    for (const uint32_t e : chosen) out.push_back({t, e, 1.0F});
-  }
-  return out;
-}
-
-// One word of every cache line.
-uint64_t ReadLines(const std::byte* bytes, size_t n) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i + sizeof(uint64_t) <= n; i += 64) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes + i, sizeof(word));
-    sum += word;
-  }
-  return sum;
-}
-
-struct Times {
-  double writing = 0;  // of rows, before they are dispatched
-  double dispatch = 0;
-  double combine = 0;
-};
-
-class Harness {
- public:
-  ~Harness() {
-    if (copy_ != nullptr) munmap(copy_, copy_bytes_);
-  }
-  Harness(const Harness&) = delete;
-  Harness& operator=(const Harness&) = delete;
-  explicit Harness(engine::MpiSession& session) : session_(session), random_(17 + static_cast<uint64_t>(Rank())) {}
-
-  absl::StatusOr<Times> Round(ExpertTransport& transport, simulation::ExpertSampler& sampler, size_t n_tokens,
-                              uint64_t seq) {
-    const std::vector<engine::ExpertAssignment> assignments = Route(sampler, random_, n_tokens);
-    transport.BeginStep(seq);
-    RETURN_IF_ERROR(session_.communicator().Barrier());
-    Times times;
-    double start = bench::NowUs();
-    rows_.resize(n_tokens * kRowBytes);
-    std::byte* memory = transport.RowMemory(0, n_tokens, kRowBytes);
-    const std::span<std::byte> rows(memory != nullptr ? memory : rows_.data(), rows_.size());
-    std::fill(rows.begin(), rows.end(), static_cast<std::byte>(seq));
-    times.writing = bench::NowUs() - start;
-    RETURN_IF_ERROR(session_.communicator().Barrier());
-    start = bench::NowUs();
-    RETURN_IF_ERROR(transport.BeginDispatch(0, 0, rows, kRowBytes, assignments));
-    RETURN_IF_ERROR(transport.FinishDispatch(0, {}, received_));
-    times.dispatch = bench::NowUs() - start;
-    std::vector<const std::byte*> places;
-    for (const engine::DispatchedRow& row : received_) places.push_back(row.row);
-    times.dispatch += ReadRemote(places, rows, kRowBytes);
-    RETURN_IF_ERROR(Combine(transport, rows, static_cast<std::byte>(seq + 1), times));
-    return Slowest(times);
-  }
-  // No exchange: as many bytes as would go elsewhere are copied past the caches and read, by this core alone.
-  absl::StatusOr<Times> LocalRound(simulation::ExpertSampler& sampler, size_t n_tokens, uint64_t seq) {
-    rows_.assign(n_tokens * kRowBytes, static_cast<std::byte>(seq));
-    size_t n_rows = 0;
-    size_t n_pairs = 0;
-    CountRemote(Route(sampler, random_, n_tokens), n_rows, n_pairs);
-    results_.assign(n_pairs * kResultBytes, static_cast<std::byte>(seq + 1));
-    ReserveCopy(std::max(n_rows * kRowBytes, n_pairs * kResultBytes));
-    Times times;
-    RETURN_IF_ERROR(session_.communicator().Barrier());
-    times.combine = CopyAndRead(results_.data(), n_pairs * kResultBytes);
-    rows_.assign(n_tokens * session_.communicator().size() * kRowBytes, static_cast<std::byte>(seq));
-    RETURN_IF_ERROR(session_.communicator().Barrier());
-    times.dispatch = CopyAndRead(rows_.data(), n_rows * kRowBytes);
-    return Slowest(times);
-  }
-  uint64_t sum() const { return sum_; }
-
- private:
-  static bool IsIn(std::span<const std::byte> memory, const std::byte* place) {
-    return place >= memory.data() && place < memory.data() + memory.size();
-  }
-
-  // Results of other shards' rows are written inside of the time, as writing is what sends them by some ways.
-  absl::Status Combine(ExpertTransport& transport, std::span<const std::byte> rows, std::byte value, Times& times) {
-    results_.resize(received_.size() * kResultBytes);
-    RETURN_IF_ERROR(transport.PlaceResults(0, results_, kResultBytes, received_));
-    const auto write = [&](bool own) {
-      for (const engine::DispatchedRow& row : received_) {
-        if (IsIn(rows, row.row) == own) WriteResult(row, value);
-      }
-      engine::FenceResults();
-    };
-    write(true);
-    RETURN_IF_ERROR(session_.communicator().Barrier());
-    const double start = bench::NowUs();
-    write(false);
-    RETURN_IF_ERROR(transport.BeginCombine(0));
-    RETURN_IF_ERROR(transport.FinishCombine(0, combined_));
-    times.combine = bench::NowUs() - start;
-    times.combine += ReadRemote(combined_, results_, kResultBytes);
-    return absl::OkStatus();
-  }
-
-  // In pieces, as a product does.
-  static void WriteResult(const engine::DispatchedRow& row, std::byte value) {
-    alignas(64) std::array<std::byte, kPieceBytes> piece;
-    piece.fill(value);
-    for (size_t at = 0; at < kResultBytes; at += piece.size()) engine::StoreResult(row, at, piece);
-  }
-
-  void CountRemote(const std::vector<engine::ExpertAssignment>& assignments, size_t& n_rows, size_t& n_pairs) {
-    const int n_shards = session_.communicator().size();
-    int last = -1;
-    for (size_t i = 0; i < assignments.size(); ++i) {
-      int owner = 0;
-      while (engine::FirstExpertOf(owner + 1, kExperts, n_shards) <= assignments[i].expert) ++owner;
-      const bool is_new = i == 0 || assignments[i - 1].token != assignments[i].token || owner != last;
-      last = owner;
-      if (owner == Rank()) continue;
-      ++n_pairs;
-      if (is_new) ++n_rows;
-    }
-  }
-  // Pages as an inbox has them.
-  void ReserveCopy(size_t n_bytes) {
-    if (n_bytes <= copy_bytes_) return;
-    if (copy_ != nullptr) munmap(copy_, copy_bytes_);
-    copy_ = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    LONGSHELF_CHECK(copy_ != MAP_FAILED);
-    copy_bytes_ = n_bytes;
-  }
-  double CopyAndRead(const std::byte* from, size_t n) {
-    auto* to = static_cast<std::byte*>(copy_);
-    const double start = bench::NowUs();
-    for (size_t i = 0; i + sizeof(__m128i) <= n; i += sizeof(__m128i)) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-    }
-    _mm_sfence();
-    sum_ += ReadLines(to, n);
-    return bench::NowUs() - start;
-  }
-
-  // Time to read every row once that came from another shard.
-  double ReadRemote(std::vector<const std::byte*> places, std::span<const std::byte> own, size_t row_bytes) {
-    std::erase_if(places, [&](const std::byte* p) { return IsIn(own, p); });
-    std::sort(places.begin(), places.end());
-    places.erase(std::unique(places.begin(), places.end()), places.end());
-    const double start = bench::NowUs();
-    for (const std::byte* place : places) sum_ += ReadLines(place, row_bytes);
-    return bench::NowUs() - start;
-  }
-  int Rank() { return session_.communicator().rank(); }
-  absl::StatusOr<Times> Slowest(const Times& mine) {
-    ASSIGN_OR_RETURN(const std::vector<Times> all, bench::GatherFromAll(session_.communicator(), mine));
-    Times slowest;
-    for (const Times& times : all) {
-      slowest.writing = std::max(slowest.writing, times.writing);
-      slowest.dispatch = std::max(slowest.dispatch, times.dispatch);
-      slowest.combine = std::max(slowest.combine, times.combine);
-    }
-    return slowest;
-  }
-
-  engine::MpiSession& session_;
-  std::mt19937_64 random_;
-  std::vector<std::byte> rows_;
-  std::vector<std::byte> results_;
-  void* copy_ = nullptr;
-  size_t copy_bytes_ = 0;
-  std::vector<engine::DispatchedRow> received_;
-  std::vector<const std::byte*> combined_;
-  uint64_t sum_ = 0;  // so that reading is not optimised away
 };
 
 struct Way {
   std::string name;
   std::unique_ptr<ExpertTransport> transport;  // null: a copy in place of an exchange
+  double start_us = 0;                         // making it, and choosing among ways
+};
+
+// By round.
+struct Figures {
   std::vector<double> dispatch;
   std::vector<double> with_writing;  // dispatch, and rows written before
   std::vector<double> combine;
 };
 
+// What is measured in each way.
+struct Case {
+  std::shared_ptr<bench::Routing> routing;
+  size_t n_tokens = 0;
+  std::vector<Figures> figures;  // by way
+};
+
 absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name, const std::string& shm_dir) {
   engine::DirectTransportOptions options;
-  options.n_experts = kExperts;
+  options.n_experts = bench::kExperts;
   options.generation = session.generation();
   options.n_tokens_max = kTokensMax;
-  options.n_experts_per_token = kPerToken;
-  options.row_bytes_max = kRowBytes;
-  options.result_bytes_max = kResultBytes;
+  options.n_experts_per_token = bench::kPerToken;
+  options.row_bytes_max = bench::kRowBytes;
+  options.result_bytes_max = bench::kResultBytes;
   const auto fixed = std::find_if(engine::kRowWays.begin(), engine::kRowWays.end(),
                                   [&](engine::RowWay one) { return engine::RowWayName(one) == name; });
   const bool is_fixed = fixed != engine::kRowWays.end();
@@ -254,10 +84,10 @@ absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name
   Way way;
   way.name = name;
   if (name == "baseline") {
-    way.transport =
-        std::make_unique<engine::BaselineExpertTransport>(session.communicator(), kExperts, session.generation());
+    way.transport = std::make_unique<engine::BaselineExpertTransport>(session.communicator(), bench::kExperts,
+                                                                      session.generation());
   } else if (name == "plain") {
-    way.transport = std::make_unique<bench::PlainTransport>(session.communicator(), kExperts);
+    way.transport = std::make_unique<bench::PlainTransport>(session.communicator(), bench::kExperts);
   } else if (name == "messages" || is_fixed || name == "direct") {
     ASSIGN_OR_RETURN(way.transport,
                      engine::DirectExpertTransport::Create(session.communicator(), session.hosts(), options));
@@ -271,7 +101,9 @@ absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name
 absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const Settings& settings) {
   std::vector<Way> ways;
   for (const std::string& name : settings.ways) {
+    const double start_us = bench::NowUs();
     ASSIGN_OR_RETURN(Way way, MakeWay(session, name, settings.shm_dir));
+    way.start_us = bench::NowUs() - start_us;
     ways.push_back(std::move(way));
   }
   return ways;
@@ -285,106 +117,143 @@ const Way* Find(const std::vector<Way>& ways, const std::string& name) {
 }
 
 // What the way that was chosen by measuring is of the best of those that it was chosen from.
-void PrintChoice(size_t n_tokens, const std::vector<Way>& ways) {
-  const Way* direct = Find(ways, "direct");
+void PrintChoice(const std::vector<Way>& ways, const Case& one) {
+  const auto figures = [&](const std::string& name) -> const Figures* {
+    const Way* way = Find(ways, name);
+    return way == nullptr ? nullptr : &one.figures[static_cast<size_t>(way - ways.data())];
+  };
+  const Figures* direct = figures("direct");
   double best_dispatch = std::numeric_limits<double>::infinity();
   double best_combine = best_dispatch;
-  for (const engine::RowWay one : engine::kRowWays) {
-    const Way* way = Find(ways, engine::RowWayName(one));
+  for (const engine::RowWay row_way : engine::kRowWays) {
+    const Figures* way = figures(engine::RowWayName(row_way));
     if (direct == nullptr || way == nullptr) return;
     best_dispatch = std::min(best_dispatch, Least(way->with_writing));
     best_combine = std::min(best_combine, Least(way->combine));
   }
-  std::printf("%6zu direct to the best of the three, least, rows written included: %.2f %.2f\n", n_tokens,
+  std::printf("%6zu direct to the best of the three, least, rows written included: %.2f %.2f\n", one.n_tokens,
               Least(direct->with_writing) / best_dispatch, Least(direct->combine) / best_combine);
 }
 
 // One line for each way: text for people, or a JSON object.
-void Print(const Settings& settings, int n_shards, const std::string& routing, size_t n_tokens,
-           const std::vector<Way>& ways) {
-  for (const Way& way : ways) {
-    const double dispatch = Median(way.dispatch);
-    const double combine = Median(way.combine);
+void Print(const Settings& settings, int n_shards, const std::vector<Way>& ways, const Case& one) {
+  const Figures& first = one.figures[0];
+  for (size_t w = 0; w < ways.size(); ++w) {
+    const Figures& figures = one.figures[w];
+    const double dispatch = Median(figures.dispatch);
+    const double combine = Median(figures.combine);
     if (settings.json) {
       std::printf(
           "{\"shards\": %d, \"routing\": \"%s\", \"tokens\": %zu, \"way\": \"%s\", \"dispatch_us\": %.2f, "
           "\"combine_us\": %.2f, \"dispatch_quiet_us\": %.2f, \"combine_quiet_us\": %.2f}\n",
-          n_shards, routing.c_str(), n_tokens, way.name.c_str(), dispatch, combine, Quiet(way.dispatch),
-          Quiet(way.combine));
+          n_shards, one.routing->name.c_str(), one.n_tokens, ways[w].name.c_str(), dispatch, combine,
+          Quiet(figures.dispatch), Quiet(figures.combine));
     } else {
-      std::printf("%-9s %6zu %-9s %9.1f %9.1f %9.1f %9.1f %6.2f %6.2f %6.2f %6.2f\n", routing.c_str(), n_tokens,
-                  way.name.c_str(), dispatch, Least(way.dispatch), combine, Least(way.combine),
-                  dispatch / Median(ways[0].dispatch), Least(way.dispatch) / Least(ways[0].dispatch),
-                  combine / Median(ways[0].combine), Least(way.combine) / Least(ways[0].combine));
+      std::printf("%-9s %6zu %-9s %9.1f %9.1f %9.1f %9.1f %6.2f %6.2f %6.2f %6.2f\n", one.routing->name.c_str(),
+                  one.n_tokens, ways[w].name.c_str(), dispatch, Least(figures.dispatch), combine,
+                  Least(figures.combine), dispatch / Median(first.dispatch),
+                  Least(figures.dispatch) / Least(first.dispatch), combine / Median(first.combine),
+                  Least(figures.combine) / Least(first.combine));
     }
   }
-  if (!settings.json) PrintChoice(n_tokens, ways);
+  if (!settings.json) PrintChoice(ways, one);
   std::fflush(stdout);
 }
 
 // Ways take turns, so that whatever else the machine does hits all of them.
-absl::Status Measure(Harness& harness, std::vector<Way>& ways, simulation::ExpertSampler& sampler, size_t n_tokens,
-                     int n_rounds, uint64_t& seq) {
-  constexpr int kWarmUp = 5;
-  for (Way& way : ways) {
-    way.dispatch.clear();
-    way.with_writing.clear();
-    way.combine.clear();
-  }
+absl::Status Measure(bench::ExchangeRounds& rounds, const std::vector<Way>& ways, int n_rounds, uint64_t& seq,
+                     Case& one) {
+  constexpr int kWarmUp = 3;
+  one.figures.resize(ways.size());
   for (int round = 0; round < kWarmUp + n_rounds; ++round) {
-    for (Way& way : ways) {
+    for (size_t w = 0; w < ways.size(); ++w) {
       ++seq;
-      ASSIGN_OR_RETURN(const Times times, way.transport == nullptr
-                                              ? harness.LocalRound(sampler, n_tokens, seq)
-                                              : harness.Round(*way.transport, sampler, n_tokens, seq));
+      ExpertTransport* transport = ways[w].transport.get();
+      ASSIGN_OR_RETURN(const bench::ExchangeTimes times,
+                       transport == nullptr ? rounds.Copy(*one.routing, one.n_tokens, seq)
+                                            : rounds.Exchange(*transport, *one.routing, one.n_tokens, seq));
       if (round < kWarmUp) continue;
-      way.dispatch.push_back(times.dispatch);
-      way.with_writing.push_back(times.writing + times.dispatch);
-      way.combine.push_back(times.combine);
+      one.figures[w].dispatch.push_back(times.dispatch);
+      one.figures[w].with_writing.push_back(times.writing + times.dispatch);
+      one.figures[w].combine.push_back(times.combine);
     }
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<size_t>> TokensOf(const Settings& settings) {
+absl::StatusOr<std::vector<size_t>> TokensOf(const std::string& flag, const std::vector<std::string>& texts) {
   std::vector<size_t> out;
-  for (const std::string& text : settings.tokens) {
+  for (const std::string& text : texts) {
     uint64_t n = 0;
     if (!absl::SimpleAtoi(text, &n) || n < 1 || n > kTokensMax) {
-      return absl::InvalidArgumentError(absl::StrCat("--tokens ", text, ": must be from 1 to ", kTokensMax));
+      return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": must be from 1 to ", kTokensMax));
     }
     out.push_back(n);
   }
   return out;
 }
 
+absl::StatusOr<std::vector<Case>> MakeCases(const Settings& settings) {
+  ASSIGN_OR_RETURN(const std::vector<size_t> all_tokens, TokensOf("--tokens", settings.tokens));
+  ASSIGN_OR_RETURN(const std::vector<size_t> bulk, TokensOf("--bulk", settings.bulk));
+  std::vector<std::string> routings = settings.routings;
+  if (!bulk.empty()) routings.emplace_back(bench::kNeighbour);
+  std::vector<Case> out;
+  for (const std::string& name : routings) {
+    ASSIGN_OR_RETURN(bench::Routing made, bench::MakeRouting(name));
+    const auto routing = std::make_shared<bench::Routing>(std::move(made));
+    for (const size_t n : routing->sampler ? all_tokens : bulk) {
+      out.push_back({.routing = routing, .n_tokens = n, .figures = {}});
+    }
+  }
+  return out;
+}
+
+absl::Status PrintPings(engine::MpiSession& session, const std::string& shm_dir) {
+  const bool yields = session.communicator().size() > FindAvailableProcessors().n;
+  ASSIGN_OR_RETURN(const double flag_s, bench::PingByFlag(session, shm_dir, yields));
+  ASSIGN_OR_RETURN(const bench::MessagePing ping, bench::PingByMessage(session));
+  if (session.communicator().rank() != 0) return absl::OkStatus();
+  std::printf("{\"ping_flag_us\": %.2f, \"ping_message_us\": %.2f, \"look_us\": %.2f}\n", flag_s * 1e6,
+              ping.seconds * 1e6, ping.look_s * 1e6);
+  return absl::OkStatus();
+}
+
+// Everything once, a few times over: what a machine gives changes within minutes.
+absl::Status MeasureAll(bench::ExchangeRounds& rounds, const std::vector<Way>& ways, int n_rounds,
+                        std::vector<Case>& cases) {
+  uint64_t seq = 0;
+  // Connections' windows grow, and shards learn how long it is worth to look, while much is sent.
+  Case warm_up = {.routing = cases[0].routing, .n_tokens = kTokensToWarmUp, .figures = {}};
+  RETURN_IF_ERROR(Measure(rounds, ways, kRoundsToWarmUp, seq, warm_up));
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const int n = n_rounds * (pass + 1) / kPasses - n_rounds * pass / kPasses;
+    for (Case& one : cases) RETURN_IF_ERROR(Measure(rounds, ways, n, seq, one));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const Settings& settings) {
-  ASSIGN_OR_RETURN(const std::vector<size_t> all_tokens, TokensOf(settings));
+  ASSIGN_OR_RETURN(std::vector<Case> cases, MakeCases(settings));
   ASSIGN_OR_RETURN(const auto session, bench::JoinGroup(settings.run_dir));
-  ASSIGN_OR_RETURN(std::vector<Way> ways, MakeWays(*session, settings));
-  Harness harness(*session);
+  ASSIGN_OR_RETURN(const std::vector<Way> ways, MakeWays(*session, settings));
+  bench::ExchangeRounds rounds(*session);
   const bool prints = session->communicator().rank() == 0;
   if (prints && !settings.json) {
     if (const Way* direct = Find(ways, "direct"); direct != nullptr) {
       const auto& chosen = static_cast<const engine::DirectExpertTransport&>(*direct->transport);
-      std::printf("direct: %s\n", chosen.Describe().c_str());
+      std::printf("direct: %s, made in %.0f ms\n", chosen.Describe().c_str(), direct->start_us / 1e3);
     }
     std::printf("medians and least of dispatch and combine in us, and what they are of the first way's\n");
     std::printf("%-9s %6s %-9s %9s %9s %9s %9s %6s %6s %6s %6s\n", "routing", "tokens", "way", "dispatch", "least",
                 "combine", "least", "ratio", "least", "ratio", "least");
   }
-  const simulation::ExpertShape shape = {.n_experts = kExperts, .n_per_token = kPerToken};
-  uint64_t seq = 0;
-  for (const std::string& routing : settings.routings) {
-    ASSIGN_OR_RETURN(const simulation::RoutingSpec spec, simulation::ParseRouting(routing));
-    std::mt19937_64 random(3);  // the same experts are wanted on all shards
-    ASSIGN_OR_RETURN(simulation::ExpertSampler sampler, simulation::ExpertSampler::Create(spec, shape, random));
-    for (const size_t n_tokens : all_tokens) {
-      RETURN_IF_ERROR(Measure(harness, ways, sampler, n_tokens, settings.n_rounds, seq));
-      if (prints) Print(settings, session->communicator().size(), routing, n_tokens, ways);
-    }
+  RETURN_IF_ERROR(MeasureAll(rounds, ways, settings.n_rounds, cases));
+  for (const Case& one : cases) {
+    if (prints) Print(settings, session->communicator().size(), ways, one);
   }
-  if (prints) std::fprintf(stderr, "read %llu\n", static_cast<unsigned long long>(harness.sum()));
+  if (settings.pings) RETURN_IF_ERROR(PrintPings(*session, settings.shm_dir));
+  if (prints) std::fprintf(stderr, "read %llu\n", static_cast<unsigned long long>(rounds.sum()));
   return session->Finish(absl::Seconds(5));
 }
 
@@ -399,13 +268,15 @@ int main(int argc, char** argv) {
   spec.Require("run-dir");
   spec.Add(&settings.shm_dir, "shm-dir", "a directory in shared memory");
   spec.Require("shm-dir");
-  spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {1, 100'000});
+  spec.Add(&settings.n_rounds, "rounds", "rounds of each measurement; the median counts", {3, 100'000});
   spec.Add(&settings.tokens, "tokens", "tokens of each shard; repeatable");
   spec.Add(&settings.routings, "routing", "uniform, zipf[:EXPONENT], hot[:EXPERTS:SHARE]; repeatable");
+  spec.Add(&settings.bulk, "bulk", "measured too: so many tokens of each shard for one expert of the next; repeatable");
   spec.Add(
       &settings.ways, "way",
       "baseline, plain (the same by hand), messages, streamed, pushed, pulled, direct (the best of these three) or "
       "copy; repeatable. Ratios are to the first");
+  spec.Add(&settings.pings, "pings", "two shards: also how long until one hears from the other, as a JSON object");
   spec.Add(&settings.json, "json", "a JSON object in each line");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
   const absl::Status status = longshelf::Run(settings);

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -21,6 +20,7 @@
 #include "engine/model/primitives.h"
 #include "figures.h"
 #include "group_of_shards.h"
+#include "process/available_processors.h"
 #include "shapes.h"
 #include "synthetic_sequence.h"
 
@@ -32,6 +32,7 @@ constexpr int64_t kTokensMax = 4096;
 constexpr int64_t kSequencesMax = 8;
 constexpr int kSpins = 2000;
 constexpr int64_t kRecordedTokens = 64;
+constexpr int64_t kReferenceTokens = 8;
 
 struct Settings {
   std::string model = "mid";
@@ -107,6 +108,37 @@ class Rows {
   std::vector<std::unique_ptr<SyntheticSequence>> sequences_;
 };
 
+absl::StatusOr<std::unique_ptr<engine::Model>> MakeModel(std::shared_ptr<const engine::ModelWeights> weights,
+                                                         engine::ExpertTransport& transport) {
+  engine::ModelOptions options;
+  options.n_rows_max = 512;
+  return engine::Model::Create(std::move(weights), options, transport);
+}
+
+// How fast this machine is right now: the processor time of a step of this shard alone, of always the same size. What a
+// machine gives changes within minutes by more than what is asked here.
+class Speed {
+ public:
+  static absl::StatusOr<std::unique_ptr<Speed>> Create(std::shared_ptr<const engine::ModelWeights> weights,
+                                                       int64_t context, int n_steps) {
+    auto out = std::make_unique<Speed>();
+    ASSIGN_OR_RETURN(out->model_, MakeModel(std::move(weights), out->transport_));
+    out->rows_ = std::make_unique<Rows>(*out->model_, kReferenceTokens, context, n_steps, 0);
+    return out;
+  }
+  absl::StatusOr<double> ReferenceUs() {
+    const engine::ForwardBatch batch = rows_->Batch();
+    const double begin_s = CpuSeconds();
+    RETURN_IF_ERROR(model_->Forward(batch).status());
+    return (CpuSeconds() - begin_s) * 1e6;
+  }
+
+ private:
+  engine::LocalExpertTransport transport_;
+  std::unique_ptr<engine::Model> model_;
+  std::unique_ptr<Rows> rows_;
+};
+
 // One expert after the other, so that weights come from memory.
 void PrintExperts(const engine::ModelWeights& weights, const std::string& kernels, int n_rounds) {
   const auto run = [&](const engine::ExpertWeights& expert, const std::vector<float>& x, int64_t n) {
@@ -146,7 +178,10 @@ void PrintRouting(const engine::ModelConfig& config, const std::vector<uint32_t>
               absl::StrJoin(chosen, ",").c_str());
 }
 
-absl::Status PrintParts(engine::Model& model, const Settings& settings, int64_t n_tokens) {
+absl::Status PrintParts(engine::Model& model, std::shared_ptr<const engine::ModelWeights> weights,
+                        const Settings& settings, int64_t n_tokens) {
+  ASSIGN_OR_RETURN(const auto speed, Speed::Create(std::move(weights), settings.context, settings.n_rounds));
+  std::vector<double> reference;
   Rows rows(model, n_tokens, settings.context, settings.n_rounds, 0);
   PartTimes parts;
   std::vector<double> before;
@@ -164,14 +199,15 @@ absl::Status PrintParts(engine::Model& model, const Settings& settings, int64_t 
     before.push_back(parts.before_us());
     moe.push_back(parts.moe_us());
     after.push_back(parts.after_us());
+    ASSIGN_OR_RETURN(const double reference_us, speed->ReferenceUs());
+    reference.push_back(reference_us);
   }
   const auto n_layers = static_cast<double>(model.config().n_layers);
   std::printf(
       "{\"kind\": \"layer\", \"tokens\": %d, \"before_us\": %.2f, \"moe_us\": %.2f, \"after_us\": %.2f, \"head_us\": "
-      "%.2f, "
-      "\"step_us\": %.2f}\n",
+      "%.2f, \"step_us\": %.2f, \"reference_us\": %.1f}\n",
       static_cast<int>(n_tokens), Quiet(before) / n_layers, Quiet(moe) / n_layers, Quiet(after) / n_layers, Quiet(head),
-      Quiet(whole));
+      Quiet(whole), Quiet(reference));
   PrintRouting(model.config(), parts.chosen(), n_tokens);
   return absl::OkStatus();
 }
@@ -179,21 +215,25 @@ absl::Status PrintParts(engine::Model& model, const Settings& settings, int64_t 
 // What every shard spent in a step.
 struct Spent {
   double step_us = 0;
+  double reference_us = 0;
   double exposed_us = 0;
   double shared_bytes = 0;
   double sent_bytes = 0;
 };
 
 absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communicator,
-                             const engine::DirectExpertTransport& transport, const Settings& settings,
+                             const engine::DirectExpertTransport& transport,
+                             std::shared_ptr<const engine::ModelWeights> weights, const Settings& settings,
                              int64_t n_tokens) {
   constexpr int kWarmUp = 2;
   // Whole steps and those in two microbatches take turns.
   const int n_ways = transport.n_lanes();
   const int n_rounds = n_ways * (kWarmUp + settings.n_rounds);
   Rows rows(model, n_tokens, settings.context, n_rounds, communicator.rank());
+  ASSIGN_OR_RETURN(const auto speed, Speed::Create(std::move(weights), settings.context, n_rounds));
   struct Figures {
     std::vector<double> step;
+    std::vector<double> reference;
     std::vector<double> exposed;
     double near_bytes = 0;
     double far_bytes = 0;
@@ -207,7 +247,9 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
     const double begin_us = NowUs();
     RETURN_IF_ERROR(model.Forward(batch).status());
     const engine::ExchangeTotals after = transport.totals();
-    const Spent mine = {NowUs() - begin_us, static_cast<double>(after.exposed_ns - before.exposed_ns) / 1e3,
+    const double step_us = NowUs() - begin_us;
+    ASSIGN_OR_RETURN(const double reference_us, speed->ReferenceUs());
+    const Spent mine = {step_us, reference_us, static_cast<double>(after.exposed_ns - before.exposed_ns) / 1e3,
                         static_cast<double>(after.shared_bytes - before.shared_bytes),
                         static_cast<double>(after.sent_bytes - before.sent_bytes)};
     ASSIGN_OR_RETURN(const std::vector<Spent> all, GatherFromAll(communicator, mine));
@@ -215,12 +257,14 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
     Spent sum;
     for (const Spent& spent : all) {
       sum.step_us = std::max(sum.step_us, spent.step_us);
+      sum.reference_us += spent.reference_us / static_cast<double>(all.size());
       sum.exposed_us += spent.exposed_us / static_cast<double>(all.size());
       sum.shared_bytes += spent.shared_bytes;
       sum.sent_bytes += spent.sent_bytes;
     }
     Figures& of_way = figures[static_cast<size_t>(round % n_ways)];
     of_way.step.push_back(sum.step_us);
+    of_way.reference.push_back(sum.reference_us);
     of_way.exposed.push_back(sum.exposed_us);
     of_way.near_bytes = sum.shared_bytes;
     of_way.far_bytes = sum.sent_bytes;
@@ -231,20 +275,14 @@ absl::Status PrintGroupSteps(engine::Model& model, engine::Communicator& communi
     const Figures& f = figures[way];
     std::printf(
         "{\"kind\": \"step\", \"shards\": %d, \"tokens\": %d, \"microbatches\": %d, \"step_us\": %.1f, "
-        "\"step_quiet_us\": %.1f, \"exposed_us\": %.2f, \"exposed_quiet_us\": %.2f, \"near_bytes\": %.0f, "
+        "\"step_quiet_us\": %.1f, \"reference_us\": %.1f, \"exposed_us\": %.2f, \"exposed_quiet_us\": %.2f, "
+        "\"near_bytes\": %.0f, "
         "\"far_bytes\": %.0f}\n",
         communicator.size(), static_cast<int>(n_tokens), static_cast<int>(way) + 1, Median(f.step), Quiet(f.step),
-        Median(f.exposed) / n_layers, Quiet(f.exposed) / n_layers, f.near_bytes, f.far_bytes);
+        Quiet(f.reference), Median(f.exposed) / n_layers, Quiet(f.exposed) / n_layers, f.near_bytes, f.far_bytes);
   }
   std::fflush(stdout);
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<engine::Model>> MakeModel(std::shared_ptr<const engine::ModelWeights> weights,
-                                                         engine::ExpertTransport& transport) {
-  engine::ModelOptions options;
-  options.n_rows_max = 512;
-  return engine::Model::Create(std::move(weights), options, transport);
 }
 
 absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_tokens,
@@ -262,13 +300,12 @@ absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_
   transport_options.shm_dir = settings.shm_dir;
   transport_options.n_lanes = settings.halves ? engine::kExchangeLanes : 1;
   // As a worker does, for shards of one machine.
-  const auto n_cores = static_cast<int>(std::thread::hardware_concurrency());
-  transport_options.n_spins = session->communicator().size() <= n_cores ? kSpins : 0;
+  transport_options.n_spins = session->communicator().size() <= FindAvailableProcessors().n ? kSpins : 0;
   ASSIGN_OR_RETURN(const auto transport,
                    engine::DirectExpertTransport::Create(session->communicator(), session->hosts(), transport_options));
-  ASSIGN_OR_RETURN(const auto model, MakeModel(std::move(weights), *transport));
+  ASSIGN_OR_RETURN(const auto model, MakeModel(weights, *transport));
   for (const int64_t n : all_tokens) {
-    RETURN_IF_ERROR(PrintGroupSteps(*model, session->communicator(), *transport, settings, n));
+    RETURN_IF_ERROR(PrintGroupSteps(*model, session->communicator(), *transport, weights, settings, n));
   }
   return session->Finish(absl::Seconds(5));
 }
@@ -295,7 +332,7 @@ absl::Status Run(const Settings& settings) {
       static_cast<int>(2 * config.hidden_size));
   engine::LocalExpertTransport transport;
   ASSIGN_OR_RETURN(const auto model, MakeModel(weights, transport));
-  for (const int64_t n : all_tokens) RETURN_IF_ERROR(PrintParts(*model, settings, n));
+  for (const int64_t n : all_tokens) RETURN_IF_ERROR(PrintParts(*model, weights, settings, n));
   PrintExperts(*weights, std::string(model->kernels()), settings.n_rounds);
   return absl::OkStatus();
 }

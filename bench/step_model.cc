@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <ostream>
+#include <string_view>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -26,9 +28,13 @@ using simulation::Curve;
 constexpr uint64_t kSeed = 1;
 // What the shards of one machine have between them: no wire.
 const simulation::Network kLoopback = {.name = "loopback", .bytes_per_s = 1e15, .latency_s = 0};
-// Two shards cannot tell these apart: each exchange of theirs has one message, which one line of memory announces.
-constexpr double kMessageOfPhase = 0.5;
-constexpr double kNearLatencySeconds = 0.1e-6;
+// Two shards cannot tell apart what an exchange costs and what each of its messages costs, as each has one. Nearly
+// everything is done for a message.
+constexpr double kMessageOfPhase = 4;
+// Two shards on one core go over to each other so often in an exchange.
+constexpr double kSwitchesOfExchange = 2;
+// What is measured is never taken for fixed costs alone.
+constexpr double kLeastOfBulk = 0.05;
 // Of expert_transport_bench.
 constexpr simulation::ExpertShape kFlashRows = {
     .n_experts = 256, .n_per_token = 6, .row_bytes = 4096 + 32, .result_bytes = 8192};
@@ -101,19 +107,14 @@ class StepModel {
   void Print(std::ostream& out) const;
 
  private:
-  enum Index : size_t {
-    kPhase,
-    kPair,
-    kNearCopy,
-    kSwitch,
-    kTcpSwitch,
-    kTcpMessage,
-    kTcpLatency,
-    kTcpByte,
-    kTcpCopy,
-    kParameters
-  };
+  enum Index : size_t { kPhase, kPair };
+  // By shards of two that have one core or two, path and phase: tokens, and seconds until all of them were there.
+  using Bulks = std::map<std::tuple<int, std::string, std::string>, std::map<int, double>>;
   simulation::ExchangeCosts Costs() const;
+  double SwitchSeconds(bool is_tcp) const;
+  double TcpMessageSeconds() const;
+  Curve BulkCurve(const char* path, const char* phase, bool on_one_core) const;
+  simulation::BulkCosts Bulk(const char* path, bool on_one_core) const;
   simulation::StepSpec SpecOf(const Point& point) const;
   double Predict(const Point& point) const;
   double PredictExchange(const Point& point) const;
@@ -122,11 +123,13 @@ class StepModel {
   void PrintErrors(std::ostream& out, const std::string& title, const std::vector<Point>& points) const;
   void PrintOrder(std::ostream& out, const std::string& title, const std::vector<Point>& points) const;
 
-  std::vector<Parameter> parameters_ = {{"phase_s", 0.5e-6},     {"pair_s", 20e-9},          {"near_copy", 1},
-                                        {"switch_s", 1e-6},      {"tcp_switch_s", 1e-6},     {"tcp_message_s", 3e-6},
-                                        {"tcp_latency_s", 3e-6}, {"tcp_s_per_byte", 0.2e-9}, {"tcp_copy", 0.3}};
-  Curve copy_;  // seconds to copy and read bytes, past the caches, two shards at a time
-  std::vector<std::pair<double, double>> copy_points_;
+  std::vector<Parameter> parameters_ = {{"phase_s", 0.5e-6}, {"pair_s", 20e-9}};
+  Bulks bulks_;
+  // Seconds, by cores of two shards: until one sees the other's flag; until it has the other's message by TCP; until it
+  // has seen that there is none.
+  std::map<int, double> flag_s_;
+  std::map<int, double> message_s_;
+  std::map<int, double> look_s_;
   std::vector<Point> exchanges_;
   std::vector<Point> steps_;
 
@@ -149,33 +152,30 @@ constexpr std::array<double, 6> kExpertRows = {1, 4, 16, 64, 256, 1024};
 
 absl::Status StepModel::ReadExchanges(const std::string& path) {
   ASSIGN_OR_RETURN(const std::vector<json> lines, Lines(path));
-  std::map<double, double> copies;
   for (const json& line : lines) {
     const std::string way = line["path"];
     const int cores = line["cores"];
+    if (line.contains("ping_flag_us")) {
+      flag_s_[cores] = double{line["ping_flag_us"]} * 1e-6;
+      if (way == "tcp") {
+        message_s_[cores] = double{line["ping_message_us"]} * 1e-6;
+        look_s_[cores] = double{line["look_us"]} * 1e-6;
+      }
+      continue;
+    }
     const int shards = line["shards"];
     const int tokens = line["tokens"];
     const std::string routing = line["routing"];
-    if (way == "copy") {
-      if (shards != 2 || cores < 2 || routing != "uniform") continue;
-      const simulation::Cluster two = {.n_ranks = 2};
-      const simulation::ExpertBytes bytes = simulation::MinimumBetweenRanks(two, kFlashRows);
-      copies[bytes.destinations * tokens * static_cast<double>(kFlashRows.row_bytes)] = line["dispatch_quiet_us"];
-      copies[bytes.combine_bytes * tokens] = line["combine_quiet_us"];
-      continue;
-    }
     for (const char* what : {"dispatch", "combine"}) {
-      exchanges_.push_back({what, way, routing, cores, shards, tokens, line[absl::StrCat(what, "_quiet_us")]});
+      const double us = line[absl::StrCat(what, "_quiet_us")];
+      if (routing == "neighbour") {
+        bulks_[{cores, way, what}][tokens] = us * 1e-6;
+      } else {
+        exchanges_.push_back({what, way, routing, cores, shards, tokens, us});
+      }
     }
   }
-  // Noise must not make more bytes cheaper.
-  double last = 0;
-  for (const auto& [bytes, us] : copies) {
-    last = std::max(last * 1.001, us);
-    copy_points_.emplace_back(bytes, last * 1e-6);
-  }
-  copy_ = Curve(copy_points_);
-  if (copies.empty() || exchanges_.empty())
+  if (bulks_.size() != 8 || flag_s_.size() != 2 || message_s_.size() != 2 || exchanges_.empty())
     return absl::InvalidArgumentError(absl::StrCat(path, ": lines are missing"));
   return absl::OkStatus();
 }
@@ -187,6 +187,13 @@ absl::Status StepModel::ReadSteps(const std::string& path) {
   std::vector<std::pair<double, double>> head;
   std::vector<double> ratios;
   std::map<int, Moe> moes;
+  // What was measured at different times counts as if the machine had always been as fast as at first.
+  double first_reference_us = 0;
+  const auto speed = [&](const json& line) {
+    const double reference_us = line["reference_us"];
+    if (first_reference_us == 0) first_reference_us = reference_us;
+    return first_reference_us / reference_us;
+  };
   for (const json& line : lines) {
     const std::string kind = line["kind"];
     if (kind == "model") {
@@ -197,12 +204,13 @@ absl::Status StepModel::ReadSteps(const std::string& path) {
                     .result_bytes = line["result_bytes"]};
     } else if (kind == "layer") {
       const double n = line["tokens"];
-      before.emplace_back(n, double{line["before_us"]} * 1e-6);
-      after.emplace_back(n, double{line["after_us"]} * 1e-6);
-      head.emplace_back(n, double{line["head_us"]} * 1e-6);
+      const double to_s = speed(line) * 1e-6;
+      before.emplace_back(n, double{line["before_us"]} * to_s);
+      after.emplace_back(n, double{line["after_us"]} * to_s);
+      head.emplace_back(n, double{line["head_us"]} * to_s);
       Moe& moe = moes[line["tokens"]];
       moe.n_tokens = line["tokens"];
-      moe.measured_us = line["moe_us"];
+      moe.measured_us = double{line["moe_us"]} * speed(line);
     } else if (kind == "rows") {
       moes[line["tokens"]].rows = line["rows"].get<std::vector<int>>();
     } else if (kind == "routing") {
@@ -210,8 +218,8 @@ absl::Status StepModel::ReadSteps(const std::string& path) {
     } else if (kind == "expert") {
       if (line["rows"] <= 64) ratios.push_back(double{line["shared_us"]} / double{line["routed_us"]});
     } else if (kind == "step") {
-      steps_.push_back(
-          {"step", line["path"], "mid", line["cores"], line["shards"], line["tokens"], line["step_quiet_us"]});
+      steps_.push_back({"step", line["path"], "mid", line["cores"], line["shards"], line["tokens"],
+                        double{line["step_quiet_us"]} * speed(line)});
     }
   }
   if (before.empty() || steps_.empty() || recorded_.empty() || n_layers_ == 0 || ratios.empty()) {
@@ -230,27 +238,50 @@ absl::Status StepModel::ReadSteps(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Until another shard of the same core has its turn and has looked.
+double StepModel::SwitchSeconds(bool is_tcp) const { return flag_s_.at(1) + (is_tcp ? look_s_.at(2) : 0); }
+
+// What the kernel does for a message, on either side: without a wire nothing else takes time.
+double StepModel::TcpMessageSeconds() const { return std::max(0.0, message_s_.at(1) - SwitchSeconds(true)); }
+
+// What is left of a message each way when everything is taken off that does not grow with its bytes.
+Curve StepModel::BulkCurve(const char* path, const char* phase, bool on_one_core) const {
+  const auto value = [this](Index i) { return parameters_[i].value; };
+  const bool is_tcp = std::string_view(path) == "tcp";
+  const bool is_dispatch = std::string_view(phase) == "dispatch";
+  const double at_once = on_one_core ? 2 : 1;
+  std::vector<std::pair<double, double>> points;
+  for (const auto& [tokens, seconds] : bulks_.at({on_one_core ? 1 : 2, path, phase})) {
+    const auto bytes = static_cast<double>(is_dispatch ? simulation::DispatchMessageBytes(kFlashRows, tokens, tokens)
+                                                       : simulation::CombineMessageBytes(kFlashRows, tokens));
+    double fixed = value(kPhase) + (is_tcp ? TcpMessageSeconds() : value(kPhase) * kMessageOfPhase);
+    if (is_dispatch) fixed += tokens * value(kPair);
+    if (!on_one_core) fixed += is_tcp ? 0 : flag_s_.at(2);
+    fixed *= at_once;
+    if (on_one_core) fixed += kSwitchesOfExchange * SwitchSeconds(is_tcp);
+    // Noise must not make more bytes cheaper.
+    const double last = points.empty() ? 0 : points.back().second;
+    points.emplace_back(at_once * bytes, std::max({seconds - fixed, seconds * kLeastOfBulk, last * 1.001}));
+  }
+  return Curve(std::move(points));
+}
+
+simulation::BulkCosts StepModel::Bulk(const char* path, bool on_one_core) const {
+  return {.rows_s = BulkCurve(path, "dispatch", on_one_core), .results_s = BulkCurve(path, "combine", on_one_core)};
+}
+
 simulation::ExchangeCosts StepModel::Costs() const {
   const auto value = [this](Index i) { return parameters_[i].value; };
   simulation::ExchangeCosts costs;
   costs.phase_s = value(kPhase);
   costs.pair_s = value(kPair);
-  costs.switch_s = value(kSwitch);
-  costs.tcp_switch_s = value(kTcpSwitch);
-  const Curve half = copy_.Times(value(kNearCopy) / 2);
+  costs.switch_s = SwitchSeconds(false);
+  costs.tcp_switch_s = SwitchSeconds(true);
   costs.shared_memory = {.message_s = value(kPhase) * kMessageOfPhase,
-                         .latency_s = kNearLatencySeconds,
-                         .send_s = half,
-                         .receive_s = half};
-  std::vector<std::pair<double, double>> points;
-  for (const auto& [bytes, s] : copy_points_) {
-    points.emplace_back(bytes, bytes * value(kTcpByte) + s * value(kTcpCopy));
-  }
-  const Curve tcp(std::move(points));
-  costs.tcp = {.message_s = value(kTcpMessage),
-               .latency_s = value(kTcpLatency),
-               .send_s = tcp.Times(0.5),
-               .receive_s = tcp.Times(0.5)};
+                         .latency_s = flag_s_.at(2),
+                         .between_cores = Bulk("shared_memory", false),
+                         .on_one_core = Bulk("shared_memory", true)};
+  costs.tcp = {.message_s = TcpMessageSeconds(), .between_cores = Bulk("tcp", false), .on_one_core = Bulk("tcp", true)};
   return costs;
 }
 
@@ -335,7 +366,7 @@ void StepModel::FitSteps() {
     compute_scale_ = scale[0].value;
     double sum = 0;
     for (const Point& point : steps_) {
-      if (point.is_fit() && point.path == "shared_memory") sum += SquaredLog(Predict(point), point.measured_us);
+      if (point.is_fit()) sum += SquaredLog(Predict(point), point.measured_us);
     }
     return sum;
   });
@@ -350,8 +381,18 @@ void StepModel::PrintCosts(std::ostream& out) const {
   for (size_t i = 0; i < expert_us_.size(); ++i) {
     out << absl::StrFormat("  expert of %4.0f rows %.1f us\n", kExpertRows[i], expert_us_[i].value);
   }
-  out << "copying and reading, bytes: us\n";
-  for (const auto& [bytes, s] : copy_points_) out << absl::StrFormat("  %.0f: %.2f\n", bytes, s * 1e6);
+  for (const bool on_one_core : {false, true}) {
+    for (const char* path : {"shared_memory", "tcp"}) {
+      for (const char* phase : {"dispatch", "combine"}) {
+        out << path << ' ' << phase << (on_one_core ? ", on one core" : "") << ", bytes: us\n ";
+        const Curve bulk = BulkCurve(path, phase, on_one_core);
+        for (const auto& [bytes, s] : bulk.points()) {
+          out << absl::StrFormat(" {%.3g, %.3ge-6}", bytes, s * 1e6);
+        }
+        out << '\n';
+      }
+    }
+  }
 }
 
 void StepModel::PrintErrors(std::ostream& out, const std::string& title, const std::vector<Point>& points) const {

@@ -4,36 +4,36 @@
 
 namespace longshelf::simulation {
 
-CoreQueue::CoreQueue(int n_at_once, int n_here, int n_ranks, double quantum_s, double switch_s)
-    : n_at_once_(n_at_once), n_here_(n_here), quantum_s_(quantum_s), switch_s_(switch_s), n_free_(n_at_once) {
-  left_.resize(static_cast<size_t>(n_ranks));
-  last_.assign(static_cast<size_t>(n_at_once), -1);
+void CoreQueue::Submit(int rank, double work_s) {
+  const bool keeps_core = has_ended_ && rank == last_;
+  ready_.insert(keeps_core ? ready_.begin() : ready_.end(), {rank, work_s});
 }
 
-void CoreQueue::Submit(int rank, double work_s) { ready_.push_back({rank, work_s}); }
-
 std::optional<CoreQueue::Slice> CoreQueue::Start() {
-  if (n_free_ == 0 || ready_.empty()) return std::nullopt;
+  if (is_running_) return std::nullopt;
+  has_ended_ = false;
+  if (ready_.empty()) {
+    was_idle_ = true;
+    return std::nullopt;
+  }
   const Task task = ready_.front();
   ready_.pop_front();
-  --n_free_;
+  is_running_ = true;
   const bool is_last = task.left_s <= quantum_s_;
   const double run_s = is_last ? task.left_s : quantum_s_;
-  left_[static_cast<size_t>(task.rank)] = task.left_s - run_s;
-  const bool stays = std::find(last_.begin(), last_.end(), task.rank) != last_.end();
-  if (!stays) {
-    last_.erase(last_.begin());
-    last_.push_back(task.rank);
-  }
-  const int n_running = n_at_once_ - n_free_;
-  const int n_waiting = n_here_ - n_running - static_cast<int>(ready_.size());
-  const double switch_s = stays ? 0 : switch_s_ * (1 + static_cast<double>(n_waiting) / n_at_once_);
+  left_s_ = task.left_s - run_s;
+  const int n_waiting = n_here_ - 1 - static_cast<int>(ready_.size());
+  const bool goes_on = n_here_ == 1 || (task.rank == last_ && !was_idle_);
+  const double switch_s = goes_on ? 0 : switch_s_ * std::max(1.0, (1 + n_waiting) / 2.0);
+  last_ = task.rank;
+  was_idle_ = false;
   return Slice{task.rank, run_s + switch_s, is_last};
 }
 
 void CoreQueue::End(const Slice& slice) {
-  ++n_free_;
-  if (!slice.is_last) ready_.push_back({slice.rank, left_[static_cast<size_t>(slice.rank)]});
+  is_running_ = false;
+  has_ended_ = slice.is_last;
+  if (!slice.is_last) ready_.push_back({slice.rank, left_s_});
 }
 
 }  // namespace longshelf::simulation

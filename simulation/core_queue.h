@@ -2,23 +2,24 @@
 
 #include <deque>
 #include <optional>
-#include <vector>
 
 namespace longshelf::simulation {
 
-// The cores of one machine, as a scheduler gives them to ranks: whoever was ready first, for a quantum at a time.
+// A core, or as many as one rank computes with, as a scheduler gives it to the ranks that live there: whoever was ready
+// first, for a quantum at a time. A rank that waits polls, so it looks busy, and none is moved to another core.
 class CoreQueue {
  public:
-  // n_at_once: ranks that compute at the same time, of the n_here of this machine; n_ranks: of all. switch_s: when a
-  // core goes over to another rank, and again for each that waits for that core, which looks whether it has to wait on.
-  CoreQueue(int n_at_once, int n_here, int n_ranks, double quantum_s, double switch_s);
+  // n_here: ranks that live there. switch_s: when the core goes over to another one. One that waits gets its turns,
+  // too, and looks whether it has to wait on: half of them do before whoever is ready.
+  CoreQueue(int n_here, double quantum_s, double switch_s)
+      : n_here_(n_here), quantum_s_(quantum_s), switch_s_(switch_s) {}
 
   struct Slice {
     int rank;
     double seconds;
     bool is_last;  // then its work is done
   };
-  // A rank that has no work yet gets some.
+  // A rank that has no work yet gets some. Whose work ended just now keeps the core.
   void Submit(int rank, double work_s);
   // The next slice that can begin now; the caller says when it has ended.
   std::optional<Slice> Start();
@@ -29,14 +30,15 @@ class CoreQueue {
     int rank;
     double left_s;
   };
-  const int n_at_once_;
   const int n_here_;
   const double quantum_s_;
   const double switch_s_;
-  int n_free_;
+  bool is_running_ = false;
+  bool has_ended_ = false;  // and nobody was given the core since
+  bool was_idle_ = false;   // all looked whether they have to wait on
+  int last_ = -1;           // who ran last
+  double left_s_ = 0;       // of it, after the slice that runs
   std::deque<Task> ready_;
-  std::vector<double> left_;  // by rank, of running slices
-  std::vector<int> last_;     // ranks that ran last, one for each core
 };
 
 }  // namespace longshelf::simulation

@@ -27,8 +27,10 @@ ExchangeCosts Faster(const ExchangeCosts& costs, double factor) {
   out.offloaded_message_s /= factor;
   for (WayCosts* way : {&out.shared_memory, &out.tcp}) {
     way->message_s /= factor;
-    way->send_s = way->send_s.Times(1 / factor);
-    way->receive_s = way->receive_s.Times(1 / factor);
+    for (BulkCosts* bulk : {&way->between_cores, &way->on_one_core}) {
+      bulk->rows_s = bulk->rows_s.Times(1 / factor);
+      bulk->results_s = bulk->results_s.Times(1 / factor);
+    }
   }
   return out;
 }

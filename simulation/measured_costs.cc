@@ -2,21 +2,74 @@
 
 namespace longshelf::simulation {
 
-// What `step_model` prints for bench/exchanges.jsonl. Copying and reading past the caches, half on either side, and
-// what the kernel does for TCP.
+// What `step_model` prints for bench/exchanges.jsonl.
 const ExchangeCosts& MeasuredExchangeCosts() {
   static const ExchangeCosts costs = [] {
-    const Curve copy({{4e3, 0.61e-6}, {24.6e3, 1.58e-6}, {197e3, 12.3e-6}, {1.57e6, 97e-6}, {12.6e6, 1070e-6}});
-    const Curve tcp({{4e3, 1.93e-6}, {24.6e3, 8.5e-6}, {197e3, 67.7e-6}, {1.57e6, 537e-6}, {12.6e6, 4770e-6}});
     ExchangeCosts c;
-    c.phase_s = 0.52e-6;
-    c.pair_s = 36e-9;
-    c.shared_memory = {
-        .message_s = 0.26e-6, .latency_s = 0.1e-6, .send_s = copy.Times(0.42), .receive_s = copy.Times(0.42)};
-    c.tcp = {.message_s = 8.7e-6, .latency_s = 0.15e-6, .send_s = tcp.Times(0.5), .receive_s = tcp.Times(0.5)};
+    c.phase_s = 0.32e-6;
+    c.pair_s = 28e-9;
+    c.shared_memory.message_s = 1.28e-6;
+    c.shared_memory.latency_s = 0.17e-6;
+    c.shared_memory.between_cores = {.rows_s = Curve({{4.29e3, 1.37e-6},
+                                                      {16.8e3, 2.13e-6},
+                                                      {66.9e3, 5.09e-6},
+                                                      {267e3, 17.7e-6},
+                                                      {1.07e6, 67.8e-6},
+                                                      {4.28e6, 180e-6},
+                                                      {12.8e6, 589e-6}}),
+                                     .results_s = Curve({{8.26e3, 0.72e-6},
+                                                         {32.8e3, 4.21e-6},
+                                                         {131e3, 16.5e-6},
+                                                         {524e3, 68.4e-6},
+                                                         {2.1e6, 213e-6},
+                                                         {8.39e6, 816e-6},
+                                                         {25.2e6, 2790e-6}})};
+    c.shared_memory.on_one_core = {.rows_s = Curve({{8.58e3, 2.65e-6},
+                                                    {33.5e3, 2.66e-6},
+                                                    {134e3, 3.61e-6},
+                                                    {535e3, 7.8e-6},
+                                                    {2.14e6, 48.4e-6},
+                                                    {8.55e6, 324e-6},
+                                                    {25.7e6, 1090e-6}}),
+                                   .results_s = Curve({{16.5e3, 0.27e-6},
+                                                       {65.7e3, 2.1e-6},
+                                                       {262e3, 8.89e-6},
+                                                       {1.05e6, 42e-6},
+                                                       {4.19e6, 359e-6},
+                                                       {16.8e6, 1620e-6},
+                                                       {50.3e6, 6590e-6}})};
+    c.tcp.message_s = 9.5e-6;
+    c.tcp.between_cores = {.rows_s = Curve({{4.29e3, 4.72e-6},
+                                            {16.8e3, 7.11e-6},
+                                            {66.9e3, 44.6e-6},
+                                            {267e3, 110e-6},
+                                            {1.07e6, 430e-6},
+                                            {4.28e6, 2020e-6},
+                                            {12.8e6, 7800e-6}}),
+                           .results_s = Curve({{8.26e3, 4.28e-6},
+                                               {32.8e3, 12.2e-6},
+                                               {131e3, 60e-6},
+                                               {524e3, 209e-6},
+                                               {2.1e6, 954e-6},
+                                               {8.39e6, 3600e-6},
+                                               {25.2e6, 15700e-6}})};
+    c.tcp.on_one_core = {.rows_s = Curve({{8.58e3, 3.71e-6},
+                                          {33.5e3, 10.6e-6},
+                                          {134e3, 64.9e-6},
+                                          {535e3, 165e-6},
+                                          {2.14e6, 844e-6},
+                                          {8.55e6, 3510e-6},
+                                          {25.7e6, 14300e-6}}),
+                         .results_s = Curve({{16.5e3, 5.34e-6},
+                                             {65.7e3, 18.5e-6},
+                                             {262e3, 79.6e-6},
+                                             {1.05e6, 359e-6},
+                                             {4.19e6, 1670e-6},
+                                             {16.8e6, 6950e-6},
+                                             {50.3e6, 26500e-6}})};
     c.offloaded_message_s = 0.5e-6;
-    c.switch_s = 0.38e-6;
-    c.tcp_switch_s = 1.6e-6;
+    c.switch_s = 0.88e-6;
+    c.tcp_switch_s = 2.00e-6;
     return c;
   }();
   return costs;

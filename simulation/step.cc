@@ -16,6 +16,9 @@ namespace {
 // Drawing more routing than this changes no mean: layers then share what was drawn.
 constexpr int64_t kDrawnPairsMax = int64_t{1} << 22;
 constexpr int kDrawnLayersMin = 4;
+// A message that the kernel carries goes on its way, and is taken, in pieces about as large as a socket's buffer.
+constexpr int64_t kPieceBytes = 64 << 10;
+constexpr int64_t kPiecesMax = 64;
 
 enum class Phase : uint8_t {
   kBefore,
@@ -42,6 +45,8 @@ struct Message {
   bool is_dispatch = true;
   bool for_host = false;  // delivered to every rank of the receiver's host
   double bytes = 0;
+  int piece = 0;  // of those that it travels in
+  bool is_last = true;
 };
 
 // What a rank's core does outside of computing.
@@ -90,30 +95,39 @@ class Simulation {
   Rank& rank(int r) { return ranks_[static_cast<size_t>(r)]; }
   const ExchangeCounts& counts(int layer) const { return counts_[static_cast<size_t>(layer) % counts_.size()]; }
   int tokens(int r) const { return spec_.tokens[static_cast<size_t>(r)]; }
-  int machine_of(int r) const { return spec_.one_machine ? 0 : cluster().host_of(r); }
+  // Ranks of a machine live on its cores in turn.
+  int core_of(int r) const {
+    const int machine = spec_.one_machine ? 0 : cluster().host_of(r);
+    const int place = r % (cluster().n_ranks / n_machines_);
+    return machine * n_cores_ + place % n_cores_;
+  }
+  CoreQueue& core(int r) { return cores_[static_cast<size_t>(core_of(r))]; }
   bool is_near(int a, int b) const { return cluster().host_of(a) == cluster().host_of(b); }
 
   void Push(Event::Kind kind, double at_s, size_t message, const CoreQueue::Slice& slice = {});
   void Work(int r, double seconds);
-  void StartSlices(int machine);
+  void StartSlice(CoreQueue& core);
   void Enter(int r, Phase phase);
   void OnWorkDone(int r);
   void Next(int r);
   void PrepareDispatch(int r);
   void PrepareCombine(int r);
   void AddMessage(int source, int receiver, bool is_dispatch, bool for_host, int64_t bytes);
+  void Interleave(int r);
   void SendNext(int r);
   void GoOnWaiting(int r);
   void Deliver(const Message& message);
   void OnEvent(const Event& event);
   double ExpertWork(int r) const;
-  double NearBytes(int r, bool is_dispatch) const;
-  double CopyWork(int r, const Curve& curve, double bytes) const;
+  double ReadWork(int r, bool is_dispatch) const;
+  double MoveWork(int r, int other, bool is_dispatch, double bytes) const;
   StepTimes Times() const;
 
   const StepSpec& spec_;
   std::vector<ExchangeCounts> counts_;
   std::vector<Rank> ranks_;
+  int n_machines_ = 1;
+  int n_cores_ = 1;  // of a machine: as many as ranks compute at the same time
   std::vector<CoreQueue> cores_;
   Links links_;
   std::vector<Message> messages_;
@@ -139,13 +153,15 @@ Simulation::Simulation(const StepSpec& spec, ExpertSampler& sampler, std::mt1993
     r.rows_missing.assign(static_cast<size_t>(spec.n_layers), c.n_ranks - 1);
     r.results_missing = r.rows_missing;
   }
-  const int n_machines = spec.one_machine ? 1 : c.n_hosts;
-  const int at_once = std::max(1, c.cores_per_host / std::max(1, c.threads_per_rank));
-  ranks_per_core_ = std::max(1.0, static_cast<double>(c.n_ranks) / n_machines / at_once);
-  for (int m = 0; m < n_machines; ++m) {
-    const double switch_s = c.n_hosts > 1 ? spec.exchange.tcp_switch_s : spec.exchange.switch_s;
-    cores_.emplace_back(at_once, c.n_ranks / n_machines, c.n_ranks, spec.exchange.quantum_s,
-                        c.n_ranks / n_machines > at_once ? switch_s : 0);
+  n_machines_ = spec.one_machine ? 1 : c.n_hosts;
+  n_cores_ = std::max(1, c.cores_per_host / std::max(1, c.threads_per_rank));
+  const int n_here = c.n_ranks / n_machines_;
+  ranks_per_core_ = std::max(1.0, static_cast<double>(n_here) / n_cores_);
+  const double switch_s = c.n_hosts > 1 ? spec.exchange.tcp_switch_s : spec.exchange.switch_s;
+  for (int i = 0; i < n_machines_ * n_cores_; ++i) {
+    const int place = i % n_cores_;
+    const int n_on_core = n_here / n_cores_ + (place < n_here % n_cores_ ? 1 : 0);
+    cores_.emplace_back(n_on_core, spec.exchange.quantum_s, switch_s);
   }
 }
 
@@ -154,33 +170,35 @@ void Simulation::Push(Event::Kind kind, double at_s, size_t message, const CoreQ
 }
 
 void Simulation::Work(int r, double seconds) {
-  cores_[static_cast<size_t>(machine_of(r))].Submit(r, seconds);
-  StartSlices(machine_of(r));
+  core(r).Submit(r, seconds);
+  StartSlice(core(r));
 }
 
-void Simulation::StartSlices(int machine) {
-  while (const auto slice = cores_[static_cast<size_t>(machine)].Start()) {
-    Push(Event::Kind::kSliceEnd, now_s_ + slice->seconds, 0, *slice);
-  }
+void Simulation::StartSlice(CoreQueue& core) {
+  if (const auto slice = core.Start()) Push(Event::Kind::kSliceEnd, now_s_ + slice->seconds, 0, *slice);
 }
 
-double Simulation::NearBytes(int r, bool is_dispatch) const {
-  double bytes = 0;
+// One side's half of what a message costs, which is its part of what everything costs that is moved at that time.
+double Simulation::MoveWork(int r, int other, bool is_dispatch, double bytes) const {
+  if (bytes <= 0) return 0;
+  const ExchangeCosts& costs = spec_.exchange;
+  const WayCosts& way = is_near(r, other) ? costs.shared_memory : costs.tcp;
+  const double volume = std::max(bytes, ranks_[static_cast<size_t>(r)].volume);
+  return way.bulk_s(is_dispatch, core_of(r) == core_of(other)).At(volume) * bytes / volume / 2;
+}
+
+// Reading what neighbours left: rows, or results of rows that were sent to them.
+double Simulation::ReadWork(int r, bool is_dispatch) const {
+  double seconds = 0;
   const ExchangeCounts& c = counts(ranks_[static_cast<size_t>(r)].layer);
   for (int other = 0; other < cluster().n_ranks; ++other) {
     if (other == r || !is_near(other, r)) continue;
-    // Rows that came from a neighbour, or results that it sent back.
     const int64_t n =
         is_dispatch ? (spec_.experts.once_per_destination ? c.tokens(other, r) : c.pairs(other, r)) : c.pairs(r, other);
-    bytes += static_cast<double>(n * (is_dispatch ? spec_.experts.row_bytes : spec_.experts.result_bytes));
+    const int64_t bytes = n * (is_dispatch ? spec_.experts.row_bytes : spec_.experts.result_bytes);
+    seconds += MoveWork(r, other, is_dispatch, static_cast<double>(bytes));
   }
-  return bytes;
-}
-
-// A message costs what its part of all that is moved at that time costs.
-double Simulation::CopyWork(int r, const Curve& curve, double bytes) const {
-  const double volume = std::max(bytes, ranks_[static_cast<size_t>(r)].volume);
-  return bytes > 0 ? curve.At(volume) * bytes / volume : 0;
+  return seconds;
 }
 
 double Simulation::ExpertWork(int r) const {
@@ -192,9 +210,22 @@ double Simulation::ExpertWork(int r) const {
 }
 
 void Simulation::AddMessage(int source, int receiver, bool is_dispatch, bool for_host, int64_t bytes) {
-  rank(source).to_send.push_back(messages_.size());
-  rank(source).volume += static_cast<double>(bytes) * ranks_per_core_;
-  messages_.push_back({source, receiver, rank(source).layer, is_dispatch, for_host, static_cast<double>(bytes)});
+  Rank& me = rank(source);
+  me.volume += static_cast<double>(bytes) * ranks_per_core_;
+  const bool in_pieces = !is_near(source, receiver) && !spec_.network.offloaded;
+  const int64_t n = in_pieces ? std::clamp<int64_t>(bytes / kPieceBytes, 1, kPiecesMax) : 1;
+  for (int64_t i = 0; i < n; ++i) {
+    me.to_send.push_back(messages_.size());
+    messages_.push_back({source, receiver, me.layer, is_dispatch, for_host,
+                         static_cast<double>(bytes) / static_cast<double>(n), static_cast<int>(i), i + 1 == n});
+  }
+}
+
+// A piece of each message, then the next one of each.
+void Simulation::Interleave(int r) {
+  std::deque<size_t>& all = rank(r).to_send;
+  std::stable_sort(all.begin(), all.end(),
+                   [this](size_t a, size_t b) { return messages_[a].piece < messages_[b].piece; });
 }
 
 // One message to each neighbour and one to each other host, received by the rank in the same place there; from the next
@@ -212,6 +243,7 @@ void Simulation::PrepareDispatch(int r) {
                  DispatchMessageBytes(spec_.experts, c.tokens_to_host(r, host), c.pairs_to_host(r, host)));
     }
   }
+  Interleave(r);
 }
 
 void Simulation::PrepareCombine(int r) {
@@ -219,6 +251,7 @@ void Simulation::PrepareCombine(int r) {
     const int to = (r + i) % cluster().n_ranks;
     AddMessage(r, to, false, false, CombineMessageBytes(spec_.experts, counts(rank(r).layer).pairs(to, r)));
   }
+  Interleave(r);
 }
 
 void Simulation::Enter(int r, Phase phase) {
@@ -239,14 +272,14 @@ void Simulation::Enter(int r, Phase phase) {
     case Phase::kShared:
       return Work(r, spec_.compute.shared_s.At(n));
     case Phase::kExperts:
-      return Work(r, CopyWork(r, costs.shared_memory.receive_s, NearBytes(r, true)) + ExpertWork(r));
+      return Work(r, ReadWork(r, true) + ExpertWork(r));
     case Phase::kCombine:
       me.combine_from_s = now_s_;
       me.volume = 0;
       if (cluster().n_ranks > 1) PrepareCombine(r);
       return Work(r, cluster().n_ranks > 1 ? costs.phase_s : 0);
     case Phase::kAfter:
-      return Work(r, CopyWork(r, costs.shared_memory.receive_s, NearBytes(r, false)) + spec_.compute.after_s.At(n));
+      return Work(r, ReadWork(r, false) + spec_.compute.after_s.At(n));
     case Phase::kHead:
       return Work(r, spec_.compute.head_s.At(n));
     case Phase::kDone:
@@ -288,12 +321,12 @@ void Simulation::SendNext(int r) {
   if (is_near(m.source, m.receiver)) {
     near_bytes_ += m.bytes;
     me.doing = {Chore::Kind::kSendNear, at};
-    return Work(r, costs.shared_memory.message_s + CopyWork(r, costs.shared_memory.send_s, m.bytes));
+    return Work(r, costs.shared_memory.message_s + MoveWork(r, m.receiver, m.is_dispatch, m.bytes));
   }
   far_bytes_ += m.bytes;
   me.doing = {Chore::Kind::kSendFar, at};
   if (spec_.network.offloaded) return Work(r, costs.offloaded_message_s);
-  Work(r, costs.tcp.message_s + CopyWork(r, costs.tcp.send_s, m.bytes));
+  Work(r, (m.piece == 0 ? costs.tcp.message_s : 0) + MoveWork(r, m.receiver, m.is_dispatch, m.bytes));
 }
 
 void Simulation::OnWorkDone(int r) {
@@ -332,7 +365,8 @@ void Simulation::GoOnWaiting(int r) {
   }
   me.doing = {Chore::Kind::kTake, me.to_take.front()};
   me.to_take.pop_front();
-  Work(r, CopyWork(r, spec_.exchange.tcp.receive_s, messages_[me.doing.message].bytes));
+  const Message& m = messages_[me.doing.message];
+  Work(r, MoveWork(r, m.source, m.is_dispatch, m.bytes));
 }
 
 void Simulation::Deliver(const Message& m) {
@@ -343,7 +377,7 @@ void Simulation::Deliver(const Message& m) {
     Rank& to = rank(r);
     std::vector<int>& all = m.is_dispatch ? to.rows_missing : to.results_missing;
     int& missing = all[static_cast<size_t>(m.layer)];
-    --missing;
+    if (m.is_last) --missing;
     const bool awaits_this = to.phase == (m.is_dispatch ? Phase::kAwaitRows : Phase::kAwaitResults);
     if (missing == 0 && to.is_idle && to.layer == m.layer && awaits_this) {
       to.is_idle = false;
@@ -356,9 +390,9 @@ void Simulation::OnEvent(const Event& event) {
   switch (event.kind) {
     case Event::Kind::kSliceEnd: {
       const int r = event.slice.rank;
-      cores_[static_cast<size_t>(machine_of(r))].End(event.slice);
+      core(r).End(event.slice);
       if (event.slice.is_last) OnWorkDone(r);
-      return StartSlices(machine_of(r));
+      return StartSlice(core(r));
     }
     case Event::Kind::kSeen:
       return Deliver(messages_[event.message]);

@@ -45,14 +45,17 @@ TEST(SimulateStep, SharedExpertHidesWhatTravels) {
   spec.exchange.shared_memory.message_s = 1 * kUs;
   spec.exchange.shared_memory.latency_s = 4 * kUs;
   // A dispatch message: header, a row of 16 lines, one line of entries; a combine message: header and 32 lines.
-  spec.exchange.shared_memory.send_s = Curve::PerUnit(1e-9);
+  // Rows are sent and read where they lie, half of the work on either side: reading is no part of what is exposed.
+  spec.exchange.shared_memory.between_cores.rows_s = Curve::PerUnit(2e-9);
+  spec.exchange.shared_memory.between_cores.results_s = Curve::PerUnit(2e-9);
   const double dispatch_s = (64 + 1024 + 64) * 1e-9;
   const double combine_s = (64 + 2048) * 1e-9;
   // Of the dispatch only the sending is exposed; of the combine everything is.
   const double exposed_s = 3 * ((2 + 1) * kUs + dispatch_s + (2 + 1 + 4) * kUs + combine_s);
   const StepTimes times = Simulate(spec);
   EXPECT_NEAR(times.exposed_s, exposed_s, 1e-12);
-  EXPECT_NEAR(times.step_s, exposed_s + (3 * (100 + 20 + 60 + 5) + 50 + 11) * kUs, 1e-12);
+  const double read_s = 3 * static_cast<double>(spec.experts.row_bytes + spec.experts.result_bytes) * 1e-9;
+  EXPECT_NEAR(times.step_s, exposed_s + read_s + (3 * (100 + 20 + 60 + 5) + 50 + 11) * kUs, 1e-12);
   EXPECT_EQ(times.near_bytes, 3 * 2 * (64 + 1024 + 64 + 64 + 2048));
   EXPECT_EQ(times.far_bytes, 0);
 }
@@ -65,13 +68,28 @@ TEST(SimulateStep, OverTcpBothSidesWorkForTheBytes) {
   spec.compute = {};
   spec.exchange.tcp.message_s = 3 * kUs;
   spec.exchange.tcp.latency_s = 7 * kUs;
-  spec.exchange.tcp.send_s = Curve::PerUnit(1e-9);
-  spec.exchange.tcp.receive_s = Curve::PerUnit(2e-9);
+  spec.exchange.tcp.between_cores.rows_s = Curve::PerUnit(4e-9);
   const double bytes = 64 + 1024 + 64;
-  EXPECT_NEAR(Simulate(spec).dispatch_s, 60 * kUs + bytes * (1 + 1 + 2) * 1e-9, 1e-12);
+  EXPECT_NEAR(Simulate(spec).dispatch_s, 60 * kUs + bytes * (2 + 1 + 2) * 1e-9, 1e-12);
   spec.network.offloaded = true;
   spec.exchange.offloaded_message_s = 1 * kUs;
   EXPECT_NEAR(Simulate(spec).dispatch_s, 51 * kUs + bytes * 1e-9, 1e-12);
+}
+
+TEST(SimulateStep, LargeMessagesAreTakenWhileTheyAreSent) {
+  StepSpec spec = TwoRanks();
+  spec.cluster.n_hosts = 2;
+  spec.part = StepPart::kCombine;
+  spec.network = {.name = "", .bytes_per_s = 1e15, .latency_s = 0};
+  spec.compute = {};
+  spec.exchange.tcp.between_cores.results_s = Curve::PerUnit(2e-9);
+  // Nearly all go to the first rank's expert, so that it sends results and the other one takes them.
+  spec.experts = {.n_experts = 2, .n_per_token = 1, .row_bytes = 64, .result_bytes = 64};
+  spec.tokens = {0, 64000};
+  const StepTimes times = Simulate(spec, "hot:1:0.999");
+  ASSERT_GT(times.far_bytes, 50 * 65536);
+  // One after the other they would take twice that.
+  EXPECT_LT(times.step_s, 1.1 * times.far_bytes * 1e-9);
 }
 
 TEST(SimulateStep, MessagesToOneInterfaceComeOneAfterTheOther) {

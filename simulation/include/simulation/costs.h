@@ -14,17 +14,29 @@ class Curve {
   static Curve PerUnit(double seconds) { return Curve({{1.0, seconds}}); }
   double At(double x) const;
   Curve Times(double factor) const;
+  const std::vector<std::pair<double, double>>& points() const { return points_; }
 
  private:
   std::vector<std::pair<double, double>> points_;
+};
+
+// Bringing rows there, and results back, by bytes that pass through a core at that time. Half of it on the sender's
+// core, half on the receiver's, which takes them or reads them where they lie.
+struct BulkCosts {
+  Curve rows_s;
+  Curve results_s;
 };
 
 // One way for messages, without the wire.
 struct WayCosts {
   double message_s = 0;  // of each, on the sender's core
   double latency_s = 0;  // until another core sees it
-  Curve send_s = {};     // by bytes, on the sender's core
-  Curve receive_s = {};  // by bytes, on the receiver's core: taking it, or reading it where it lies
+  BulkCosts between_cores = {};
+  BulkCosts on_one_core = {};  // ranks that take turns find in its caches what the other one left there
+  const Curve& bulk_s(bool is_dispatch, bool on_one) const {
+    const BulkCosts& costs = on_one ? on_one_core : between_cores;
+    return is_dispatch ? costs.rows_s : costs.results_s;
+  }
 };
 
 // What exchanges cost on a kind of machine.
@@ -63,7 +75,7 @@ struct ComputeRates {
   double step_s = 0;         // between two steps
 };
 
-// As measured on two cores of a Zen 4 server (bench/README.md, step_model).
+// As measured on two cores of a server (bench/README.md, step_model).
 const ExchangeCosts& MeasuredExchangeCosts();
 const ComputeRates& MeasuredComputeRates();
 
