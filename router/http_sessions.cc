@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "router/api_error.h"
+#include "session_json.h"
 
 namespace longshelf::router {
 namespace {
@@ -17,38 +18,9 @@ using Json = nlohmann::ordered_json;
 constexpr uint32_t kPageDefault = 20;
 constexpr uint32_t kPageMax = 100;
 
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
-
-Json TimeJson(absl::Time time) { return time == absl::InfinitePast() ? Json() : Json(absl::ToUnixSeconds(time)); }
-
-Json Object(const SessionInfo& info) {
-  Json kv;
-  if (info.kv.has_value()) {
-    kv = {
-        {"tokens", info.kv->state.n_tokens}, {"objects", info.kv->state.n_objects}, {"bytes", info.kv->state.n_bytes}};
-  }
-  const bool is_parked = info.parked_at != absl::InfinitePast();
-  Json out = {{"object", "session"},
-              {"id", info.id},
-              {"model", info.model},
-              {"created", TimeJson(info.created)},
-              {"status", info.is_running              ? "running"
-                         : info.finish_reason.empty() ? "unfinished"
-                                                      : "finished"},
-              {"finish_reason", info.finish_reason.empty() ? Json() : Json(info.finish_reason)},
-              {"prompt_tokens", info.n_prompt_tokens},
-              {"output_tokens", info.n_output_tokens},
-              {"parked_at", TimeJson(info.parked_at)},
-              {"retain_until", TimeJson(info.retain_until)},
-              {"durability", is_parked ? Json(std::string(DurabilityName(info.durability))) : Json()},
-              {"kv", std::move(kv)}};
-  if (!info.kv_missing.empty()) out["kv_missing"] = info.kv_missing;
-  return out;
-}
-
 HttpReply JsonReply(const Json& json) {
   HttpReply reply;
-  reply.body = Dump(json);
+  reply.body = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   return reply;
 }
 
@@ -96,8 +68,6 @@ std::optional<ApiError> ReadUserQuery(std::string_view query, std::string& user_
 
 }  // namespace
 
-std::string SessionJson(const SessionInfo& info) { return Dump(Object(info)); }
-
 void HttpSessions::List(const Tenant& tenant, std::string_view query, Reply reply) {
   uint32_t limit = kPageDefault;
   std::string after;
@@ -105,7 +75,7 @@ void HttpSessions::List(const Tenant& tenant, std::string_view query, Reply repl
   core_.sessions().List(tenant, after, limit,
                         Answer<SessionStore::Page>(std::move(reply), [](const SessionStore::Page& page) {
                           Json data = Json::array();
-                          for (const SessionInfo& info : page.sessions) data.push_back(Object(info));
+                          for (const SessionInfo& info : page.sessions) data.push_back(SessionJson(info));
                           Json list = {{"object", "list"},
                                        {"data", std::move(data)},
                                        {"has_more", !page.next.empty()},
@@ -117,7 +87,7 @@ void HttpSessions::List(const Tenant& tenant, std::string_view query, Reply repl
 
 void HttpSessions::Find(const Tenant& tenant, std::string_view id, Reply reply) {
   if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
-  core_.sessions().Find(tenant, std::string(id), Answer<SessionInfo>(std::move(reply), Object));
+  core_.sessions().Find(tenant, std::string(id), Answer<SessionInfo>(std::move(reply), SessionJson));
 }
 
 void HttpSessions::Delete(const Tenant& tenant, std::string_view id, Reply reply) {
@@ -144,7 +114,7 @@ void HttpSessions::Park(const Tenant& tenant, std::string_view id, std::string_v
   const std::variant<ParkTerms, ApiError> terms = ParseParkBody(body, core_.parse_limits());
   if (const auto* error = std::get_if<ApiError>(&terms)) return reply(ErrorReply(*error));
   core_.sessions().Park(tenant, std::string(id), std::get<ParkTerms>(terms),
-                        Answer<SessionInfo>(std::move(reply), Object));
+                        Answer<SessionInfo>(std::move(reply), SessionJson));
 }
 
 }  // namespace longshelf::router

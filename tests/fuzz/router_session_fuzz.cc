@@ -12,8 +12,8 @@
 #include "parked_session.h"
 #include "random_text.h"
 #include "router/api_request.h"
-#include "router/http_sessions.h"
 #include "router/session.h"
+#include "session_json.h"
 
 namespace longshelf::router {
 namespace {
@@ -34,7 +34,8 @@ void ParseCard(const std::string& bytes) {
     LONGSHELF_CHECK(card->kv->state.checkpoint_key.size() == kKeyBytes && card->kv->block_tokens > 0);
     LONGSHELF_CHECK(std::ranges::all_of(card->kv->trail, [](const auto& key) { return key.size() == kKeyBytes; }));
   }
-  LONGSHELF_CHECK(nlohmann::json::accept(SessionJson(*card)));
+  const nlohmann::ordered_json shown = SessionJson(*card);
+  LONGSHELF_CHECK(nlohmann::json::accept(shown.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
   const std::string stored = CardToBytes(*card);
   const absl::StatusOr<SessionInfo> again = CardFromBytes(stored);
   LONGSHELF_CHECK(again.ok() && CardToBytes(*again) == stored);

@@ -35,8 +35,6 @@ class HttpSessions {
   RequestCore& core_;
 };
 
-// {"object":"session",...}
-std::string SessionJson(const SessionInfo& info);
 // An error as this door tells it.
 HttpReply ErrorReply(const ApiError& error);
 
