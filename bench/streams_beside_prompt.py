@@ -83,4 +83,5 @@ def main():
         return 0 if p99 <= 2 * args.budget_ms else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,9 +7,28 @@
 function(longshelf_library)
   cmake_parse_arguments(ARG "" "NAME" "PUBLIC_HEADERS;SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(${ARG_NAME} STATIC)
+  # A header compiles alone when its source includes it first; all_verify_interface_header_sets compiles the others.
+  set(first_includes "")
+  foreach(source IN LISTS ARG_SOURCES)
+    file(STRINGS ${source} first REGEX "^#include" LIMIT_COUNT 1)
+    list(APPEND first_includes "${first}")
+  endforeach()
+  set(with_source "")
+  set(alone "")
+  foreach(header IN LISTS ARG_PUBLIC_HEADERS)
+    string(REGEX REPLACE "^include/" "" included ${header})
+    if("#include \"${included}\"" IN_LIST first_includes)
+      list(APPEND with_source ${header})
+    else()
+      list(APPEND alone ${header})
+    endif()
+  endforeach()
   target_sources(${ARG_NAME}
-    PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${ARG_PUBLIC_HEADERS}
+    PUBLIC
+      FILE_SET HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${alone}
+      FILE_SET with_source TYPE HEADERS BASE_DIRS ${CMAKE_CURRENT_SOURCE_DIR}/include FILES ${with_source}
     PRIVATE ${ARG_SOURCES})
+  set_target_properties(${ARG_NAME} PROPERTIES INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)
   target_link_libraries(${ARG_NAME} PUBLIC ${ARG_PUBLIC} PRIVATE longshelf_flags ${ARG_PRIVATE})
   set_property(GLOBAL APPEND PROPERTY LONGSHELF_LIBRARIES ${ARG_NAME})  # each gets a link test (tests/layering)
 endfunction()
