@@ -38,16 +38,16 @@ bool IsIn(std::span<const std::byte> memory, const std::byte* place) {
 }
 
 // In pieces, as a product does.
-void WriteResult(const engine::DispatchedRow& row, std::byte value) {
+void WriteResult(const engine::DispatchedRow& row, size_t n_bytes, std::byte value) {
   alignas(64) std::array<std::byte, kPieceBytes> piece;
   piece.fill(value);
-  for (size_t at = 0; at < kResultBytes; at += piece.size()) engine::StoreResult(row, at, piece);
+  for (size_t at = 0; at < n_bytes; at += piece.size()) engine::StoreResult(row, at, piece);
 }
 
 }  // namespace
 
-absl::StatusOr<Routing> MakeRouting(const std::string& name) {
-  Routing out{.name = name, .sampler = std::nullopt};
+absl::StatusOr<Routing> MakeRouting(const std::string& name, bool sums) {
+  Routing out{.name = name, .sampler = std::nullopt, .sums = sums};
   if (name == kNeighbour) return out;
   ASSIGN_OR_RETURN(const simulation::RoutingSpec spec, simulation::ParseRouting(name));
   const simulation::ExpertShape shape = {.n_experts = kExperts, .n_per_token = kPerToken};
@@ -84,7 +84,7 @@ absl::StatusOr<ExchangeTimes> ExchangeRounds::Exchange(ExpertTransport& transpor
   std::vector<const std::byte*> places;
   for (const engine::DispatchedRow& row : received_) places.push_back(row.row);
   RETURN_IF_ERROR(ReadRemote(places, rows, kRowBytes, times.dispatch));
-  RETURN_IF_ERROR(Combine(transport, rows, static_cast<std::byte>(seq + 1), times));
+  RETURN_IF_ERROR(Combine(transport, rows, routing.result_bytes(), static_cast<std::byte>(seq + 1), times));
   return times;
 }
 
@@ -93,10 +93,10 @@ absl::StatusOr<ExchangeTimes> ExchangeRounds::Copy(Routing& routing, size_t n_to
   size_t n_rows = 0;
   size_t n_pairs = 0;
   CountRemote(Route(routing, n_tokens), n_rows, n_pairs);
-  results_.assign(n_pairs * kResultBytes, static_cast<std::byte>(seq + 1));
-  ReserveCopy(std::max(n_rows * kRowBytes, n_pairs * kResultBytes));
+  results_.assign(n_pairs * routing.result_bytes(), static_cast<std::byte>(seq + 1));
+  ReserveCopy(std::max(n_rows * kRowBytes, n_pairs * routing.result_bytes()));
   ExchangeTimes times;
-  RETURN_IF_ERROR(CopyAndRead(results_.data(), n_pairs * kResultBytes, times.combine));
+  RETURN_IF_ERROR(CopyAndRead(results_.data(), n_pairs * routing.result_bytes(), times.combine));
   rows_.assign(n_tokens * session_.communicator().size() * kRowBytes, static_cast<std::byte>(seq));
   RETURN_IF_ERROR(CopyAndRead(rows_.data(), n_rows * kRowBytes, times.dispatch));
   return times;
@@ -114,19 +114,24 @@ std::vector<engine::ExpertAssignment> ExchangeRounds::Route(Routing& routing, si
       continue;
     }
     routing.sampler->Draw(random_, chosen);
-    for (const uint32_t e : chosen) out.push_back({t, e, 1.0F});
+    int last = -1;  // experts of a shard are next to each other
+    for (const uint32_t e : chosen) {
+      const int owner = OwnerOf(e);
+      if (!routing.sums || owner != last) out.push_back({t, e, 1.0F});
+      last = owner;
+    }
   }
   return out;
 }
 
 // Results of other shards' rows are written inside of the time, as writing is what sends them by some ways.
-absl::Status ExchangeRounds::Combine(ExpertTransport& transport, std::span<const std::byte> rows, std::byte value,
-                                     ExchangeTimes& times) {
-  results_.resize(received_.size() * kResultBytes);
-  RETURN_IF_ERROR(transport.PlaceResults(0, results_, kResultBytes, received_));
+absl::Status ExchangeRounds::Combine(ExpertTransport& transport, std::span<const std::byte> rows, size_t result_bytes,
+                                     std::byte value, ExchangeTimes& times) {
+  results_.resize(received_.size() * result_bytes);
+  RETURN_IF_ERROR(transport.PlaceResults(0, results_, result_bytes, received_));
   const auto write = [&](bool own) {
     for (const engine::DispatchedRow& row : received_) {
-      if (IsIn(rows, row.row) == own) WriteResult(row, value);
+      if (IsIn(rows, row.row) == own) WriteResult(row, result_bytes, value);
     }
     engine::FenceResults();
   };
@@ -137,16 +142,21 @@ absl::Status ExchangeRounds::Combine(ExpertTransport& transport, std::span<const
   RETURN_IF_ERROR(transport.BeginCombine(0));
   RETURN_IF_ERROR(transport.FinishCombine(0, combined_));
   RETURN_IF_ERROR(AddSlowest(span, times.combine));
-  return ReadRemote(combined_, results_, kResultBytes, times.combine);
+  return ReadRemote(combined_, results_, result_bytes, times.combine);
+}
+
+int ExchangeRounds::OwnerOf(uint32_t expert) {
+  const int n_shards = session_.communicator().size();
+  int owner = 0;
+  while (engine::FirstExpertOf(owner + 1, kExperts, n_shards) <= expert) ++owner;
+  return owner;
 }
 
 void ExchangeRounds::CountRemote(const std::vector<engine::ExpertAssignment>& assignments, size_t& n_rows,
                                  size_t& n_pairs) {
-  const int n_shards = session_.communicator().size();
   int last = -1;
   for (size_t i = 0; i < assignments.size(); ++i) {
-    int owner = 0;
-    while (engine::FirstExpertOf(owner + 1, kExperts, n_shards) <= assignments[i].expert) ++owner;
+    const int owner = OwnerOf(assignments[i].expert);
     const bool is_new = i == 0 || assignments[i - 1].token != assignments[i].token || owner != last;
     last = owner;
     if (owner == Rank()) continue;

@@ -29,12 +29,16 @@ inline constexpr size_t kPerToken = 6;
 struct Routing {
   std::string name;
   std::optional<simulation::ExpertSampler> sampler;  // none: all tokens choose one expert of the next shard
+  // In place of a BF16 result for each expert one FP32 sum comes back from each shard that has some of a token's: not
+  // exact, and not the same for other numbers of shards. To compare what moving them costs; nobody adds anything up.
+  bool sums = false;
+  size_t result_bytes() const { return sums ? 2 * kResultBytes : kResultBytes; }
 };
 
 inline constexpr std::string_view kNeighbour = "neighbour";
 
 // kNeighbour, or what simulation::ParseRouting() takes.
-absl::StatusOr<Routing> MakeRouting(const std::string& name);
+absl::StatusOr<Routing> MakeRouting(const std::string& name, bool sums);
 
 // Microseconds, of the slowest shard; where shards take turns on cores, until the last one is done.
 struct ExchangeTimes {
@@ -64,8 +68,9 @@ class ExchangeRounds {
     double end = 0;
   };
   std::vector<engine::ExpertAssignment> Route(Routing& routing, size_t n_tokens);
-  absl::Status Combine(engine::ExpertTransport& transport, std::span<const std::byte> rows, std::byte value,
-                       ExchangeTimes& times);
+  absl::Status Combine(engine::ExpertTransport& transport, std::span<const std::byte> rows, size_t result_bytes,
+                       std::byte value, ExchangeTimes& times);
+  int OwnerOf(uint32_t expert);
   void CountRemote(const std::vector<engine::ExpertAssignment>& assignments, size_t& n_rows, size_t& n_pairs);
   void ReserveCopy(size_t n_bytes);
   absl::Status CopyAndRead(const std::byte* from, size_t n, double& time);

@@ -44,6 +44,7 @@ struct Settings {
   std::vector<std::string> routings = {"uniform"};
   std::vector<std::string> bulk;
   std::vector<std::string> ways = {"baseline", "plain", "messages", "streamed", "pushed", "pulled", "direct", "copy"};
+  bool sums = false;
   bool pings = false;
   bool json = false;
 };
@@ -75,7 +76,7 @@ absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name
   options.n_tokens_max = kTokensMax;
   options.n_experts_per_token = bench::kPerToken;
   options.row_bytes_max = bench::kRowBytes;
-  options.result_bytes_max = bench::kResultBytes;
+  options.result_bytes_max = 2 * bench::kResultBytes;
   const auto fixed = std::find_if(engine::kRowWays.begin(), engine::kRowWays.end(),
                                   [&](engine::RowWay one) { return engine::RowWayName(one) == name; });
   const bool is_fixed = fixed != engine::kRowWays.end();
@@ -200,7 +201,7 @@ absl::StatusOr<std::vector<Case>> MakeCases(const Settings& settings) {
   if (!bulk.empty()) routings.emplace_back(bench::kNeighbour);
   std::vector<Case> out;
   for (const std::string& name : routings) {
-    ASSIGN_OR_RETURN(bench::Routing made, bench::MakeRouting(name));
+    ASSIGN_OR_RETURN(bench::Routing made, bench::MakeRouting(name, settings.sums));
     const auto routing = std::make_shared<bench::Routing>(std::move(made));
     for (const size_t n : routing->sampler ? all_tokens : bulk) {
       out.push_back({.routing = routing, .n_tokens = n, .figures = {}});
@@ -276,6 +277,7 @@ int main(int argc, char** argv) {
       &settings.ways, "way",
       "baseline, plain (the same by hand), messages, streamed, pushed, pulled, direct (the best of these three) or "
       "copy; repeatable. Ratios are to the first");
+  spec.Add(&settings.sums, "sums", "an FP32 sum of each shard comes back, not a BF16 result of each expert; not exact");
   spec.Add(&settings.pings, "pings", "two shards: also how long until one hears from the other, as a JSON object");
   spec.Add(&settings.json, "json", "a JSON object in each line");
   if (const longshelf::ParseOutcome outcome = spec.Parse(argc, argv); !outcome.run) return outcome.Finish();
