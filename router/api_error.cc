@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "common/public_text.h"
+#include "json_dump.h"
 #include "router/worker_link.h"
 
 namespace longshelf::router {
@@ -161,7 +162,7 @@ std::string ErrorBody(const ApiError& error) {
                                          {"type", error.type},
                                          {"param", or_null(error.param)},
                                          {"code", or_null(error.code)}}}};
-  return body.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return DumpJson(body);
 }
 
 absl::Status ToStatus(const ApiError& error) {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "json_dump.h"
 
 namespace longshelf::router {
 namespace {
@@ -13,8 +14,6 @@ using Json = nlohmann::ordered_json;
 
 // JSON has no infinity; OpenAI writes this for "impossible".
 constexpr double kLowestLogprob = -9999.0;
-
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 double Logprob(float logprob) { return std::isfinite(logprob) ? static_cast<double>(logprob) : kLowestLogprob; }
 
@@ -118,7 +117,7 @@ std::string_view ChunkObject(const AnswerHead& head) {
   return head.api == Api::kChat ? "chat.completion.chunk" : "text_completion";
 }
 
-std::string SseEvent(const Json& json) { return absl::StrCat("data: ", Dump(json), "\n\n"); }
+std::string SseEvent(const Json& json) { return absl::StrCat("data: ", DumpJson(json), "\n\n"); }
 
 Json ToolCallJson(const tokenizer::ChatToolCall& call) {
   return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
@@ -280,15 +279,15 @@ std::string WholeAnswer::Body(const Usage& usage) const {
   }
   out["choices"] = std::move(choices);
   out["usage"] = UsageJson(usage);
-  return Dump(out);
+  return DumpJson(out);
 }
 
 std::string ModelJson(const ServedModel& model, uint32_t n_context_max) {
-  return Dump(ModelObject(model, n_context_max));
+  return DumpJson(ModelObject(model, n_context_max));
 }
 
 std::string ModelListJson(const ServedModel& model, uint32_t n_context_max) {
-  return Dump({{"object", "list"}, {"data", Json::array({ModelObject(model, n_context_max)})}});
+  return DumpJson({{"object", "list"}, {"data", Json::array({ModelObject(model, n_context_max)})}});
 }
 
 }  // namespace longshelf::router

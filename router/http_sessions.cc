@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "json_dump.h"
 #include "router/api_error.h"
 #include "session_json.h"
 
@@ -20,7 +21,7 @@ constexpr uint32_t kPageMax = 100;
 
 HttpReply JsonReply(const Json& json) {
   HttpReply reply;
-  reply.body = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  reply.body = DumpJson(json);
   return reply;
 }
 

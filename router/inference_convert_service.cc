@@ -3,14 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "json_dump.h"
 #include "json_fields.h"
 
 namespace longshelf::router {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 template <typename Repeated>
 Json ListOf(const Repeated& values) {
@@ -75,7 +74,7 @@ std::variant<std::string, ApiError> ToolsJson(const v1::ChatRequest& request, co
     const v1::Tool& tool = request.tools(i);
     Json function = {{"name", tool.name()}};
     if (!tool.description().empty()) function["description"] = tool.description();
-    std::string text = Dump(function);
+    std::string text = DumpJson(function);
     if (!tool.parameters_json().empty()) {
       const auto parameters = CheckedJson(tool.parameters_json(), limits);
       if (!parameters) {
@@ -115,7 +114,7 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request,
   }
   AddOptions(request.options(), body);
   if (request.has_session()) AddSession(request.session(), body);
-  return ParseRequestBody(Api::kCompletions, Dump(body), limits);
+  return ParseRequestBody(Api::kCompletions, DumpJson(body), limits);
 }
 
 std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, const ParseLimits& limits) {
@@ -133,7 +132,7 @@ std::variant<ApiRequest, ApiError> FromProto(const v1::ChatRequest& request, con
   if (request.has_tool_choice_name()) {
     body["tool_choice"] = {{"type", "function"}, {"function", {{"name", request.tool_choice_name()}}}};
   }
-  std::string text = Dump(body);
+  std::string text = DumpJson(body);
   if (request.tools_size() > 0) {
     auto tools = ToolsJson(request, limits);
     if (auto* error = std::get_if<ApiError>(&tools)) return std::move(*error);
@@ -154,7 +153,7 @@ std::variant<ParkTerms, ApiError> FromProto(const v1::ParkSessionRequest& reques
   if (auto error = CheckSessionId(request.id())) return *std::move(error);
   Json body = {{"retention_s", request.retention_s()}};
   if (!request.durability().empty()) body["durability"] = request.durability();
-  return ParseParkBody(Dump(body), limits);
+  return ParseParkBody(DumpJson(body), limits);
 }
 
 v1::SessionState ToProto(const SessionInfo& info) {

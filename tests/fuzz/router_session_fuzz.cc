@@ -9,6 +9,7 @@
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
+#include "json_dump.h"
 #include "parked_session.h"
 #include "random_text.h"
 #include "router/api_request.h"
@@ -34,8 +35,7 @@ void ParseCard(const std::string& bytes) {
     LONGSHELF_CHECK(card->kv->state.checkpoint_key.size() == kKeyBytes && card->kv->block_tokens > 0);
     LONGSHELF_CHECK(std::ranges::all_of(card->kv->trail, [](const auto& key) { return key.size() == kKeyBytes; }));
   }
-  const nlohmann::ordered_json shown = SessionJson(*card);
-  LONGSHELF_CHECK(nlohmann::json::accept(shown.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  LONGSHELF_CHECK(nlohmann::json::accept(DumpJson(SessionJson(*card))));
   const std::string stored = CardToBytes(*card);
   const absl::StatusOr<SessionInfo> again = CardFromBytes(stored);
   LONGSHELF_CHECK(again.ok() && CardToBytes(*again) == stored);
