@@ -11,7 +11,6 @@
 #include "common/check.h"
 #include "common/status.h"
 #include "group_of_shards.h"
-#include "process/available_processors.h"
 
 namespace longshelf::bench {
 namespace {
@@ -58,7 +57,7 @@ absl::StatusOr<Routing> MakeRouting(const std::string& name, bool sums) {
 
 ExchangeRounds::ExchangeRounds(engine::MpiSession& session)
     : session_(session),
-      takes_turns_(session.communicator().size() > FindAvailableProcessors().n),
+      takes_turns_(TakesTurns(session.communicator())),
       random_(17 + static_cast<uint64_t>(Rank())) {}
 
 ExchangeRounds::~ExchangeRounds() {
@@ -69,9 +68,9 @@ absl::StatusOr<ExchangeTimes> ExchangeRounds::Exchange(ExpertTransport& transpor
                                                        uint64_t seq) {
   const std::vector<engine::ExpertAssignment> assignments = Route(routing, n_tokens);
   transport.BeginStep(seq);
-  RETURN_IF_ERROR(session_.communicator().Barrier());
   ExchangeTimes times;
-  Span span{.start = NowUs()};
+  Span span;
+  RETURN_IF_ERROR(StartTogether(span));
   rows_.resize(n_tokens * kRowBytes);
   std::byte* memory = transport.RowMemory(0, n_tokens, kRowBytes);
   const std::span<std::byte> rows(memory != nullptr ? memory : rows_.data(), rows_.size());

@@ -25,6 +25,8 @@ inline constexpr size_t kResultBytes = 2 * kHidden;
 inline constexpr uint32_t kExperts = 256;
 inline constexpr size_t kPerToken = 6;
 
+constexpr size_t ResultBytes(bool sums) { return sums ? 2 * kResultBytes : kResultBytes; }
+
 // Which experts tokens choose.
 struct Routing {
   std::string name;
@@ -32,7 +34,7 @@ struct Routing {
   // In place of a BF16 result for each expert one FP32 sum comes back from each shard that has some of a token's: not
   // exact, and not the same for other numbers of shards. To compare what moving them costs; nobody adds anything up.
   bool sums = false;
-  size_t result_bytes() const { return sums ? 2 * kResultBytes : kResultBytes; }
+  size_t result_bytes() const { return ResultBytes(sums); }
 };
 
 inline constexpr std::string_view kNeighbour = "neighbour";

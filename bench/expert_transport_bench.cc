@@ -24,7 +24,6 @@
 #include "group_of_shards.h"
 #include "ping.h"
 #include "plain_transport.h"
-#include "process/available_processors.h"
 
 namespace longshelf {
 namespace {
@@ -69,19 +68,19 @@ struct Case {
   std::vector<Figures> figures;  // by way
 };
 
-absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const std::string& name, const std::string& shm_dir) {
+absl::StatusOr<Way> MakeWay(engine::MpiSession& session, const Settings& settings, const std::string& name) {
   engine::DirectTransportOptions options;
   options.n_experts = bench::kExperts;
   options.generation = session.generation();
   options.n_tokens_max = kTokensMax;
   options.n_experts_per_token = bench::kPerToken;
   options.row_bytes_max = bench::kRowBytes;
-  options.result_bytes_max = 2 * bench::kResultBytes;
+  options.result_bytes_max = bench::ResultBytes(settings.sums);
   const auto fixed = std::find_if(engine::kRowWays.begin(), engine::kRowWays.end(),
                                   [&](engine::RowWay one) { return engine::RowWayName(one) == name; });
   const bool is_fixed = fixed != engine::kRowWays.end();
   if (is_fixed) options.ways = engine::RowWays{*fixed, *fixed};
-  if (is_fixed || name == "direct") options.shm_dir = shm_dir;
+  if (is_fixed || name == "direct") options.shm_dir = settings.shm_dir;
   Way way;
   way.name = name;
   if (name == "baseline") {
@@ -103,7 +102,7 @@ absl::StatusOr<std::vector<Way>> MakeWays(engine::MpiSession& session, const Set
   std::vector<Way> ways;
   for (const std::string& name : settings.ways) {
     const double start_us = bench::NowUs();
-    ASSIGN_OR_RETURN(Way way, MakeWay(session, name, settings.shm_dir));
+    ASSIGN_OR_RETURN(Way way, MakeWay(session, settings, name));
     way.start_us = bench::NowUs() - start_us;
     ways.push_back(std::move(way));
   }
@@ -211,8 +210,7 @@ absl::StatusOr<std::vector<Case>> MakeCases(const Settings& settings) {
 }
 
 absl::Status PrintPings(engine::MpiSession& session, const std::string& shm_dir) {
-  const bool yields = session.communicator().size() > FindAvailableProcessors().n;
-  ASSIGN_OR_RETURN(const double flag_s, bench::PingByFlag(session, shm_dir, yields));
+  ASSIGN_OR_RETURN(const double flag_s, bench::PingByFlag(session, shm_dir));
   ASSIGN_OR_RETURN(const bench::MessagePing ping, bench::PingByMessage(session));
   if (session.communicator().rank() != 0) return absl::OkStatus();
   std::printf("{\"ping_flag_us\": %.2f, \"ping_message_us\": %.2f, \"look_us\": %.2f}\n", flag_s * 1e6,

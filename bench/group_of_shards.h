@@ -12,6 +12,7 @@
 #include "common/status.h"
 #include "engine/comm/communicator.h"
 #include "engine/comm/mpi_session.h"
+#include "process/available_processors.h"
 
 // What benchmarks that mpirun starts have in common.
 namespace longshelf::bench {
@@ -27,6 +28,11 @@ inline absl::StatusOr<std::unique_ptr<engine::MpiSession>> JoinGroup(const std::
   options.generation = 1;
   options.n_shards = engine::ReadLaunchPosition().value_or(engine::LaunchPosition()).size;
   return engine::MpiSession::Start(std::move(options));
+}
+
+// Whether shards have to share processors.
+inline bool TakesTurns(const engine::Communicator& communicator) {
+  return communicator.size() > FindAvailableProcessors().n;
 }
 
 // Everybody's, by rank.

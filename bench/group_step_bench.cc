@@ -20,7 +20,6 @@
 #include "engine/model/primitives.h"
 #include "figures.h"
 #include "group_of_shards.h"
-#include "process/available_processors.h"
 #include "shapes.h"
 #include "synthetic_sequence.h"
 
@@ -300,7 +299,7 @@ absl::Status RunGroup(const Settings& settings, const std::vector<int64_t>& all_
   transport_options.shm_dir = settings.shm_dir;
   transport_options.n_lanes = settings.halves ? engine::kExchangeLanes : 1;
   // As a worker does, for shards of one machine.
-  transport_options.n_spins = session->communicator().size() <= FindAvailableProcessors().n ? kSpins : 0;
+  transport_options.n_spins = TakesTurns(session->communicator()) ? 0 : kSpins;
   ASSIGN_OR_RETURN(const auto transport,
                    engine::DirectExpertTransport::Create(session->communicator(), session->hosts(), transport_options));
   ASSIGN_OR_RETURN(const auto model, MakeModel(weights, *transport));

@@ -4,11 +4,11 @@
 
     bench/measure_exchanges.py > bench/exchanges.jsonl
 
-A JSON object in each line: of the slowest shard, medians of --rounds, the least of --repeats runs. `cores` says how many processors the shards had:
-with fewer than shards, they take turns, and other groups do the same on
-the other processors. `path` is how messages between shards went: "shared_memory", or "tcp" over the
-loopback interface, which has both sides' work but no wire. With the routing "neighbour" two shards send each other one
-message of so many rows: what bytes cost by their number."""
+A JSON object in each line: of the slowest shard, medians of --rounds, the least of --repeats runs. `cores` says how many
+processors the shards had: with fewer than shards, they take turns, and other groups do the same on the other
+processors. `path` is how messages between shards went: "shared_memory", or "tcp" over the loopback interface, which has
+both sides' work but no wire. With the routing "neighbour" two shards send each other one message of so many rows: what
+bytes cost by their number."""
 import argparse
 import concurrent.futures
 import json

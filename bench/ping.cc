@@ -49,7 +49,7 @@ absl::StatusOr<double> Measure(engine::MpiSession& session, const std::function<
 
 }  // namespace
 
-absl::StatusOr<double> PingByFlag(engine::MpiSession& session, const std::string& dir, bool yields) {
+absl::StatusOr<double> PingByFlag(engine::MpiSession& session, const std::string& dir) {
   engine::Communicator& communicator = session.communicator();
   if (communicator.size() != 2) return absl::InvalidArgumentError("pings are for two shards");
   const bool first = communicator.rank() == 0;
@@ -61,6 +61,7 @@ absl::StatusOr<double> PingByFlag(engine::MpiSession& session, const std::string
   close(fd);
   if (memory == MAP_FAILED) return absl::UnavailableError(absl::StrCat("cannot map ", path));
   if (first) RETURN_IF_ERROR(communicator.Barrier());
+  const bool yields = TakesTurns(communicator);
   auto* flags = static_cast<Flags*>(memory);  // pages of a new file are zeros
   std::atomic<uint32_t>& mine = first ? flags->there : flags->back;
   std::atomic<uint32_t>& other = first ? flags->back : flags->there;

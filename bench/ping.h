@@ -8,10 +8,10 @@
 namespace longshelf::bench {
 
 // Seconds until shard 1 knows what shard 0 told it, half of there and back: the median of many. Collective, two shards;
-// both get it. They yield while they wait, where `yields`.
+// both get it. They yield while they wait where they take turns on a processor.
 
 // By a flag in a file in shared memory, in a new file in `dir`.
-absl::StatusOr<double> PingByFlag(engine::MpiSession& session, const std::string& dir, bool yields);
+absl::StatusOr<double> PingByFlag(engine::MpiSession& session, const std::string& dir);
 // By a message of MPI, as small as messages are.
 struct MessagePing {
   double seconds = 0;

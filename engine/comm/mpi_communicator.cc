@@ -158,6 +158,7 @@ MpiCommunicator::Transfer MpiCommunicator::TakeSlot() {
     ended_.push_back(0);
     ended_statuses_.emplace_back();
   }
+  ++n_open_;
   outcomes_[static_cast<size_t>(id)] = {.is_used = true, .is_done = false, .status = {}};
   return {id};
 }
@@ -184,7 +185,7 @@ absl::StatusOr<MpiCommunicator::Transfer> MpiCommunicator::StartReceive(int peer
 
 absl::Status MpiCommunicator::Advance() {
   LONGSHELF_CHECK(std::this_thread::get_id() == owner_);
-  if (transfers_.empty()) return absl::OkStatus();
+  if (n_open_ == 0) return absl::OkStatus();
   int n = 0;
   const int code =
       MPI_Testsome(static_cast<int>(transfers_.size()), transfers_.data(), &n, ended_.data(), ended_statuses_.data());
@@ -194,6 +195,7 @@ absl::Status MpiCommunicator::Advance() {
     const auto at = static_cast<size_t>(i);
     Outcome& outcome = outcomes_[static_cast<size_t>(ended_[at])];
     outcome.is_done = true;
+    --n_open_;
     if (some_failed) outcome.status = MpiStatus(ended_statuses_[at].MPI_ERROR, "MPI_Testsome");
   }
   return absl::OkStatus();

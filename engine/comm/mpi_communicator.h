@@ -51,6 +51,7 @@ class MpiCommunicator final : public Communicator {
   };
   std::vector<MPI_Request> transfers_;  // by id; MPI_REQUEST_NULL: done, or free
   std::vector<Outcome> outcomes_;       // by id
+  int n_open_ = 0;                      // that MPI has not ended
   std::vector<int> ended_;              // as MPI fills them in
   std::vector<MPI_Status> ended_statuses_;
   std::vector<int> counts_;  // send counts, send offsets, receive counts, receive offsets
