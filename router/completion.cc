@@ -120,7 +120,7 @@ class Completion::Choice final : public StreamObserver {
   }
   void End(FinishReason reason) {
     BreakOff();
-    if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
+    if (const ChoiceDelta rest = output_.Finish(reason); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
     owner_.OnChoiceEnded(*this, reason);
   }
 
@@ -190,7 +190,7 @@ void Completion::Interrupt(std::string_view finish_reason) {
 void Completion::OnChoiceStarted(const StreamStarted& started) {
   const auto n_cached = [](const StreamStarted& each) { return each.n_cached_local + each.n_cached_store; };
   if (!begun_ || n_cached(started) > n_cached(started_)) started_ = started;
-  if (!std::exchange(begun_, true)) sink_.OnBegun();
+  if (!std::exchange(begun_, true)) sink_.OnBegun(PromptUsage());
 }
 
 void Completion::OnToken(const Choice& choice, const OutputToken& token) {
@@ -207,12 +207,7 @@ void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
   Finish(choice, name);
 }
 
-void Completion::Finish(Choice& choice, std::string_view finish_reason) {
-  sink_.OnChoiceFinished(choice.number(), finish_reason);
-  if (n_open_ > 1) {
-    --n_open_;
-    return;
-  }
+Usage Completion::PromptUsage() const {
   Usage usage;
   usage.n_prompt_tokens = static_cast<uint32_t>(prepared_.prompt->size());
   usage.n_local_tokens = std::min(started_.n_cached_local, usage.n_prompt_tokens);
@@ -220,6 +215,16 @@ void Completion::Finish(Choice& choice, std::string_view finish_reason) {
   usage.n_cached_tokens = usage.n_local_tokens + usage.n_store_tokens;
   usage.miss_reason = started_.miss_reason;
   usage.is_reported = prepared_.request.cache_report;
+  return usage;
+}
+
+void Completion::Finish(Choice& choice, std::string_view finish_reason) {
+  sink_.OnChoiceFinished(choice.number(), {finish_reason, choice.output().stopped_by()});
+  if (n_open_ > 1) {
+    --n_open_;
+    return;
+  }
+  Usage usage = PromptUsage();
   for (const auto& each : choices_) {
     usage.n_completion_tokens += each->output().n_tokens();
     usage.n_reasoning_tokens += each->output().n_reasoning_tokens();

@@ -125,7 +125,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
     progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
   }
-  void OnBegun() override {}
+  void OnBegun(const Usage&) override {}
   void OnProgress(const PrefillProgress& progress) override {
     progress_ = progress;
     // The next one says more than a backlog would.
@@ -145,7 +145,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if (queue_.size() >= kPauseAboveReplies && !std::exchange(paused_, true)) running_->Pause();
     WriteNext();
   }
-  void OnChoiceFinished(uint32_t, std::string_view finish_reason) override { finish_reason_ = finish_reason; }
+  void OnChoiceFinished(uint32_t, const ChoiceEnd& end) override { finish_reason_ = end.finish_reason; }
   void OnDone(const Usage& usage) override {
     Reply last;
     last.set_finish_reason(finish_reason_);

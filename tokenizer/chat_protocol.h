@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "tokenizer/chat.h"
+#include "tokenizer/completion_parser.h"
 
 // The texts of the V4 chat protocol. They are part of the model's interface: byte for byte.
 namespace longshelf::tokenizer::protocol {
@@ -15,8 +16,8 @@ inline constexpr std::string_view kUser = "<｜User｜>";
 inline constexpr std::string_view kAssistant = "<｜Assistant｜>";
 inline constexpr std::string_view kLatestReminder = "<｜latest_reminder｜>";
 inline constexpr std::string_view kThinkBegin = "<think>";
-inline constexpr std::string_view kThinkEnd = "</think>";
-inline constexpr std::string_view kDsml = "｜DSML｜";
+inline constexpr std::string_view kThinkEnd = kThinkEndToken;
+inline constexpr std::string_view kDsml = kDsmlToken;
 
 inline constexpr std::string_view kToolCallsBegin = "<｜DSML｜tool_calls";  // closed by ">"
 inline constexpr std::string_view kToolCallsEnd = "</｜DSML｜tool_calls>";

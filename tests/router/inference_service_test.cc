@@ -66,11 +66,21 @@ TEST_F(InferenceService, OpensTheCallThatWasDemanded) {
   message.set_content("Weather?");
   request.add_tools()->set_name("get_weather");
   request.set_tool_choice_name("get_weather");
+  // Calls whose deltas came together.
   const auto ask = [&](std::vector<v1::ToolCall>& calls) {
     grpc::ClientContext context;
     const auto reader = stub->Chat(&context, request);
     v1::ChatReply reply;
-    while (reader->Read(&reply)) calls.insert(calls.end(), reply.tool_calls().begin(), reply.tool_calls().end());
+    calls.clear();
+    while (reader->Read(&reply)) {
+      for (const v1::ToolCallDelta& delta : reply.tool_calls()) {
+        if (delta.index() == calls.size()) calls.emplace_back();
+        v1::ToolCall& call = calls.at(delta.index());
+        if (!delta.name().empty()) call.set_name(delta.name());
+        if (!delta.id().empty()) call.set_id(delta.id());
+        call.mutable_arguments_json()->append(delta.arguments_json());
+      }
+    }
     return reader->Finish();
   };
   std::vector<v1::ToolCall> calls;

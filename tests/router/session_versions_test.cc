@@ -32,10 +32,10 @@ constexpr char kSecret[] = "secret";
 constexpr absl::Duration kRetention = absl::Hours(48);
 
 struct NoSink final : CompletionSink {
-  void OnBegun() override {}
+  void OnBegun(const Usage&) override {}
   void OnProgress(const PrefillProgress&) override {}
   void OnDelta(uint32_t, const ChoiceDelta&) override {}
-  void OnChoiceFinished(uint32_t, std::string_view) override {}
+  void OnChoiceFinished(uint32_t, const ChoiceEnd&) override {}
   void OnDone(const Usage&) override {}
   void OnError(const ApiError&) override {}
 };

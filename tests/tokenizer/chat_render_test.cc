@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "answer_pieces.h"
 #include "random_text.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/json_text.h"
@@ -61,18 +62,8 @@ Sampled RandomAnswer(std::mt19937_64& rng, ThinkingMode mode, int& next_id) {
     out.text += "</｜DSML｜tool_calls>";
   }
   out.text += kEos;
-  CompletionParser parser(mode);
-  std::vector<CompletionParser::Event> events = parser.Push(out.text);
-  for (CompletionParser::Event& event : parser.Finish()) events.push_back(std::move(event));
-  out.message = Message("assistant", "");
-  for (CompletionParser::Event& event : events) {
-    if (event.kind == CompletionParser::Event::Kind::kReasoning) out.message.reasoning_content += event.text;
-    if (event.kind == CompletionParser::Event::Kind::kContent) *out.message.content += event.text;
-    if (event.kind == CompletionParser::Event::Kind::kToolCall) {
-      event.tool_call.id = "call_" + std::to_string(next_id++);
-      out.message.tool_calls.push_back(event.tool_call);
-    }
-  }
+  out.message = testing::MessageOf(testing::ParseWhole(out.text, mode));
+  for (ChatToolCall& call : out.message.tool_calls) call.id = "call_" + std::to_string(next_id++);
   return out;
 }
 

@@ -26,18 +26,25 @@ struct Usage {
   DraftTokens drafts;  // of the workers that ended the answers
 };
 
+// How a choice ended.
+struct ChoiceEnd {
+  std::string_view finish_reason;  // "stop", "length" or "tool_calls"; or what interrupted it
+  std::string_view stop_string;    // that ended it; empty when none did
+};
+
 // Where an answer goes. Called on the router loop. May destroy the Completion inside OnDone and OnError only.
 class CompletionSink {
  public:
   virtual ~CompletionSink() = default;
   // Of an answer that goes on: what the client has of it already. Before everything else, within Start.
   virtual void OnReplayed(uint32_t /*choice*/, const ChoiceDelta& /*delta*/) {}
-  // A worker has begun: errors from here on are rare, so an answer's head may be sent.
-  virtual void OnBegun() = 0;
+  // A worker has begun: errors from here on are rare, so an answer's head may be sent. Of `usage` only the prompt's
+  // share is known.
+  virtual void OnBegun(const Usage& usage) = 0;
   // How much of the prompt was read; a few times a second. With several choices, the first one's.
   virtual void OnProgress(const PrefillProgress& progress) = 0;
   virtual void OnDelta(uint32_t choice, const ChoiceDelta& delta) = 0;
-  virtual void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) = 0;
+  virtual void OnChoiceFinished(uint32_t choice, const ChoiceEnd& end) = 0;
   // Last call.
   virtual void OnDone(const Usage& usage) = 0;
   // Last call.
@@ -80,6 +87,7 @@ class Completion {
   void OnChoiceStarted(const StreamStarted& started);
   void OnChoiceEnded(Choice& choice, FinishReason reason);
   void OnChoiceFailed(const absl::Status& status);
+  Usage PromptUsage() const;
   void OnToken(const Choice& choice, const OutputToken& token);
   void Finish(Choice& choice, std::string_view finish_reason);
 

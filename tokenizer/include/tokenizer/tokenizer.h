@@ -73,6 +73,8 @@ class StopMatcher {
   // Once stopped, further text is dropped.
   Result Push(std::string_view text);
   std::string Finish();  // what was held back
+  // The stop string that was found; empty before.
+  const std::string& found() const { return found_; }
 
  private:
   struct Node {
@@ -89,6 +91,7 @@ class StopMatcher {
   std::vector<Node> nodes_;  // 0 is the root
   uint32_t state_ = 0;
   std::string held_;
+  std::string found_;
   bool stopped_ = false;
 };
 
