@@ -17,11 +17,13 @@ namespace longshelf::router {
 // Runs on any thread.
 using BodyParser = std::function<std::variant<ApiRequest, ApiError>(std::string_view body)>;
 // REQUIRES: a route that generates.
-BodyParser ParserFor(const Route& route, const RequestCore& core);
+BodyParser ParserFor(const Route& route, const RequestCore& core, const Tenant& tenant);
 // `core` must outlive it.
 std::unique_ptr<AnswerWriter> MakeAnswerWriter(RequestCore& core, const PreparedRequest& prepared);
 
-HttpReply ErrorReply(const ApiError& error);
-void AddRequestId(const std::string& request_id, HttpReply& reply);
+// Of what is asked for at this path.
+ApiStyle StyleOf(std::string_view path);
+HttpReply ErrorReply(const ApiError& error, ApiStyle style = ApiStyle::kOpenAi);
+void AddRequestId(const std::string& request_id, ApiStyle style, HttpReply& reply);
 
 }  // namespace longshelf::router

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -10,13 +9,6 @@
 
 namespace longshelf::router {
 namespace {
-
-ApiError NotJson(std::string_view why) {
-  ApiError error;
-  error.code = "invalid_json";
-  error.message = absl::StrCat("the request body ", absl::string_view(why.data(), why.size()));
-  return error;
-}
 
 // Fields that would change the answer in a way this server cannot deliver: refused, not ignored.
 struct RefusedField {
@@ -34,26 +26,6 @@ constexpr RefusedField kRefusedFields[] = {
 };
 
 bool Applies(Api row, Api api) { return (static_cast<unsigned>(row) & static_cast<unsigned>(api)) != 0; }
-
-std::optional<ApiError> ReadFlag(const JsonObject& body, std::string_view name, bool& flag) {
-  const auto value = Member(body, name);
-  if (!value || IsNull(*value)) return std::nullopt;
-  const auto read = AsBool(*value);
-  if (!read) return InvalidField(name, "must be true or false");
-  flag = *read;
-  return std::nullopt;
-}
-
-std::optional<ApiError> ReadText(const JsonObject& body, std::string_view name, size_t max_bytes, std::string& text) {
-  const auto value = Member(body, name);
-  if (!value || IsNull(*value)) return std::nullopt;
-  const auto read = AsString(*value);
-  if (!read || read->size() > max_bytes) {
-    return InvalidField(name, absl::StrCat("must be a string of at most ", max_bytes, " bytes"));
-  }
-  text = std::string(*read);
-  return std::nullopt;
-}
 
 std::optional<ApiError> ReadTokenIds(const JsonArray& array, std::string_view name, size_t n_max, uint32_t vocab_size,
                                      std::vector<uint32_t>& ids) {
@@ -282,35 +254,11 @@ std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits
   return ReadPrompt(body, limits, request);
 }
 
-// The object lives as long as its parser.
-std::variant<JsonObject, ApiError> ParseObject(simdjson::dom::parser& parser, std::string_view body,
-                                               const ParseLimits& limits) {
-  if (body.empty()) return NotJson("is empty: send a JSON object");
-  if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
-  simdjson::dom::element root;
-  const simdjson::padded_string padded(body);
-  if (const auto code = parser.parse(padded).get(root); code != simdjson::SUCCESS) {
-    if (code == simdjson::DEPTH_ERROR) {
-      return NotJson(absl::StrCat("nests deeper than ", limits.sizes.json_depth, " levels"));
-    }
-    if (code == simdjson::NUMBER_ERROR) return NotJson("holds a number that is malformed or out of range");
-    if (code == simdjson::UTF8_ERROR) return NotJson("is not valid UTF-8");
-    return NotJson("is not valid JSON");
-  }
-  const auto object = AsObject(root);
-  if (!object) return NotJson("must be a JSON object");
-  return *object;
-}
-
 std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
-  std::set<std::string_view> seen;
-  for (const auto& [name, value] : body) {
-    if (!seen.insert(name).second) return InvalidField(name.substr(0, 64), "is given twice");
-    for (const RefusedField& refused : kRefusedFields) {
-      if (name == refused.name && Applies(refused.api, request.api) && !IsNull(value)) {
-        return InvalidField(name, refused.why);
-      }
-    }
+  if (auto error = CheckNamesOnce(body)) return error;
+  for (const RefusedField& refused : kRefusedFields) {
+    const auto value = Applies(refused.api, request.api) ? Member(body, refused.name) : std::nullopt;
+    if (value && !IsNull(*value)) return InvalidField(refused.name, refused.why);
   }
   if (auto error = ReadText(body, "model", limits.sizes.model_name_bytes, request.model)) return error;
   NumberFields numbers;
@@ -366,7 +314,7 @@ std::optional<ApiError> CheckSessionId(std::string_view id) {
 
 std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits) {
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   ParkTerms terms;
   if (auto error = ReadParkTerms(std::get<JsonObject>(object), "", terms)) return *std::move(error);
@@ -376,7 +324,7 @@ std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const Par
 std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view body, const ParseLimits& limits) {
   if (body.empty()) return std::optional<bool>();
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   bool stream = false;
   if (auto error = ReadFlag(std::get<JsonObject>(object), "stream", stream)) return *std::move(error);
@@ -385,7 +333,7 @@ std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view bod
 
 std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits) {
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   ApiRequest request;
   request.api = api;

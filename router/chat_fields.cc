@@ -219,6 +219,8 @@ std::optional<ApiError> ReadToolChoice(const JsonValue& value, bool& none, ApiRe
   return std::nullopt;
 }
 
+}  // namespace
+
 std::optional<ApiError> CheckForcedCall(const ApiRequest& request) {
   if (!HasTool(request, "")) {
     return InvalidField("tool_choice", "can demand a call only where there are tools: send `tools`, or none or auto");
@@ -238,8 +240,6 @@ ChatMessage& LeadingSystemMessage(ApiRequest& request) {
   }
   return request.messages.front();
 }
-
-}  // namespace
 
 std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& limits, ApiRequest& request) {
   const auto array = AsArray(value);

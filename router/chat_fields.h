@@ -14,6 +14,10 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
 // to check: it is not known yet.
 std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
                                   const SizeLimits& limits, ApiRequest& request);
+// The system message in front, made if there is none. REQUIRES: there are messages.
+tokenizer::ChatMessage& LeadingSystemMessage(ApiRequest& request);
+// Whether there are tools, and the one that must be called. REQUIRES: request.forced_call.
+std::optional<ApiError> CheckForcedCall(const ApiRequest& request);
 std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request);
 // thinking, reasoning_effort and chat_template_kwargs together decide the mode.
 std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request);

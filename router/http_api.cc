@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "anthropic/messages_answer.h"
 #include "api_forms.h"
 #include "common/ids.h"
 #include "http_call.h"
@@ -18,11 +19,15 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 21> kRoutes = {{
+constexpr std::array<Route, 25> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
     {"POST", "/completions", Kind::kCompletions, false},
+    {"POST", "/v1/messages", Kind::kMessages, false},
+    {"POST", "/anthropic/v1/messages", Kind::kMessages, false},
+    {"POST", "/v1/messages/count_tokens", Kind::kCountTokens, false},
+    {"POST", "/anthropic/v1/messages/count_tokens", Kind::kCountTokens, false},
     {"GET", "/v1/models", Kind::kModels, false},
     {"GET", "/models", Kind::kModels, false},
     {"GET", "/v1/models/", Kind::kModel, false, true},
@@ -102,7 +107,7 @@ HttpReply HttpApi::TransportError(int status, const std::string& why, const std:
   error.message = why;
   core_.metrics().RequestFinished("none", status, absl::ZeroDuration());
   HttpReply reply = ErrorReply(error);
-  AddRequestId(RequestIdOf(x_request_id), reply);
+  AddRequestId(RequestIdOf(x_request_id), ApiStyle::kOpenAi, reply);
   return reply;
 }
 
@@ -110,8 +115,9 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
   const auto refuse = [&](const ApiError& error) {
     core_.metrics().RequestFinished(route != nullptr ? route->path : "none", error.http_status, absl::ZeroDuration());
-    HttpReply reply = ErrorReply(error);
-    AddRequestId(RequestIdOf(request), reply);
+    const ApiStyle style = StyleOf(request.path);
+    HttpReply reply = ErrorReply(error, style);
+    AddRequestId(RequestIdOf(request), style, reply);
     if (error.http_status == 405) reply.headers.emplace_back("Allow", MethodsOf(request.path));
     return reply;
   };
@@ -133,10 +139,13 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
   const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
   switch (route->kind) {
     case Kind::kChat:
-    case Kind::kCompletions: {
+    case Kind::kCompletions:
+    case Kind::kMessages: {
       HttpCall& call = NewCall(*route, request, std::move(exchange));
       return call.Start(*tenant, std::move(request.body), std::move(request.x_session));
     }
+    case Kind::kCountTokens:
+      return CountTokens(*route, std::move(request), exchange, *tenant);
     case Kind::kSessions:
     case Kind::kSession:
     case Kind::kDropSession:
@@ -146,6 +155,33 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     default:
       return ReplyToGet(*route, request, *exchange);
   }
+}
+
+void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                          const Tenant& tenant) {
+  using Result = std::variant<PreparedRequest, ApiError>;
+  auto result = std::make_shared<Result>(ApiError{});
+  auto reply = [this, &route, exchange, begun_at = core_.clock().Now(),
+                request_id = RequestIdOf(request)](const Result& counted) {
+    const ApiStyle style = StyleOf(route.path);
+    const auto* error = std::get_if<ApiError>(&counted);
+    HttpReply answer = error != nullptr ? ErrorReply(*error, style) : HttpReply{};
+    if (error == nullptr) answer.body = TokenCountJson(std::get<PreparedRequest>(counted));
+    core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
+    AddRequestId(request_id, style, answer);
+    exchange->Reply(std::move(answer));
+  };
+  if (const auto error = core_.CheckStarted()) return reply(*error);
+  auto count = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
+                body = std::move(request.body), result] {
+    std::variant<ApiRequest, ApiError> parsed = parse(body);
+    if (auto* error = std::get_if<ApiError>(&parsed)) {
+      *result = std::move(*error);
+    } else {
+      *result = Prepare(core_.model(), context, std::move(std::get<ApiRequest>(parsed)));
+    }
+  };
+  if (!core_.RunOnPool(std::move(count), [reply, result] { reply(*result); })) reply(Overloaded());
 }
 
 HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
@@ -161,7 +197,7 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
   const absl::Time begun_at = core_.clock().Now();
   auto reply = [this, &route, exchange, begun_at, request_id = RequestIdOf(request)](HttpReply answer) {
     core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
-    AddRequestId(request_id, answer);
+    AddRequestId(request_id, ApiStyle::kOpenAi, answer);
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
@@ -214,7 +250,7 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
       break;
   }
   core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());
-  AddRequestId(RequestIdOf(request), reply);
+  AddRequestId(RequestIdOf(request), ApiStyle::kOpenAi, reply);
   exchange.Reply(std::move(reply));
 }
 

@@ -20,6 +20,9 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
   if (!request.session.empty() && request.session != session) {
     return InvalidField("session", "is not the one that the header x-longshelf-session names");
   }
+  if (request.form != AnswerForm::kOpenAi) {
+    return InvalidField("x-longshelf-session", "is for chat and text completions only: leave the header out");
+  }
   if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
   request.session = session;
   if (request.body == nullptr) request.body = std::make_shared<const std::string>(body);
@@ -33,6 +36,7 @@ HttpCall::HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& 
     : config_(config),
       core_(core),
       route_(route),
+      style_(StyleOf(route.path)),
       request_id_(std::move(request_id)),
       exchange_(std::move(exchange)),
       forget_(std::move(forget)),
@@ -44,7 +48,7 @@ HttpCall::HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& 
 HttpCall::~HttpCall() { exchange_->SetObserver(nullptr); }
 
 void HttpCall::Start(const Tenant& tenant, std::string body, std::string session) {
-  auto parse = [parse_body = ParserFor(route_, core_), body = std::move(body),
+  auto parse = [parse_body = ParserFor(route_, core_, tenant), body = std::move(body),
                 session = std::move(session)]() -> std::variant<ApiRequest, ApiError> {
     auto parsed = parse_body(body);
     auto* request = std::get_if<ApiRequest>(&parsed);
@@ -132,7 +136,7 @@ void HttpCall::OnDone(const Usage& usage) {
 }
 
 void HttpCall::OnError(const ApiError& error) {
-  if (!head_sent_) return EndWith(ErrorReply(error));
+  if (!head_sent_) return EndWith(ErrorReply(error, style_));
   // The status is spent: only the body can tell.
   Write(writer_->Error(error));
   EndStream(error.http_status);
@@ -157,7 +161,7 @@ absl::Duration HttpCall::SilenceMax() const {
 }
 
 HttpReply HttpCall::WithId(HttpReply reply) const {
-  AddRequestId(request_id_, reply);
+  AddRequestId(request_id_, style_, reply);
   return reply;
 }
 

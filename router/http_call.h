@@ -53,6 +53,7 @@ class HttpCall final : public RequestSink, public HttpExchangeObserver {
   const HttpApiConfig& config_;
   RequestCore& core_;
   const Route& route_;
+  const ApiStyle style_;
   const std::string request_id_;
   const std::shared_ptr<HttpExchange> exchange_;
   const Forget forget_;

@@ -26,10 +26,14 @@ struct BegunAnswer {
   std::string fingerprint;  // of the model that made the output; "" = not known
 };
 
+// Whose form the answer takes.
+enum class AnswerForm : uint8_t { kOpenAi, kMessages };
+
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
 struct ApiRequest {
   Api api = Api::kChat;
+  AnswerForm form = AnswerForm::kOpenAi;
   std::string model;  // "" = the served one
 
   // Chat.

@@ -18,6 +18,8 @@ struct Route {
   enum class Kind : uint8_t {
     kChat,
     kCompletions,
+    kMessages,
+    kCountTokens,
     kModels,
     kModel,
     kSessions,
@@ -47,7 +49,7 @@ struct HttpApiConfig {
 
 class HttpCall;
 
-// The OpenAI and DeepSeek HTTP API over a RequestCore. Owner: the router loop.
+// The HTTP APIs of OpenAI, DeepSeek and Anthropic over a RequestCore. Owner: the router loop.
 class HttpApi final : public HttpHandler {
  public:
   // `core` and `keys` must outlive this.
@@ -65,6 +67,8 @@ class HttpApi final : public HttpHandler {
   void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);
   void OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
                  const Tenant& tenant);
+  void CountTokens(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                   const Tenant& tenant);
   HttpCall& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
 
   const HttpApiConfig config_;
