@@ -6,6 +6,8 @@
 #include "anthropic/messages_answer.h"
 #include "anthropic/messages_request.h"
 #include "common/ids.h"
+#include "responses/responses_answer.h"
+#include "responses/responses_request.h"
 #include "router/api_json.h"
 
 namespace longshelf::router {
@@ -20,6 +22,13 @@ std::unique_ptr<AnswerWriter> MakeMessagesAnswer(RequestCore& core, const Prepar
   return std::make_unique<MessagesWhole>(std::move(head), std::move(signer));
 }
 
+std::unique_ptr<AnswerWriter> MakeResponseAnswer(RequestCore& core, const PreparedRequest& prepared) {
+  const ApiRequest& request = prepared.request;
+  ResponseHead head{absl::StrCat("resp_", RandomId()), core.model().name, absl::ToUnixSeconds(core.clock().WallNow()),
+                    request.echo_members, request.sampling.logprobs};
+  return std::make_unique<ResponseAnswer>(core.model(), std::move(head), request.stream);
+}
+
 }  // namespace
 
 BodyParser ParserFor(const Route& route, const RequestCore& core, const Tenant& tenant) {
@@ -31,6 +40,8 @@ BodyParser ParserFor(const Route& route, const RequestCore& core, const Tenant& 
               counts_only = route.kind == Route::Kind::kCountTokens](std::string_view body) {
         return ParseMessagesBody(body, limits, signer, counts_only);
       };
+    case Route::Kind::kResponses:
+      return [limits](std::string_view body) { return ParseResponsesBody(body, limits); };
     default: {
       const Api api = route.kind == Route::Kind::kCompletions ? Api::kCompletions : Api::kChat;
       return [api, limits](std::string_view body) { return ParseRequestBody(api, body, limits); };
@@ -41,6 +52,7 @@ BodyParser ParserFor(const Route& route, const RequestCore& core, const Tenant& 
 std::unique_ptr<AnswerWriter> MakeAnswerWriter(RequestCore& core, const PreparedRequest& prepared) {
   const ApiRequest& request = prepared.request;
   if (request.form == AnswerForm::kMessages) return MakeMessagesAnswer(core, prepared);
+  if (request.form == AnswerForm::kResponses) return MakeResponseAnswer(core, prepared);
   const bool is_chat = request.api == Api::kChat;
   AnswerHead head;
   head.api = request.api;

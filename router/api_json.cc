@@ -342,6 +342,12 @@ std::string WholeAnswer::Done(const Usage& usage) {
   return DumpJson(out);
 }
 
+std::string TokenLogprobsJson(const ServedModel& model, const std::vector<TokenLogprobs>& entries) {
+  Json out = Json::array();
+  for (const TokenLogprobs& entry : entries) out.push_back(ChatTokenLogprob(model, entry));
+  return DumpJson(out);
+}
+
 std::string ModelJson(const ServedModel& model, uint32_t n_context_max) {
   return DumpJson(ModelObject(model, n_context_max));
 }

@@ -19,7 +19,7 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 25> kRoutes = {{
+constexpr std::array<Route, 27> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
@@ -28,6 +28,8 @@ constexpr std::array<Route, 25> kRoutes = {{
     {"POST", "/anthropic/v1/messages", Kind::kMessages, false},
     {"POST", "/v1/messages/count_tokens", Kind::kCountTokens, false},
     {"POST", "/anthropic/v1/messages/count_tokens", Kind::kCountTokens, false},
+    {"POST", "/v1/responses", Kind::kResponses, false},
+    {"POST", "/responses", Kind::kResponses, false},
     {"GET", "/v1/models", Kind::kModels, false},
     {"GET", "/models", Kind::kModels, false},
     {"GET", "/v1/models/", Kind::kModel, false, true},
@@ -140,7 +142,8 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
   switch (route->kind) {
     case Kind::kChat:
     case Kind::kCompletions:
-    case Kind::kMessages: {
+    case Kind::kMessages:
+    case Kind::kResponses: {
       HttpCall& call = NewCall(*route, request, std::move(exchange));
       return call.Start(*tenant, std::move(request.body), std::move(request.x_session));
     }

@@ -13,6 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr std::string_view kToolUsePrefix = "toolu_";
+
 std::string Event(std::string_view name, const Json& json) { return NamedEvent(name, DumpJson(json)); }
 
 Json UsageJson(const Usage& usage) {
@@ -24,13 +26,6 @@ Json UsageJson(const Usage& usage) {
 }
 
 Json OrNull(const std::string& text) { return text.empty() ? Json() : Json(text); }
-
-// The same id as other APIs give it, with Anthropic's prefix.
-std::string ToolUseId(std::string_view call_id) {
-  constexpr std::string_view kPrefix = "call_";
-  if (call_id.starts_with(kPrefix)) call_id.remove_prefix(kPrefix.size());
-  return absl::StrCat("toolu_", absl::string_view(call_id.data(), call_id.size()));
-}
 
 // Of arguments that were cut off, the members that are complete beyond doubt.
 std::string CompleteMembers(std::string_view arguments) {
@@ -59,53 +54,21 @@ std::string CompleteMembers(std::string_view arguments) {
 
 void MessagesAnswer::AnsweredBy(std::string, const Usage& usage) { usage_ = usage; }
 
-std::string MessagesAnswer::Open(Block block) {
-  if (open_ == block.kind && block.kind != BlockKind::kToolUse) return "";
-  std::string out = Close(/*is_complete=*/true);
-  open_ = block.kind;
-  is_at_begin_ = true;
-  if (block.kind == BlockKind::kThinking) signature_.emplace(signer_);
-  out += BeginBlock(block);
-  return out;
+std::string MessagesAnswer::BeginBlock(const Block& block) {
+  block_ = block;
+  if (block.kind == BlockKind::kReasoning) signature_.emplace(signer_);
+  return WriteBegin();
 }
 
-std::string MessagesAnswer::Close(bool is_complete) {
-  if (!open_) return "";
-  open_.reset();
-  has_blocks_ = true;
+std::string MessagesAnswer::AddToBlock(std::string_view text) {
+  if (signature_) signature_->Add(text);
+  return WriteText(text);
+}
+
+std::string MessagesAnswer::EndBlock(bool is_complete) {
   const std::string signature = signature_ ? signature_->Finish() : "";
   signature_.reset();
-  return EndBlock(signature, is_complete);
-}
-
-std::string MessagesAnswer::Delta(uint32_t, const ChoiceDelta& delta) {
-  std::string out;
-  for (const AnswerPart& part : delta.parts) {
-    std::string_view text = part.text;
-    switch (part.kind) {
-      case AnswerPart::Kind::kReasoning:
-        out += Open({BlockKind::kThinking, "", ""});
-        signature_->Add(text);
-        break;
-      case AnswerPart::Kind::kContent:
-        out += Open({BlockKind::kText, "", ""});
-        // What parts it from the text in front of a call.
-        if (is_at_begin_ && has_blocks_) text.remove_prefix(std::min(text.find_first_not_of('\n'), text.size()));
-        break;
-      case AnswerPart::Kind::kCallBegin:
-        out += Open({BlockKind::kToolUse, ToolUseId(part.call_id), part.text});
-        continue;
-      case AnswerPart::Kind::kCallArguments:
-        break;
-      case AnswerPart::Kind::kCallEnd:
-        out += Close(/*is_complete=*/true);
-        continue;
-    }
-    if (text.empty()) continue;
-    is_at_begin_ = false;
-    out += AddToBlock(text);
-  }
-  return out;
+  return WriteEnd(signature, is_complete);
 }
 
 std::string MessagesAnswer::Finished(uint32_t, const ChoiceEnd& end) {
@@ -117,7 +80,7 @@ std::string MessagesAnswer::Finished(uint32_t, const ChoiceEnd& end) {
   } else {
     stop_reason_ = stop_sequence_.empty() ? "end_turn" : "stop_sequence";
   }
-  return Close(/*is_complete=*/open_ != BlockKind::kToolUse);
+  return EndLastBlock(end.finish_reason);
 }
 
 std::string MessagesStream::Opening() {
@@ -127,35 +90,37 @@ std::string MessagesStream::Opening() {
   return Event("message_start", {{"type", "message_start"}, {"message", message}}) + KeepAlive();
 }
 
-std::string MessagesStream::BeginBlock(const Block& block) {
+std::string MessagesStream::WriteBegin() {
   ++index_;
-  kind_ = block.kind;
   Json start;
-  switch (block.kind) {
+  switch (block_.kind) {
     case BlockKind::kText:
       start = {{"type", "text"}, {"text", ""}};
       break;
-    case BlockKind::kThinking:
+    case BlockKind::kReasoning:
       start = {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}};
       break;
-    case BlockKind::kToolUse:
-      start = {{"type", "tool_use"}, {"id", block.id}, {"name", block.name}, {"input", Json::object()}};
+    case BlockKind::kCall:
+      start = {{"type", "tool_use"},
+               {"id", WithPrefix(kToolUsePrefix, block_.call_id)},
+               {"name", block_.name},
+               {"input", Json::object()}};
       break;
   }
   return Event("content_block_start",
                {{"type", "content_block_start"}, {"index", index_}, {"content_block", std::move(start)}});
 }
 
-std::string MessagesStream::AddToBlock(std::string_view text) {
+std::string MessagesStream::WriteText(std::string_view text) {
   Json delta;
-  switch (kind_) {
+  switch (block_.kind) {
     case BlockKind::kText:
       delta = {{"type", "text_delta"}, {"text", text}};
       break;
-    case BlockKind::kThinking:
+    case BlockKind::kReasoning:
       delta = {{"type", "thinking_delta"}, {"thinking", text}};
       break;
-    case BlockKind::kToolUse:
+    case BlockKind::kCall:
       delta = {{"type", "input_json_delta"}, {"partial_json", text}};
       break;
   }
@@ -163,7 +128,7 @@ std::string MessagesStream::AddToBlock(std::string_view text) {
                {{"type", "content_block_delta"}, {"index", index_}, {"delta", std::move(delta)}});
 }
 
-std::string MessagesStream::EndBlock(const std::string& signature, bool) {
+std::string MessagesStream::WriteEnd(const std::string& signature, bool) {
   std::string out;
   if (!signature.empty()) {
     out = Event("content_block_delta", {{"type", "content_block_delta"},
@@ -186,28 +151,28 @@ std::string MessagesStream::Error(const ApiError& error) {
 std::string MessagesStream::Progress(const PrefillProgress& progress) { return ProgressComment(progress); }
 std::string MessagesStream::KeepAlive() { return Event("ping", {{"type", "ping"}}); }
 
-std::string MessagesWhole::BeginBlock(const Block& block) {
-  block_ = block;
+std::string MessagesWhole::WriteBegin() {
   text_.clear();
   return "";
 }
 
-std::string MessagesWhole::AddToBlock(std::string_view text) {
+std::string MessagesWhole::WriteText(std::string_view text) {
   text_ += text;
   return "";
 }
 
-std::string MessagesWhole::EndBlock(const std::string& signature, bool is_complete) {
+std::string MessagesWhole::WriteEnd(const std::string& signature, bool is_complete) {
   if (!content_.empty()) content_ += ',';
   switch (block_.kind) {
     case BlockKind::kText:
       content_ += DumpJson({{"type", "text"}, {"text", text_}});
       break;
-    case BlockKind::kThinking:
+    case BlockKind::kReasoning:
       content_ += DumpJson({{"type", "thinking"}, {"thinking", text_}, {"signature", signature}});
       break;
-    case BlockKind::kToolUse: {
-      std::string head = DumpJson({{"type", "tool_use"}, {"id", block_.id}, {"name", block_.name}});
+    case BlockKind::kCall: {
+      std::string head =
+          DumpJson({{"type", "tool_use"}, {"id", WithPrefix(kToolUsePrefix, block_.call_id)}, {"name", block_.name}});
       head.pop_back();
       absl::StrAppend(&content_, head, ",\"input\":", is_complete ? text_ : CompleteMembers(text_), "}");
       break;

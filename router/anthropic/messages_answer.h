@@ -6,15 +6,14 @@
 #include <string_view>
 #include <vector>
 
-#include "router/answer_writer.h"
+#include "block_answer.h"
+#include "router/served_model.h"
 #include "thinking_signature.h"
 
 // Answers as the Anthropic Messages API has them.
 namespace longshelf::router {
 
-// An answer is a list of blocks, each a text, thinking or one call of a tool. What a stream says of them and what an
-// answer in one piece says is decided here, once.
-class MessagesAnswer : public AnswerWriter {
+class MessagesAnswer : public BlockAnswer {
  public:
   struct Head {
     std::string id;  // "msg_..."
@@ -25,35 +24,26 @@ class MessagesAnswer : public AnswerWriter {
 
   void Skip(uint32_t, const ChoiceDelta&) override {}  // sessions are of other APIs
   void AnsweredBy(std::string fingerprint, const Usage& usage) override;
-  std::string Delta(uint32_t choice, const ChoiceDelta& delta) override;
   std::string Finished(uint32_t choice, const ChoiceEnd& end) override;
 
  protected:
-  enum class BlockKind : uint8_t { kText, kThinking, kToolUse };
-  struct Block {
-    BlockKind kind;
-    std::string id;    // kToolUse
-    std::string name;  // kToolUse
-  };
-  // Each returns what a stream says of it.
-  virtual std::string BeginBlock(const Block& block) = 0;
-  virtual std::string AddToBlock(std::string_view text) = 0;
-  // `signature`: of thinking. `is_complete`: a call that is not was cut off.
-  virtual std::string EndBlock(const std::string& signature, bool is_complete) = 0;
+  // As those of BlockAnswer. `signature`: of thinking.
+  virtual std::string WriteBegin() = 0;
+  virtual std::string WriteText(std::string_view text) = 0;
+  virtual std::string WriteEnd(const std::string& signature, bool is_complete) = 0;
 
   const Head head_;
   Usage usage_;  // of the prompt, once a worker has begun
   std::string stop_reason_;
   std::string stop_sequence_;  // empty: none ended it
+  Block block_;
 
  private:
-  std::string Open(Block block);
-  std::string Close(bool is_complete);
+  std::string BeginBlock(const Block& block) final;
+  std::string AddToBlock(std::string_view text) final;
+  std::string EndBlock(bool is_complete) final;
 
   const ThinkingSigner signer_;
-  std::optional<BlockKind> open_;
-  bool is_at_begin_ = false;  // nothing of the open block was written
-  bool has_blocks_ = false;
   std::optional<ThinkingSigner::Signature> signature_;
 };
 
@@ -69,12 +59,11 @@ class MessagesStream final : public MessagesAnswer {
   bool is_stream() const override { return true; }
 
  private:
-  std::string BeginBlock(const Block& block) override;
-  std::string AddToBlock(std::string_view text) override;
-  std::string EndBlock(const std::string& signature, bool is_complete) override;
+  std::string WriteBegin() override;
+  std::string WriteText(std::string_view text) override;
+  std::string WriteEnd(const std::string& signature, bool is_complete) override;
 
   int index_ = -1;
-  BlockKind kind_ = BlockKind::kText;
 };
 
 class MessagesWhole final : public MessagesAnswer {
@@ -88,11 +77,10 @@ class MessagesWhole final : public MessagesAnswer {
   bool is_stream() const override { return false; }
 
  private:
-  std::string BeginBlock(const Block& block) override;
-  std::string AddToBlock(std::string_view text) override;
-  std::string EndBlock(const std::string& signature, bool is_complete) override;
+  std::string WriteBegin() override;
+  std::string WriteText(std::string_view text) override;
+  std::string WriteEnd(const std::string& signature, bool is_complete) override;
 
-  Block block_{BlockKind::kText, "", ""};
   std::string text_;     // of the block, or its arguments
   std::string content_;  // JSON of the blocks before, with commas between them
 };

@@ -235,6 +235,20 @@ TEST(HttpApi, APromptBeyondTheContextIsRefusedByName) {
   EXPECT_EQ(Parsed(reply)["error"]["code"], "context_length_exceeded");
 }
 
+std::string BodyFor(Route::Kind kind) {
+  switch (kind) {
+    case Route::Kind::kCompletions:
+      return R"({"prompt":"x","max_tokens":1})";
+    case Route::Kind::kMessages:
+    case Route::Kind::kCountTokens:
+      return ChatBody(R"("model":"claude-x","max_tokens":9)");
+    case Route::Kind::kResponses:
+      return R"({"input":"x"})";
+    default:
+      return ChatBody();
+  }
+}
+
 TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
@@ -248,8 +262,7 @@ TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
     std::string path(route.path);
     if (route.prefix) path += "demo";
     const std::string method(route.method);
-    const std::string body = route.kind == Route::Kind::kCompletions ? R"({"prompt":"x","max_tokens":1})" : ChatBody();
-    const std::string sent = method == "POST" ? body : "";
+    const std::string sent = method == "POST" ? BodyFor(route.kind) : "";
     EXPECT_EQ(router.Do(method, path, sent).result_int() == 401, !route.exempt) << method << " " << path;
     EXPECT_EQ(router.Do(method, path, sent, {{"Authorization", "Bearer sk-bob"}}).result_int() == 401, !route.exempt);
     const unsigned status = router.Do(method, path, sent, {{"Authorization", "Bearer sk-alice"}}).result_int();

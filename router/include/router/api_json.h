@@ -87,6 +87,8 @@ class WholeAnswer final : public AnswerWriter {
   std::vector<Choice> choices_;
 };
 
+// [{"token","logprob","bytes","top_logprobs"}, ...] as chat and responses have them.
+std::string TokenLogprobsJson(const ServedModel& model, const std::vector<TokenLogprobs>& entries);
 // {"id","object":"model",...}
 std::string ModelJson(const ServedModel& model, uint32_t n_context_max);
 // {"object":"list","data":[...]}

@@ -27,7 +27,7 @@ struct BegunAnswer {
 };
 
 // Whose form the answer takes.
-enum class AnswerForm : uint8_t { kOpenAi, kMessages };
+enum class AnswerForm : uint8_t { kOpenAi, kMessages, kResponses };
 
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
@@ -59,6 +59,7 @@ struct ApiRequest {
   bool include_usage = false;
   std::string user_id;
   ServiceTier tier = ServiceTier::kDefault;
+  std::string echo_members;   // of the request, as the answer repeats them: see ResponseHead
   bool cache_report = false;  // the usage says where the prompt's tokens came from
 
   std::string session;                      // "" = none

@@ -20,6 +20,7 @@ struct Route {
     kCompletions,
     kMessages,
     kCountTokens,
+    kResponses,
     kModels,
     kModel,
     kSessions,

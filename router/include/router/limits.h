@@ -9,11 +9,12 @@
 // other file of the router holds a bound on a request field.
 namespace longshelf::router {
 
-enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3, kSession = 4 };
+enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3, kSession = 4, kResponses = 8 };
 
 enum class NumericField : uint8_t {
   kMaxTokens,
   kMaxCompletionTokens,
+  kMaxOutputTokens,
   kN,
   kBestOf,
   kTemperature,
