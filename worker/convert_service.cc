@@ -20,7 +20,8 @@ constexpr size_t kSaltBytes = 32;
 constexpr size_t kTenantBytesMax = 256;
 constexpr int kStopTokensMax = 64;
 constexpr uint32_t kTopLogprobsMax = 20;
-constexpr int kLogitBiasMax = 1024;
+constexpr uint64_t kLogitBiasMax = 1024;
+constexpr double kBiasMax = 100;
 // A router lets clients ask for 366 days, by its own clock, which may be ahead of this one.
 constexpr absl::Duration kRetentionMax = absl::Hours(24 * 366 + 1);
 
@@ -57,6 +58,18 @@ absl::Status CheckNamespace(const std::string& id, const std::string& salt) {
       absl::StrCat("namespace_salt has ", salt.size(), " bytes; it must have ", kSaltBytes, " (or none)"));
 }
 
+absl::Status CheckLogitBias(const v1::SamplingParams& sampling, uint32_t vocab_size) {
+  RETURN_IF_ERROR(CheckCount("the number of sampling.logit_bias entries",
+                             static_cast<uint64_t>(sampling.logit_bias_size()), 0, kLogitBiasMax));
+  uint64_t least = 0;  // that the next token may be: they ascend
+  for (const v1::TokenBias& entry : sampling.logit_bias()) {
+    RETURN_IF_ERROR(CheckCount("sampling.logit_bias.token", entry.token(), least, vocab_size - 1));
+    RETURN_IF_ERROR(CheckNumber("sampling.logit_bias.bias", entry.bias(), -kBiasMax, kBiasMax));
+    least = uint64_t{entry.token()} + 1;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_size) {
   RETURN_IF_ERROR(CheckNumber("sampling.temperature", sampling.temperature(), 0, 2));
   RETURN_IF_ERROR(CheckNumber("sampling.top_p", sampling.top_p(), 0, 1));
@@ -64,8 +77,7 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_si
   RETURN_IF_ERROR(CheckNumber("sampling.min_p", sampling.min_p(), 0, 1));
   RETURN_IF_ERROR(CheckNumber("sampling.presence_penalty", sampling.presence_penalty(), -2, 2));
   RETURN_IF_ERROR(CheckNumber("sampling.frequency_penalty", sampling.frequency_penalty(), -2, 2));
-  RETURN_IF_ERROR(CheckCount("the number of sampling.logit_bias entries",
-                             static_cast<uint64_t>(sampling.logit_bias_size()), 0, kLogitBiasMax));
+  RETURN_IF_ERROR(CheckLogitBias(sampling, vocab_size));
   return CheckCount("sampling.n_top_logprobs", sampling.n_top_logprobs(), 0, std::min(kTopLogprobsMax, vocab_size));
 }
 
@@ -112,6 +124,10 @@ absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const Reque
   RETURN_IF_ERROR(CheckCount("prompt_tokens plus committed_tokens", n_given, 1, n_context - 1));
   RETURN_IF_ERROR(CheckCount("the number of stop_token_ids", static_cast<uint64_t>(request.stop_token_ids_size()), 0,
                              kStopTokensMax));
+  if (request.prompt_logprobs() && request.committed_tokens_size() > 0) {
+    RETURN_IF_ERROR(CheckCount("n_prompt_scored, with committed_tokens,", request.n_prompt_scored(),
+                               static_cast<uint64_t>(request.prompt_tokens_size()), n_context));
+  }
   RETURN_IF_ERROR(CheckTokens("prompt_tokens", request.prompt_tokens(), limits.vocab_size));
   RETURN_IF_ERROR(CheckTokens("committed_tokens", request.committed_tokens(), limits.vocab_size));
   RETURN_IF_ERROR(CheckTokens("stop_token_ids", request.stop_token_ids(), limits.vocab_size));
