@@ -23,15 +23,15 @@ TEST(Prepare, KeepsTheTokensAndNotTheText) {
   const std::vector<uint32_t> tokens = {5, 6, 7};
   ApiRequest request;
   request.api = Api::kCompletions;
-  request.prompt = tokens;
+  request.prompts = {tokens};
   request.messages.resize(1);
   const auto prepared = Prepare(model, context, request);
   ASSERT_TRUE(std::holds_alternative<PreparedRequest>(prepared));
   const auto& [kept, prompt] =
-      std::pair(std::get<PreparedRequest>(prepared).request, *std::get<PreparedRequest>(prepared).prompt);
+      std::pair(std::get<PreparedRequest>(prepared).request, *std::get<PreparedRequest>(prepared).first().tokens);
   EXPECT_EQ(prompt, tokens);
   EXPECT_TRUE(kept.messages.empty());
-  EXPECT_EQ(kept.prompt, (decltype(kept.prompt)()));
+  EXPECT_TRUE(kept.prompts.empty());
 }
 
 // The demo model with another config.json.
