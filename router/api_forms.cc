@@ -16,7 +16,7 @@ namespace {
 std::unique_ptr<AnswerWriter> MakeMessagesAnswer(RequestCore& core, const PreparedRequest& prepared) {
   const ApiRequest& request = prepared.request;
   MessagesAnswer::Head head{absl::StrCat("msg_", RandomId()), core.model().name,
-                            prepared.max_tokens < request.max_tokens.value_or(0)};
+                            prepared.first().max_tokens < request.max_tokens.value_or(0)};
   ThinkingSigner signer(core.tenant_secret(), prepared.tenant);
   if (request.stream) return std::make_unique<MessagesStream>(std::move(head), std::move(signer));
   return std::make_unique<MessagesWhole>(std::move(head), std::move(signer));
@@ -63,10 +63,9 @@ std::unique_ptr<AnswerWriter> MakeAnswerWriter(RequestCore& core, const Prepared
       is_chat && request.thinking_mode == tokenizer::ThinkingMode::kThinking && !request.continues_assistant;
   head.logprobs = request.sampling.logprobs;
   if (request.stream) {
-    return std::make_unique<StreamAnswer>(core.model(), std::move(head), request.n, request.include_usage,
-                                          prepared.echo_text);
+    return std::make_unique<StreamAnswer>(core.model(), std::move(head), prepared.n_choices(), request.include_usage);
   }
-  return std::make_unique<WholeAnswer>(core.model(), std::move(head), request.n, prepared.echo_text);
+  return std::make_unique<WholeAnswer>(core.model(), std::move(head), prepared.n_choices());
 }
 
 ApiStyle StyleOf(std::string_view path) {

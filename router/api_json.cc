@@ -71,8 +71,8 @@ Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& en
   Json offsets = Json::array();
   for (const TokenLogprobs& entry : entries) {
     tokens.push_back(TokenText(model, entry.token));
-    logprobs.push_back(Logprob(entry.logprob));
-    Json top = Json::object();
+    logprobs.push_back(entry.is_first ? Json() : Json(Logprob(entry.logprob)));
+    Json top = entry.is_first ? Json() : Json::object();
     for (const TokenAlternative& alternative : entry.top) {
       top[TokenText(model, alternative.token)] = Logprob(alternative.logprob);
     }
@@ -150,14 +150,12 @@ Json Chunk(const AnswerHead& head, bool include_usage, Json choice) {
 
 }  // namespace
 
-StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-                           std::string echo_text)
+StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage)
     : model_(model),
       head_(std::move(head)),
       include_usage_(include_usage),
-      echo_text_(std::move(echo_text)),
       n_choices_(n_choices),
-      text_offset_(n_choices, CountCodePoints(echo_text_)) {}
+      text_offset_(n_choices, 0) {}
 
 void StreamAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
   text_offset_[choice] += CountCodePoints(model_, delta.logprobs);
@@ -175,8 +173,6 @@ std::string StreamAnswer::Opening() {
       Json delta = head_.thinking ? Json{{"role", "assistant"}, {"content", nullptr}, {"reasoning_content", ""}}
                                   : Json{{"role", "assistant"}, {"content", ""}};
       out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"delta", std::move(delta)}}, nullptr, nullptr)));
-    } else if (!echo_text_.empty()) {
-      out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"text", echo_text_}}, nullptr, nullptr)));
     }
   }
   return out;
@@ -246,10 +242,8 @@ std::string StreamAnswer::Error(const ApiError& error) {
 std::string StreamAnswer::Progress(const PrefillProgress& progress) { return ProgressComment(progress); }
 std::string StreamAnswer::KeepAlive() { return std::string(kKeepAliveComment); }
 
-WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text)
-    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {
-  for (Choice& choice : choices_) choice.text_offset = CountCodePoints(echo_text_);
-}
+WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices)
+    : model_(model), head_(std::move(head)), choices_(n_choices) {}
 
 void WholeAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
   Choice& c = choices_[choice];
@@ -331,7 +325,7 @@ std::string WholeAnswer::Done(const Usage& usage) {
       choice["logprobs"] = head_.logprobs ? ChatLogprobs(model_, head_, c.logprobs) : Json();
     } else {
       size_t offset = c.text_offset;
-      choice["text"] = echo_text_ + c.content;
+      choice["text"] = c.content;
       choice["logprobs"] = head_.logprobs ? TextLogprobs(model_, c.logprobs, offset) : Json();
     }
     choice["finish_reason"] = c.finish_reason;

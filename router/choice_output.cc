@@ -102,8 +102,9 @@ ChoiceDelta ChoiceOutput::Push(const OutputToken& token) {
   const bool in_reasoning = parser_ && parser_->in_reasoning();
   if (in_reasoning) ++n_reasoning_tokens_;
   const bool ends = std::find(stop_token_ids_.begin(), stop_token_ids_.end(), token.token) != stop_token_ids_.end();
+  // Of a text completion the end is told too: who scores texts counts on one entry per token.
+  if (logprobs_ && (!ends || !parser_)) delta.logprobs.push_back({token.token, token.logprob, token.top, in_reasoning});
   if (ends) return delta;
-  if (logprobs_) delta.logprobs.push_back({token.token, token.logprob, token.top, in_reasoning});
   if (IsText(token.token)) Parse(decoder_.Push(token.token), delta);
   return delta;
 }

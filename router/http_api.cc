@@ -19,11 +19,16 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 27> kRoutes = {{
+constexpr std::array<Route, 31> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
     {"POST", "/completions", Kind::kCompletions, false},
+    // DeepSeek's base URL for prefix completion and FIM.
+    {"POST", "/beta/chat/completions", Kind::kChat, false},
+    {"POST", "/beta/completions", Kind::kCompletions, false},
+    {"GET", "/beta/models", Kind::kModels, false},
+    {"GET", "/beta/models/", Kind::kModel, false, true},
     {"POST", "/v1/messages", Kind::kMessages, false},
     {"POST", "/anthropic/v1/messages", Kind::kMessages, false},
     {"POST", "/v1/messages/count_tokens", Kind::kCountTokens, false},

@@ -20,10 +20,7 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
   if (!request.session.empty() && request.session != session) {
     return InvalidField("session", "is not the one that the header x-longshelf-session names");
   }
-  if (request.form != AnswerForm::kOpenAi) {
-    return InvalidField("x-longshelf-session", "is for chat and text completions only: leave the header out");
-  }
-  if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  if (auto error = CheckFitsSession(request)) return error;
   request.session = session;
   if (request.body == nullptr) request.body = std::make_shared<const std::string>(body);
   return std::nullopt;

@@ -190,7 +190,7 @@ std::string MessagesWhole::Done(const Usage& usage) {
 }
 
 std::string TokenCountJson(const PreparedRequest& prepared) {
-  return DumpJson({{"input_tokens", prepared.prompt->size()}});
+  return DumpJson({{"input_tokens", prepared.first().tokens->size()}});
 }
 
 std::string MessagesWhole::Error(const ApiError& error) { return ErrorBody(error, ApiStyle::kAnthropic); }

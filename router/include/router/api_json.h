@@ -28,8 +28,7 @@ struct AnswerHead {
 class StreamAnswer final : public AnswerWriter {
  public:
   // `model` must outlive this.
-  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-               std::string echo_text);
+  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage);
   void Skip(uint32_t choice, const ChoiceDelta& delta) override;
   void AnsweredBy(std::string fingerprint, const Usage& usage) override;
   std::string Opening() override;
@@ -48,7 +47,6 @@ class StreamAnswer final : public AnswerWriter {
   const ServedModel& model_;
   AnswerHead head_;
   const bool include_usage_;
-  const std::string echo_text_;
   const size_t n_choices_;
   std::vector<size_t> text_offset_;  // per choice, for completions logprobs
 };
@@ -56,7 +54,7 @@ class StreamAnswer final : public AnswerWriter {
 // The answer in one piece.
 class WholeAnswer final : public AnswerWriter {
  public:
-  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text);
+  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices);
   void Skip(uint32_t choice, const ChoiceDelta& delta) override;
   void AnsweredBy(std::string fingerprint, const Usage& usage) override;
   std::string Opening() override { return ""; }
@@ -83,7 +81,6 @@ class WholeAnswer final : public AnswerWriter {
   };
   const ServedModel& model_;
   AnswerHead head_;
-  const std::string echo_text_;
   std::vector<Choice> choices_;
 };
 

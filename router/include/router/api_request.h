@@ -28,6 +28,8 @@ struct BegunAnswer {
 
 // Whose form the answer takes.
 enum class AnswerForm : uint8_t { kOpenAi, kMessages, kResponses };
+// Text, or token ids.
+using PromptInput = std::variant<std::string, std::vector<uint32_t>>;
 
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
@@ -46,11 +48,12 @@ struct ApiRequest {
   std::optional<std::string> forced_call;
 
   // Completions.
-  std::variant<std::string, std::vector<uint32_t>> prompt;
+  std::vector<PromptInput> prompts;  // at least one; each has n choices
+  std::string suffix;                // what is written goes between the prompt and this; "" = there is none
   bool echo = false;
 
   uint32_t n = 1;
-  std::optional<uint32_t> max_tokens;  // none: what the context has left
+  std::optional<uint32_t> max_tokens;  // none: what the context has left; 0 only with echo
   std::optional<int64_t> seed;         // none: random
   Sampling sampling;                   // without its seed
   std::vector<std::string> stop;
@@ -79,6 +82,8 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
 
 // Null when it is a session's name: 1 to 128 letters, digits, '-', '_', '.' and ':'.
 std::optional<ApiError> CheckSessionId(std::string_view id);
+// Whether it can have one: a session has one answer at a time.
+std::optional<ApiError> CheckFitsSession(const ApiRequest& request);
 std::optional<ApiError> CheckUserId(std::string_view id);  // may be empty
 // {"retention_s": 3600, "durability": "memory"|"disk"|"disk_all"}; retention_s is required.
 std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits);
