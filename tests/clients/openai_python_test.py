@@ -136,8 +136,8 @@ for chunk in client.chat.completions.create(model=model, messages=messages, n=2,
 assert all(chat_texts), chat_texts
 
 # How likely texts are, as evaluation harnesses ask for it: a continuation that the model wrote itself is the likeliest.
-context = "What is the capital of Finland?"
-greedy = client.completions.create(model=model, prompt=context, max_tokens=8, temperature=0, logprobs=1)
+context = "<｜User｜>What is the capital of Finland?<｜Assistant｜></think>"  # control tokens of a raw prompt are tokens
+greedy = client.completions.create(model=model, prompt=context, max_tokens=6, temperature=0, logprobs=1)
 written = greedy.choices[0].logprobs
 continued = context + greedy.choices[0].text
 asked = dict(model=model, prompt=[continued, context + " purple purple"], echo=True, logprobs=1, temperature=0)
