@@ -252,8 +252,7 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
     const LocalRow& row = local[i];
     if (row.n_logits == 0 || !row.row->sample) return;
     const size_t n_own = row.row->n_drafts + 1;
-    const auto own =
-        output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
+    const auto own = output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
     sampling[i] = Sample(*row.row, own, result.rows[i].sampled);
   });
   for (size_t i = 0; i < local.size(); ++i) {
