@@ -79,6 +79,8 @@ struct Executor::Impl {
     size_t n_logits;              // rows of logits it gets
     std::optional<size_t> chunk;  // of the step; none when its sequence has failed
   };
+  // What the rows have to score, each token on any thread.
+  void Score(std::span<const LocalRow> local, std::span<const float> logits, StepResult& result);
   absl::Status Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results);
   void ExportBlock(const StepPlan::ExportBlock& ex);
   void ExportState(const StepPlan::ExportState& ex);
@@ -108,6 +110,13 @@ absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& 
   }
   const auto n_draft_max = static_cast<uint64_t>(model->n_draft_max());
   if (row.n_drafts > n_draft_max) return Misfit("drafts of a row", row.n_drafts, n_draft_max);
+  const size_t n_targets = row.tokens.size() - (row.sample ? 1 : 0);
+  if (!row.targets.empty() && (row.targets.size() != n_targets || row.n_drafts > 0 || row.replay_begin >= 0)) {
+    return Misfit("tokens to score of a row,", row.targets.size(), n_targets);
+  }
+  for (const uint32_t token : row.targets) {
+    if (token >= model->vocab_size()) return Misfit("token to score", token, model->vocab_size());
+  }
   if (row.n_drafts > 0 && (!row.sample || row.tokens.size() != row.n_drafts + 1)) {
     return Misfit("drafts of a row that are not all but its first token,", row.n_drafts, row.tokens.size());
   }
@@ -218,9 +227,11 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
     for (size_t i = BlocksCovering(n_past); !is_replay && i < BlocksCovering(n_past + row.tokens.size()); ++i) {
       std::memset(table[i], 0, blocks->cell_bytes());
     }
-    const WantLogits want = !row.sample ? WantLogits::kNone : row.n_drafts == 0 ? WantLogits::kLast : WantLogits::kAll;
     local.back().chunk = batch.chunks.size();
-    if (row.sample) local.back().n_logits = row.n_drafts + 1;
+    local.back().n_logits = !row.targets.empty() ? row.tokens.size() : row.sample ? row.n_drafts + 1 : 0;
+    const WantLogits want = local.back().n_logits == 0   ? WantLogits::kNone
+                            : local.back().n_logits == 1 ? WantLogits::kLast
+                                                         : WantLogits::kAll;
     n_logits_rows += local.back().n_logits;
     batch.chunks.push_back({.n_past = row.n_past,
                             .tokens = row.tokens,
@@ -239,14 +250,51 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
   model->ForEach(static_cast<int64_t>(local.size()), [&](int64_t at) {
     const auto i = static_cast<size_t>(at);
     const LocalRow& row = local[i];
-    if (row.n_logits == 0) return;
-    const auto own = output.logits.subspan(row.first_logits * vocab_size, row.n_logits * vocab_size);
+    if (row.n_logits == 0 || !row.row->sample) return;
+    const size_t n_own = row.row->n_drafts + 1;
+    const auto own =
+        output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
     sampling[i] = Sample(*row.row, own, result.rows[i].sampled);
   });
   for (size_t i = 0; i < local.size(); ++i) {
     if (!sampling[i].ok()) result.failures.push_back({local[i].row->slot, sampling[i]});
   }
+  Score(local, output.logits, result);
   return model->n_draft() > 0 ? Draft(local, plan.n_draft, result.rows) : absl::OkStatus();
+}
+
+void Executor::Impl::Score(std::span<const LocalRow> local, std::span<const float> logits, StepResult& result) {
+  struct Item {
+    size_t row;
+    size_t target;
+  };
+  std::vector<Item> items;
+  for (size_t i = 0; i < local.size(); ++i) {
+    if (local[i].n_logits == 0) continue;
+    const size_t n_targets = local[i].row->targets.size();
+    result.rows[i].scored.resize(n_targets);
+    for (size_t k = 0; k < n_targets; ++k) items.push_back({i, k});
+  }
+  const size_t vocab_size = model->vocab_size();
+  std::vector<absl::Status> scoring(items.size());
+  model->ForEach(static_cast<int64_t>(items.size()), [&](int64_t at) {
+    const Item& item = items[static_cast<size_t>(at)];
+    const LocalRow& row = local[item.row];
+    const auto own = logits.subspan((row.first_logits + item.target) * vocab_size, vocab_size);
+    const uint32_t n_top = slots[row.row->slot.slot].sampling.n_top_logprobs;
+    auto scored = ScoreToken(own, row.row->targets[item.target], n_top);
+    scoring[static_cast<size_t>(at)] = scored.status();
+    if (scored.ok()) result.rows[item.row].scored[item.target] = *std::move(scored);
+  });
+  for (size_t at = 0; at < items.size(); ++at) {
+    const StepPlan::Row& row = *local[items[at].row].row;
+    if (scoring[at].ok() || HasFailed(result.failures, row.slot)) continue;
+    const int64_t position = row.n_past + static_cast<int64_t>(items[at].target) + 1;
+    result.failures.push_back({row.slot, Annotate(scoring[at], absl::StrCat("scoring position ", position))});
+  }
+  for (size_t i = 0; i < local.size(); ++i) {
+    if (HasFailed(result.failures, local[i].row->slot)) result.rows[i] = {};
+  }
 }
 
 absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results) {

@@ -10,6 +10,13 @@ namespace {
 
 // What a waiting event holds, about.
 size_t BufferedBytes(const engine::SequenceEvent& event) {
+  if (const auto* scores = std::get_if<engine::PromptLogprobs>(&event)) {
+    size_t n_bytes = sizeof event;
+    for (const engine::ScoredToken& scored : scores->tokens) {
+      n_bytes += sizeof scored + scored.top.size() * sizeof(engine::TokenLogprob);
+    }
+    return n_bytes;
+  }
   const auto* output = std::get_if<engine::OutputToken>(&event);
   if (output == nullptr) return sizeof event;
   return sizeof event + output->token.top.size() * sizeof(engine::TokenLogprob) +
@@ -59,7 +66,7 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
   // Here, on the caller's thread: a million tokens take longer to hash than a decode step lasts.
   request_.prefix_keys =
       engine::FullBlockKeys(core_.hasher, request_.namespace_salt, request_.prompt, request_.committed);
-  if (core_.prefixes == nullptr || request.no_cache_read()) {
+  if (core_.prefixes == nullptr || request.no_cache_read() || request_.wants_prompt_scores()) {
     Submit({});
     return;
   }

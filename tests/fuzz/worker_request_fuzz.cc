@@ -42,7 +42,7 @@ void Generate(const v1::WorkerGenerateRequest& wire) {
   LONGSHELF_CHECK(std::ranges::equal(request.committed, wire.committed_tokens()) && AreTokens(request.committed));
   LONGSHELF_CHECK(AreTokens(request.stop_token_ids) && request.stop_token_ids.size() <= 64);
   LONGSHELF_CHECK(request.prompt.size() + request.committed.size() < static_cast<size_t>(kLimits.n_context_max));
-  LONGSHELF_CHECK(request.committed.size() < request.max_tokens && !request.return_logits);
+  LONGSHELF_CHECK(request.committed.size() < std::max(1U, request.max_tokens) && !request.return_logits);
   LONGSHELF_CHECK(request.namespace_id.size() <= 64 && IsSalt(request.namespace_salt));
   request.sink = std::make_shared<NoEvents>();
   engine::EngineConfig config;

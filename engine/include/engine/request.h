@@ -22,7 +22,7 @@ struct SequenceRequest {
   uint64_t id = 0;  // unique per worker process
   std::vector<uint32_t> prompt;
   std::vector<uint32_t> committed;  // output tokens already delivered by an earlier run
-  uint32_t max_tokens = 0;          // counts committed
+  uint32_t max_tokens = 0;          // counts committed; 0: nothing is sampled
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
   std::string tenant;  // whose share of the engine this is taken from; fairness is between (tenant, tier)
@@ -33,6 +33,10 @@ struct SequenceRequest {
   // them already; the engine computes those that are missing.
   std::vector<PrefixKey> prefix_keys;
   bool return_logits = false;
+  // Tell of each prompt token but the first how likely it was after those before it, with SamplingParams::n_top_logprobs
+  // alternatives. What tells it is computed, never taken from a cache.
+  bool prompt_logprobs = false;
+  uint32_t n_prompt_scored = 0;  // leading prompt tokens of which that was told by an earlier run; 0 is as 1
   bool no_cache_read = false;
   // Null: only the local cache is used. Taken when it leads further than that; what does not fit (sizes, positions) is
   // refused and computed, and Started says so.
@@ -41,6 +45,11 @@ struct SequenceRequest {
   // Others elsewhere share so many leading tokens (a multiple of the block size): worth a checkpoint. 0: not known.
   int64_t n_shared_elsewhere = 0;
   std::shared_ptr<EventSink> sink;
+
+  // Whether prompt tokens are left of which that is to be told.
+  bool wants_prompt_scores() const {
+    return prompt_logprobs && prompt.size() > 1 && n_prompt_scored < prompt.size();
+  }
 };
 
 }  // namespace longshelf::engine
