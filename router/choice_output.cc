@@ -35,7 +35,6 @@ ChoiceOutput::ChoiceOutput(const ServedModel& model, const PreparedRequest& prep
       logprobs_(prepared.request.sampling.logprobs),
       stop_token_ids_(StopTokens(model, prepared.request)),
       id_seed_(id_seed),
-      forced_text_(prepared.forced_text),
       // The markers of reasoning and tool calls are special tokens: the parser needs them, plain text does not.
       decoder_(*model.tokenizer, /*skip_special=*/prepared.request.api != Api::kChat),
       matcher_(MatcherFor(prepared.request)),
@@ -72,7 +71,6 @@ void ChoiceOutput::Parse(std::string_view text, ChoiceDelta& delta) {
 ChoiceDelta ChoiceOutput::Push(const OutputToken& token) {
   ChoiceDelta delta;
   if (stopped_ || finished_) return delta;
-  Parse(std::exchange(forced_text_, {}), delta);
   ++n_tokens_;
   delta.tokens.push_back(token.token);
   const bool in_reasoning = parser_ && parser_->in_reasoning();
@@ -95,7 +93,6 @@ ChoiceDelta ChoiceOutput::Finish() {
   ChoiceDelta delta;
   if (finished_) return delta;
   finished_ = true;
-  Parse(std::exchange(forced_text_, {}), delta);
   if (!stopped_) {
     std::string rest = decoder_.Finish();
     if (matcher_) {

@@ -7,6 +7,7 @@
 #include "common/status.h"
 #include "json_fields.h"
 #include "kvstore/keys.h"
+#include "output_form.h"
 #include "router/effort.h"
 #include "tokenizer/json_file.h"
 
@@ -69,11 +70,10 @@ absl::StatusOr<std::string> RenderPrompt(const ServedModel& model, const ApiRequ
 }
 
 std::variant<std::vector<uint32_t>, ApiError> PromptTokens(const ServedModel& model, const ApiRequest& request,
-                                                           const std::string& forced_text, size_t n_context_max) {
+                                                           size_t n_context_max) {
   if (request.api == Api::kChat) {
     auto text = RenderPrompt(model, request);
     if (!text.ok()) return PromptError(text.status(), "messages", n_context_max);
-    *text += forced_text;
     auto tokens = model.tokenizer->Encode(*text, n_context_max);
     if (!tokens.ok()) return PromptError(tokens.status(), "messages", n_context_max);
     return *std::move(tokens);
@@ -109,6 +109,7 @@ absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, 
   auto tokenizer = tokenizer::Tokenizer::Load(dir);
   if (!tokenizer.ok()) return tokenizer.status();
   model.tokenizer = *std::move(tokenizer);
+  model.checked_forms = std::make_shared<CheckedForms>();
   std::error_code error;
   const auto written = std::filesystem::last_write_time(file, error);
   if (!error) {
@@ -126,11 +127,14 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   const size_t n_context =
       context.worker ? std::min(context.worker->n_context_max, model.n_context_max) : model.n_context_max;
   PreparedRequest prepared;
-  if (request.forced_call) prepared.forced_text = tokenizer::ToolCallOpening(*request.forced_call);
+  if (auto form = OutputFormOf(request)) {
+    if (auto error = CheckOutputForm(request, *form, model.checked_forms.get())) return *std::move(error);
+    prepared.output_form = std::make_shared<const grammar::OutputSpec>(*std::move(form));
+  }
   // What was begun goes on from the very tokens it was begun with.
   std::variant<std::vector<uint32_t>, ApiError> tokens =
       request.begun != nullptr ? std::variant<std::vector<uint32_t>, ApiError>(request.begun->prompt)
-                               : PromptTokens(model, request, prepared.forced_text, n_context);
+                               : PromptTokens(model, request, n_context);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   auto prompt = std::make_shared<const std::vector<uint32_t>>(std::move(std::get<std::vector<uint32_t>>(tokens)));
   const std::string_view param = request.api == Api::kChat ? "messages" : "prompt";
@@ -162,6 +166,7 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   prepared.prompt = std::move(prompt);
   // Up to 16 MiB that nobody needs any more, and an answer may take long.
   request.messages = {};
+  request.tools = {};
   request.prompt = {};
   prepared.request = std::move(request);
   return prepared;

@@ -164,25 +164,11 @@ void AppendArguments(const std::string& arguments, std::string& out) {
   }
 }
 
-void AppendBlockBegin(std::string& out) { out += fmt::format("\n\n{}>\n", protocol::kToolCallsBegin); }
-
-// A call up to its name.
-void AppendInvoke(std::string& out) {
-  out += protocol::kInvokeBegin;
-  out += " name=\"";
-}
-
-void AppendName(std::string_view name, std::string& out) {
-  out += name;
-  out += "\">\n";
-}
-
 void AppendToolCalls(const std::vector<ChatToolCall>& calls, std::string& out) {
   if (calls.empty()) return;
-  AppendBlockBegin(out);
+  out += fmt::format("\n\n{}>\n", protocol::kToolCallsBegin);
   for (const ChatToolCall& call : calls) {
-    AppendInvoke(out);
-    AppendName(call.name, out);
+    out += fmt::format("{} name=\"{}\">\n", protocol::kInvokeBegin, call.name);
     AppendArguments(call.arguments, out);
     out += fmt::format("\n{}>\n", protocol::kInvokeEnd);
   }
@@ -298,14 +284,6 @@ bool HasTools(const ChatMessage& message) {
 }
 
 }  // namespace
-
-std::string ToolCallOpening(std::string_view name) {
-  std::string out;
-  AppendBlockBegin(out);
-  AppendInvoke(out);
-  if (!name.empty()) AppendName(name, out);
-  return out;
-}
 
 bool ThinkingIsDropped(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
   return options.thinking_mode == ThinkingMode::kThinking && options.drop_thinking &&

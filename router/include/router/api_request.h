@@ -26,6 +26,14 @@ struct BegunAnswer {
   std::string fingerprint;  // of the model that made the output; "" = not known
 };
 
+// A tool as far as its calls can be held to a form.
+struct ApiTool {
+  std::string name;
+  bool is_strict = false;
+  std::string parameters;  // JSON schema of its arguments
+  std::string where;       // in the request: "tools[2]"
+};
+
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
 struct ApiRequest {
@@ -38,8 +46,10 @@ struct ApiRequest {
   std::string reasoning_effort;      // as the client named it, "" = default
   bool continues_assistant = false;  // the last message is an assistant prefix
   bool one_tool_call = false;        // parallel_tool_calls: false, or a call of one tool is forced
-  // The call of a tool is opened for the model: of this one, or with "" of one that it names. Chat mode only.
+  std::vector<ApiTool> tools;        // that the model is told of, in `messages`
+  // The answer must be calls: of this tool, or with "" of any.
   std::optional<std::string> forced_call;
+  std::string answer_schema;  // JSON schema that the answer's text must follow; "": any text
 
   // Completions.
   std::variant<std::string, std::vector<uint32_t>> prompt;

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "grammar/output_spec.h"
 #include "router/api_error.h"
 #include "router/api_request.h"
 #include "router/auth.h"
+#include "router/checked_forms.h"
 #include "router/namespace_ids.h"
 #include "router/prefix_index.h"
 #include "router/worker_link.h"
@@ -28,6 +30,7 @@ struct ServedModel {
   uint32_t n_context_max = 0;            // max_position_embeddings; a worker may serve less
   std::vector<uint32_t> stop_token_ids;  // end of sequence
   int64_t created_unix_s = 0;            // of config.json
+  std::shared_ptr<CheckedForms> checked_forms = nullptr;  // null: none is remembered
 
   // From tokenizer.json and config.json of a model directory. INVALID_ARGUMENT names the file and the key.
   static absl::StatusOr<ServedModel> Load(const std::filesystem::path& dir, std::string name,
@@ -44,7 +47,7 @@ struct PreparedRequest {
   std::string namespace_id;
   std::string namespace_salt;
   std::string echo_text;    // of the prompt, when the request asked for it
-  std::string forced_text;  // how the answer begins without being sampled: the end of the prompt
+  std::shared_ptr<const grammar::OutputSpec> output_form;  // null: any output
 };
 
 struct PrepareContext {

@@ -64,11 +64,6 @@ struct ChatOptions {
 // was sampled if the model wrote JSON arguments as Python would, or sampled_text is given.
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options);
 
-// How an assistant message in chat mode goes on that calls a tool: opens the block of calls, and the call of `name`;
-// with an empty name, up to where the name is to be written. Follows what RenderChat gives when the model is asked to
-// speak, and is what the rendering of a turn without content begins with.
-std::string ToolCallOpening(std::string_view name);
-
 // Whether RenderChat leaves out reasoning before the last user message: in thinking mode with drop_thinking, unless a
 // message defines tools.
 bool ThinkingIsDropped(const std::vector<ChatMessage>& messages, const ChatOptions& options);
