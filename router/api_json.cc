@@ -70,8 +70,8 @@ Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& en
   Json offsets = Json::array();
   for (const TokenLogprobs& entry : entries) {
     tokens.push_back(TokenText(model, entry.token));
-    logprobs.push_back(Logprob(entry.logprob));
-    Json top = Json::object();
+    logprobs.push_back(entry.is_first ? Json() : Json(Logprob(entry.logprob)));
+    Json top = entry.is_first ? Json() : Json::object();
     for (const TokenAlternative& alternative : entry.top) {
       top[TokenText(model, alternative.token)] = Logprob(alternative.logprob);
     }
@@ -149,14 +149,12 @@ Json Chunk(const AnswerHead& head, bool include_usage, Json choice) {
 
 }  // namespace
 
-StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-                           std::string echo_text)
+StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage)
     : model_(model),
       head_(std::move(head)),
       include_usage_(include_usage),
-      echo_text_(std::move(echo_text)),
       n_tool_calls_(n_choices, 0),
-      text_offset_(n_choices, CountCodePoints(echo_text_)) {}
+      text_offset_(n_choices, 0) {}
 
 void StreamAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
   n_tool_calls_[choice] += static_cast<uint32_t>(delta.tool_calls.size());
@@ -171,8 +169,6 @@ std::string StreamAnswer::Opening() {
       Json delta = head_.thinking ? Json{{"role", "assistant"}, {"content", nullptr}, {"reasoning_content", ""}}
                                   : Json{{"role", "assistant"}, {"content", ""}};
       out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"delta", std::move(delta)}}, nullptr, nullptr)));
-    } else if (!echo_text_.empty()) {
-      out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"text", echo_text_}}, nullptr, nullptr)));
     }
   }
   return out;
@@ -226,10 +222,8 @@ std::string StreamAnswer::Error(const ApiError& error) {
   return absl::StrCat("data: ", ErrorBody(error), "\n\ndata: [DONE]\n\n");
 }
 
-WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text)
-    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {
-  for (Choice& choice : choices_) choice.text_offset = CountCodePoints(echo_text_);
-}
+WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices)
+    : model_(model), head_(std::move(head)), choices_(n_choices) {}
 
 void WholeAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
   choices_[choice].n_tool_calls_skipped += delta.tool_calls.size();
@@ -271,7 +265,7 @@ std::string WholeAnswer::Body(const Usage& usage) const {
       choice["logprobs"] = head_.logprobs ? ChatLogprobs(model_, head_, c.logprobs) : Json();
     } else {
       size_t offset = c.text_offset;
-      choice["text"] = echo_text_ + c.content;
+      choice["text"] = c.content;
       choice["logprobs"] = head_.logprobs ? TextLogprobs(model_, c.logprobs, offset) : Json();
     }
     choice["finish_reason"] = c.finish_reason;

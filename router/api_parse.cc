@@ -3,6 +3,7 @@
 #include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "chat_fields.h"
 #include "json_fields.h"
@@ -25,13 +26,15 @@ struct RefusedField {
   std::string_view why;
 };
 constexpr RefusedField kRefusedFields[] = {
-    {"suffix", Api::kCompletions, "is not supported: this model completes text, it does not fill it in"},
     {"chat_template", Api::kBoth, "is not accepted: the chat encoding is compiled in"},
     {"prompt_embeds", Api::kBoth, "is not accepted: send text or token ids"},
     {"functions", Api::kChat, "is not supported: use tools"},
     {"function_call", Api::kChat, "is not supported: use tools and tool_choice"},
     {"audio", Api::kChat, "is not supported: this model writes text only"},
 };
+
+// The prompt of a completion that has none: as if at the beginning of a text.
+constexpr std::string_view kNewDocument = "<｜begin▁of▁sentence｜>";
 
 bool Applies(Api row, Api api) { return (static_cast<unsigned>(row) & static_cast<unsigned>(api)) != 0; }
 
@@ -101,30 +104,46 @@ std::optional<ApiError> ReadStop(const JsonObject& body, const ParseLimits& limi
   return std::nullopt;
 }
 
-std::optional<ApiError> ReadPrompt(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
-  const auto field = Member(body, "prompt");
-  if (!field) return InvalidField("prompt", "is required: a string or a list of token ids");
-  JsonValue value = *field;
-  // A list of one prompt is that prompt.
-  for (int unwrapped = 0; unwrapped < 2; ++unwrapped) {
-    const auto array = AsArray(value);
-    if (!array || array->size() == 0) break;
-    const JsonValue first = array->at(0);
-    if (!first.is_string() && !first.is_array()) break;
-    if (array->size() > 1 || unwrapped == 1) return InvalidField("prompt", "may hold one prompt per request");
-    value = first;
-    if (value.is_string()) break;
-  }
-  if (const auto text = AsString(value)) {
-    request.prompt = std::string(*text);
-    return std::nullopt;
-  }
-  const auto array = AsArray(value);
-  if (!array) return InvalidField("prompt", "must be a string or a list of token ids");
+std::optional<ApiError> ReadTokenPrompt(const JsonArray& array, std::string_view name, const ParseLimits& limits,
+                                        ApiRequest& request) {
   std::vector<uint32_t> ids;
   const auto n_max = static_cast<size_t>(LimitOf(NumericField::kMaxTokens).max);
-  if (auto error = ReadTokenIds(*array, "prompt", n_max, limits.vocab_size, ids)) return error;
-  request.prompt = std::move(ids);
+  if (auto error = ReadTokenIds(array, name, n_max, limits.vocab_size, ids)) return error;
+  request.prompts.emplace_back(std::move(ids));
+  return std::nullopt;
+}
+
+// A string, a list of token ids, or a list of either: one prompt each.
+std::optional<ApiError> ReadPrompts(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  constexpr std::string_view kForms =
+      "must be a string, a list of token ids, or a list of prompts of one of these kinds";
+  const auto value = Member(body, "prompt");
+  if (!value) return InvalidField("prompt", "is required: a string or a list of token ids");
+  if (IsNull(*value)) {
+    request.prompts.emplace_back(std::string(kNewDocument));
+    return std::nullopt;
+  }
+  if (const auto text = AsString(*value)) {
+    request.prompts.emplace_back(std::string(*text));
+    return std::nullopt;
+  }
+  const auto array = AsArray(*value);
+  if (!array) return InvalidField("prompt", kForms);
+  const bool has_prompts = array->size() > 0 && (array->at(0).is_string() || array->at(0).is_array());
+  if (!has_prompts) return ReadTokenPrompt(*array, "prompt", limits, request);
+  if (array->size() > limits.sizes.prompts) {
+    return InvalidField("prompt", absl::StrCat("may hold at most ", limits.sizes.prompts, " prompts"));
+  }
+  for (const JsonValue& entry : *array) {
+    const std::string here = absl::StrCat("prompt[", request.prompts.size(), "]");
+    if (const auto text = AsString(entry)) {
+      request.prompts.emplace_back(std::string(*text));
+    } else if (const auto ids = AsArray(entry)) {
+      if (auto error = ReadTokenPrompt(*ids, here, limits, request)) return error;
+    } else {
+      return InvalidField(here, "must be a string or a list of token ids");
+    }
+  }
   return std::nullopt;
 }
 
@@ -166,7 +185,11 @@ std::optional<ApiError> ReadSession(const JsonObject& body, ApiRequest& request)
   if (!text) return InvalidField("session", "must be a name, or an object with an `id`");
   if (auto error = CheckSessionId(*text)) return error;
   request.session = std::string(*text);
-  if (!object || (!Member(*object, "retention_s") && !Member(*object, "durability"))) return std::nullopt;
+  const auto is_given = [&](std::string_view name) {
+    const auto field = Member(*object, name);
+    return field && !IsNull(*field);
+  };
+  if (!object || (!is_given("retention_s") && !is_given("durability"))) return std::nullopt;
   return ReadParkTerms(*object, "session", request.park.emplace());
 }
 
@@ -198,19 +221,56 @@ std::optional<ApiError> ReadStreamFields(const JsonObject& body, ApiRequest& req
   return std::nullopt;
 }
 
-std::optional<ApiError> ReadLogitBias(const JsonObject& body) {
-  const auto bias = Member(body, "logit_bias");
-  if (!bias || IsNull(*bias)) return std::nullopt;
-  const auto object = AsObject(*bias);
-  if (!object) return InvalidField("logit_bias", "must be an object");
-  if (object->size() > 0) return InvalidField("logit_bias", "is not supported: send it empty or not at all");
-  return std::nullopt;
+// {"TOKEN ID": bias, ...}
+std::optional<ApiError> ReadLogitBias(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  const auto value = Member(body, "logit_bias");
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto object = AsObject(*value);
+  if (!object) return InvalidField("logit_bias", "must be an object of token ids and biases");
+  constexpr double kBiasMax = 100;
+  std::vector<TokenBias>& biases = request.sampling.logit_bias;
+  for (const auto& [key, number] : *object) {
+    if (biases.size() >= limits.sizes.logit_biases) {
+      return InvalidField("logit_bias", absl::StrCat("may hold at most ", limits.sizes.logit_biases, " entries"));
+    }
+    const bool is_number =
+        !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
+    uint32_t token = 0;
+    if (!is_number || !absl::SimpleAtoi(absl::string_view(key.data(), key.size()), &token) ||
+        token >= limits.vocab_size) {
+      return InvalidField("logit_bias",
+                          absl::StrCat("must have token ids between 0 and ", limits.vocab_size - 1, " as its keys"));
+    }
+    double bias = 0;
+    if (!number.is_number() || number.get(bias) != simdjson::SUCCESS || !(std::abs(bias) <= kBiasMax)) {
+      return InvalidField(absl::StrCat("logit_bias.", token), "must be a number between -100 and 100");
+    }
+    biases.push_back({token, static_cast<float>(bias)});
+  }
+  std::sort(biases.begin(), biases.end(), [](const TokenBias& a, const TokenBias& b) { return a.token < b.token; });
+  const auto twice = std::adjacent_find(biases.begin(), biases.end(),
+                                        [](const TokenBias& a, const TokenBias& b) { return a.token == b.token; });
+  if (twice == biases.end()) return std::nullopt;
+  return InvalidField(absl::StrCat("logit_bias.", twice->token), "is given twice");
 }
 
-std::optional<ApiError> ReadNumbers(const JsonObject& body, Api api, NumberFields& numbers) {
+// `max_tokens`: 0 of a request that is echoed: only its prompt is wanted.
+bool WantsNoOutput(const JsonObject& body, const NumericLimit& limit, const JsonValue& value, Api api) {
+  if (api != Api::kCompletions || limit.field != NumericField::kMaxTokens || AsInteger(value) != int64_t{0}) {
+    return false;
+  }
+  const auto echo = Member(body, "echo");
+  return echo && AsBool(*echo).value_or(false);
+}
+
+std::optional<ApiError> ReadNumbers(const JsonObject& body, ApiRequest& request, NumberFields& numbers) {
   for (const NumericLimit& limit : NumericLimits()) {
-    if (!AppliesTo(limit, api)) continue;
+    if (!AppliesTo(limit, request.api)) continue;
     if (const auto value = Member(body, limit.name)) {
+      if (WantsNoOutput(body, limit, *value, request.api)) {
+        request.max_tokens = 0;
+        continue;
+      }
       if (auto error = numbers.Read(limit, *value)) return error;
     }
   }
@@ -267,12 +327,18 @@ std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limi
 
 std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
   if (auto error = ReadFlag(body, "echo", request.echo)) return error;
-  if (request.echo) {
-    if (const auto logprobs = Member(body, "logprobs"); logprobs && !IsNull(*logprobs)) {
-      return InvalidField("echo", "cannot be combined with logprobs: there are none for prompt tokens");
-    }
+  if (auto error = ReadText(body, "suffix", limits.sizes.body_bytes, request.suffix)) return error;
+  if (auto error = ReadPrompts(body, limits, request)) return error;
+  const auto is_text = [](const PromptInput& prompt) { return std::holds_alternative<std::string>(prompt); };
+  if (!request.suffix.empty() && !std::all_of(request.prompts.begin(), request.prompts.end(), is_text)) {
+    return InvalidField("suffix", "is for prompts that are text, not token ids");
   }
-  return ReadPrompt(body, limits, request);
+  if (!request.echo || (request.suffix.empty() && request.session.empty())) return std::nullopt;
+  if (const auto logprobs = Member(body, "logprobs"); logprobs && !IsNull(*logprobs)) {
+    return InvalidField("echo", absl::StrCat("cannot be combined with logprobs and ",
+                                             request.suffix.empty() ? "a session" : "a suffix"));
+  }
+  return std::nullopt;
 }
 
 // The object lives as long as its parser.
@@ -307,12 +373,12 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
   }
   if (auto error = ReadText(body, "model", limits.sizes.model_name_bytes, request.model)) return error;
   NumberFields numbers;
-  if (auto error = ReadNumbers(body, request.api, numbers)) return error;
+  if (auto error = ReadNumbers(body, request, numbers)) return error;
   if (auto error = ReadStreamFields(body, request)) return error;
   if (auto error = ReadStop(body, limits, request)) return error;
   if (auto error = ReadUser(body, limits.sizes, request)) return error;
   if (auto error = ReadServiceTier(body, request)) return error;
-  if (auto error = ReadLogitBias(body)) return error;
+  if (auto error = ReadLogitBias(body, limits, request)) return error;
   if (auto error = ReadFlag(body, "cache_report", request.cache_report)) return error;
   if (auto error = ReadSession(body, request)) return error;
   const bool chat = request.api == Api::kChat;
@@ -385,6 +451,12 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
   if (auto error = ReadBody(std::get<JsonObject>(object), limits, request)) return *std::move(error);
   if (!request.session.empty() && request.n > 1) {
     return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  }
+  if (!request.session.empty() && request.prompts.size() > 1) {
+    return InvalidField("prompt", "must be one with a session: it has one answer at a time");
+  }
+  if (request.prompts.size() * request.n > limits.sizes.choices) {
+    return InvalidField("n", absl::StrCat("times the number of prompts must be at most ", limits.sizes.choices));
   }
   if (!request.session.empty()) request.body = std::make_shared<const std::string>(body);
   return request;

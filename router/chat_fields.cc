@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "grammar/output_spec.h"
 #include "router/effort.h"
@@ -228,6 +229,47 @@ std::optional<ApiError> CheckForcedCall(const ApiRequest& request) {
   return std::nullopt;
 }
 
+constexpr size_t kIdShown = 64;  // bytes of an id that an error repeats
+
+// Calls that no tool message has answered yet, of an assistant message.
+struct OpenCalls {
+  size_t message = 0;
+  std::vector<std::string_view> ids;
+};
+
+std::optional<ApiError> CheckAllAnswered(const OpenCalls& open) {
+  if (open.ids.empty()) return std::nullopt;
+  return InvalidField(
+      absl::StrCat("messages[", open.message, "].tool_calls"),
+      absl::StrCat("must each be answered by a tool message right behind; there is none for the call `",
+                   absl::CHexEscape(absl::string_view(open.ids[0].data(), std::min(open.ids[0].size(), kIdShown))),
+                   "`"));
+}
+
+// Every tool message answers a call of the assistant message before it, each call has its answer before anything else
+// is said, and none has two.
+std::optional<ApiError> CheckToolAnswers(const ApiRequest& request) {
+  OpenCalls open;
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const ChatMessage& message = request.messages[i];
+    if (message.role == "tool") {
+      const auto call = std::find(open.ids.begin(), open.ids.end(), message.tool_call_id);
+      if (call == open.ids.end()) {
+        return InvalidField(absl::StrCat("messages[", i, "].tool_call_id"),
+                            "must name a call, not answered yet, among the `tool_calls` of the assistant message that "
+                            "these tool messages follow");
+      }
+      open.ids.erase(call);
+      continue;
+    }
+    if (auto error = CheckAllAnswered(open)) return error;
+    open = {.message = i, .ids = {}};
+    for (const ChatToolCall& call : message.tool_calls) open.ids.push_back(call.id);
+  }
+  // A message that is to be gone on with has not called yet.
+  return request.continues_assistant ? std::nullopt : CheckAllAnswered(open);
+}
+
 ChatMessage& LeadingSystemMessage(ApiRequest& request) {
   if (request.messages.front().role != "system") {
     ChatMessage system;
@@ -266,7 +308,7 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
                         "must end with a user or tool message, or with an assistant message that has "
                         "`prefix`: true");
   }
-  return std::nullopt;
+  return CheckToolAnswers(request);
 }
 
 std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
@@ -338,6 +380,7 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request
     const auto kwargs = AsObject(*kwargs_field);
     if (!kwargs) return InvalidField("chat_template_kwargs", "must be an object");
     for (const auto& [name, value] : *kwargs) {
+      if (IsNull(value)) continue;
       if (name == "thinking" || name == "enable_thinking") {
         enabled = AsBool(value);
         if (!enabled) return InvalidField("chat_template_kwargs." + std::string(name), "must be true or false");
@@ -351,7 +394,8 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request
   if (const auto thinking_field = Member(body, "thinking"); thinking_field && !IsNull(*thinking_field)) {
     const auto thinking = AsObject(*thinking_field);
     const auto type_field = thinking ? Member(*thinking, "type") : std::nullopt;
-    const auto type = type_field ? AsString(*type_field) : std::nullopt;
+    const bool is_given = !thinking || (type_field && !IsNull(*type_field));
+    const auto type = !is_given ? "enabled" : type_field ? AsString(*type_field) : std::nullopt;
     if (!type || (*type != "enabled" && *type != "disabled")) {
       return InvalidField("thinking.type", "must be enabled or disabled");
     }

@@ -10,8 +10,7 @@ namespace longshelf::router {
 
 // Each fills its fields of `request`, or says what is wrong.
 std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& limits, ApiRequest& request);
-// REQUIRES: messages were read. `tool_choice` may be null. Whether a forced call fits the thinking mode is the caller's
-// to check: it is not known yet.
+// REQUIRES: messages were read. `tool_choice` may be null.
 std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
                                   const SizeLimits& limits, ApiRequest& request);
 std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request);

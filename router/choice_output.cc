@@ -76,7 +76,8 @@ ChoiceDelta ChoiceOutput::Push(const OutputToken& token) {
   const bool in_reasoning = parser_ && parser_->in_reasoning();
   if (in_reasoning) ++n_reasoning_tokens_;
   const bool ends = std::find(stop_token_ids_.begin(), stop_token_ids_.end(), token.token) != stop_token_ids_.end();
-  if (logprobs_ && !ends) delta.logprobs.push_back({token.token, token.logprob, token.top, in_reasoning});
+  // Of a text completion the end is told too: who scores texts counts on one entry per token.
+  if (logprobs_ && (!ends || !parser_)) delta.logprobs.push_back({token.token, token.logprob, token.top, in_reasoning});
   if (ends) return delta;
   const std::string text = decoder_.Push(token.token);
   if (!matcher_) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 
 namespace longshelf::router {
 namespace {
@@ -30,24 +31,30 @@ std::optional<BlockKey> KeyOf(const std::string& fingerprint) {
 class Completion::Choice final : public StreamObserver {
  public:
   Choice(Completion& owner, uint32_t number, uint64_t id_seed)
-      : owner_(owner), number_(number), output_(owner.model_, owner.prepared_, id_seed) {}
+      : owner_(owner),
+        number_(number),
+        prompt_(owner.prepared_.prompts[number / owner.prepared_.request.n]),
+        output_(owner.model_, owner.prepared_, id_seed),
+        echo_decoder_(*owner.model_.tokenizer) {}
 
   absl::Status Start(uint64_t seed) {
     const PreparedRequest& prepared = owner_.prepared_;
     StreamSpec spec;
     spec.request_id = absl::StrCat(owner_.request_id_, "-", number_);
-    spec.prompt = prepared.prompt;
+    spec.prompt = prompt_.tokens;
     if (prepared.request.begun != nullptr) {
       spec.committed = prepared.request.begun->output;
       spec.begun_by = KeyOf(prepared.request.begun->fingerprint);
-      // The client has what these gave already.
+      // The client has what these gave already, and what is before them.
+      is_echoed_ = !spec.committed.empty();
       for (const uint32_t token : spec.committed) {
         const ChoiceDelta delta = output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
         if (!delta.empty()) owner_.sink_.OnReplayed(number_, delta);
       }
     }
-    spec.keys = prepared.keys;
-    spec.max_tokens = prepared.max_tokens;
+    spec.keys = prompt_.keys;
+    spec.max_tokens = prompt_.max_tokens;
+    spec.prompt_logprobs = prepared.echoes_logprobs();
     spec.sampling = prepared.request.sampling;
     spec.sampling.seed = seed;
     spec.stop_token_ids = owner_.model_.stop_token_ids;
@@ -67,7 +74,12 @@ class Completion::Choice final : public StreamObserver {
   }
 
   void OnStarted(const StreamStarted& started) override {
-    if (!owner_.ended_) owner_.OnChoiceStarted(started);
+    if (owner_.ended_) return;
+    owner_.OnChoiceStarted(*this, started);
+    if (!owner_.prepared_.echoes_logprobs()) Echo();
+  }
+  void OnPromptLogprobs(const PromptLogprobs& scores) override {
+    if (!owner_.ended_) EchoScored(scores.tokens);
   }
   void OnProgress(const PrefillProgress& progress) override {
     if (!owner_.ended_ && number_ == 0) owner_.sink_.OnProgress(progress);
@@ -78,13 +90,17 @@ class Completion::Choice final : public StreamObserver {
     if (last_token_at_ != absl::InfinitePast()) owner_.metrics_.InterTokenLatency(now - last_token_at_);
     last_token_at_ = now;
     owner_.OnToken(*this, token);
+    Echo();
     const ChoiceDelta delta = output_.Push(token);
     owner_.sink_.OnDelta(number_, delta);
     if (output_.stopped()) End(FinishReason::kStop);
   }
   void OnFinished(FinishReason reason, const DraftTokens& drafts) override {
     drafts_ = drafts;
-    if (!owner_.ended_) End(reason);
+    if (owner_.ended_) return;
+    // One that samples nothing may end before it has begun.
+    if (!owner_.begun_) owner_.OnChoiceStarted(*this, {});
+    End(reason);
   }
   void OnFailed(const absl::Status& status) override {
     BreakOff();
@@ -109,6 +125,7 @@ class Completion::Choice final : public StreamObserver {
   const ChoiceOutput& output() const { return output_; }
   const DraftTokens& drafts() const { return drafts_; }
   uint32_t number() const { return number_; }
+  size_t prompt_number() const { return number_ / owner_.prepared_.request.n; }
 
  private:
   std::optional<FinishReason> EndOfBegun(const StreamSpec& spec) const {
@@ -119,15 +136,50 @@ class Completion::Choice final : public StreamObserver {
     if (spec.committed.size() >= spec.max_tokens) return FinishReason::kLength;
     return std::nullopt;
   }
+  // The prompt in front of the output, if it is asked for, once.
+  void Echo() {
+    if (std::exchange(is_echoed_, true) || !owner_.prepared_.request.echo) return;
+    if (owner_.prepared_.echoes_logprobs()) return EchoEnd();
+    ChoiceDelta delta;
+    delta.content = prompt_.echo_text;
+    if (!delta.empty()) owner_.sink_.OnDelta(number_, delta);
+  }
+  // With logprobs it comes token by token; `scored` are the next ones.
+  void EchoScored(const std::vector<ScoredToken>& scored) {
+    ChoiceDelta delta;
+    EchoFirst(delta);
+    for (const ScoredToken& token : scored) {
+      delta.content += echo_decoder_.Push(token.token);
+      delta.logprobs.push_back({token.token, token.logprob, token.top});
+    }
+    owner_.sink_.OnDelta(number_, delta);
+  }
+  void EchoFirst(ChoiceDelta& delta) {
+    if (std::exchange(has_echoed_first_, true)) return;
+    const uint32_t first = prompt_.tokens->front();
+    delta.content += echo_decoder_.Push(first);
+    delta.logprobs.push_back({.token = first, .top = {}, .is_first = true});
+  }
+  void EchoEnd() {
+    ChoiceDelta delta;
+    EchoFirst(delta);  // of a prompt of one token
+    delta.content += echo_decoder_.Finish();
+    if (!delta.empty()) owner_.sink_.OnDelta(number_, delta);
+  }
   void End(FinishReason reason) {
     BreakOff();
+    Echo();
     if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
     owner_.OnChoiceEnded(*this, reason);
   }
 
   Completion& owner_;
   const uint32_t number_;
+  const PreparedPrompt& prompt_;
   ChoiceOutput output_;
+  tokenizer::StreamDecoder echo_decoder_;
+  bool is_echoed_ = false;
+  bool has_echoed_first_ = false;
   DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
   std::optional<size_t> worker_;  // once there is no stream
@@ -147,6 +199,7 @@ Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& 
             : prepared_.request.seed           ? static_cast<uint64_t>(*prepared_.request.seed)
                                                : request_seed),
       sink_(sink),
+      started_(prepared_.prompts.size()),
       started_at_(clock.Now()) {}
 
 Completion::~Completion() {
@@ -154,12 +207,9 @@ Completion::~Completion() {
 }
 
 std::optional<ApiError> Completion::Start() {
-  n_open_ = prepared_.request.n;
-  const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
-  for (uint32_t i = 0; i < prepared_.request.n; ++i) {
-    const uint64_t seed = i == 0 ? seed_ : Mix(seed_ ^ Mix(i));
-    choices_.push_back(std::make_unique<Choice>(*this, i, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + i))));
-    if (const absl::Status status = choices_.back()->Start(seed); !status.ok()) {
+  n_open_ = prepared_.n_choices();
+  for (uint32_t i = 0; i < std::min(n_open_, kStreamsMax); ++i) {
+    if (const absl::Status status = StartNext(); !status.ok()) {
       choices_.clear();
       return FromStatus(status);
     }
@@ -167,10 +217,23 @@ std::optional<ApiError> Completion::Start() {
   return std::nullopt;
 }
 
+absl::Status Completion::StartNext() {
+  const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
+  const auto number = static_cast<uint32_t>(choices_.size());
+  const uint32_t in_prompt = number % prepared_.request.n;
+  const uint64_t seed = in_prompt == 0 ? seed_ : Mix(seed_ ^ Mix(in_prompt));
+  choices_.push_back(std::make_unique<Choice>(*this, number, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + number))));
+  RETURN_IF_ERROR(choices_.back()->Start(seed));
+  if (paused_) choices_.back()->Pause();
+  return absl::OkStatus();
+}
+
 void Completion::Pause() {
+  paused_ = true;
   for (const auto& choice : choices_) choice->Pause();
 }
 void Completion::Resume() {
+  paused_ = false;
   for (const auto& choice : choices_) choice->Resume();
 }
 
@@ -178,7 +241,7 @@ bool Completion::begun_is_all() const { return !choices_.empty() && choices_[0]-
 
 void Completion::EndBegun() {
   if (ended_) return;
-  OnChoiceStarted({});
+  OnChoiceStarted(*choices_[0], {});
   choices_[0]->EndBegun();
 }
 
@@ -188,9 +251,10 @@ void Completion::Interrupt(std::string_view finish_reason) {
   Finish(*choices_[0], finish_reason);
 }
 
-void Completion::OnChoiceStarted(const StreamStarted& started) {
+void Completion::OnChoiceStarted(const Choice& choice, const StreamStarted& started) {
   const auto n_cached = [](const StreamStarted& each) { return each.n_cached_local + each.n_cached_store; };
-  if (!begun_ || n_cached(started) > n_cached(started_)) started_ = started;
+  StreamStarted& most = started_[choice.prompt_number()];
+  if (most.n_prompt_tokens == 0 || n_cached(started) > n_cached(most)) most = started;
   if (!std::exchange(begun_, true)) sink_.OnBegun();
 }
 
@@ -212,14 +276,23 @@ void Completion::Finish(Choice& choice, std::string_view finish_reason) {
   sink_.OnChoiceFinished(choice.number(), finish_reason);
   if (n_open_ > 1) {
     --n_open_;
+    if (choices_.size() == prepared_.n_choices()) return;
+    if (const absl::Status status = StartNext(); !status.ok()) OnChoiceFailed(status);
     return;
   }
   Usage usage;
-  usage.n_prompt_tokens = static_cast<uint32_t>(prepared_.prompt->size());
-  usage.n_local_tokens = std::min(started_.n_cached_local, usage.n_prompt_tokens);
-  usage.n_store_tokens = std::min(started_.n_cached_store, usage.n_prompt_tokens - usage.n_local_tokens);
+  for (size_t i = 0; i < prepared_.prompts.size(); ++i) {
+    const StreamStarted& started = started_[i];
+    const auto n_tokens = static_cast<uint32_t>(prepared_.prompts[i].tokens->size());
+    const uint32_t n_local = std::min(started.n_cached_local, n_tokens);
+    const uint32_t n_store = std::min(started.n_cached_store, n_tokens - n_local);
+    usage.n_prompt_tokens += n_tokens;
+    usage.n_local_tokens += n_local;
+    usage.n_store_tokens += n_store;
+    if (usage.miss_reason.empty()) usage.miss_reason = started.miss_reason;
+    metrics_.PromptTokens(n_tokens, n_local, n_store, started.miss_reason);
+  }
   usage.n_cached_tokens = usage.n_local_tokens + usage.n_store_tokens;
-  usage.miss_reason = started_.miss_reason;
   usage.is_reported = prepared_.request.cache_report;
   for (const auto& each : choices_) {
     usage.n_completion_tokens += each->output().n_tokens();
@@ -227,7 +300,6 @@ void Completion::Finish(Choice& choice, std::string_view finish_reason) {
     usage.drafts.n_accepted += each->drafts().n_accepted;
     usage.drafts.n_rejected += each->drafts().n_rejected;
   }
-  metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_local_tokens, usage.n_store_tokens, usage.miss_reason);
   if (recorder_ != nullptr) std::exchange(recorder_, nullptr)->OnEnd("", choice.worker());
   ended_ = true;
   sink_.OnDone(usage);

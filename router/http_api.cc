@@ -16,11 +16,16 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 21> kRoutes = {{
+constexpr std::array<Route, 25> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
     {"POST", "/completions", Kind::kCompletions, false},
+    // DeepSeek's base URL for prefix completion and FIM.
+    {"POST", "/beta/chat/completions", Kind::kChat, false},
+    {"POST", "/beta/completions", Kind::kCompletions, false},
+    {"GET", "/beta/models", Kind::kModels, false},
+    {"GET", "/beta/models/", Kind::kModel, false, true},
     {"GET", "/v1/models", Kind::kModels, false},
     {"GET", "/models", Kind::kModels, false},
     {"GET", "/v1/models/", Kind::kModel, false, true},
@@ -75,6 +80,12 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
     return InvalidField("session", "is not the one that the header x-longshelf-session names");
   }
   if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  if (request.prompts.size() > 1) {
+    return InvalidField("prompt", "must be one with a session: it has one answer at a time");
+  }
+  if (request.echo && request.sampling.logprobs) {
+    return InvalidField("echo", "cannot be combined with logprobs and a session");
+  }
   request.session = session;
   if (request.body == nullptr) request.body = std::make_shared<const std::string>(body);
   return std::nullopt;
@@ -174,10 +185,9 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
     head.logprobs = request.sampling.logprobs;
     const ServedModel& model = api_.core_.model();
     if (request.stream) {
-      stream_ =
-          std::make_unique<StreamAnswer>(model, std::move(head), request.n, request.include_usage, prepared.echo_text);
+      stream_ = std::make_unique<StreamAnswer>(model, std::move(head), prepared.n_choices(), request.include_usage);
     } else {
-      whole_ = std::make_unique<WholeAnswer>(model, std::move(head), request.n, prepared.echo_text);
+      whole_ = std::make_unique<WholeAnswer>(model, std::move(head), prepared.n_choices());
     }
   }
 

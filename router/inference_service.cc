@@ -123,7 +123,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
 
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
-    progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
+    progress_.n_total = static_cast<uint32_t>(prepared.first().tokens->size());
   }
   void OnBegun() override {}
   void OnProgress(const PrefillProgress& progress) override {
@@ -423,7 +423,7 @@ class Service final : public v1::Inference::CallbackService {
           if (const auto* error = std::get_if<ApiError>(&prepared)) {
             *status = Refusal(*error);
           } else {
-            reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).prompt->size()));
+            reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).first().tokens->size()));
           }
         },
         [reactor, status] { reactor->Finish(*status); });

@@ -34,12 +34,18 @@ void CheckTokens(const std::vector<uint32_t>& tokens) {
 
 void CheckNumbers(const ApiRequest& request) {
   LONGSHELF_CHECK(request.n >= 1 && request.n <= 16);
-  LONGSHELF_CHECK(!request.max_tokens || IsIn(*request.max_tokens, 1, 1 << 20));
+  LONGSHELF_CHECK(!request.max_tokens || IsIn(*request.max_tokens, request.echo ? 0 : 1, 1 << 20));
   const Sampling& sampling = request.sampling;
   LONGSHELF_CHECK(IsIn(sampling.temperature, 0, 2) && IsIn(sampling.top_p, 0, 1) && IsIn(sampling.min_p, 0, 1));
   LONGSHELF_CHECK(IsIn(sampling.presence_penalty, -2, 2) && IsIn(sampling.frequency_penalty, -2, 2));
   LONGSHELF_CHECK(sampling.top_k <= 1u << 20 && sampling.n_top_logprobs <= 20);
   LONGSHELF_CHECK(sampling.logprobs || sampling.n_top_logprobs == 0);
+  LONGSHELF_CHECK(sampling.logit_bias.size() <= 1024);
+  for (size_t i = 0; i < sampling.logit_bias.size(); ++i) {
+    const TokenBias& entry = sampling.logit_bias[i];
+    LONGSHELF_CHECK(entry.token < kLimits.vocab_size && IsIn(entry.bias, -100, 100));
+    LONGSHELF_CHECK(i == 0 || sampling.logit_bias[i - 1].token < entry.token);
+  }
 }
 
 void CheckTerms(const ParkTerms& terms) {
@@ -70,8 +76,8 @@ void CheckChat(const ApiRequest& request) {
     LONGSHELF_CHECK(message.tool_calls.size() <= kSizeLimits.tool_calls);
     for (const std::string& tool : message.tools) LONGSHELF_CHECK(nlohmann::json::accept(tool));
   }
-  const bool thinks = request.thinking_mode == tokenizer::ThinkingMode::kThinking;
-  LONGSHELF_CHECK(!thinks || !request.forced_call);
+  LONGSHELF_CHECK(!request.forced_call || !request.tools.empty());
+  LONGSHELF_CHECK(request.answer_schema.empty() || nlohmann::json::accept(request.answer_schema));
   const auto effort = MapEffort(request.reasoning_effort, tokenizer::ChatDialect::kPreview);
   LONGSHELF_CHECK(effort.ok());
   const auto prompt =
@@ -87,9 +93,13 @@ void ParseRequest(Api api, std::string_view body) {
   LONGSHELF_CHECK(request.api == api);
   CheckCommon(request, body);
   if (api == Api::kChat) return CheckChat(request);
-  LONGSHELF_CHECK(!request.echo || !request.sampling.logprobs);
-  if (const auto* tokens = std::get_if<std::vector<uint32_t>>(&request.prompt)) CheckTokens(*tokens);
-  if (const auto* text = std::get_if<std::string>(&request.prompt)) LONGSHELF_CHECK(IsUtf8(*text));
+  LONGSHELF_CHECK(!request.prompts.empty());
+  LONGSHELF_CHECK(request.prompts.size() <= 128 && request.prompts.size() * request.n <= 256);
+  for (const PromptInput& prompt : request.prompts) {
+    if (const auto* tokens = std::get_if<std::vector<uint32_t>>(&prompt)) CheckTokens(*tokens);
+    if (const auto* text = std::get_if<std::string>(&prompt)) LONGSHELF_CHECK(IsUtf8(*text));
+  }
+  LONGSHELF_CHECK(IsUtf8(request.suffix));
 }
 
 void ParseSmall(Kind kind, std::string_view text) {

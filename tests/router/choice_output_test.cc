@@ -94,34 +94,6 @@ TEST_F(ChoiceOutputTest, StopsAfterTheFirstToolCallWhenOnlyOneIsAllowed) {
   EXPECT_EQ(whole.finish_reason, "tool_calls");
 }
 
-TEST_F(ChoiceOutputTest, GoesOnFromACallThatWasOpenedForTheModel) {
-  for (const std::string name : {"add", ""}) {
-    PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
-    prepared.forced_text = tokenizer::ToolCallOpening(name);
-    prepared.request.stop = {"tool_calls>\n"};  // matches what is sampled, not what was given
-    const std::string call = kToolCall;
-    ASSERT_TRUE(call.starts_with(prepared.forced_text));
-    const std::string sampled = call.substr(prepared.forced_text.size()) + kEos;
-    const Whole whole = Run(prepared, sampled);
-    EXPECT_EQ(whole.all.content, "");
-    ASSERT_EQ(whole.all.tool_calls.size(), 2u);
-    EXPECT_EQ(whole.all.tool_calls[0].name, "add");
-    EXPECT_EQ(whole.all.tool_calls[0].arguments, R"({"a": 1})");
-    EXPECT_EQ(whole.finish_reason, "tool_calls");
-    EXPECT_EQ(whole.n_tokens, model_->tokenizer->Encode(sampled)->size()) << "what was given is not output";
-  }
-}
-
-TEST_F(ChoiceOutputTest, AnOpenedCallThatDoesNotEndIsContent) {
-  PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
-  prepared.forced_text = tokenizer::ToolCallOpening("add");
-  const Whole cut = Run(prepared, "<｜DSML｜parameter name=\"a\" string=\"false\">1", FinishReason::kLength);
-  EXPECT_TRUE(cut.all.tool_calls.empty());
-  EXPECT_EQ(cut.all.content, "<|DSML|invoke name=\"add\">\n<|DSML|parameter name=\"a\" string=\"false\">1");
-  EXPECT_EQ(cut.finish_reason, "length");
-  EXPECT_EQ(Run(prepared, "").all.content, "<|DSML|invoke name=\"add\">\n");
-}
-
 TEST_F(ChoiceOutputTest, StopsAtAStopStringAcrossTokensAndKeepsItOut) {
   PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
   prepared.request.stop = {"capital of F", "never"};

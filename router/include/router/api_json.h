@@ -28,8 +28,7 @@ struct AnswerHead {
 class StreamAnswer {
  public:
   // `model` must outlive this.
-  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-               std::string echo_text);
+  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage);
   void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
   // What the client has already: tool calls and places in the text are counted on from there.
   void Skip(uint32_t choice, const ChoiceDelta& delta);
@@ -46,7 +45,6 @@ class StreamAnswer {
   const ServedModel& model_;
   AnswerHead head_;
   const bool include_usage_;
-  const std::string echo_text_;
   std::vector<uint32_t> n_tool_calls_;  // per choice
   std::vector<size_t> text_offset_;     // per choice, for completions logprobs
 };
@@ -54,7 +52,7 @@ class StreamAnswer {
 // The answer in one piece.
 class WholeAnswer {
  public:
-  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text);
+  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices);
   void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
   // As StreamAnswer::Skip.
   void Skip(uint32_t choice, const ChoiceDelta& delta);
@@ -74,7 +72,6 @@ class WholeAnswer {
   };
   const ServedModel& model_;
   AnswerHead head_;
-  const std::string echo_text_;
   std::vector<Choice> choices_;
 };
 

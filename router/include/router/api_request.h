@@ -34,6 +34,9 @@ struct ApiTool {
   std::string where;       // in the request: "tools[2]"
 };
 
+// Text, or token ids.
+using PromptInput = std::variant<std::string, std::vector<uint32_t>>;
+
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
 struct ApiRequest {
@@ -52,11 +55,12 @@ struct ApiRequest {
   std::string answer_schema;  // JSON schema that the answer's text must follow; "": any text
 
   // Completions.
-  std::variant<std::string, std::vector<uint32_t>> prompt;
+  std::vector<PromptInput> prompts;  // at least one; each has n choices
+  std::string suffix;                // what is written goes between the prompt and this; "" = there is none
   bool echo = false;
 
   uint32_t n = 1;
-  std::optional<uint32_t> max_tokens;  // none: what the context has left
+  std::optional<uint32_t> max_tokens;  // none: what the context has left; 0 only with echo
   std::optional<int64_t> seed;         // none: random
   Sampling sampling;                   // without its seed
   std::vector<std::string> stop;

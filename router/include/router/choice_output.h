@@ -17,6 +17,7 @@ struct TokenLogprobs {
   float logprob = 0;
   std::vector<TokenAlternative> top;
   bool in_reasoning = false;
+  bool is_first = false;  // of an echoed prompt: nothing is before it, so it has no logprob
 };
 
 // What one token, or the end, added to a choice. Empty strings mean nothing was added.

@@ -53,7 +53,9 @@ class AnswerRecorder {
   virtual void OnEnd(std::string_view finish_reason, std::optional<size_t> worker) = 0;
 };
 
-// One request: n choices, each a stream of the dispatcher. Destroying it cancels them. Owner: the router loop.
+// One request: n choices of each prompt, each a stream of the dispatcher; at most kStreamsMax of them at a time. Choice
+// i of every prompt has the same seed: what a prompt gives does not depend on those beside it. Destroying it cancels
+// them. Owner: the router loop.
 class Completion {
  public:
   // Everything referred to must outlive this. `request_seed` seeds sampling when the request names no seed.
@@ -76,10 +78,14 @@ class Completion {
   uint64_t seed() const { return seed_; }
 
  private:
+  static constexpr uint32_t kStreamsMax = 16;
+
   class Choice;
-  void OnChoiceStarted(const StreamStarted& started);
+  void OnChoiceStarted(const Choice& choice, const StreamStarted& started);
   void OnChoiceEnded(Choice& choice, FinishReason reason);
   void OnChoiceFailed(const absl::Status& status);
+  // Begins the next choice that has not been.
+  absl::Status StartNext();
   void OnToken(const Choice& choice, const OutputToken& token);
   void Finish(Choice& choice, std::string_view finish_reason);
 
@@ -92,9 +98,10 @@ class Completion {
   const uint64_t seed_;
   CompletionSink& sink_;
   std::vector<std::unique_ptr<Choice>> choices_;
-  uint32_t n_open_ = 0;
+  uint32_t n_open_ = 0;  // begun or not
   AnswerRecorder* recorder_ = nullptr;
-  StreamStarted started_;  // of the choice that found most
+  std::vector<StreamStarted> started_;  // per prompt, of the choice that found most
+  bool paused_ = false;
   bool begun_ = false;
   bool ended_ = false;
   bool has_token_ = false;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "tokenizer/tokenizer.h"
 
 // The chat encoding published with DeepSeek-V4, as code: no templates. Pure functions; any thread.
 namespace longshelf::tokenizer {
@@ -53,8 +54,15 @@ struct ChatOptions {
   ChatDialect dialect = ChatDialect::kPreview;
 };
 
-// The prompt text, ready for Tokenizer::Encode. INVALID_ARGUMENT: an unknown role, task or effort, or a developer
-// message without content.
+// A prompt and what of it came with the messages: texts, names, schemas. Control tokens that those spell are text.
+struct ChatPrompt {
+  std::string text;
+  std::vector<TextRange> ordinary;  // in order, apart
+};
+
+// The prompt, ready for Tokenizer::EncodeMixed; with Tokenizer::Encode, control tokens that a message spells are
+// tokens, as DeepSeek's reference has it. sampled_text is the model's own: its control tokens are tokens.
+// INVALID_ARGUMENT: an unknown role, task or effort, or a developer message without content.
 //
 // Rendering is append-only: RenderChat(history + assistant turn) begins with RenderChat(history) + sampled text, if the
 // history ends where the model is asked to speak. It stays so when the conversation goes on, with one exception, which
@@ -62,6 +70,8 @@ struct ChatOptions {
 // the turns before it, and developer messages before it, so the text changes from the first such turn on. A
 // conversation that must keep its prefix is rendered with drop_thinking = false (tools imply it). Text is equal to what
 // was sampled if the model wrote JSON arguments as Python would, or sampled_text is given.
+absl::StatusOr<ChatPrompt> RenderChatPrompt(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+// Its text.
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options);
 
 // Whether RenderChat leaves out reasoning before the last user message: in thinking mode with drop_thinking, unless a
