@@ -143,6 +143,9 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->id = request.id;
   sequence->sampling = request.sampling;
   sequence->stop_token_ids = std::move(request.stop_token_ids);
+  sequence->output_spec = std::move(request.output_spec);
+  sequence->end_token_ids = std::move(request.end_token_ids);
+  sequence->end_token_ids.push_back(config.eos_token_id);
   sequence->tenant = std::move(request.tenant);
   sequence->tier = request.tier;
   sequence->namespace_id = std::move(request.namespace_id);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <future>
 #include <limits>
 #include <optional>
 #include <unordered_map>
@@ -16,12 +17,55 @@
 namespace longshelf::engine {
 namespace {
 
+// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first steps:
+// compiling a schema may take longer than a step.
+class OutputForm {
+ public:
+  void Begin(const std::shared_ptr<grammar::ConstraintCache>& constraints, const StepPlan::OpenSlot& open) {
+    state_ = nullptr;
+    failed_ = absl::OkStatus();
+    pending_ = {};
+    if (open.output_spec.empty()) return;
+    pending_ = std::async(std::launch::async, [constraints, open] { return Make(constraints.get(), open); });
+  }
+  // Null: any output. Waits until it is made.
+  absl::StatusOr<grammar::OutputState*> Get() {
+    if (pending_.valid()) {
+      absl::StatusOr<State> made = pending_.get();
+      failed_ = made.status();
+      if (made.ok()) state_ = *std::move(made);
+    }
+    if (!failed_.ok()) return failed_;
+    return state_.get();
+  }
+
+ private:
+  using State = std::unique_ptr<grammar::OutputState>;
+  static absl::StatusOr<State> Make(grammar::ConstraintCache* constraints, const StepPlan::OpenSlot& open) {
+    if (constraints == nullptr) {
+      return absl::FailedPreconditionError("this worker has no tokenizer to write an output of a given form with");
+    }
+    ASSIGN_OR_RETURN(std::shared_ptr<grammar::Constraint> constraint, constraints->Get(open.output_spec));
+    auto state = std::make_unique<grammar::OutputState>(std::move(constraint), open.end_token_ids);
+    for (size_t i = 0; i < open.prior_output.size(); ++i) {
+      const absl::Status status = state->Push(open.prior_output[i]);
+      if (!status.ok()) return Annotate(status, absl::StrCat("output token ", i));
+    }
+    return state;
+  }
+
+  std::future<absl::StatusOr<State>> pending_;
+  State state_;
+  absl::Status failed_;
+};
+
 // What a slot holds of its sequence between steps, beside its state.
 struct Slot {
   bool open = false;
   std::vector<std::byte*> blocks;  // the block table: where the blocks lie in the arena, in order
   SamplingParams sampling;
   TokenCounts output_counts;
+  OutputForm form;
 };
 
 constexpr size_t BlocksCovering(uint64_t n_tokens) {
@@ -40,6 +84,7 @@ struct Executor::Impl {
   std::unique_ptr<CellArena> blocks;
   std::unique_ptr<CellArena> states;
   std::vector<Slot> slots;
+  std::shared_ptr<grammar::ConstraintCache> constraints;
   KvCopies copies;
 
   absl::Status CheckSlot(const SlotId& slot) const {
@@ -72,6 +117,8 @@ struct Executor::Impl {
   absl::Status RunRows(const StepPlan& plan, int shard, int n_microbatches, StepResult& result);
   // logits: of the row's last n_drafts + 1 tokens. On any thread: it changes the row's slot only.
   absl::Status Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled);
+  static absl::StatusOr<SampledToken> SampleAllowed(std::span<const float> logits, const Slot& slot,
+                                                    grammar::OutputState* form, int64_t position);
   // A row of the plan that is at home here.
   struct LocalRow {
     const StepPlan::Row* row;
@@ -193,6 +240,7 @@ void Executor::Impl::Open(const StepPlan::OpenSlot& open) {
   slot.sampling = open.sampling;
   slot.output_counts.clear();
   for (const uint32_t token : open.prior_output) ++slot.output_counts[token];
+  slot.form.Begin(constraints, open);
 }
 
 void Executor::Impl::SetBlock(const StepPlan::SetBlock& set) {
@@ -321,15 +369,26 @@ absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_to
   return absl::OkStatus();
 }
 
+absl::StatusOr<SampledToken> Executor::Impl::SampleAllowed(std::span<const float> logits, const Slot& slot,
+                                                           grammar::OutputState* form, int64_t position) {
+  if (form == nullptr) return SampleToken(logits, slot.sampling, slot.output_counts, position);
+  ASSIGN_OR_RETURN(const grammar::TokenBits allowed, form->Allowed());
+  ASSIGN_OR_RETURN(SampledToken token,
+                   SampleToken(logits, slot.sampling, slot.output_counts, position, AllowedTokens(allowed)));
+  RETURN_IF_ERROR(form->Push(token.token));
+  return token;
+}
+
 absl::Status Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits,
                                     std::vector<SampledToken>& sampled) {
   Slot& slot = slots[row.slot.slot];
   const size_t vocab_size = model->vocab_size();
   const size_t n_certain = row.tokens.size() - row.n_drafts;
+  ASSIGN_OR_RETURN(grammar::OutputState* const form, slot.form.Get());
   for (size_t i = 0; i <= row.n_drafts; ++i) {
     const int64_t position = row.n_past + static_cast<int64_t>(n_certain + i);
     const auto own = logits.subspan(i * vocab_size, vocab_size);
-    auto token = SampleToken(own, slot.sampling, slot.output_counts, position);
+    auto token = SampleAllowed(own, slot, form, position);
     if (!token.ok()) {
       sampled.clear();
       return Annotate(token.status(), absl::StrCat("sampling position ", position));
@@ -378,6 +437,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::unique_ptr<Seque
   ASSIGN_OR_RETURN(impl->blocks, CellArena::Map("KV blocks", impl->model->block_bytes(), options.n_blocks));
   ASSIGN_OR_RETURN(impl->states, CellArena::Map("sequence states", impl->model->state_bytes(), options.n_slots));
   impl->slots.resize(options.n_slots);
+  impl->constraints = options.constraints;
   return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 

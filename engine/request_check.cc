@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "engine/model/kv_layout.h"
+#include "grammar/output_spec.h"
 #include "sampler.h"
 #include "sequence.h"
 
@@ -53,6 +54,15 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
     return absl::InvalidArgumentError(
         absl::StrCat("stop_token_ids has ", request.stop_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
   }
+  if (request.output_spec.size() > grammar::kSpecBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ",
+                                                   grammar::kSpecBytesMax));
+  }
+  if (request.end_token_ids.size() > kStopTokenIdsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("end_token_ids has ", request.end_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
+  }
+  RETURN_IF_ERROR(CheckTokens("end_token_ids", request.end_token_ids, config.vocab_size));
   RETURN_IF_ERROR(CheckSamplingParams(request.sampling, config.vocab_size));
   const uint64_t n_output_max = std::max<uint64_t>(1, request.max_tokens);
   const uint64_t n_tokens_max = std::min<uint64_t>(request.prompt.size() + n_output_max, n_context_max);

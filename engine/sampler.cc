@@ -74,6 +74,20 @@ std::vector<float> WithBiasAndPenalties(std::span<const float> logits, const Sam
   return out;
 }
 
+// The logits of tokens that are not allowed become -infinity. False: there is no other.
+bool Forbid(AllowedTokens allowed, std::vector<float>& logits) {
+  bool any_left = false;
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t word = first / 64 < allowed.size() ? allowed[first / 64] : 0;
+    const size_t n = std::min<size_t>(64, logits.size() - first);
+    for (size_t i = 0; i < n; ++i) {
+      if ((word >> i & 1) == 0) logits[first + i] = -HUGE_VALF;
+      any_left |= std::isfinite(logits[first + i]);
+    }
+  }
+  return any_left;
+}
+
 uint32_t ArgMax(std::span<const float> logits) {
   return static_cast<uint32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
@@ -159,10 +173,13 @@ absl::Status CheckLogitBias(const std::vector<TokenBias>& biases, uint32_t vocab
 }  // namespace
 
 absl::StatusOr<SampledToken> SampleToken(std::span<const float> logits, const SamplingParams& params,
-                                         const TokenCounts& output_counts, int64_t position) {
+                                         const TokenCounts& output_counts, int64_t position, AllowedTokens allowed) {
   RETURN_IF_ERROR(CheckLogits(logits));
   SampledToken out;
-  const std::vector<float> penalized = WithBiasAndPenalties(logits, params, output_counts);
+  std::vector<float> penalized = WithBiasAndPenalties(logits, params, output_counts);
+  if (!allowed.empty() && !Forbid(allowed, penalized)) {
+    return absl::FailedPreconditionError("the model gives no chance to any token of the form that is asked for");
+  }
   if (params.temperature == 0.0) {
     out.token = ArgMax(penalized);
   } else {

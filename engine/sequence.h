@@ -31,6 +31,8 @@ struct Sequence {
   uint64_t id = 0;
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string output_spec;
+  std::vector<uint32_t> end_token_ids;  // of output_spec, the end of sequence too
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   Flow* flow = nullptr;  // its share of the engine; the scheduler's

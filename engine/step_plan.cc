@@ -10,7 +10,7 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505335;    // "5SPL"
+constexpr uint32_t kPlanMagic = 0x4C505336;    // "6SPL"
 constexpr uint32_t kResultMagic = 0x52505334;  // "4SPR"
 
 std::string Seal(WireWriter& w) {
@@ -64,6 +64,8 @@ void MovesForm(Wire& wire, Plan& plan) {
     SlotForm(w, open.slot, "open_slots.slot");
     SamplingForm(w, open.sampling);
     w.Array(open.prior_output, "open_slots.prior_output");
+    w.Text(open.output_spec, "open_slots.output_spec");
+    w.Array(open.end_token_ids, "open_slots.end_token_ids");
   });
   wire.List(plan.set_blocks, "set_blocks", [](auto& w, auto& set) {
     SlotForm(w, set.slot, "set_blocks.slot");

@@ -298,14 +298,7 @@ std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadFlag(body, "parallel_tool_calls", parallel)) return error;
   request.one_tool_call = request.one_tool_call || !parallel;
   if (auto error = ReadFlag(body, "logprobs", request.sampling.logprobs)) return error;
-  if (auto error = ReadThinking(body, request)) return error;
-  // A call is opened right behind the prompt, where a model that thinks still has to write its reasoning.
-  if (request.forced_call && request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
-    return InvalidField("tool_choice",
-                        "can be required or a named tool only with thinking disabled: send "
-                        R"("thinking": {"type": "disabled"}, or none or auto)");
-  }
-  return std::nullopt;
+  return ReadThinking(body, request);
 }
 
 std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {

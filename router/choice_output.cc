@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "tokenizer/chat_markup.h"
 
 namespace longshelf::router {
 namespace {
@@ -46,7 +47,6 @@ ChoiceOutput::ChoiceOutput(const ServedModel& model, const PreparedRequest& prep
       logprobs_(prepared.request.sampling.logprobs),
       stop_token_ids_(StopTokens(model, prepared.request)),
       id_seed_(id_seed),
-      forced_text_(prepared.forced_text),
       decoder_(*model.tokenizer),
       matcher_(MatcherFor(prepared.request)),
       parser_(ParserFor(prepared)) {}
@@ -56,7 +56,7 @@ bool ChoiceOutput::IsText(uint32_t token) const {
   if (!tokenizer_.IsSpecial(token)) return true;
   if (!parser_) return false;
   const std::string_view bytes = tokenizer_.TokenBytes(token);
-  return bytes == tokenizer::kDsmlToken || (bytes == tokenizer::kThinkEndToken && parser_->in_reasoning());
+  return bytes == tokenizer::protocol::kDsml || (bytes == tokenizer::protocol::kThinkEnd && parser_->in_reasoning());
 }
 
 void ChoiceOutput::Take(std::vector<AnswerPiece> pieces, ChoiceDelta& delta) {
@@ -96,7 +96,6 @@ void ChoiceOutput::Parse(std::string_view text, ChoiceDelta& delta) {
 ChoiceDelta ChoiceOutput::Push(const OutputToken& token) {
   ChoiceDelta delta;
   if (stopped_ || finished_) return delta;
-  Parse(std::exchange(forced_text_, {}), delta);
   ++n_tokens_;
   delta.tokens.push_back(token.token);
   const bool in_reasoning = parser_ && parser_->in_reasoning();
@@ -113,7 +112,6 @@ ChoiceDelta ChoiceOutput::Finish(FinishReason reason) {
   ChoiceDelta delta;
   if (finished_) return delta;
   finished_ = true;
-  Parse(std::exchange(forced_text_, {}), delta);
   Parse(decoder_.Finish(), delta);
   if (parser_) {
     const bool is_complete = reason == FinishReason::kStop && !stopped_;

@@ -61,6 +61,7 @@ class Completion::Choice final : public StreamObserver {
     spec.stop_token_ids = owner_.model_.stop_token_ids;
     spec.stop_token_ids.insert(spec.stop_token_ids.end(), prepared.request.stop_token_ids.begin(),
                                prepared.request.stop_token_ids.end());
+    spec.output_form = prepared.output_form;
     spec.tenant = prepared.tenant;
     spec.tier = prepared.request.tier;
     spec.namespace_id = prepared.namespace_id;

@@ -56,6 +56,14 @@ std::optional<ApiError> NumberFields::Read(const NumericLimit& limit, const Json
   return std::nullopt;
 }
 
+std::optional<ApiError> WithPlace(std::string_view where, std::optional<ApiError> error) {
+  if (!error) return error;
+  const std::string place(where);
+  error->message = absl::StrCat(place, ".", error->message);
+  error->param = absl::StrCat(place, ".", error->param);
+  return error;
+}
+
 std::optional<ApiError> CheckNamesOnce(const JsonObject& object) {
   std::set<std::string_view> seen;
   for (const auto& [name, value] : object) {

@@ -44,6 +44,9 @@ std::variant<JsonObject, ApiError> ParseJsonBody(simdjson::dom::parser& parser, 
 // No member is there twice.
 std::optional<ApiError> CheckNamesOnce(const JsonObject& object);
 
+// The same error, of a field inside `where`.
+std::optional<ApiError> WithPlace(std::string_view where, std::optional<ApiError> error);
+
 // Members that may be missing or null: nothing changes then.
 std::optional<ApiError> ReadFlag(const JsonObject& object, std::string_view name, bool& flag);
 std::optional<ApiError> ReadText(const JsonObject& object, std::string_view name, size_t max_bytes, std::string& text);

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "json_fields.h"
 #include "kvstore/keys.h"
+#include "output_form.h"
 #include "router/effort.h"
 #include "tokenizer/fim.h"
 #include "tokenizer/json_file.h"
@@ -116,7 +117,6 @@ TokensOrError ToTokens(absl::StatusOr<std::vector<uint32_t>> tokens, std::string
 TokensOrError ChatTokens(const ServedModel& model, const ApiRequest& request, size_t n_context_max) {
   auto prompt = RenderPrompt(model, request);
   if (!prompt.ok()) return PromptError(prompt.status(), "messages", n_context_max);
-  if (request.forced_call) prompt->Append(tokenizer::ToolCallOpeningPrompt(*request.forced_call));
   if (model.control_tokens_in_text) prompt->ordinary.clear();
   return ToTokens(model.tokenizer->EncodeMixed(prompt->text, prompt->ordinary, n_context_max), "messages",
                   n_context_max);
@@ -190,6 +190,7 @@ absl::StatusOr<ServedModel> ServedModel::Load(const std::filesystem::path& dir, 
   auto tokenizer = tokenizer::Tokenizer::Load(dir);
   if (!tokenizer.ok()) return tokenizer.status();
   model.tokenizer = *std::move(tokenizer);
+  model.checked_forms = std::make_shared<CheckedForms>();
   std::error_code error;
   const auto written = std::filesystem::last_write_time(file, error);
   if (!error) {
@@ -207,7 +208,10 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   const size_t n_context =
       context.worker ? std::min(context.worker->n_context_max, model.n_context_max) : model.n_context_max;
   PreparedRequest prepared;
-  if (request.forced_call) prepared.forced_text = tokenizer::ToolCallOpening(*request.forced_call);
+  if (auto form = OutputFormOf(request)) {
+    if (auto error = CheckOutputForm(request, *form, model.checked_forms.get())) return *std::move(error);
+    prepared.output_form = std::make_shared<const grammar::OutputSpec>(*std::move(form));
+  }
   prepared.tenant = context.tenant.name;
   prepared.namespace_id = context.namespaces->Of(NamespaceName(context.tenant, request.user_id));
   const auto salt = kvstore::NamespaceSalt(context.tenant_secret, prepared.namespace_id);
@@ -228,6 +232,7 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   }
   // Up to 16 MiB that nobody needs any more, and an answer may take long.
   request.messages = {};
+  request.tools = {};
   request.prompts = {};
   request.suffix = {};
   prepared.request = std::move(request);

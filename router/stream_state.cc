@@ -20,6 +20,7 @@ WorkerRequest StreamState::NextRequest() {
   request.stop_token_ids = spec.stop_token_ids;
   request.prompt_logprobs = spec.prompt_logprobs;
   if (spec.prompt_logprobs) request.n_prompt_scored = static_cast<uint32_t>(n_prompt_scored_);
+  request.output_form = spec.output_form;
   request.tenant = spec.tenant;
   request.tier = spec.tier;
   request.namespace_id = spec.namespace_id;

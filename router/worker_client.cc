@@ -35,6 +35,21 @@ bool ToKey(const std::string& bytes, BlockKey& key) {
   return true;
 }
 
+void Fill(const grammar::OutputSpec& from, v1::OutputForm& to) {
+  to.set_after_thinking(from.after_thinking);
+  to.set_answer_schema(from.answer_schema);
+  to.set_calls(from.calls == grammar::OutputSpec::Calls::kNone      ? v1::OutputForm::CALLS_NONE
+               : from.calls == grammar::OutputSpec::Calls::kAllowed ? v1::OutputForm::CALLS_ALLOWED
+                                                                    : v1::OutputForm::CALLS_REQUIRED);
+  to.set_n_calls_max(from.n_calls_max);
+  for (const grammar::OutputSpec::Tool& tool : from.tools) {
+    v1::ToolForm& form = *to.add_tools();
+    form.set_name(tool.name);
+    form.set_parameters(tool.parameters);
+  }
+  to.set_given(from.given);
+}
+
 v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   v1::WorkerGenerateRequest out;
   out.set_request_id(request.request_id);
@@ -60,6 +75,7 @@ v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   out.set_prompt_logprobs(request.prompt_logprobs);
   out.set_n_prompt_scored(request.n_prompt_scored);
   out.mutable_stop_token_ids()->Add(request.stop_token_ids.begin(), request.stop_token_ids.end());
+  if (request.output_form != nullptr) Fill(*request.output_form, *out.mutable_output_form());
   out.set_tenant(request.tenant);
   out.set_tier(request.tier == ServiceTier::kFlex       ? v1::SERVICE_TIER_FLEX
                : request.tier == ServiceTier::kPriority ? v1::SERVICE_TIER_PRIORITY

@@ -188,29 +188,16 @@ void AppendArguments(const std::string& arguments, PromptWriter& out) {
   }
 }
 
-void AppendBlockBegin(PromptWriter& out) {
+void AppendToolCalls(const std::vector<ChatToolCall>& calls, PromptWriter& out) {
+  if (calls.empty()) return;
   out.Control("\n\n");
   out.Control(protocol::kToolCallsBegin);
   out.Control(">\n");
-}
-
-// A call up to its name.
-void AppendInvoke(PromptWriter& out) {
-  out.Control(protocol::kInvokeBegin);
-  out.Control(" name=\"");
-}
-
-void AppendName(std::string_view name, PromptWriter& out) {
-  out.Text(name);
-  out.Control("\">\n");
-}
-
-void AppendToolCalls(const std::vector<ChatToolCall>& calls, PromptWriter& out) {
-  if (calls.empty()) return;
-  AppendBlockBegin(out);
   for (const ChatToolCall& call : calls) {
-    AppendInvoke(out);
-    AppendName(call.name, out);
+    out.Control(protocol::kInvokeBegin);
+    out.Control(" name=\"");
+    out.Text(call.name);
+    out.Control("\">\n");
     AppendArguments(call.arguments, out);
     out.Control("\n");
     out.Control(protocol::kInvokeEnd);
@@ -330,22 +317,6 @@ bool HasTools(const ChatMessage& message) {
 }
 
 }  // namespace
-
-std::string ToolCallOpening(std::string_view name) { return ToolCallOpeningPrompt(name).text; }
-
-ChatPrompt ToolCallOpeningPrompt(std::string_view name) {
-  PromptWriter out;
-  AppendBlockBegin(out);
-  AppendInvoke(out);
-  if (!name.empty()) AppendName(name, out);
-  return out.Take();
-}
-
-void ChatPrompt::Append(const ChatPrompt& more) {
-  const size_t begin = text.size();
-  text += more.text;
-  for (const TextRange& range : more.ordinary) ordinary.push_back({begin + range.begin, begin + range.end});
-}
 
 bool ThinkingIsDropped(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
   return options.thinking_mode == ThinkingMode::kThinking && options.drop_thinking &&

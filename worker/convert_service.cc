@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "grammar/output_spec.h"
 
 namespace longshelf::worker {
 namespace {
@@ -138,6 +139,34 @@ absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const Reque
     return absl::PermissionDeniedError("return_logits is refused; this worker runs without --allow-logits");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ToOutputSpec(const v1::WorkerGenerateRequest& request) {
+  if (!request.has_output_form()) return std::string();
+  const v1::OutputForm& form = request.output_form();
+  RETURN_IF_ERROR(CheckBytes("output_form", form.ByteSizeLong(), grammar::kSpecBytesMax));
+  RETURN_IF_ERROR(CheckCount("the number of output_form.tools", static_cast<uint64_t>(form.tools_size()), 0,
+                             grammar::kToolsMax));
+  RETURN_IF_ERROR(CheckCount("output_form.n_calls_max", form.n_calls_max(), 0, grammar::kCallsMax));
+  grammar::OutputSpec spec;
+  spec.after_thinking = form.after_thinking();
+  spec.answer_schema = form.answer_schema();
+  switch (form.calls()) {
+    case v1::OutputForm::CALLS_NONE:
+      break;
+    case v1::OutputForm::CALLS_ALLOWED:
+      spec.calls = grammar::OutputSpec::Calls::kAllowed;
+      break;
+    case v1::OutputForm::CALLS_REQUIRED:
+      spec.calls = grammar::OutputSpec::Calls::kRequired;
+      break;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("output_form.calls: ", form.calls(), " is unknown"));
+  }
+  if (form.n_calls_max() > 0) spec.n_calls_max = form.n_calls_max();
+  for (const v1::ToolForm& tool : form.tools()) spec.tools.push_back({tool.name(), tool.parameters()});
+  spec.given = form.given();
+  return spec.Serialize();
 }
 
 engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& request) {

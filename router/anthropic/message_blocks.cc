@@ -191,7 +191,7 @@ class MessagesReader {
       for (const std::string& text : texts) AddText(text, *message.content);
     }
     bool is_error = false;
-    if (auto error = ReadFlag(block, "is_error", is_error)) return InPlace(here, *std::move(error));
+    if (auto error = ReadFlag(block, "is_error", is_error)) return WithPlace(here, error);
     if (is_error && message.content->empty()) message.content = "error";
     out_.push_back(std::move(message));
     user_text_.reset();
@@ -214,13 +214,6 @@ class MessagesReader {
 };
 
 }  // namespace
-
-ApiError InPlace(std::string_view where, ApiError error) {
-  const std::string place(where);
-  error.message = absl::StrCat(place, ".", error.message);
-  error.param = absl::StrCat(place, ".", error.param);
-  return error;
-}
 
 std::optional<ApiError> ReadTextBlocks(const JsonArray& blocks, const std::string& where, const SizeLimits& limits,
                                        std::vector<std::string>& texts) {

@@ -21,7 +21,4 @@ std::optional<ApiError> ReadTextBlocks(const JsonArray& blocks, const std::strin
 std::optional<ApiError> ReadMessageBlocks(const JsonValue& messages, const SizeLimits& limits,
                                           const ThinkingSigner& signer, size_t id_bytes_max, ApiRequest& request);
 
-// The same error of a field inside `where`.
-ApiError InPlace(std::string_view where, ApiError error);
-
 }  // namespace longshelf::router

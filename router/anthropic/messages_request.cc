@@ -62,22 +62,22 @@ std::optional<ApiError> ReadSystem(const JsonValue& value, const SizeLimits& lim
 
 // One tool as the model reads it: name, description and parameters, as an OpenAI client would have sent them.
 std::optional<ApiError> ReadTool(const JsonValue& value, const std::string& where, const SizeLimits& limits,
-                                 std::string& dumped) {
+                                 std::string& dumped, ApiTool& form) {
   const auto object = AsObject(value);
   if (!object) return InvalidField(where, "must be an object with name and input_schema");
   std::string type = "custom";
-  if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return InPlace(where, *std::move(error));
+  if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return WithPlace(where, error);
   if (type != "custom") {
     return InvalidField(where + ".type",
                         "must be custom: this server runs no tools itself, so those that Anthropic's does are refused");
   }
   std::string name;
   std::string description;
-  if (auto error = ReadText(*object, "name", limits.tool_name_bytes, name)) return InPlace(where, *std::move(error));
+  if (auto error = ReadText(*object, "name", limits.tool_name_bytes, name)) return WithPlace(where, error);
   if (name.empty())
     return InvalidField(where + ".name", absl::StrCat("must be a string of 1 to ", limits.tool_name_bytes, " bytes"));
   if (auto error = ReadText(*object, "description", limits.tool_schema_bytes, description)) {
-    return InPlace(where, *std::move(error));
+    return WithPlace(where, error);
   }
   const auto schema = Member(*object, "input_schema");
   if (!schema || !AsObject(*schema)) return InvalidField(where + ".input_schema", "must be a JSON schema object");
@@ -94,7 +94,8 @@ std::optional<ApiError> ReadTool(const JsonValue& value, const std::string& wher
   auto python = tokenizer::DumpJsonPythonStyle(json);
   if (!python.ok()) return InvalidField(where, "is not usable JSON");
   dumped = *std::move(python);
-  return std::nullopt;
+  form = {std::move(name), false, simdjson::minify(*schema), where, where + ".input_schema"};
+  return WithPlace(where, ReadFlag(*object, "strict", form.is_strict));
 }
 
 // {"type": "auto" | "any" | "none" | "tool", "name", "disable_parallel_tool_use"}
@@ -105,18 +106,18 @@ std::optional<ApiError> ReadToolChoice(const JsonObject& body, const SizeLimits&
   const auto object = AsObject(*value);
   std::string type;
   if (!object) return InvalidField("tool_choice", "must be an object with a type");
-  if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return InPlace("tool_choice", *error);
+  if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return WithPlace("tool_choice", error);
   if (type != "auto" && type != "any" && type != "none" && type != "tool") {
     return InvalidField("tool_choice.type", "must be auto, any, none or tool");
   }
   bool one = false;
-  if (auto error = ReadFlag(*object, "disable_parallel_tool_use", one)) return InPlace("tool_choice", *error);
+  if (auto error = ReadFlag(*object, "disable_parallel_tool_use", one)) return WithPlace("tool_choice", error);
   request.one_tool_call = one || type == "tool";
   none = type == "none";
   if (type == "any") request.forced_call = "";
   if (type != "tool") return std::nullopt;
   std::string name;
-  if (auto error = ReadText(*object, "name", limits.tool_name_bytes, name)) return InPlace("tool_choice", *error);
+  if (auto error = ReadText(*object, "name", limits.tool_name_bytes, name)) return WithPlace("tool_choice", error);
   if (name.empty()) return InvalidField("tool_choice.name", "must be the name of one of the tools");
   request.forced_call = std::move(name);
   return std::nullopt;
@@ -124,6 +125,7 @@ std::optional<ApiError> ReadToolChoice(const JsonObject& body, const SizeLimits&
 
 std::optional<ApiError> ReadTools(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
   std::vector<std::string> tools;
+  std::vector<ApiTool> forms;
   if (const auto value = Member(body, "tools"); value && !IsNull(*value)) {
     const auto array = AsArray(*value);
     if (!array) return InvalidField("tools", "must be a list");
@@ -132,14 +134,32 @@ std::optional<ApiError> ReadTools(const JsonObject& body, const SizeLimits& limi
         return InvalidField("tools", absl::StrCat("may hold at most ", limits.tools, " tools"));
       }
       const std::string where = absl::StrCat("tools[", tools.size(), "]");
-      if (auto error = ReadTool(entry, where, limits, tools.emplace_back())) return error;
+      if (auto error = ReadTool(entry, where, limits, tools.emplace_back(), forms.emplace_back())) return error;
     }
   }
   bool none = false;
   if (auto error = ReadToolChoice(body, limits, none, request)) return error;
   // What the model is not told of, it does not call.
-  if (!none && !tools.empty()) LeadingSystemMessage(request).tools = std::move(tools);
-  return request.forced_call ? CheckForcedCall(request) : std::nullopt;
+  if (!none && !tools.empty()) {
+    LeadingSystemMessage(request).tools = std::move(tools);
+    request.tools = std::move(forms);
+  }
+  return request.forced_call ? CheckForcedCall(request, "tool_choice.name") : std::nullopt;
+}
+
+// {"type": "json_schema", "schema": ...}
+std::optional<ApiError> ReadFormat(const JsonValue& value, const SizeLimits& limits, ApiRequest& request) {
+  if (IsNull(value)) return std::nullopt;
+  const auto object = AsObject(value);
+  std::string type;
+  if (!object) return InvalidField("output_config.format", "must be an object with type and schema");
+  if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type))
+    return WithPlace("output_config.format", error);
+  const auto schema = Member(*object, "schema");
+  if (type != "json_schema" || !schema) {
+    return InvalidField("output_config.format", R"(must be {"type":"json_schema","schema":{...}})");
+  }
+  return ReadAnswerSchema(*schema, "output_config.format.schema", request);
 }
 
 // The reasoning is off unless it is asked for, as at Anthropic. `budget_tokens` bounds nothing here.
@@ -149,7 +169,7 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, const SizeLimits& l
     const auto object = AsObject(*value);
     std::string type;
     if (!object) return InvalidField("thinking", "must be an object with a type");
-    if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return InPlace("thinking", *error);
+    if (auto error = ReadText(*object, "type", limits.tool_name_bytes, type)) return WithPlace("thinking", error);
     if (type != "enabled" && type != "adaptive" && type != "disabled") {
       return InvalidField("thinking.type", "must be enabled, adaptive or disabled");
     }
@@ -161,12 +181,14 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, const SizeLimits& l
   const auto object = AsObject(*config);
   if (!object) return InvalidField("output_config", "must be an object");
   std::string effort;
-  if (auto error = ReadText(*object, "effort", limits.tool_name_bytes, effort)) return InPlace("output_config", *error);
+  if (auto error = ReadText(*object, "effort", limits.tool_name_bytes, effort))
+    return WithPlace("output_config", error);
   if (!effort.empty() && !MapEffort(effort, tokenizer::ChatDialect::kPreview).ok()) {
     return InvalidField("output_config.effort", "must be one of low, medium, high, xhigh, max");
   }
   request.reasoning_effort = std::move(effort);
-  return std::nullopt;
+  const auto format = Member(*object, "format");
+  return format ? ReadFormat(*format, limits, request) : std::nullopt;
 }
 
 // Of the user that a client names, without its session: what one session read is there for the next one. Claude Code
@@ -192,7 +214,7 @@ std::optional<ApiError> ReadMetadata(const JsonObject& body, const SizeLimits& l
   const auto object = AsObject(*value);
   if (!object) return InvalidField("metadata", "must be an object");
   std::string user;
-  if (auto error = ReadText(*object, "user_id", limits.user_id_bytes, user)) return InPlace("metadata", *error);
+  if (auto error = ReadText(*object, "user_id", limits.user_id_bytes, user)) return WithPlace("metadata", error);
   request.user_id = UserWithoutSession(user);
   return std::nullopt;
 }
@@ -274,9 +296,6 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadStopSequences(body, sizes, request)) return error;
   if (auto error = ReadServiceTier(body, sizes)) return error;
   if (auto error = ReadFlag(body, "stream", request.stream)) return error;
-  if (request.forced_call && request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
-    return InvalidField("tool_choice", "can be any or tool only with thinking disabled");
-  }
   return ReadNumbers(body, counts_only, request);
 }
 

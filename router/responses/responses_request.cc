@@ -45,7 +45,7 @@ constexpr std::string_view kEchoed[] = {"instructions",
 
 // {"type": "function", "name", "description", "parameters", "strict"}: without its type, what chat calls a function.
 std::optional<ApiError> ReadTool(const JsonValue& value, const std::string& where, const SizeLimits& limits,
-                                 std::string& dumped) {
+                                 std::string& dumped, ApiTool& form) {
   const auto object = AsObject(value);
   const auto type_field = object ? Member(*object, "type") : std::nullopt;
   const auto type = type_field ? AsString(*type_field) : std::nullopt;
@@ -57,9 +57,12 @@ std::optional<ApiError> ReadTool(const JsonValue& value, const std::string& wher
   if (!name || name->empty() || name->size() > limits.tool_name_bytes) {
     return InvalidField(where + ".name", absl::StrCat("must be a string of 1 to ", limits.tool_name_bytes, " bytes"));
   }
+  form = {std::string(*name), false, R"({"type":"object"})", where, where + ".parameters"};
   if (const auto parameters = Member(*object, "parameters"); parameters && !IsNull(*parameters)) {
     if (!AsObject(*parameters)) return InvalidField(where + ".parameters", "must be a JSON schema object");
+    form.parameters = simdjson::minify(*parameters);
   }
+  if (auto error = ReadFlag(*object, "strict", form.is_strict)) return WithPlace(where, error);
   std::string json = "{";
   for (const auto& [key, member] : *object) {
     if (key == "type" || IsNull(member)) continue;
@@ -100,6 +103,7 @@ std::optional<ApiError> ReadToolChoice(const JsonObject& body, bool& none, ApiRe
 
 std::optional<ApiError> ReadTools(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
   std::vector<std::string> tools;
+  std::vector<ApiTool> forms;
   if (const auto value = Member(body, "tools"); value && !IsNull(*value)) {
     const auto array = AsArray(*value);
     if (!array) return InvalidField("tools", "must be a list");
@@ -108,16 +112,19 @@ std::optional<ApiError> ReadTools(const JsonObject& body, const SizeLimits& limi
         return InvalidField("tools", absl::StrCat("may hold at most ", limits.tools, " tools"));
       }
       const std::string where = absl::StrCat("tools[", tools.size(), "]");
-      if (auto error = ReadTool(entry, where, limits, tools.emplace_back())) return error;
+      if (auto error = ReadTool(entry, where, limits, tools.emplace_back(), forms.emplace_back())) return error;
     }
   }
   bool none = false;
   if (auto error = ReadToolChoice(body, none, request)) return error;
-  if (!none && !tools.empty()) LeadingSystemMessage(request).tools = std::move(tools);
+  if (!none && !tools.empty()) {
+    LeadingSystemMessage(request).tools = std::move(tools);
+    request.tools = std::move(forms);
+  }
   bool parallel = true;
   if (auto error = ReadFlag(body, "parallel_tool_calls", parallel)) return error;
   request.one_tool_call = request.one_tool_call || !parallel;
-  return request.forced_call ? CheckForcedCall(request) : std::nullopt;
+  return request.forced_call ? CheckForcedCall(request, "tool_choice.name") : std::nullopt;
 }
 
 std::optional<ApiError> ReadReasoning(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
@@ -137,20 +144,24 @@ std::optional<ApiError> ReadReasoning(const JsonObject& body, const SizeLimits& 
   return std::nullopt;
 }
 
-// {"format": {"type": "text" | "json_object"}}
-std::optional<ApiError> ReadTextOptions(const JsonObject& body, ApiRequest& request) {
+// {"format": {"type": "text" | "json_object" | "json_schema", "schema": ...}}
+std::optional<ApiError> ReadTextOptions(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
   const auto value = Member(body, "text");
   if (!value || IsNull(*value)) return std::nullopt;
   const auto object = AsObject(*value);
   if (!object) return InvalidField("text", "must be an object");
-  const auto format = Member(*object, "format");
-  if (!format) return std::nullopt;
-  auto error = ReadResponseFormat(*format, request);
-  if (error) {
-    error->param = "text.format";
-    error->message = absl::StrCat("text.format: ", error->message);
-  }
-  return error;
+  const auto format_field = Member(*object, "format");
+  if (!format_field || IsNull(*format_field)) return std::nullopt;
+  const auto format = AsObject(*format_field);
+  std::string type;
+  if (!format) return InvalidField("text.format", "must be an object with a type");
+  if (auto error = ReadText(*format, "type", limits.tool_name_bytes, type)) return WithPlace("text.format", error);
+  if (type == "text") return std::nullopt;
+  if (type == "json_object") return ReadResponseFormat(*format_field, request);
+  if (type != "json_schema") return InvalidField("text.format.type", "must be text, json_object or json_schema");
+  const auto schema = Member(*format, "schema");
+  if (!schema) return InvalidField("text.format.schema", "must be a JSON schema object");
+  return ReadAnswerSchema(*schema, "text.format.schema", request);
 }
 
 std::optional<ApiError> ReadNumbers(const JsonObject& body, ApiRequest& request) {
@@ -233,12 +244,9 @@ std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limi
   }
   if (auto error = ReadTools(body, sizes, request)) return error;
   if (auto error = ReadReasoning(body, sizes, request)) return error;
-  if (auto error = ReadTextOptions(body, request)) return error;
+  if (auto error = ReadTextOptions(body, sizes, request)) return error;
   if (auto error = ReadInclude(body, request)) return error;
   if (auto error = ReadFlag(body, "stream", request.stream)) return error;
-  if (request.forced_call && request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
-    return InvalidField("tool_choice", R"(can be required or a function only with "reasoning": {"effort": "none"})");
-  }
   if (auto error = ReadNumbers(body, request)) return error;
   request.echo_members = EchoOf(body);
   return std::nullopt;

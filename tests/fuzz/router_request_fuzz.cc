@@ -76,8 +76,8 @@ void CheckChat(const ApiRequest& request) {
     LONGSHELF_CHECK(message.tool_calls.size() <= kSizeLimits.tool_calls);
     for (const std::string& tool : message.tools) LONGSHELF_CHECK(nlohmann::json::accept(tool));
   }
-  const bool thinks = request.thinking_mode == tokenizer::ThinkingMode::kThinking;
-  LONGSHELF_CHECK(!thinks || !request.forced_call);
+  LONGSHELF_CHECK(!request.forced_call || !request.tools.empty());
+  LONGSHELF_CHECK(request.answer_schema.empty() || nlohmann::json::accept(request.answer_schema));
   const auto effort = MapEffort(request.reasoning_effort, tokenizer::ChatDialect::kPreview);
   LONGSHELF_CHECK(effort.ok());
   const auto prompt = tokenizer::RenderChatPrompt(

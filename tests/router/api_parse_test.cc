@@ -114,7 +114,8 @@ TEST(ParseRequestBody, RefusesFieldsItCannotHonour) {
        {std::tuple(Api::kChat, R"("chat_template":"{{x}}")", "chat_template"),
         std::tuple(Api::kChat, R"("prompt_embeds":"AA==")", "prompt_embeds"),
         std::tuple(Api::kChat, R"("functions":[])", "functions"),
-        std::tuple(Api::kChat, R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format.type"),
+        std::tuple(Api::kChat, R"("response_format":{"type":"json_schema","json_schema":{}})",
+                   "response_format.json_schema.name"),
         std::tuple(Api::kCompletions, R"("n":3,"best_of":2)", "best_of"),
         std::tuple(Api::kCompletions, R"("n":2,"best_of":3,"stream":true)", "best_of"),
         std::tuple(Api::kCompletions, R"("best_of":2,"session":"s")", "best_of"),
@@ -429,13 +430,14 @@ TEST(ParseRequestBody, ToolsGetASystemMessageOfTheirOwnAndNoneRemovesThem) {
   EXPECT_EQ(without.messages.size(), 1u);
 }
 
-TEST(ParseRequestBody, ACallOfAnyOrOfANamedToolCanBeDemandedWithoutThinking) {
+TEST(ParseRequestBody, ACallOfAnyOrOfANamedToolCanBeDemanded) {
   const std::string tools =
-      R"("thinking":{"type":"disabled"},"tools":[{"type":"function","function":{"name":"f"}},
+      R"("tools":[{"type":"function","function":{"name":"f"}},
          {"type":"function","function":{"name":"g"}}],"tool_choice":)";
   const ApiRequest any = RequestOf(Api::kChat, Chat(tools + "\"required\""));
   EXPECT_EQ(any.forced_call, "");
   EXPECT_FALSE(any.one_tool_call);
+  EXPECT_EQ(any.thinking_mode, tokenizer::ThinkingMode::kThinking);
   const ApiRequest named = RequestOf(Api::kChat, Chat(tools + R"({"type":"function","function":{"name":"g"}})"));
   EXPECT_EQ(named.forced_call, "g");
   EXPECT_TRUE(named.one_tool_call);
@@ -457,9 +459,6 @@ TEST(ParseRequestBody, RefusesToolChoicesThatCannotBe) {
   const std::string g = R"({"type":"function","function":{"name":"g"}})";
   const std::string name = "tool_choice.function.name";
   for (const auto& [fields, choice, param, says] : std::initializer_list<std::array<std::string, 4>>{
-           {tools, "\"required\"", "tool_choice", "thinking disabled"},
-           {tools, f, "tool_choice", "thinking disabled"},
-           {tools + R"("thinking":{"type":"enabled"},"reasoning_effort":"none",)", f, "tool_choice", "thinking"},
            {off, "\"required\"", "tool_choice", "tools"},
            {off + R"("tools":[],)", "\"required\"", "tool_choice", "tools"},
            {off, f, "tool_choice", "tools"},

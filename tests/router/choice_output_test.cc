@@ -108,23 +108,6 @@ TEST_F(ChoiceOutputTest, StopsAfterTheFirstToolCallWhenOnlyOneIsAllowed) {
   EXPECT_EQ(whole.finish_reason, "tool_calls");
 }
 
-TEST_F(ChoiceOutputTest, GoesOnFromACallThatWasOpenedForTheModel) {
-  for (const std::string name : {"add", ""}) {
-    PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
-    prepared.forced_text = tokenizer::ToolCallOpening(name);
-    const std::string call = kToolCall;
-    ASSERT_TRUE(call.starts_with(prepared.forced_text));
-    const std::string sampled = call.substr(prepared.forced_text.size()) + kEos;
-    const Whole whole = Run(prepared, sampled);
-    EXPECT_EQ(whole.content, "");
-    ASSERT_EQ(whole.tool_calls.size(), 2u);
-    EXPECT_EQ(whole.tool_calls[0].name, "add");
-    EXPECT_EQ(whole.tool_calls[0].arguments, R"({"a": 1})");
-    EXPECT_EQ(whole.finish_reason, "tool_calls");
-    EXPECT_EQ(whole.n_tokens, model_->tokenizer->Encode(sampled)->size()) << "what was given is not output";
-  }
-}
-
 TEST_F(ChoiceOutputTest, NoCutOfACallPutsMarkupIntoTheContent) {
   const PreparedRequest prepared = Chat(tokenizer::ThinkingMode::kChat);
   const std::vector<uint32_t> tokens = TokensOf(std::string("Sure.") + kToolCall);

@@ -124,7 +124,7 @@ TEST(ResponsesRequest, NamesWhatIsWrong) {
       {R"(, "tool_choice": "required")", "tool_choice"},
       {R"(, "tool_choice": {"type": "hosted"})", "tool_choice"},
       {R"(, "reasoning": {"effort": "huge"})", "reasoning.effort"},
-      {R"(, "text": {"format": {"type": "grammar"}})", "text.format"},
+      {R"(, "text": {"format": {"type": "grammar"}})", "text.format.type"},
   };
   for (const auto& [text, param] : fields) EXPECT_EQ(BadParam(R"("x")", text), param) << text;
 }

@@ -131,21 +131,6 @@ TEST(RenderChat, AppendsTheSampledTurnEvenWhereThinkingIsDroppedLater) {
 }
 
 // The exception that the header documents: this is the reference's behaviour, and drop_thinking = false avoids it.
-TEST(ToolCallOpening, IsHowACallingTurnBegins) {
-  ChatOptions options;
-  options.thinking_mode = ThinkingMode::kChat;
-  std::vector<ChatMessage> history = {Message("system", ""), Message("user", "Rain?")};
-  history[0].tools = {R"({"name": "get_weather"})"};
-  const std::string prompt = Render(history, options);
-  history.push_back(Message("assistant", ""));
-  history.back().tool_calls = {{"call_1", "get_weather", R"({"city": "Oslo"})"}};
-  const std::string whole = Render(history, options);
-  const std::string named = ToolCallOpening("get_weather");
-  EXPECT_EQ(named, "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"get_weather\">\n");
-  EXPECT_TRUE(whole.starts_with(prompt + named + "<｜DSML｜parameter")) << whole;
-  EXPECT_EQ(ToolCallOpening("") + "get_weather\">\n", named);
-}
-
 TEST(RenderChat, ANewUserTurnDropsEarlierReasoningUnlessToldNotTo) {
   ChatMessage answer = Message("assistant", "A");
   answer.reasoning_content = "R";

@@ -169,10 +169,6 @@ TEST(ControlTokens, OfAnyTextOfAClientAreNone) {
       const auto as_reference = *tokenizer->Encode(*RenderChat(Conversation(kHostile), options));
       EXPECT_GT(SpecialsOf(*tokenizer, as_reference).size(), SpecialsOf(*tokenizer, ids("hello")).size() + 50);
     }
-    ChatPrompt prompt;
-    prompt.Append(ToolCallOpeningPrompt(""));
-    prompt.Append(ToolCallOpeningPrompt(kHostile));
-    EXPECT_EQ(SpecialsOf(*tokenizer, *tokenizer->EncodeMixed(prompt.text, prompt.ordinary)).size(), 4u);
   }
 }
 

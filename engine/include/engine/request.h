@@ -25,6 +25,11 @@ struct SequenceRequest {
   uint32_t max_tokens = 0;          // counts committed; 0: nothing is sampled
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
+  // grammar::OutputSpec::Serialize's: only output of that form is sampled. "": any. Whoever makes the request has
+  // compiled it; a shard where it does not compile fails the sequence.
+  std::string output_spec;
+  // Tokens that end an output of that form, beside the end of sequence; may stand nowhere else in it.
+  std::vector<uint32_t> end_token_ids;
   std::string tenant;  // whose share of the engine this is taken from; fairness is between (tenant, tier)
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;

@@ -30,6 +30,8 @@ struct StepPlan {
     SlotId slot;
     SamplingParams sampling;
     std::vector<uint32_t> prior_output;
+    std::string output_spec = {};  // SequenceRequest's; "": any output
+    std::vector<uint32_t> end_token_ids = {};
     bool operator==(const OpenSlot&) const = default;
   };
   // Entry `index` of a slot's block table: appended, or in place of what was there. Only changes are told, so the cost

@@ -29,6 +29,15 @@ struct BegunAnswer {
 
 // Whose form the answer takes.
 enum class AnswerForm : uint8_t { kOpenAi, kMessages, kResponses };
+// A tool as far as its calls can be held to a form.
+struct ApiTool {
+  std::string name;
+  bool is_strict = false;
+  std::string parameters;        // JSON schema of its arguments
+  std::string where;             // in the request: "tools[2].function"
+  std::string parameters_where;  // "tools[2].function.parameters"
+};
+
 // Text, or token ids.
 using PromptInput = std::variant<std::string, std::vector<uint32_t>>;
 
@@ -45,8 +54,11 @@ struct ApiRequest {
   std::string reasoning_effort;      // as the client named it, "" = default
   bool continues_assistant = false;  // the last message is an assistant prefix
   bool one_tool_call = false;        // parallel_tool_calls: false, or a call of one tool is forced
-  // The call of a tool is opened for the model: of this one, or with "" of one that it names. Chat mode only.
+  std::vector<ApiTool> tools;        // that the model is told of, in `messages`
+  // The answer must be calls: of this tool, or with "" of any.
   std::optional<std::string> forced_call;
+  std::string answer_schema;        // JSON schema that the answer's text must follow; "": any text
+  std::string answer_schema_where;  // in the request
 
   // Completions.
   std::vector<PromptInput> prompts;  // at least one; each has n choices

@@ -69,7 +69,6 @@ class ChoiceOutput {
   const bool logprobs_;
   const std::vector<uint32_t> stop_token_ids_;
   const uint64_t id_seed_;
-  std::string forced_text_;  // not yet given to the parser
   tokenizer::StreamDecoder decoder_;
   std::optional<tokenizer::StopMatcher> matcher_;      // completions with stop strings
   std::optional<tokenizer::CompletionParser> parser_;  // chat; it stops by itself

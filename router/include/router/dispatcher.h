@@ -34,6 +34,7 @@ struct StreamSpec {
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
   bool prompt_logprobs = false;  // tell how likely each prompt token but the first is; before any output
+  std::shared_ptr<const grammar::OutputSpec> output_form = nullptr;  // null: any output
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "grammar/output_spec.h"
 #include "router/api_error.h"
 #include "router/api_request.h"
 #include "router/auth.h"
+#include "router/checked_forms.h"
 #include "router/namespace_ids.h"
 #include "router/prefix_index.h"
 #include "router/worker_link.h"
@@ -24,11 +26,12 @@ struct ServedModel {
   std::string name;
   tokenizer::ChatDialect dialect = tokenizer::ChatDialect::kPreview;
   std::shared_ptr<const tokenizer::Tokenizer> tokenizer;
-  uint32_t vocab_size = 0;               // of config.json: ids below it have an embedding
-  uint32_t n_context_max = 0;            // max_position_embeddings; a worker may serve less
-  std::vector<uint32_t> stop_token_ids;  // end of sequence
-  int64_t created_unix_s = 0;            // of config.json
-  bool control_tokens_in_text = false;   // those that a chat's texts spell are tokens, as in DeepSeek's reference
+  uint32_t vocab_size = 0;                                // of config.json: ids below it have an embedding
+  uint32_t n_context_max = 0;                             // max_position_embeddings; a worker may serve less
+  std::vector<uint32_t> stop_token_ids;                   // end of sequence
+  int64_t created_unix_s = 0;                             // of config.json
+  std::shared_ptr<CheckedForms> checked_forms = nullptr;  // null: none is remembered
+  bool control_tokens_in_text = false;  // those that a chat's texts spell are tokens, as in DeepSeek's reference
 
   // From tokenizer.json, config.json and, for the end of sequence, generation_config.json (if there is one and it has
   // any) of a model directory. INVALID_ARGUMENT names the file and the key.
@@ -51,7 +54,7 @@ struct PreparedRequest {
   std::string tenant;
   std::string namespace_id;
   std::string namespace_salt;
-  std::string forced_text;  // how the answer begins without being sampled: the end of the prompt
+  std::shared_ptr<const grammar::OutputSpec> output_form;  // null: any output
 
   const PreparedPrompt& first() const { return prompts.front(); }
   // Those of the first prompt come first.

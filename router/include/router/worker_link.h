@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "grammar/output_spec.h"
 #include "router/prefix_index.h"
 
 // What the router needs of a worker, free of any RPC library. Everything here happens on the router loop: an
@@ -47,8 +48,9 @@ struct WorkerRequest {
   uint32_t max_tokens = 0;          // counts committed; 0: nothing is sampled
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
-  bool prompt_logprobs = false;  // of every prompt token but the first
-  uint32_t n_prompt_scored = 0;  // leading prompt tokens of which that is known
+  bool prompt_logprobs = false;                                      // of every prompt token but the first
+  uint32_t n_prompt_scored = 0;                                      // leading prompt tokens of which that is known
+  std::shared_ptr<const grammar::OutputSpec> output_form = nullptr;  // null: any output
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;

@@ -58,8 +58,6 @@ struct ChatOptions {
 struct ChatPrompt {
   std::string text;
   std::vector<TextRange> ordinary;  // in order, apart
-
-  void Append(const ChatPrompt& more);
 };
 
 // The prompt, ready for Tokenizer::EncodeMixed; with Tokenizer::Encode, control tokens that a message spells are
@@ -75,13 +73,6 @@ struct ChatPrompt {
 absl::StatusOr<ChatPrompt> RenderChatPrompt(const std::vector<ChatMessage>& messages, const ChatOptions& options);
 // Its text.
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options);
-
-// How an assistant message in chat mode goes on that calls a tool: opens the block of calls, and the call of `name`;
-// with an empty name, up to where the name is to be written. Follows what RenderChat gives when the model is asked to
-// speak, and is what the rendering of a turn without content begins with.
-std::string ToolCallOpening(std::string_view name);
-// The same, to be appended to the prompt: the name is a text of the client's.
-ChatPrompt ToolCallOpeningPrompt(std::string_view name);
 
 // Whether RenderChat leaves out reasoning before the last user message: in thinking mode with drop_thinking, unless a
 // message defines tools.

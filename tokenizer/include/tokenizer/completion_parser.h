@@ -11,10 +11,6 @@
 // What a model writes, read while it is sampled.
 namespace longshelf::tokenizer {
 
-// The control tokens that a CompletionParser reads; all others are no part of a completion's text.
-inline constexpr std::string_view kThinkEndToken = "</think>";
-inline constexpr std::string_view kDsmlToken = "｜DSML｜";
-
 // A piece of an answer. Pieces come in the order in which the model wrote them.
 struct AnswerPiece {
   enum class Kind : uint8_t {
