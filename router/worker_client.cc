@@ -120,8 +120,16 @@ WorkerUpdate FromProto(const v1::WatchEvent& event) {
   update.generation = event.generation();
   update.snapshot = event.snapshot();
   const v1::WorkerLoad& load = event.load();
-  update.load = {load.n_running(),       load.n_waiting(), load.n_tokens_queued(),
-                 load.n_sequences_max(), load.n_steps(),   load.draining()};
+  update.load.n_running = load.n_running();
+  update.load.n_waiting = load.n_waiting();
+  update.load.n_tokens_queued = load.n_tokens_queued();
+  update.load.n_sequences_max = load.n_sequences_max();
+  update.load.n_steps = load.n_steps();
+  update.load.draining = load.draining();
+  update.load.n_prefilling = load.n_prefilling();
+  update.load.tokens_per_second = load.prefill_tokens_per_s();
+  update.load.n_blocks_total = load.n_blocks_total();
+  update.load.n_blocks_free = load.n_blocks_free() - std::min(load.n_blocks_free(), load.n_blocks_promised());
   update.gained.reserve(static_cast<size_t>(event.gained_size()));
   for (const v1::IndexedCheckpoint& gained : event.gained()) {
     IndexedCheckpoint checkpoint;
