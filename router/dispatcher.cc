@@ -119,7 +119,10 @@ absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, St
   if (absl::Status refusal = RefusalOfWait(state->spec, n_miss, n_tokens); !refusal.ok()) return refusal;
   ++n_streams_;
   backlog_->Join(*state, state->spec.tenant, state->spec.tier);
-  Wait(state, std::max(config_.queue_timeout, PatienceOf(n_miss)), /*to_front=*/false);
+  const absl::Duration patience = PatienceOf(n_miss);
+  const absl::Duration timeout = patience > config_.wait_max ? std::max(patience, config_.queue_timeout)
+                                                             : config_.queue_timeout;
+  Wait(state, timeout, /*to_front=*/false);
   RequestKeys();
   PumpQueue();
   return std::make_unique<Stream>(std::move(state));

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "proto/channel_settings.h"
 #include "proto/credentials.h"
 #include "proto/internal_auth.h"
+#include "queue/pulse.h"
 #include "stream_reader_client.h"
 
 namespace longshelf::router {
@@ -164,12 +166,16 @@ class GrpcWorkerLink final : public WorkerLink {
         loop_(loop),
         retry_timer_(loop),
         ended_timer_(loop),
+        pulse_timer_(loop),
         jitter_(std::random_device{}()),
         backoff_(config.backoff_min) {}
 
   ~GrpcWorkerLink() override {
     *alive_ = false;
     if (status_call_) status_call_->context.TryCancel();
+    for (const auto& weak : questions_) {
+      if (const auto call = weak.lock()) call->context.TryCancel();
+    }
     for (const auto& weak : park_calls_) {
       if (const auto call = weak.lock()) call->context.TryCancel();
     }
@@ -186,13 +192,17 @@ class GrpcWorkerLink final : public WorkerLink {
     const v1::WorkerGenerateRequest message = ToProto(request);
     auto call = std::make_unique<Call>(*this, observer);
     GenerateReader::Callbacks callbacks{
-        [&observer](const v1::WorkerGenerateEvent& event) { observer.OnEvent(FromProto(event)); },
+        [this, &observer](const v1::WorkerGenerateEvent& event) {
+          pulse_.OnSign();
+          observer.OnEvent(FromProto(event));
+        },
         [this, raw = call.get()](const absl::Status& status) { EndCall(*raw, ToLinkStatus(status)); }};
     call->reader =
         GenerateReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, GenerateReader* reactor) {
           Prepare(context, config_.call_timeout);
           stub_->async()->Generate(&context, &message, reactor);
         });
+    open_calls_.insert(call.get());
     return call;
   }
 
@@ -220,6 +230,7 @@ class GrpcWorkerLink final : public WorkerLink {
     ~Call() override {
       reader->Detach();
       link.ended_calls_.erase(this);
+      link.open_calls_.erase(this);
     }
     void RequestNext() override { reader->RequestNext(); }
 
@@ -244,6 +255,7 @@ class GrpcWorkerLink final : public WorkerLink {
 
   // A worker that is gone ends its calls and its watch in any order; the watch has to be heard first.
   void EndCall(Call& call, const absl::Status& status) {
+    open_calls_.erase(&call);
     if (!up_ || !absl::IsUnavailable(status) || IsGroupFailure(status)) return call.observer.OnClosed(status);
     if (ended_calls_.empty()) {
       ended_timer_.expires_after(absl::ToChronoNanoseconds(kWatchEndsWithin));
@@ -303,7 +315,53 @@ class GrpcWorkerLink final : public WorkerLink {
       return RetryLater(absl::FailedPreconditionError("refused"));
     }
     up_ = true;
+    pulse_.OnSign();
+    AwaitBeat();
     Watch();
+  }
+
+  void AwaitBeat() {
+    pulse_timer_.expires_after(std::chrono::milliseconds(internal::Pulse::kBeatMs));
+    pulse_timer_.async_wait([this, alive = alive_](boost::system::error_code error) {
+      if (!error && *alive && up_) OnBeat();
+    });
+  }
+
+  void OnBeat() {
+    switch (pulse_.OnBeat()) {
+      case internal::Pulse::Verdict::kAlive:
+        break;
+      case internal::Pulse::Verdict::kAsk:
+        AskWhetherItLives();
+        break;
+      case internal::Pulse::Verdict::kGone:
+        return LeaveSilent();
+    }
+    AwaitBeat();
+  }
+
+  void AskWhetherItLives() {
+    auto call = std::make_shared<StatusCall>(loop_);
+    std::erase_if(questions_, [](const auto& weak) { return weak.expired(); });
+    questions_.push_back(call);
+    Prepare(call->context, config_.status_timeout);
+    stub_->async()->Status(&call->context, &call->request, &call->reply,
+                           [this, call, alive = alive_, &loop = loop_](const grpc::Status& status) {
+                             asio::post(loop, [this, call, alive, ok = status.ok()] {
+                               if (*alive && ok) pulse_.OnSign();
+                             });
+                           });
+  }
+
+  // Its connection may stand for long yet, so its calls would not end by themselves.
+  void LeaveSilent() {
+    const absl::Status why = absl::UnavailableError("the worker does not answer");
+    RetryLater(why);
+    while (!open_calls_.empty()) {
+      Call* call = *open_calls_.begin();
+      open_calls_.erase(open_calls_.begin());
+      call->observer.OnClosed(why);
+    }
   }
 
   void Watch() {
@@ -320,11 +378,13 @@ class GrpcWorkerLink final : public WorkerLink {
   void OnWatchEvent(const v1::WatchEvent& event) {
     if (event.generation() != generation_) return RetryLater(absl::AbortedError("the worker's engine restarted"));
     backoff_ = config_.backoff_min;
+    pulse_.OnSign();
     observer_->OnWorkerUpdate(worker_, FromProto(event));
     if (watch_) watch_->RequestNext();
   }
 
   void RetryLater(const absl::Status& why) {
+    pulse_timer_.cancel();
     if (watch_) std::exchange(watch_, nullptr)->Detach();
     if (std::exchange(up_, false)) observer_->OnWorkerDown(worker_, why);
     ReportEndedCalls();
@@ -341,12 +401,16 @@ class GrpcWorkerLink final : public WorkerLink {
   asio::io_context& loop_;
   asio::steady_timer retry_timer_;
   asio::steady_timer ended_timer_;
+  asio::steady_timer pulse_timer_;
+  internal::Pulse pulse_;
   std::mt19937_64 jitter_;
   absl::Duration backoff_;
   size_t worker_ = 0;
   WorkerLinkObserver* observer_ = nullptr;
   std::shared_ptr<StatusCall> status_call_;
+  std::vector<std::weak_ptr<StatusCall>> questions_;  // whether it lives
   std::vector<std::weak_ptr<ParkCall>> park_calls_;
+  std::set<Call*> open_calls_;
   std::shared_ptr<WatchReader> watch_;
   uint64_t generation_ = 0;
   bool up_ = false;
@@ -364,7 +428,7 @@ std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, s
 
 std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, const std::string& address,
                                              asio::io_context& loop) {
-  grpc::ChannelArguments args = proto::InternalChannelArguments();
+  grpc::ChannelArguments args = proto::InternalChannelArguments(proto::kWorkerKeepalive);
   // The channel's own reconnect pauses must not be longer than ours.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));

@@ -81,7 +81,7 @@ struct DispatcherConfig {
   absl::Duration queue_timeout = absl::Seconds(10);  // a new stream without a worker fails after this
   // A new stream that would wait longer for its turn is refused at once. One whose own prompt takes longer to read than
   // that is known to be slow by whoever sends it: it may wait for kPatience times that.
-  absl::Duration wait_max = absl::Milliseconds(1500);
+  absl::Duration wait_max = absl::Seconds(1);
   static constexpr double kPatience = 16;
   absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
   // A worker is left that says nothing on a stream and finishes no engine step for this long. While it steps, a stream

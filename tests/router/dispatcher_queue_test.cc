@@ -1,0 +1,309 @@
+// Streams that wait for a worker: who is next, who is told at once that it takes too long, and what waiting costs.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dispatcher_fixture.h"
+#include "router/api_error.h"
+
+namespace longshelf::router {
+namespace {
+
+using testing::DispatcherTest;
+using testing::FakeCall;
+using testing::Recorder;
+
+// Workers that take a fixed time for every stream they run, in slots; the clock goes in steps of a millisecond.
+class QueueTest : public DispatcherTest {
+ protected:
+  static constexpr absl::Duration kStep = absl::Milliseconds(5);
+
+  struct Asked {
+    std::string tenant;
+    absl::Time at;
+    absl::Status refused;
+    Recorder recorder;
+    std::optional<absl::Time> first_token_at;
+  };
+
+  void Start(size_t n_workers, DispatcherConfig config = {}, uint32_t n_slots = 16) {
+    Make(n_workers, config);
+    n_slots_ = n_slots;
+    for (size_t i = 0; i < n_workers; ++i) Up(i);
+  }
+  void Up(size_t worker) {
+    ASSERT_TRUE(dispatcher_->OnWorkerUp(worker, Info()));
+    Report(worker, 0, n_slots_);
+  }
+  Asked& Ask(const std::string& tenant, ServiceTier tier = ServiceTier::kDefault, size_t n_prompt = 100) {
+    Asked& asked = *asked_.emplace_back(std::make_unique<Asked>());
+    asked.tenant = tenant;
+    asked.at = clock_.Now();
+    StreamSpec spec;
+    spec.request_id = std::to_string(asked_.size());
+    spec.prompt = std::make_shared<const std::vector<uint32_t>>(n_prompt, static_cast<uint32_t>(asked_.size() % 900));
+    spec.max_tokens = 20;
+    spec.tenant = tenant;
+    spec.tier = tier;
+    auto stream = dispatcher_->Generate(std::move(spec), asked.recorder);
+    asked.refused = stream.status();
+    if (stream.ok()) asked.recorder.stream = *std::move(stream);
+    by_id_[std::to_string(asked_.size())] = &asked;
+    return asked;
+  }
+  // Time passes; every stream gets its first token after kServiceTime in a slot of its worker, and ends.
+  void Run(absl::Duration time, const std::function<void()>& at_every_step = [] {}) {
+    const absl::Time end = clock_.Now() + time;
+    while (clock_.Now() < end) {
+      at_every_step();
+      for (size_t w = 0; w < links_.size(); ++w) RunWorker(w);
+      clock_.Advance(kStep);
+      dispatcher_->Tick();
+    }
+  }
+  void RunWorker(size_t worker) {
+    const std::vector<FakeCall*> calls = links_[worker]->calls;
+    size_t n_in_slots = 0;
+    for (FakeCall* call : calls) {
+      if (n_in_slots++ == n_slots_) break;
+      absl::Duration& served = served_[call->request.request_id];
+      served += kStep;
+      if (served < service_time_) continue;
+      Asked& asked = *by_id_.at(call->request.request_id);
+      asked.first_token_at = clock_.Now();
+      ++n_served_[asked.tenant];
+      call->Send(Token(0, 10));
+      call->Send(WorkerFinished{FinishReason::kStop, {}});
+    }
+  }
+  static bool IsShed(const absl::Status& status) {
+    const ApiError error = FromStatus(status);
+    return error.http_status == 503 && error.code == "overloaded" && error.retry_after_s > 0;
+  }
+  // Of those that were asked at or after `since`: with their first token within two seconds.
+  size_t n_in_time(absl::Time since) const {
+    return static_cast<size_t>(std::count_if(asked_.begin(), asked_.end(), [&](const auto& asked) {
+      return asked->at >= since && asked->first_token_at && *asked->first_token_at - asked->at <= absl::Seconds(2);
+    }));
+  }
+
+  uint32_t n_slots_ = 16;
+  absl::Duration service_time_ = absl::Milliseconds(320);  // 50 a second in 16 slots
+  std::deque<std::unique_ptr<Asked>> asked_;
+  std::map<std::string, Asked*> by_id_;
+  std::map<std::string, absl::Duration> served_;
+  std::map<std::string, int> n_served_;
+};
+
+TEST_F(QueueTest, TenfoldLoadIsServedAsFastAsTheWorkerCanAndTheRestIsRefusedAtOnce) {
+  Start(1);
+  const absl::Time begin = clock_.Now();
+  Run(absl::Seconds(20), [&] {
+    for (int i = 0; i < 2; ++i) Ask("t");  // 400 a second, and some more below
+    if ((clock_.Now() - begin) % absl::Milliseconds(10) == absl::ZeroDuration()) Ask("t");
+  });
+  // 50 a second for 20 s is all there is.
+  EXPECT_GE(n_in_time(begin), 900u);
+  size_t n_refused = 0;
+  size_t n_late = 0;
+  std::map<int, int> retry_after;
+  for (const auto& asked : asked_) {
+    if (!asked->refused.ok()) {
+      ASSERT_TRUE(IsShed(asked->refused)) << asked->refused;
+      ++n_refused;
+      ++retry_after[FromStatus(asked->refused).retry_after_s];
+    } else if (asked->recorder.failed) {
+      ASSERT_TRUE(IsShed(*asked->recorder.failed));
+      ++n_late;
+    }
+  }
+  EXPECT_GT(n_refused, 8000u);
+  EXPECT_LT(n_late, 200u) << "only before it was known how fast the worker is";
+  EXPECT_GE(retry_after.size(), 2u) << "spread";
+  // And over.
+  const absl::Time calm = clock_.Now() + absl::Seconds(5);
+  Run(absl::Seconds(5));
+  EXPECT_EQ(dispatcher_->n_streams(), 0u);
+  Asked& after = Ask("t");
+  Run(absl::Seconds(1));
+  EXPECT_EQ(after.at, calm);
+  EXPECT_LE(*after.first_token_at - after.at, service_time_);
+}
+
+TEST_F(QueueTest, TwoTenantsGetTheSameHoweverMuchOneOfThemAsks) {
+  Start(2);
+  int step = 0;
+  Run(absl::Seconds(5), [&] {
+    for (int i = 0; i < 10; ++i) Ask("loud");
+    if (step++ % 2 == 0) Ask("quiet");  // 100 a second, of 100 that there are, and 2000 of the other
+  });
+  n_served_.clear();
+  Run(absl::Seconds(20), [&] {
+    for (int i = 0; i < 10; ++i) Ask("loud");
+    if (step++ % 2 == 0) Ask("quiet");
+  });
+  const double all = n_served_["loud"] + n_served_["quiet"];
+  EXPECT_GE(all, 1900);
+  EXPECT_NEAR(n_served_["loud"] / all, 0.5, 0.05);
+}
+
+TEST_F(QueueTest, WhoAsksLittleHardlyWaitsBesideWhoAsksALot) {
+  Start(1);
+  int step = 0;
+  std::vector<Asked*> quiet;
+  Run(absl::Seconds(10), [&] {
+    for (int i = 0; i < 3; ++i) Ask("loud");
+    if (step++ % 200 == 199) quiet.push_back(&Ask("quiet"));
+  });
+  ASSERT_EQ(quiet.size(), 10u);
+  for (const Asked* asked : quiet) {
+    ASSERT_TRUE(asked->refused.ok());
+    // Without preemption, which the engine adds, it is the next to get a slot.
+    ASSERT_TRUE(asked->first_token_at.has_value() || asked == quiet.back());
+    if (!asked->first_token_at.has_value()) continue;
+    EXPECT_LE(*asked->first_token_at - asked->at, 2.5 * service_time_);
+  }
+}
+
+TEST_F(QueueTest, ALowTierGetsItsShareBesideAFloodOfAHighOne) {
+  Start(2);
+  Run(absl::Seconds(30), [&] {
+    for (int i = 0; i < 4; ++i) Ask("t high", ServiceTier::kPriority);
+    Ask("t low", ServiceTier::kFlex);
+  });
+  const double all = n_served_["t high"] + n_served_["t low"];
+  EXPECT_NEAR(n_served_["t low"] / all, 1.0 / 17, 0.03);
+}
+
+TEST_F(QueueTest, AShortPromptDoesNotWaitBehindLongOnesOfItsOwnTenant) {
+  Start(1);
+  DispatcherConfig defaults;
+  for (int i = 0; i < 60; ++i) Ask("t", ServiceTier::kDefault, 3000);
+  Run(absl::Milliseconds(50));
+  Asked& chat = Ask("t", ServiceTier::kDefault, 50);
+  ASSERT_TRUE(chat.refused.ok());
+  Run(absl::Seconds(1));
+  ASSERT_TRUE(chat.first_token_at.has_value());
+  EXPECT_LE(*chat.first_token_at - chat.at, 2.5 * service_time_) << "60 need 1.2 s";
+}
+
+TEST_F(QueueTest, AWorkerThatComesUpLateTakesFromTheBacklog) {
+  Make(2);
+  n_slots_ = 16;
+  Up(0);
+  for (int i = 0; i < 60; ++i) Ask("t");
+  ASSERT_LT(links_[0]->calls.size(), 20u);
+  const size_t n_waiting = dispatcher_->n_queued();
+  ASSERT_GT(n_waiting, 40u);
+  Up(1);
+  EXPECT_EQ(links_[1]->calls.size(), 18u) << "its slots and a few more";
+  EXPECT_EQ(dispatcher_->n_queued(), n_waiting - 18);
+}
+
+TEST_F(QueueTest, ARefusalIsNotTriedAgainBeforeTheWorkerSaysSomething) {
+  Start(1);
+  size_t n_attempts = 0;
+  for (int i = 0; i < 5; ++i) Ask("t");
+  const auto refuse_all = [&] {
+    while (!links_[0]->calls.empty()) {
+      ++n_attempts;
+      links_[0]->last().Close(absl::ResourceExhaustedError("full"));
+    }
+  };
+  refuse_all();
+  EXPECT_EQ(n_attempts, 5u);
+  for (int i = 0; i < 100; ++i) {
+    clock_.Advance(absl::Milliseconds(50));
+    dispatcher_->Tick();
+    refuse_all();
+  }
+  EXPECT_EQ(n_attempts, 5u) << "not in five seconds of ticks";
+  EXPECT_EQ(dispatcher_->n_queued(), 5u);
+  Report(0);
+  ASSERT_EQ(links_[0]->calls.size(), 5u);
+  // In the order in which they came, and not as a fault: no retry was counted.
+  EXPECT_EQ(links_[0]->calls[0]->request.request_id, "1");
+  EXPECT_NE(registry_.Serialize().find("longshelf_router_retries_total 0"), std::string::npos);
+  EXPECT_NE(registry_.Serialize().find("longshelf_router_worker_refusals_total 5"), std::string::npos);
+}
+
+TEST_F(QueueTest, WhatAnotherRouterHasThereCounts) {
+  Start(1);
+  for (int i = 0; i < 3; ++i) Report(0, /*n_of_others=*/12);
+  for (int i = 0; i < 20; ++i) Ask("t");
+  EXPECT_EQ(links_[0]->calls.size(), 6u) << "16 slots and two";
+  for (int i = 0; i < 3; ++i) Report(0, /*n_of_others=*/2);
+  EXPECT_EQ(links_[0]->calls.size(), 16u);
+}
+
+TEST_F(QueueTest, APumpCostsNoMoreThanWhatItPlaces) {
+  Start(4);
+  for (int i = 0; i < 600; ++i) Ask("t" + std::to_string(i % 10));
+  ASSERT_GT(dispatcher_->n_queued(), 500u);
+  const uint64_t before = dispatcher_->n_tries();
+  for (int i = 0; i < 100; ++i) {
+    for (size_t w = 0; w < 4; ++w) Report(w);
+    dispatcher_->Tick();
+  }
+  EXPECT_EQ(dispatcher_->n_tries(), before) << "nobody has room: nobody is tried";
+  links_[0]->last().Send(Token(0, 1));
+  links_[0]->last().Send(WorkerFinished{});
+  EXPECT_LE(dispatcher_->n_tries() - before, 3u) << "a place for one";
+}
+
+TEST_F(QueueTest, PromptsThatAWorkerHasToReadAreBoundedInTime) {
+  Start(1);
+  Report(0, 0, 16, /*tokens_per_second=*/1000);
+  for (int i = 0; i < 10; ++i) Ask("t", ServiceTier::kDefault, 400);
+  EXPECT_EQ(links_[0]->calls.size(), 2u) << "half a second of prompts is before the next";
+  links_[0]->calls[0]->Send(StreamStarted{400, 300, 0, ""});
+  links_[0]->calls[1]->Send(StreamStarted{400, 300, 0, ""});
+  Report(0, 0, 16, 1000);
+  EXPECT_EQ(links_[0]->calls.size(), 3u);
+}
+
+TEST_F(QueueTest, ALongPromptSharesTheWorkerAndLeavesSlotsToOthers) {
+  Start(1);
+  Report(0, 0, 16, /*tokens_per_second=*/1000);
+  for (int i = 0; i < 16; ++i) ASSERT_TRUE(Ask("t", ServiceTier::kDefault, 3000).refused.ok());
+  EXPECT_EQ(links_[0]->calls.size(), 12u);
+  EXPECT_EQ(dispatcher_->n_queued(), 4u);
+  // It is patient: those who send it know that it takes long.
+  clock_.Advance(absl::Seconds(20));
+  Report(0, 0, 16, 1000);
+  dispatcher_->Tick();
+  EXPECT_EQ(dispatcher_->n_queued(), 4u);
+}
+
+TEST_F(QueueTest, ATenantsLimitsAreItsOwn) {
+  Make(1);
+  dispatcher_->set_tenant_limits([](const std::string& tenant) {
+    return tenant == "small" ? TenantLimits{.n_streams_max = 3, .n_tokens_queued_max = 0}
+           : tenant == "wordy" ? TenantLimits{.n_streams_max = 0, .n_tokens_queued_max = 500}
+                               : TenantLimits{};
+  });
+  Up(0);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Ask("small").refused.ok());
+  const ApiError error = FromStatus(Ask("small").refused);
+  EXPECT_EQ(error.http_status, 429);
+  EXPECT_EQ(error.code, "rate_limit_exceeded");
+  EXPECT_GT(error.retry_after_s, 0);
+  for (int i = 0; i < 30; ++i) EXPECT_TRUE(Ask("large").refused.ok());
+  // Two are placed beyond their worker's slots, as those of a tenant that has little. One that waits is within the
+  // limit, one more is not.
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(Ask("wordy", ServiceTier::kDefault, 300).refused.ok());
+  EXPECT_EQ(FromStatus(Ask("wordy", ServiceTier::kDefault, 300).refused).http_status, 429);
+  asked_.front()->recorder.stream.reset();
+  EXPECT_TRUE(Ask("small").refused.ok());
+}
+
+}  // namespace
+}  // namespace longshelf::router
