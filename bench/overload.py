@@ -17,6 +17,7 @@ second of another tenant: its first tokens alone and beside them.
 Client, router and workers share the machine. Load comes from processes of their own, one for each 300 requests/s."""
 import argparse
 import asyncio
+import collections
 import json
 import multiprocessing
 import os
@@ -186,6 +187,10 @@ def run_load(cluster, args, load, n_addresses, capacity):
     good = [r for r in replies if r[0] == 200 and r[1] <= SOON_S]
     firsts = [r[1] for r in replies if r[0] == 200]
     refused = [r for r in replies if r[0] in (429, 503)]
+    others = collections.Counter(r[0] for r in replies if r[0] not in (200, 429, 503))
+    if others:
+        print(f"neither answered nor refused, by status (0: no answer, 1: none in {CLIENT_PATIENCE_S} s, 599: an error "
+              f"inside a 200): {dict(others)}", file=sys.stderr)
     print(",".join([
         f"{load:g}", str(n_addresses), f"{capacity:.1f}", f"{len(replies) / args.seconds:.1f}",
         f"{len(good) / args.seconds:.1f}", f"{len(good) / args.seconds / min(capacity, len(replies) / args.seconds):.2f}",

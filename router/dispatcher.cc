@@ -119,10 +119,7 @@ absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, St
   if (absl::Status refusal = RefusalOfWait(state->spec, n_miss, n_tokens); !refusal.ok()) return refusal;
   ++n_streams_;
   backlog_->Join(*state, state->spec.tenant, state->spec.tier);
-  const absl::Duration patience = PatienceOf(n_miss);
-  const absl::Duration timeout = patience > config_.wait_max ? std::max(patience, config_.queue_timeout)
-                                                             : config_.queue_timeout;
-  Wait(state, timeout, /*to_front=*/false);
+  Wait(state, config_.queue_timeout, /*to_front=*/false);
   RequestKeys();
   PumpQueue();
   return std::make_unique<Stream>(std::move(state));
@@ -341,6 +338,7 @@ void Dispatcher::Send(StreamState& stream, size_t worker, uint64_t n_miss) {
   LeaveLine(stream);
   stream.n_charged = static_cast<double>(n_miss);
   internal::Backlog::Charge(stream, stream.n_charged);
+  stream.placed_at = clock_.Now();
   w.last_pick = ++n_picks_;
   ++w.n_streams;
   w.breaker.OnPlaced();
@@ -355,9 +353,13 @@ void Dispatcher::Send(StreamState& stream, size_t worker, uint64_t n_miss) {
 }
 
 void Dispatcher::ExpireQueue(absl::Time now) {
+  const bool takes_more = std::any_of(workers_.begin(), workers_.end(), [](const WorkerState& w) {
+    return w.ready && !w.load.draining && !w.refuses && !w.breaker.is_open();
+  });
   std::vector<StatePtr> expired;
   for (const StatePtr& stream : queued_) {
-    if (now >= stream->deadline && !stream->paused()) expired.push_back(stream);
+    if (now < stream->deadline || stream->paused()) continue;
+    if (stream->line != StreamState::Line::kBacklog || stream->was_placed || !takes_more) expired.push_back(stream);
   }
   const bool has_workers = n_ready() > 0;
   for (const StatePtr& stream : expired) {
@@ -405,7 +407,11 @@ bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
   return true;
 }
 
-void Dispatcher::OnAnswer(size_t n_tokens) { output_mean_ += kMeanStep * (static_cast<double>(n_tokens) - output_mean_); }
+void Dispatcher::OnAnswer(const StreamState& stream) {
+  const double step = std::max(kMeanStep, 1.0 / static_cast<double>(++n_answers_));
+  output_mean_ += step * (static_cast<double>(stream.n_committed()) - output_mean_);
+  seconds_mean_ += step * (absl::ToDoubleSeconds(clock_.Now() - stream.placed_at) - seconds_mean_);
+}
 
 void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status) {
   const StatePtr self = stream.shared_from_this();

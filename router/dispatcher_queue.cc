@@ -184,8 +184,10 @@ absl::Duration Dispatcher::PatienceOf(uint64_t n_miss) const {
   for (const WorkerState& worker : workers_) {
     if (worker.ready) tokens_per_second = std::max(tokens_per_second, worker.load.tokens_per_second);
   }
-  if (!internal::IsLong(n_miss, tokens_per_second, config_.wait_max)) return config_.wait_max;
-  return absl::Seconds(DispatcherConfig::kPatience * static_cast<double>(n_miss) / tokens_per_second);
+  if (internal::IsLong(n_miss, tokens_per_second, config_.wait_max)) {
+    return absl::Seconds(DispatcherConfig::kPatience * static_cast<double>(n_miss) / tokens_per_second);
+  }
+  return std::max(config_.wait_max, absl::Seconds(seconds_mean_));
 }
 
 absl::Status Dispatcher::RefusalOfTenant(const StreamSpec& spec, uint64_t n_tokens) {

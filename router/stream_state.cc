@@ -68,7 +68,7 @@ void StreamState::Fail(const absl::Status& status) {
 }
 
 void StreamState::Finish(FinishReason reason, const DraftTokens& drafts) {
-  dispatcher_.OnAnswer(committed_.size());
+  dispatcher_.OnAnswer(*this);
   dispatcher_.Remove(*this);
   if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason, drafts);
 }

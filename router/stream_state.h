@@ -73,7 +73,8 @@ class StreamState final : public WorkerCallObserver,
   absl::Time deadline;                                // while queued
   absl::Time waiting_since = absl::InfiniteFuture();  // without any worker's event; infinite = it has one
   absl::Time not_before;                              // while it is returning
-  absl::Time queued_since;
+  absl::Time queued_since;                            // while queued
+  absl::Time placed_at;                               // while running
   absl::Time last_event;                              // while running
 
  private:

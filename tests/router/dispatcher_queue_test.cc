@@ -283,6 +283,115 @@ TEST_F(QueueTest, ALongPromptSharesTheWorkerAndLeavesSlotsToOthers) {
   EXPECT_EQ(dispatcher_->n_queued(), 4u);
 }
 
+TEST_F(QueueTest, AsManyMayWaitAsRunHoweverLongTheyTake) {
+  Start(1);
+  service_time_ = absl::Seconds(30);
+  // Their clients ask again when they have their answers: twice as many as there are slots.
+  for (int i = 0; i < 32; ++i) Ask("t");
+  size_t n_asked = 32;
+  Run(absl::Seconds(200), [&] {
+    const auto n_served = static_cast<size_t>(n_served_["t"]);
+    for (; n_asked < n_served + 32; ++n_asked) Ask("t");
+  });
+  for (const auto& asked : asked_) {
+    EXPECT_TRUE(asked->refused.ok()) << asked->refused;
+    EXPECT_FALSE(asked->recorder.failed.has_value()) << *asked->recorder.failed;
+  }
+  EXPECT_GE(n_served_["t"], 16 * 6);
+}
+
+TEST_F(QueueTest, NobodyWaitsForeverForWorkersThatRefuseOrAreGone) {
+  Start(1);
+  Asked& refused = Ask("t");
+  links_[0]->last().Close(absl::ResourceExhaustedError("full"));
+  clock_.Advance(absl::Seconds(11));
+  dispatcher_->Tick();
+  ASSERT_TRUE(refused.recorder.failed.has_value());
+  EXPECT_TRUE(IsShed(*refused.recorder.failed));
+  dispatcher_->OnWorkerDown(0, absl::UnavailableError("gone"));
+  Asked& lost = Ask("t");
+  clock_.Advance(absl::Seconds(11));
+  dispatcher_->Tick();
+  ASSERT_TRUE(lost.recorder.failed.has_value());
+  EXPECT_EQ(FromStatus(*lost.recorder.failed).code, "no_workers");
+}
+
+// A maker whose keys come when the test says so.
+class SlowKeyMaker final : public KeyMaker {
+ public:
+  bool Make(Order order, std::function<void(PromptKeys)> done) override {
+    if (is_full) return false;
+    asked.emplace_back(std::move(order), std::move(done));
+    return true;
+  }
+  void Answer() {
+    auto [order, done] = std::move(asked.front());
+    asked.pop_front();
+    done(order.Make());
+  }
+  bool is_full = false;
+  std::deque<std::pair<Order, std::function<void(PromptKeys)>>> asked;
+};
+
+TEST_F(QueueTest, KeysOfPromptsThatCameBeforeTheFirstWorkerAreMadeElsewhereAFewAtATime) {
+  Make(1);
+  SlowKeyMaker maker;
+  dispatcher_->set_key_maker(&maker);
+  for (int i = 0; i < 1000; ++i) Ask("t");
+  EXPECT_TRUE(maker.asked.empty()) << "of which model?";
+  maker.is_full = true;
+  Up(0);
+  EXPECT_TRUE(links_[0]->calls.empty());
+  maker.is_full = false;
+  dispatcher_->Tick();
+  EXPECT_EQ(maker.asked.size(), 8u);
+  EXPECT_TRUE(links_[0]->calls.empty()) << "a stream waits until its keys are there";
+  asked_[0]->recorder.stream.reset();  // a client that leaves meanwhile
+  for (int i = 0; i < 3; ++i) maker.Answer();
+  ASSERT_EQ(links_[0]->calls.size(), 2u);
+  EXPECT_EQ(links_[0]->calls[0]->request.request_id, "2");
+  EXPECT_EQ(maker.asked.size(), 8u);
+  // Keys that come when all is over find nobody.
+  for (const auto& asked : asked_) asked->recorder.stream.reset();
+  dispatcher_.reset();
+  while (!maker.asked.empty()) maker.Answer();
+}
+
+TEST_F(QueueTest, AWorkerThatFailsWhatItIsGivenGetsLittleUntilItBeginsSomething) {
+  DispatcherConfig config;
+  config.n_retries_max = 0;
+  Start(2, config);
+  dispatcher_->OnWorkerDown(1, absl::CancelledError("drained"));
+  for (int i = 0; i < 5; ++i) {
+    Ask("t");
+    ASSERT_EQ(links_[0]->calls.size(), 1u) << i;
+    links_[0]->last().Close(absl::InternalError("broken"));
+  }
+  // The last worker is never unusable for long.
+  Ask("t");
+  EXPECT_TRUE(links_[0]->calls.empty());
+  clock_.Advance(absl::Milliseconds(300));
+  dispatcher_->Tick();
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  for (int i = 0; i < 10; ++i) Ask("t");
+  EXPECT_EQ(links_[0]->calls.size(), 1u) << "one at a time tries it";
+  links_[0]->last().Close(absl::InternalError("broken still"));
+  // Beside another one it rests for longer.
+  Up(1);
+  EXPECT_EQ(links_[1]->calls.size(), 10u);
+  clock_.Advance(absl::Milliseconds(900));
+  dispatcher_->Tick();
+  Ask("t");
+  EXPECT_TRUE(links_[0]->calls.empty());
+  clock_.Advance(absl::Seconds(20));
+  Ask("t");
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  links_[0]->last().Send(StreamStarted{100, 0, 0, ""});
+  for (int i = 0; i < 20; ++i) Ask("t");
+  EXPECT_GT(links_[0]->calls.size(), 10u);
+  EXPECT_NE(registry_.Serialize().find("longshelf_router_breakers_opened_total 1"), std::string::npos);
+}
+
 TEST_F(QueueTest, ATenantsLimitsAreItsOwn) {
   Make(1);
   dispatcher_->set_tenant_limits([](const std::string& tenant) {

@@ -78,9 +78,12 @@ class StreamObserver {
 
 struct DispatcherConfig {
   size_t queue_capacity = 1024;                      // streams that no worker can take now; one more is refused at once
-  absl::Duration queue_timeout = absl::Seconds(10);  // a new stream without a worker fails after this
-  // A new stream that would wait longer for its turn is refused at once. One whose own prompt takes longer to read than
-  // that is known to be slow by whoever sends it: it may wait for kPatience times that.
+  // A new stream fails after this when no worker is up, or none takes it that was asked. One that waits for its turn
+  // at workers that are merely busy waits on.
+  absl::Duration queue_timeout = absl::Seconds(10);
+  // A new stream that would wait longer for its turn is refused at once. But it may wait for as long as streams take
+  // here once they have a worker: as many may wait as run. And one whose own prompt takes longer to read than wait_max is
+  // known to be slow by whoever sends it: it may wait for kPatience times that.
   absl::Duration wait_max = absl::Seconds(1);
   static constexpr double kPatience = 16;
   absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
@@ -209,7 +212,7 @@ class Dispatcher final : public WorkerLinkObserver {
   void Refuse(const std::vector<StatePtr>& blamed);
   void ForgetDeath(size_t worker);
   void OnModelKnown();
-  void OnAnswer(size_t n_tokens);
+  void OnAnswer(const internal::StreamState& stream);
   void OnAttemptEnded(internal::StreamState& stream, const absl::Status& status);
   bool MayRetry(internal::StreamState& stream, const absl::Status& status);
   void Remove(internal::StreamState& stream);
@@ -235,9 +238,11 @@ class Dispatcher final : public WorkerLinkObserver {
   uint64_t n_picks_ = 0;
   uint64_t n_deaths_ = 0;
   uint64_t n_shed_ = 0;
+  uint64_t n_answers_ = 0;
   uint64_t n_tries_ = 0;
   double output_mean_ = 128;  // tokens of an answer, lately
   double cost_mean_ = 1024;   // tokens of a stream, lately
+  double seconds_mean_ = 0;   // of a stream with its worker, from its beginning to its end, lately
   UnexplainedDeaths unexplained_deaths_;
   // Read on the loop only, by keys that come after this was destroyed.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
