@@ -247,10 +247,13 @@ def neighbour(args):
                 time.sleep(max(0.0, begun + 1 - time.monotonic()))
             results = queue.get()
             flood.join()
-            n_flood = sum(reply[0] == 200 for _, reply in results)
-            print("alone_p50_s,beside_p50_s,beside_max_s,refused,requests,flood_answered,flood_refused")
-            print(f"{alone:.3f},{statistics.median(firsts):.3f},{max(firsts):.3f},{refused},{len(firsts)},{n_flood},"
-                  f"{len(results) - n_flood}", flush=True)
+            n_flood = sum(reply[0] == 200 and when <= end for when, reply in results)
+            flood_firsts = [reply[1] for _, reply in results if reply[0] == 200]
+            print("alone_p50_s,beside_p50_s,beside_max_s,refused,requests,flood_answered_per_s,flood_first_p50_s,"
+                  "flood_refused")
+            print(f"{alone:.3f},{statistics.median(firsts):.3f},{max(firsts):.3f},{refused},{len(firsts)},"
+                  f"{n_flood / (args.seconds - 1):.1f},{at(flood_firsts, 0.5):.2f},"
+                  f"{sum(reply[0] in (429, 503) for _, reply in results)}", flush=True)
 
 
 def main():

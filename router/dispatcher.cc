@@ -169,12 +169,14 @@ bool Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
 }
 
 void Dispatcher::OnModelKnown() {
-  const std::set<StatePtr> waiting = queued_;
+  std::vector<StatePtr> waiting(queued_.begin(), queued_.end());
+  std::sort(waiting.begin(), waiting.end(),
+            [](const StatePtr& a, const StatePtr& b) { return a->queued_since < b->queued_since; });
   for (const StatePtr& stream : waiting) {
     if (stream->phase != StreamState::Phase::kQueued) continue;
     if (IsOfAnotherModel(stream->spec)) {
       stream->Fail(OtherModelStatus());
-    } else if (!HasKeys(*stream)) {
+    } else if (!HasKeys(*stream) && stream->line != StreamState::Line::kKeyless) {
       LeaveLine(*stream);
       StandInLine(*stream, /*to_front=*/false);
     }

@@ -24,7 +24,7 @@ constexpr size_t kTriesMax = 32;
 // Whatever a stream costs that is not its tokens.
 constexpr uint64_t kTokensOfAnyStream = 16;
 // Beyond its patience, that a stream is let wait once it does: the estimate is one.
-constexpr double kLateFactor = 1.5;
+constexpr double kLateFactor = 2;
 constexpr double kRetryAfterMax = 120;
 
 }  // namespace

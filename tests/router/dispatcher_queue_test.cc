@@ -295,7 +295,7 @@ TEST_F(QueueTest, AsManyMayWaitAsRunHoweverLongTheyTake) {
   });
   for (const auto& asked : asked_) {
     EXPECT_TRUE(asked->refused.ok()) << asked->refused;
-    EXPECT_FALSE(asked->recorder.failed.has_value()) << *asked->recorder.failed;
+    EXPECT_FALSE(asked->recorder.failed.has_value()) << asked->at << " " << asked->recorder.failed->ToString();
   }
   EXPECT_GE(n_served_["t"], 16 * 6);
 }
