@@ -9,7 +9,7 @@ capacity), and then sends multiples of that in an open loop (Poisson), from one 
 127.0.0.0/8. CSV on standard output, one line per load: requests/s that had their first token within two seconds and
 completed, as a share of the capacity; first tokens of answered requests; how the others were told, and how soon;
 connections that ended without an answer; workers that the router declared gone; first tokens of single requests
-before the load, in its last seconds and five seconds after it.
+before the load and five seconds after it; the longest wait for /livez meanwhile.
 
 --neighbour instead: 100 clients of one tenant with prompts of 1,500 tokens without end, and beside them one request a
 second of another tenant: its first tokens alone and beside them.
@@ -18,6 +18,7 @@ Client, router and workers share the machine. Load comes from processes of their
 import argparse
 import asyncio
 import collections
+import http.client
 import json
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -162,6 +164,26 @@ def probe(port, args, n=PROBES, key=""):
     return statistics.median(firsts)
 
 
+class Livez(threading.Thread):
+    """Asks the router whether it lives, 20 times a second, and keeps the longest wait."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.longest, self.stopping = port, 0.0, threading.Event()
+
+    def run(self):
+        while not self.stopping.wait(0.05):
+            begun = time.monotonic()
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=("127.0.0.99", 0))
+                connection.request("GET", "/livez")
+                connection.getresponse().read()
+                connection.close()
+                self.longest = max(self.longest, time.monotonic() - begun)
+            except OSError:
+                self.longest = float("inf")
+
+
 def measure_capacity(port, args):
     results = in_processes([(closed_loop, (port, args, "", CAPACITY_CLIENTS, CAPACITY_S, None))])
     times = [when for when, reply in results if reply[0] == 200]
@@ -177,9 +199,12 @@ def run_load(cluster, args, load, n_addresses, capacity):
     n_processes = max(1, round(rate / REQUESTS_PER_PROCESS))
     before = probe(port, args)
     deaths, down = cluster.metric("longshelf_router_worker_deaths_total"), gone(cluster)
+    livez = Livez(port)
     begun = time.monotonic()
+    livez.start()
     results = in_processes([(open_loop, (port, args, rate / n_processes, args.seconds, sources, i))
                             for i in range(n_processes)])
+    livez.stopping.set()
     lasted = time.monotonic() - begun
     time.sleep(max(0.0, args.seconds + CALM_AFTER_S - lasted))  # the quantity measured: how calm it is after this long
     after = probe(port, args)
@@ -199,7 +224,7 @@ def run_load(cluster, args, load, n_addresses, capacity):
         str(len([r for r in refused if not r[3]])), str(len([r for r in replies if r[0] == 0])),
         str(len([r for r in replies if r[0] not in (0, 200, 429, 503)])),
         f"{cluster.metric('longshelf_router_worker_deaths_total') - deaths:g}", f"{gone(cluster) - down}",
-        f"{before:.3f}", f"{after:.3f}"]), flush=True)
+        f"{before:.3f}", f"{after:.3f}", f"{livez.longest:.3f}"]), flush=True)
 
 
 def gone(cluster):
@@ -213,7 +238,7 @@ def loads(args):
     with Cluster(f"{args.build}/bin", args.model, args.workers, **flags) as cluster:
         probe(cluster.http_port, args)
         print("load,addresses,capacity,sent_per_s,good_per_s,good_share,answered,first_p50_s,first_p99_s,refused,"
-              "refused_p50_s,refused_p99_s,without_retry_after,no_answer,other,deaths,gone,before_s,after_s", flush=True)
+              "refused_p50_s,refused_p99_s,without_retry_after,no_answer,other,deaths,gone,before_s,after_s,livez_max_s", flush=True)
         for n_addresses in map(int, args.addresses.split(",")):
             for load in map(float, args.loads.split(",")):
                 run_load(cluster, args, load, n_addresses, measure_capacity(cluster.http_port, args))

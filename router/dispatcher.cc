@@ -105,8 +105,8 @@ void Dispatcher::Stop() {
 }
 
 size_t Dispatcher::n_ready() const {
-  return static_cast<size_t>(
-      std::count_if(workers_.begin(), workers_.end(), [](const WorkerState& w) { return w.ready && !w.load.draining; }));
+  return static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(),
+                                           [](const WorkerState& w) { return w.ready && !w.load.draining; }));
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {

@@ -13,9 +13,7 @@
 namespace longshelf::router::internal {
 
 // One stream across all its attempts. Owner: the router loop.
-class StreamState final : public WorkerCallObserver,
-                          public Waiter,
-                          public std::enable_shared_from_this<StreamState> {
+class StreamState final : public WorkerCallObserver, public Waiter, public std::enable_shared_from_this<StreamState> {
  public:
   enum class Phase : uint8_t { kQueued, kRunning, kDone };
   // Of a queued one.
@@ -64,7 +62,7 @@ class StreamState final : public WorkerCallObserver,
   std::vector<KnownPrefix> prefixes;
   size_t worker = 0;  // has it, or had it last
   bool was_placed = false;
-  std::set<size_t> tried;        // workers that failed since the stream last waited
+  std::set<size_t> tried;  // workers that failed since the stream last waited
   uint32_t n_retries = 0;
   uint32_t n_resumes = 0;
   Suspicion suspicion;

@@ -86,7 +86,8 @@ class Backlog {
   // Of a tenant, in all tiers.
   uint32_t n_members(std::string_view tenant) const;
   uint64_t n_tokens(std::string_view tenant) const;
-  // Every line from its end, as long as `sees` says so: it is told how many tokens come before each. It may change nothing.
+  // Every line from its end, as long as `sees` says so: it is told how many tokens come before each. It may change
+  // nothing.
   void FromTheEnds(const std::function<bool(Waiter&, double)>& sees) const;
 
   // One pass over those who may be next. Any change of the backlog but by Begin(what Next returned) ends it.

@@ -15,8 +15,7 @@ constexpr uint32_t kSlotsKeptFromLong = 4;  // one in four
 uint32_t ExcessOf(uint32_t n_slots) { return std::max<uint32_t>(1, n_slots / 8); }
 
 bool IsLong(uint64_t n_tokens, double tokens_per_second, absl::Duration wait_max) {
-  return tokens_per_second > 0 &&
-         static_cast<double>(n_tokens) > absl::ToDoubleSeconds(wait_max) * tokens_per_second;
+  return tokens_per_second > 0 && static_cast<double>(n_tokens) > absl::ToDoubleSeconds(wait_max) * tokens_per_second;
 }
 
 bool HasRoom(const WorkerRoom& room, const Wanted& wanted, absl::Duration wait_max) {

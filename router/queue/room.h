@@ -8,10 +8,10 @@ namespace longshelf::router::internal {
 
 // What one worker has to do, of all routers as far as is known.
 struct WorkerRoom {
-  uint32_t n_slots = 1;         // sequences that run at once
-  uint32_t n_streams = 0;       // running and waiting there
-  uint32_t n_long = 0;          // of them, long prompts that are being read
-  uint64_t n_tokens_ahead = 0;  // prompt tokens read before those of the stream in question are
+  uint32_t n_slots = 1;          // sequences that run at once
+  uint32_t n_streams = 0;        // running and waiting there
+  uint32_t n_long = 0;           // of them, long prompts that are being read
+  uint64_t n_tokens_ahead = 0;   // prompt tokens read before those of the stream in question are
   double tokens_per_second = 0;  // of prompts; 0: not known yet
   bool knows_blocks = false;
   uint64_t n_blocks_free = 0;

@@ -22,10 +22,10 @@ struct WorkerState {
   WorkerInfo info;
   WorkerLoad load;
   PrefixIndex index;
-  uint32_t n_streams = 0;          // ours, running there
-  uint64_t n_tokens_queued = 0;    // ours, sent there and not read yet
-  std::set<Waiter*> reading;       // ours without a first token
-  uint64_t n_blocks_sent = 0;      // that what was sent since its last word will take
+  uint32_t n_streams = 0;        // ours, running there
+  uint64_t n_tokens_queued = 0;  // ours, sent there and not read yet
+  std::set<Waiter*> reading;     // ours without a first token
+  uint64_t n_blocks_sent = 0;    // that what was sent since its last word will take
   // It refused a stream, and has not said since that it can do more, nor ended one of ours.
   bool refuses = false;
   Breaker breaker;

@@ -19,6 +19,7 @@ namespace {
 
 using testing::DispatcherTest;
 using testing::FakeCall;
+using testing::FakeLink;
 using testing::Recorder;
 
 // Workers that take a fixed time for every stream they run, in slots; the clock goes in steps of a millisecond.
@@ -60,7 +61,8 @@ class QueueTest : public DispatcherTest {
     return asked;
   }
   // Time passes; every stream gets its first token after kServiceTime in a slot of its worker, and ends.
-  void Run(absl::Duration time, const std::function<void()>& at_every_step = [] {}) {
+  void Run(
+      absl::Duration time, const std::function<void()>& at_every_step = [] {}) {
     const absl::Time end = clock_.Now() + time;
     while (clock_.Now() < end) {
       at_every_step();
@@ -392,10 +394,75 @@ TEST_F(QueueTest, AWorkerThatFailsWhatItIsGivenGetsLittleUntilItBeginsSomething)
   EXPECT_NE(registry_.Serialize().find("longshelf_router_breakers_opened_total 1"), std::string::npos);
 }
 
+TEST_F(QueueTest, WhatAStreamWouldHaveCostIsForgottenWhenItGoes) {
+  Start(2);
+  Asked& large = Ask("t", ServiceTier::kDefault, 3000);
+  ASSERT_EQ(links_[0]->calls.size(), 1u);
+  large.recorder.stream.reset();
+  Ask("t");
+  ASSERT_EQ(links_[1]->calls.size(), 1u) << "its turn";
+  Ask("t");
+  EXPECT_EQ(links_[0]->calls.size(), 1u) << "which has nothing to do";
+}
+
+// Routers know of each other only what their worker says.
+TEST_F(QueueTest, TwoRoutersShareAWorkerByItsWord) {
+  Start(1);
+  FakeLink* own = links_[0];
+  links_.clear();
+  Metrics other_registry("router_test");
+  RouterMetrics other_metrics(other_registry);
+  std::vector<std::unique_ptr<WorkerLink>> owned;
+  owned.push_back(std::make_unique<FakeLink>());
+  auto* theirs = static_cast<FakeLink*>(owned[0].get());
+  Dispatcher other({}, clock_, other_metrics, std::move(owned));
+  ASSERT_TRUE(other.OnWorkerUp(0, Info()));
+  std::deque<Recorder> recorders;
+  const auto report = [&] {
+    WorkerUpdate update;
+    update.load.n_running = static_cast<uint32_t>(own->calls.size() + theirs->calls.size());
+    update.load.n_sequences_max = 16;
+    dispatcher_->OnWorkerUpdate(0, update);
+    other.OnWorkerUpdate(0, update);
+  };
+  report();
+  int n_own = 0;
+  int n_theirs = 0;
+  size_t most = 0;
+  for (int step = 0; step < 400; ++step) {
+    for (int i = 0; i < 2; ++i) {
+      Ask("t");
+      StreamSpec spec;
+      spec.prompt = std::make_shared<const std::vector<uint32_t>>(100, 7);
+      spec.max_tokens = 20;
+      auto stream = other.Generate(std::move(spec), recorders.emplace_back());
+      if (stream.ok()) recorders.back().stream = *std::move(stream);
+    }
+    // One in each step ends, of those whose turn it is.
+    FakeLink& link = step % 16 < static_cast<int>(own->calls.size()) ? *own : *theirs;
+    if (!link.calls.empty()) {
+      FakeCall& call = *link.calls.front();
+      (&link == own ? n_own : n_theirs) += 1;
+      call.Send(Token(0, 10));
+      call.Send(WorkerFinished{FinishReason::kStop, {}});
+    }
+    clock_.Advance(absl::Milliseconds(20));
+    if (step % 5 == 4) report();
+    dispatcher_->Tick();
+    other.Tick();
+    most = std::max(most, own->calls.size() + theirs->calls.size());
+  }
+  EXPECT_LE(most, 36u) << "at first neither knows of the other";
+  EXPECT_LE(own->calls.size() + theirs->calls.size(), 20u) << "16 slots, and two more of each";
+  EXPECT_GT(n_own, 50);
+  EXPECT_GT(n_theirs, 50);
+  for (Recorder& recorder : recorders) recorder.stream.reset();
+}
+
 TEST_F(QueueTest, ATenantsLimitsAreItsOwn) {
   Make(1);
   dispatcher_->set_tenant_limits([](const std::string& tenant) {
-    return tenant == "small" ? TenantLimits{.n_streams_max = 3, .n_tokens_queued_max = 0}
+    return tenant == "small"   ? TenantLimits{.n_streams_max = 3, .n_tokens_queued_max = 0}
            : tenant == "wordy" ? TenantLimits{.n_streams_max = 0, .n_tokens_queued_max = 500}
                                : TenantLimits{};
   });

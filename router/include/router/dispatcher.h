@@ -39,12 +39,13 @@ struct StreamSpec {
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
   std::string namespace_salt;
-  std::string affinity = {};  // streams that say the same go to the same worker, of several that are as good; may be empty
+  std::string affinity =
+      {};  // streams that say the same go to the same worker, of several that are as good; may be empty
 };
 
 // What one tenant may have here at once; 0: as much as there is.
 struct TenantLimits {
-  uint32_t n_streams_max = 0;         // waiting and running
+  uint32_t n_streams_max = 0;        // waiting and running
   uint64_t n_tokens_queued_max = 0;  // of those that wait: prompts, and output as far as it is expected
 };
 
@@ -77,13 +78,13 @@ class StreamObserver {
 };
 
 struct DispatcherConfig {
-  size_t queue_capacity = 1024;                      // streams that no worker can take now; one more is refused at once
+  size_t queue_capacity = 1024;  // streams that no worker can take now; one more is refused at once
   // A new stream fails after this when no worker is up, or none takes it that was asked. One that waits for its turn
   // at workers that are merely busy waits on.
   absl::Duration queue_timeout = absl::Seconds(10);
   // A new stream that would wait longer for its turn is refused at once. But it may wait for as long as streams take
-  // here once they have a worker: as many may wait as run. And one whose own prompt takes longer to read than wait_max is
-  // known to be slow by whoever sends it: it may wait for kPatience times that.
+  // here once they have a worker: as many may wait as run. And one whose own prompt takes longer to read than wait_max
+  // is known to be slow by whoever sends it: it may wait for kPatience times that.
   absl::Duration wait_max = absl::Seconds(1);
   static constexpr double kPatience = 16;
   absl::Duration resume_timeout = absl::Seconds(30);  // a begun stream without a worker fails after this
@@ -226,9 +227,9 @@ class Dispatcher final : public WorkerLinkObserver {
   std::vector<internal::WorkerState> workers_;
   std::optional<WorkerInfo> model_;
   std::set<StatePtr> running_;
-  std::set<StatePtr> queued_;        // all that wait, wherever
-  std::deque<StatePtr> returning_;   // of them, those that were with a worker: they are sent on before all others
-  std::deque<StatePtr> keyless_;     // of them, those whose keys are not made yet
+  std::set<StatePtr> queued_;       // all that wait, wherever
+  std::deque<StatePtr> returning_;  // of them, those that were with a worker: they are sent on before all others
+  std::deque<StatePtr> keyless_;    // of them, those whose keys are not made yet
   std::unique_ptr<internal::Backlog> backlog_;  // of them, the others; but those whose clients do not read are nowhere
   std::unique_ptr<internal::DrainRate> drain_rate_;
   size_t n_asleep_ = 0;  // queued ones whose clients do not read
