@@ -188,7 +188,8 @@ absl::Duration Dispatcher::PatienceOf(uint64_t n_miss) const {
     if (worker.ready) tokens_per_second = std::max(tokens_per_second, worker.load.tokens_per_second);
   }
   if (internal::IsLong(n_miss, tokens_per_second, config_.wait_max)) {
-    return absl::Seconds(DispatcherConfig::kPatience * static_cast<double>(n_miss) / tokens_per_second);
+    const absl::Duration own = absl::Seconds(static_cast<double>(n_miss) / tokens_per_second);
+    return config_.wait_max + DispatcherConfig::kPatience * (own - config_.wait_max);
   }
   return std::max(config_.wait_max, absl::Seconds(seconds_mean_) - 2 * config_.wait_max);
 }
