@@ -38,20 +38,23 @@ void Dispatcher::RequestKeys() {
   while (model_ && !keyless_.empty() && n_keys_asked_ < kKeysAtOnce) {
     const StatePtr stream = keyless_.front();
     KeyMaker::Order order{model_->fingerprint, stream->spec.namespace_salt, model_->block_tokens, stream->spec.prompt};
-    if (key_maker_ != nullptr) {
-      auto done = [this, alive = alive_, stream](PromptKeys keys) {
-        if (!*alive) return;
-        --n_keys_asked_;
-        OnKeys(stream, std::move(keys));
-        RequestKeys();
-        PumpQueue();
-      };
-      if (!key_maker_->Make(std::move(order), std::move(done))) return;  // Tick asks again
-      ++n_keys_asked_;
+    if (key_maker_ == nullptr) {
+      keyless_.pop_front();
+      stream->line = StreamState::Line::kNone;
+      OnKeys(stream, order.Make());
+      continue;
     }
+    auto done = [this, alive = alive_, stream](PromptKeys keys) {
+      if (!*alive) return;
+      --n_keys_asked_;
+      OnKeys(stream, std::move(keys));
+      RequestKeys();
+      PumpQueue();
+    };
+    if (!key_maker_->Make(std::move(order), std::move(done))) return;  // Tick asks again
+    ++n_keys_asked_;
     keyless_.pop_front();
     stream->line = StreamState::Line::kNone;
-    if (key_maker_ == nullptr) OnKeys(stream, order.Make());
   }
 }
 
@@ -185,9 +188,10 @@ absl::Duration Dispatcher::PatienceOf(uint64_t n_miss) const {
     if (worker.ready) tokens_per_second = std::max(tokens_per_second, worker.load.tokens_per_second);
   }
   if (internal::IsLong(n_miss, tokens_per_second, config_.wait_max)) {
-    return absl::Seconds(DispatcherConfig::kPatience * static_cast<double>(n_miss) / tokens_per_second);
+    const absl::Duration own = absl::Seconds(static_cast<double>(n_miss) / tokens_per_second);
+    return config_.wait_max + DispatcherConfig::kPatience * (own - config_.wait_max);
   }
-  return std::max(config_.wait_max, absl::Seconds(seconds_mean_));
+  return std::max(config_.wait_max, absl::Seconds(seconds_mean_) - 2 * config_.wait_max);
 }
 
 absl::Status Dispatcher::RefusalOfTenant(const StreamSpec& spec, uint64_t n_tokens) {

@@ -405,6 +405,73 @@ TEST_F(QueueTest, WhatAStreamWouldHaveCostIsForgottenWhenItGoes) {
   EXPECT_EQ(links_[0]->calls.size(), 1u) << "which has nothing to do";
 }
 
+TEST_F(QueueTest, WhatWasRefusedIsNotCountedAsServed) {
+  Start(1, {}, /*n_slots=*/1);
+  Ask("a", ServiceTier::kDefault, 900);
+  links_[0]->last().Close(absl::ResourceExhaustedError("full"));
+  for (int i = 0; i < 3; ++i) Ask("b");
+  ASSERT_TRUE(links_[0]->calls.empty());
+  Report(0, 0, 1);
+  ASSERT_FALSE(links_[0]->calls.empty());
+  EXPECT_EQ(links_[0]->calls[0]->request.request_id, "1");
+}
+
+TEST_F(QueueTest, OutputIsCountedAsItComes) {
+  Start(1, {}, /*n_slots=*/1);
+  for (int i = 0; i < 20; ++i) {
+    Ask("talks", ServiceTier::kDefault, 10);
+    Ask("reads", ServiceTier::kDefault, 10);
+  }
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_FALSE(links_[0]->calls.empty());
+    FakeCall& call = *links_[0]->calls.front();
+    const std::string tenant = call.request.tenant;
+    ++n_served_[tenant];
+    const uint32_t n_tokens = tenant == "talks" ? 20 : 1;
+    for (uint32_t token = 0; token < n_tokens; ++token) call.Send(Token(token, 10));
+    call.Send(WorkerFinished{FinishReason::kStop, {}});
+  }
+  // 30 tokens for each of one, 11 for each of the other.
+  EXPECT_LE(n_served_["talks"], 7);
+  EXPECT_GE(n_served_["talks"], 4);
+}
+
+TEST_F(QueueTest, ALongPrefixIsWorthWaitingForItsWorkerAWhile) {
+  Make(2);
+  WorkerInfo info = Info();
+  info.n_context_max = 100'000;
+  for (size_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(dispatcher_->OnWorkerUp(i, info));
+    Report(i);
+  }
+  const auto prompt = std::make_shared<const std::vector<uint32_t>>(30'000, 7);
+  const PromptKeys keys = MakePromptKeys(Info().fingerprint, "", 256, *prompt);
+  WorkerUpdate update;
+  update.load.n_sequences_max = 16;
+  update.load.n_running = 18;  // of other routers
+  update.gained.push_back({keys.chain[100], keys.chain[100], 100 * 256});
+  for (int i = 0; i < 3; ++i) dispatcher_->OnWorkerUpdate(0, update);
+  const auto ask = [&](Recorder& recorder) {
+    StreamSpec spec;
+    spec.prompt = prompt;
+    spec.max_tokens = 20;
+    recorder.stream = *dispatcher_->Generate(std::move(spec), recorder);
+  };
+  Recorder waits;
+  ask(waits);
+  EXPECT_EQ(dispatcher_->n_queued(), 1u);
+  for (int i = 0; i < 3; ++i) Report(0, 10);
+  EXPECT_EQ(links_[0]->calls.size(), 1u);
+  // Not for long.
+  for (int i = 0; i < 3; ++i) Report(0, 18);
+  Recorder leaves;
+  ask(leaves);
+  EXPECT_EQ(dispatcher_->n_queued(), 1u);
+  clock_.Advance(absl::Milliseconds(600));
+  dispatcher_->Tick();
+  EXPECT_EQ(links_[1]->calls.size(), 1u);
+}
+
 // Routers know of each other only what their worker says.
 TEST_F(QueueTest, TwoRoutersShareAWorkerByItsWord) {
   Start(1);
