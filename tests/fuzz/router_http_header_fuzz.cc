@@ -14,7 +14,7 @@
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
-#include "http_header.h"
+#include "head.h"
 
 namespace longshelf::router {
 namespace {

@@ -1,4 +1,4 @@
-#include "http_header.h"
+#include "head.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
-#include "http_connection.h"
+#include "connection.h"
 
 #include <boost/asio/buffer.hpp>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "http_header.h"
+#include "head.h"
 
 namespace longshelf::router {
 namespace asio = boost::asio;

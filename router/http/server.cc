@@ -10,7 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "http_connection.h"
+#include "connection.h"
 #include "net/log_gate.h"
 
 namespace longshelf::router {
