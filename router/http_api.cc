@@ -7,7 +7,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/ids.h"
+#include "http/media_type.h"
 #include "router/api_error.h"
 #include "router/api_json.h"
 
@@ -52,14 +54,20 @@ const Route* FindRoute(std::string_view method, std::string_view path) {
   return nullptr;
 }
 
+// For Allow; "" when there is nothing at the path.
 std::string MethodsOf(std::string_view path) {
-  std::string methods;
+  std::vector<absl::string_view> methods;
+  const auto add = [&methods](std::string_view name) {
+    const absl::string_view method(name.data(), name.size());
+    if (std::find(methods.begin(), methods.end(), method) == methods.end()) methods.push_back(method);
+  };
   for (const Route& route : kRoutes) {
-    if (!PathMatches(route, path)) continue;
-    const absl::string_view method(route.method.data(), route.method.size());
-    absl::StrAppend(&methods, methods.empty() ? "" : ", ", method, method == "GET" ? ", HEAD" : "");
+    if (path != "*" && !PathMatches(route, path)) continue;
+    add(route.method);
+    if (route.method == "GET") add("HEAD");
   }
-  return methods;
+  if (!methods.empty()) add("OPTIONS");
+  return absl::StrJoin(methods, ", ");
 }
 
 constexpr size_t kProgressBacklogBytes = 4096;
@@ -125,16 +133,18 @@ class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
   ~Call() override { exchange_->SetObserver(nullptr); }
 
   // `session`: what the header names, or empty.
-  void Start(const Tenant& tenant, std::string body, std::string session) {
+  void Start(const Tenant& tenant, std::string body, std::string session, std::shared_ptr<const void> body_share) {
     const Api kind = route_.kind == Kind::kChat ? Api::kChat : Api::kCompletions;
-    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body), session = std::move(session)] {
+    const uint64_t n_bytes = body.size();
+    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body), session = std::move(session),
+                  body_share = std::move(body_share)] {
       auto parsed = ParseRequestBody(kind, body, limits);
       auto* request = std::get_if<ApiRequest>(&parsed);
       if (request == nullptr || session.empty()) return parsed;
       if (auto error = JoinSession(session, body, *request)) return decltype(parsed)(*std::move(error));
       return parsed;
     };
-    running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this);
+    running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this, n_bytes);
   }
 
   // Goes on with an answer that was broken off.
@@ -347,16 +357,36 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
     return reply;
   };
   // Deny by default: what needs no key is named in the table, and a path outside it needs one to be told so.
-  if (route == nullptr || !route->exempt) {
+  // Probes name no host, so that nothing before us can take one request for another.
+  if (route == nullptr || !route->exempt || request.is_absolute) {
     if (keys_.Authenticate(request.authorization, request.x_api_key) == nullptr) return refuse(Unauthenticated());
   }
-  if (route != nullptr) return std::nullopt;
+  if (route != nullptr) {
+    const auto error = route->method == "POST" ? CheckMediaType(request) : std::nullopt;
+    return error ? std::optional(refuse(*error)) : std::nullopt;
+  }
   ApiError error;
-  const bool known = !MethodsOf(request.path).empty();
+  const std::string methods = MethodsOf(request.path);
+  const bool known = !methods.empty();
+  if (known && request.method == "OPTIONS") {
+    core_.metrics().RequestFinished("none", 204, absl::ZeroDuration());
+    return HttpReply{204, "", "", {{"Allow", methods}, {"x-request-id", RequestIdOf(request)}}};
+  }
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
   error.message = known ? "this path does not take this method" : "there is nothing at this path";
   return refuse(error);
+}
+
+std::string HttpApi::PayerOf(const HttpRequest& request) {
+  const Tenant* tenant = keys_.anonymous() ? nullptr : keys_.Authenticate(request.authorization, request.x_api_key);
+  return tenant == nullptr ? "" : tenant->name;
+}
+
+bool HttpApi::RunOffLoop(const HttpRequest& request, uint64_t n_bytes, std::function<void()> work,
+                         std::function<void()> done) {
+  const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
+  return core_.RunOnPool({tenant == nullptr ? "" : tenant->name, n_bytes, std::move(work), std::move(done)});
 }
 
 void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
@@ -366,7 +396,7 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     case Kind::kChat:
     case Kind::kCompletions: {
       Call& call = NewCall(*route, request, std::move(exchange));
-      return call.Start(*tenant, std::move(request.body), std::move(request.x_session));
+      return call.Start(*tenant, std::move(request.body), std::move(request.x_session), std::move(request.body_share));
     }
     case Kind::kSessions:
     case Kind::kSession:

@@ -414,19 +414,20 @@ class Service final : public v1::Inference::CallbackService {
     auto status = std::make_shared<grpc::Status>();
     RequestCore& core = shared_.core;
     const bool accepted = core.RunOnPool(
-        [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
-          auto parsed = FromProto(request, limits);
-          const auto* parse_error = std::get_if<ApiError>(&parsed);
-          std::variant<PreparedRequest, ApiError> prepared =
-              parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
-                                     : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
-          if (const auto* error = std::get_if<ApiError>(&prepared)) {
-            *status = Refusal(*error);
-          } else {
-            reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).prompt->size()));
-          }
-        },
-        [reactor, status] { reactor->Finish(*status); });
+        {tenant.name, request.ByteSizeLong(),
+         [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
+           auto parsed = FromProto(request, limits);
+           const auto* parse_error = std::get_if<ApiError>(&parsed);
+           std::variant<PreparedRequest, ApiError> prepared =
+               parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
+                                      : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
+           if (const auto* error = std::get_if<ApiError>(&prepared)) {
+             *status = Refusal(*error);
+           } else {
+             reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).prompt->size()));
+           }
+         },
+         [reactor, status] { reactor->Finish(*status); }});
     if (!accepted) reactor->Finish(Refusal(Overloaded()));
   }
 

@@ -1,37 +1,23 @@
 #include "connection.h"
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "head.h"
+#include "common/ids.h"
+#include "response.h"
 
 namespace longshelf::router {
 namespace asio = boost::asio;
-namespace http = boost::beast::http;
 
 namespace {
 
 constexpr size_t kReadChunkBytes = size_t{16} << 10;
-constexpr size_t kBodyTimeoutBytes = size_t{1} << 20;  // HttpServerConfig::body_timeout is for so many
 constexpr size_t kLowWaterBytes = size_t{64} << 10;
-constexpr absl::Duration kLingerTimeout = absl::Seconds(2);
-
-std::string_view ReasonPhrase(int status) {
-  const auto phrase = http::obsolete_reason(static_cast<http::status>(status));
-  return {phrase.data(), phrase.size()};
-}
-
-std::string BodyTooLarge(const HttpServerConfig& config) {
-  return absl::StrCat("the request body is larger than ", config.body_bytes_max,
-                      " bytes, the server's limit: send less, or start the router with a larger --body-max");
-}
-
-std::string HeaderValue(const http::request<http::string_body>& message, std::string_view name) {
-  const auto value = message[boost::core::string_view(name.data(), name.size())];
-  return {value.data(), value.size()};
-}
+// A client that is being refused may have to send all of its body before it looks at the answer.
+constexpr absl::Duration kLingerSilence = absl::Seconds(2);
+constexpr absl::Duration kLingerMax = absl::Seconds(30);
 
 }  // namespace
 
@@ -62,6 +48,11 @@ void HttpConnection::Start() {
   });
 }
 
+void HttpConnection::StartAndRefuse() {
+  is_refused_ = true;
+  Refuse({503, "too many connections are open: retry later"});
+}
+
 void HttpConnection::ArmTimer(absl::Duration timeout, void (HttpConnection::*on_timeout)()) {
   read_timer_.expires_after(absl::ToChronoNanoseconds(timeout));
   read_timer_.async_wait([self = shared_from_this(), on_timeout](ErrorCode error) {
@@ -71,184 +62,224 @@ void HttpConnection::ArmTimer(absl::Duration timeout, void (HttpConnection::*on_
 
 // ---- Reading ----
 
+// No more of a head than is needed to see that it is too large.
+size_t HttpConnection::ReadBytesMax() const {
+  if (reading_ == Reading::kBody || reading_ == Reading::kNothing) return read_chunk_.size();
+  return std::clamp<size_t>(kSizeLimits.header_bytes - std::min(received_.size(), kSizeLimits.header_bytes), 1,
+                            read_chunk_.size());
+}
+
 // One read at a time: when one is under way, what it brings gets a new meaning.
 void HttpConnection::Read(Reading reading) {
   reading_ = reading;
   if (std::exchange(read_in_flight_, true)) return;
-  stream_.async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t n) {
-    self->read_in_flight_ = false;
-    if (!self->closed_) self->OnRead(error, n);
-  });
+  stream_.async_read_some(asio::buffer(read_chunk_.data(), ReadBytesMax()),
+                          [self = shared_from_this()](ErrorCode error, size_t n) {
+                            self->read_in_flight_ = false;
+                            if (!self->closed_) self->OnRead(error, n);
+                          });
 }
 
 void HttpConnection::OnRead(ErrorCode error, size_t n) {
-  if (reading_ == Reading::kBody && body_given_up_) return;
+  if (reading_ == Reading::kNothing || (reading_ == Reading::kBody && body_given_up_)) return;
   if (error) return reading_ == Reading::kAhead ? Abort() : Close();
-  const std::string_view bytes(read_chunk_.data(), n);
-  switch (reading_) {
-    case Reading::kHeader:
-      return OnBytesForHeader(bytes);
-    case Reading::kBody:
-      return OnBytesForBody(bytes);
-    case Reading::kAhead:
-      // The client sent its next request early. No more is read before this one is answered, so only then its end can
-      // be seen.
-      received_ += bytes;
-      return;
-    case Reading::kNothing:
-      return;
-  }
+  received_.append(read_chunk_.data(), n);
+  last_read_at_ = asio::steady_timer::clock_type::now();
+  // The client may send its next request early. No more is read before this one is answered, so only then its end can
+  // be seen.
+  if (reading_ == Reading::kHeader) return OnHeaderBytes();
+  if (reading_ == Reading::kBody) return ReadBody();
 }
 
 void HttpConnection::AwaitRequest() {
-  parser_.emplace();
-  parser_->body_limit(config_.body_bytes_max);
-  parser_->header_limit(static_cast<uint32_t>(kSizeLimits.header_bytes));
-  parser_->eager(true);
-  if (!received_.empty()) {
-    ArmTimer(config_.header_timeout, &HttpConnection::Close);
-    return OnHeaderBytes();
-  }
+  scanner_.Restart();
+  head_ = {};
+  has_head_ = false;
+  head_is_timed_ = false;
+  body_.reset();
+  coding_ = ContentCoding::kIdentity;
   ArmTimer(config_.idle_timeout, &HttpConnection::Close);
-  Read(Reading::kHeader);
-}
-
-void HttpConnection::OnBytesForHeader(std::string_view bytes) {
-  // The header's own deadline starts with its first byte.
-  if (received_.empty()) ArmTimer(config_.header_timeout, &HttpConnection::Close);
-  received_ += bytes;
   OnHeaderBytes();
 }
 
 void HttpConnection::OnHeaderBytes() {
-  const HeaderScanResult scan = ScanHeader(received_);
-  switch (scan.state) {
-    case HeaderScan::kIncomplete:
-      return Read(Reading::kHeader);
-    case HeaderScan::kTooLarge:
-      return Refuse(431, absl::StrCat("the request's headers are larger than ", kSizeLimits.header_bytes, " bytes"));
-    case HeaderScan::kMalformed:
-      return Refuse(400, "the request's headers are malformed");
-    case HeaderScan::kComplete:
-      return OnHeaderComplete(scan.end);
+  switch (scanner_.Scan(received_)) {
+    case HeadScan::kIncomplete:
+      break;
+    case HeadScan::kTargetTooLong:
+      return Refuse({414, absl::StrCat("the request's target is too long: its first line is larger than ",
+                                       kSizeLimits.request_line_bytes, " bytes")});
+    case HeadScan::kTooLarge:
+      return Refuse({431, absl::StrCat("the request's headers are larger than ", kSizeLimits.header_bytes, " bytes")});
+    case HeadScan::kMalformed:
+      return Refuse({400, "the request's headers are malformed"});
+    case HeadScan::kComplete:
+      return OnHeaderComplete();
   }
+  // Empty lines are no request yet: some clients send one behind a body.
+  if (scanner_.begin() == received_.size()) {
+    received_.clear();
+    scanner_.Restart();
+  }
+  // The header's own deadline starts with its first byte.
+  if (!received_.empty() && !std::exchange(head_is_timed_, true)) {
+    ArmTimer(config_.header_timeout, &HttpConnection::Close);
+  }
+  Read(Reading::kHeader);
 }
 
-void HttpConnection::OnHeaderComplete(size_t n_header_bytes) {
-  const std::string_view block = std::string_view(received_).substr(0, n_header_bytes);
-  if (const std::string why = CheckHeader(block); !why.empty()) return Refuse(400, "the request has " + why);
-  ErrorCode error;
-  parser_->put(asio::buffer(block.data(), block.size()), error);
-  if (error == http::error::body_limit) {
-    return Refuse(413, BodyTooLarge(config_));
+void HttpConnection::OnHeaderComplete() {
+  const size_t begin = scanner_.begin();
+  const size_t end = scanner_.end();
+  has_head_ = true;
+  if (const auto fault = ParseHead(std::string_view(received_).substr(begin, end - begin), head_)) {
+    return Refuse(*fault);
   }
-  if ((error && error != http::error::need_more) || !parser_->is_header_done()) {
-    return Refuse(400, "the request's headers are malformed");
+  received_.erase(0, end);
+  keep_alive_ = head_.keep_alive && ++n_requests_ < config_.requests_per_connection_max;
+  HttpRequest request = MakeRequest();
+  std::optional<HttpReply> refusal;
+  if (auto preflight = owner_.cors().Preflight(head_)) {
+    refusal = HttpReply{204, "", "", *std::move(preflight)};
+    const bool is_usable = IsUsableRequestId(request.x_request_id);
+    refusal->headers.emplace_back("x-request-id", is_usable ? request.x_request_id : RequestId());
+  } else {
+    refusal = handler_.OnHeader(request);
   }
-  received_.erase(0, n_header_bytes);
-  keep_alive_ = parser_->keep_alive();
-  http_1_0_ = parser_->get().version() < 11;
-  const std::string expect = HeaderValue(parser_->get(), "Expect");
-  HttpRequest head = TakeRequest();
-  if (auto refusal = handler_.OnHeader(head)) {
-    if (!parser_->is_done()) return ReplyAndClose(*std::move(refusal));
+  if (refusal) {
+    if (head_.has_body()) return ReplyAndClose(*std::move(refusal));
     answering_ = true;
     return Reply(*std::move(refusal));
   }
-  if (absl::EqualsIgnoreCase(expect, "100-continue") && !parser_->is_done() && received_.empty()) {
-    Send("HTTP/1.1 100 Continue\r\n\r\n");
-  }
-  AllowMoreBody();
+  if (!CheckBody(request)) return;
+  if (head_.expects_continue && head_.has_body() && received_.empty()) Send("HTTP/1.1 100 Continue\r\n\r\n");
+  last_read_at_ = asio::steady_timer::clock_type::now();
+  body_deadline_ = last_read_at_ + absl::ToChronoNanoseconds(config_.body_timeout);
+  OnBodyTimer();
   ReadBody();
 }
 
-void HttpConnection::AllowMoreBody() { ArmTimer(config_.body_timeout, &HttpConnection::OnBodyTimeout); }
+// Before any of it is read.
+bool HttpConnection::CheckBody(const HttpRequest& request) {
+  if (head_.content_length.value_or(0) > config_.body_bytes_max) {
+    Refuse({413, BodyTooLarge(config_.body_bytes_max)});
+    return false;
+  }
+  const auto coding = ContentCodingOf(head_.fields);
+  if (const auto* fault = std::get_if<HttpFault>(&coding)) {
+    Refuse(*fault);
+    return false;
+  }
+  if (head_.has_body()) coding_ = std::get<ContentCoding>(coding);
+  std::string payer = handler_.PayerOf(request);
+  if (payer.empty()) payer = request.peer;
+  auto lease = owner_.bodies().Take(payer, BodyReader::LeaseBytes(head_));
+  if (lease == nullptr) {
+    Refuse({503, "too many request bodies are here at once: retry later"});
+    return false;
+  }
+  body_.emplace(head_, config_.body_bytes_max, std::move(lease));
+  return true;
+}
 
-void HttpConnection::OnBodyTimeout() {
+// Looks now and then, not at every byte, so it may see a little late that nothing has come.
+void HttpConnection::OnBodyTimer() {
+  const auto now = asio::steady_timer::clock_type::now();
+  const auto until = std::min(body_deadline_, last_read_at_ + absl::ToChronoNanoseconds(config_.body_idle_timeout));
+  if (now < until) return ArmTimer(absl::FromChrono(until - now), &HttpConnection::OnBodyTimer);
   body_given_up_ = true;
-  Refuse(408, absl::StrCat("the request body came too slowly: ", absl::FormatDuration(config_.body_timeout),
-                           " are allowed for each MiB; send it faster, or less of it"));
+  Refuse({408, until == body_deadline_
+                   ? absl::StrCat("the request body was not complete after ",
+                                  absl::FormatDuration(config_.body_timeout), ": send it faster, or less of it")
+                   : absl::StrCat("nothing of the request body came for ",
+                                  absl::FormatDuration(config_.body_idle_timeout), ": send the request again")});
 }
 
 void HttpConnection::ReadBody() {
-  while (!parser_->is_done() && !received_.empty()) {
-    ErrorCode error;
-    const size_t n_used = parser_->put(asio::buffer(received_), error);
-    received_.erase(0, n_used);
-    if (error == http::error::need_more) break;
-    if (error == http::error::body_limit) {
-      return Refuse(413, BodyTooLarge(config_));
-    }
-    if (error) return Refuse(400, "the request body is malformed");
-  }
-  if (parser_->is_done()) return OnRequestComplete();
-  // What is left is the start of a chunk's header, which the parser wants whole.
-  if (received_.size() > kSizeLimits.header_bytes) return Refuse(400, "the request body is malformed");
+  size_t n_used = 0;
+  const BodyReader::State state = body_->Push(received_, n_used);
+  received_.erase(0, n_used);
+  if (state == BodyReader::State::kFault) return Refuse(body_->fault());
+  if (state == BodyReader::State::kDone) return OnBodyComplete();
   Read(Reading::kBody);
 }
 
-void HttpConnection::OnBytesForBody(std::string_view bytes) {
-  if (!owner_.HoldBodyBytes(bytes.size())) {
-    return Refuse(503, "too many request bodies are being received at once: retry later");
-  }
-  const size_t n_before = std::exchange(n_body_read_, n_body_read_ + bytes.size());
-  if (n_before / kBodyTimeoutBytes != n_body_read_ / kBodyTimeoutBytes) AllowMoreBody();
-  received_ += bytes;
-  ReadBody();
-}
-
-HttpRequest HttpConnection::TakeRequest() {
-  const auto& message = parser_->get();
-  HttpRequest request;
-  const auto method = message.method_string();
-  request.method.assign(method.data(), method.size());
-  const auto target = message.target();
-  const std::string_view whole(target.data(), target.size());
-  const size_t path_end = std::min(whole.find('?'), whole.size());
-  request.path = std::string(whole.substr(0, path_end));
-  if (path_end < whole.size()) request.query = std::string(whole.substr(path_end + 1));
-  request.authorization = HeaderValue(message, "Authorization");
-  request.x_api_key = HeaderValue(message, "x-api-key");
-  request.x_request_id = HeaderValue(message, "x-request-id");
-  request.x_session = HeaderValue(message, "x-longshelf-session");
-  return request;
-}
-
-void HttpConnection::ReleaseBody() { owner_.ReleaseBodyBytes(std::exchange(n_body_read_, 0)); }
-
-void HttpConnection::OnRequestComplete() {
-  ReleaseBody();
+void HttpConnection::OnBodyComplete() {
   read_timer_.cancel();
-  HttpRequest request = TakeRequest();
-  request.body = std::move(parser_->get().body());
   answering_ = true;
   // So that the client's end is noticed meanwhile.
-  if (received_.size() < kReadChunkBytes) Read(Reading::kAhead);
+  if (received_.size() < kSizeLimits.header_bytes) Read(Reading::kAhead);
+  if (coding_ != ContentCoding::kIdentity) return DecodeBody();
+  Deliver(body_->TakeBody());
+}
+
+void HttpConnection::DecodeBody() {
+  struct Work {
+    std::string coded;
+    std::shared_ptr<BodyBudget::Lease> lease;
+    std::variant<std::string, HttpFault> result;
+  };
+  auto shared = std::make_shared<Work>();
+  shared->coded = body_->TakeBody();
+  shared->lease = body_->lease();
+  const uint64_t n_coded = shared->coded.size();
+  auto work = [shared, coding = coding_, n_coded, n_bytes_max = config_.body_bytes_max] {
+    shared->result = DecodeContent(coding, shared->coded, n_bytes_max,
+                                   [&](uint64_t n) { return shared->lease->Resize(n_coded + n); });
+    shared->coded = {};
+    if (const auto* text = std::get_if<std::string>(&shared->result)) shared->lease->Resize(text->capacity());
+  };
+  auto done = [self = shared_from_this(), shared] {
+    if (self->closed_) return;
+    if (const auto* fault = std::get_if<HttpFault>(&shared->result)) return self->Refuse(*fault);
+    self->Deliver(std::get<std::string>(std::move(shared->result)));
+  };
+  if (!handler_.RunOffLoop(MakeRequest(), n_coded, std::move(work), std::move(done))) {
+    Refuse({503, "too many requests are being prepared: retry later"});
+  }
+}
+
+void HttpConnection::Deliver(std::string body) {
+  HttpRequest request = MakeRequest();
+  request.body = std::move(body);
+  request.body_share = body_->lease();
+  body_.reset();
   handler_.OnRequest(std::move(request), shared_from_this());
+}
+
+HttpRequest HttpConnection::MakeRequest() const {
+  const auto field = [this](std::string_view name) { return std::string(FieldOf(head_.fields, name)); };
+  HttpRequest request;
+  request.method = head_.method;
+  request.path = head_.target.path;
+  request.query = head_.target.query;
+  request.host = head_.target.authority.empty() ? field("Host") : head_.target.authority;
+  request.is_absolute = !head_.target.authority.empty();
+  request.peer = peer_.to_string();
+  request.fields = head_.fields;
+  request.authorization = field("Authorization");
+  request.x_api_key = field("x-api-key");
+  request.x_request_id = field("x-request-id");
+  request.x_session = field("x-longshelf-session");
+  return request;
 }
 
 // ---- Answering ----
 
 std::string HttpConnection::HeadOf(const HttpReply& reply, bool chunked, std::optional<size_t> length) const {
-  std::string head =
-      absl::StrCat("HTTP/1.1 ", reply.status, " ",
-                   absl::string_view(ReasonPhrase(reply.status).data(), ReasonPhrase(reply.status).size()),
-                   "\r\nServer: longshelf\r\nContent-Type: ", reply.content_type, "\r\n");
-  for (const auto& [name, value] : reply.headers) absl::StrAppend(&head, name, ": ", value, "\r\n");
-  if (chunked) absl::StrAppend(&head, "Transfer-Encoding: chunked\r\n");
-  if (length) absl::StrAppend(&head, "Content-Length: ", *length, "\r\n");
-  absl::StrAppend(&head, keep_alive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
-  return head;
+  return ResponseHead(reply, owner_.cors().AnswerHeaders(head_.fields), owner_.DateNow(),
+                      {length, chunked, keep_alive_, config_.idle_timeout});
 }
 
-void HttpConnection::Refuse(int status, const std::string& why) {
-  const bool has_header = parser_.has_value() && parser_->is_header_done();
-  ReplyAndClose(
-      handler_.TransportError(status, why, has_header ? HeaderValue(parser_->get(), "x-request-id") : std::string()));
+void HttpConnection::Refuse(const HttpFault& fault) {
+  HttpReply reply =
+      handler_.TransportError(fault.status, fault.why, std::string(FieldOf(head_.fields, "x-request-id")));
+  reply.headers.insert(reply.headers.end(), fault.headers.begin(), fault.headers.end());
+  ReplyAndClose(std::move(reply));
 }
 
 void HttpConnection::ReplyAndClose(HttpReply reply) {
-  ReleaseBody();
+  body_.reset();
   keep_alive_ = false;
   answering_ = true;
   Reply(std::move(reply));
@@ -258,15 +289,14 @@ void HttpConnection::Reply(HttpReply reply) {
   if (closed_ || !answering_ || answer_ended_) return;
   if (owner_.draining()) keep_alive_ = false;
   answer_ended_ = true;
-  const bool head_only = parser_->is_header_done() && parser_->get().method() == http::verb::head;
   std::string out = HeadOf(reply, false, reply.body.size());
-  if (!head_only) out += reply.body;
+  if (head_.method != "HEAD" && MayHaveBody(reply.status)) out += reply.body;
   Send(out);
 }
 
 void HttpConnection::BeginStream(HttpReply head) {
   if (closed_ || !answering_) return;
-  chunked_ = !http_1_0_;
+  chunked_ = head_.version_minor > 0;
   if (!chunked_ || owner_.draining()) keep_alive_ = false;
   Send(HeadOf(head, chunked_, std::nullopt));
 }
@@ -337,11 +367,20 @@ void HttpConnection::OnAnswerSent() {
 // Lets the client read the answer: closing with unread input would reset the connection under it.
 void HttpConnection::Linger() {
   reading_ = Reading::kNothing;
-  ArmTimer(kLingerTimeout, &HttpConnection::Close);
+  last_read_at_ = asio::steady_timer::clock_type::now();
+  linger_deadline_ = last_read_at_ + absl::ToChronoNanoseconds(is_refused_ ? kLingerSilence : kLingerMax);
+  ArmTimer(kLingerSilence, &HttpConnection::OnLingerTimer);
   if (!stream_.is_tls()) return EndSending();
   stream_.AsyncGoodbye([self = shared_from_this()](ErrorCode) {
     if (!self->closed_) self->EndSending();
   });
+}
+
+void HttpConnection::OnLingerTimer() {
+  const auto now = asio::steady_timer::clock_type::now();
+  const auto until = std::min(linger_deadline_, last_read_at_ + absl::ToChronoNanoseconds(kLingerSilence));
+  if (now >= until || owner_.draining()) return Close();
+  ArmTimer(absl::FromChrono(until - now), &HttpConnection::OnLingerTimer);
 }
 
 void HttpConnection::EndSending() {
@@ -355,6 +394,7 @@ void HttpConnection::DiscardInput() {
   stream_.socket().async_read_some(asio::buffer(read_chunk_), [self = shared_from_this()](ErrorCode error, size_t) {
     if (self->closed_) return;
     if (error) return self->Close();
+    self->last_read_at_ = asio::steady_timer::clock_type::now();
     self->DiscardInput();
   });
 }
@@ -362,8 +402,7 @@ void HttpConnection::DiscardInput() {
 void HttpConnection::CloseWhenIdle() {
   keep_alive_ = false;
   // A client that is sending its body is told what happens, like any other that comes now.
-  const bool is_receiving = !received_.empty() || (parser_.has_value() && parser_->is_header_done());
-  if (!answering_ && !is_receiving) Close();
+  if (!answering_ && !has_head_ && received_.empty()) Close();
 }
 
 void HttpConnection::Abort() {
@@ -375,7 +414,7 @@ void HttpConnection::Abort() {
 
 void HttpConnection::Close() {
   if (std::exchange(closed_, true)) return;
-  ReleaseBody();
+  body_.reset();
   const auto self = shared_from_this();
   ErrorCode ignored;
   read_timer_.cancel();

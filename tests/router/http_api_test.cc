@@ -235,7 +235,7 @@ TEST(HttpApi, APromptBeyondTheContextIsRefusedByName) {
   EXPECT_EQ(Parsed(reply)["error"]["code"], "context_length_exceeded");
 }
 
-TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
+TEST(HttpApi, SEC_10_EveryRouteNeedsAKeyButTheProbes) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
   config.api_keys_file = (dir / "keys").string();
@@ -266,7 +266,7 @@ TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
   }
 }
 
-TEST(HttpApi, NoFormOfAPathGetsAroundTheKey) {
+TEST(HttpApi, SEC_11_NoFormOfAPathGetsAroundTheKey) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
   config.api_keys_file = (dir / "keys").string();

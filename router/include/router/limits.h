@@ -52,6 +52,7 @@ struct SizeLimits {
   size_t json_depth = 64;
   size_t body_bytes = size_t{16} << 20;
   size_t header_bytes = size_t{16} << 10;
+  size_t request_line_bytes = size_t{8} << 10;
   size_t messages = 16384;
   size_t content_parts = 1024;
   size_t tools = 128;
