@@ -15,7 +15,8 @@ namespace {
 
 // Merges over a few letters, made up at random: far more entangled than those of a language.
 struct RandomMerges {
-  explicit RandomMerges(uint32_t seed, uint32_t n_letters, uint32_t n_merges) : merges(Bytes()) {
+  RandomMerges() : merges(Bytes()) {}
+  RandomMerges(uint32_t seed, uint32_t n_letters, uint32_t n_merges) : merges(Bytes()) {
     std::mt19937 random(seed);
     std::vector<std::pair<uint32_t, size_t>> tokens;  // id, bytes
     for (uint32_t i = 0; i < n_letters; ++i) tokens.emplace_back('a' + i, 1);
@@ -76,6 +77,26 @@ TEST(BpeMerges, WindowsOfALongPieceAreEncodedAsIfItWereOne) {
       EXPECT_TRUE(tokens == random.Reference(text)) << seed << ", " << n << " bytes";
     }
   }
+}
+
+// Each pair merges before the one to its left: whether a letter goes with its left or its right neighbour is known only
+// from where the row ends.
+TEST(BpeMerges, AWindowBeginsAsFarBackAsTheTextBehindItReaches) {
+  constexpr uint32_t kFirst = 20;
+  constexpr uint32_t kLast = 120;
+  RandomMerges chain;
+  for (uint32_t letter = kLast; letter-- > kFirst;) {
+    const uint32_t rank = kLast - letter;
+    chain.pairs[{letter, letter + 1}] = {rank, 256 + rank};
+    ASSERT_TRUE(chain.merges.Add(letter, letter + 1, {rank, 256 + rank}, 2));
+  }
+  std::string row;
+  for (uint32_t letter = kFirst; letter <= kLast; ++letter) row += static_cast<char>(letter);
+  std::string text;
+  for (size_t i = 0; text.size() < 8000; ++i) text += row.substr(0, row.size() - i % 2);
+  std::vector<uint32_t> tokens;
+  chain.merges.Encode(text, SIZE_MAX, tokens);
+  EXPECT_TRUE(tokens == chain.Reference(text));
 }
 
 TEST(BpeMerges, AppendsToWhatIsThereAndLeavesItAlone) {
