@@ -162,10 +162,11 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if constexpr (std::is_same_v<Request, v1::SessionRef>) {
       Resume();
     } else {
+      const uint64_t n_bytes = request_.ByteSizeLong();
       auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
         return FromProto(request, limits);
       };
-      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this);
+      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this, n_bytes);
     }
   }
   // Goes on with an answer that was broken off.

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <boost/asio/post.hpp>
 #include <thread>
@@ -72,7 +73,7 @@ TEST_F(HttpDoor, NamesTheLimitOfABodyAndTheWayOut) {
   EXPECT_THAT(reply.body(), HasSubstr("--body-max"));
 }
 
-TEST_F(HttpDoor, TakesABodyInVeryManySmallChunks) {
+TEST_F(HttpDoor, SEC_28_TakesABodyInVeryManySmallChunks) {
   std::string bytes = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
   for (int i = 0; i < 300000; ++i) bytes += "1\r\n \r\n";
   for (const char c : std::string(R"({"prompt":"x","max_tokens":1})"))
@@ -273,6 +274,31 @@ TEST(HttpDoorCaps, ConnectionsBeyondTheCapAreToldToComeBackOrClosed) {
   EXPECT_TRUE(third.IsClosed());
   first.Send(RequestText("GET", "/livez"));
   EXPECT_EQ(first.Read().result_int(), 200u);
+}
+
+TEST(HttpDoorCaps, SEC_33_HalfOpenConnectionsAreInNobodysWayAndAreClosed) {
+  if (DoorIdentity() != nullptr) GTEST_SKIP() << "2,000 handshakes show nothing more";
+  constexpr size_t kHalfOpen = 2000;
+  // Both ends of each are here.
+  rlimit files{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &files), 0);
+  if (files.rlim_max < 2 * kHalfOpen + 200) GTEST_SKIP() << "this process may not open so many files";
+  const rlimit before = files;
+  files.rlim_cur = files.rlim_max;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
+  {
+    RouterConfig config = RouterHarness::DefaultConfig();
+    config.header_timeout = absl::Seconds(2);
+    RouterHarness router(1, config);
+    std::vector<std::unique_ptr<TestClient>> half_open;
+    for (size_t i = 0; i < kHalfOpen; ++i) {
+      half_open.push_back(std::make_unique<TestClient>(router.service->http_port()));
+      half_open.back()->Send("POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Slow");
+    }
+    EXPECT_EQ(router.Chat().result_int(), 200u);
+    for (const auto& client : half_open) EXPECT_TRUE(client->IsClosed());
+  }
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(RouterService, RefusesToListenBeyondLoopbackWithoutKeys) {
