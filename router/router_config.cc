@@ -43,6 +43,27 @@ absl::Status CheckOrigins(const std::vector<std::string>& origins) {
   return absl::OkStatus();
 }
 
+// Of connections and of what comes over them.
+void AddBodyOptions(ConfigSpec& spec, RouterConfig* config) {
+  spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
+  spec.AddBytes(&config->bodies_bytes_max, "bodies-max",
+                "memory for request bodies, all together, until they are prepared; more are told to come back",
+                {1 << 20, uint64_t{1} << 40});
+  spec.Add(&config->header_timeout, "header-timeout", "a request's headers may take this long",
+           {absl::Milliseconds(100), absl::Hours(1)});
+  spec.Add(&config->body_idle_timeout, "body-idle-timeout",
+           "a request whose body stands still for this long is refused; a slow one is not",
+           {absl::Milliseconds(100), absl::Hours(1)});
+  spec.Add(&config->body_timeout, "body-timeout", "a request's whole body may take this long",
+           {absl::Milliseconds(100), absl::Hours(24)});
+  spec.Add(&config->idle_timeout, "idle-timeout", "a connection without a request is closed after this",
+           {absl::Milliseconds(100), absl::Hours(24)});
+  spec.Add(&config->requests_per_connection_max, "requests-per-connection-max",
+           "a connection is closed after so many requests", {1, 1'000'000'000});
+  spec.Add(&config->cors_origins, "cors-origin",
+           "origin (https://app.example.com) whose pages may use the API from a browser; * for all; none: none may");
+}
+
 }  // namespace
 
 ConfigSpec RouterOptions(RouterConfig* config) {
@@ -76,23 +97,7 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->api_keys_file, "api-keys", "file of NAME:KEY lines; with it every request needs a key");
   spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
                      "file with the secret that tenants' cache keys are salted with; the same on every router");
-  spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
-  spec.AddBytes(&config->bodies_bytes_max, "bodies-max",
-                "memory for request bodies, all together, until they are prepared; more are told to come back",
-                {1 << 20, uint64_t{1} << 40});
-  spec.Add(&config->header_timeout, "header-timeout", "a request's headers may take this long",
-           {absl::Milliseconds(100), absl::Hours(1)});
-  spec.Add(&config->body_idle_timeout, "body-idle-timeout",
-           "a request whose body stands still for this long is refused; a slow one is not",
-           {absl::Milliseconds(100), absl::Hours(1)});
-  spec.Add(&config->body_timeout, "body-timeout", "a request's whole body may take this long",
-           {absl::Milliseconds(100), absl::Hours(24)});
-  spec.Add(&config->idle_timeout, "idle-timeout", "a connection without a request is closed after this",
-           {absl::Milliseconds(100), absl::Hours(24)});
-  spec.Add(&config->requests_per_connection_max, "requests-per-connection-max",
-           "a connection is closed after so many requests", {1, 1'000'000'000});
-  spec.Add(&config->cors_origins, "cors-origin",
-           "origin (https://app.example.com) whose pages may use the API from a browser; * for all; none: none may");
+  AddBodyOptions(spec, config);
   spec.AddBytes(&config->session_bytes_max, "session-bytes-max",
                 "bodies and prompts of sessions that are being answered, parked or read back, all together",
                 {1 << 20, uint64_t{1} << 40});
