@@ -3,6 +3,11 @@
 #include <utility>
 
 namespace longshelf::router {
+namespace {
+
+constexpr uint64_t kSmallBytes = uint64_t{64} << 10;
+
+}  // namespace
 
 BodyBudget::BodyBudget(uint64_t n_bytes_max) : accounts_(std::make_shared<Accounts>(n_bytes_max)) {}
 
@@ -17,9 +22,9 @@ bool BodyBudget::Lease::Resize(uint64_t n_bytes) {
   if (n_bytes > n_bytes_) {
     const uint64_t n_more = n_bytes - n_bytes_;
     const uint64_t n_free = accounts_->n_bytes_max - accounts_->n_taken;
-    // Its first body only has to fit.
-    const bool is_first = account->second == n_bytes_;
-    const bool fits = n_more <= n_free && (is_first || account->second + n_more <= n_free - n_more);
+    // Its first body only has to fit, and so has a small one: that is not to be refused for the large ones beside it.
+    const bool only_fits = account->second == n_bytes_ || n_bytes <= kSmallBytes;
+    const bool fits = n_more <= n_free && (only_fits || account->second + n_more <= n_free - n_more);
     if (!fits) {
       if (account->second == 0) accounts_->taken_by.erase(account);
       return false;

@@ -426,6 +426,13 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
+  // It is parsed here and now.
+  if (request.body.size() > kSizeLimits.session_body_bytes) {
+    ApiError error;
+    error.http_status = 413;
+    error.message = absl::StrCat("the request body is larger than ", kSizeLimits.session_body_bytes, " bytes");
+    return reply(ErrorReply(error));
+  }
   const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
   if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
   if (route.kind == Kind::kDropCache) return sessions_.DeleteCache(tenant, request.query, std::move(reply));

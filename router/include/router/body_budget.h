@@ -10,7 +10,8 @@ namespace longshelf::router {
 
 // Bytes of request bodies that may be here at one time, over all connections: from the first one that is read until
 // the request is prepared and its body dropped. Who has much already is refused before who has little: a payer may
-// hold at most as much as is left free beside it, so one alone gets half, and there is always room for the next one.
+// hold at most as much as is left free beside it, so one alone gets half, and there is always room for the next one and
+// for small ones.
 // Any thread.
 class BodyBudget {
   struct Accounts;

@@ -66,6 +66,7 @@ struct SizeLimits {
   size_t user_bytes = 512;
   size_t user_id_bytes = 512;
   size_t session_id_bytes = 128;
+  size_t session_body_bytes = size_t{64} << 10;  // of what is done with one
   size_t api_key_bytes = 512;
 };
 inline constexpr SizeLimits kSizeLimits;

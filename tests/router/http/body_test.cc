@@ -79,23 +79,26 @@ TEST(ChunkedDecoder, SEC_28_TakesAMillionChunksOfOneByte) {
 // ---- Budget ----
 
 TEST(BodyBudget, NobodyTakesWhatTheNextOneNeeds) {
-  BodyBudget budget(100);
-  EXPECT_EQ(budget.Take("a", 101), nullptr);
-  auto first = budget.Take("a", 30);
-  auto second = budget.Take("a", 20);
+  constexpr uint64_t kMb = uint64_t{1} << 20;
+  BodyBudget budget(100 * kMb);
+  EXPECT_EQ(budget.Take("a", 101 * kMb), nullptr);
+  auto first = budget.Take("a", 30 * kMb);
+  auto second = budget.Take("a", 20 * kMb);
   ASSERT_TRUE(first && second);
-  EXPECT_EQ(budget.Take("a", 10), nullptr) << "it has half";
-  auto other = budget.Take("b", 40);
+  EXPECT_EQ(budget.Take("a", 10 * kMb), nullptr) << "it has half";
+  EXPECT_NE(budget.Take("a", 1000), nullptr) << "a small one";
+  auto other = budget.Take("b", 40 * kMb);
   ASSERT_TRUE(other) << "its first";
-  EXPECT_EQ(budget.Take("b", 1), nullptr);
-  EXPECT_EQ(budget.n_taken(), 90u);
-  EXPECT_FALSE(first->Resize(31));
-  EXPECT_TRUE(first->Resize(1));
-  EXPECT_TRUE(first->Resize(5));
+  EXPECT_EQ(budget.Take("b", kMb), nullptr);
+  EXPECT_EQ(budget.n_taken(), 90 * kMb);
+  EXPECT_FALSE(first->Resize(31 * kMb));
+  EXPECT_TRUE(first->Resize(1 * kMb));
+  EXPECT_TRUE(first->Resize(5 * kMb));
   first.reset();
   second.reset();
-  EXPECT_EQ(budget.n_taken(), 40u);
-  EXPECT_TRUE(other->Resize(100)) << "all there is, as there is nobody else";
+  EXPECT_EQ(budget.n_taken(), 40 * kMb);
+  EXPECT_TRUE(other->Resize(100 * kMb)) << "all there is, as there is nobody else";
+  EXPECT_EQ(budget.Take("a", 1), nullptr);
   other.reset();
   EXPECT_EQ(budget.n_taken(), 0u);
 }
