@@ -7,9 +7,11 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "anthropic/messages_answer.h"
 #include "api_forms.h"
 #include "common/ids.h"
+#include "http/media_type.h"
 #include "http_call.h"
 #include "router/api_error.h"
 #include "router/api_json.h"
@@ -66,14 +68,20 @@ const Route* FindRoute(std::string_view method, std::string_view path) {
   return nullptr;
 }
 
+// For Allow; "" when there is nothing at the path.
 std::string MethodsOf(std::string_view path) {
-  std::string methods;
+  std::vector<absl::string_view> methods;
+  const auto add = [&methods](std::string_view name) {
+    const absl::string_view method(name.data(), name.size());
+    if (std::find(methods.begin(), methods.end(), method) == methods.end()) methods.push_back(method);
+  };
   for (const Route& route : kRoutes) {
-    if (!PathMatches(route, path)) continue;
-    const absl::string_view method(route.method.data(), route.method.size());
-    absl::StrAppend(&methods, methods.empty() ? "" : ", ", method, method == "GET" ? ", HEAD" : "");
+    if (path != "*" && !PathMatches(route, path)) continue;
+    add(route.method);
+    if (route.method == "GET") add("HEAD");
   }
-  return methods;
+  if (!methods.empty()) add("OPTIONS");
+  return absl::StrJoin(methods, ", ");
 }
 
 std::string RequestIdOf(const std::string& sent) { return IsUsableRequestId(sent) ? sent : RequestId(); }
@@ -129,16 +137,36 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
     return reply;
   };
   // Deny by default: what needs no key is named in the table, and a path outside it needs one to be told so.
-  if (route == nullptr || !route->exempt) {
+  // Probes name no host, so that nothing before us can take one request for another.
+  if (route == nullptr || !route->exempt || request.is_absolute) {
     if (keys_.Authenticate(request.authorization, request.x_api_key) == nullptr) return refuse(Unauthenticated());
   }
-  if (route != nullptr) return std::nullopt;
+  if (route != nullptr) {
+    const auto error = route->method == "POST" ? CheckMediaType(request) : std::nullopt;
+    return error ? std::optional(refuse(*error)) : std::nullopt;
+  }
   ApiError error;
-  const bool known = !MethodsOf(request.path).empty();
+  const std::string methods = MethodsOf(request.path);
+  const bool known = !methods.empty();
+  if (known && request.method == "OPTIONS") {
+    core_.metrics().RequestFinished("none", 204, absl::ZeroDuration());
+    return HttpReply{204, "", "", {{"Allow", methods}, {"x-request-id", RequestIdOf(request)}}};
+  }
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
   error.message = known ? "this path does not take this method" : "there is nothing at this path";
   return refuse(error);
+}
+
+std::string HttpApi::PayerOf(const HttpRequest& request) {
+  const Tenant* tenant = keys_.anonymous() ? nullptr : keys_.Authenticate(request.authorization, request.x_api_key);
+  return tenant == nullptr ? "" : tenant->name;
+}
+
+bool HttpApi::RunOffLoop(const HttpRequest& request, uint64_t n_bytes, std::function<void()> work,
+                         std::function<void()> done) {
+  const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
+  return core_.RunOnPool({tenant == nullptr ? "" : tenant->name, n_bytes, std::move(work), std::move(done)});
 }
 
 void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
@@ -150,7 +178,7 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     case Kind::kMessages:
     case Kind::kResponses: {
       HttpCall& call = NewCall(*route, request, std::move(exchange));
-      return call.Start(*tenant, std::move(request.body), std::move(request.x_session));
+      return call.Start(*tenant, std::move(request.body), std::move(request.x_session), std::move(request.body_share));
     }
     case Kind::kCountTokens:
       return CountTokens(*route, std::move(request), exchange, *tenant);
@@ -180,8 +208,9 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(*error);
+  const uint64_t n_bytes = request.body.size();
   auto count = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
-                body = std::move(request.body), result] {
+                body = std::move(request.body), body_share = std::move(request.body_share), result] {
     std::variant<ApiRequest, ApiError> parsed = parse(body);
     if (auto* error = std::get_if<ApiError>(&parsed)) {
       *result = std::move(*error);
@@ -189,7 +218,9 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
       *result = Prepare(core_.model(), context, std::move(std::get<ApiRequest>(parsed)));
     }
   };
-  if (!core_.RunOnPool(std::move(count), [reply, result] { reply(*result); })) reply(Overloaded());
+  if (!core_.RunOnPool({tenant.name, n_bytes, std::move(count), [reply, result] { reply(*result); }})) {
+    reply(Overloaded());
+  }
 }
 
 HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
@@ -209,6 +240,13 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
+  // It is parsed here and now.
+  if (request.body.size() > kSizeLimits.session_body_bytes) {
+    ApiError error;
+    error.http_status = 413;
+    error.message = absl::StrCat("the request body is larger than ", kSizeLimits.session_body_bytes, " bytes");
+    return reply(ErrorReply(error));
+  }
   const std::string_view rest = std::string_view(request.path).substr(std::min(route.path.size(), request.path.size()));
   if (route.kind == Kind::kSessions) return sessions_.List(tenant, request.query, std::move(reply));
   if (route.kind == Kind::kDropCache) return sessions_.DeleteCache(tenant, request.query, std::move(reply));

@@ -44,16 +44,18 @@ HttpCall::HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& 
 
 HttpCall::~HttpCall() { exchange_->SetObserver(nullptr); }
 
-void HttpCall::Start(const Tenant& tenant, std::string body, std::string session) {
-  auto parse = [parse_body = ParserFor(route_, core_, tenant), body = std::move(body),
-                session = std::move(session)]() -> std::variant<ApiRequest, ApiError> {
+void HttpCall::Start(const Tenant& tenant, std::string body, std::string session,
+                     std::shared_ptr<const void> body_share) {
+  const uint64_t n_bytes = body.size();
+  auto parse = [parse_body = ParserFor(route_, core_, tenant), body = std::move(body), session = std::move(session),
+                body_share = std::move(body_share)]() -> std::variant<ApiRequest, ApiError> {
     auto parsed = parse_body(body);
     auto* request = std::get_if<ApiRequest>(&parsed);
     if (request == nullptr || session.empty()) return parsed;
     if (auto error = JoinSession(session, body, *request)) return *std::move(error);
     return parsed;
   };
-  running_ = core_.Run(std::move(parse), tenant, request_id_, *this);
+  running_ = core_.Run(std::move(parse), tenant, request_id_, *this, n_bytes);
 }
 
 void HttpCall::Resume(const Tenant& tenant, const std::string& id, const std::string& body) {

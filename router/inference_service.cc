@@ -162,10 +162,11 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if constexpr (std::is_same_v<Request, v1::SessionRef>) {
       Resume();
     } else {
+      const uint64_t n_bytes = request_.ByteSizeLong();
       auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
         return FromProto(request, limits);
       };
-      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this);
+      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this, n_bytes);
     }
   }
   // Goes on with an answer that was broken off.
@@ -414,19 +415,20 @@ class Service final : public v1::Inference::CallbackService {
     auto status = std::make_shared<grpc::Status>();
     RequestCore& core = shared_.core;
     const bool accepted = core.RunOnPool(
-        [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
-          auto parsed = FromProto(request, limits);
-          const auto* parse_error = std::get_if<ApiError>(&parsed);
-          std::variant<PreparedRequest, ApiError> prepared =
-              parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
-                                     : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
-          if (const auto* error = std::get_if<ApiError>(&prepared)) {
-            *status = Refusal(*error);
-          } else {
-            reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).first().tokens->size()));
-          }
-        },
-        [reactor, status] { reactor->Finish(*status); });
+        {tenant.name, request.ByteSizeLong(),
+         [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
+           auto parsed = FromProto(request, limits);
+           const auto* parse_error = std::get_if<ApiError>(&parsed);
+           std::variant<PreparedRequest, ApiError> prepared =
+               parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
+                                      : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
+           if (const auto* error = std::get_if<ApiError>(&prepared)) {
+             *status = Refusal(*error);
+           } else {
+             reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).first().tokens->size()));
+           }
+         },
+         [reactor, status] { reactor->Finish(*status); }});
     if (!accepted) reactor->Finish(Refusal(Overloaded()));
   }
 

@@ -3,12 +3,14 @@
 #include "common/shutdown.h"
 #include "process/run_main.h"
 #include "process/service_manager.h"
+#include "router/heap.h"
 #include "router/router_config.h"
 #include "router/router_service.h"
 
 namespace {
 
 int Run(int argc, char** argv) {
+  longshelf::router::KeepHeapSmall();
   longshelf::ServiceManager manager = longshelf::ServiceManager::FromEnvironment();
   longshelf::ShutdownSignals signals;
   longshelf::router::RouterConfig config;

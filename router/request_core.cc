@@ -1,6 +1,5 @@
 #include "router/request_core.h"
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <utility>
 
@@ -48,10 +47,13 @@ RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clo
       sessions_(sessions),
       namespaces_(namespaces),
       loop_(loop),
-      pool_(config_.n_prepare_threads),
-      seeds_(std::random_device{}()) {}
+      seeds_(std::random_device{}()),
+      pool_({.n_threads = config_.n_prepare_threads,
+             .n_waiting_max = config_.n_preparing_max,
+             .n_running_bytes_max = config_.preparing_bytes_max},
+            loop) {}
 
-RequestCore::~RequestCore() { pool_.join(); }
+RequestCore::~RequestCore() = default;
 
 std::string RequestCore::system_fingerprint() const {
   constexpr size_t kBytes = 6;  // twelve digits tell models apart
@@ -85,24 +87,8 @@ void RequestCore::DeleteCache(const Tenant& tenant, std::string_view user_id,
   namespaces_->Delete(NamespaceName(tenant, user_id), std::move(done));
 }
 
-bool RequestCore::RunOnPool(std::function<void()> work, std::function<void()> done) {
-  if (n_preparing_ >= config_.n_preparing_max) return false;
-  ++n_preparing_;
-  // The guard keeps the loop running until the result is there.
-  asio::post(pool_,
-             [this, guard = asio::make_work_guard(loop_), work = std::move(work), done = std::move(done)]() mutable {
-               work();
-               work = nullptr;
-               asio::post(loop_, [this, done = std::move(done)] {
-                 --n_preparing_;
-                 done();
-               });
-             });
-  return true;
-}
-
-std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std::string request_id,
-                                                 RequestSink& sink) {
+std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std::string request_id, RequestSink& sink,
+                                                 uint64_t n_bytes) {
   auto state = std::make_shared<RunningRequest::State>(*this, sink, std::move(request_id));
   const auto refuse = [&](ApiError error) {
     asio::post(loop_, [state, error = std::move(error)] {
@@ -115,17 +101,16 @@ std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std
   }
   using Result = std::variant<PreparedRequest, ApiError>;
   auto result = std::make_shared<Result>(ApiError{});
-  const bool accepted = RunOnPool(
-      [this, parse = std::move(parse), context = prepare_context(std::move(tenant)), result] {
-        std::variant<ApiRequest, ApiError> parsed = parse();
-        if (auto* error = std::get_if<ApiError>(&parsed)) {
-          *result = std::move(*error);
-        } else {
-          *result = Prepare(model_, context, std::move(std::get<ApiRequest>(parsed)));
-        }
-      },
-      [this, state, result] { OnPrepared(state, std::move(*result)); });
-  if (!accepted) refuse(Overloaded());
+  PrepareJob job{tenant.name, n_bytes, nullptr, [this, state, result] { OnPrepared(state, std::move(*result)); }};
+  job.work = [this, parse = std::move(parse), context = prepare_context(std::move(tenant)), result]() mutable {
+    std::variant<ApiRequest, ApiError> parsed = parse();
+    if (auto* error = std::get_if<ApiError>(&parsed)) {
+      *result = std::move(*error);
+    } else {
+      *result = Prepare(model_, context, std::move(std::get<ApiRequest>(parsed)));
+    }
+  };
+  if (!RunOnPool(std::move(job))) refuse(Overloaded());
   return std::make_unique<RunningRequest>(std::move(state));
 }
 

@@ -1,5 +1,8 @@
 #include "router/router_config.h"
 
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -17,6 +20,48 @@ absl::Status CheckWorkers(const std::vector<std::string>& workers) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckBodies(const RouterConfig& config) {
+  if (config.bodies_bytes_max / 2 >= config.body_bytes_max) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("bodies-max: must be at least twice body-max, which is ", config.body_bytes_max, " bytes"));
+}
+
+// As browsers spell them, so that they can be compared byte for byte.
+absl::Status CheckOrigins(const std::vector<std::string>& origins) {
+  for (const std::string& origin : origins) {
+    if (origin == "*" || origin == "null") continue;
+    const size_t host = origin.find("://") == std::string::npos ? 0 : origin.find("://") + 3;
+    const bool is_lower = std::none_of(origin.begin(), origin.end(), absl::ascii_isupper);
+    const bool is_text = std::all_of(origin.begin(), origin.end(), absl::ascii_isgraph);
+    if (host <= 3 || host == origin.size() || origin.find('/', host) != std::string::npos || !is_lower || !is_text) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "cors-origin: `", origin, "` is not an origin as browsers send it: SCHEME://HOST[:PORT] in small letters"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Of connections and of what comes over them.
+void AddBodyOptions(ConfigSpec& spec, RouterConfig* config) {
+  spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
+  spec.AddBytes(&config->bodies_bytes_max, "bodies-max",
+                "memory for request bodies, all together, until they are prepared; more are told to come back",
+                {1 << 20, uint64_t{1} << 40});
+  spec.Add(&config->header_timeout, "header-timeout", "a request's headers may take this long",
+           {absl::Milliseconds(100), absl::Hours(1)});
+  spec.Add(&config->body_idle_timeout, "body-idle-timeout",
+           "a request whose body stands still for this long is refused; a slow one is not",
+           {absl::Milliseconds(100), absl::Hours(1)});
+  spec.Add(&config->body_timeout, "body-timeout", "a request's whole body may take this long",
+           {absl::Milliseconds(100), absl::Hours(24)});
+  spec.Add(&config->idle_timeout, "idle-timeout", "a connection without a request is closed after this",
+           {absl::Milliseconds(100), absl::Hours(24)});
+  spec.Add(&config->requests_per_connection_max, "requests-per-connection-max",
+           "a connection is closed after so many requests", {1, 1'000'000'000});
+  spec.Add(&config->cors_origins, "cors-origin",
+           "origin (https://app.example.com) whose pages may use the API from a browser; * for all; none: none may");
 }
 
 }  // namespace
@@ -40,10 +85,11 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Group("Queue");
   spec.Add(&config->queue_max, "queue-max", "requests that may wait while no worker can take them", {1, 1'000'000});
   spec.Add(&config->queue_timeout, "queue-timeout", "a request that no worker could take for this long is refused");
-  spec.Add(&config->wait_max, "wait-max",
-           "a request that would wait longer than this for its turn is refused at once; where requests take long, it may "
-           "wait longer",
-           {absl::Milliseconds(10), absl::Hours(1)});
+  spec.Add(
+      &config->wait_max, "wait-max",
+      "a request that would wait longer than this for its turn is refused at once; where requests take long, it may "
+      "wait longer",
+      {absl::Milliseconds(10), absl::Hours(1)});
   spec.Add(&config->resume_timeout, "resume-timeout", "a begun answer without a worker for this long fails");
   spec.Add(&config->stall_timeout, "stall-timeout", "a worker silent for this long on a request is left");
   spec.Group("Clients");
@@ -59,7 +105,7 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->api_keys_file, "api-keys", "file of NAME:KEY lines; with it every request needs a key");
   spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
                      "file with the secret that tenants' cache keys are salted with; the same on every router");
-  spec.AddBytes(&config->body_bytes_max, "body-max", "largest request body", {1024, uint64_t{1} << 30});
+  AddBodyOptions(spec, config);
   spec.AddBytes(&config->session_bytes_max, "session-bytes-max",
                 "bodies and prompts of sessions that are being answered, parked or read back, all together",
                 {1 << 20, uint64_t{1} << 40});
@@ -79,6 +125,8 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Require("model");
   spec.Require("workers");
   spec.Check([config] { return CheckWorkers(config->workers); });
+  spec.Check([config] { return CheckBodies(*config); });
+  spec.Check([config] { return CheckOrigins(config->cors_origins); });
   spec.Check([config] { return CheckTlsFiles(config->public_tls, "public-tls", /*needs_authority=*/false); });
   return spec;
 }

@@ -59,6 +59,15 @@ DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
   return out;
 }
 
+// A body needs up to so many times its size while it is prepared: the parser's index and tree, the messages, the text.
+constexpr uint64_t kPreparingFactor = 15;
+// Of what all bodies may take, this much is for those that are being received or wait; the rest is for those that are
+// prepared.
+uint64_t BodiesWaitingBytesMax(const RouterConfig& config) { return config.bodies_bytes_max / 4 * 3; }
+uint64_t PreparingBytesMax(const RouterConfig& config) {
+  return (config.bodies_bytes_max - BodiesWaitingBytesMax(config)) / kPreparingFactor;
+}
+
 HttpServerConfig HttpServerConfigOf(const RouterConfig& config, std::shared_ptr<net::TlsIdentity> tls) {
   HttpServerConfig out;
   out.tls = std::move(tls);
@@ -66,7 +75,14 @@ HttpServerConfig HttpServerConfigOf(const RouterConfig& config, std::shared_ptr<
   out.connections_max = config.connections_max;
   out.connections_per_address_max = config.connections_per_address_max;
   out.body_bytes_max = config.body_bytes_max;
+  out.bodies_bytes_max = BodiesWaitingBytesMax(config);
+  out.header_timeout = config.header_timeout;
+  out.body_idle_timeout = config.body_idle_timeout;
+  out.body_timeout = config.body_timeout;
+  out.idle_timeout = config.idle_timeout;
   out.write_timeout = config.write_timeout;
+  out.requests_per_connection_max = config.requests_per_connection_max;
+  out.cors_origins = config.cors_origins;
   return out;
 }
 
@@ -79,7 +95,7 @@ InferenceServer::Options GrpcOptionsOf(const RouterConfig& config, std::shared_p
   out.keep_alive_interval = config.keep_alive_interval;
   out.body_bytes_max = config.body_bytes_max;
   out.calls_per_connection_max = config.connections_per_address_max;
-  out.memory_bytes_max = HttpServerConfig().bodies_bytes_max;
+  out.memory_bytes_max = config.bodies_bytes_max;
   out.write_timeout = config.write_timeout;
   return out;
 }
@@ -127,9 +143,10 @@ class RouterService::Impl {
     sessions_ = std::make_unique<Sessions>(
         Sessions::Options{.tenant_secret = config_.tenant_secret, .busy_bytes_max = config_.session_bytes_max}, model_,
         clock_, *dispatcher_, session_store_.get(), namespaces_.get());
-    core_ = std::make_unique<RequestCore>(
-        RequestCoreConfig{.tenant_secret = config_.tenant_secret, .n_prepare_threads = config_.n_prepare_threads},
-        model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
+    core_ = std::make_unique<RequestCore>(RequestCoreConfig{.tenant_secret = config_.tenant_secret,
+                                                            .n_prepare_threads = config_.n_prepare_threads,
+                                                            .preparing_bytes_max = PreparingBytesMax(config_)},
+                                          model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
     key_maker_ = std::make_unique<PoolKeyMaker>(*core_);
     dispatcher_->set_key_maker(key_maker_.get());
     HttpApiConfig api;

@@ -14,8 +14,8 @@ build=(
   # expert parallelism
   libopenmpi-dev openmpi-bin openssh-client
   # the rest
-  libcli11-dev libfmt-dev libsimdjson-dev libspdlog-dev liburing-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev
-  prometheus-cpp-dev
+  libcli11-dev libfmt-dev libsimdjson-dev libspdlog-dev liburing-dev libxxhash-dev libyaml-cpp-dev libzstd-dev
+  nlohmann-json3-dev prometheus-cpp-dev zlib1g-dev
 )
 # What tests need beyond that: formatting, real clients, units, Slurm, manifests, the package, and groups
 # over hosts, which are network namespaces, with an sshd. Their services are neither started nor enabled.

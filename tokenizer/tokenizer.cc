@@ -62,9 +62,11 @@ Tokenizer::Impl::Impl(const TokenizerFile& file)
 
 absl::Status Tokenizer::Impl::AddMerges(const TokenizerFile& file) {
   merges.Reserve(file.merges.size());
+  std::vector<size_t> lengths(vocab_size);
+  for (const TokenizerFile::Token& token : file.tokens) lengths[token.id] = token.bytes.size();
   for (uint32_t rank = 0; rank < file.merges.size(); ++rank) {
     const TokenizerFile::Merge& merge = file.merges[rank];
-    if (!merges.Add(merge.left, merge.right, {rank, merge.merged})) {
+    if (!merges.Add(merge.left, merge.right, {rank, merge.merged}, lengths[merge.merged])) {
       return absl::InvalidArgumentError(absl::StrCat("model.merges[", rank, "]: repeats an earlier entry"));
     }
   }
@@ -115,7 +117,7 @@ absl::Status Tokenizer::Impl::Check(std::string_view text, size_t tokens_max) co
 
 void Tokenizer::Impl::EncodeOrdinary(std::string_view text, Output& out) const {
   pre_tokenizer.Split(text, [&](std::string_view piece) {
-    merges.Encode(piece, out.ids);
+    merges.Encode(piece, out.tokens_max, out.ids);
     return !out.full();
   });
 }

@@ -1,6 +1,6 @@
-// The head of a request as the router checks it on the raw bytes. Where the check finds it complete says nothing about
-// what follows, and what it lets through Boost.Beast reads the same way: as many fields, the same values, the same
-// length of the body.
+// The head of a request as the router reads it from the raw bytes, and a body in chunks. However they arrive, the
+// answer is the same, and each byte of a head is looked at once; what is let through Boost.Beast reads the same way: as
+// many fields, the same values, the same length of the body.
 #include <algorithm>
 #include <boost/beast/http.hpp>
 #include <string>
@@ -9,12 +9,11 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
+#include "chunks.h"
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
-#include "http_header.h"
+#include "head.h"
 
 namespace longshelf::router {
 namespace {
@@ -43,7 +42,7 @@ std::vector<Field> FieldsOf(std::string_view block) {
   return fields;
 }
 
-void CheckAgreement(std::string_view block) {
+void CheckAgreement(std::string_view block, const RequestHead& head) {
   http::request_parser<http::string_body> parser;
   parser.body_limit(uint64_t{1} << 40);
   parser.header_limit(kLimitBytes);
@@ -58,34 +57,58 @@ void CheckAgreement(std::string_view block) {
   std::ranges::sort(read);
   std::ranges::sort(written);
   LONGSHELF_CHECK(read == written);
-  bool is_chunked = false;
-  uint64_t n_body_bytes = 0;
-  for (const auto& [name, value] : written) {
-    is_chunked = is_chunked || absl::EqualsIgnoreCase(name, "transfer-encoding");
-    if (absl::EqualsIgnoreCase(name, "content-length")) LONGSHELF_CHECK(absl::SimpleAtoi(value, &n_body_bytes));
-  }
-  LONGSHELF_CHECK(parser.chunked() == is_chunked);
-  LONGSHELF_CHECK(parser.content_length().value_or(0) == n_body_bytes);
+  LONGSHELF_CHECK(parser.chunked() == head.chunked);
+  LONGSHELF_CHECK(parser.content_length().value_or(0) == head.content_length.value_or(0));
+}
+
+void ScanChunks(std::string_view coded) {
+  struct Result {
+    ChunkedDecoder::State state = ChunkedDecoder::State::kMore;
+    std::string body;
+    size_t n_used = 0;
+  };
+  const auto decode = [coded](size_t n_piece) {
+    Result out;
+    ChunkedDecoder decoder;
+    while (out.state == ChunkedDecoder::State::kMore && out.n_used < coded.size()) {
+      size_t n_used = 0;
+      const auto take = [&](std::string_view data) {
+        out.body += data;
+        return true;
+      };
+      out.state = decoder.Push(coded.substr(out.n_used, n_piece), take, n_used);
+      out.n_used += n_used;
+    }
+    return out;
+  };
+  const Result whole = decode(SIZE_MAX);
+  const Result bytes = decode(1);
+  LONGSHELF_CHECK(whole.state == bytes.state && whole.body == bytes.body && whole.n_used == bytes.n_used);
+  LONGSHELF_CHECK(whole.body.size() < coded.size() || coded.empty());
 }
 
 void Scan(std::string_view received) {
-  const HeaderScanResult whole = ScanHeader(received, kLimitBytes);
+  HeadScanner scanner(kLimitBytes, kLimitBytes / 2);
+  const HeadScan whole = scanner.Scan(received);
   // However it arrives, the answer is the same.
-  for (size_t n = 0; n < received.size(); ++n) {
-    const HeaderScanResult part = ScanHeader(received.substr(0, n), kLimitBytes);
-    if (part.state == HeaderScan::kIncomplete) continue;
-    LONGSHELF_CHECK(part.state == whole.state && part.end == whole.end);
-    break;
-  }
-  if (whole.state != HeaderScan::kComplete) return;
-  LONGSHELF_CHECK(whole.end <= received.size() && whole.end <= kLimitBytes);
-  const std::string_view block = received.substr(0, whole.end);
+  HeadScanner slow(kLimitBytes, kLimitBytes / 2);
+  HeadScan part = HeadScan::kIncomplete;
+  for (size_t n = 0; n <= received.size() && part == HeadScan::kIncomplete; ++n)
+    part = slow.Scan(received.substr(0, n));
+  LONGSHELF_CHECK(part == whole && slow.begin() == scanner.begin() && slow.end() == scanner.end());
+  LONGSHELF_CHECK(scanner.n_bytes_looked_at() <= std::min(received.size(), kLimitBytes));
+  if (whole != HeadScan::kComplete) return;
+  LONGSHELF_CHECK(scanner.end() <= received.size() && scanner.end() <= kLimitBytes);
+  const std::string_view block = received.substr(scanner.begin(), scanner.end() - scanner.begin());
   LONGSHELF_CHECK(block.find("\r\n\r\n") == block.size() - 4);
-  if (!CheckHeader(block).empty()) return;
+  ScanChunks(received.substr(scanner.end()));
+  RequestHead head;
+  if (ParseHead(block, head)) return;
   LONGSHELF_CHECK(std::ranges::none_of(block, [](char c) {
     return absl::ascii_iscntrl(static_cast<unsigned char>(c)) && c != '\t' && c != '\r' && c != '\n';
   }));
-  CheckAgreement(block);
+  LONGSHELF_CHECK(head.target.path == "*" || head.target.path.front() == '/');
+  CheckAgreement(block, head);
 }
 
 }  // namespace
@@ -121,7 +144,11 @@ Seeds MakeSeeds() {
                 "\x0c",
                 "\x80",
                 "18446744073709551616",
-                "Connection: close, x\r\n"}};
+                "Connection: close, x\r\n",
+                "OPTIONS * HTTP/1.1",
+                "http://a.b/x%2F%41",
+                "%00",
+                "5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n"}};
 }
 
 }  // namespace longshelf::fuzz

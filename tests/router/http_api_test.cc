@@ -260,7 +260,7 @@ std::string BodyFor(Route::Kind kind) {
   }
 }
 
-TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
+TEST(HttpApi, SEC_10_EveryRouteNeedsAKeyButTheProbes) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
   config.api_keys_file = (dir / "keys").string();
@@ -290,7 +290,7 @@ TEST(HttpApi, EveryRouteNeedsAKeyButTheProbes) {
   }
 }
 
-TEST(HttpApi, NoFormOfAPathGetsAroundTheKey) {
+TEST(HttpApi, SEC_11_NoFormOfAPathGetsAroundTheKey) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
   config.api_keys_file = (dir / "keys").string();

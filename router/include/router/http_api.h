@@ -63,6 +63,9 @@ class HttpApi final : public HttpHandler {
   std::optional<HttpReply> OnHeader(const HttpRequest& request) override;
   void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) override;
   HttpReply TransportError(int status, const std::string& why, const std::string& x_request_id) override;
+  std::string PayerOf(const HttpRequest& request) override;
+  bool RunOffLoop(const HttpRequest& request, uint64_t n_bytes, std::function<void()> work,
+                  std::function<void()> done) override;
 
  private:
   void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);

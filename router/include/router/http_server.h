@@ -2,38 +2,22 @@
 
 #include <boost/asio/io_context.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "net/tls_identity.h"
+#include "router/http_message.h"
 #include "router/limits.h"
 #include "router/metrics.h"
 
 // The public HTTP/1.1 door: connections, limits, time-outs. What is behind a path is the handler's business.
 namespace longshelf::router {
-
-struct HttpRequest {
-  std::string method;
-  std::string path;   // the target up to '?', byte for byte as sent
-  std::string query;  // what is behind it
-  std::string authorization;
-  std::string x_api_key;
-  std::string x_request_id;
-  std::string x_session;
-  std::string body;
-};
-
-struct HttpReply {
-  int status = 200;
-  std::string content_type = "application/json";
-  std::string body;
-  std::vector<std::pair<std::string, std::string>> headers;
-};
 
 class HttpExchangeObserver {
  public:
@@ -68,6 +52,17 @@ class HttpHandler {
   virtual void OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> exchange) = 0;
   // For requests that never became one: "400" and friends in the API's error shape. `x_request_id`: as far as it came.
   virtual HttpReply TransportError(int status, const std::string& why, const std::string& x_request_id) = 0;
+  // Who pays for the body of a request that OnHeader let through: bodies that are here are shared out between payers.
+  // Empty: whoever sends from that address.
+  virtual std::string PayerOf(const HttpRequest& /*request*/) { return ""; }
+  // Runs `work` on another thread and `done` on the loop; `n_bytes` says how long it may take. False: there is enough
+  // to do already, and nothing is run.
+  virtual bool RunOffLoop(const HttpRequest& /*request*/, uint64_t /*n_bytes*/, std::function<void()> work,
+                          std::function<void()> done) {
+    work();
+    done();
+    return true;
+  }
 };
 
 struct HttpServerConfig {
@@ -77,11 +72,15 @@ struct HttpServerConfig {
   size_t connections_max = 4096;
   size_t connections_per_address_max = 2048;
   size_t body_bytes_max = kSizeLimits.body_bytes;
-  size_t bodies_bytes_max = size_t{1} << 30;          // being received, all connections together
-  absl::Duration header_timeout = absl::Seconds(10);  // also of a TLS handshake
-  absl::Duration body_timeout = absl::Seconds(60);    // for each MiB of the body
-  absl::Duration idle_timeout = absl::Seconds(75);    // between two requests of a connection
-  absl::Duration write_timeout = absl::Seconds(30);   // without a byte taken, the client is dropped
+  // Of all connections together, from the first byte until the request is prepared; see body_budget.h.
+  size_t bodies_bytes_max = size_t{1} << 30;
+  absl::Duration header_timeout = absl::Seconds(10);     // also of a TLS handshake
+  absl::Duration body_idle_timeout = absl::Seconds(30);  // without a byte of the body, however slow it is
+  absl::Duration body_timeout = absl::Hours(1);          // for the whole body
+  absl::Duration idle_timeout = absl::Seconds(75);       // between two requests of a connection
+  absl::Duration write_timeout = absl::Seconds(30);      // without a byte taken, the client is dropped
+  uint32_t requests_per_connection_max = 10'000;
+  std::vector<std::string> cors_origins = {};  // whose pages may read our answers; "*" for all
 };
 
 // Accepts and serves on `loop`; all handler calls happen there.

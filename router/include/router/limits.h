@@ -53,6 +53,7 @@ struct SizeLimits {
   size_t json_depth = 64;
   size_t body_bytes = size_t{16} << 20;
   size_t header_bytes = size_t{16} << 10;
+  size_t request_line_bytes = size_t{8} << 10;
   size_t messages = 16384;
   size_t content_parts = 1024;
   size_t tools = 128;
@@ -70,6 +71,7 @@ struct SizeLimits {
   size_t user_bytes = 512;
   size_t user_id_bytes = 512;
   size_t session_id_bytes = 128;
+  size_t session_body_bytes = size_t{64} << 10;  // of what is done with one
   size_t api_key_bytes = 512;
 };
 inline constexpr SizeLimits kSizeLimits;

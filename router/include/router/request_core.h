@@ -1,13 +1,13 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "common/clock.h"
@@ -16,6 +16,7 @@
 #include "router/completion.h"
 #include "router/dispatcher.h"
 #include "router/namespaces.h"
+#include "router/prepare_pool.h"
 #include "router/served_model.h"
 #include "router/sessions.h"
 
@@ -46,7 +47,11 @@ class RunningRequest {
 struct RequestCoreConfig {
   std::string tenant_secret;
   uint32_t n_prepare_threads = 2;
-  uint32_t n_preparing_max = 256;  // requests being parsed and tokenized; one more is refused
+  // Requests that wait for such a thread; of one tenant, as many as there are places left beside them.
+  uint32_t n_preparing_max = 512;
+  // Of bodies larger than 64 KiB that are prepared at a time, unless one alone has more: each needs many times its size
+  // meanwhile.
+  uint64_t preparing_bytes_max = uint64_t{16} << 20;
 };
 
 // What the HTTP and the gRPC edge share: from an unparsed request to the calls of a sink. Parsing, rendering and
@@ -60,10 +65,16 @@ class RequestCore {
               Dispatcher& dispatcher, Sessions& sessions, Namespaces* namespaces, boost::asio::io_context& loop);
   ~RequestCore();
 
-  // `parse` runs on the pool. The sink is never called from inside Run, and must outlive the handle.
-  std::unique_ptr<RunningRequest> Run(Parse parse, Tenant tenant, std::string request_id, RequestSink& sink);
-  // Runs `work` on the pool and `done` on the loop. False when the pool has enough to do.
-  bool RunOnPool(std::function<void()> work, std::function<void()> done);
+  // `parse` runs on the pool, and is gone when the sink hears of it; it holds the share of the body it has. `n_bytes`:
+  // of what it parses. The sink is never called from inside Run, and must outlive the handle.
+  std::unique_ptr<RunningRequest> Run(Parse parse, Tenant tenant, std::string request_id, RequestSink& sink,
+                                      uint64_t n_bytes = 0);
+  // Runs job.work on the pool and job.done on the loop. False when the pool, or the payer, has enough to do.
+  bool RunOnPool(PrepareJob job) { return pool_.Run(std::move(job)); }
+  // Of the router itself, and short.
+  bool RunOnPool(std::function<void()> work, std::function<void()> done) {
+    return RunOnPool({"", 0, std::move(work), std::move(done)});
+  }
 
   // From now on Run answers 503.
   void BeginDrain() { draining_ = true; }
@@ -105,11 +116,10 @@ class RequestCore {
   Namespaces* const namespaces_;
   const std::shared_ptr<const NamespaceIds> none_deleted_ = std::make_shared<const NamespaceIds>();
   boost::asio::io_context& loop_;
-  boost::asio::thread_pool pool_;
   std::mt19937_64 seeds_;
   size_t n_running_ = 0;
-  size_t n_preparing_ = 0;
   bool draining_ = false;
+  PreparePool pool_;  // its threads use what is above
 };
 
 }  // namespace longshelf::router

@@ -39,6 +39,13 @@ struct RouterConfig {
   absl::Duration keep_alive_interval = absl::Seconds(5);
   absl::Duration drain_timeout = absl::Seconds(25);
   uint64_t body_bytes_max = uint64_t{16} << 20;
+  uint64_t bodies_bytes_max = uint64_t{1} << 30;
+  absl::Duration header_timeout = absl::Seconds(10);
+  absl::Duration body_idle_timeout = absl::Seconds(30);
+  absl::Duration body_timeout = absl::Hours(1);
+  absl::Duration idle_timeout = absl::Seconds(75);
+  uint32_t requests_per_connection_max = 10'000;
+  std::vector<std::string> cors_origins;
   uint64_t session_bytes_max = uint64_t{512} << 20;
   uint32_t connections_max = 4096;
   uint32_t connections_per_address_max = 2048;

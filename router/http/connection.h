@@ -2,14 +2,17 @@
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "body_reader.h"
+#include "content_coding.h"
+#include "cors.h"
+#include "head.h"
 #include "net/stream.h"
+#include "router/body_budget.h"
 #include "router/http_server.h"
 
 namespace longshelf::router {
@@ -21,9 +24,9 @@ class HttpConnectionOwner {
   virtual void OnConnectionClosed(class HttpConnection& connection) = 0;
   virtual void OnHandshakeFailed(const HttpConnection& connection, boost::system::error_code why) = 0;
   virtual bool draining() const = 0;
-  // Of all bodies that are being received; false: no room for `n` more.
-  virtual bool HoldBodyBytes(size_t n) = 0;
-  virtual void ReleaseBodyBytes(size_t n) = 0;
+  virtual BodyBudget& bodies() = 0;
+  virtual const Cors& cors() const = 0;
+  virtual const std::string& DateNow() = 0;
 };
 
 // One client connection, with TLS or without: reads a request, waits for its answer, and starts over. Everything
@@ -34,11 +37,14 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   HttpConnection(boost::asio::ip::tcp::socket socket, const net::SslContext& context, const HttpServerConfig& config,
                  HttpHandler& handler, HttpConnectionOwner& owner);
   void Start();
+  // Instead of Start, without TLS: says 503 to whatever it wants.
+  void StartAndRefuse();
   // Tells the observer and closes.
   void Abort();
   // Closes now if no request is being answered, else after the answer.
   void CloseWhenIdle();
   const boost::asio::ip::address& peer() const { return peer_; }
+  bool is_refused() const { return is_refused_; }
 
   void SetObserver(HttpExchangeObserver* observer) override { observer_ = observer; }
   void Reply(HttpReply reply) override;
@@ -49,8 +55,8 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   size_t unsent_bytes() const override { return pending_.size() + writing_.size() - written_; }
 
  private:
-  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   using ErrorCode = boost::system::error_code;
+  using TimePoint = boost::asio::steady_timer::time_point;
   // What the bytes are that the read under way brings.
   enum class Reading : uint8_t {
     kHeader,
@@ -60,20 +66,20 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   };
 
   void Read(Reading reading);
+  size_t ReadBytesMax() const;
   void OnRead(ErrorCode error, size_t n);
   void AwaitRequest();
-  void OnBytesForHeader(std::string_view bytes);
-  void OnBytesForBody(std::string_view bytes);
   void OnHeaderBytes();
-  void OnHeaderComplete(size_t n_header_bytes);
+  void OnHeaderComplete();
+  bool CheckBody(const HttpRequest& request);
   void ReadBody();
-  void AllowMoreBody();
-  void ReleaseBody();
-  void OnBodyTimeout();
-  void OnRequestComplete();
-  void Refuse(int status, const std::string& why);
+  void OnBodyTimer();
+  void OnBodyComplete();
+  void DecodeBody();
+  void Deliver(std::string body);
+  void Refuse(const HttpFault& fault);
   void ReplyAndClose(HttpReply reply);
-  HttpRequest TakeRequest();
+  HttpRequest MakeRequest() const;
 
   void Send(std::string_view bytes);
   void WriteSome();
@@ -81,6 +87,7 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   void Linger();
   void EndSending();
   void DiscardInput();
+  void OnLingerTimer();
   void Close();
   void ArmTimer(absl::Duration timeout, void (HttpConnection::*on_timeout)());
   std::string HeadOf(const HttpReply& reply, bool chunked, std::optional<size_t> length) const;
@@ -95,9 +102,16 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   std::vector<char> read_chunk_;
   Reading reading_ = Reading::kHeader;
   bool read_in_flight_ = false;
-  std::string received_;    // not yet consumed
-  size_t n_body_read_ = 0;  // held with the owner
-  std::optional<Parser> parser_;
+  std::string received_;  // not yet consumed
+  HeadScanner scanner_;
+  RequestHead head_;  // as far as it is known
+  bool has_head_ = false;
+  bool head_is_timed_ = false;  // its deadline runs
+  std::optional<BodyReader> body_;
+  ContentCoding coding_ = ContentCoding::kIdentity;
+  TimePoint body_deadline_;
+  TimePoint last_read_at_;
+  uint32_t n_requests_ = 0;
   HttpExchangeObserver* observer_ = nullptr;
 
   std::string pending_;  // to be written after writing_
@@ -109,8 +123,9 @@ class HttpConnection final : public HttpExchange, public std::enable_shared_from
   bool answer_ended_ = false;  // nothing more will be written for it
   bool chunked_ = false;
   bool keep_alive_ = false;
-  bool http_1_0_ = false;
+  bool is_refused_ = false;     // without a look at what it wants
   bool body_given_up_ = false;  // it was too slow; what still comes is discarded
+  TimePoint linger_deadline_;
   bool closed_ = false;
 };
 

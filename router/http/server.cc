@@ -1,17 +1,20 @@
-#include "router/http_server.h"
-
 #include <spdlog/spdlog.h>
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <map>
 #include <unordered_set>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "http_connection.h"
+#include "connection.h"
+#include "cors.h"
 #include "net/log_gate.h"
+#include "response.h"
+#include "router/body_budget.h"
+#include "router/http_server.h"
 
 namespace longshelf::router {
 namespace asio = boost::asio;
@@ -20,6 +23,7 @@ using asio::ip::tcp;
 namespace {
 
 constexpr absl::Duration kAcceptBackoff = absl::Milliseconds(100);
+constexpr size_t kRefusedMax = 256;  // connections that are being told that there are too many
 
 absl::StatusOr<tcp::endpoint> ParseEndpoint(const std::string& listen) {
   const size_t colon = listen.rfind(':');
@@ -40,7 +44,13 @@ absl::StatusOr<tcp::endpoint> ParseEndpoint(const std::string& listen) {
 class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_shared_from_this<HttpServer::Impl> {
  public:
   Impl(HttpServerConfig config, asio::io_context& loop, HttpHandler& handler, RouterMetrics& metrics)
-      : config_(std::move(config)), acceptor_(loop), backoff_(loop), handler_(handler), metrics_(metrics) {}
+      : config_(std::move(config)),
+        acceptor_(loop),
+        backoff_(loop),
+        handler_(handler),
+        metrics_(metrics),
+        bodies_(config_.bodies_bytes_max),
+        cors_(config_.cors_origins) {}
 
   absl::Status Listen() {
     auto endpoint = ParseEndpoint(config_.listen);
@@ -83,17 +93,19 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
     acceptor_.close(ignored);
     backoff_.cancel();
     for (const auto& connection : Snapshot()) connection->Abort();
+    for (const auto& connection : Refused()) connection->Abort();
   }
 
   uint16_t port() const { return port_; }
   size_t n_connections() const { return connections_.size(); }
   bool draining() const override { return draining_; }
-  bool HoldBodyBytes(size_t n) override {
-    if (n > config_.bodies_bytes_max - n_body_bytes_) return false;
-    n_body_bytes_ += n;
-    return true;
+  BodyBudget& bodies() override { return bodies_; }
+  const Cors& cors() const override { return cors_; }
+  const std::string& DateNow() override {
+    const int64_t now_s = absl::ToUnixSeconds(absl::Now());
+    if (std::exchange(date_unix_s_, now_s) != now_s) date_ = HttpDate(absl::FromUnixSeconds(now_s));
+    return date_;
   }
-  void ReleaseBodyBytes(size_t n) override { n_body_bytes_ -= n; }
 
   void OnHandshakeFailed(const HttpConnection& connection, boost::system::error_code why) override {
     metrics_.TlsHandshakeFailed();
@@ -106,6 +118,10 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   }
 
   void OnConnectionClosed(HttpConnection& connection) override {
+    if (connection.is_refused()) {
+      refused_.erase(connection.shared_from_this());
+      return;
+    }
     const auto it = per_address_.find(connection.peer());
     if (it != per_address_.end() && --it->second == 0) per_address_.erase(it);
     connections_.erase(connection.shared_from_this());
@@ -119,12 +135,19 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
     if (connections_.size() >= config_.connections_max || n_from_address >= config_.connections_per_address_max) {
       if (n_from_address == 0) per_address_.erase(connection->peer());
       metrics_.ConnectionRefused();
-      return;  // destroys the socket
+      return Refuse(std::move(connection));
     }
     ++n_from_address;
     connections_.insert(connection);
     metrics_.ConnectionsOpen(connections_.size());
     connection->Start();
+  }
+
+  // It is told so when that costs little: with TLS it would be a handshake.
+  void Refuse(std::shared_ptr<HttpConnection> connection) {
+    if (config_.tls != nullptr || refused_.size() >= kRefusedMax) return;  // destroys the socket
+    refused_.insert(connection);
+    connection->StartAndRefuse();
   }
 
   net::SslContext ContextNow() const {
@@ -134,6 +157,7 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   }
 
   std::vector<std::shared_ptr<HttpConnection>> Snapshot() const { return {connections_.begin(), connections_.end()}; }
+  std::vector<std::shared_ptr<HttpConnection>> Refused() const { return {refused_.begin(), refused_.end()}; }
 
   const HttpServerConfig config_;
   tcp::acceptor acceptor_;
@@ -142,9 +166,13 @@ class HttpServer::Impl final : public HttpConnectionOwner, public std::enable_sh
   RouterMetrics& metrics_;
   net::LogGate handshakes_;
   std::unordered_set<std::shared_ptr<HttpConnection>> connections_;
+  std::unordered_set<std::shared_ptr<HttpConnection>> refused_;
   std::map<asio::ip::address, size_t> per_address_;
   uint16_t port_ = 0;
-  size_t n_body_bytes_ = 0;
+  BodyBudget bodies_;
+  const Cors cors_;
+  std::string date_;
+  int64_t date_unix_s_ = -1;
   bool draining_ = false;
   bool closed_ = false;
 };
