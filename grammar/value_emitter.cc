@@ -5,7 +5,7 @@
 #include "common/status.h"
 #include "grammar/output_spec.h"
 #include "markup.h"
-#include "regex.h"
+#include "pattern.h"
 #include "tokenizer/chat_markup.h"
 
 namespace longshelf::grammar {

@@ -107,7 +107,7 @@ TEST(OutputForm, ErrorsNameTheFieldAndTheKeyword) {
             "response_format.json_schema.schema", "\"$dynamicRef\" (at /anyOf/0/$dynamicRef)"},
            {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"minimum":"1"}}})",
             "response_format.json_schema.schema", "\"minimum\" (at /minimum) must be a number"},
-           {tool(R"({"name":"g","strict":true,"parameters":{"properties":{"x":{"pattern":"(?=a)"}}}})"),
+           {tool(R"-({"name":"g","strict":true,"parameters":{"properties":{"x":{"pattern":"(?=a)"}}}})-"),
             "tools[1].function.parameters", "\"pattern\" (at /properties/x/pattern)"},
            {tool(R"({"name":"g","strict":true,"parameters":{"properties":{"x\"y":{}}}})"), "tools[1].function.parameters",
             "name of a parameter"},
@@ -136,7 +136,7 @@ TEST(OutputForm, StrictnessIsAFlagAndSchemasAreObjects) {
   }
 }
 
-TEST(CheckedForms, ForgetsTheOldest) {
+TEST(OutputForm, OfThoseThatWereCheckedTheOldestAreForgotten) {
   CheckedForms forms;
   for (size_t i = 0; i < 300; ++i) forms.Add(i);
   EXPECT_TRUE(forms.Has(299));
