@@ -16,8 +16,8 @@ constexpr size_t kAskDepthMax = 16;
 constexpr size_t kSpendMax = 400000;
 
 // What says nothing about which values are allowed.
-constexpr std::array<std::string_view, 16> kAnnotations = {
-    "$schema", "$comment", "$defs",     "definitions", "$anchor",         "title",            "description",  "default",
+constexpr std::array<std::string_view, 15> kAnnotations = {
+    "$comment", "$defs",     "definitions", "$anchor",         "title",            "description",  "default",
     "examples", "example", "deprecated", "readOnly",   "writeOnly", "contentEncoding", "contentMediaType", "contentSchema"};
 
 }  // namespace
@@ -192,6 +192,11 @@ absl::Status SchemaNodes::CheckKeywords(const Schema& schema) const {
     if (name == "$id") {
       if (schema.value == 0) continue;
       return Refuse(schema.tree, value, "is supported at the root only: references are to the schema itself");
+    }
+    if (name == "$schema") {
+      const std::string& dialect = tree(schema.tree).at(value).text;
+      if (dialect.starts_with("https://json-schema.org/") || dialect.starts_with("http://json-schema.org/")) continue;
+      return Refuse(schema.tree, value, "must be a dialect of json-schema.org");
     }
     // Nothing without those that they belong to.
     if (name == "then" || name == "else") continue;

@@ -44,7 +44,7 @@ inline bool Allows(const Grammar& grammar, std::string_view text) {
 inline bool RandomText(Constraint& constraint, std::mt19937_64& random, size_t n_max, std::string& text) {
   text.clear();
   Position position = constraint.grammar().start();
-  constexpr std::string_view kEnds = "\"}],0: abx";
+  constexpr std::string_view kEnds = "\"}],0: abx<>/\n";
   while (true) {
     const bool is_long = text.size() >= n_max;
     if (position.may_end() && (is_long || position.ways().empty() || random() % 4 == 0)) return true;
@@ -55,7 +55,9 @@ inline bool RandomText(Constraint& constraint, std::mt19937_64& random, size_t n
     }
     if (symbols.empty() || text.size() > n_max + 20000) return false;
     Symbol next = symbols[random() % symbols.size()];
-    if (random() % 3 < (is_long ? 2 : 1)) {
+    if (is_long && symbols.back() >= kDsmlSymbol && random() % 2 == 0) {
+      next = symbols.back();
+    } else if (random() % 3 < (is_long ? 2 : 1)) {
       std::erase_if(symbols, [&](Symbol symbol) {
         return symbol >= 128 || kEnds.find(static_cast<char>(symbol)) == std::string_view::npos;
       });
