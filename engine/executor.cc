@@ -17,8 +17,8 @@
 namespace longshelf::engine {
 namespace {
 
-// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first steps:
-// compiling a schema may take longer than a step.
+// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first
+// steps: compiling a schema may take longer than a step.
 class OutputForm {
  public:
   void Begin(const std::shared_ptr<grammar::ConstraintCache>& constraints, const StepPlan::OpenSlot& open) {
@@ -300,8 +300,7 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
     const LocalRow& row = local[i];
     if (row.n_logits == 0 || !row.row->sample) return;
     const size_t n_own = row.row->n_drafts + 1;
-    const auto own =
-        output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
+    const auto own = output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
     sampling[i] = Sample(*row.row, own, result.rows[i].sampled);
   });
   for (size_t i = 0; i < local.size(); ++i) {

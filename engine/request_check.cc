@@ -44,9 +44,9 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
                                                    " tokens, more than max_tokens, ", request.max_tokens));
   }
   if (request.wants_prompt_scores() && !request.committed.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("committed has ", request.committed.size(), " tokens, but n_prompt_scored is only ",
-                     request.n_prompt_scored, ": no token comes before the prompt's logprobs have been told"));
+    return absl::InvalidArgumentError(absl::StrCat("committed has ", request.committed.size(),
+                                                   " tokens, but n_prompt_scored is only ", request.n_prompt_scored,
+                                                   ": no token comes before the prompt's logprobs have been told"));
   }
   RETURN_IF_ERROR(CheckTokens("prompt", request.prompt, config.vocab_size));
   RETURN_IF_ERROR(CheckTokens("committed", request.committed, config.vocab_size));
@@ -55,8 +55,8 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
         absl::StrCat("stop_token_ids has ", request.stop_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
   }
   if (request.output_spec.size() > grammar::kSpecBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ",
-                                                   grammar::kSpecBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ", grammar::kSpecBytesMax));
   }
   if (request.end_token_ids.size() > kStopTokenIdsMax) {
     return absl::InvalidArgumentError(

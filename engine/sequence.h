@@ -39,7 +39,7 @@ struct Sequence {
   std::string namespace_id;
   bool return_logits = false;
   bool no_cache_read = false;
-  bool samples = true;  // false: it ends when all its prompt tokens are scored
+  bool samples = true;               // false: it ends when all its prompt tokens are scored
   std::shared_ptr<PrefixFeed> feed;  // until it has ended, or turned out to be of no use
   std::string store_miss_reason;
   int64_t n_shared_elsewhere = 0;

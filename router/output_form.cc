@@ -36,7 +36,8 @@ ApiError ErrorOf(const ApiRequest& request, std::string_view message) {
                         absl::StrCat("cannot be enforced: ", std::string(message.substr(kAnswerSchema.size()))));
   }
   if (message.starts_with(kGiven)) {
-    return InvalidField("messages", "must not end with a `prefix` that an answer of this response_format cannot begin with");
+    return InvalidField("messages",
+                        "must not end with a `prefix` that an answer of this response_format cannot begin with");
   }
   const std::vector<const ApiTool*> tools = Callable(request);
   const size_t end = message.find("]: ");

@@ -24,9 +24,10 @@ constexpr uint32_t kEos = 1;
 // Of the fake model's 97 tokens: some JSON in pieces that overlap. The others have no text.
 std::shared_ptr<grammar::ConstraintCache> Constraints() {
   std::vector<grammar::Vocabulary::Token> tokens(FakeModel::kVocab);
-  const std::vector<std::string> texts = {"{",   "}",  "\"", ": ", ", ", "[",  "]",   "0",   "1",  "2",    "12",
-                                          "a",   "b",  "ab", "é",  "\xC3", "\xA9", "{\"", "\": ", "\", \"", "true",
-                                          "null", "tr", "ue", " ",  ",",  ":",  "c",   "\"a\": 1", "x", "y", "</think>"};
+  const std::vector<std::string> texts = {"{",    "}",   "\"",   ": ",     ", ",       "[",    "]",  "0",
+                                          "1",    "2",   "12",   "a",      "b",        "ab",   "é",  "\xC3",
+                                          "\xA9", "{\"", "\": ", "\", \"", "true",     "null", "tr", "ue",
+                                          " ",    ",",   ":",    "c",      "\"a\": 1", "x",    "y",  "</think>"};
   for (size_t i = 0; i < texts.size(); ++i) tokens[2 + i] = {texts[i], texts[i] == "</think>"};
   return std::make_shared<grammar::ConstraintCache>(std::make_shared<const grammar::Vocabulary>(tokens));
 }

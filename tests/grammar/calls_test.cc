@@ -15,9 +15,9 @@ namespace longshelf::grammar::testing {
 namespace {
 
 using nlohmann::json;
+using ::testing::HasSubstr;
 using tokenizer::CompletionParser;
 using tokenizer::ThinkingMode;
-using ::testing::HasSubstr;
 
 constexpr char kEnd[] = "</｜DSML｜tool_calls>";
 

@@ -21,8 +21,7 @@ using ::testing::HasSubstr;
 constexpr uint32_t kEos = 1;
 
 std::shared_ptr<const Vocabulary> DemoVocabulary() {
-  static const auto vocabulary =
-      Vocabulary::Make(**tokenizer::Tokenizer::Load(longshelf::testing::ModelPath("demo")));
+  static const auto vocabulary = Vocabulary::Make(**tokenizer::Tokenizer::Load(longshelf::testing::ModelPath("demo")));
   return vocabulary;
 }
 
@@ -51,8 +50,8 @@ void ExpectMasksAreExact(const OutputSpec& spec, uint64_t seed) {
     for (uint32_t token = 0; token < vocabulary->size(); ++token) {
       Position next = state.position();
       for (const uint16_t symbol : vocabulary->SymbolsOf(token)) next = (*grammar)->program().Next(next, symbol);
-      const bool follows = token == kEos ? state.position().may_end()
-                                         : !vocabulary->SymbolsOf(token).empty() && !next.is_dead();
+      const bool follows =
+          token == kEos ? state.position().may_end() : !vocabulary->SymbolsOf(token).empty() && !next.is_dead();
       ASSERT_EQ(Has(*allowed, token), follows) << "seed " << seed << ", step " << step << ", token " << token;
       if (follows && token != kEos) tokens.push_back(token);
     }
@@ -104,7 +103,8 @@ TEST(OutputState, IsTheSameFromAnyCutOfItsTokens) {
       CompileSchema(R"({"type":"object","properties":{"name":{"type":"string","minLength":3,"maxLength":40},
                        "tags":{"type":"array","items":{"type":"string"},"maxItems":9}},"required":["name"]})"),
       DemoVocabulary());
-  const std::vector<uint32_t> tokens = *tokenizer->Encode(R"({"name": "Jörg ☕ 😀", "tags": ["a", "b c", "\\"], "x": 1})");
+  const std::vector<uint32_t> tokens =
+      *tokenizer->Encode(R"({"name": "Jörg ☕ 😀", "tags": ["a", "b c", "\\"], "x": 1})");
   OutputState whole(constraint, {kEos});
   for (size_t cut = 0; cut <= tokens.size(); ++cut) {
     OutputState again(constraint, {kEos});

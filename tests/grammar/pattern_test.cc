@@ -14,8 +14,8 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(CompilePattern, FindsWhatAnExpressionDescribes) {
-  for (const auto& [pattern, in, out] : std::initializer_list<std::tuple<const char*, std::vector<const char*>,
-                                                                         std::vector<const char*>>>{
+  for (const auto& [pattern, in, out] :
+       std::initializer_list<std::tuple<const char*, std::vector<const char*>, std::vector<const char*>>>{
            {"", {"", "x"}, {}},
            {"b", {"b", "abc"}, {"", "ac"}},
            {"^ab*$", {"a", "abbb"}, {"", "b", "aab", "abc"}},

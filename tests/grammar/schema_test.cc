@@ -21,10 +21,9 @@ void ExpectAllows(const std::string& schema, const std::vector<std::string>& in,
 }
 
 TEST(Schema, AnswersHaveOneFormOfBlanksEscapesAndNumbers) {
-  ExpectAllows("{}",
-               {"null", R"({"a": [1, {"b": "c"}], "d": {}})", R"("é\n\"\\\u0001")", "-0.5", "1.50e-3", "0", "[]"},
-               {R"({"a":1})", R"({ "a": 1})", "[1,2]", "[1, 2 ]", R"("\u00e9")", R"("\/")", "01", "+1", "1.", ".5", "-0",
-                "\"\n\"", "1e100", "1234567890123456789", "", "nul", "nullnull", "\"\xC3\"", "\"\xED\xA0\x80\""});
+  ExpectAllows("{}", {"null", R"({"a": [1, {"b": "c"}], "d": {}})", R"("é\n\"\\\u0001")", "-0.5", "1.50e-3", "0", "[]"},
+               {R"({"a":1})", R"({ "a": 1})", "[1,2]", "[1, 2 ]", R"("\u00e9")", R"("\/")", "01", "+1", "1.", ".5",
+                "-0", "\"\n\"", "1e100", "1234567890123456789", "", "nul", "nullnull", "\"\xC3\"", "\"\xED\xA0\x80\""});
 }
 
 TEST(Schema, MembersComeInItsOrderAndThenTheOthers) {
@@ -140,7 +139,8 @@ TEST(Schema, WhatCostsTooMuchIsRefused) {
   EXPECT_THAT(Refusal(wide + "]}"), HasSubstr("alternatives"));
   std::string product = R"({"allOf":[)";
   for (int i = 0; i < 12; ++i) {
-    absl::StrAppend(&product, i > 0 ? "," : "", R"({"anyOf":[{"required":["a)", i, R"("]},{"required":["b)", i, R"("]}]})");
+    absl::StrAppend(&product, i > 0 ? "," : "", R"({"anyOf":[{"required":["a)", i, R"("]},{"required":["b)", i,
+                    R"("]}]})");
   }
   EXPECT_THAT(Refusal(product + "]}"), HasSubstr("alternatives"));
   std::string chain = R"({"$ref":"#/$defs/d0","$defs":{)";

@@ -39,8 +39,8 @@ inline bool Allows(const Grammar& grammar, std::string_view text) {
   return grammar.program().Next(grammar.start(), text).may_end();
 }
 
-// A text that `constraint` allows, each byte drawn from those that may follow; no more than `n_max` bytes are free, then
-// it ends as soon as it may. False when it comes to where nothing may follow, which must never be.
+// A text that `constraint` allows, each byte drawn from those that may follow; no more than `n_max` bytes are free,
+// then it ends as soon as it may. False when it comes to where nothing may follow, which must never be.
 inline bool RandomText(Constraint& constraint, std::mt19937_64& random, size_t n_max, std::string& text) {
   text.clear();
   Position position = constraint.grammar().start();

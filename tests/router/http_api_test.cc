@@ -199,7 +199,8 @@ TEST(HttpApi, ASchemaThatCannotBeEnforcedIsRefusedByItsKeywordBeforeAnyWorkerHea
   EXPECT_EQ(refused.result_int(), 400u);
   const Json error = Json::parse(refused.body())["error"];
   EXPECT_EQ(error["param"], "response_format.json_schema.schema");
-  EXPECT_THAT(error["message"].get<std::string>(), ::testing::HasSubstr("\"uniqueItems\" (at /properties/a/uniqueItems)"));
+  EXPECT_THAT(error["message"].get<std::string>(),
+              ::testing::HasSubstr("\"uniqueItems\" (at /properties/a/uniqueItems)"));
   EXPECT_TRUE(router.workers[0]->requests().empty());
 }
 

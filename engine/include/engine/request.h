@@ -38,8 +38,8 @@ struct SequenceRequest {
   // them already; the engine computes those that are missing.
   std::vector<PrefixKey> prefix_keys;
   bool return_logits = false;
-  // Tell of each prompt token but the first how likely it was after those before it, with SamplingParams::n_top_logprobs
-  // alternatives. What tells it is computed, never taken from a cache.
+  // Tell of each prompt token but the first how likely it was after those before it, with
+  // SamplingParams::n_top_logprobs alternatives. What tells it is computed, never taken from a cache.
   bool prompt_logprobs = false;
   uint32_t n_prompt_scored = 0;  // leading prompt tokens of which that was told by an earlier run; 0 is as 1
   bool no_cache_read = false;
@@ -52,9 +52,7 @@ struct SequenceRequest {
   std::shared_ptr<EventSink> sink;
 
   // Whether prompt tokens are left of which that is to be told.
-  bool wants_prompt_scores() const {
-    return prompt_logprobs && prompt.size() > 1 && n_prompt_scored < prompt.size();
-  }
+  bool wants_prompt_scores() const { return prompt_logprobs && prompt.size() > 1 && n_prompt_scored < prompt.size(); }
 };
 
 }  // namespace longshelf::engine

@@ -6,8 +6,8 @@
 
 namespace longshelf::router {
 
-// Output forms that were found good lately, by their hashes: agents send the same tools with every request. What it says
-// only saves work, since workers compile every form themselves. Any thread.
+// Output forms that were found good lately, by their hashes: agents send the same tools with every request. What it
+// says only saves work, since workers compile every form themselves. Any thread.
 class CheckedForms {
  public:
   bool Has(size_t hash);

@@ -26,12 +26,12 @@ struct ServedModel {
   std::string name;
   tokenizer::ChatDialect dialect = tokenizer::ChatDialect::kPreview;
   std::shared_ptr<const tokenizer::Tokenizer> tokenizer;
-  uint32_t vocab_size = 0;               // of config.json: ids below it have an embedding
-  uint32_t n_context_max = 0;            // max_position_embeddings; a worker may serve less
-  std::vector<uint32_t> stop_token_ids;  // end of sequence
-  int64_t created_unix_s = 0;            // of config.json
+  uint32_t vocab_size = 0;                                // of config.json: ids below it have an embedding
+  uint32_t n_context_max = 0;                             // max_position_embeddings; a worker may serve less
+  std::vector<uint32_t> stop_token_ids;                   // end of sequence
+  int64_t created_unix_s = 0;                             // of config.json
   std::shared_ptr<CheckedForms> checked_forms = nullptr;  // null: none is remembered
-  bool control_tokens_in_text = false;   // those that a chat's texts spell are tokens, as in DeepSeek's reference
+  bool control_tokens_in_text = false;  // those that a chat's texts spell are tokens, as in DeepSeek's reference
 
   // From tokenizer.json, config.json and, for the end of sequence, generation_config.json (if there is one and it has
   // any) of a model directory. INVALID_ARGUMENT names the file and the key.

@@ -48,8 +48,8 @@ struct WorkerRequest {
   uint32_t max_tokens = 0;          // counts committed; 0: nothing is sampled
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
-  bool prompt_logprobs = false;  // of every prompt token but the first
-  uint32_t n_prompt_scored = 0;  // leading prompt tokens of which that is known
+  bool prompt_logprobs = false;                                      // of every prompt token but the first
+  uint32_t n_prompt_scored = 0;                                      // leading prompt tokens of which that is known
   std::shared_ptr<const grammar::OutputSpec> output_form = nullptr;  // null: any output
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
