@@ -138,7 +138,8 @@ absl::StatusOr<std::shared_ptr<const Grammar>> Grammar::Compile(const OutputSpec
     return absl::InvalidArgumentError("nothing is specified");
   }
   if (spec.n_calls_max == 0 || spec.n_calls_max > kCallsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("n_calls_max is ", spec.n_calls_max, "; it must be 1 to ", kCallsMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("n_calls_max is ", spec.n_calls_max, "; it must be 1 to ", kCallsMax));
   }
   if (spec.tools.size() > kToolsMax) {
     return absl::InvalidArgumentError(absl::StrCat("tools: there are ", spec.tools.size(), "; at most ", kToolsMax));

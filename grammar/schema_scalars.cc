@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "formats.h"
-#include "regex.h"
+#include "pattern.h"
 #include "schema_nodes.h"
 #include "schema_nodes_impl.h"
 

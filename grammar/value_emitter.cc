@@ -5,7 +5,7 @@
 #include "common/status.h"
 #include "grammar/output_spec.h"
 #include "markup.h"
-#include "regex.h"
+#include "pattern.h"
 #include "tokenizer/chat_markup.h"
 
 namespace longshelf::grammar {
@@ -33,8 +33,12 @@ struct ValueEmitter::Style {
 
   static Style Json() { return {false, "{", ", ", "}", "\"", "\": "}; }
   static Style Call() {
-    return {true, "", "\n", "\n" + std::string(protocol::kInvokeEnd) + ">\n",
-            std::string(protocol::kParameterBegin) + " name=\"", "\" string=\""};
+    return {true,
+            "",
+            "\n",
+            "\n" + std::string(protocol::kInvokeEnd) + ">\n",
+            std::string(protocol::kParameterBegin) + " name=\"",
+            "\" string=\""};
   }
 };
 
@@ -306,7 +310,9 @@ void ValueEmitter::EmitArray(const ArraySet& array, uint32_t from) {
     builder_.Add(state, {Move::Kind::kCall, behind, Rule(item, Form::kJson)});
     return behind;
   };
-  const auto fits = [&](uint32_t state, NodeId item) { return builder_.Behind(state, Move::Kind::kFits, HeightOf(item)); };
+  const auto fits = [&](uint32_t state, NodeId item) {
+    return builder_.Behind(state, Move::Kind::kFits, HeightOf(item));
+  };
   uint64_t max = array.max;
   size_t n_prefix = array.prefix.size();
   for (size_t i = n_prefix; i-- > 0;) {
