@@ -14,7 +14,7 @@ from cluster import environment
 from scripted import KEY, ScriptedCluster, call, calls
 
 build, model, cache = sys.argv[1:4]
-directory = os.path.join(cache, "claude-code")
+directory = os.path.abspath(os.path.join(cache, "claude-code"))
 lock = os.path.join(fetched.HERE, "claude_code", "package-lock.json")
 fetched.fetch(directory, lock, [["cp", lock, os.path.join(fetched.HERE, "claude_code", "package.json"), "."],
                                 ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
