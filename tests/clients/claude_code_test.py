@@ -14,10 +14,7 @@ from cluster import environment
 from scripted import KEY, ScriptedCluster, call, calls
 
 build, model, cache = sys.argv[1:4]
-directory = os.path.abspath(os.path.join(cache, "claude-code"))
-lock = os.path.join(fetched.HERE, "claude_code", "package-lock.json")
-fetched.fetch(directory, lock, [["cp", lock, os.path.join(fetched.HERE, "claude_code", "package.json"), "."],
-                                ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
+directory = fetched.node(os.path.join(cache, "claude-code"), os.path.join(fetched.HERE, "claude_code"))
 
 with tempfile.TemporaryDirectory(prefix="longshelf-claude-") as home:
     work = os.path.join(home, "work")

@@ -22,10 +22,7 @@ def python():
 
 
 def node():
-    directory = os.path.join(cache, "node")
-    lock = os.path.join(here, "node", "package-lock.json")
-    fetched.fetch(directory, lock, [["cp", lock, os.path.join(here, "node", "package.json"), "."],
-                                    ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
+    directory = fetched.node(os.path.join(cache, "node"), os.path.join(here, "node"))
     # Imports are resolved from where the script lies.
     return ["node", shutil.copy(os.path.join(here, "node", "openai_test.mjs"), directory)]
 

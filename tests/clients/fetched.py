@@ -28,12 +28,20 @@ def fetch(directory, source, commands):
         file.write(digest)
 
 
-def python(cache):
-    """A Python with the packages of requirements.txt."""
-    venv = os.path.join(cache, "venv")
-    requirements = os.path.join(HERE, "requirements.txt")
+def python(cache, requirements=os.path.join(HERE, "requirements.txt")):
+    """A Python with the packages of a requirements.txt."""
+    venv = os.path.abspath(os.path.join(cache, "venv"))
     executable = os.path.join(venv, "bin", "python")
     fetch(venv, requirements, [[sys.executable, "-m", "venv", "."],
                                [executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r",
                                 requirements]])
     return executable
+
+
+def node(directory, source):
+    """A folder with the node_modules of the package-lock.json in the folder `source`."""
+    directory = os.path.abspath(directory)
+    lock = os.path.join(source, "package-lock.json")
+    fetch(directory, lock, [["cp", lock, os.path.join(source, "package.json"), "."],
+                            ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]])
+    return directory

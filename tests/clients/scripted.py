@@ -15,7 +15,7 @@ KEY = "sk-scripted"
 
 
 class ScriptedCluster:
-    """url, and turns(): one dictionary for each prompt with tools that the worker got; see scripted_worker.cc."""
+    """url, grpc_address, and turns(): one dictionary for each prompt with tools that the worker got; see scripted_worker.cc."""
 
     def __init__(self, build_dir, model, answers):
         self.dir = tempfile.TemporaryDirectory(prefix="longshelf-scripted-")
@@ -34,7 +34,7 @@ class ScriptedCluster:
                  f"--workers=127.0.0.1:{worker_port}", f"--listen=127.0.0.1:{http_port}",
                  f"--grpc-listen=127.0.0.1:{grpc_port}", f"--admin-listen=127.0.0.1:{admin_port}", f"--api-keys={keys}"],
                 stdout=router_log, stderr=router_log, env=environment())
-        self.url = f"http://127.0.0.1:{http_port}"
+        self.url, self.grpc_address = f"http://127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"
 
     def __enter__(self):
         deadline = time.monotonic() + 30

@@ -2,7 +2,8 @@
 //
 // Usage: scripted_worker LISTEN MODEL SCRIPT. The script has answers, "\n=====\n" between them. A prompt with tools gets
 // the answer whose place is the number of tool results in it, the last one if there are more; any other prompt gets
-// "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before.
+// "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before ("shared" of "last"), and
+// how much in the one before with its answer ("kept" of "written").
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
@@ -91,20 +92,25 @@ class ScriptedWorker final : public v1::Worker::Service {
     const bool thinks = text.ends_with("<think>");
     if (text.find("## Tools") == std::string::npos) return std::string(thinks ? "Hm.</think>" : "") + "Fine." + kEnd;
     const size_t turn = CountOf(text, "<tool_result>");
-    {
-      const std::lock_guard lock(mutex_);
-      const auto [a, b] = std::mismatch(prompt.begin(), prompt.end(), last_.begin(), last_.end());
-      std::cout << "{\"turn\": " << turn << ", \"tokens\": " << prompt.size() << ", \"last\": " << last_.size()
-                << ", \"shared\": " << a - prompt.begin() << "}" << std::endl;
-      last_ = prompt;
-    }
-    return std::string(thinks ? "I know what to do.</think>" : "") + answers_[std::min(turn, answers_.size() - 1)] + kEnd;
+    std::string answer =
+        std::string(thinks ? "I know what to do.</think>" : "") + answers_[std::min(turn, answers_.size() - 1)] + kEnd;
+    const std::vector<uint32_t> written = tokenizer_->Encode(answer).value();
+    const std::lock_guard lock(mutex_);
+    const auto same = static_cast<size_t>(std::ranges::mismatch(prompt, written_).in1 - prompt.begin());
+    std::cout << "{\"turn\": " << turn << ", \"tokens\": " << prompt.size() << ", \"last\": " << n_last_
+              << ", \"shared\": " << std::min(same, n_last_) << ", \"written\": " << written_.size()
+              << ", \"kept\": " << same << "}" << std::endl;
+    n_last_ = prompt.size();
+    written_ = prompt;
+    written_.insert(written_.end(), written.begin(), written.end());
+    return answer;
   }
 
   const std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
   const std::vector<std::string> answers_;
   std::mutex mutex_;  // guards the last prompt, which calls of several threads compare theirs with
-  std::vector<uint32_t> last_;
+  size_t n_last_ = 0;
+  std::vector<uint32_t> written_;  // that prompt, and its answer
 };
 
 }  // namespace
