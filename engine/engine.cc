@@ -30,6 +30,7 @@ bool FitsPlan(const StepResult& result, const StepPlan& plan) {
     const size_t n_sampled = result.rows[i].sampled.size();
     const bool failed = std::any_of(result.failures.begin(), result.failures.end(),
                                     [&](const SlotFailure& failure) { return failure.slot == row.slot; });
+    if (!failed && result.rows[i].scored.size() != row.targets.size()) return false;
     if (!failed && (row.sample ? n_sampled < 1 || n_sampled > row.n_drafts + 1 : n_sampled > 0)) return false;
   }
   return true;
@@ -123,6 +124,7 @@ absl::Status Engine::Impl::Refusal(const SequenceRequest& request) const {
 }
 
 std::optional<FinishReason> Engine::Impl::AlreadyEnded(const SequenceRequest& request) const {
+  if (request.wants_prompt_scores()) return std::nullopt;
   if (!request.committed.empty()) {
     const uint32_t last = request.committed.back();
     const auto& stops = request.stop_token_ids;
@@ -141,6 +143,9 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->id = request.id;
   sequence->sampling = request.sampling;
   sequence->stop_token_ids = std::move(request.stop_token_ids);
+  sequence->output_spec = std::move(request.output_spec);
+  sequence->end_token_ids = std::move(request.end_token_ids);
+  sequence->end_token_ids.push_back(config.eos_token_id);
   sequence->tenant = std::move(request.tenant);
   sequence->tier = request.tier;
   sequence->namespace_id = std::move(request.namespace_id);
@@ -150,14 +155,18 @@ std::unique_ptr<Sequence> Engine::Impl::MakeSequence(SequenceRequest request) co
   sequence->sink = std::move(request.sink);
   sequence->n_prompt = static_cast<int64_t>(request.prompt.size());
   sequence->n_given = sequence->n_prompt + static_cast<int64_t>(request.committed.size());
-  sequence->n_tokens_max = std::min(sequence->n_prompt + int64_t{request.max_tokens}, config.n_context_max);
+  sequence->samples = request.max_tokens > 0;
+  sequence->n_tokens_max =
+      std::min(sequence->n_prompt + std::max<int64_t>(1, request.max_tokens), config.n_context_max);
+  const bool is_scoring = request.wants_prompt_scores();
+  sequence->n_scored = is_scoring ? std::max<int64_t>(1, request.n_prompt_scored) : sequence->n_prompt;
   sequence->tokens = std::move(request.prompt);
   sequence->tokens.insert(sequence->tokens.end(), request.committed.begin(), request.committed.end());
   sequence->chain.Adopt(std::move(request.prefix_keys), sequence->n_given);
   sequence->chain.Extend(sequence->tokens, sequence->n_given);
   sequence->n_shared_elsewhere =
       std::min(request.n_shared_elsewhere, sequence->n_given - 1) / kBlockTokens * kBlockTokens;
-  if (request.feed != nullptr && !request.no_cache_read) sequence->feed = std::move(request.feed);
+  if (request.feed != nullptr && !request.no_cache_read && !is_scoring) sequence->feed = std::move(request.feed);
   return sequence;
 }
 

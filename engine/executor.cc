@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <future>
 #include <limits>
 #include <optional>
 #include <unordered_map>
@@ -16,12 +17,55 @@
 namespace longshelf::engine {
 namespace {
 
+// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first steps:
+// compiling a schema may take longer than a step.
+class OutputForm {
+ public:
+  void Begin(const std::shared_ptr<grammar::ConstraintCache>& constraints, const StepPlan::OpenSlot& open) {
+    state_ = nullptr;
+    failed_ = absl::OkStatus();
+    pending_ = {};
+    if (open.output_spec.empty()) return;
+    pending_ = std::async(std::launch::async, [constraints, open] { return Make(constraints.get(), open); });
+  }
+  // Null: any output. Waits until it is made.
+  absl::StatusOr<grammar::OutputState*> Get() {
+    if (pending_.valid()) {
+      absl::StatusOr<State> made = pending_.get();
+      failed_ = made.status();
+      if (made.ok()) state_ = *std::move(made);
+    }
+    if (!failed_.ok()) return failed_;
+    return state_.get();
+  }
+
+ private:
+  using State = std::unique_ptr<grammar::OutputState>;
+  static absl::StatusOr<State> Make(grammar::ConstraintCache* constraints, const StepPlan::OpenSlot& open) {
+    if (constraints == nullptr) {
+      return absl::FailedPreconditionError("this worker has no tokenizer to write an output of a given form with");
+    }
+    ASSIGN_OR_RETURN(std::shared_ptr<grammar::Constraint> constraint, constraints->Get(open.output_spec));
+    auto state = std::make_unique<grammar::OutputState>(std::move(constraint), open.end_token_ids);
+    for (size_t i = 0; i < open.prior_output.size(); ++i) {
+      const absl::Status status = state->Push(open.prior_output[i]);
+      if (!status.ok()) return Annotate(status, absl::StrCat("output token ", i));
+    }
+    return state;
+  }
+
+  std::future<absl::StatusOr<State>> pending_;
+  State state_;
+  absl::Status failed_;
+};
+
 // What a slot holds of its sequence between steps, beside its state.
 struct Slot {
   bool open = false;
   std::vector<std::byte*> blocks;  // the block table: where the blocks lie in the arena, in order
   SamplingParams sampling;
   TokenCounts output_counts;
+  OutputForm form;
 };
 
 constexpr size_t BlocksCovering(uint64_t n_tokens) {
@@ -40,6 +84,7 @@ struct Executor::Impl {
   std::unique_ptr<CellArena> blocks;
   std::unique_ptr<CellArena> states;
   std::vector<Slot> slots;
+  std::shared_ptr<grammar::ConstraintCache> constraints;
   KvCopies copies;
 
   absl::Status CheckSlot(const SlotId& slot) const {
@@ -72,6 +117,8 @@ struct Executor::Impl {
   absl::Status RunRows(const StepPlan& plan, int shard, int n_microbatches, StepResult& result);
   // logits: of the row's last n_drafts + 1 tokens. On any thread: it changes the row's slot only.
   absl::Status Sample(const StepPlan::Row& row, std::span<const float> logits, std::vector<SampledToken>& sampled);
+  static absl::StatusOr<SampledToken> SampleAllowed(std::span<const float> logits, const Slot& slot,
+                                                    grammar::OutputState* form, int64_t position);
   // A row of the plan that is at home here.
   struct LocalRow {
     const StepPlan::Row* row;
@@ -79,6 +126,8 @@ struct Executor::Impl {
     size_t n_logits;              // rows of logits it gets
     std::optional<size_t> chunk;  // of the step; none when its sequence has failed
   };
+  // What the rows have to score, each token on any thread.
+  void Score(std::span<const LocalRow> local, std::span<const float> logits, StepResult& result);
   absl::Status Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results);
   void ExportBlock(const StepPlan::ExportBlock& ex);
   void ExportState(const StepPlan::ExportState& ex);
@@ -108,6 +157,13 @@ absl::Status Executor::Impl::CheckRow(const StepPlan::Row& row, const SlotForm& 
   }
   const auto n_draft_max = static_cast<uint64_t>(model->n_draft_max());
   if (row.n_drafts > n_draft_max) return Misfit("drafts of a row", row.n_drafts, n_draft_max);
+  const size_t n_targets = row.tokens.size() - (row.sample ? 1 : 0);
+  if (!row.targets.empty() && (row.targets.size() != n_targets || row.n_drafts > 0 || row.replay_begin >= 0)) {
+    return Misfit("tokens to score of a row,", row.targets.size(), n_targets);
+  }
+  for (const uint32_t token : row.targets) {
+    if (token >= model->vocab_size()) return Misfit("token to score", token, model->vocab_size());
+  }
   if (row.n_drafts > 0 && (!row.sample || row.tokens.size() != row.n_drafts + 1)) {
     return Misfit("drafts of a row that are not all but its first token,", row.n_drafts, row.tokens.size());
   }
@@ -184,6 +240,7 @@ void Executor::Impl::Open(const StepPlan::OpenSlot& open) {
   slot.sampling = open.sampling;
   slot.output_counts.clear();
   for (const uint32_t token : open.prior_output) ++slot.output_counts[token];
+  slot.form.Begin(constraints, open);
 }
 
 void Executor::Impl::SetBlock(const StepPlan::SetBlock& set) {
@@ -218,9 +275,11 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
     for (size_t i = BlocksCovering(n_past); !is_replay && i < BlocksCovering(n_past + row.tokens.size()); ++i) {
       std::memset(table[i], 0, blocks->cell_bytes());
     }
-    const WantLogits want = !row.sample ? WantLogits::kNone : row.n_drafts == 0 ? WantLogits::kLast : WantLogits::kAll;
     local.back().chunk = batch.chunks.size();
-    if (row.sample) local.back().n_logits = row.n_drafts + 1;
+    local.back().n_logits = !row.targets.empty() ? row.tokens.size() : row.sample ? row.n_drafts + 1 : 0;
+    const WantLogits want = local.back().n_logits == 0   ? WantLogits::kNone
+                            : local.back().n_logits == 1 ? WantLogits::kLast
+                                                         : WantLogits::kAll;
     n_logits_rows += local.back().n_logits;
     batch.chunks.push_back({.n_past = row.n_past,
                             .tokens = row.tokens,
@@ -239,14 +298,50 @@ absl::Status Executor::Impl::RunRows(const StepPlan& plan, int shard, int n_micr
   model->ForEach(static_cast<int64_t>(local.size()), [&](int64_t at) {
     const auto i = static_cast<size_t>(at);
     const LocalRow& row = local[i];
-    if (row.n_logits == 0) return;
-    const auto own = output.logits.subspan(row.first_logits * vocab_size, row.n_logits * vocab_size);
+    if (row.n_logits == 0 || !row.row->sample) return;
+    const size_t n_own = row.row->n_drafts + 1;
+    const auto own = output.logits.subspan((row.first_logits + row.n_logits - n_own) * vocab_size, n_own * vocab_size);
     sampling[i] = Sample(*row.row, own, result.rows[i].sampled);
   });
   for (size_t i = 0; i < local.size(); ++i) {
     if (!sampling[i].ok()) result.failures.push_back({local[i].row->slot, sampling[i]});
   }
+  Score(local, output.logits, result);
   return model->n_draft() > 0 ? Draft(local, plan.n_draft, result.rows) : absl::OkStatus();
+}
+
+void Executor::Impl::Score(std::span<const LocalRow> local, std::span<const float> logits, StepResult& result) {
+  struct Item {
+    size_t row;
+    size_t target;
+  };
+  std::vector<Item> items;
+  for (size_t i = 0; i < local.size(); ++i) {
+    if (local[i].n_logits == 0) continue;
+    const size_t n_targets = local[i].row->targets.size();
+    result.rows[i].scored.resize(n_targets);
+    for (size_t k = 0; k < n_targets; ++k) items.push_back({i, k});
+  }
+  const size_t vocab_size = model->vocab_size();
+  std::vector<absl::Status> scoring(items.size());
+  model->ForEach(static_cast<int64_t>(items.size()), [&](int64_t at) {
+    const Item& item = items[static_cast<size_t>(at)];
+    const LocalRow& row = local[item.row];
+    const auto own = logits.subspan((row.first_logits + item.target) * vocab_size, vocab_size);
+    const uint32_t n_top = slots[row.row->slot.slot].sampling.n_top_logprobs;
+    auto scored = ScoreToken(own, row.row->targets[item.target], n_top);
+    scoring[static_cast<size_t>(at)] = scored.status();
+    if (scored.ok()) result.rows[item.row].scored[item.target] = *std::move(scored);
+  });
+  for (size_t at = 0; at < items.size(); ++at) {
+    const StepPlan::Row& row = *local[items[at].row].row;
+    if (scoring[at].ok() || HasFailed(result.failures, row.slot)) continue;
+    const int64_t position = row.n_past + static_cast<int64_t>(items[at].target) + 1;
+    result.failures.push_back({row.slot, Annotate(scoring[at], absl::StrCat("scoring position ", position))});
+  }
+  for (size_t i = 0; i < local.size(); ++i) {
+    if (HasFailed(result.failures, local[i].row->slot)) result.rows[i] = {};
+  }
 }
 
 absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_tokens, std::span<RowResult> results) {
@@ -274,15 +369,26 @@ absl::Status Executor::Impl::Draft(std::span<const LocalRow> local, int64_t n_to
   return absl::OkStatus();
 }
 
+absl::StatusOr<SampledToken> Executor::Impl::SampleAllowed(std::span<const float> logits, const Slot& slot,
+                                                           grammar::OutputState* form, int64_t position) {
+  if (form == nullptr) return SampleToken(logits, slot.sampling, slot.output_counts, position);
+  ASSIGN_OR_RETURN(const grammar::TokenBits allowed, form->Allowed());
+  ASSIGN_OR_RETURN(SampledToken token,
+                   SampleToken(logits, slot.sampling, slot.output_counts, position, AllowedTokens(allowed)));
+  RETURN_IF_ERROR(form->Push(token.token));
+  return token;
+}
+
 absl::Status Executor::Impl::Sample(const StepPlan::Row& row, std::span<const float> logits,
                                     std::vector<SampledToken>& sampled) {
   Slot& slot = slots[row.slot.slot];
   const size_t vocab_size = model->vocab_size();
   const size_t n_certain = row.tokens.size() - row.n_drafts;
+  ASSIGN_OR_RETURN(grammar::OutputState* const form, slot.form.Get());
   for (size_t i = 0; i <= row.n_drafts; ++i) {
     const int64_t position = row.n_past + static_cast<int64_t>(n_certain + i);
     const auto own = logits.subspan(i * vocab_size, vocab_size);
-    auto token = SampleToken(own, slot.sampling, slot.output_counts, position);
+    auto token = SampleAllowed(own, slot, form, position);
     if (!token.ok()) {
       sampled.clear();
       return Annotate(token.status(), absl::StrCat("sampling position ", position));
@@ -331,6 +437,7 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(std::unique_ptr<Seque
   ASSIGN_OR_RETURN(impl->blocks, CellArena::Map("KV blocks", impl->model->block_bytes(), options.n_blocks));
   ASSIGN_OR_RETURN(impl->states, CellArena::Map("sequence states", impl->model->state_bytes(), options.n_slots));
   impl->slots.resize(options.n_slots);
+  impl->constraints = options.constraints;
   return std::unique_ptr<Executor>(new Executor(std::move(impl)));
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "engine/model/kv_layout.h"
+#include "grammar/output_spec.h"
 #include "sampler.h"
 #include "sequence.h"
 
@@ -38,10 +39,14 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
                                                    request.prompt.size() + request.committed.size(),
                                                    " tokens; the context holds ", n_context_max));
   }
-  if (request.max_tokens == 0) return absl::InvalidArgumentError("max_tokens is 0; it must be at least 1");
   if (request.committed.size() > request.max_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("committed has ", request.committed.size(),
                                                    " tokens, more than max_tokens, ", request.max_tokens));
+  }
+  if (request.wants_prompt_scores() && !request.committed.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("committed has ", request.committed.size(),
+                                                   " tokens, but n_prompt_scored is only ", request.n_prompt_scored,
+                                                   ": no token comes before the prompt's logprobs have been told"));
   }
   RETURN_IF_ERROR(CheckTokens("prompt", request.prompt, config.vocab_size));
   RETURN_IF_ERROR(CheckTokens("committed", request.committed, config.vocab_size));
@@ -49,8 +54,18 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
     return absl::InvalidArgumentError(
         absl::StrCat("stop_token_ids has ", request.stop_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
   }
-  RETURN_IF_ERROR(CheckSamplingParams(request.sampling));
-  const uint64_t n_tokens_max = std::min<uint64_t>(request.prompt.size() + request.max_tokens, n_context_max);
+  if (request.output_spec.size() > grammar::kSpecBytesMax) {
+    return absl::InvalidArgumentError(absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ",
+                                                   grammar::kSpecBytesMax));
+  }
+  if (request.end_token_ids.size() > kStopTokenIdsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("end_token_ids has ", request.end_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
+  }
+  RETURN_IF_ERROR(CheckTokens("end_token_ids", request.end_token_ids, config.vocab_size));
+  RETURN_IF_ERROR(CheckSamplingParams(request.sampling, config.vocab_size));
+  const uint64_t n_output_max = std::max<uint64_t>(1, request.max_tokens);
+  const uint64_t n_tokens_max = std::min<uint64_t>(request.prompt.size() + n_output_max, n_context_max);
   const int64_t n_blocks = BlocksFor(static_cast<int64_t>(n_tokens_max) - 1);
   if (n_blocks > shape.n_blocks_per_shard) {
     return absl::InvalidArgumentError(absl::StrCat("prompt and max_tokens need ", n_blocks, " KV blocks of ",

@@ -13,6 +13,8 @@ namespace longshelf::engine {
 namespace {
 
 constexpr uint32_t kTopLogprobsMax = 128;
+constexpr size_t kLogitBiasMax = 1024;
+constexpr float kBiasMax = 100.0F;
 // First number of candidates put in order; doubled as often as a draw needs more.
 constexpr size_t kFirstSorted = 64;
 
@@ -57,9 +59,12 @@ absl::Status CheckLogits(std::span<const float> logits) {
   return any_finite ? absl::OkStatus() : absl::InternalError("no logit is finite");
 }
 
-std::vector<float> WithPenalties(std::span<const float> logits, const SamplingParams& params,
-                                 const TokenCounts& counts) {
+std::vector<float> WithBiasAndPenalties(std::span<const float> logits, const SamplingParams& params,
+                                        const TokenCounts& counts) {
   std::vector<float> out(logits.begin(), logits.end());
+  for (const TokenBias& entry : params.logit_bias) {
+    if (entry.token < out.size()) out[entry.token] += entry.bias;
+  }
   if (params.presence_penalty == 0.0 && params.frequency_penalty == 0.0) return out;
   for (const auto& [token, count] : counts) {  // independent updates: their order does not matter
     if (token >= out.size() || count == 0) continue;
@@ -67,6 +72,20 @@ std::vector<float> WithPenalties(std::span<const float> logits, const SamplingPa
     out[token] = static_cast<float>(out[token] - penalty);
   }
   return out;
+}
+
+// The logits of tokens that are not allowed become -infinity. False: there is no other.
+bool Forbid(AllowedTokens allowed, std::vector<float>& logits) {
+  bool any_left = false;
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t word = first / 64 < allowed.size() ? allowed[first / 64] : 0;
+    const size_t n = std::min<size_t>(64, logits.size() - first);
+    for (size_t i = 0; i < n; ++i) {
+      if ((word >> i & 1) == 0) logits[first + i] = -HUGE_VALF;
+      any_left |= std::isfinite(logits[first + i]);
+    }
+  }
+  return any_left;
 }
 
 uint32_t ArgMax(std::span<const float> logits) {
@@ -112,7 +131,9 @@ uint32_t Draw(std::span<const float> logits, const SamplingParams& params, doubl
   return ranked[last_possible];
 }
 
-void AddLogprobs(std::span<const float> logits, uint32_t n_top, SampledToken& out) {
+// Token: a SampledToken or a ScoredToken.
+template <typename Token>
+void AddLogprobs(std::span<const float> logits, uint32_t n_top, Token& out) {
   const double top_logit = *std::max_element(logits.begin(), logits.end());
   double mass = 0.0;
   for (const float logit : logits) mass += ExactExp(logit - top_logit);
@@ -126,13 +147,39 @@ void AddLogprobs(std::span<const float> logits, uint32_t n_top, SampledToken& ou
   }
 }
 
+absl::Status CheckLogitBias(const std::vector<TokenBias>& biases, uint32_t vocab_size) {
+  if (biases.size() > kLogitBiasMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("logit_bias has ", biases.size(), " entries; at most ", kLogitBiasMax));
+  }
+  for (size_t i = 0; i < biases.size(); ++i) {
+    const auto& [token, bias] = biases[i];
+    if (token >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("logit_bias names token ", token, "; the vocabulary has ", vocab_size, " tokens"));
+    }
+    if (i > 0 && token <= biases[i - 1].token) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("logit_bias names token ", token, " after ", biases[i - 1].token, "; tokens must ascend"));
+    }
+    if (!(std::abs(bias) <= kBiasMax)) {  // also when it is not a number
+      return absl::InvalidArgumentError(
+          absl::StrCat("logit_bias of token ", token, " is ", bias, "; it must lie in -", kBiasMax, " to ", kBiasMax));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<SampledToken> SampleToken(std::span<const float> logits, const SamplingParams& params,
-                                         const TokenCounts& output_counts, int64_t position) {
+                                         const TokenCounts& output_counts, int64_t position, AllowedTokens allowed) {
   RETURN_IF_ERROR(CheckLogits(logits));
   SampledToken out;
-  const std::vector<float> penalized = WithPenalties(logits, params, output_counts);
+  std::vector<float> penalized = WithBiasAndPenalties(logits, params, output_counts);
+  if (!allowed.empty() && !Forbid(allowed, penalized)) {
+    return absl::FailedPreconditionError("the model gives no chance to any token of the form that is asked for");
+  }
   if (params.temperature == 0.0) {
     out.token = ArgMax(penalized);
   } else {
@@ -142,7 +189,15 @@ absl::StatusOr<SampledToken> SampleToken(std::span<const float> logits, const Sa
   return out;
 }
 
-absl::Status CheckSamplingParams(const SamplingParams& params) {
+absl::StatusOr<ScoredToken> ScoreToken(std::span<const float> logits, uint32_t token, uint32_t n_top) {
+  RETURN_IF_ERROR(CheckLogits(logits));
+  ScoredToken out;
+  out.token = token;
+  AddLogprobs(logits, n_top, out);
+  return out;
+}
+
+absl::Status CheckSamplingParams(const SamplingParams& params, uint32_t vocab_size) {
   const auto check = [](absl::string_view name, double value, double low, double high) {
     if (value >= low && value <= high) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; it must lie in ", low, " to ", high));
@@ -156,7 +211,7 @@ absl::Status CheckSamplingParams(const SamplingParams& params) {
     return absl::InvalidArgumentError(
         absl::StrCat("n_top_logprobs is ", params.n_top_logprobs, "; at most ", kTopLogprobsMax));
   }
-  return absl::OkStatus();
+  return CheckLogitBias(params.logit_bias, vocab_size);
 }
 
 }  // namespace longshelf::engine

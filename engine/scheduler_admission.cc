@@ -73,7 +73,7 @@ bool Scheduler::ContinuesLeaving(const Sequence& sequence) const {
   return std::any_of(leaving_.begin(), leaving_.end(), [&](const Leaving& leaving) {
     const Sequence& before = *leaving.sequence;
     const auto n_blocks = static_cast<size_t>(before.n_past / kBlockTokens);
-    if (!before.publishes || sequence.n_given <= before.n_past || before.chain.root() != sequence.chain.root() ||
+    if (!before.publishes || sequence.n_reusable() < before.n_past || before.chain.root() != sequence.chain.root() ||
         before.chain.keys().size() < n_blocks) {
       return false;
     }
@@ -114,7 +114,7 @@ std::optional<Scheduler::Home> Scheduler::TryShard(const Sequence& sequence, int
   if (free_slots_[static_cast<size_t>(shard)].empty()) return std::nullopt;
   Home home;
   home.shard = shard;
-  const int64_t n_reusable = sequence.n_given - 1;  // the last token is always computed
+  const int64_t n_reusable = sequence.n_reusable();
   if (!sequence.no_cache_read) {
     home.match = cache_.Match(shard, sequence.chain, sequence.tokens, n_reusable);
     home.n_tokens_reused = ReplayBegin(home.match).value_or(home.match.n_tokens);
@@ -145,8 +145,12 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
   ++n_running_[shard];
   ++sequence.flow->n_running;
   sequence.slot = {static_cast<uint16_t>(home.shard), slot};
-  plan.open_slots.push_back(
-      {sequence.slot, sequence.sampling, {sequence.tokens.begin() + sequence.n_prompt, sequence.tokens.end()}});
+  plan.open_slots.push_back({.slot = sequence.slot,
+                             .sampling = sequence.sampling,
+                             .prior_output = {sequence.tokens.begin() + sequence.n_prompt, sequence.tokens.end()},
+                             .output_spec = sequence.output_spec,
+                             .end_token_ids = sequence.output_spec.empty() ? std::vector<uint32_t>()
+                                                                           : sequence.end_token_ids});
 
   BlockPool& pool = cache_.pool(home.shard);
   for (int64_t i = 0; i < home.n_blocks_local; ++i) {
@@ -193,7 +197,7 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
   LONGSHELF_CHECK(!sequence.publishes || sequence.n_published == std::ssize(sequence.blocks.blocks()));
   sequence.is_restoring = false;
   sequence.feed.reset();
-  PrefixMatch match = cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_given - 1);
+  PrefixMatch match = cache_.Match(sequence.slot.shard, sequence.chain, sequence.tokens, sequence.n_reusable());
   // What could not be published, because others have its key, is given back below.
   const bool is_from_feed = sequence.publishes && end.n_tokens > ReplayBegin(match).value_or(match.n_tokens);
   std::string miss_reason = std::move(end.miss_reason);
@@ -209,7 +213,7 @@ void Scheduler::EndRestore(Sequence& sequence, PrefixFeed::End end) {
     match.checkpoint = std::move(checkpoint);
   }
   const std::optional<int64_t> replay_begin = ReplayBegin(match);
-  if (match.n_tokens >= sequence.n_given - 1) {
+  if (match.n_tokens >= sequence.n_reusable()) {
     miss_reason.clear();
   } else if (miss_reason.empty()) {
     miss_reason = is_from_feed ? "diverged" : MissReason(sequence, match);
@@ -278,7 +282,8 @@ void Scheduler::EmitStarted(Sequence& sequence, int64_t n_local, std::string mis
 }
 
 std::string Scheduler::MissReason(const Sequence& sequence, const PrefixMatch& match) const {
-  const int64_t n_reusable = sequence.n_given - 1;
+  const int64_t n_reusable = sequence.n_reusable();
+  if (sequence.is_scoring()) return "prompt_logprobs";
   if (match.n_tokens >= n_reusable) return "";
   if (sequence.no_cache_read) return "disabled";
   if (!sequence.store_miss_reason.empty()) return sequence.store_miss_reason;

@@ -31,12 +31,15 @@ struct Sequence {
   uint64_t id = 0;
   SamplingParams sampling;
   std::vector<uint32_t> stop_token_ids;
+  std::string output_spec;
+  std::vector<uint32_t> end_token_ids;  // of output_spec, the end of sequence too
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   Flow* flow = nullptr;  // its share of the engine; the scheduler's
   std::string namespace_id;
   bool return_logits = false;
   bool no_cache_read = false;
+  bool samples = true;               // false: it ends when all its prompt tokens are scored
   std::shared_ptr<PrefixFeed> feed;  // until it has ended, or turned out to be of no use
   std::string store_miss_reason;
   int64_t n_shared_elsewhere = 0;
@@ -46,6 +49,9 @@ struct Sequence {
   int64_t n_prompt = 0;
   int64_t n_given = 0;       // prompt and committed (and output before a preemption): what prefill covers
   int64_t n_tokens_max = 0;  // ends with kLength when tokens.size() is this
+  // Leading prompt tokens that are scored, or need not be. While others are left, nothing was sampled, and what is
+  // computed is computed from just before the first of them on.
+  int64_t n_scored = 0;
   PrefixChain chain;
 
   uint64_t arrival = 0;  // place in the order of requests
@@ -93,6 +99,9 @@ struct Sequence {
 
   int64_t n_tokens() const { return static_cast<int64_t>(tokens.size()); }
   int64_t n_pending() const { return n_tokens() - n_past; }
+  bool is_scoring() const { return n_scored < n_prompt; }
+  // Leading tokens that need not be computed, if they are held; the last one always is.
+  int64_t n_reusable() const { return (is_scoring() ? n_scored : n_given) - 1; }
   bool may_run() const { return !is_importing() && !lacks_room; }
   bool is_replaying() const { return n_past < replay_end; }
   bool is_importing() const { return is_restoring || resume_from != nullptr; }

@@ -234,6 +234,11 @@ void StepBuilder::AddPrefillRows(StepWork& work, Budget budget) {
 int64_t StepBuilder::ChunkMax(const Sequence& sequence) const {
   if (sequence.is_replaying()) return sequence.replay_end - sequence.n_past;
   int64_t n_end = sequence.n_given;
+  if (sequence.is_scoring()) {
+    // Up to what is scored first; from there on every row is, and the last token is only needed to sample after it.
+    const int64_t n_before = sequence.n_scored - 1;
+    n_end = sequence.n_past < n_before ? n_before : sequence.n_prompt - (sequence.samples ? 0 : 1);
+  }
   if (TakesCheckpoints() && sequence.publishes) {
     const int64_t interval = config_.checkpoint_interval_tokens;
     n_end = std::min(n_end, (sequence.n_past / interval + 1) * interval);
@@ -268,7 +273,12 @@ void StepBuilder::AddRow(Sequence& sequence, int64_t n_tokens, const Guess& gues
                     .return_logits = is_last && sequence.return_logits,
                     .n_drafts = static_cast<uint32_t>(n_drafts),
                     .wants_draft = wants_draft,
-                    .replay_begin = sequence.is_replaying() ? sequence.replay_begin : -1};
+                    .replay_begin = sequence.is_replaying() ? sequence.replay_begin : -1,
+                    .targets = {}};
+  if (sequence.is_scoring() && sequence.n_past + 1 == sequence.n_scored) {
+    row.targets.assign(sequence.tokens.begin() + sequence.n_scored,
+                       sequence.tokens.begin() + std::min(n_end + 1, sequence.n_prompt));
+  }
   row.tokens.insert(row.tokens.end(), guess.tokens.begin(), guess.tokens.end());
   if (wants_draft) work.plan.n_draft = static_cast<uint32_t>(n_draft_of_model_);
   work.plan.rows.push_back(std::move(row));

@@ -74,7 +74,7 @@ struct StepWork {
 //
 // A chunk ends where a checkpoint is due: at every multiple of checkpoint_interval_tokens, at the last block boundary
 // before the end of what was given, at the end of the prompt and of the committed tokens, and where a prefix that
-// others share ends. Chunking never changes bits.
+// others share ends. A chunk whose rows score the prompt's tokens scores with all of them. Chunking never changes bits.
 //
 // What feeds bring is taken as it comes, at most kImportBytesPerStep in a step, each feed its share.
 class StepBuilder {

@@ -1,6 +1,7 @@
 #include "step_committer.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,11 +56,13 @@ void StepCommitter::EmitTokens(StepWork& work, StepResult& result, std::vector<E
   for (size_t i = 0; i < work.rows.size(); ++i) {
     Sequence& sequence = *work.rows[i].sequence;
     sequence.n_past = work.rows[i].n_end;
+    EmitScores(sequence, std::move(result.rows[i].scored));
     if (sequence.n_past < sequence.n_tokens()) {
       // After a preemption the client is reading output already.
       if (!sequence.has_sampled) {
         sequence.Emit(PrefillProgress{static_cast<uint32_t>(sequence.n_past), static_cast<uint32_t>(sequence.n_given)});
       }
+      if (!sequence.samples && !sequence.is_scoring()) ended.push_back({sequence.id, FinishReason::kLength});
       continue;
     }
     sequence.has_sampled = true;
@@ -75,6 +78,17 @@ void StepCommitter::EmitTokens(StepWork& work, StepResult& result, std::vector<E
     sequence.draft_confidence = std::move(row.draft_confidence);
     const auto reason = Append(sequence, std::move(row.sampled));
     if (reason.has_value()) ended.push_back({sequence.id, *reason});
+  }
+}
+
+void StepCommitter::EmitScores(Sequence& sequence, std::vector<ScoredToken> scored) {
+  for (size_t i = 0; i < scored.size(); i += PromptLogprobs::kTokensMax) {
+    const auto from = scored.begin() + static_cast<std::ptrdiff_t>(i);
+    const size_t n = std::min(PromptLogprobs::kTokensMax, scored.size() - i);
+    PromptLogprobs piece{static_cast<uint32_t>(sequence.n_scored), {}};
+    piece.tokens.assign(std::make_move_iterator(from), std::make_move_iterator(from + static_cast<std::ptrdiff_t>(n)));
+    sequence.n_scored += static_cast<int64_t>(n);
+    sequence.Emit(std::move(piece));
   }
 }
 

@@ -38,6 +38,7 @@ class StepCommitter {
   void EmitTokens(StepWork& work, StepResult& result, std::vector<EndedSequence>& ended);
   void CommitCache(StepWork& work);
   void CommitCheckpoints(StepWork& work);
+  void EmitScores(Sequence& sequence, std::vector<ScoredToken> scored);
   // The sampled tokens of a row, up to one that ends the sequence.
   std::optional<FinishReason> Append(Sequence& sequence, std::vector<SampledToken> sampled);
   bool IsStop(const Sequence& sequence, uint32_t token) const;

@@ -10,8 +10,8 @@
 namespace longshelf::engine {
 namespace {
 
-constexpr uint32_t kPlanMagic = 0x4C505334;    // "4SPL"
-constexpr uint32_t kResultMagic = 0x52505333;  // "3SPR"
+constexpr uint32_t kPlanMagic = 0x4C505336;    // "6SPL"
+constexpr uint32_t kResultMagic = 0x52505334;  // "4SPR"
 
 std::string Seal(WireWriter& w) {
   w.Value<uint64_t>(XXH3_64bits(w.out().data(), w.out().size()));
@@ -41,8 +41,8 @@ void SlotForm(Wire& wire, Slot& slot, absl::string_view field) {
 // Takes the parameters apart, so that one more of them does not compile until it travels too.
 template <typename Wire, typename Sampling>
 void SamplingForm(Wire& wire, Sampling& sampling) {
-  auto& [temperature, top_p, top_k, min_p, seed, presence_penalty, frequency_penalty, logprobs, n_top_logprobs] =
-      sampling;
+  auto& [temperature, top_p, top_k, min_p, seed, presence_penalty, frequency_penalty, logprobs, n_top_logprobs,
+         logit_bias] = sampling;
   wire.Value(temperature, "sampling.temperature");
   wire.Value(top_p, "sampling.top_p");
   wire.Value(top_k, "sampling.top_k");
@@ -52,6 +52,10 @@ void SamplingForm(Wire& wire, Sampling& sampling) {
   wire.Value(frequency_penalty, "sampling.frequency_penalty");
   wire.Flag(logprobs, "sampling.logprobs");
   wire.Value(n_top_logprobs, "sampling.n_top_logprobs");
+  wire.List(logit_bias, "sampling.logit_bias", [](auto& w, auto& entry) {
+    w.Value(entry.token, "sampling.logit_bias.token");
+    w.Value(entry.bias, "sampling.logit_bias.bias");
+  });
 }
 
 template <typename Wire, typename Plan>
@@ -60,6 +64,8 @@ void MovesForm(Wire& wire, Plan& plan) {
     SlotForm(w, open.slot, "open_slots.slot");
     SamplingForm(w, open.sampling);
     w.Array(open.prior_output, "open_slots.prior_output");
+    w.Text(open.output_spec, "open_slots.output_spec");
+    w.Array(open.end_token_ids, "open_slots.end_token_ids");
   });
   wire.List(plan.set_blocks, "set_blocks", [](auto& w, auto& set) {
     SlotForm(w, set.slot, "set_blocks.slot");
@@ -96,6 +102,7 @@ void RowsAndExportsForm(Wire& wire, Plan& plan) {
     w.Value(row.n_drafts, "rows.n_drafts");
     w.Flag(row.wants_draft, "rows.wants_draft");
     w.Value(row.replay_begin, "rows.replay_begin");
+    w.Array(row.targets, "rows.targets");
   });
   wire.List(plan.export_blocks, "export_blocks", [](auto& w, auto& ex) {
     w.Value(ex.shard, "export_blocks.shard");
@@ -131,14 +138,20 @@ void StatusForm(WireReader& r, absl::Status& status) {
   status = absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
+// What a sampled and a scored token share.
+template <typename Wire, typename Token>
+void LogprobsForm(Wire& w, Token& token) {
+  w.Value(token.token, "token");
+  w.Value(token.logprob, "token.logprob");
+  w.List(token.top, "token.top", [](auto& inner, auto& top) {
+    inner.Value(top.token, "token.top.token");
+    inner.Value(top.logprob, "token.top.logprob");
+  });
+}
+
 template <typename Wire, typename Sampled>
 void SampledForm(Wire& w, Sampled& sampled) {
-  w.Value(sampled.token, "sampled.token");
-  w.Value(sampled.logprob, "sampled.logprob");
-  w.List(sampled.top, "sampled.top", [](auto& inner, auto& top) {
-    inner.Value(top.token, "sampled.top.token");
-    inner.Value(top.logprob, "sampled.top.logprob");
-  });
+  LogprobsForm(w, sampled);
   w.Array(sampled.logits, "sampled.logits");
 }
 
@@ -148,6 +161,7 @@ void ResultForm(Wire& wire, Result& result) {
     w.List(row.sampled, "rows.sampled", [](auto& inner, auto& sampled) { SampledForm(inner, sampled); });
     w.Array(row.draft, "rows.draft");
     w.Array(row.draft_confidence, "rows.draft_confidence");
+    w.List(row.scored, "rows.scored", [](auto& inner, auto& scored) { LogprobsForm(inner, scored); });
   });
   wire.List(result.failures, "failures", [](auto& w, auto& failure) {
     SlotForm(w, failure.slot, "failures.slot");

@@ -35,6 +35,27 @@ absl::Status StatusWithCode(absl::StatusCode code, std::string_view message, std
   return status;
 }
 
+constexpr int kAnthropicOverloaded = 529;
+
+std::string_view AnthropicType(int status) {
+  switch (status) {
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
+    case 413:
+      return "request_too_large";
+    case 429:
+      return "rate_limit_error";
+    case kAnthropicOverloaded:
+      return "overloaded_error";
+    default:
+      return status >= 500 ? "api_error" : "invalid_request_error";
+  }
+}
+
 }  // namespace
 
 ApiError Unauthenticated() {
@@ -153,16 +174,23 @@ ApiError FromStatus(const absl::Status& status) {
   }
 }
 
-std::string ErrorBody(const ApiError& error) {
-  const auto or_null = [](const std::string& s) {
-    return s.empty() ? nlohmann::ordered_json() : nlohmann::ordered_json(s);
-  };
-  const nlohmann::ordered_json body = {{"error",
-                                        {{"message", error.message},
-                                         {"type", error.type},
-                                         {"param", or_null(error.param)},
-                                         {"code", or_null(error.code)}}}};
-  return DumpJson(body);
+int ErrorStatus(const ApiError& error, ApiStyle style) {
+  const bool is_overloaded = style == ApiStyle::kAnthropic && error.http_status == 503 && error.code == "overloaded";
+  return is_overloaded ? kAnthropicOverloaded : error.http_status;
+}
+
+std::string ErrorBody(const ApiError& error, ApiStyle style) {
+  using Json = nlohmann::ordered_json;
+  if (style == ApiStyle::kAnthropic) {
+    return DumpJson({{"type", "error"},
+                     {"error", {{"type", AnthropicType(ErrorStatus(error, style))}, {"message", error.message}}}});
+  }
+  const auto or_null = [](const std::string& s) { return s.empty() ? Json() : Json(s); };
+  return DumpJson({{"error",
+                    {{"message", error.message},
+                     {"type", error.type},
+                     {"param", or_null(error.param)},
+                     {"code", or_null(error.code)}}}});
 }
 
 absl::Status ToStatus(const ApiError& error) {

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "json_dump.h"
+#include "sse.h"
 
 namespace longshelf::router {
 namespace {
@@ -70,8 +71,8 @@ Json TextLogprobs(const ServedModel& model, const std::vector<TokenLogprobs>& en
   Json offsets = Json::array();
   for (const TokenLogprobs& entry : entries) {
     tokens.push_back(TokenText(model, entry.token));
-    logprobs.push_back(Logprob(entry.logprob));
-    Json top = Json::object();
+    logprobs.push_back(entry.is_first ? Json() : Json(Logprob(entry.logprob)));
+    Json top = entry.is_first ? Json() : Json::object();
     for (const TokenAlternative& alternative : entry.top) {
       top[TokenText(model, alternative.token)] = Logprob(alternative.logprob);
     }
@@ -117,10 +118,10 @@ std::string_view ChunkObject(const AnswerHead& head) {
   return head.api == Api::kChat ? "chat.completion.chunk" : "text_completion";
 }
 
-std::string SseEvent(const Json& json) { return absl::StrCat("data: ", DumpJson(json), "\n\n"); }
+std::string SseEvent(const Json& json) { return DataEvent(DumpJson(json)); }
 
-Json ToolCallJson(const tokenizer::ChatToolCall& call) {
-  return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+Json ToolCallJson(const std::string& id, const std::string& name, const std::string& arguments) {
+  return {{"id", id}, {"type", "function"}, {"function", {{"name", name}, {"arguments", arguments}}}};
 }
 
 Json ModelObject(const ServedModel& model, uint32_t n_context_max) {
@@ -149,30 +150,29 @@ Json Chunk(const AnswerHead& head, bool include_usage, Json choice) {
 
 }  // namespace
 
-StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-                           std::string echo_text)
+StreamAnswer::StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage)
     : model_(model),
       head_(std::move(head)),
       include_usage_(include_usage),
-      echo_text_(std::move(echo_text)),
-      n_tool_calls_(n_choices, 0),
-      text_offset_(n_choices, CountCodePoints(echo_text_)) {}
+      n_choices_(n_choices),
+      text_offset_(n_choices, 0) {}
 
 void StreamAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
-  n_tool_calls_[choice] += static_cast<uint32_t>(delta.tool_calls.size());
   text_offset_[choice] += CountCodePoints(model_, delta.logprobs);
+}
+
+void StreamAnswer::AnsweredBy(std::string fingerprint, const Usage&) {
+  head_.system_fingerprint = std::move(fingerprint);
 }
 
 std::string StreamAnswer::Opening() {
   std::string out;
-  for (uint32_t i = 0; i < n_tool_calls_.size(); ++i) {
+  for (uint32_t i = 0; i < n_choices_; ++i) {
     if (head_.api == Api::kChat) {
       // Clients of thinking models look for the field in the first chunk.
       Json delta = head_.thinking ? Json{{"role", "assistant"}, {"content", nullptr}, {"reasoning_content", ""}}
                                   : Json{{"role", "assistant"}, {"content", ""}};
       out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"delta", std::move(delta)}}, nullptr, nullptr)));
-    } else if (!echo_text_.empty()) {
-      out += SseEvent(Chunk(head_, include_usage_, ChunkChoice(i, {{"text", echo_text_}}, nullptr, nullptr)));
     }
   }
   return out;
@@ -180,35 +180,48 @@ std::string StreamAnswer::Opening() {
 
 std::string StreamAnswer::Delta(uint32_t choice, const ChoiceDelta& delta) {
   if (delta.empty()) return "";
-  if (head_.api != Api::kChat) {
-    Json logprobs = head_.logprobs ? TextLogprobs(model_, delta.logprobs, text_offset_[choice]) : Json();
-    return SseEvent(
-        Chunk(head_, include_usage_, ChunkChoice(choice, {{"text", delta.content}}, std::move(logprobs), nullptr)));
-  }
+  if (head_.api == Api::kChat) return ChatDelta(choice, delta);
+  Json logprobs = head_.logprobs ? TextLogprobs(model_, delta.logprobs, text_offset_[choice]) : Json();
+  return SseEvent(
+      Chunk(head_, include_usage_,
+            ChunkChoice(choice, {{"text", delta.Text(AnswerPart::Kind::kContent)}}, std::move(logprobs), nullptr)));
+}
+
+std::string StreamAnswer::ChatDelta(uint32_t choice, const ChoiceDelta& delta) {
   std::string out;
   Json logprobs = delta.logprobs.empty() ? Json() : ChatLogprobs(model_, head_, delta.logprobs);
   const auto emit = [&](Json body) {
     out += SseEvent(Chunk(head_, include_usage_,
                           ChunkChoice(choice, {{"delta", std::move(body)}}, std::exchange(logprobs, Json()), nullptr)));
   };
-  if (!delta.reasoning.empty()) emit({{"reasoning_content", delta.reasoning}});
-  if (!delta.content.empty()) emit({{"content", delta.content}});
-  for (const tokenizer::ChatToolCall& call : delta.tool_calls) {
-    const uint32_t index = n_tool_calls_[choice]++;
-    tokenizer::ChatToolCall opening = call;
-    opening.arguments.clear();
-    Json head = {{"index", index}};
-    head.update(ToolCallJson(opening));
-    emit({{"tool_calls", Json::array({std::move(head)})}});
-    emit({{"tool_calls", Json::array({{{"index", index}, {"function", {{"arguments", call.arguments}}}}})}});
+  for (const AnswerPart& part : delta.parts) {
+    switch (part.kind) {
+      case AnswerPart::Kind::kReasoning:
+        emit({{"reasoning_content", part.text}});
+        break;
+      case AnswerPart::Kind::kContent:
+        emit({{"content", part.text}});
+        break;
+      case AnswerPart::Kind::kCallBegin: {
+        Json head = {{"index", part.call}};
+        head.update(ToolCallJson(part.call_id, part.text, ""));
+        emit({{"tool_calls", Json::array({std::move(head)})}});
+        break;
+      }
+      case AnswerPart::Kind::kCallArguments:
+        emit({{"tool_calls", Json::array({{{"index", part.call}, {"function", {{"arguments", part.text}}}}})}});
+        break;
+      case AnswerPart::Kind::kCallEnd:
+        break;
+    }
   }
-  if (out.empty()) emit(Json::object());  // logprobs of text that is still held back
+  if (!logprobs.is_null()) emit(Json::object());  // of text that is still held back
   return out;
 }
 
-std::string StreamAnswer::Finished(uint32_t choice, std::string_view finish_reason) {
+std::string StreamAnswer::Finished(uint32_t choice, const ChoiceEnd& end) {
   Json body = head_.api == Api::kChat ? Json{{"delta", Json::object()}} : Json{{"text", ""}};
-  return SseEvent(Chunk(head_, include_usage_, ChunkChoice(choice, std::move(body), nullptr, finish_reason)));
+  return SseEvent(Chunk(head_, include_usage_, ChunkChoice(choice, std::move(body), nullptr, end.finish_reason)));
 }
 
 std::string StreamAnswer::Done(const Usage& usage) {
@@ -219,36 +232,76 @@ std::string StreamAnswer::Done(const Usage& usage) {
     last["usage"] = UsageJson(usage);
     out = SseEvent(last);
   }
-  return out + "data: [DONE]\n\n";
+  return out + DataEvent("[DONE]");
 }
 
 std::string StreamAnswer::Error(const ApiError& error) {
-  return absl::StrCat("data: ", ErrorBody(error), "\n\ndata: [DONE]\n\n");
+  return absl::StrCat(DataEvent(ErrorBody(error)), DataEvent("[DONE]"));
 }
 
-WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text)
-    : model_(model), head_(std::move(head)), echo_text_(std::move(echo_text)), choices_(n_choices) {
-  for (Choice& choice : choices_) choice.text_offset = CountCodePoints(echo_text_);
-}
+std::string StreamAnswer::Progress(const PrefillProgress& progress) { return ProgressComment(progress); }
+std::string StreamAnswer::KeepAlive() { return std::string(kKeepAliveComment); }
+
+WholeAnswer::WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices)
+    : model_(model), head_(std::move(head)), choices_(n_choices) {}
 
 void WholeAnswer::Skip(uint32_t choice, const ChoiceDelta& delta) {
-  choices_[choice].n_tool_calls_skipped += delta.tool_calls.size();
-  choices_[choice].text_offset += CountCodePoints(model_, delta.logprobs);
-}
-
-void WholeAnswer::Add(uint32_t choice, const ChoiceDelta& delta) {
   Choice& c = choices_[choice];
-  c.reasoning += delta.reasoning;
-  c.content += delta.content;
-  c.tool_calls.insert(c.tool_calls.end(), delta.tool_calls.begin(), delta.tool_calls.end());
+  c.text_offset += CountCodePoints(model_, delta.logprobs);
+  for (const AnswerPart& part : delta.parts) {
+    if (part.kind == AnswerPart::Kind::kCallBegin) c.begun_call = {part.call_id, part.text, ""};
+    if (part.kind == AnswerPart::Kind::kCallArguments) c.begun_call->arguments += part.text;
+    if (part.kind == AnswerPart::Kind::kCallEnd) c.begun_call.reset();
+  }
+}
+
+void WholeAnswer::AnsweredBy(std::string fingerprint, const Usage&) {
+  head_.system_fingerprint = std::move(fingerprint);
+}
+
+void WholeAnswer::AddPart(const AnswerPart& part, Choice& choice) {
+  const auto begin = [&](tokenizer::ChatToolCall call) {
+    if (!choice.first_call) choice.first_call = part.call;
+    choice.tool_calls.push_back(std::move(call));
+  };
+  if (choice.begun_call && part.kind == AnswerPart::Kind::kCallArguments) {
+    begin(*std::exchange(choice.begun_call, std::nullopt));
+  }
+  switch (part.kind) {
+    case AnswerPart::Kind::kReasoning:
+      choice.reasoning += part.text;
+      break;
+    case AnswerPart::Kind::kContent:
+      choice.content += part.text;
+      break;
+    case AnswerPart::Kind::kCallBegin:
+      begin({part.call_id, part.text, ""});
+      break;
+    case AnswerPart::Kind::kCallArguments:
+      choice.tool_calls.back().arguments += part.text;
+      break;
+    case AnswerPart::Kind::kCallEnd:
+      break;
+  }
+}
+
+std::string WholeAnswer::Delta(uint32_t choice, const ChoiceDelta& delta) {
+  Choice& c = choices_[choice];
+  for (const AnswerPart& part : delta.parts) AddPart(part, c);
   c.logprobs.insert(c.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  return "";
 }
 
-void WholeAnswer::Finished(uint32_t choice, std::string_view finish_reason) {
-  choices_[choice].finish_reason = std::string(finish_reason);
+std::string WholeAnswer::Finished(uint32_t choice, const ChoiceEnd& end) {
+  choices_[choice].finish_reason = std::string(end.finish_reason);
+  return "";
 }
 
-std::string WholeAnswer::Body(const Usage& usage) const {
+std::string WholeAnswer::Error(const ApiError& error) { return ErrorBody(error); }
+// JSON may have blank lines in front.
+std::string WholeAnswer::KeepAlive() { return "\n"; }
+
+std::string WholeAnswer::Done(const Usage& usage) {
   const bool chat = head_.api == Api::kChat;
   Json out = Head(head_, chat ? "chat.completion" : "text_completion");
   Json choices = Json::array();
@@ -261,8 +314,9 @@ std::string WholeAnswer::Body(const Usage& usage) const {
       if (!c.tool_calls.empty()) {
         Json calls = Json::array();
         for (size_t k = 0; k < c.tool_calls.size(); ++k) {
-          Json call = {{"index", c.n_tool_calls_skipped + k}};
-          call.update(ToolCallJson(c.tool_calls[k]));
+          const tokenizer::ChatToolCall& of = c.tool_calls[k];
+          Json call = {{"index", *c.first_call + k}};
+          call.update(ToolCallJson(of.id, of.name, of.arguments));
           calls.push_back(std::move(call));
         }
         message["tool_calls"] = std::move(calls);
@@ -271,7 +325,7 @@ std::string WholeAnswer::Body(const Usage& usage) const {
       choice["logprobs"] = head_.logprobs ? ChatLogprobs(model_, head_, c.logprobs) : Json();
     } else {
       size_t offset = c.text_offset;
-      choice["text"] = echo_text_ + c.content;
+      choice["text"] = c.content;
       choice["logprobs"] = head_.logprobs ? TextLogprobs(model_, c.logprobs, offset) : Json();
     }
     choice["finish_reason"] = c.finish_reason;
@@ -279,6 +333,12 @@ std::string WholeAnswer::Body(const Usage& usage) const {
   }
   out["choices"] = std::move(choices);
   out["usage"] = UsageJson(usage);
+  return DumpJson(out);
+}
+
+std::string TokenLogprobsJson(const ServedModel& model, const std::vector<TokenLogprobs>& entries) {
+  Json out = Json::array();
+  for (const TokenLogprobs& entry : entries) out.push_back(ChatTokenLogprob(model, entry));
   return DumpJson(out);
 }
 

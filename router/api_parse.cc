@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "chat_fields.h"
 #include "json_fields.h"
@@ -11,13 +11,6 @@
 namespace longshelf::router {
 namespace {
 
-ApiError NotJson(std::string_view why) {
-  ApiError error;
-  error.code = "invalid_json";
-  error.message = absl::StrCat("the request body ", absl::string_view(why.data(), why.size()));
-  return error;
-}
-
 // Fields that would change the answer in a way this server cannot deliver: refused, not ignored.
 struct RefusedField {
   std::string_view name;
@@ -25,7 +18,6 @@ struct RefusedField {
   std::string_view why;
 };
 constexpr RefusedField kRefusedFields[] = {
-    {"suffix", Api::kCompletions, "is not supported: this model completes text, it does not fill it in"},
     {"chat_template", Api::kBoth, "is not accepted: the chat encoding is compiled in"},
     {"prompt_embeds", Api::kBoth, "is not accepted: send text or token ids"},
     {"functions", Api::kChat, "is not supported: use tools"},
@@ -33,27 +25,10 @@ constexpr RefusedField kRefusedFields[] = {
     {"audio", Api::kChat, "is not supported: this model writes text only"},
 };
 
+// The prompt of a completion that has none: as if at the beginning of a text.
+constexpr std::string_view kNewDocument = "<｜begin▁of▁sentence｜>";
+
 bool Applies(Api row, Api api) { return (static_cast<unsigned>(row) & static_cast<unsigned>(api)) != 0; }
-
-std::optional<ApiError> ReadFlag(const JsonObject& body, std::string_view name, bool& flag) {
-  const auto value = Member(body, name);
-  if (!value || IsNull(*value)) return std::nullopt;
-  const auto read = AsBool(*value);
-  if (!read) return InvalidField(name, "must be true or false");
-  flag = *read;
-  return std::nullopt;
-}
-
-std::optional<ApiError> ReadText(const JsonObject& body, std::string_view name, size_t max_bytes, std::string& text) {
-  const auto value = Member(body, name);
-  if (!value || IsNull(*value)) return std::nullopt;
-  const auto read = AsString(*value);
-  if (!read || read->size() > max_bytes) {
-    return InvalidField(name, absl::StrCat("must be a string of at most ", max_bytes, " bytes"));
-  }
-  text = std::string(*read);
-  return std::nullopt;
-}
 
 std::optional<ApiError> ReadTokenIds(const JsonArray& array, std::string_view name, size_t n_max, uint32_t vocab_size,
                                      std::vector<uint32_t>& ids) {
@@ -101,30 +76,46 @@ std::optional<ApiError> ReadStop(const JsonObject& body, const ParseLimits& limi
   return std::nullopt;
 }
 
-std::optional<ApiError> ReadPrompt(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
-  const auto field = Member(body, "prompt");
-  if (!field) return InvalidField("prompt", "is required: a string or a list of token ids");
-  JsonValue value = *field;
-  // A list of one prompt is that prompt.
-  for (int unwrapped = 0; unwrapped < 2; ++unwrapped) {
-    const auto array = AsArray(value);
-    if (!array || array->size() == 0) break;
-    const JsonValue first = array->at(0);
-    if (!first.is_string() && !first.is_array()) break;
-    if (array->size() > 1 || unwrapped == 1) return InvalidField("prompt", "may hold one prompt per request");
-    value = first;
-    if (value.is_string()) break;
-  }
-  if (const auto text = AsString(value)) {
-    request.prompt = std::string(*text);
-    return std::nullopt;
-  }
-  const auto array = AsArray(value);
-  if (!array) return InvalidField("prompt", "must be a string or a list of token ids");
+std::optional<ApiError> ReadTokenPrompt(const JsonArray& array, std::string_view name, const ParseLimits& limits,
+                                        ApiRequest& request) {
   std::vector<uint32_t> ids;
   const auto n_max = static_cast<size_t>(LimitOf(NumericField::kMaxTokens).max);
-  if (auto error = ReadTokenIds(*array, "prompt", n_max, limits.vocab_size, ids)) return error;
-  request.prompt = std::move(ids);
+  if (auto error = ReadTokenIds(array, name, n_max, limits.vocab_size, ids)) return error;
+  request.prompts.emplace_back(std::move(ids));
+  return std::nullopt;
+}
+
+// A string, a list of token ids, or a list of either: one prompt each.
+std::optional<ApiError> ReadPrompts(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  constexpr std::string_view kForms =
+      "must be a string, a list of token ids, or a list of prompts of one of these kinds";
+  const auto value = Member(body, "prompt");
+  if (!value) return InvalidField("prompt", "is required: a string or a list of token ids");
+  if (IsNull(*value)) {
+    request.prompts.emplace_back(std::string(kNewDocument));
+    return std::nullopt;
+  }
+  if (const auto text = AsString(*value)) {
+    request.prompts.emplace_back(std::string(*text));
+    return std::nullopt;
+  }
+  const auto array = AsArray(*value);
+  if (!array) return InvalidField("prompt", kForms);
+  const bool has_prompts = array->size() > 0 && (array->at(0).is_string() || array->at(0).is_array());
+  if (!has_prompts) return ReadTokenPrompt(*array, "prompt", limits, request);
+  if (array->size() > limits.sizes.prompts) {
+    return InvalidField("prompt", absl::StrCat("may hold at most ", limits.sizes.prompts, " prompts"));
+  }
+  for (const JsonValue& entry : *array) {
+    const std::string here = absl::StrCat("prompt[", request.prompts.size(), "]");
+    if (const auto text = AsString(entry)) {
+      request.prompts.emplace_back(std::string(*text));
+    } else if (const auto ids = AsArray(entry)) {
+      if (auto error = ReadTokenPrompt(*ids, here, limits, request)) return error;
+    } else {
+      return InvalidField(here, "must be a string or a list of token ids");
+    }
+  }
   return std::nullopt;
 }
 
@@ -166,7 +157,11 @@ std::optional<ApiError> ReadSession(const JsonObject& body, ApiRequest& request)
   if (!text) return InvalidField("session", "must be a name, or an object with an `id`");
   if (auto error = CheckSessionId(*text)) return error;
   request.session = std::string(*text);
-  if (!object || (!Member(*object, "retention_s") && !Member(*object, "durability"))) return std::nullopt;
+  const auto is_given = [&](std::string_view name) {
+    const auto field = Member(*object, name);
+    return field && !IsNull(*field);
+  };
+  if (!object || (!is_given("retention_s") && !is_given("durability"))) return std::nullopt;
   return ReadParkTerms(*object, "session", request.park.emplace());
 }
 
@@ -198,19 +193,56 @@ std::optional<ApiError> ReadStreamFields(const JsonObject& body, ApiRequest& req
   return std::nullopt;
 }
 
-std::optional<ApiError> ReadLogitBias(const JsonObject& body) {
-  const auto bias = Member(body, "logit_bias");
-  if (!bias || IsNull(*bias)) return std::nullopt;
-  const auto object = AsObject(*bias);
-  if (!object) return InvalidField("logit_bias", "must be an object");
-  if (object->size() > 0) return InvalidField("logit_bias", "is not supported: send it empty or not at all");
-  return std::nullopt;
+// {"TOKEN ID": bias, ...}
+std::optional<ApiError> ReadLogitBias(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
+  const auto value = Member(body, "logit_bias");
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto object = AsObject(*value);
+  if (!object) return InvalidField("logit_bias", "must be an object of token ids and biases");
+  constexpr double kBiasMax = 100;
+  std::vector<TokenBias>& biases = request.sampling.logit_bias;
+  for (const auto& [key, number] : *object) {
+    if (biases.size() >= limits.sizes.logit_biases) {
+      return InvalidField("logit_bias", absl::StrCat("may hold at most ", limits.sizes.logit_biases, " entries"));
+    }
+    const bool is_number =
+        !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) { return absl::ascii_isdigit(c); });
+    uint32_t token = 0;
+    if (!is_number || !absl::SimpleAtoi(absl::string_view(key.data(), key.size()), &token) ||
+        token >= limits.vocab_size) {
+      return InvalidField("logit_bias",
+                          absl::StrCat("must have token ids between 0 and ", limits.vocab_size - 1, " as its keys"));
+    }
+    double bias = 0;
+    if (!number.is_number() || number.get(bias) != simdjson::SUCCESS || !(std::abs(bias) <= kBiasMax)) {
+      return InvalidField(absl::StrCat("logit_bias.", token), "must be a number between -100 and 100");
+    }
+    biases.push_back({token, static_cast<float>(bias)});
+  }
+  std::sort(biases.begin(), biases.end(), [](const TokenBias& a, const TokenBias& b) { return a.token < b.token; });
+  const auto twice = std::adjacent_find(biases.begin(), biases.end(),
+                                        [](const TokenBias& a, const TokenBias& b) { return a.token == b.token; });
+  if (twice == biases.end()) return std::nullopt;
+  return InvalidField(absl::StrCat("logit_bias.", twice->token), "is given twice");
 }
 
-std::optional<ApiError> ReadNumbers(const JsonObject& body, Api api, NumberFields& numbers) {
+// `max_tokens`: 0 of a request that is echoed: only its prompt is wanted.
+bool WantsNoOutput(const JsonObject& body, const NumericLimit& limit, const JsonValue& value, Api api) {
+  if (api != Api::kCompletions || limit.field != NumericField::kMaxTokens || AsInteger(value) != int64_t{0}) {
+    return false;
+  }
+  const auto echo = Member(body, "echo");
+  return echo && AsBool(*echo).value_or(false);
+}
+
+std::optional<ApiError> ReadNumbers(const JsonObject& body, ApiRequest& request, NumberFields& numbers) {
   for (const NumericLimit& limit : NumericLimits()) {
-    if (!AppliesTo(limit, api)) continue;
+    if (!AppliesTo(limit, request.api)) continue;
     if (const auto value = Member(body, limit.name)) {
+      if (WantsNoOutput(body, limit, *value, request.api)) {
+        request.max_tokens = 0;
+        continue;
+      }
       if (auto error = numbers.Read(limit, *value)) return error;
     }
   }
@@ -228,8 +260,12 @@ std::optional<ApiError> ApplyNumbers(const NumberFields& numbers, ApiRequest& re
   if (const auto n = integer(NumericField::kMaxTokens)) request.max_tokens = static_cast<uint32_t>(*n);
   if (const auto n = integer(NumericField::kMaxCompletionTokens)) request.max_tokens = static_cast<uint32_t>(*n);
   if (const auto n = integer(NumericField::kN)) request.n = static_cast<uint32_t>(*n);
-  if (const auto n = integer(NumericField::kBestOf); n && *n != int64_t{request.n}) {
-    return InvalidField("best_of", "must equal n: only what is returned is generated");
+  if (const auto n = integer(NumericField::kBestOf); n) {
+    if (*n < int64_t{request.n}) return InvalidField("best_of", "must be at least n");
+    if (*n > int64_t{request.n} && request.stream) {
+      return InvalidField("best_of", "above n cannot be streamed: which are the best is known at the end");
+    }
+    request.best_of = static_cast<uint32_t>(*n);
   }
   Sampling& sampling = request.sampling;
   real(NumericField::kTemperature, sampling.temperature);
@@ -262,64 +298,38 @@ std::optional<ApiError> ReadChat(const JsonObject& body, const ParseLimits& limi
   if (auto error = ReadFlag(body, "parallel_tool_calls", parallel)) return error;
   request.one_tool_call = request.one_tool_call || !parallel;
   if (auto error = ReadFlag(body, "logprobs", request.sampling.logprobs)) return error;
-  if (auto error = ReadThinking(body, request)) return error;
-  // A call is opened right behind the prompt, where a model that thinks still has to write its reasoning.
-  if (request.forced_call && request.thinking_mode == tokenizer::ThinkingMode::kThinking) {
-    return InvalidField("tool_choice",
-                        "can be required or a named tool only with thinking disabled: send "
-                        R"("thinking": {"type": "disabled"}, or none or auto)");
-  }
-  return std::nullopt;
+  return ReadThinking(body, request);
 }
 
 std::optional<ApiError> ReadCompletion(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
   if (auto error = ReadFlag(body, "echo", request.echo)) return error;
-  if (request.echo) {
-    if (const auto logprobs = Member(body, "logprobs"); logprobs && !IsNull(*logprobs)) {
-      return InvalidField("echo", "cannot be combined with logprobs: there are none for prompt tokens");
-    }
+  if (auto error = ReadText(body, "suffix", limits.sizes.body_bytes, request.suffix)) return error;
+  if (auto error = ReadPrompts(body, limits, request)) return error;
+  const auto is_text = [](const PromptInput& prompt) { return std::holds_alternative<std::string>(prompt); };
+  if (!request.suffix.empty() && !std::all_of(request.prompts.begin(), request.prompts.end(), is_text)) {
+    return InvalidField("suffix", "is for prompts that are text, not token ids");
   }
-  return ReadPrompt(body, limits, request);
-}
-
-// The object lives as long as its parser.
-std::variant<JsonObject, ApiError> ParseObject(simdjson::dom::parser& parser, std::string_view body,
-                                               const ParseLimits& limits) {
-  if (body.empty()) return NotJson("is empty: send a JSON object");
-  if (parser.allocate(body.size(), limits.sizes.json_depth) != simdjson::SUCCESS) return NotJson("is too large");
-  simdjson::dom::element root;
-  const simdjson::padded_string padded(body);
-  if (const auto code = parser.parse(padded).get(root); code != simdjson::SUCCESS) {
-    if (code == simdjson::DEPTH_ERROR) {
-      return NotJson(absl::StrCat("nests deeper than ", limits.sizes.json_depth, " levels"));
-    }
-    if (code == simdjson::NUMBER_ERROR) return NotJson("holds a number that is malformed or out of range");
-    if (code == simdjson::UTF8_ERROR) return NotJson("is not valid UTF-8");
-    return NotJson("is not valid JSON");
+  if (!request.echo || request.suffix.empty()) return std::nullopt;
+  if (const auto logprobs = Member(body, "logprobs"); logprobs && !IsNull(*logprobs)) {
+    return InvalidField("echo", "cannot be combined with logprobs and a suffix");
   }
-  const auto object = AsObject(root);
-  if (!object) return NotJson("must be a JSON object");
-  return *object;
+  return std::nullopt;
 }
 
 std::optional<ApiError> ReadBody(const JsonObject& body, const ParseLimits& limits, ApiRequest& request) {
-  std::set<std::string_view> seen;
-  for (const auto& [name, value] : body) {
-    if (!seen.insert(name).second) return InvalidField(name.substr(0, 64), "is given twice");
-    for (const RefusedField& refused : kRefusedFields) {
-      if (name == refused.name && Applies(refused.api, request.api) && !IsNull(value)) {
-        return InvalidField(name, refused.why);
-      }
-    }
+  if (auto error = CheckNamesOnce(body)) return error;
+  for (const RefusedField& refused : kRefusedFields) {
+    const auto value = Applies(refused.api, request.api) ? Member(body, refused.name) : std::nullopt;
+    if (value && !IsNull(*value)) return InvalidField(refused.name, refused.why);
   }
   if (auto error = ReadText(body, "model", limits.sizes.model_name_bytes, request.model)) return error;
   NumberFields numbers;
-  if (auto error = ReadNumbers(body, request.api, numbers)) return error;
+  if (auto error = ReadNumbers(body, request, numbers)) return error;
   if (auto error = ReadStreamFields(body, request)) return error;
   if (auto error = ReadStop(body, limits, request)) return error;
   if (auto error = ReadUser(body, limits.sizes, request)) return error;
   if (auto error = ReadServiceTier(body, request)) return error;
-  if (auto error = ReadLogitBias(body)) return error;
+  if (auto error = ReadLogitBias(body, limits, request)) return error;
   if (auto error = ReadFlag(body, "cache_report", request.cache_report)) return error;
   if (auto error = ReadSession(body, request)) return error;
   const bool chat = request.api == Api::kChat;
@@ -364,9 +374,24 @@ std::optional<ApiError> CheckSessionId(std::string_view id) {
       "session", absl::StrCat("must be 1 to ", kSizeLimits.session_id_bytes, " letters, digits, '-', '_', '.' or ':'"));
 }
 
+std::optional<ApiError> CheckFitsSession(const ApiRequest& request) {
+  if (request.form != AnswerForm::kOpenAi) {
+    return InvalidField("session", "is for chat and text completions only");
+  }
+  if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  if (request.best_of > 1) return InvalidField("best_of", "must be 1 with a session: it has one answer at a time");
+  if (request.prompts.size() > 1) {
+    return InvalidField("prompt", "must be one with a session: it has one answer at a time");
+  }
+  if (request.echo && request.sampling.logprobs) {
+    return InvalidField("echo", "cannot be combined with logprobs and a session");
+  }
+  return std::nullopt;
+}
+
 std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits) {
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   ParkTerms terms;
   if (auto error = ReadParkTerms(std::get<JsonObject>(object), "", terms)) return *std::move(error);
@@ -376,7 +401,7 @@ std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const Par
 std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view body, const ParseLimits& limits) {
   if (body.empty()) return std::optional<bool>();
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   bool stream = false;
   if (auto error = ReadFlag(std::get<JsonObject>(object), "stream", stream)) return *std::move(error);
@@ -385,13 +410,17 @@ std::variant<std::optional<bool>, ApiError> ParseResumeBody(std::string_view bod
 
 std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view body, const ParseLimits& limits) {
   simdjson::dom::parser parser;
-  const std::variant<JsonObject, ApiError> object = ParseObject(parser, body, limits);
+  const std::variant<JsonObject, ApiError> object = ParseJsonBody(parser, body, limits.sizes);
   if (const auto* error = std::get_if<ApiError>(&object)) return *error;
   ApiRequest request;
   request.api = api;
   if (auto error = ReadBody(std::get<JsonObject>(object), limits, request)) return *std::move(error);
-  if (!request.session.empty() && request.n > 1) {
-    return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  if (!request.session.empty()) {
+    if (auto error = CheckFitsSession(request)) return *std::move(error);
+  }
+  if (request.prompts.size() * request.n_candidates() > limits.sizes.choices) {
+    return InvalidField(request.best_of > request.n ? "best_of" : "n",
+                        absl::StrCat("times the number of prompts must be at most ", limits.sizes.choices));
   }
   if (!request.session.empty()) request.body = std::make_shared<const std::string>(body);
   return request;

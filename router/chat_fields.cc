@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "grammar/output_spec.h"
 #include "router/effort.h"
 
 namespace longshelf::router {
@@ -16,6 +18,9 @@ using tokenizer::ChatToolCall;
 // `developer` is what newer OpenAI clients call the system role.
 constexpr std::array<std::string_view, 6> kRoles = {"system", "user",      "assistant",
                                                     "tool",   "developer", "latest_reminder"};
+
+// Of a strict tool that says nothing of its arguments.
+constexpr std::string_view kNoParameters = R"({"type":"object","properties":{},"additionalProperties":false})";
 
 std::string Minified(const JsonValue& value) { return simdjson::minify(value); }
 
@@ -103,7 +108,7 @@ std::optional<ApiError> ReadToolCalls(const JsonValue& value, const std::string&
 
 // Each is the OpenAI `function` object, dumped the way the model was trained to read it.
 std::optional<ApiError> ReadToolList(const JsonValue& value, const std::string& where, const SizeLimits& limits,
-                                     std::vector<std::string>& tools) {
+                                     std::vector<std::string>& tools, std::vector<ApiTool>& forms) {
   const auto array = AsArray(value);
   if (!array) return InvalidField(where, "must be a list");
   for (const JsonValue& entry : *array) {
@@ -124,8 +129,16 @@ std::optional<ApiError> ReadToolList(const JsonValue& value, const std::string& 
       return InvalidField(here + ".function.name",
                           absl::StrCat("must be a string of 1 to ", limits.tool_name_bytes, " bytes"));
     }
+    ApiTool form{std::string(*name), false, std::string(kNoParameters), here + ".function",
+                 here + ".function.parameters"};
     if (const auto parameters = Member(*function, "parameters"); parameters && !IsNull(*parameters)) {
       if (!AsObject(*parameters)) return InvalidField(here + ".function.parameters", "must be a JSON schema object");
+      form.parameters = Minified(*parameters);
+    }
+    if (const auto strict = Member(*function, "strict"); strict && !IsNull(*strict)) {
+      const auto flag = AsBool(*strict);
+      if (!flag) return InvalidField(here + ".function.strict", "must be true or false");
+      form.is_strict = *flag;
     }
     const std::string json = Minified(*function_field);
     if (json.size() > limits.tool_schema_bytes) {
@@ -134,12 +147,13 @@ std::optional<ApiError> ReadToolList(const JsonValue& value, const std::string& 
     auto dumped = tokenizer::DumpJsonPythonStyle(json);
     if (!dumped.ok()) return InvalidField(here + ".function", "is not usable JSON");
     tools.push_back(*std::move(dumped));
+    forms.push_back(std::move(form));
   }
   return std::nullopt;
 }
 
 std::optional<ApiError> ReadOneMessage(const JsonValue& value, const std::string& where, const SizeLimits& limits,
-                                       ChatMessage& message) {
+                                       ChatMessage& message, std::vector<ApiTool>& forms) {
   const auto object = AsObject(value);
   if (!object) return InvalidField(where, "must be an object with role and content");
   const auto role_field = Member(*object, "role");
@@ -174,23 +188,9 @@ std::optional<ApiError> ReadOneMessage(const JsonValue& value, const std::string
     message.tool_call_id = std::string(*id);
   }
   if (const auto tools = Member(*object, "tools"); tools && !IsNull(*tools) && message.role == "system") {
-    return ReadToolList(*tools, where + ".tools", limits, message.tools);
+    return ReadToolList(*tools, where + ".tools", limits, message.tools, forms);
   }
   return std::nullopt;
-}
-
-// A tool of the request by that name; any tool when it is empty.
-bool HasTool(const ApiRequest& request, std::string_view name) {
-  simdjson::dom::parser parser;
-  const auto is_it = [&](const std::string& tool) {
-    JsonValue function;
-    std::string_view tool_name;
-    return name.empty() || (parser.parse(tool).get(function) == simdjson::SUCCESS &&
-                            function["name"].get(tool_name) == simdjson::SUCCESS && tool_name == name);
-  };
-  return std::any_of(request.messages.begin(), request.messages.end(), [&](const ChatMessage& message) {
-    return std::any_of(message.tools.begin(), message.tools.end(), is_it);
-  });
 }
 
 // none, auto, required, or {"type":"function","function":{"name":...}}.
@@ -219,14 +219,58 @@ std::optional<ApiError> ReadToolChoice(const JsonValue& value, bool& none, ApiRe
   return std::nullopt;
 }
 
-std::optional<ApiError> CheckForcedCall(const ApiRequest& request) {
-  if (!HasTool(request, "")) {
+}  // namespace
+
+std::optional<ApiError> CheckForcedCall(const ApiRequest& request, std::string_view name_where) {
+  if (request.tools.empty()) {
     return InvalidField("tool_choice", "can demand a call only where there are tools: send `tools`, or none or auto");
   }
-  if (!HasTool(request, *request.forced_call)) {
-    return InvalidField("tool_choice.function.name", "must be the name of one of the tools");
+  const auto is_it = [&](const ApiTool& tool) { return tool.name == *request.forced_call; };
+  if (!request.forced_call->empty() && std::none_of(request.tools.begin(), request.tools.end(), is_it)) {
+    return InvalidField(name_where, "must be the name of one of the tools");
   }
   return std::nullopt;
+}
+
+constexpr size_t kIdShown = 64;  // bytes of an id that an error repeats
+
+// Calls that no tool message has answered yet, of an assistant message.
+struct OpenCalls {
+  size_t message = 0;
+  std::vector<std::string_view> ids;
+};
+
+std::optional<ApiError> CheckAllAnswered(const OpenCalls& open) {
+  if (open.ids.empty()) return std::nullopt;
+  return InvalidField(
+      absl::StrCat("messages[", open.message, "].tool_calls"),
+      absl::StrCat("must each be answered by a tool message right behind; there is none for the call `",
+                   absl::CHexEscape(absl::string_view(open.ids[0].data(), std::min(open.ids[0].size(), kIdShown))),
+                   "`"));
+}
+
+// Every tool message answers a call of the assistant message before it, each call has its answer before anything else
+// is said, and none has two.
+std::optional<ApiError> CheckToolAnswers(const ApiRequest& request) {
+  OpenCalls open;
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const ChatMessage& message = request.messages[i];
+    if (message.role == "tool") {
+      const auto call = std::find(open.ids.begin(), open.ids.end(), message.tool_call_id);
+      if (call == open.ids.end()) {
+        return InvalidField(absl::StrCat("messages[", i, "].tool_call_id"),
+                            "must name a call, not answered yet, among the `tool_calls` of the assistant message that "
+                            "these tool messages follow");
+      }
+      open.ids.erase(call);
+      continue;
+    }
+    if (auto error = CheckAllAnswered(open)) return error;
+    open = {.message = i, .ids = {}};
+    for (const ChatToolCall& call : message.tool_calls) open.ids.push_back(call.id);
+  }
+  // A message that is to be gone on with has not called yet.
+  return request.continues_assistant ? std::nullopt : CheckAllAnswered(open);
 }
 
 ChatMessage& LeadingSystemMessage(ApiRequest& request) {
@@ -239,8 +283,6 @@ ChatMessage& LeadingSystemMessage(ApiRequest& request) {
   return request.messages.front();
 }
 
-}  // namespace
-
 std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& limits, ApiRequest& request) {
   const auto array = AsArray(value);
   if (!array) return InvalidField("messages", "must be a list");
@@ -251,7 +293,7 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
       return InvalidField("messages", absl::StrCat("may hold at most ", limits.messages, " messages"));
     }
     ChatMessage message;
-    if (auto error = ReadOneMessage(entry, where, limits, message)) return error;
+    if (auto error = ReadOneMessage(entry, where, limits, message, request.tools)) return error;
     const auto flag = Member(*AsObject(entry), "prefix");
     prefix = flag && AsBool(*flag).value_or(false);
     if (prefix && message.role != "assistant") return InvalidField(where + ".prefix", "is for assistant messages only");
@@ -267,14 +309,14 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
                         "must end with a user or tool message, or with an assistant message that has "
                         "`prefix`: true");
   }
-  return std::nullopt;
+  return CheckToolAnswers(request);
 }
 
 std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
                                   const SizeLimits& limits, ApiRequest& request) {
   std::vector<std::string> dumped;
   if (tools && !IsNull(*tools)) {
-    if (auto error = ReadToolList(*tools, "tools", limits, dumped)) return error;
+    if (auto error = ReadToolList(*tools, "tools", limits, dumped, request.tools)) return error;
   }
   bool none = false;
   if (tool_choice && !IsNull(*tool_choice)) {
@@ -283,12 +325,13 @@ std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const s
   if (none) {
     // What the model is not told of, it does not call.
     for (ChatMessage& message : request.messages) message.tools.clear();
+    request.tools.clear();
   } else if (!dumped.empty()) {
     ChatMessage& system = LeadingSystemMessage(request);
     system.tools.insert(system.tools.end(), std::make_move_iterator(dumped.begin()),
                         std::make_move_iterator(dumped.end()));
   }
-  return request.forced_call ? CheckForcedCall(request) : std::nullopt;
+  return request.forced_call ? CheckForcedCall(request, "tool_choice.function.name") : std::nullopt;
 }
 
 std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request) {
@@ -296,16 +339,42 @@ std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& r
   const auto object = AsObject(value);
   const auto type_field = object ? Member(*object, "type") : std::nullopt;
   const auto type = type_field ? AsString(*type_field) : std::nullopt;
-  if (!type) return InvalidField("response_format", "must be an object with type text or json_object");
+  if (!type) return InvalidField("response_format", "must be an object with type text, json_object or json_schema");
   if (*type == "text") return std::nullopt;
   if (*type == "json_object") {
-    // Best effort, as the model's own service has it: the model is asked for an object, nothing forces it.
-    LeadingSystemMessage(request).response_format = R"({"type": "object"})";
+    request.answer_schema = R"({"type": "object"})";
+    LeadingSystemMessage(request).response_format = request.answer_schema;
     return std::nullopt;
   }
-  return InvalidField("response_format.type",
-                      "can be text or json_object here: a schema cannot be enforced, so it is "
-                      "refused instead of being ignored");
+  if (*type != "json_schema") {
+    return InvalidField("response_format.type", "must be text, json_object or json_schema");
+  }
+  const auto form_field = Member(*object, "json_schema");
+  const auto form = form_field ? AsObject(*form_field) : std::nullopt;
+  if (!form) return InvalidField("response_format.json_schema", "must be an object with name and schema");
+  const auto name_field = Member(*form, "name");
+  const auto name = name_field ? AsString(*name_field) : std::nullopt;
+  if (!name || name->empty() || name->size() > kSizeLimits.tool_name_bytes) {
+    return InvalidField("response_format.json_schema.name",
+                        absl::StrCat("must be a string of 1 to ", kSizeLimits.tool_name_bytes, " bytes"));
+  }
+  const auto schema = Member(*form, "schema");
+  if (!schema) return InvalidField("response_format.json_schema.schema", "must be a JSON schema object");
+  // Enforced, whether `strict` or not.
+  return ReadAnswerSchema(*schema, "response_format.json_schema.schema", request);
+}
+
+std::optional<ApiError> ReadAnswerSchema(const JsonValue& schema, std::string_view where, ApiRequest& request) {
+  if (!AsObject(schema)) return InvalidField(where, "must be a JSON schema object");
+  request.answer_schema_where = std::string(where);
+  request.answer_schema = Minified(schema);
+  if (request.answer_schema.size() > grammar::kSchemaBytesMax) {
+    return InvalidField(where, absl::StrCat("may have at most ", grammar::kSchemaBytesMax, " bytes"));
+  }
+  auto dumped = tokenizer::DumpJsonPythonStyle(request.answer_schema);
+  if (!dumped.ok()) return InvalidField(where, "is not usable JSON");
+  LeadingSystemMessage(request).response_format = *std::move(dumped);
+  return std::nullopt;
 }
 
 std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request) {
@@ -315,6 +384,7 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request
     const auto kwargs = AsObject(*kwargs_field);
     if (!kwargs) return InvalidField("chat_template_kwargs", "must be an object");
     for (const auto& [name, value] : *kwargs) {
+      if (IsNull(value)) continue;
       if (name == "thinking" || name == "enable_thinking") {
         enabled = AsBool(value);
         if (!enabled) return InvalidField("chat_template_kwargs." + std::string(name), "must be true or false");
@@ -328,7 +398,8 @@ std::optional<ApiError> ReadThinking(const JsonObject& body, ApiRequest& request
   if (const auto thinking_field = Member(body, "thinking"); thinking_field && !IsNull(*thinking_field)) {
     const auto thinking = AsObject(*thinking_field);
     const auto type_field = thinking ? Member(*thinking, "type") : std::nullopt;
-    const auto type = type_field ? AsString(*type_field) : std::nullopt;
+    const bool is_given = !thinking || (type_field && !IsNull(*type_field));
+    const auto type = !is_given ? "enabled" : type_field ? AsString(*type_field) : std::nullopt;
     if (!type || (*type != "enabled" && *type != "disabled")) {
       return InvalidField("thinking.type", "must be enabled or disabled");
     }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 
 namespace longshelf::router {
 namespace {
@@ -30,29 +31,37 @@ std::optional<BlockKey> KeyOf(const std::string& fingerprint) {
 class Completion::Choice final : public StreamObserver {
  public:
   Choice(Completion& owner, uint32_t number, uint64_t id_seed)
-      : owner_(owner), number_(number), output_(owner.model_, owner.prepared_, id_seed) {}
+      : owner_(owner),
+        number_(number),
+        prompt_(owner.prepared_.prompts[number / owner.prepared_.request.n_candidates()]),
+        output_(owner.model_, owner.prepared_, id_seed),
+        echo_decoder_(*owner.model_.tokenizer) {}
 
   absl::Status Start(uint64_t seed) {
     const PreparedRequest& prepared = owner_.prepared_;
     StreamSpec spec;
     spec.request_id = absl::StrCat(owner_.request_id_, "-", number_);
-    spec.prompt = prepared.prompt;
+    spec.prompt = prompt_.tokens;
     if (prepared.request.begun != nullptr) {
       spec.committed = prepared.request.begun->output;
       spec.begun_by = KeyOf(prepared.request.begun->fingerprint);
-      // The client has what these gave already.
+      // The client has what these gave already, and what is before them.
+      is_echoed_ = !spec.committed.empty();
       for (const uint32_t token : spec.committed) {
         const ChoiceDelta delta = output_.Push({.index = 0, .token = token, .logprob = 0, .top = {}});
         if (!delta.empty()) owner_.sink_.OnReplayed(number_, delta);
       }
     }
-    spec.keys = prepared.keys;
-    spec.max_tokens = prepared.max_tokens;
+    spec.keys = prompt_.keys;
+    spec.max_tokens = prompt_.max_tokens;
+    spec.prompt_logprobs = prepared.echoes_logprobs();
     spec.sampling = prepared.request.sampling;
     spec.sampling.seed = seed;
+    spec.sampling.logprobs = spec.sampling.logprobs || prepared.ranks();
     spec.stop_token_ids = owner_.model_.stop_token_ids;
     spec.stop_token_ids.insert(spec.stop_token_ids.end(), prepared.request.stop_token_ids.begin(),
                                prepared.request.stop_token_ids.end());
+    spec.output_form = prepared.output_form;
     spec.tenant = prepared.tenant;
     spec.tier = prepared.request.tier;
     spec.namespace_id = prepared.namespace_id;
@@ -66,7 +75,12 @@ class Completion::Choice final : public StreamObserver {
   }
 
   void OnStarted(const StreamStarted& started) override {
-    if (!owner_.ended_) owner_.OnChoiceStarted(started);
+    if (owner_.ended_) return;
+    owner_.OnChoiceStarted(*this, started);
+    if (!owner_.prepared_.echoes_logprobs()) Echo();
+  }
+  void OnPromptLogprobs(const PromptLogprobs& scores) override {
+    if (!owner_.ended_) EchoScored(scores.tokens);
   }
   void OnProgress(const PrefillProgress& progress) override {
     if (!owner_.ended_ && number_ == 0) owner_.sink_.OnProgress(progress);
@@ -77,13 +91,17 @@ class Completion::Choice final : public StreamObserver {
     if (last_token_at_ != absl::InfinitePast()) owner_.metrics_.InterTokenLatency(now - last_token_at_);
     last_token_at_ = now;
     owner_.OnToken(*this, token);
-    const ChoiceDelta delta = output_.Push(token);
-    owner_.sink_.OnDelta(number_, delta);
+    Echo();
+    logprobs_sum_ += token.logprob;
+    Deliver(output_.Push(token));
     if (output_.stopped()) End(FinishReason::kStop);
   }
   void OnFinished(FinishReason reason, const DraftTokens& drafts) override {
     drafts_ = drafts;
-    if (!owner_.ended_) End(reason);
+    if (owner_.ended_) return;
+    // One that samples nothing may end before it has begun.
+    if (!owner_.begun_) owner_.OnChoiceStarted(*this, {});
+    End(reason);
   }
   void OnFailed(const absl::Status& status) override {
     BreakOff();
@@ -108,6 +126,12 @@ class Completion::Choice final : public StreamObserver {
   const ChoiceOutput& output() const { return output_; }
   const DraftTokens& drafts() const { return drafts_; }
   uint32_t number() const { return number_; }
+  size_t prompt_number() const { return number_ / owner_.prepared_.request.n_candidates(); }
+
+  // Of a candidate: all of it, once it has ended, and how likely the model held its tokens.
+  ChoiceDelta TakeHeld() { return std::move(held_); }
+  double mean_logprob() const { return logprobs_sum_ / std::max(1U, output_.n_tokens()); }
+  std::string finish_reason;
 
  private:
   std::optional<FinishReason> EndOfBegun(const StreamSpec& spec) const {
@@ -118,15 +142,60 @@ class Completion::Choice final : public StreamObserver {
     if (spec.committed.size() >= spec.max_tokens) return FinishReason::kLength;
     return std::nullopt;
   }
+  static void AddText(std::string text, ChoiceDelta& delta) {
+    if (!text.empty()) delta.parts.push_back({AnswerPart::Kind::kContent, std::move(text), 0, {}});
+  }
+  void Deliver(const ChoiceDelta& delta) {
+    if (!owner_.prepared_.ranks()) return owner_.sink_.OnDelta(number_, delta);
+    held_.parts.insert(held_.parts.end(), delta.parts.begin(), delta.parts.end());
+    held_.logprobs.insert(held_.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  }
+  // The prompt in front of the output, if it is asked for, once.
+  void Echo() {
+    if (std::exchange(is_echoed_, true) || !owner_.prepared_.request.echo) return;
+    if (owner_.prepared_.echoes_logprobs()) return EchoEnd();
+    ChoiceDelta delta;
+    AddText(prompt_.echo_text, delta);
+    if (!delta.empty()) Deliver(delta);
+  }
+  // With logprobs it comes token by token; `scored` are the next ones.
+  void EchoScored(const std::vector<ScoredToken>& scored) {
+    ChoiceDelta delta;
+    EchoFirst(delta);
+    for (const ScoredToken& token : scored) {
+      AddText(echo_decoder_.Push(token.token), delta);
+      delta.logprobs.push_back({token.token, token.logprob, token.top});
+    }
+    Deliver(delta);
+  }
+  void EchoFirst(ChoiceDelta& delta) {
+    if (std::exchange(has_echoed_first_, true)) return;
+    const uint32_t first = prompt_.tokens->front();
+    AddText(echo_decoder_.Push(first), delta);
+    delta.logprobs.push_back({.token = first, .top = {}, .is_first = true});
+  }
+  void EchoEnd() {
+    ChoiceDelta delta;
+    EchoFirst(delta);  // of a prompt of one token
+    AddText(echo_decoder_.Finish(), delta);
+    if (!delta.empty()) Deliver(delta);
+  }
   void End(FinishReason reason) {
     BreakOff();
-    if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
+    Echo();
+    if (const ChoiceDelta rest = output_.Finish(reason); !rest.empty()) Deliver(rest);
     owner_.OnChoiceEnded(*this, reason);
   }
 
   Completion& owner_;
   const uint32_t number_;
+  const PreparedPrompt& prompt_;
   ChoiceOutput output_;
+  tokenizer::StreamDecoder echo_decoder_;
+  bool is_echoed_ = false;
+  bool has_echoed_first_ = false;
+  ChoiceDelta held_;
+  double logprobs_sum_ = 0.0;
   DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
   std::optional<size_t> worker_;  // once there is no stream
@@ -146,6 +215,8 @@ Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& 
             : prepared_.request.seed           ? static_cast<uint64_t>(*prepared_.request.seed)
                                                : request_seed),
       sink_(sink),
+      started_(prepared_.prompts.size()),
+      n_ended_(prepared_.prompts.size(), 0),
       started_at_(clock.Now()) {}
 
 Completion::~Completion() {
@@ -153,12 +224,9 @@ Completion::~Completion() {
 }
 
 std::optional<ApiError> Completion::Start() {
-  n_open_ = prepared_.request.n;
-  const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
-  for (uint32_t i = 0; i < prepared_.request.n; ++i) {
-    const uint64_t seed = i == 0 ? seed_ : Mix(seed_ ^ Mix(i));
-    choices_.push_back(std::make_unique<Choice>(*this, i, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + i))));
-    if (const absl::Status status = choices_.back()->Start(seed); !status.ok()) {
+  n_open_ = prepared_.n_candidates();
+  for (uint32_t i = 0; i < std::min(n_open_, kStreamsMax); ++i) {
+    if (const absl::Status status = StartNext(); !status.ok()) {
       choices_.clear();
       return FromStatus(status);
     }
@@ -166,10 +234,23 @@ std::optional<ApiError> Completion::Start() {
   return std::nullopt;
 }
 
+absl::Status Completion::StartNext() {
+  const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
+  const auto number = static_cast<uint32_t>(choices_.size());
+  const uint32_t in_prompt = number % prepared_.request.n_candidates();
+  const uint64_t seed = in_prompt == 0 ? seed_ : Mix(seed_ ^ Mix(in_prompt));
+  choices_.push_back(std::make_unique<Choice>(*this, number, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + number))));
+  RETURN_IF_ERROR(choices_.back()->Start(seed));
+  if (paused_) choices_.back()->Pause();
+  return absl::OkStatus();
+}
+
 void Completion::Pause() {
+  paused_ = true;
   for (const auto& choice : choices_) choice->Pause();
 }
 void Completion::Resume() {
+  paused_ = false;
   for (const auto& choice : choices_) choice->Resume();
 }
 
@@ -177,7 +258,7 @@ bool Completion::begun_is_all() const { return !choices_.empty() && choices_[0]-
 
 void Completion::EndBegun() {
   if (ended_) return;
-  OnChoiceStarted({});
+  OnChoiceStarted(*choices_[0], {});
   choices_[0]->EndBegun();
 }
 
@@ -187,10 +268,11 @@ void Completion::Interrupt(std::string_view finish_reason) {
   Finish(*choices_[0], finish_reason);
 }
 
-void Completion::OnChoiceStarted(const StreamStarted& started) {
+void Completion::OnChoiceStarted(const Choice& choice, const StreamStarted& started) {
   const auto n_cached = [](const StreamStarted& each) { return each.n_cached_local + each.n_cached_store; };
-  if (!begun_ || n_cached(started) > n_cached(started_)) started_ = started;
-  if (!std::exchange(begun_, true)) sink_.OnBegun();
+  StreamStarted& most = started_[choice.prompt_number()];
+  if (most.n_prompt_tokens == 0 || n_cached(started) > n_cached(most)) most = started;
+  if (!std::exchange(begun_, true)) sink_.OnBegun(PromptUsage());
 }
 
 void Completion::OnToken(const Choice& choice, const OutputToken& token) {
@@ -207,29 +289,71 @@ void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
   Finish(choice, name);
 }
 
+Usage Completion::PromptUsage() const {
+  Usage usage;
+  for (size_t i = 0; i < prepared_.prompts.size(); ++i) {
+    const StreamStarted& started = started_[i];
+    const auto n_tokens = static_cast<uint32_t>(prepared_.prompts[i].tokens->size());
+    const uint32_t n_local = std::min(started.n_cached_local, n_tokens);
+    const uint32_t n_store = std::min(started.n_cached_store, n_tokens - n_local);
+    usage.n_prompt_tokens += n_tokens;
+    usage.n_local_tokens += n_local;
+    usage.n_store_tokens += n_store;
+    if (usage.miss_reason.empty()) usage.miss_reason = started.miss_reason;
+  }
+  usage.n_cached_tokens = usage.n_local_tokens + usage.n_store_tokens;
+  usage.is_reported = prepared_.request.cache_report;
+  return usage;
+}
+
+void Completion::CountPrompts() const {
+  for (size_t i = 0; i < prepared_.prompts.size(); ++i) {
+    const StreamStarted& started = started_[i];
+    const auto n_tokens = static_cast<uint32_t>(prepared_.prompts[i].tokens->size());
+    const uint32_t n_local = std::min(started.n_cached_local, n_tokens);
+    metrics_.PromptTokens(n_tokens, n_local, std::min(started.n_cached_store, n_tokens - n_local), started.miss_reason);
+  }
+}
+
 void Completion::Finish(Choice& choice, std::string_view finish_reason) {
-  sink_.OnChoiceFinished(choice.number(), finish_reason);
+  if (prepared_.ranks()) {
+    choice.finish_reason = std::string(finish_reason);
+    if (++n_ended_[choice.prompt_number()] == prepared_.request.n_candidates()) RankCandidates(choice.prompt_number());
+  } else {
+    sink_.OnChoiceFinished(choice.number(), {finish_reason, choice.output().stopped_by()});
+  }
   if (n_open_ > 1) {
     --n_open_;
+    if (choices_.size() == prepared_.n_candidates()) return;
+    if (const absl::Status status = StartNext(); !status.ok()) OnChoiceFailed(status);
     return;
   }
-  Usage usage;
-  usage.n_prompt_tokens = static_cast<uint32_t>(prepared_.prompt->size());
-  usage.n_local_tokens = std::min(started_.n_cached_local, usage.n_prompt_tokens);
-  usage.n_store_tokens = std::min(started_.n_cached_store, usage.n_prompt_tokens - usage.n_local_tokens);
-  usage.n_cached_tokens = usage.n_local_tokens + usage.n_store_tokens;
-  usage.miss_reason = started_.miss_reason;
-  usage.is_reported = prepared_.request.cache_report;
+  CountPrompts();
+  Usage usage = PromptUsage();
   for (const auto& each : choices_) {
     usage.n_completion_tokens += each->output().n_tokens();
     usage.n_reasoning_tokens += each->output().n_reasoning_tokens();
     usage.drafts.n_accepted += each->drafts().n_accepted;
     usage.drafts.n_rejected += each->drafts().n_rejected;
   }
-  metrics_.PromptTokens(usage.n_prompt_tokens, usage.n_local_tokens, usage.n_store_tokens, usage.miss_reason);
   if (recorder_ != nullptr) std::exchange(recorder_, nullptr)->OnEnd("", choice.worker());
   ended_ = true;
   sink_.OnDone(usage);
+}
+
+void Completion::RankCandidates(size_t prompt_number) {
+  const uint32_t n = prepared_.request.n_candidates();
+  std::vector<Choice*> ranked;
+  for (uint32_t i = 0; i < n; ++i) ranked.push_back(choices_[prompt_number * n + i].get());
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Choice* a, const Choice* b) { return a->mean_logprob() > b->mean_logprob(); });
+  for (uint32_t i = 0; i < n; ++i) {
+    const ChoiceDelta all = ranked[i]->TakeHeld();  // those that are not returned go too
+    if (i >= prepared_.request.n) continue;
+    const auto index = static_cast<uint32_t>(prompt_number) * prepared_.request.n + i;
+    sink_.OnDelta(index, all);
+    sink_.OnChoiceFinished(index, {ranked[i]->finish_reason, ranked[i]->output().stopped_by()});
+  }
 }
 
 void Completion::OnChoiceFailed(const absl::Status& status) {

@@ -89,7 +89,8 @@ size_t Dispatcher::n_ready() const {
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
-  LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty() && spec.max_tokens > spec.committed.size());
+  LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty());
+  LONGSHELF_CHECK(spec.committed.empty() || spec.max_tokens > spec.committed.size());
   if (IsOfAnotherModel(spec)) return OtherModelStatus();
   if (n_wanting() >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
@@ -239,7 +240,8 @@ WorkerCandidate Dispatcher::CandidateFor(size_t worker, const StreamState& strea
   candidate.usable = w.ready && !w.load.draining && !stream.tried.contains(worker) &&
                      stream.spec.prompt->size() < w.info.n_context_max && !IsToBeKeptFrom(worker, stream);
   if (!candidate.usable) return candidate;
-  candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
+  // What tells of a prompt's tokens is computed whatever is held.
+  if (!stream.is_scoring()) candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
   // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
   candidate.n_tokens_queued = std::max(w.load.n_tokens_queued, w.n_tokens_queued);
   candidate.n_streams = std::max(w.load.n_running + w.load.n_waiting, w.n_streams);

@@ -8,8 +8,11 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "anthropic/messages_answer.h"
+#include "api_forms.h"
 #include "common/ids.h"
 #include "http/media_type.h"
+#include "http_call.h"
 #include "router/api_error.h"
 #include "router/api_json.h"
 
@@ -18,11 +21,22 @@ namespace {
 
 using Kind = Route::Kind;
 
-constexpr std::array<Route, 21> kRoutes = {{
+constexpr std::array<Route, 31> kRoutes = {{
     {"POST", "/v1/chat/completions", Kind::kChat, false},
     {"POST", "/chat/completions", Kind::kChat, false},
     {"POST", "/v1/completions", Kind::kCompletions, false},
     {"POST", "/completions", Kind::kCompletions, false},
+    // DeepSeek's base URL for prefix completion and FIM.
+    {"POST", "/beta/chat/completions", Kind::kChat, false},
+    {"POST", "/beta/completions", Kind::kCompletions, false},
+    {"GET", "/beta/models", Kind::kModels, false},
+    {"GET", "/beta/models/", Kind::kModel, false, true},
+    {"POST", "/v1/messages", Kind::kMessages, false},
+    {"POST", "/anthropic/v1/messages", Kind::kMessages, false},
+    {"POST", "/v1/messages/count_tokens", Kind::kCountTokens, false},
+    {"POST", "/anthropic/v1/messages/count_tokens", Kind::kCountTokens, false},
+    {"POST", "/v1/responses", Kind::kResponses, false},
+    {"POST", "/responses", Kind::kResponses, false},
     {"GET", "/v1/models", Kind::kModels, false},
     {"GET", "/models", Kind::kModels, false},
     {"GET", "/v1/models/", Kind::kModel, false, true},
@@ -70,23 +84,9 @@ std::string MethodsOf(std::string_view path) {
   return absl::StrJoin(methods, ", ");
 }
 
-constexpr size_t kProgressBacklogBytes = 4096;
-
 std::string RequestIdOf(const std::string& sent) { return IsUsableRequestId(sent) ? sent : RequestId(); }
 
 std::string RequestIdOf(const HttpRequest& request) { return RequestIdOf(request.x_request_id); }
-
-// A session that the header names, beside what the body says.
-std::optional<ApiError> JoinSession(const std::string& session, const std::string& body, ApiRequest& request) {
-  if (auto error = CheckSessionId(session)) return error;
-  if (!request.session.empty() && request.session != session) {
-    return InvalidField("session", "is not the one that the header x-longshelf-session names");
-  }
-  if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
-  request.session = session;
-  if (request.body == nullptr) request.body = std::make_shared<const std::string>(body);
-  return std::nullopt;
-}
 
 // What is not encoded as it should be stays as it is: no name has a percent sign.
 std::string PercentDecoded(std::string_view text) {
@@ -103,228 +103,9 @@ std::string PercentDecoded(std::string_view text) {
   return out;
 }
 
-int64_t UnixSeconds(Clock& clock) { return absl::ToUnixSeconds(clock.WallNow()); }
-
 }  // namespace
 
 std::span<const Route> Routes() { return kRoutes; }
-
-HttpReply ErrorReply(const ApiError& error) {
-  HttpReply reply;
-  reply.status = error.http_status;
-  reply.body = ErrorBody(error);
-  if (error.retry_after_s > 0) reply.headers.emplace_back("Retry-After", absl::StrCat(error.retry_after_s));
-  if (error.http_status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
-  return reply;
-}
-
-// One generating request: from its body to the last byte of its answer.
-class HttpApi::Call final : public RequestSink, public HttpExchangeObserver {
- public:
-  Call(HttpApi& api, const Route& route, std::string request_id, std::shared_ptr<HttpExchange> exchange)
-      : api_(api),
-        route_(route),
-        request_id_(std::move(request_id)),
-        exchange_(std::move(exchange)),
-        begun_at_(api.core_.clock().Now()),
-        last_write_at_(begun_at_) {
-    exchange_->SetObserver(this);
-  }
-  ~Call() override { exchange_->SetObserver(nullptr); }
-
-  // `session`: what the header names, or empty.
-  void Start(const Tenant& tenant, std::string body, std::string session, std::shared_ptr<const void> body_share) {
-    const Api kind = route_.kind == Kind::kChat ? Api::kChat : Api::kCompletions;
-    const uint64_t n_bytes = body.size();
-    auto parse = [kind, limits = api_.core_.parse_limits(), body = std::move(body), session = std::move(session),
-                  body_share = std::move(body_share)] {
-      auto parsed = ParseRequestBody(kind, body, limits);
-      auto* request = std::get_if<ApiRequest>(&parsed);
-      if (request == nullptr || session.empty()) return parsed;
-      if (auto error = JoinSession(session, body, *request)) return decltype(parsed)(*std::move(error));
-      return parsed;
-    };
-    running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this, n_bytes);
-  }
-
-  // Goes on with an answer that was broken off.
-  void Resume(const Tenant& tenant, const std::string& id, const std::string& body) {
-    const auto options = ParseResumeBody(body, api_.core_.parse_limits());
-    if (const auto* error = std::get_if<ApiError>(&options)) return OnError(*error);
-    const auto stream = std::get<std::optional<bool>>(options);
-    api_.core_.sessions().LoadUnfinished(
-        tenant, id, [this, alive = std::weak_ptr<int>(alive_), tenant, stream](std::variant<Session, ApiError> loaded) {
-          if (alive.expired()) return;
-          if (const auto* error = std::get_if<ApiError>(&loaded)) return OnError(*error);
-          auto parse = [session = std::get<Session>(std::move(loaded)), stream, limits = api_.core_.parse_limits()] {
-            return RequestToResume(session, stream, limits);
-          };
-          running_ = api_.core_.Run(std::move(parse), tenant, request_id_, *this);
-        });
-  }
-
-  void Tick(absl::Time now) {
-    if (stream_ == nullptr && whole_ == nullptr) return;
-    if (now - last_write_at_ < SilenceMax()) return;
-    SendHead();
-    // JSON may have blank lines in front.
-    Write(stream_ ? ": keep-alive\n\n" : "\n");
-  }
-
-  void OnPrepared(const PreparedRequest& prepared) override {
-    const ApiRequest& request = prepared.request;
-    if (!api_.core_.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
-    AnswerHead head;
-    head.api = request.api;
-    head.id = absl::StrCat(request.api == Api::kChat ? "chatcmpl-" : "cmpl-", RandomId());
-    head.created_unix_s = UnixSeconds(api_.core_.clock());
-    head.model = api_.core_.model().name;
-    head.thinking = request.api == Api::kChat && request.thinking_mode == tokenizer::ThinkingMode::kThinking &&
-                    !request.continues_assistant;
-    head.logprobs = request.sampling.logprobs;
-    const ServedModel& model = api_.core_.model();
-    if (request.stream) {
-      stream_ =
-          std::make_unique<StreamAnswer>(model, std::move(head), request.n, request.include_usage, prepared.echo_text);
-    } else {
-      whole_ = std::make_unique<WholeAnswer>(model, std::move(head), request.n, prepared.echo_text);
-    }
-  }
-
-  void OnBegun() override {
-    begun_ = true;
-    if (whole_) return whole_->AnsweredBy(api_.core_.system_fingerprint());
-    stream_->AnsweredBy(api_.core_.system_fingerprint());
-    SendHead();
-    SendOpening();
-  }
-
-  void OnReplayed(uint32_t choice, const ChoiceDelta& delta) override {
-    whole_ ? whole_->Skip(choice, delta) : stream_->Skip(choice, delta);
-  }
-
-  void OnProgress(const PrefillProgress& progress) override {
-    // A client that does not read needs no more of them: the next one says it all.
-    if (whole_ || exchange_->unsent_bytes() > kProgressBacklogBytes) return;
-    SendHead();
-    Write(absl::StrCat(": prefill ", progress.n_done, "/", progress.n_total, "\n\n"));
-  }
-
-  void OnDelta(uint32_t choice, const ChoiceDelta& delta) override {
-    if (whole_) return whole_->Add(choice, delta);
-    SendHead();
-    SendOpening();
-    Write(stream_->Delta(choice, delta));
-    if (exchange_->unsent_bytes() > api_.config_.pause_above_bytes && !paused_) {
-      paused_ = true;
-      running_->Pause();
-    }
-  }
-
-  void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) override {
-    if (whole_) return whole_->Finished(choice, finish_reason);
-    // It may be ended before a worker has begun.
-    SendHead();
-    SendOpening();
-    Write(stream_->Finished(choice, finish_reason));
-  }
-
-  void OnDone(const Usage& usage) override {
-    if (whole_) {
-      HttpReply reply;
-      reply.body = whole_->Body(usage);
-      if (!head_sent_) return EndWith(std::move(reply));
-      Write(reply.body);
-      return EndStream(200);
-    }
-    Write(stream_->Done(usage));
-    EndStream(200);
-  }
-
-  void OnError(const ApiError& error) override {
-    if (!head_sent_) return EndWith(ErrorReply(error));
-    // The status is spent: only the body can tell.
-    Write(whole_ ? ErrorBody(error) : StreamAnswer::Error(error));
-    EndStream(error.http_status);
-  }
-
-  void OnClientGone() override {
-    constexpr int kClientClosedRequest = 499;
-    Count(kClientClosedRequest);
-    if (paused_) api_.core_.metrics().SlowClientDropped();
-    api_.Forget(*this);
-  }
-
-  void OnDrained() override {
-    if (!std::exchange(paused_, false)) return;
-    running_->Resume();
-  }
-
- private:
-  absl::Duration SilenceMax() const {
-    const HttpApiConfig& config = api_.config_;
-    if (stream_ != nullptr) return head_sent_ ? config.keep_alive_interval : config.head_delay_max;
-    // Until a worker has begun, an answer in one piece can still have the status of its error.
-    return begun_ || head_sent_ ? config.keep_alive_interval : config.whole_silence_max;
-  }
-
-  HttpReply WithId(HttpReply reply) const {
-    reply.headers.emplace_back("x-request-id", request_id_);
-    return reply;
-  }
-
-  void SendHead() {
-    if (std::exchange(head_sent_, true)) return;
-    HttpReply head;
-    if (stream_) head.content_type = "text/event-stream; charset=utf-8";
-    head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-    exchange_->BeginStream(WithId(std::move(head)));
-  }
-
-  void SendOpening() {
-    if (!std::exchange(opening_sent_, true)) Write(stream_->Opening());
-  }
-
-  void Write(std::string_view data) {
-    if (data.empty()) return;
-    last_write_at_ = api_.core_.clock().Now();
-    exchange_->Write(data);
-  }
-
-  void Count(int status) {
-    api_.core_.metrics().RequestFinished(route_.path, status, api_.core_.clock().Now() - begun_at_);
-  }
-
-  void EndWith(HttpReply reply) {
-    Count(reply.status);
-    exchange_->SetObserver(nullptr);
-    exchange_->Reply(WithId(std::move(reply)));
-    api_.Forget(*this);
-  }
-
-  void EndStream(int status) {
-    Count(status);
-    exchange_->SetObserver(nullptr);
-    const bool began_as_good = whole_ != nullptr && status != 200;
-    began_as_good ? exchange_->EndAndClose() : exchange_->End();
-    api_.Forget(*this);
-  }
-
-  HttpApi& api_;
-  const Route& route_;
-  const std::string request_id_;
-  const std::shared_ptr<HttpExchange> exchange_;
-  const absl::Time begun_at_;
-  absl::Time last_write_at_;
-  std::unique_ptr<StreamAnswer> stream_;
-  std::unique_ptr<WholeAnswer> whole_;
-  std::unique_ptr<RunningRequest> running_;
-  bool begun_ = false;  // by a worker
-  bool head_sent_ = false;
-  bool opening_sent_ = false;
-  bool paused_ = false;
-  const std::shared_ptr<int> alive_ = std::make_shared<int>(0);  // for answers that come later
-};
 
 HttpApi::HttpApi(HttpApiConfig config, const KeyRing& keys, RequestCore& core)
     : config_(config), keys_(keys), core_(core), sessions_(core) {}
@@ -335,15 +116,13 @@ void HttpApi::Tick() {
   for (const auto& [key, call] : calls_) call->Tick(now);
 }
 
-void HttpApi::Forget(Call& call) { calls_.erase(&call); }
-
 HttpReply HttpApi::TransportError(int status, const std::string& why, const std::string& x_request_id) {
   ApiError error = status == 503 ? Overloaded() : ApiError{};
   error.http_status = status;
   error.message = why;
   core_.metrics().RequestFinished("none", status, absl::ZeroDuration());
   HttpReply reply = ErrorReply(error);
-  reply.headers.emplace_back("x-request-id", RequestIdOf(x_request_id));
+  AddRequestId(RequestIdOf(x_request_id), ApiStyle::kOpenAi, reply);
   return reply;
 }
 
@@ -351,8 +130,9 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
   const auto refuse = [&](const ApiError& error) {
     core_.metrics().RequestFinished(route != nullptr ? route->path : "none", error.http_status, absl::ZeroDuration());
-    HttpReply reply = ErrorReply(error);
-    reply.headers.emplace_back("x-request-id", RequestIdOf(request));
+    const ApiStyle style = StyleOf(request.path);
+    HttpReply reply = ErrorReply(error, style);
+    AddRequestId(RequestIdOf(request), style, reply);
     if (error.http_status == 405) reply.headers.emplace_back("Allow", MethodsOf(request.path));
     return reply;
   };
@@ -370,7 +150,9 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const bool known = !methods.empty();
   if (known && request.method == "OPTIONS") {
     core_.metrics().RequestFinished("none", 204, absl::ZeroDuration());
-    return HttpReply{204, "", "", {{"Allow", methods}, {"x-request-id", RequestIdOf(request)}}};
+    HttpReply allowed{204, "", "", {{"Allow", methods}}};
+    AddRequestId(RequestIdOf(request), StyleOf(request.path), allowed);
+    return allowed;
   }
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
@@ -394,10 +176,14 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
   const Tenant* tenant = keys_.Authenticate(request.authorization, request.x_api_key);
   switch (route->kind) {
     case Kind::kChat:
-    case Kind::kCompletions: {
-      Call& call = NewCall(*route, request, std::move(exchange));
+    case Kind::kCompletions:
+    case Kind::kMessages:
+    case Kind::kResponses: {
+      HttpCall& call = NewCall(*route, request, std::move(exchange));
       return call.Start(*tenant, std::move(request.body), std::move(request.x_session), std::move(request.body_share));
     }
+    case Kind::kCountTokens:
+      return CountTokens(*route, std::move(request), exchange, *tenant);
     case Kind::kSessions:
     case Kind::kSession:
     case Kind::kDropSession:
@@ -409,10 +195,38 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
   }
 }
 
-HttpApi::Call& HttpApi::NewCall(const Route& route, const HttpRequest& request,
-                                std::shared_ptr<HttpExchange> exchange) {
-  auto call = std::make_unique<Call>(*this, route, RequestIdOf(request), std::move(exchange));
-  Call& made = *call;
+void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                          const Tenant& tenant) {
+  using Result = std::variant<PreparedRequest, ApiError>;
+  auto result = std::make_shared<Result>(ApiError{});
+  auto reply = [this, &route, exchange, begun_at = core_.clock().Now(),
+                request_id = RequestIdOf(request)](const Result& counted) {
+    const ApiStyle style = StyleOf(route.path);
+    const auto* error = std::get_if<ApiError>(&counted);
+    HttpReply answer = error != nullptr ? ErrorReply(*error, style) : HttpReply{};
+    if (error == nullptr) answer.body = TokenCountJson(std::get<PreparedRequest>(counted));
+    core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
+    AddRequestId(request_id, style, answer);
+    exchange->Reply(std::move(answer));
+  };
+  if (const auto error = core_.CheckStarted()) return reply(*error);
+  PrepareJob job{tenant.name, request.body.size(), nullptr, [reply, result] { reply(*result); }};
+  job.work = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
+              body = std::move(request.body), body_share = std::move(request.body_share), result] {
+    std::variant<ApiRequest, ApiError> parsed = parse(body);
+    if (auto* error = std::get_if<ApiError>(&parsed)) {
+      *result = std::move(*error);
+    } else {
+      *result = Prepare(core_.model(), context, std::move(std::get<ApiRequest>(parsed)));
+    }
+  };
+  if (!core_.RunOnPool(std::move(job))) reply(Overloaded());
+}
+
+HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
+  auto call = std::make_unique<HttpCall>(config_, core_, route, RequestIdOf(request), std::move(exchange),
+                                         [this](HttpCall& done) { calls_.erase(&done); });
+  HttpCall& made = *call;
   calls_.emplace(&made, std::move(call));
   return made;
 }
@@ -422,7 +236,7 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
   const absl::Time begun_at = core_.clock().Now();
   auto reply = [this, &route, exchange, begun_at, request_id = RequestIdOf(request)](HttpReply answer) {
     core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
-    answer.headers.emplace_back("x-request-id", request_id);
+    AddRequestId(request_id, ApiStyle::kOpenAi, answer);
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
@@ -482,7 +296,7 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
       break;
   }
   core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());
-  reply.headers.emplace_back("x-request-id", RequestIdOf(request));
+  AddRequestId(RequestIdOf(request), ApiStyle::kOpenAi, reply);
   exchange.Reply(std::move(reply));
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "api_forms.h"
 #include "json_dump.h"
 #include "router/api_error.h"
 #include "session_json.h"

@@ -102,6 +102,20 @@ Json MessageJson(const v1::ChatMessage& message) {
   return out;
 }
 
+// Parts of one call in one reply are one delta.
+void AddCallPart(const AnswerPart& part, v1::ChatReply& reply) {
+  const int n = reply.tool_calls_size();
+  const bool goes_on = n > 0 && reply.tool_calls(n - 1).index() == part.call;
+  v1::ToolCallDelta& out = goes_on ? *reply.mutable_tool_calls(n - 1) : *reply.add_tool_calls();
+  out.set_index(part.call);
+  if (part.kind == AnswerPart::Kind::kCallBegin) {
+    out.set_id(part.call_id);
+    out.set_name(part.text);
+  }
+  if (part.kind == AnswerPart::Kind::kCallArguments) out.mutable_arguments_json()->append(part.text);
+  if (part.kind == AnswerPart::Kind::kCallEnd) out.set_complete(true);
+}
+
 }  // namespace
 
 std::variant<ApiRequest, ApiError> FromProto(const v1::GenerateRequest& request, const ParseLimits& limits) {
@@ -195,7 +209,7 @@ v1::Usage ToProto(const Usage& usage) {
 }
 
 void AddDelta(const ChoiceDelta& delta, v1::GenerateReply& reply) {
-  reply.mutable_text()->append(delta.content);
+  reply.mutable_text()->append(delta.Text(AnswerPart::Kind::kContent));
   reply.mutable_tokens()->Add(delta.tokens.begin(), delta.tokens.end());
   for (const TokenLogprobs& entry : delta.logprobs) {
     v1::TokenLogprobInfo& info = *reply.add_logprobs();
@@ -210,13 +224,20 @@ void AddDelta(const ChoiceDelta& delta, v1::GenerateReply& reply) {
 }
 
 void AddDelta(const ChoiceDelta& delta, v1::ChatReply& reply) {
-  reply.mutable_reasoning_content()->append(delta.reasoning);
-  reply.mutable_content()->append(delta.content);
-  for (const tokenizer::ChatToolCall& call : delta.tool_calls) {
-    v1::ToolCall& out = *reply.add_tool_calls();
-    out.set_id(call.id);
-    out.set_name(call.name);
-    out.set_arguments_json(call.arguments);
+  for (const AnswerPart& part : delta.parts) {
+    switch (part.kind) {
+      case AnswerPart::Kind::kReasoning:
+        reply.mutable_reasoning_content()->append(part.text);
+        break;
+      case AnswerPart::Kind::kContent:
+        reply.mutable_content()->append(part.text);
+        break;
+      case AnswerPart::Kind::kCallBegin:
+      case AnswerPart::Kind::kCallArguments:
+      case AnswerPart::Kind::kCallEnd:
+        AddCallPart(part, reply);
+        break;
+    }
   }
 }
 

@@ -123,9 +123,9 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
 
   void OnPrepared(const PreparedRequest& prepared) override {
     if (!shared_.core.sessions().HasRoomFor(prepared)) return OnError(Overloaded());
-    progress_.n_total = static_cast<uint32_t>(prepared.prompt->size());
+    progress_.n_total = static_cast<uint32_t>(prepared.first().tokens->size());
   }
-  void OnBegun() override {}
+  void OnBegun(const Usage&) override {}
   void OnProgress(const PrefillProgress& progress) override {
     progress_ = progress;
     // The next one says more than a backlog would.
@@ -145,7 +145,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if (queue_.size() >= kPauseAboveReplies && !std::exchange(paused_, true)) running_->Pause();
     WriteNext();
   }
-  void OnChoiceFinished(uint32_t, std::string_view finish_reason) override { finish_reason_ = finish_reason; }
+  void OnChoiceFinished(uint32_t, const ChoiceEnd& end) override { finish_reason_ = end.finish_reason; }
   void OnDone(const Usage& usage) override {
     Reply last;
     last.set_finish_reason(finish_reason_);
@@ -425,7 +425,7 @@ class Service final : public v1::Inference::CallbackService {
            if (const auto* error = std::get_if<ApiError>(&prepared)) {
              *status = Refusal(*error);
            } else {
-             reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).prompt->size()));
+             reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).first().tokens->size()));
            }
          },
          [reactor, status] { reactor->Finish(*status); }});

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 
 #include "router/api_error.h"
 #include "router/limits.h"
@@ -35,6 +36,20 @@ class NumberFields {
 
 // The value as a whole number. 3.0 counts; what a double cannot hold exactly does not.
 std::optional<int64_t> AsInteger(const JsonValue& value);
+
+// An object; what it holds lives as long as its parser. Works in memory proportional to the body.
+std::variant<JsonObject, ApiError> ParseJsonBody(simdjson::dom::parser& parser, std::string_view body,
+                                                 const SizeLimits& limits);
+
+// No member is there twice.
+std::optional<ApiError> CheckNamesOnce(const JsonObject& object);
+
+// The same error, of a field inside `where`.
+std::optional<ApiError> WithPlace(std::string_view where, std::optional<ApiError> error);
+
+// Members that may be missing or null: nothing changes then.
+std::optional<ApiError> ReadFlag(const JsonObject& object, std::string_view name, bool& flag);
+std::optional<ApiError> ReadText(const JsonObject& object, std::string_view name, size_t max_bytes, std::string& text);
 
 // "must be a whole number between 1 and 16"
 std::string RangeText(const NumericLimit& limit);

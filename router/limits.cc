@@ -15,9 +15,10 @@ constexpr std::array<NumericLimit, static_cast<size_t>(NumericField::kCount)> kN
     // Beyond the context that is left, both are lowered to it; finish_reason then is "length".
     {NumericField::kMaxTokens, "max_tokens", Api::kBoth, true, true, 1, kMaxOutputTokens},
     {NumericField::kMaxCompletionTokens, "max_completion_tokens", Api::kBoth, true, true, 1, kMaxOutputTokens},
-    {NumericField::kN, "n", Api::kBoth, true, false, 1, kMaxChoices},
-    // Only the value of n is served: nothing is generated that is not returned.
-    {NumericField::kBestOf, "best_of", Api::kCompletions, true, false, 1, kMaxChoices},
+    {NumericField::kMaxOutputTokens, "max_output_tokens", Api::kResponses, true, true, 1, kMaxOutputTokens},
+    {NumericField::kN, "n", Api::kBoth, true, true, 1, kMaxChoices},
+    // At least n.
+    {NumericField::kBestOf, "best_of", Api::kCompletions, true, true, 1, kMaxChoices},
     {NumericField::kTemperature, "temperature", Api::kBoth, false, true, 0, 2},
     {NumericField::kTopP, "top_p", Api::kBoth, false, true, 0, 1},
     // 0 and -1 both mean "off".

@@ -73,6 +73,9 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Add(&config->model_name, "model-name", "name clients ask for; the directory's name if empty");
   spec.AddChoice(&config->chat_dialect, "chat-dialect", "checkpoint revision whose effort texts are used",
                  {"preview", "0731"});
+  spec.AddChoice(&config->control_tokens_in_text, "control-tokens-in-text",
+                 "what control tokens are that the texts of a chat spell: text, or tokens as in DeepSeek's reference",
+                 {"plain", "tokens"});
   spec.Group("Workers");
   spec.Add(&config->workers, "workers", "HOST:PORT of every worker");
   spec.AddSecretFile(&config->internal_token, "internal-token-file", "file with the token shared with the workers");

@@ -327,6 +327,7 @@ absl::StatusOr<std::unique_ptr<RouterService>> RouterService::Start(const Router
   }
   const auto dialect = config.chat_dialect == "0731" ? tokenizer::ChatDialect::k0731 : tokenizer::ChatDialect::kPreview;
   ASSIGN_OR_RETURN(ServedModel model, ServedModel::Load(config.model_dir, config.model_name, dialect));
+  model.control_tokens_in_text = config.control_tokens_in_text == "tokens";
   auto impl = std::make_unique<Impl>(config, clock, std::move(keys), std::move(model));
   RETURN_IF_ERROR(impl->Start(make_links));
   spdlog::info("router serves on http port {}, grpc port {}, admin port {}", impl->http_port(), impl->grpc_port(),

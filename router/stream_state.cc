@@ -18,6 +18,9 @@ WorkerRequest StreamState::NextRequest() {
   request.max_tokens = spec.max_tokens;
   request.sampling = spec.sampling;
   request.stop_token_ids = spec.stop_token_ids;
+  request.prompt_logprobs = spec.prompt_logprobs;
+  if (spec.prompt_logprobs) request.n_prompt_scored = static_cast<uint32_t>(n_prompt_scored_);
+  request.output_form = spec.output_form;
   request.tenant = spec.tenant;
   request.tier = spec.tier;
   request.namespace_id = spec.namespace_id;
@@ -68,6 +71,10 @@ void StreamState::Finish(FinishReason reason, const DraftTokens& drafts) {
 absl::Status StreamState::NoWorkers() const { return NoWorkersStatus(last_words); }
 
 bool StreamState::FinishIfComplete() {
+  if (spec.max_tokens == 0 && !is_scoring()) {
+    Finish(FinishReason::kLength, {});
+    return true;
+  }
   if (committed_.empty()) return false;
   const auto& stops = spec.stop_token_ids;
   if (std::find(stops.begin(), stops.end(), committed_.back()) != stops.end()) {
@@ -93,12 +100,16 @@ void StreamState::OnEvent(WorkerEvent event) {
       if (!has_output()) observer_->OnStarted(*started);
     } else if (const auto* progress = std::get_if<PrefillProgress>(&event.body)) {
       observer_->OnProgress(*progress);
+    } else if (auto* scores = std::get_if<PromptLogprobs>(&event.body)) {
+      OnPromptLogprobs(std::move(*scores));
     } else if (auto* token = std::get_if<OutputToken>(&event.body)) {
       OnToken(std::move(*token));
     } else if (const auto* finished = std::get_if<WorkerFinished>(&event.body)) {
       if (finished->reason == FinishReason::kCancelled) {
         // We did not ask for it: the worker is giving its sequences up.
         dispatcher_.OnAttemptEnded(*this, absl::UnavailableError("the worker cancelled the sequence"));
+      } else if (is_scoring()) {
+        dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker left prompt tokens out"));
       } else {
         Finish(finished->reason, finished->drafts);
       }
@@ -112,13 +123,29 @@ void StreamState::OnEvent(WorkerEvent event) {
   if (was_suspect && !suspicion.is_suspect()) dispatcher_.PumpQueue();
 }
 
+void StreamState::OnPromptLogprobs(PromptLogprobs scores) {
+  const size_t n_known = n_prompt_scored_ - std::min<size_t>(scores.first, n_prompt_scored_);
+  if (n_known >= scores.tokens.size() || !is_scoring()) {
+    dispatcher_.metrics_.StaleEvent();
+    return;
+  }
+  if (scores.first > n_prompt_scored_ || scores.first + scores.tokens.size() > spec.prompt->size()) {
+    dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped prompt tokens, or made some up"));
+    return;
+  }
+  scores.tokens.erase(scores.tokens.begin(), scores.tokens.begin() + static_cast<std::ptrdiff_t>(n_known));
+  scores.first = static_cast<uint32_t>(n_prompt_scored_);
+  n_prompt_scored_ += scores.tokens.size();
+  observer_->OnPromptLogprobs(scores);
+}
+
 void StreamState::OnToken(OutputToken token) {
   if (token.index < committed_.size()) {
     dispatcher_.metrics_.StaleEvent();
     return;
   }
-  if (token.index > committed_.size()) {
-    dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped a token index"));
+  if (token.index > committed_.size() || is_scoring()) {
+    dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped a token index, or prompt tokens"));
     return;
   }
   if (!has_output()) {

@@ -15,7 +15,11 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   enum class Phase : uint8_t { kQueued, kRunning, kDone };
 
   StreamState(Dispatcher& owner, StreamSpec stream_spec, StreamObserver& stream_observer)
-      : spec(std::move(stream_spec)), dispatcher_(owner), observer_(&stream_observer), committed_(spec.committed) {}
+      : spec(std::move(stream_spec)),
+        dispatcher_(owner),
+        observer_(&stream_observer),
+        committed_(spec.committed),
+        n_prompt_scored_(spec.prompt_logprobs ? 1 : spec.prompt->size()) {}
 
   // The next attempt goes on after the committed tokens, under a higher epoch.
   WorkerRequest NextRequest();
@@ -36,6 +40,8 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   void OnClosed(const absl::Status& status) override;
 
   bool has_output() const { return committed_.size() > spec.committed.size(); }
+  // Prompt tokens are left that the client is to be told of.
+  bool is_scoring() const { return n_prompt_scored_ < spec.prompt->size(); }
   bool paused() const { return paused_; }
   // The choices of one request share their prompt, and no others do.
   const void* request() const { return spec.prompt.get(); }
@@ -58,12 +64,14 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
 
  private:
   void OnToken(OutputToken token);
+  void OnPromptLogprobs(PromptLogprobs scores);
   void RequestNext();
 
   Dispatcher& dispatcher_;
   StreamObserver* observer_;  // null once abandoned or ended
   std::unique_ptr<WorkerCall> call_;
   std::vector<uint32_t> committed_;
+  size_t n_prompt_scored_;  // leading prompt tokens that need no telling any more
   uint32_t epoch_ = 0;
   bool paused_ = false;
   bool outstanding_ = false;  // an event was asked for and has not come

@@ -35,6 +35,21 @@ bool ToKey(const std::string& bytes, BlockKey& key) {
   return true;
 }
 
+void Fill(const grammar::OutputSpec& from, v1::OutputForm& to) {
+  to.set_after_thinking(from.after_thinking);
+  to.set_answer_schema(from.answer_schema);
+  to.set_calls(from.calls == grammar::OutputSpec::Calls::kNone      ? v1::OutputForm::CALLS_NONE
+               : from.calls == grammar::OutputSpec::Calls::kAllowed ? v1::OutputForm::CALLS_ALLOWED
+                                                                    : v1::OutputForm::CALLS_REQUIRED);
+  to.set_n_calls_max(from.n_calls_max);
+  for (const grammar::OutputSpec::Tool& tool : from.tools) {
+    v1::ToolForm& form = *to.add_tools();
+    form.set_name(tool.name);
+    form.set_parameters(tool.parameters);
+  }
+  to.set_given(from.given);
+}
+
 v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   v1::WorkerGenerateRequest out;
   out.set_request_id(request.request_id);
@@ -52,7 +67,15 @@ v1::WorkerGenerateRequest ToProto(const WorkerRequest& request) {
   sampling.set_frequency_penalty(request.sampling.frequency_penalty);
   sampling.set_logprobs(request.sampling.logprobs);
   sampling.set_n_top_logprobs(request.sampling.n_top_logprobs);
+  for (const TokenBias& entry : request.sampling.logit_bias) {
+    v1::TokenBias& bias = *sampling.add_logit_bias();
+    bias.set_token(entry.token);
+    bias.set_bias(entry.bias);
+  }
+  out.set_prompt_logprobs(request.prompt_logprobs);
+  out.set_n_prompt_scored(request.n_prompt_scored);
   out.mutable_stop_token_ids()->Add(request.stop_token_ids.begin(), request.stop_token_ids.end());
+  if (request.output_form != nullptr) Fill(*request.output_form, *out.mutable_output_form());
   out.set_tenant(request.tenant);
   out.set_tier(request.tier == ServiceTier::kFlex       ? v1::SERVICE_TIER_FLEX
                : request.tier == ServiceTier::kPriority ? v1::SERVICE_TIER_PRIORITY
@@ -88,6 +111,16 @@ OutputToken FromProto(const v1::Token& token) {
   return out;
 }
 
+PromptLogprobs FromProto(const v1::PromptLogprobs& scores) {
+  PromptLogprobs out{scores.first(), {}};
+  out.tokens.reserve(static_cast<size_t>(scores.tokens_size()));
+  for (const v1::ScoredToken& scored : scores.tokens()) {
+    out.tokens.push_back({scored.token(), scored.logprob(), {}});
+    for (const v1::TokenLogprob& top : scored.top()) out.tokens.back().top.push_back({top.token(), top.logprob()});
+  }
+  return out;
+}
+
 // An event of a kind this router does not know counts as progress.
 WorkerEvent FromProto(const v1::WorkerGenerateEvent& event) {
   WorkerEvent out;
@@ -99,6 +132,9 @@ WorkerEvent FromProto(const v1::WorkerGenerateEvent& event) {
       break;
     case v1::WorkerGenerateEvent::kToken:
       out.body = FromProto(event.token());
+      break;
+    case v1::WorkerGenerateEvent::kPromptLogprobs:
+      out.body = FromProto(event.prompt_logprobs());
       break;
     case v1::WorkerGenerateEvent::kFinished: {
       const auto reason = event.finished().reason();

@@ -5,8 +5,8 @@
 
 #include "chat_protocol.h"
 #include "common/status.h"
-#include "parameter_json.h"
 #include "tokenizer/chat.h"
+#include "tokenizer/json_text.h"
 
 // The strict parser: accepts exactly what DeepSeek's own accepts, a few truncated completions included.
 namespace longshelf::tokenizer {
@@ -76,11 +76,23 @@ bool ParseName(std::string_view text, std::string& name) {
   return true;
 }
 
+// `value` of a string parameter is text; of any other it is JSON, pasted as it is.
+void AddMember(std::string_view name, bool is_string, std::string_view value, std::string& members) {
+  if (!members.empty()) members += ", ";
+  AppendJsonString(name, members);
+  members += ": ";
+  if (is_string) {
+    AppendJsonString(value, members);
+  } else {
+    members += value;
+  }
+}
+
 // The parameters of one call, from behind the first opening marker on.
 absl::StatusOr<std::string> ParseParameters(StopReader& reader, StopReader::Part& part) {
   constexpr std::string_view kStringTrue = "\" string=\"true\">";
   constexpr std::string_view kStringFalse = "\" string=\"false\">";
-  internal::ArgumentsBuilder arguments;
+  std::string members;
   std::set<std::string_view> names;
   while (part.stop == protocol::kParameterBegin) {
     // The marker without its "<", which the expression wants at the end of the value.
@@ -94,11 +106,11 @@ absl::StatusOr<std::string> ParseParameters(StopReader& reader, StopReader::Part
     text.remove_prefix(name.size() + (is_string ? kStringTrue : kStringFalse).size());
     if (!TakeSuffix("<", text)) return Refuse("Parameter format error: the value does not end");
     if (!names.insert(name).second) return Refuse("Duplicate parameter name");
-    arguments.Add(name, is_string, text);
+    AddMember(name, is_string, text, members);
     part = reader.ReadUntil({protocol::kParameterBegin, protocol::kInvokeEnd});
     if (part.text != ">\n") return Refuse("Parameter format error: text behind a parameter");
   }
-  return arguments.Build();
+  return "{" + members + "}";
 }
 
 absl::StatusOr<std::vector<ChatToolCall>> ParseToolCalls(StopReader& reader) {

@@ -5,25 +5,16 @@
 #include <utility>
 
 #include "tokenizer/chat.h"
+#include "tokenizer/chat_markup.h"
 
 // The texts of the V4 chat protocol. They are part of the model's interface: byte for byte.
 namespace longshelf::tokenizer::protocol {
 
 inline constexpr std::string_view kBos = "<｜begin▁of▁sentence｜>";
-inline constexpr std::string_view kEos = "<｜end▁of▁sentence｜>";
 inline constexpr std::string_view kUser = "<｜User｜>";
 inline constexpr std::string_view kAssistant = "<｜Assistant｜>";
 inline constexpr std::string_view kLatestReminder = "<｜latest_reminder｜>";
 inline constexpr std::string_view kThinkBegin = "<think>";
-inline constexpr std::string_view kThinkEnd = "</think>";
-inline constexpr std::string_view kDsml = "｜DSML｜";
-
-inline constexpr std::string_view kToolCallsBegin = "<｜DSML｜tool_calls";  // closed by ">"
-inline constexpr std::string_view kToolCallsEnd = "</｜DSML｜tool_calls>";
-inline constexpr std::string_view kInvokeBegin = "<｜DSML｜invoke";
-inline constexpr std::string_view kInvokeEnd = "</｜DSML｜invoke";  // closed by ">"
-inline constexpr std::string_view kParameterBegin = "<｜DSML｜parameter";
-inline constexpr std::string_view kParameterEnd = "</｜DSML｜parameter";  // closed by ">"
 
 inline constexpr std::string_view kActionTask = "action";
 inline constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kTaskTokens = {{

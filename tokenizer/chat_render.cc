@@ -19,7 +19,7 @@ constexpr JsonLimits kArgumentLimits{
 // A piece of a user turn: text, or the result of a tool.
 struct Block {
   bool is_result;
-  std::string text;          // ready to be emitted
+  std::string text;
   std::string tool_call_id;  // results
 };
 
@@ -56,8 +56,7 @@ std::string ContentText(const ChatMessage& message) {
 
 void AddToolResult(const ChatMessage& message, std::vector<Turn>& turns) {
   if (turns.empty() || turns.back().role != "user") turns.push_back({.role = "user"});
-  turns.back().blocks.push_back(
-      {true, fmt::format("<tool_result>{}</tool_result>", ContentText(message)), message.tool_call_id});
+  turns.back().blocks.push_back({true, ContentText(message), message.tool_call_id});
 }
 
 void AddUserText(const ChatMessage& message, std::vector<Turn>& turns) {
@@ -122,29 +121,54 @@ void DropThinking(std::vector<Turn>& turns) {
   turns = std::move(kept);
 }
 
-void AppendSystemExtras(const ChatMessage& message, std::string& out) {
-  if (!message.tools.empty()) {
-    out += "\n\n";
-    out += protocol::kToolsHead;
-    for (const std::string& tool : message.tools) {
-      if (&tool != &message.tools.front()) out += '\n';
-      out += tool;
+// A prompt in the making: what is the protocol's own, and what came with the messages.
+class PromptWriter {
+ public:
+  void Control(std::string_view text) { prompt_.text += text; }
+  void Text(std::string_view text) {
+    if (text.empty()) return;
+    const size_t begin = prompt_.text.size();
+    prompt_.text += text;
+    if (!prompt_.ordinary.empty() && prompt_.ordinary.back().end == begin) {
+      prompt_.ordinary.back().end = prompt_.text.size();
+    } else {
+      prompt_.ordinary.push_back({begin, prompt_.text.size()});
     }
-    out += protocol::kToolsTail;
+  }
+  ChatPrompt Take() { return std::move(prompt_); }
+
+ private:
+  ChatPrompt prompt_;
+};
+
+void AppendSystemExtras(const ChatMessage& message, PromptWriter& out) {
+  if (!message.tools.empty()) {
+    out.Control("\n\n");
+    out.Control(protocol::kToolsHead);
+    for (const std::string& tool : message.tools) {
+      if (&tool != &message.tools.front()) out.Control("\n");
+      out.Text(tool);
+    }
+    out.Control(protocol::kToolsTail);
   }
   if (message.response_format) {
-    out += "\n\n";
-    out += protocol::kResponseFormat;
-    out += *message.response_format;
+    out.Control("\n\n");
+    out.Control(protocol::kResponseFormat);
+    out.Text(*message.response_format);
   }
 }
 
-void AppendParameter(std::string_view name, bool is_string, std::string_view value, std::string& out) {
-  out += fmt::format("{} name=\"{}\" string=\"{}\">{}{}>", protocol::kParameterBegin, name, is_string, value,
-                     protocol::kParameterEnd);
+void AppendParameter(std::string_view name, bool is_string, std::string_view value, PromptWriter& out) {
+  out.Control(protocol::kParameterBegin);
+  out.Control(" name=\"");
+  out.Text(name);
+  out.Control(is_string ? "\" string=\"true\">" : "\" string=\"false\">");
+  out.Text(value);
+  out.Control(protocol::kParameterEnd);
+  out.Control(">");
 }
 
-void AppendArguments(const std::string& arguments, std::string& out) {
+void AppendArguments(const std::string& arguments, PromptWriter& out) {
   const absl::StatusOr<JsonText> json = JsonText::Parse(arguments, kArgumentLimits);
   if (!json.ok() || json->root().kind() != JsonKind::kObject) {
     AppendParameter("arguments", true, arguments, out);
@@ -152,7 +176,7 @@ void AppendArguments(const std::string& arguments, std::string& out) {
   }
   bool first = true;
   for (const auto& [name, value] : json->root().AsMembers()) {
-    if (!first) out += '\n';
+    if (!first) out.Control("\n");
     first = false;
     std::string text;
     if (value.is_string()) {
@@ -164,29 +188,22 @@ void AppendArguments(const std::string& arguments, std::string& out) {
   }
 }
 
-void AppendBlockBegin(std::string& out) { out += fmt::format("\n\n{}>\n", protocol::kToolCallsBegin); }
-
-// A call up to its name.
-void AppendInvoke(std::string& out) {
-  out += protocol::kInvokeBegin;
-  out += " name=\"";
-}
-
-void AppendName(std::string_view name, std::string& out) {
-  out += name;
-  out += "\">\n";
-}
-
-void AppendToolCalls(const std::vector<ChatToolCall>& calls, std::string& out) {
+void AppendToolCalls(const std::vector<ChatToolCall>& calls, PromptWriter& out) {
   if (calls.empty()) return;
-  AppendBlockBegin(out);
+  out.Control("\n\n");
+  out.Control(protocol::kToolCallsBegin);
+  out.Control(">\n");
   for (const ChatToolCall& call : calls) {
-    AppendInvoke(out);
-    AppendName(call.name, out);
+    out.Control(protocol::kInvokeBegin);
+    out.Control(" name=\"");
+    out.Text(call.name);
+    out.Control("\">\n");
     AppendArguments(call.arguments, out);
-    out += fmt::format("\n{}>\n", protocol::kInvokeEnd);
+    out.Control("\n");
+    out.Control(protocol::kInvokeEnd);
+    out.Control(">\n");
   }
-  out += protocol::kToolCallsEnd;
+  out.Control(protocol::kToolCallsEnd);
 }
 
 bool HasReasoning(std::string_view sampled) { return sampled.find(protocol::kThinkEnd) != std::string_view::npos; }
@@ -200,41 +217,43 @@ class Renderer {
         drop_thinking_(drop_thinking),
         last_user_(LastUser(turns)) {}
 
-  absl::StatusOr<std::string> Render(std::string_view effort) {
-    out_ = protocol::kBos;
-    if (thinking_ && !turns_.empty()) out_ += effort;
+  absl::StatusOr<ChatPrompt> Render(std::string_view effort) {
+    out_.Control(protocol::kBos);
+    if (thinking_ && !turns_.empty()) out_.Control(effort);
     for (size_t i = 0; i < turns_.size(); ++i) {
       RETURN_IF_ERROR(AppendTurn(i));
       if (i + 1 == turns_.size() || turns_[i + 1].role == "assistant" || turns_[i + 1].role == "latest_reminder") {
         AppendTransition(i);
       }
     }
-    return std::move(out_);
+    return out_.Take();
   }
 
  private:
   absl::Status AppendTurn(size_t i) {
     const Turn& turn = turns_[i];
     if (turn.role == "user") {
-      out_ += protocol::kUser;
+      out_.Control(protocol::kUser);
       for (const Block& block : turn.blocks) {
-        if (&block != &turn.blocks.front()) out_ += "\n\n";
-        out_ += block.text;
+        if (&block != &turn.blocks.front()) out_.Control("\n\n");
+        if (block.is_result) out_.Control("<tool_result>");
+        out_.Text(block.text);
+        if (block.is_result) out_.Control("</tool_result>");
       }
     } else if (turn.role == "assistant") {
       AppendAssistant(i);
     } else if (turn.role == "system") {
-      out_ += ContentText(*turn.source);
+      out_.Text(ContentText(*turn.source));
       AppendSystemExtras(*turn.source, out_);
     } else if (turn.role == "developer") {
       const std::string content = ContentText(*turn.source);
       if (content.empty()) return Bad(turn, "content", "a developer message needs some");
-      out_ += protocol::kUser;
-      out_ += content;
+      out_.Control(protocol::kUser);
+      out_.Text(content);
       AppendSystemExtras(*turn.source, out_);
     } else if (turn.role == "latest_reminder") {
-      out_ += protocol::kLatestReminder;
-      out_ += ContentText(*turn.source);
+      out_.Control(protocol::kLatestReminder);
+      out_.Text(ContentText(*turn.source));
     } else {
       return Bad(turn, "role", fmt::format("\"{}\" is unknown", turn.role));
     }
@@ -250,16 +269,16 @@ class Renderer {
     const bool task_before = i > 0 && !turns_[i - 1].task.empty();
     const bool reasons = thinking_ && !task_before && (!drop_thinking_ || static_cast<ptrdiff_t>(i) > last_user_);
     if (message.sampled_text && reasons == thinking_ && HasReasoning(*message.sampled_text) == thinking_) {
-      out_ += *message.sampled_text;
+      out_.Control(*message.sampled_text);
       return;
     }
     if (reasons) {
-      if (!turns_[i].reasoning_dropped) out_ += message.reasoning_content;
-      out_ += protocol::kThinkEnd;
+      if (!turns_[i].reasoning_dropped) out_.Text(message.reasoning_content);
+      out_.Control(protocol::kThinkEnd);
     }
-    out_ += ContentText(message);
+    out_.Text(ContentText(message));
     AppendToolCalls(message.tool_calls, out_);
-    if (!message.wo_eos) out_ += protocol::kEos;
+    if (!message.wo_eos) out_.Control(protocol::kEos);
   }
 
   // What makes the model speak after turn i.
@@ -267,16 +286,16 @@ class Renderer {
     const Turn& turn = turns_[i];
     if (!turn.task.empty()) {
       if (turn.task == protocol::kActionTask) {
-        out_ += protocol::kAssistant;
-        out_ += thinking_ ? protocol::kThinkBegin : protocol::kThinkEnd;
+        out_.Control(protocol::kAssistant);
+        out_.Control(thinking_ ? protocol::kThinkBegin : protocol::kThinkEnd);
       }
       const auto* const task = std::find_if(protocol::kTaskTokens.begin(), protocol::kTaskTokens.end(),
                                             [&turn](const auto& entry) { return entry.first == turn.task; });
-      out_ += task->second;
+      out_.Control(task->second);
     } else if (turn.role == "user" || turn.role == "developer") {
       const bool thinks = thinking_ && (!drop_thinking_ || static_cast<ptrdiff_t>(i) >= last_user_);
-      out_ += protocol::kAssistant;
-      out_ += thinks ? protocol::kThinkBegin : protocol::kThinkEnd;
+      out_.Control(protocol::kAssistant);
+      out_.Control(thinks ? protocol::kThinkBegin : protocol::kThinkEnd);
     }
   }
 
@@ -285,7 +304,7 @@ class Renderer {
   const bool thinking_;
   const bool drop_thinking_;
   const ptrdiff_t last_user_;
-  std::string out_;
+  PromptWriter out_;
 };
 
 bool IsTask(std::string_view task) {
@@ -299,20 +318,17 @@ bool HasTools(const ChatMessage& message) {
 
 }  // namespace
 
-std::string ToolCallOpening(std::string_view name) {
-  std::string out;
-  AppendBlockBegin(out);
-  AppendInvoke(out);
-  if (!name.empty()) AppendName(name, out);
-  return out;
-}
-
 bool ThinkingIsDropped(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
   return options.thinking_mode == ThinkingMode::kThinking && options.drop_thinking &&
          std::none_of(messages.begin(), messages.end(), HasTools);
 }
 
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
+  ASSIGN_OR_RETURN(ChatPrompt prompt, RenderChatPrompt(messages, options));
+  return std::move(prompt.text);
+}
+
+absl::StatusOr<ChatPrompt> RenderChatPrompt(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
   ASSIGN_OR_RETURN(const std::string_view effort, EffortText(options));
   std::vector<Turn> turns;
   for (const ChatMessage& message : messages) {

@@ -95,6 +95,11 @@ void JsonText::Value::DumpTo(std::string& out) const {
 
 void AppendJsonString(std::string_view text, std::string& out) {
   out += '"';
+  AppendJsonEscaped(text, out);
+  out += '"';
+}
+
+void AppendJsonEscaped(std::string_view text, std::string& out) {
   for (const char c : text) {
     switch (c) {
       case '"':
@@ -126,7 +131,6 @@ void AppendJsonString(std::string_view text, std::string& out) {
         }
     }
   }
-  out += '"';
 }
 
 }  // namespace longshelf::tokenizer

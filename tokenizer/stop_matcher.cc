@@ -65,6 +65,7 @@ StopMatcher::Result StopMatcher::Push(std::string_view text) {
     state_ = Next(state_, text[i]);
     if (const size_t stop_bytes = nodes_[state_].stop_bytes; stop_bytes != 0) {
       held_.append(text.substr(0, i + 1));
+      found_ = held_.substr(held_.size() - stop_bytes);
       held_.resize(held_.size() - stop_bytes);
       stopped_ = true;
       result.stopped = true;

@@ -20,6 +20,13 @@ using internal::TokenizerFile;
 constexpr size_t kTextBytesMax = 1u << 30;
 
 struct Tokenizer::Impl {
+  // A text of which some ranges hold no added tokens, whatever they spell.
+  struct Mixed {
+    std::string_view text;
+    std::span<const TextRange> ordinary;
+    // Outside of them, from `from` on and before `end`.
+    AddedTokenMatcher::Match Find(const AddedTokenMatcher& matcher, size_t from, size_t end) const;
+  };
   explicit Impl(const TokenizerFile& file);
   absl::Status AddMerges(const TokenizerFile& file);
   void AddTokens(const TokenizerFile& file);
@@ -30,9 +37,10 @@ struct Tokenizer::Impl {
     bool full() const { return ids.size() > tokens_max; }
   };
   void EncodeOrdinary(std::string_view text, Output& out) const;
-  // Cuts at the contents of `matcher`; what lies between goes to `between`.
+  // Cuts [range) at the contents of `matcher`; the range between two of them goes to `between`.
   template <typename Between>
-  void EncodeAround(const AddedTokenMatcher& matcher, std::string_view text, Output& out, Between&& between) const;
+  void EncodeAround(const AddedTokenMatcher& matcher, const Mixed& mixed, TextRange range, Output& out,
+                    Between&& between) const;
   absl::Status Check(std::string_view text, size_t tokens_max) const;
 
   internal::PreTokenizer pre_tokenizer;
@@ -114,14 +122,32 @@ void Tokenizer::Impl::EncodeOrdinary(std::string_view text, Output& out) const {
   });
 }
 
+AddedTokenMatcher::Match Tokenizer::Impl::Mixed::Find(const AddedTokenMatcher& matcher, size_t from, size_t end) const {
+  if (matcher.empty()) return AddedTokenMatcher::kNoMatch;
+  // The first range that ends behind `from`.
+  auto next = std::upper_bound(ordinary.begin(), ordinary.end(), from,
+                               [](size_t at, const TextRange& range) { return at < range.end; });
+  while (from < end) {
+    const size_t begin = next == ordinary.end() ? end : std::min(next->begin, end);
+    if (from < begin) {
+      const AddedTokenMatcher::Match match = matcher.Find(text.substr(0, begin), from);
+      if (match.begin != std::string_view::npos) return match;
+    }
+    if (next == ordinary.end()) break;
+    from = std::max(from, next->end);
+    ++next;
+  }
+  return AddedTokenMatcher::kNoMatch;
+}
+
 template <typename Between>
-void Tokenizer::Impl::EncodeAround(const AddedTokenMatcher& matcher, std::string_view text, Output& out,
+void Tokenizer::Impl::EncodeAround(const AddedTokenMatcher& matcher, const Mixed& mixed, TextRange range, Output& out,
                                    Between&& between) const {
-  size_t pos = 0;
-  while (pos < text.size() && !out.full()) {
-    const AddedTokenMatcher::Match match = matcher.empty() ? AddedTokenMatcher::kNoMatch : matcher.Find(text, pos);
-    const size_t end = std::min(match.begin, text.size());
-    if (end > pos) between(text.substr(pos, end - pos));
+  size_t pos = range.begin;
+  while (pos < range.end && !out.full()) {
+    const AddedTokenMatcher::Match match = mixed.Find(matcher, pos, range.end);
+    const size_t end = std::min(match.begin, range.end);
+    if (end > pos) between(TextRange{pos, end});
     if (match.begin == std::string_view::npos || out.full()) return;
     out.ids.push_back(match.id);
     pos = match.begin + match.bytes;
@@ -153,11 +179,18 @@ absl::StatusOr<std::vector<uint32_t>> Finish(std::vector<uint32_t> ids, size_t t
 }  // namespace
 
 absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(std::string_view text, size_t max_tokens) const {
+  return EncodeMixed(text, {}, max_tokens);
+}
+
+absl::StatusOr<std::vector<uint32_t>> Tokenizer::EncodeMixed(std::string_view text, std::span<const TextRange> ordinary,
+                                                             size_t max_tokens) const {
   RETURN_IF_ERROR(impl_->Check(text, max_tokens));
   Impl::Output out{{}, max_tokens};
-  impl_->EncodeAround(impl_->added_first, text, out, [&](std::string_view gap) {
-    impl_->EncodeAround(impl_->added_second, gap, out,
-                        [&](std::string_view ordinary) { impl_->EncodeOrdinary(ordinary, out); });
+  const Impl::Mixed mixed{text, ordinary};
+  impl_->EncodeAround(impl_->added_first, mixed, {0, text.size()}, out, [&](TextRange gap) {
+    impl_->EncodeAround(impl_->added_second, mixed, gap, out, [&](TextRange piece) {
+      impl_->EncodeOrdinary(text.substr(piece.begin, piece.end - piece.begin), out);
+    });
   });
   return Finish(std::move(out.ids), max_tokens);
 }

@@ -1,13 +1,16 @@
 #include "convert_service.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "grammar/output_spec.h"
 
 namespace longshelf::worker {
 namespace {
@@ -18,6 +21,8 @@ constexpr size_t kSaltBytes = 32;
 constexpr size_t kTenantBytesMax = 256;
 constexpr int kStopTokensMax = 64;
 constexpr uint32_t kTopLogprobsMax = 20;
+constexpr uint64_t kLogitBiasMax = 1024;
+constexpr double kBiasMax = 100;
 // A router lets clients ask for 366 days, by its own clock, which may be ahead of this one.
 constexpr absl::Duration kRetentionMax = absl::Hours(24 * 366 + 1);
 
@@ -54,6 +59,18 @@ absl::Status CheckNamespace(const std::string& id, const std::string& salt) {
       absl::StrCat("namespace_salt has ", salt.size(), " bytes; it must have ", kSaltBytes, " (or none)"));
 }
 
+absl::Status CheckLogitBias(const v1::SamplingParams& sampling, uint32_t vocab_size) {
+  RETURN_IF_ERROR(CheckCount("the number of sampling.logit_bias entries",
+                             static_cast<uint64_t>(sampling.logit_bias_size()), 0, kLogitBiasMax));
+  uint64_t least = 0;  // that the next token may be: they ascend
+  for (const v1::TokenBias& entry : sampling.logit_bias()) {
+    RETURN_IF_ERROR(CheckCount("sampling.logit_bias.token", entry.token(), least, vocab_size - 1));
+    RETURN_IF_ERROR(CheckNumber("sampling.logit_bias.bias", entry.bias(), -kBiasMax, kBiasMax));
+    least = uint64_t{entry.token()} + 1;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_size) {
   RETURN_IF_ERROR(CheckNumber("sampling.temperature", sampling.temperature(), 0, 2));
   RETURN_IF_ERROR(CheckNumber("sampling.top_p", sampling.top_p(), 0, 1));
@@ -61,6 +78,7 @@ absl::Status CheckSampling(const v1::SamplingParams& sampling, uint32_t vocab_si
   RETURN_IF_ERROR(CheckNumber("sampling.min_p", sampling.min_p(), 0, 1));
   RETURN_IF_ERROR(CheckNumber("sampling.presence_penalty", sampling.presence_penalty(), -2, 2));
   RETURN_IF_ERROR(CheckNumber("sampling.frequency_penalty", sampling.frequency_penalty(), -2, 2));
+  RETURN_IF_ERROR(CheckLogitBias(sampling, vocab_size));
   return CheckCount("sampling.n_top_logprobs", sampling.n_top_logprobs(), 0, std::min(kTopLogprobsMax, vocab_size));
 }
 
@@ -77,6 +95,8 @@ engine::ServiceTier ToTier(v1::ServiceTier tier) {
 }
 
 engine::SamplingParams ToSamplingParams(const v1::SamplingParams& sampling) {
+  std::vector<engine::TokenBias> logit_bias;
+  for (const v1::TokenBias& entry : sampling.logit_bias()) logit_bias.push_back({entry.token(), entry.bias()});
   return {.temperature = sampling.temperature(),
           .top_p = sampling.top_p() == 0 ? 1.0 : sampling.top_p(),  // unset: off
           .top_k = sampling.top_k(),
@@ -85,7 +105,8 @@ engine::SamplingParams ToSamplingParams(const v1::SamplingParams& sampling) {
           .presence_penalty = sampling.presence_penalty(),
           .frequency_penalty = sampling.frequency_penalty(),
           .logprobs = sampling.logprobs(),
-          .n_top_logprobs = sampling.n_top_logprobs()};
+          .n_top_logprobs = sampling.n_top_logprobs(),
+          .logit_bias = std::move(logit_bias)};
 }
 
 }  // namespace
@@ -96,14 +117,18 @@ absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const Reque
   // One position is left for the token to come.
   RETURN_IF_ERROR(
       CheckCount("the number of prompt_tokens", static_cast<uint64_t>(request.prompt_tokens_size()), 1, n_context - 1));
-  RETURN_IF_ERROR(CheckCount("max_tokens", request.max_tokens(), 1, n_context));
+  RETURN_IF_ERROR(CheckCount("max_tokens", request.max_tokens(), 0, n_context));
   RETURN_IF_ERROR(CheckCount("the number of committed_tokens", static_cast<uint64_t>(request.committed_tokens_size()),
-                             0, request.max_tokens() - 1));
+                             0, std::max<uint64_t>(1, request.max_tokens()) - 1));
   const auto n_given =
       static_cast<uint64_t>(request.prompt_tokens_size()) + static_cast<uint64_t>(request.committed_tokens_size());
   RETURN_IF_ERROR(CheckCount("prompt_tokens plus committed_tokens", n_given, 1, n_context - 1));
   RETURN_IF_ERROR(CheckCount("the number of stop_token_ids", static_cast<uint64_t>(request.stop_token_ids_size()), 0,
                              kStopTokensMax));
+  if (request.prompt_logprobs() && request.committed_tokens_size() > 0) {
+    RETURN_IF_ERROR(CheckCount("n_prompt_scored, with committed_tokens,", request.n_prompt_scored(),
+                               static_cast<uint64_t>(request.prompt_tokens_size()), n_context));
+  }
   RETURN_IF_ERROR(CheckTokens("prompt_tokens", request.prompt_tokens(), limits.vocab_size));
   RETURN_IF_ERROR(CheckTokens("committed_tokens", request.committed_tokens(), limits.vocab_size));
   RETURN_IF_ERROR(CheckTokens("stop_token_ids", request.stop_token_ids(), limits.vocab_size));
@@ -114,6 +139,34 @@ absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const Reque
     return absl::PermissionDeniedError("return_logits is refused; this worker runs without --allow-logits");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> ToOutputSpec(const v1::WorkerGenerateRequest& request) {
+  if (!request.has_output_form()) return std::string();
+  const v1::OutputForm& form = request.output_form();
+  RETURN_IF_ERROR(CheckBytes("output_form", form.ByteSizeLong(), grammar::kSpecBytesMax));
+  RETURN_IF_ERROR(CheckCount("the number of output_form.tools", static_cast<uint64_t>(form.tools_size()), 0,
+                             grammar::kToolsMax));
+  RETURN_IF_ERROR(CheckCount("output_form.n_calls_max", form.n_calls_max(), 0, grammar::kCallsMax));
+  grammar::OutputSpec spec;
+  spec.after_thinking = form.after_thinking();
+  spec.answer_schema = form.answer_schema();
+  switch (form.calls()) {
+    case v1::OutputForm::CALLS_NONE:
+      break;
+    case v1::OutputForm::CALLS_ALLOWED:
+      spec.calls = grammar::OutputSpec::Calls::kAllowed;
+      break;
+    case v1::OutputForm::CALLS_REQUIRED:
+      spec.calls = grammar::OutputSpec::Calls::kRequired;
+      break;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("output_form.calls: ", form.calls(), " is unknown"));
+  }
+  if (form.n_calls_max() > 0) spec.n_calls_max = form.n_calls_max();
+  for (const v1::ToolForm& tool : form.tools()) spec.tools.push_back({tool.name(), tool.parameters()});
+  spec.given = form.given();
+  return spec.Serialize();
 }
 
 engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& request) {
@@ -128,6 +181,8 @@ engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& reque
   out.namespace_salt = request.namespace_salt();
   out.return_logits = request.return_logits();
   out.no_cache_read = request.no_cache_read();
+  out.prompt_logprobs = request.prompt_logprobs();
+  out.n_prompt_scored = request.n_prompt_scored();
   out.sampling = ToSamplingParams(request.sampling());
   return out;
 }
@@ -177,16 +232,28 @@ void Fill(const engine::PrefillProgress& from, v1::WorkerGenerateEvent& event) {
   event.mutable_progress()->set_n_total(from.n_total);
 }
 
-void Fill(const engine::OutputToken& from, v1::WorkerGenerateEvent& event) {
-  v1::Token& to = *event.mutable_token();
-  to.set_index(from.index);
-  to.set_token(from.token.token);
-  to.set_logprob(from.token.logprob);
-  for (const engine::TokenLogprob& alternative : from.token.top) {
+// A sampled token or a scored one.
+template <typename From, typename To>
+void FillLogprobs(const From& from, To& to) {
+  to.set_token(from.token);
+  to.set_logprob(from.logprob);
+  for (const engine::TokenLogprob& alternative : from.top) {
     v1::TokenLogprob& top = *to.add_top();
     top.set_token(alternative.token);
     top.set_logprob(alternative.logprob);
   }
+}
+
+void Fill(const engine::PromptLogprobs& from, v1::WorkerGenerateEvent& event) {
+  v1::PromptLogprobs& to = *event.mutable_prompt_logprobs();
+  to.set_first(from.first);
+  for (const engine::ScoredToken& scored : from.tokens) FillLogprobs(scored, *to.add_tokens());
+}
+
+void Fill(const engine::OutputToken& from, v1::WorkerGenerateEvent& event) {
+  v1::Token& to = *event.mutable_token();
+  to.set_index(from.index);
+  FillLogprobs(from.token, to);
   if (!from.token.logits.empty()) {
     to.set_logits(from.token.logits.data(), from.token.logits.size() * sizeof(float));
   }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -22,7 +23,9 @@ struct RequestLimits {
 
 // INVALID_ARGUMENT: names the field, its value and the limit. PERMISSION_DENIED: return_logits where it is not allowed.
 absl::Status CheckGenerate(const v1::WorkerGenerateRequest& request, const RequestLimits& limits);
-// REQUIRES: CheckGenerate said OK. Without id, sink and restored prefix.
+// "" when the request has none. INVALID_ARGUMENT: more than the limits; nothing is compiled.
+absl::StatusOr<std::string> ToOutputSpec(const v1::WorkerGenerateRequest& request);
+// REQUIRES: CheckGenerate said OK. Without id, sink, restored prefix and output form.
 engine::SequenceRequest ToSequenceRequest(const v1::WorkerGenerateRequest& request);
 
 // INVALID_ARGUMENT as above; `now` is the wall clock.

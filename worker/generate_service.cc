@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 #include "proto/grpc_status.h"
 
 namespace longshelf::worker {
@@ -10,6 +11,13 @@ namespace {
 
 // What a waiting event holds, about.
 size_t BufferedBytes(const engine::SequenceEvent& event) {
+  if (const auto* scores = std::get_if<engine::PromptLogprobs>(&event)) {
+    size_t n_bytes = sizeof event;
+    for (const engine::ScoredToken& scored : scores->tokens) {
+      n_bytes += sizeof scored + scored.top.size() * sizeof(engine::TokenLogprob);
+    }
+    return n_bytes;
+  }
   const auto* output = std::get_if<engine::OutputToken>(&event);
   if (output == nullptr) return sizeof event;
   return sizeof event + output->token.top.size() * sizeof(engine::TokenLogprob) +
@@ -50,16 +58,20 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
         absl::StrCat("this worker has ", core_.options.n_streams_max, " open streams, the limit; try again later"));
   } else {
     status = CheckGenerate(request, core_.limits);
+    if (status.ok()) status = ReadOutputForm(request);
   }
   if (!status.ok()) {
     EndWith(status, "refused");
     return;
   }
-  request_ = ToSequenceRequest(request);
+  engine::SequenceRequest converted = ToSequenceRequest(request);
+  converted.output_spec = std::move(request_.output_spec);
+  converted.end_token_ids = std::move(request_.end_token_ids);
+  request_ = std::move(converted);
   // Here, on the caller's thread: a million tokens take longer to hash than a decode step lasts.
   request_.prefix_keys =
       engine::FullBlockKeys(core_.hasher, request_.namespace_salt, request_.prompt, request_.committed);
-  if (core_.prefixes == nullptr || request.no_cache_read()) {
+  if (core_.prefixes == nullptr || request.no_cache_read() || request_.wants_prompt_scores()) {
     Submit({});
     return;
   }
@@ -71,6 +83,24 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
   wanted.cancelled = restore_cancelled_;
   core_.prefixes->Restore(std::move(wanted),
                           [self = shared_from_this()](RestoreOutcome outcome) { self->Submit(std::move(outcome)); });
+}
+
+// Compiled here, on the caller's thread, so that what cannot be enforced is refused before it takes a place; the shard of
+// this process has it then.
+absl::Status GenerateStream::ReadOutputForm(const v1::WorkerGenerateRequest& request) {
+  ASSIGN_OR_RETURN(request_.output_spec, ToOutputSpec(request));
+  if (request_.output_spec.empty()) return absl::OkStatus();
+  grammar::ConstraintCache* constraints = core_.options.constraints.get();
+  if (constraints == nullptr) {
+    return absl::FailedPreconditionError("output_form is refused: this worker has no tokenizer.json");
+  }
+  const absl::Status compiled = constraints->Get(request_.output_spec).status();
+  if (!compiled.ok()) return Annotate(compiled, "output_form");
+  // Of the tokens to stop at, those that stand in no text.
+  for (const uint32_t token : request.stop_token_ids()) {
+    if (constraints->vocabulary().SymbolsOf(token).empty()) request_.end_token_ids.push_back(token);
+  }
+  return absl::OkStatus();
 }
 
 void GenerateStream::Submit(RestoreOutcome outcome) {

@@ -44,6 +44,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::WorkerGenerateE
   };
 
   void Begin(const v1::WorkerGenerateRequest& request);
+  absl::Status ReadOutputForm(const v1::WorkerGenerateRequest& request);
   void Submit(RestoreOutcome outcome);
   void EndWith(const absl::Status& status, std::string_view result);
   Action NextLocked();

@@ -83,9 +83,11 @@ class ControlThread {
 absl::Status RunLeader(const LeaderContext& context, const engine::Model& model, int64_t n_context_max,
                        std::vector<int64_t> shard_pids, engine::StepRunner& runner, NodeKv kv) {
   SpeakingStepRunner speaking(context.group_end, runner);
+  NodeModel described = DescribeModel(model, n_context_max);
+  described.constraints = context.constraints;
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> node,
-                   WorkerNode::Create(context.config, DescribeModel(model, n_context_max), std::move(shard_pids),
-                                      context.clock, context.metrics, speaking, std::move(kv), context.tls));
+                   WorkerNode::Create(context.config, described, std::move(shard_pids), context.clock, context.metrics,
+                                      speaking, std::move(kv), context.tls));
   context.group_end.SetNode(node.get());
   absl::Status ended;
   {

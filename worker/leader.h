@@ -11,6 +11,7 @@
 #include "engine/comm/group_watch.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
+#include "grammar/constraint.h"
 #include "group_end.h"
 #include "load_state.h"
 #include "worker/node_service.h"
@@ -28,6 +29,7 @@ struct LeaderContext {
   const std::shared_ptr<net::TlsIdentity>& tls;
   engine::GroupWatch& watch;
   GroupEnd& group_end;
+  const std::shared_ptr<grammar::ConstraintCache>& constraints;  // the executor's
 };
 
 // Rank 0: serves worker.proto over an engine on the calling thread, until a signal has drained it (OK) or a step failed

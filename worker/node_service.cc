@@ -55,6 +55,7 @@ WorkerServiceOptions ServiceOptions(const ShardConfig& config, const NodeModel& 
   options.shard_pids = std::move(shard_pids);
   options.n_sequences_max = config.n_sequences_max * options.n_shards;
   options.allow_logits = config.allow_logits;
+  options.constraints = model.constraints;
   options.n_streams_max = options.n_sequences_max + config.n_waiting_max;
   return options;
 }

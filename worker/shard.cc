@@ -32,6 +32,7 @@
 #include "engine/shard_group.h"
 #include "engine/token_stamp.h"
 #include "exchange_metrics.h"
+#include "grammar/constraint.h"
 #include "group_end.h"
 #include "group_stores.h"
 #include "leader.h"
@@ -39,6 +40,7 @@
 #include "memory_check.h"
 #include "process/available_processors.h"
 #include "storage_reads.h"
+#include "tokenizer/tokenizer.h"
 #include "worker/node_service.h"
 
 namespace longshelf::worker {
@@ -158,6 +160,16 @@ absl::Status Caught(absl::FunctionRef<absl::Status()> body) {
   }
 }
 
+// Of the checkpoint's tokenizer. Null when it has none that can be read: then no output of a given form is served.
+std::shared_ptr<grammar::ConstraintCache> LoadConstraints(const std::filesystem::path& model) {
+  const auto tokenizer = tokenizer::Tokenizer::Load(model);
+  if (!tokenizer.ok()) {
+    spdlog::warn("JSON schemas and forced calls are refused: {}", std::string(tokenizer.status().message()));
+    return nullptr;
+  }
+  return std::make_shared<grammar::ConstraintCache>(grammar::Vocabulary::Make(**tokenizer));
+}
+
 // What one process holds, in the order in which it is made.
 class Shard {
  public:
@@ -218,6 +230,7 @@ class Shard {
   std::unique_ptr<PlacementMetrics> placement_metrics_;
   std::atomic<const engine::PlacementControl*> placement_seen_{nullptr};  // the same, for the thread of metrics
   std::unique_ptr<engine::Model> model_;
+  std::shared_ptr<grammar::ConstraintCache> constraints_;  // null: the checkpoint has no tokenizer
   std::unique_ptr<engine::Executor> executor_;
   std::unique_ptr<GroupStores> stores_;  // R > 1, with a KV store
   int64_t n_context_max_ = 0;
@@ -382,6 +395,8 @@ absl::Status Shard::Load() {
   engine::ExecutorOptions executor_options;
   executor_options.n_slots = config_.n_sequences_max;
   executor_options.n_blocks = static_cast<uint32_t>(config_.kv_memory_bytes / model_->layout().block_bytes());
+  constraints_ = LoadConstraints(config_.model);
+  executor_options.constraints = constraints_;
   ASSIGN_OR_RETURN(executor_, engine::Executor::Create(engine::MakeSequenceModel(*model_), executor_options));
   return absl::OkStatus();
 }
@@ -561,7 +576,8 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
 
 absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids, std::vector<HomeStore*> others) {
   engine::GroupWatch& watch = session_ != nullptr ? session_->watch() : *own_watch_;
-  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_, watch, group_end_};
+  const LeaderContext context{config_, signals_, clock_, metrics_,   load_state_,
+                              tls_,    watch,    group_end_, constraints_};
   return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner,
                    {executor_->copies(), std::move(others)});
 }

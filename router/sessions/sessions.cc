@@ -81,7 +81,7 @@ void Sessions::Stop() {
 bool Sessions::HasRoomFor(const PreparedRequest& prepared) const {
   const ApiRequest& request = prepared.request;
   if (request.session.empty() || request.body_share != nullptr) return true;
-  return budget_.HasRoomFor(request.body->size() + sizeof(uint32_t) * prepared.prompt->size());
+  return budget_.HasRoomFor(request.body->size() + sizeof(uint32_t) * prepared.first().tokens->size());
 }
 
 std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const std::string& request_id) {
@@ -93,7 +93,7 @@ std::shared_ptr<AnswerRecorder> Sessions::Begin(Completion& completion, const st
   session.model = model_.name;
   session.is_chat = request.api == Api::kChat;
   session.body = request.body;
-  session.prompt = prepared.prompt;
+  session.prompt = prepared.first().tokens;
   session.seed = completion.seed();
   session.request_id = request_id;
   session.namespace_id = prepared.namespace_id;

@@ -1,6 +1,7 @@
 """grpcio with nothing but reflection: the service's own description makes the messages. LONGSHELF_GRPC, LONGSHELF_KEY,
 LONGSHELF_MODEL."""
 
+import json
 import os
 
 import grpc
@@ -60,7 +61,9 @@ weather = message("ChatRequest", options=message("GenerationOptions", temperatur
                                  '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}')])
 replies = list(call("Chat", weather))
 assert replies[-1].finish_reason == "tool_calls"
-assert [c.name for r in replies for c in r.tool_calls] == ["get_weather"]
+deltas = [c for r in replies for c in r.tool_calls]
+assert [c.name for c in deltas if c.name] == ["get_weather"] and deltas[-1].complete
+assert "city" in json.loads("".join(c.arguments_json for c in deltas))
 
 generated = list(call("Generate", message("GenerateRequest", tokens=message("TokenIds", ids=[10, 11, 12]),
                                           options=message("GenerationOptions", temperature=0, max_tokens=4,

@@ -18,6 +18,12 @@ void RecordingSink::OnEvent(SequenceEvent event) {
     started = *s;
   } else if (auto* p = std::get_if<PrefillProgress>(&event)) {
     progress.push_back(*p);
+  } else if (auto* scores = std::get_if<PromptLogprobs>(&event)) {
+    if (scored.empty()) first_scored = scores->first;
+    EXPECT_EQ(scores->first, first_scored + scored.size());
+    EXPECT_LE(scores->tokens.size(), PromptLogprobs::kTokensMax);
+    EXPECT_TRUE(sampled.empty());
+    scored.insert(scored.end(), scores->tokens.begin(), scores->tokens.end());
   } else if (auto* t = std::get_if<OutputToken>(&event)) {
     if (sampled.empty()) first_index = t->index;
     EXPECT_EQ(t->index, first_index + sampled.size());

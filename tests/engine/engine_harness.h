@@ -23,6 +23,8 @@ class RecordingSink final : public EventSink {
 
   std::optional<Started> started;
   std::vector<PrefillProgress> progress;
+  std::vector<ScoredToken> scored;
+  uint32_t first_scored = 0;
   std::vector<SampledToken> sampled;
   std::optional<Finished> finished;
   std::optional<absl::Status> failed;

@@ -187,6 +187,46 @@ TEST_P(SameBits, WithOtherChunkSizesAndThreads) {
   }
 }
 
+// What was sampled, read again as a prompt: the same log probabilities, however it is cut and whoever is beside it.
+TEST_P(SameBits, WhenWhatWasSampledIsScored) {
+  const auto prompt = PromptOf(257);
+  std::shared_ptr<RecordingSink> sampled;
+  RealEngine first(model(), {});
+  first.harness().Then([&] {
+    SequenceRequest request = WithLogits(prompt);
+    request.max_tokens = 20;
+    request.sampling.logprobs = true;
+    request.sampling.n_top_logprobs = 3;
+    sampled = first.harness().Submit(std::move(request));
+  });
+  first.Run();
+  std::vector<ScoredToken> expected;
+  for (const SampledToken& token : sampled->sampled) expected.push_back({token.token, token.logprob, token.top});
+  std::vector<ScoredToken> whole;
+  for (const int64_t budget : {512, 7, 64}) {
+    RealEngine engine(model(), {.step_token_budget = budget, .n_threads = budget == 64 ? 2 : 1});
+    std::shared_ptr<RecordingSink> scored;
+    std::shared_ptr<RecordingSink> resumed;
+    engine.harness().Then([&] {
+      SequenceRequest request = WithLogits(Join(prompt, sampled->tokens()));
+      request.max_tokens = budget == 64 ? 0 : 1;
+      request.prompt_logprobs = true;
+      request.sampling.n_top_logprobs = 3;
+      scored = engine.harness().Submit(request);
+      request.n_prompt_scored = 257;
+      resumed = engine.harness().Submit(std::move(request));
+      engine.harness().Submit(WithLogits(RandomTokens(model(), 90, 1)));
+    });
+    engine.Run();
+    const size_t n = prompt.size() + expected.size();
+    ASSERT_EQ(scored->scored.size(), n - 1) << budget;
+    if (whole.empty()) whole = scored->scored;
+    EXPECT_EQ(scored->scored, whole) << budget;
+    EXPECT_EQ(resumed->scored, expected) << budget;
+    EXPECT_EQ(std::vector<ScoredToken>(whole.begin() + 256, whole.end()), expected) << budget;
+  }
+}
+
 TEST_P(SameBits, BesideFifteenOthers) {
   RealEngine engine(model(), {.step_token_budget = 300});
   std::map<size_t, std::shared_ptr<RecordingSink>> sinks;

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <random>
 
 #include "engine_harness.h"
 #include "engine_requests.h"
 #include "fake_feed.h"
 #include "fake_model.h"
+#include "prompt_scores.h"
 
 namespace longshelf::engine {
 namespace {
@@ -45,6 +47,7 @@ class RandomTraffic {
   int n_finished() const { return n_finished_; }
   int n_reused() const { return n_reused_; }
   int n_restored() const { return n_restored_; }
+  int n_scored() const { return n_scored_; }
   int n_preempted() const { return static_cast<int>(harness_.load.n_preempted); }
 
  private:
@@ -54,6 +57,7 @@ class RandomTraffic {
     std::vector<uint32_t> committed;
     uint32_t max_tokens;
     std::shared_ptr<RecordingSink> sink;
+    std::optional<uint32_t> n_scored = std::nullopt;  // its other prompt tokens are to be scored
     bool cancelled = false;
   };
 
@@ -156,10 +160,16 @@ class RandomTraffic {
       const auto output = FakeModel::Continue(run.prompt, run.max_tokens, config_.eos_token_id);
       run.committed.assign(output.begin(), output.begin() + static_cast<std::ptrdiff_t>(Below(output.size())));
     }
+    if (run.committed.empty() && Below(6) == 0) {
+      run.n_scored = Below(2) == 0 ? 0 : static_cast<uint32_t>(Below(run.prompt.size() + 1));
+      if (Below(3) == 0) run.max_tokens = 0;
+    }
     request.id = run.id;
     request.prompt = run.prompt;
     request.committed = run.committed;
     request.max_tokens = run.max_tokens;
+    request.prompt_logprobs = run.n_scored.has_value();
+    request.n_prompt_scored = run.n_scored.value_or(0);
     request.sampling.temperature = 0.0;
     request.no_cache_read = Below(15) == 0;
     request.namespace_salt = "";
@@ -221,8 +231,12 @@ class RandomTraffic {
       EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), expected.begin()));
       return;
     }
-    EXPECT_FALSE(poisoned);
+    // The last token of a prompt that nothing is sampled after is not looked at.
+    EXPECT_TRUE(!poisoned || run.max_tokens == 0);
     EXPECT_EQ(tokens, expected);
+    const size_t n_scored = run.n_scored.has_value() ? std::max(1U, *run.n_scored) : run.prompt.size();
+    EXPECT_EQ(run.sink->scored, ScoresOf(run.prompt, n_scored));
+    n_scored_ += run.sink->scored.empty() ? 0 : 1;
     ++n_finished_;
   }
 
@@ -241,12 +255,14 @@ class RandomTraffic {
   int n_finished_ = 0;
   int n_reused_ = 0;
   int n_restored_ = 0;
+  int n_scored_ = 0;
 };
 
 TEST(EngineUnderRandomTraffic, GivesRightTokensAndReturnsToItsBaseline) {
   int n_finished = 0;
   int n_reused = 0;
   int n_restored = 0;
+  int n_scored = 0;
   int n_preempted = 0;
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -256,12 +272,14 @@ TEST(EngineUnderRandomTraffic, GivesRightTokensAndReturnsToItsBaseline) {
     n_finished += traffic.n_finished();
     n_reused += traffic.n_reused();
     n_restored += traffic.n_restored();
+    n_scored += traffic.n_scored();
     n_preempted += traffic.n_preempted();
     if (testing::Test::HasFailure()) return;
   }
   EXPECT_GT(n_finished, 1000);
   EXPECT_GT(n_reused, 300);
   EXPECT_GT(n_restored, 10);
+  EXPECT_GT(n_scored, 200);
   EXPECT_GT(n_preempted, 100);
 }
 

@@ -165,7 +165,6 @@ TEST(Engine, RefusesWhatCannotBeServedNamingTheLimit) {
       cases.push_back({std::move(why), harness.Submit(std::move(request))});
     };
     refuse("prompt is empty", Request({}, 1));
-    refuse("max_tokens", Request(Prompt(5, 1), 0));
     refuse("context", Request(Prompt(4096, 1), 1));
     refuse("KV blocks", Request(Prompt(5, 1), 512));
     refuse("vocabulary", Request({FakeModel::kVocab}, 1));

@@ -139,6 +139,17 @@ TEST(Executor, RefusesPlansThatDoNotFit) {
       {"without tokens", [](StepPlan& p) { p.rows[0].n_past = -1; }},
       {"without tokens", [](StepPlan& p) { p.rows[0].tokens = {}; }},
       {"token", [](StepPlan& p) { p.rows[0].tokens = {FakeModel::kVocab}; }},
+      {"tokens to score", [](StepPlan& p) { p.rows[0].targets = {7}; }},
+      {"tokens to score",
+       [](StepPlan& p) {
+         p.rows[0].sample = false;
+         p.rows[0].targets = {7, 8};
+       }},
+      {"token to score",
+       [](StepPlan& p) {
+         p.rows[0].sample = false;
+         p.rows[0].targets = {FakeModel::kVocab};
+       }},
       {"second row", [](StepPlan& p) { p.rows.push_back(p.rows[0]); }},
       {"imported copy",
        [](StepPlan& p) {

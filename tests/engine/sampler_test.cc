@@ -220,9 +220,27 @@ TEST(Sampler, RefusesLogitsThatAreNotNumbers) {
   EXPECT_FALSE(SampleToken(std::vector<float>{-kInfinity, -kInfinity}, {}, {}, 0).ok());
 }
 
+TEST(Sampler, AddsABiasBeforeAnythingElse) {
+  const std::vector<float> logits = {1.0F, 2.0F, 3.0F, 4.0F};
+  SamplingParams params{.temperature = 0.0, .logprobs = true};
+  params.logit_bias = {{1, 2.5F}, {3, -100.0F}};
+  const auto sampled = SampleToken(logits, params, {}, 0);
+  ASSERT_TRUE(sampled.ok());
+  EXPECT_EQ(sampled->token, 1U);
+  const auto unbiased = SampleToken(logits, {.temperature = 0.0, .logit_bias = {{1, 2.5F}}}, {}, 0);
+  EXPECT_EQ(unbiased->token, 1U);
+  // What is told of it is the model's own.
+  EXPECT_EQ(sampled->logprob, ScoreToken(logits, 1, 0)->logprob);
+  // Penalties are taken from what the bias made.
+  params.presence_penalty = 2.0;
+  EXPECT_EQ(SampleToken(logits, params, {{1, 1}}, 0)->token, 2U);
+}
+
 TEST(Sampler, NamesTheParameterThatIsOutOfBounds) {
-  EXPECT_TRUE(CheckSamplingParams({}).ok());
-  const auto message = [](const SamplingParams& params) { return std::string(CheckSamplingParams(params).message()); };
+  EXPECT_TRUE(CheckSamplingParams({}, 100).ok());
+  const auto message = [](const SamplingParams& params) {
+    return std::string(CheckSamplingParams(params, 100).message());
+  };
   EXPECT_THAT(message({.temperature = -0.1}), HasSubstr("temperature"));
   EXPECT_THAT(message({.temperature = std::nan("")}), HasSubstr("temperature"));
   EXPECT_THAT(message({.top_p = 1.5}), HasSubstr("top_p"));
@@ -230,6 +248,11 @@ TEST(Sampler, NamesTheParameterThatIsOutOfBounds) {
   EXPECT_THAT(message({.presence_penalty = 1e9}), HasSubstr("presence_penalty"));
   EXPECT_THAT(message({.frequency_penalty = -1e9}), HasSubstr("frequency_penalty"));
   EXPECT_THAT(message({.n_top_logprobs = 100000}), HasSubstr("n_top_logprobs"));
+  EXPECT_THAT(message({.logit_bias = {{100, 1.0F}}}), HasSubstr("token 100; the vocabulary has 100"));
+  EXPECT_THAT(message({.logit_bias = {{9, 1.0F}, {9, 2.0F}}}), HasSubstr("must ascend"));
+  EXPECT_THAT(message({.logit_bias = {{9, 100.5F}}}), HasSubstr("-100 to 100"));
+  EXPECT_THAT(message({.logit_bias = {{9, std::nanf("")}}}), HasSubstr("-100 to 100"));
+  EXPECT_THAT(message({.logit_bias = std::vector<TokenBias>(1025)}), HasSubstr("at most 1024"));
 }
 
 // The values themselves are pinned: they must be the same on every machine.

@@ -46,6 +46,7 @@ StepPlan SomePlan(Random& random) {
                             .frequency_penalty = 0.75,
                             .logprobs = Below(random, 2) == 1,
                             .n_top_logprobs = Some32(random)};
+    for (auto m = Below(random, 3); m > 0; --m) sampling.logit_bias.push_back({Some32(random), -2.5F});
     plan.open_slots.push_back({SomeSlot(random), sampling, SomeTokens(random)});
     plan.set_blocks.push_back({SomeSlot(random), Some32(random), Some32(random)});
   }
@@ -61,7 +62,8 @@ StepPlan SomePlan(Random& random) {
                          .sample = Below(random, 2) == 1,
                          .return_logits = Below(random, 2) == 1,
                          .n_drafts = Some32(random),
-                         .wants_draft = Below(random, 2) == 1});
+                         .wants_draft = Below(random, 2) == 1,
+                         .targets = SomeTokens(random)});
     plan.export_blocks.push_back({SomeShard(random), Some32(random), Some64(random), random(), SomeStamp(random)});
     plan.export_states.push_back({SomeSlot(random), Some64(random), random(), SomeStamp(random)});
     plan.drop_copies.push_back({SomeShard(random), random()});
@@ -76,7 +78,9 @@ StepResult SomeResult(Random& random) {
     SampledToken sampled{.token = Some32(random), .logprob = -1.25F, .top = {}, .logits = {}};
     for (auto m = Below(random, 3); m > 0; --m) sampled.top.push_back({Some32(random), -0.5F});
     for (auto m = Below(random, 5); m > 0; --m) sampled.logits.push_back(static_cast<float>(Below(random, 100)));
-    result.rows.push_back({.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}});
+    ScoredToken scored{.token = Some32(random), .logprob = -2.25F, .top = {{Some32(random), -0.125F}}};
+    result.rows.push_back(
+        {.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}, .scored = {scored, {}}});
   }
   if (Below(random, 2) == 1) result.failures.push_back({SomeSlot(random), absl::InternalError("not a number")});
   return result;

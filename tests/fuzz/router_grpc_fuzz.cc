@@ -59,9 +59,9 @@ void Convert(const v1::GenerateRequest& wire) {
   CheckSession(wire.session(), request);
   LONGSHELF_CHECK(request.model == wire.model());
   if (wire.has_tokens()) {
-    LONGSHELF_CHECK(std::ranges::equal(std::get<std::vector<uint32_t>>(request.prompt), wire.tokens().ids()));
+    LONGSHELF_CHECK(std::ranges::equal(std::get<std::vector<uint32_t>>(request.prompts.at(0)), wire.tokens().ids()));
   } else {
-    LONGSHELF_CHECK(std::get<std::string>(request.prompt) == wire.text());
+    LONGSHELF_CHECK(std::get<std::string>(request.prompts.at(0)) == wire.text());
   }
 }
 

@@ -1,11 +1,13 @@
-// What a model writes, read while it is sampled. The events do not depend on how the text was cut; what the strict
+// What a model writes, read while it is sampled. The pieces do not depend on how the text was cut; what the strict
 // parser accepts gives the same message, but for the repairs that chat.h names; no markup leaks into text; the
 // arguments of a call are JSON.
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "answer_pieces.h"
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
@@ -16,70 +18,31 @@
 namespace longshelf::tokenizer {
 namespace {
 
-using Event = CompletionParser::Event;
+using Kind = AnswerPiece::Kind;
+using testing::ParseSplit;
+using testing::ParseWhole;
+using testing::Print;
+
 constexpr std::string_view kDsml = "｜DSML｜";
 constexpr size_t kCutBytesMax = 512;  // longer texts are cut in a few places only
 
-// Events with neighbouring deltas joined: what must not depend on the split.
-class Collector {
- public:
-  explicit Collector(ThinkingMode mode) : parser_(mode) {}
-  void Push(std::string_view text) { Add(parser_.Push(text)); }
-  std::vector<Event> Finish() {
-    Add(parser_.Finish());
-    LONGSHELF_CHECK(parser_.Finish().empty());
-    return std::move(events_);
+void CheckPieces(const std::vector<AnswerPiece>& pieces, StreamEnd end, bool is_utf8) {
+  bool in_call = false;
+  for (const AnswerPiece& piece : pieces) {
+    const bool is_text = piece.kind == Kind::kReasoning || piece.kind == Kind::kContent;
+    LONGSHELF_CHECK(!is_text || piece.text.find(kDsml) == std::string::npos);
+    LONGSHELF_CHECK(in_call == (piece.kind == Kind::kCallArguments || piece.kind == Kind::kCallEnd));
+    if (piece.kind == Kind::kCallBegin) in_call = true;
+    if (piece.kind == Kind::kCallEnd) in_call = false;
+    if (is_utf8) LONGSHELF_CHECK(piece.kind == Kind::kCallArguments || testing::IsUtf8(piece.text));
   }
-
- private:
-  void Add(std::vector<Event> more) {
-    for (Event& event : more) {
-      if (event.kind != Event::Kind::kToolCall && !events_.empty() && events_.back().kind == event.kind) {
-        events_.back().text += event.text;
-      } else {
-        events_.push_back(std::move(event));
-      }
-    }
-  }
-
-  CompletionParser parser_;
-  std::vector<Event> events_;
-};
-
-bool AreEqual(const std::vector<Event>& a, const std::vector<Event>& b) {
-  return std::ranges::equal(a, b, [](const Event& x, const Event& y) {
-    return x.kind == y.kind && x.text == y.text && x.tool_call.name == y.tool_call.name &&
-           x.tool_call.arguments == y.tool_call.arguments;
-  });
-}
-
-std::vector<Event> Whole(std::string_view text, ThinkingMode mode) {
-  Collector out(mode);
-  out.Push(text);
-  return out.Finish();
-}
-
-std::vector<Event> CutAt(std::string_view text, size_t at, ThinkingMode mode) {
-  Collector out(mode);
-  out.Push(text.substr(0, at));
-  out.Push(text.substr(at));
-  return out.Finish();
-}
-
-std::vector<Event> ByteByByte(std::string_view text, ThinkingMode mode) {
-  Collector out(mode);
-  for (const char c : text) out.Push({&c, 1});
-  return out.Finish();
-}
-
-void CheckEvents(const std::vector<Event>& events, bool is_utf8) {
-  for (const Event& event : events) {
-    LONGSHELF_CHECK(event.text.find(kDsml) == std::string::npos);
-    LONGSHELF_CHECK(event.tool_call.id.empty());
-    if (!is_utf8) continue;
-    LONGSHELF_CHECK(testing::IsUtf8(event.text) && testing::IsUtf8(event.tool_call.name));
-    if (event.kind != Event::Kind::kToolCall) continue;
-    LONGSHELF_CHECK(JsonText::Parse(event.tool_call.arguments, {.depth_max = 1000, .values_max = 1u << 21}).ok());
+  LONGSHELF_CHECK(!in_call || end == StreamEnd::kCutOff);
+  if (!is_utf8) return;
+  const ChatMessage message = testing::MessageOf(pieces);
+  for (const ChatToolCall& call : message.tool_calls) {
+    LONGSHELF_CHECK(testing::IsUtf8(call.arguments));
+    const bool is_open = in_call && &call == &message.tool_calls.back();
+    LONGSHELF_CHECK(is_open || JsonText::Parse(call.arguments, {.depth_max = 1000, .values_max = 1u << 21}).ok());
   }
 }
 
@@ -94,29 +57,30 @@ bool MayBeMended(const ChatMessage& strict, std::string_view text) {
   return text.find("</｜DSML｜tool_calls>") == std::string_view::npos;
 }
 
-void CheckAgainstStrict(const std::vector<Event>& events, std::string_view text, ThinkingMode mode) {
+void CheckAgainstStrict(const std::vector<AnswerPiece>& pieces, std::string_view text, ThinkingMode mode) {
   const absl::StatusOr<ChatMessage> strict = ParseCompletion(text, mode);
   if (!strict.ok() || MayBeMended(*strict, text)) return;
-  ChatMessage message;
-  message.content = "";
-  for (const Event& event : events) {
-    if (event.kind == Event::Kind::kReasoning) message.reasoning_content += event.text;
-    if (event.kind == Event::Kind::kContent) *message.content += event.text;
-    if (event.kind == Event::Kind::kToolCall) message.tool_calls.push_back(event.tool_call);
-  }
+  const ChatMessage message = testing::MessageOf(pieces);
   LONGSHELF_CHECK(message.content == strict->content && message.reasoning_content == strict->reasoning_content);
   LONGSHELF_CHECK(std::ranges::equal(
       message.tool_calls, strict->tool_calls,
       [](const ChatToolCall& a, const ChatToolCall& b) { return a.name == b.name && a.arguments == b.arguments; }));
 }
 
-void Parse(std::string_view text, ThinkingMode mode) {
-  const std::vector<Event> whole = Whole(text, mode);
-  CheckEvents(whole, testing::IsUtf8(text));
-  LONGSHELF_CHECK(AreEqual(ByteByByte(text, mode), whole));
+void Parse(std::string_view text, ThinkingMode mode, StreamEnd end, const std::vector<std::string>& stops) {
+  const std::vector<AnswerPiece> pieces = ParseWhole(text, mode, end, stops);
+  const bool may_stop = !stops.empty();
+  CheckPieces(pieces, may_stop ? StreamEnd::kCutOff : end, testing::IsUtf8(text));
+  const std::string whole = Print(pieces);
+  LONGSHELF_CHECK(Print(ParseSplit(
+                      text, mode, [] { return size_t{1}; }, end, stops)) == whole);
   const size_t step = text.size() / kCutBytesMax * 16 + 1;
-  for (size_t at = 1; at < text.size(); at += step) LONGSHELF_CHECK(AreEqual(CutAt(text, at, mode), whole));
-  CheckAgainstStrict(whole, text, mode);
+  for (size_t at = 1; at < text.size(); at += step) {
+    size_t first = at;
+    const auto next_size = [&first] { return std::exchange(first, SIZE_MAX); };
+    LONGSHELF_CHECK(Print(ParseSplit(text, mode, next_size, end, stops)) == whole);
+  }
+  if (end == StreamEnd::kComplete && !may_stop) CheckAgainstStrict(pieces, text, mode);
 }
 
 }  // namespace
@@ -170,7 +134,9 @@ Seeds MakeSeeds() {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace longshelf;  // the entry point has no namespace of its own
   fuzz::FuzzInput input(data, size);
-  const bool thinks = input.Byte() % 2 == 1;
-  tokenizer::Parse(input.Rest(), thinks ? tokenizer::ThinkingMode::kThinking : tokenizer::ThinkingMode::kChat);
+  const unsigned how = input.Byte();
+  tokenizer::Parse(input.Rest(), how % 2 == 1 ? tokenizer::ThinkingMode::kThinking : tokenizer::ThinkingMode::kChat,
+                   how % 4 < 2 ? tokenizer::StreamEnd::kComplete : tokenizer::StreamEnd::kCutOff,
+                   how % 8 < 4 ? std::vector<std::string>{} : std::vector<std::string>{"invoke", "\">", "v"});
   return 0;
 }

@@ -42,7 +42,7 @@ void Generate(const v1::WorkerGenerateRequest& wire) {
   LONGSHELF_CHECK(std::ranges::equal(request.committed, wire.committed_tokens()) && AreTokens(request.committed));
   LONGSHELF_CHECK(AreTokens(request.stop_token_ids) && request.stop_token_ids.size() <= 64);
   LONGSHELF_CHECK(request.prompt.size() + request.committed.size() < static_cast<size_t>(kLimits.n_context_max));
-  LONGSHELF_CHECK(request.committed.size() < request.max_tokens && !request.return_logits);
+  LONGSHELF_CHECK(request.committed.size() < std::max(1U, request.max_tokens) && !request.return_logits);
   LONGSHELF_CHECK(request.namespace_id.size() <= 64 && IsSalt(request.namespace_salt));
   request.sink = std::make_shared<NoEvents>();
   engine::EngineConfig config;
@@ -79,6 +79,13 @@ v1::WorkerGenerateRequest GenerateSeed() {
   wire.mutable_sampling()->set_presence_penalty(-1.5);
   wire.mutable_sampling()->set_logprobs(true);
   wire.mutable_sampling()->set_n_top_logprobs(3);
+  for (const uint32_t token : {3U, 700U}) {
+    v1::TokenBias& entry = *wire.mutable_sampling()->add_logit_bias();
+    entry.set_token(token);
+    entry.set_bias(-1.5F);
+  }
+  wire.set_prompt_logprobs(true);
+  wire.set_n_prompt_scored(40);
   wire.add_stop_token_ids(1);
   wire.set_namespace_id("ns");
   wire.set_namespace_salt(std::string(32, 's'));

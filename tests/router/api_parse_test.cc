@@ -111,14 +111,14 @@ TEST(ParseRequestBody, IgnoresUnknownFieldsAndRefusesRepeatedOnes) {
 
 TEST(ParseRequestBody, RefusesFieldsItCannotHonour) {
   for (const auto& [api, field, param] :
-       {std::tuple(Api::kCompletions, R"("suffix":"x")", "suffix"),
-        std::tuple(Api::kChat, R"("chat_template":"{{x}}")", "chat_template"),
+       {std::tuple(Api::kChat, R"("chat_template":"{{x}}")", "chat_template"),
         std::tuple(Api::kChat, R"("prompt_embeds":"AA==")", "prompt_embeds"),
         std::tuple(Api::kChat, R"("functions":[])", "functions"),
-        std::tuple(Api::kChat, R"("logit_bias":{"5":1})", "logit_bias"),
-        std::tuple(Api::kChat, R"("response_format":{"type":"json_schema","json_schema":{}})", "response_format.type"),
-        std::tuple(Api::kCompletions, R"("echo":true,"logprobs":1)", "echo"),
-        std::tuple(Api::kCompletions, R"("n":2,"best_of":3)", "best_of"),
+        std::tuple(Api::kChat, R"("response_format":{"type":"json_schema","json_schema":{}})",
+                   "response_format.json_schema.name"),
+        std::tuple(Api::kCompletions, R"("n":3,"best_of":2)", "best_of"),
+        std::tuple(Api::kCompletions, R"("n":2,"best_of":3,"stream":true)", "best_of"),
+        std::tuple(Api::kCompletions, R"("best_of":2,"session":"s")", "best_of"),
         std::tuple(Api::kChat, R"("stream_options":{"include_usage":true})", "stream_options"),
         std::tuple(Api::kChat, R"("top_logprobs":2)", "top_logprobs"),
         std::tuple(Api::kChat, R"("chat_template_kwargs":{"x":1})", "chat_template_kwargs"),
@@ -152,19 +152,185 @@ TEST(ParseRequestBody, TakesUpToSixteenStopStrings) {
 }
 
 TEST(ParseRequestBody, ReadsPromptsInEveryForm) {
-  EXPECT_EQ(std::get<std::string>(RequestOf(Api::kCompletions, R"({"prompt":"x"})").prompt), "x");
-  EXPECT_EQ(std::get<std::string>(RequestOf(Api::kCompletions, R"({"prompt":["x"]})").prompt), "x");
-  const std::vector<uint32_t> ids = {5, 6};
-  EXPECT_EQ(std::get<1>(RequestOf(Api::kCompletions, R"({"prompt":[5,6]})").prompt), ids);
-  EXPECT_EQ(std::get<1>(RequestOf(Api::kCompletions, R"({"prompt":[[5,6]]})").prompt), ids);
-  for (const char* body :
-       {R"({})", R"({"prompt":7})", R"({"prompt":null})", R"({"prompt":["a","b"]})", R"({"prompt":[[1],[2]]})",
-        R"({"prompt":[[[1]]]})", R"({"prompt":[4224]})", R"({"prompt":[-1]})", R"({"prompt":[1.5]})",
-        R"({"prompt":[1,"a"]})", R"({"prompt":[99999999999]})"}) {
+  const auto prompts = [](const std::string& value) {
+    return RequestOf(Api::kCompletions, absl::StrCat("{\"prompt\":", value, "}")).prompts;
+  };
+  using Ids = std::vector<uint32_t>;
+  using Prompts = std::vector<PromptInput>;
+  EXPECT_EQ(prompts(R"("x")"), Prompts{"x"});
+  EXPECT_EQ(prompts(R"(["x"])"), Prompts{"x"});
+  EXPECT_EQ(prompts("[5,6]"), Prompts{(Ids{5, 6})});
+  EXPECT_EQ(prompts("[[5,6]]"), Prompts{(Ids{5, 6})});
+  EXPECT_EQ(prompts(R"(["One","Two",""])"), (Prompts{"One", "Two", ""}));
+  EXPECT_EQ(prompts("[[1],[2,3]]"), (Prompts{Ids{1}, Ids{2, 3}}));
+  EXPECT_EQ(prompts(R"(["a",[7]])"), (Prompts{"a", Ids{7}}));
+  EXPECT_EQ(prompts("null"), Prompts{"<｜begin▁of▁sentence｜>"});
+  for (const auto& [body, param] :
+       std::initializer_list<std::pair<const char*, const char*>>{{R"({})", "prompt"},
+                                                                  {R"({"prompt":7})", "prompt"},
+                                                                  {R"({"prompt":[[[1]]]})", "prompt[0]"},
+                                                                  {R"({"prompt":["a",7]})", "prompt[1]"},
+                                                                  {R"({"prompt":["a",null]})", "prompt[1]"},
+                                                                  {R"({"prompt":[[1],[4224]]})", "prompt[1]"},
+                                                                  {R"({"prompt":[4224]})", "prompt"},
+                                                                  {R"({"prompt":[-1]})", "prompt"},
+                                                                  {R"({"prompt":[1.5]})", "prompt"},
+                                                                  {R"({"prompt":[1,"a"]})", "prompt"},
+                                                                  {R"({"prompt":[99999999999]})", "prompt"}}) {
     const auto error = ErrorOf(Api::kCompletions, body);
     ASSERT_TRUE(error.has_value()) << body;
-    EXPECT_EQ(error->param, "prompt") << body;
+    EXPECT_EQ(error->param, param) << body;
   }
+}
+
+TEST(ParseRequestBody, BoundsTheNumberOfPromptsAndOfTheirChoices) {
+  const auto body = [](size_t n_prompts, int n) {
+    std::string prompts;
+    for (size_t i = 0; i < n_prompts; ++i) absl::StrAppend(&prompts, i > 0 ? "," : "", "\"p\"");
+    return absl::StrCat("{\"prompt\":[", prompts, "],\"n\":", n, "}");
+  };
+  EXPECT_EQ(RequestOf(Api::kCompletions, body(128, 2)).prompts.size(), 128u);
+  EXPECT_EQ(ErrorOf(Api::kCompletions, body(129, 1))->param, "prompt");
+  EXPECT_THAT(ErrorOf(Api::kCompletions, body(129, 1))->message, HasSubstr("128"));
+  EXPECT_EQ(ErrorOf(Api::kCompletions, body(86, 3))->param, "n");
+  EXPECT_THAT(ErrorOf(Api::kCompletions, body(86, 3))->message, HasSubstr("256"));
+  const auto in_session = ErrorOf(Api::kCompletions, R"({"prompt":["a","b"],"session":"s"})");
+  ASSERT_TRUE(in_session.has_value());
+  EXPECT_EQ(in_session->param, "prompt");
+}
+
+TEST(ParseRequestBody, EchoedPromptsNeedNoOutput) {
+  const ApiRequest request = RequestOf(Api::kCompletions, Text(R"("echo":true,"logprobs":1,"max_tokens":0)"));
+  EXPECT_TRUE(request.echo && request.sampling.logprobs);
+  EXPECT_EQ(request.max_tokens, 0u);
+  for (const char* fields : {R"("max_tokens":0)", R"("echo":false,"max_tokens":0)", R"("echo":null,"max_tokens":0)"}) {
+    EXPECT_EQ(ErrorOf(Api::kCompletions, Text(fields))->param, "max_tokens") << fields;
+  }
+  EXPECT_EQ(ErrorOf(Api::kChat, Chat(R"("echo":true,"max_tokens":0)"))->param, "max_tokens");
+  for (const char* fields : {R"("suffix":"x")", R"("session":"s")"}) {
+    EXPECT_EQ(ErrorOf(Api::kCompletions, Text(absl::StrCat(R"("echo":true,"logprobs":0,)", fields)))->param, "echo");
+  }
+}
+
+TEST(ParseRequestBody, ASuffixIsForPromptsOfText) {
+  EXPECT_EQ(RequestOf(Api::kCompletions, Text(R"("suffix":"end")")).suffix, "end");
+  EXPECT_EQ(RequestOf(Api::kCompletions, R"({"prompt":[1,2],"suffix":""})").suffix, "");
+  EXPECT_EQ(ErrorOf(Api::kCompletions, R"({"prompt":[1,2],"suffix":"x"})")->param, "suffix");
+  EXPECT_EQ(ErrorOf(Api::kCompletions, Text(R"("suffix":7)"))->param, "suffix");
+}
+
+TEST(ParseRequestBody, ReadsLogitBiasesInTheOrderOfTheirTokens) {
+  for (const Api api : {Api::kChat, Api::kCompletions}) {
+    const ApiRequest request = RequestOf(api, Body(api, R"("logit_bias":{"70":-100,"5":1.5,"4223":100})"));
+    std::vector<std::pair<uint32_t, float>> biases;
+    for (const TokenBias& entry : request.sampling.logit_bias) biases.emplace_back(entry.token, entry.bias);
+    EXPECT_EQ(biases, (std::vector<std::pair<uint32_t, float>>{{5, 1.5F}, {70, -100.0F}, {4223, 100.0F}}));
+  }
+  std::string many;
+  for (int i = 0; i < 1024; ++i) absl::StrAppend(&many, i > 0 ? "," : "", "\"", i, "\":1");
+  EXPECT_EQ(RequestOf(Api::kChat, Chat("\"logit_bias\":{" + many + "}")).sampling.logit_bias.size(), 1024u);
+  for (const auto& [value, param, text] : std::initializer_list<std::tuple<std::string, const char*, const char*>>{
+           {"{" + many + R"(,"1024":1})", "logit_bias", "1024 entries"},
+           {"[]", "logit_bias", "object"},
+           {R"({"4224":1})", "logit_bias", "4223"},
+           {R"({"hello":1})", "logit_bias", "4223"},
+           {R"({"":1})", "logit_bias", "4223"},
+           {R"({" 5":1})", "logit_bias", "4223"},
+           {R"({"-1":1})", "logit_bias", "4223"},
+           {R"({"99999999999":1})", "logit_bias", "4223"},
+           {R"({"5":100.5})", "logit_bias.5", "-100 and 100"},
+           {R"({"5":null})", "logit_bias.5", "-100 and 100"},
+           {R"({"5":"1"})", "logit_bias.5", "-100 and 100"},
+           {R"({"5":1,"05":2})", "logit_bias.5", "twice"}}) {
+    const auto error = ErrorOf(Api::kChat, Chat("\"logit_bias\":" + value));
+    ASSERT_TRUE(error.has_value()) << value.substr(0, 40);
+    EXPECT_EQ(error->param, param) << value.substr(0, 40);
+    EXPECT_THAT(error->message, HasSubstr(text));
+  }
+}
+
+// Every field that the types of `openai` 3.54.0 (PyPI) do not require, and those of ours and DeepSeek's.
+TEST(ParseRequestBody, EveryOptionalFieldMayBeNull) {
+  constexpr const char* kOfBoth[] = {"frequency_penalty",
+                                     "logit_bias",
+                                     "logprobs",
+                                     "max_tokens",
+                                     "n",
+                                     "presence_penalty",
+                                     "seed",
+                                     "stop",
+                                     "stream",
+                                     "stream_options",
+                                     "temperature",
+                                     "top_p",
+                                     "user",
+                                     "user_id",
+                                     "min_p",
+                                     "top_k",
+                                     "session",
+                                     "model",
+                                     "service_tier",
+                                     "cache_report",
+                                     "stop_token_ids",
+                                     "max_completion_tokens",
+                                     "chat_template",
+                                     "prompt_embeds"};
+  constexpr const char* kOfCompletions[] = {"best_of", "echo", "suffix"};
+  constexpr const char* kOfChat[] = {"audio",
+                                     "function_call",
+                                     "functions",
+                                     "metadata",
+                                     "modalities",
+                                     "moderation",
+                                     "parallel_tool_calls",
+                                     "prediction",
+                                     "prompt_cache_key",
+                                     "prompt_cache_options",
+                                     "prompt_cache_retention",
+                                     "reasoning_effort",
+                                     "response_format",
+                                     "safety_identifier",
+                                     "store",
+                                     "tool_choice",
+                                     "tools",
+                                     "top_logprobs",
+                                     "verbosity",
+                                     "web_search_options",
+                                     "thinking",
+                                     "chat_template_kwargs"};
+  const auto expect_null_taken = [](Api api, const std::string& name) {
+    const auto error = ErrorOf(api, Body(api, "\"" + name + "\":null"));
+    EXPECT_FALSE(error.has_value()) << name << ": " << error->message;
+  };
+  for (const char* name : kOfBoth) {
+    expect_null_taken(Api::kChat, name);
+    expect_null_taken(Api::kCompletions, name);
+  }
+  for (const char* name : kOfCompletions) expect_null_taken(Api::kCompletions, name);
+  for (const char* name : kOfChat) expect_null_taken(Api::kChat, name);
+}
+
+TEST(ParseRequestBody, EveryOptionalFieldOfNestedObjectsMayBeNull) {
+  for (
+      const char* fields :
+      {R"("stream":true,"stream_options":{"include_usage":null,"include_obfuscation":null})",
+       R"("response_format":{"type":"text","json_schema":null})", R"("thinking":{"type":null,"budget_tokens":null})",
+       R"("chat_template_kwargs":{"thinking":null,"enable_thinking":null,"reasoning_effort":null})",
+       R"("session":{"id":"s","retention_s":null,"durability":null})",
+       R"("tools":[{"type":"function","function":{"name":"f","description":null,"parameters":null,"strict":null}}])"}) {
+    const auto error = ErrorOf(Api::kChat, Chat(fields));
+    EXPECT_FALSE(error.has_value()) << fields << ": " << error->message;
+  }
+  const auto error = ErrorOf(Api::kChat, R"({"messages":[
+    {"role":"system","content":"s","name":null,"tools":null},
+    {"role":"user","content":"u","name":null,"prefix":null},
+    {"role":"assistant","content":null,"name":null,"audio":null,"function_call":null,"refusal":null,
+     "reasoning_content":null,"reasoning":null,"prefix":null,
+     "tool_calls":[{"id":"c","type":null,"function":{"name":"f","arguments":"{}"}}]},
+    {"role":"tool","content":"t","tool_call_id":"c","name":null},
+    {"role":"assistant","content":"a","tool_calls":null},
+    {"role":"user","content":"u"}]})");
+  EXPECT_FALSE(error.has_value()) << error->message;
 }
 
 TEST(ParseRequestBody, RefusesMalformedMessagesByPath) {
@@ -215,6 +381,45 @@ TEST(ParseRequestBody, AcceptsAnAgentsHistory) {
   EXPECT_TRUE(request.one_tool_call);
 }
 
+TEST(ParseRequestBody, EveryCallHasOneAnswerAndEveryAnswerItsCall) {
+  const std::string user = R"({"role":"user","content":"u"})";
+  const auto calls = [](std::initializer_list<const char*> ids) {
+    std::string list;
+    for (const char* id : ids) {
+      absl::StrAppend(&list, list.empty() ? "" : ",", "{\"id\":\"", id,
+                      R"(","type":"function","function":{"name":"f","arguments":"{}"}})");
+    }
+    return absl::StrCat(R"({"role":"assistant","content":"","tool_calls":[)", list, "]}");
+  };
+  const auto answer = [](const char* id) {
+    return absl::StrCat(R"({"role":"tool","content":"t","tool_call_id":")", id, "\"}");
+  };
+  const auto error_of = [](const std::vector<std::string>& messages) {
+    std::string list;
+    for (const std::string& message : messages) absl::StrAppend(&list, list.empty() ? "" : ",", message);
+    return ErrorOf(Api::kChat, "{\"messages\":[" + list + "]}");
+  };
+  EXPECT_FALSE(error_of({user, calls({"a", "b"}), answer("b"), answer("a")}).has_value());
+  EXPECT_FALSE(error_of({user, calls({"a"}), answer("a"), calls({"a"}), answer("a"), user}).has_value());
+  EXPECT_FALSE(error_of({calls({"a", "a"}), answer("a"), answer("a")}).has_value()) << "each once";
+  const std::initializer_list<std::pair<std::vector<std::string>, const char*>> cases = {
+      {{answer("a")}, "messages[0].tool_call_id"},
+      {{user, answer("a")}, "messages[1].tool_call_id"},
+      {{user, calls({"a"}), answer("b")}, "messages[2].tool_call_id"},
+      {{user, calls({"a"}), answer("a"), answer("a")}, "messages[3].tool_call_id"},
+      {{user, calls({"a"}), answer("a"), user, answer("a")}, "messages[4].tool_call_id"},
+      {{user, calls({"a"}), user}, "messages[1].tool_calls"},
+      {{user, calls({"a", "b"}), answer("a"), user}, "messages[1].tool_calls"},
+      {{user, calls({"a", "b"}), answer("b")}, "messages[1].tool_calls"},
+      {{user, calls({"a"}), user, answer("a")}, "messages[1].tool_calls"},
+      {{user, calls({"a"}), calls({"b"}), answer("b")}, "messages[1].tool_calls"}};
+  for (const auto& [messages, param] : cases) {
+    const auto error = error_of(messages);
+    ASSERT_TRUE(error.has_value()) << param;
+    EXPECT_EQ(error->param, param) << error->message;
+  }
+}
+
 TEST(ParseRequestBody, ToolsGetASystemMessageOfTheirOwnAndNoneRemovesThem) {
   const std::string tools = R"("tools":[{"type":"function","function":{"name":"f"}}])";
   const ApiRequest with = RequestOf(Api::kChat, Chat(tools));
@@ -225,13 +430,14 @@ TEST(ParseRequestBody, ToolsGetASystemMessageOfTheirOwnAndNoneRemovesThem) {
   EXPECT_EQ(without.messages.size(), 1u);
 }
 
-TEST(ParseRequestBody, ACallOfAnyOrOfANamedToolCanBeDemandedWithoutThinking) {
+TEST(ParseRequestBody, ACallOfAnyOrOfANamedToolCanBeDemanded) {
   const std::string tools =
-      R"("thinking":{"type":"disabled"},"tools":[{"type":"function","function":{"name":"f"}},
+      R"("tools":[{"type":"function","function":{"name":"f"}},
          {"type":"function","function":{"name":"g"}}],"tool_choice":)";
   const ApiRequest any = RequestOf(Api::kChat, Chat(tools + "\"required\""));
   EXPECT_EQ(any.forced_call, "");
   EXPECT_FALSE(any.one_tool_call);
+  EXPECT_EQ(any.thinking_mode, tokenizer::ThinkingMode::kThinking);
   const ApiRequest named = RequestOf(Api::kChat, Chat(tools + R"({"type":"function","function":{"name":"g"}})"));
   EXPECT_EQ(named.forced_call, "g");
   EXPECT_TRUE(named.one_tool_call);
@@ -253,9 +459,6 @@ TEST(ParseRequestBody, RefusesToolChoicesThatCannotBe) {
   const std::string g = R"({"type":"function","function":{"name":"g"}})";
   const std::string name = "tool_choice.function.name";
   for (const auto& [fields, choice, param, says] : std::initializer_list<std::array<std::string, 4>>{
-           {tools, "\"required\"", "tool_choice", "thinking disabled"},
-           {tools, f, "tool_choice", "thinking disabled"},
-           {tools + R"("thinking":{"type":"enabled"},"reasoning_effort":"none",)", f, "tool_choice", "thinking"},
            {off, "\"required\"", "tool_choice", "tools"},
            {off + R"("tools":[],)", "\"required\"", "tool_choice", "tools"},
            {off, f, "tool_choice", "tools"},
@@ -282,6 +485,9 @@ TEST(ParseRequestBody, AssistantPrefixContinuesTheMessage) {
       Api::kChat, R"({"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"On","prefix":true}]})");
   EXPECT_TRUE(request.continues_assistant);
   EXPECT_TRUE(request.messages.back().wo_eos);
+  const ApiRequest thought = RequestOf(Api::kChat, R"({"messages":[{"role":"user","content":"x"},
+                      {"role":"assistant","reasoning_content":"Hm.","content":"On","prefix":true}]})");
+  EXPECT_EQ(thought.messages.back().reasoning_content, "Hm.");
 }
 
 TEST(ParseRequestBody, ThinkingIsOnUnlessSwitchedOff) {

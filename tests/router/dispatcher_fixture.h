@@ -23,10 +23,8 @@ class FakeCall final : public WorkerCall {
   ~FakeCall() override;
   void RequestNext() override { ++n_requested; }
 
-  void Send(std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
-    SendAs(request.epoch, std::move(body));
-  }
-  void SendAs(uint32_t epoch, std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body) {
+  void Send(decltype(WorkerEvent::body) body) { SendAs(request.epoch, std::move(body)); }
+  void SendAs(uint32_t epoch, decltype(WorkerEvent::body) body) {
     observer_.OnEvent(WorkerEvent{epoch, std::move(body)});
   }
   void Close(const absl::Status& status) { observer_.OnClosed(status); }
@@ -71,6 +69,9 @@ inline FakeCall::~FakeCall() {
 struct Recorder final : StreamObserver {
   void OnStarted(const StreamStarted& s) override { started.push_back(s); }
   void OnProgress(const PrefillProgress& p) override { progress.push_back(p.n_done); }
+  void OnPromptLogprobs(const PromptLogprobs& scores) override {
+    for (const ScoredToken& scored : scores.tokens) prompt_logprobs.push_back(scored.logprob);
+  }
   void OnToken(const OutputToken& token) override {
     tokens.push_back(token.token);
     if (drop_at && tokens.size() == drop_at) stream.reset();
@@ -80,6 +81,7 @@ struct Recorder final : StreamObserver {
   std::unique_ptr<Stream> stream;
   std::vector<StreamStarted> started;
   std::vector<uint32_t> progress;
+  std::vector<float> prompt_logprobs;
   std::vector<uint32_t> tokens;
   std::optional<FinishReason> finished;
   std::optional<absl::Status> failed;
@@ -109,15 +111,25 @@ class DispatcherTest : public ::testing::Test {
     for (size_t i = 0; i < links_.size(); ++i) ASSERT_TRUE(dispatcher_->OnWorkerUp(i, Info()));
   }
   absl::Status Begin(Recorder& recorder, uint32_t max_tokens = 100) {
+    return BeginWith(recorder, std::vector<uint32_t>(300, 7), max_tokens, false);
+  }
+  absl::Status BeginWith(Recorder& recorder, std::vector<uint32_t> prompt, uint32_t max_tokens, bool prompt_logprobs) {
     StreamSpec spec;
     spec.request_id = "r";
-    spec.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>(300, 7));
+    spec.prompt = std::make_shared<const std::vector<uint32_t>>(std::move(prompt));
+    spec.prompt_logprobs = prompt_logprobs;
     spec.max_tokens = max_tokens;
     spec.stop_token_ids = {1};
     auto stream = dispatcher_->Generate(std::move(spec), recorder);
     if (!stream.ok()) return stream.status();
     recorder.stream = *std::move(stream);
     return absl::OkStatus();
+  }
+  // Of prompt tokens first, first + 1, ... up to `end`; each has its position's number.
+  static PromptLogprobs Scores(uint32_t first, uint32_t end) {
+    PromptLogprobs out{first, {}};
+    for (uint32_t i = first; i < end; ++i) out.tokens.push_back({7, static_cast<float>(i), {}});
+    return out;
   }
   static OutputToken Token(uint32_t index, uint32_t token) { return {index, token, -0.5f, {}}; }
 

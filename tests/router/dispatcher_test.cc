@@ -94,6 +94,62 @@ TEST_F(DispatcherTest, ResumesAfterTheCommittedTokensUnderAHigherEpoch) {
   EXPECT_FALSE(r.failed.has_value());
 }
 
+TEST_F(DispatcherTest, TellsOfEachPromptTokenOnceWhicheverWorkersTellOfIt) {
+  Make(2);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(BeginWith(r, std::vector<uint32_t>(6, 7), 2, true).ok());
+  const auto running = [&]() -> FakeCall& { return links_[0]->calls.empty() ? links_[1]->last() : links_[0]->last(); };
+  EXPECT_TRUE(running().request.prompt_logprobs);
+  EXPECT_EQ(running().request.n_prompt_scored, 1u);
+  running().Send(StreamStarted{6, 0, 0, ""});
+  running().Send(Scores(1, 3));
+  running().SendAs(0, Scores(3, 6));  // of another epoch
+  running().Close(absl::UnavailableError("gone"));
+  EXPECT_EQ(running().request.n_prompt_scored, 3u);
+  running().Send(Scores(1, 3));  // known all
+  running().Send(Scores(2, 5));  // known in part
+  EXPECT_THAT(r.prompt_logprobs, ElementsAre(1, 2, 3, 4));
+  running().Send(Scores(5, 6));
+  running().Send(Token(0, 10));
+  running().Send(WorkerFinished{FinishReason::kLength, {}});
+  EXPECT_THAT(r.prompt_logprobs, ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(r.tokens, ElementsAre(10));
+  EXPECT_EQ(r.finished, FinishReason::kLength);
+}
+
+TEST_F(DispatcherTest, PromptTokensThatAreLeftOutOrMadeUpAreTheWorkersFault) {
+  const std::vector<decltype(WorkerEvent::body)> faults = {Scores(3, 4), Scores(2, 7), Token(0, 10),
+                                                           WorkerFinished{FinishReason::kStop, {}}};
+  for (const auto& fault : faults) {
+    Make(2);
+    AllUp();
+    Recorder r;
+    ASSERT_TRUE(BeginWith(r, std::vector<uint32_t>(6, 7), 2, true).ok());
+    const bool is_first = !links_[0]->calls.empty();
+    FakeLink& other = *links_[is_first ? 1 : 0];
+    FakeCall& call = links_[is_first ? 0 : 1]->last();
+    call.Send(Scores(1, 2));
+    call.Send(fault);
+    ASSERT_EQ(other.calls.size(), 1u) << fault.index();
+    EXPECT_EQ(other.last().request.n_prompt_scored, 2u);
+    EXPECT_THAT(r.prompt_logprobs, ElementsAre(1));
+    r.stream.reset();
+    links_.clear();
+  }
+}
+
+TEST_F(DispatcherTest, WithoutOutputAStreamIsCompleteWhenAllPromptTokensAreTold) {
+  Make(1);
+  AllUp();
+  Recorder r;
+  ASSERT_TRUE(BeginWith(r, std::vector<uint32_t>(3, 7), 0, true).ok());
+  links_[0]->last().Send(Scores(1, 3));
+  links_[0]->last().Close(absl::UnavailableError("gone"));
+  EXPECT_EQ(r.finished, FinishReason::kLength);
+  EXPECT_THAT(r.prompt_logprobs, ElementsAre(1, 2));
+}
+
 TEST_F(DispatcherTest, ASkippedIndexIsTheWorkersFaultAndCostsNoToken) {
   Make(2);
   AllUp();

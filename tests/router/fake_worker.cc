@@ -2,6 +2,7 @@
 
 #include <grpcpp/server_builder.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -22,7 +23,9 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
         epoch_(request.epoch()),
         next_(static_cast<uint32_t>(request.committed_tokens_size())),
         max_tokens_(request.max_tokens()),
-        n_prompt_(static_cast<uint32_t>(request.prompt_tokens_size())) {}
+        n_prompt_(static_cast<uint32_t>(request.prompt_tokens_size())),
+        request_(request),
+        next_scored_(std::max(1U, request.n_prompt_scored())) {}
 
   static std::shared_ptr<GenerateStream> Start(FakeWorker& worker, Script script,
                                                const v1::WorkerGenerateRequest& request) {
@@ -52,6 +55,11 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
       event_.mutable_progress()->set_n_total(n_prompt_);
       return StartWrite(&event_);
     }
+    if (request_.prompt_logprobs() && next_scored_ < n_prompt_) {
+      if (script_.fails_at_scored == next_scored_) return FinishOnce({grpc::StatusCode::UNAVAILABLE, "played dead"});
+      ScoreTwo();
+      return StartWrite(&event_);
+    }
     if (script_.fails_at == next_) return FinishOnce({grpc::StatusCode::UNAVAILABLE, "played dead"});
     if (ended_) return FinishOnce(grpc::Status::OK);
     if (next_ == script_.tokens.size() || next_ == max_tokens_) {
@@ -63,7 +71,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
     v1::Token& token = *event_.mutable_token();
     token.set_index(next_);
     token.set_token(script_.tokens[next_++]);
-    token.set_logprob(-0.25f);
+    token.set_logprob(script_.likely_seed == request_.sampling().seed() ? -0.125f : -0.25f);
     {
       std::lock_guard count(worker_.mutex_);
       ++worker_.n_tokens_sent_;
@@ -90,6 +98,20 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   void OnDone() override { self_.reset(); }
 
  private:
+  // Tells of the next two prompt tokens, or one: each is as likely as its position's number says.
+  void ScoreTwo() {
+    v1::PromptLogprobs& scores = *event_.mutable_prompt_logprobs();
+    scores.set_first(next_scored_);
+    for (int i = 0; i < 2 && next_scored_ < n_prompt_; ++i) {
+      v1::ScoredToken& scored = *scores.add_tokens();
+      scored.set_token(request_.prompt_tokens(static_cast<int>(next_scored_)));
+      scored.set_logprob(-static_cast<float>(next_scored_++));
+      if (request_.sampling().n_top_logprobs() == 0) continue;
+      v1::TokenLogprob& top = *scored.add_top();
+      top.set_token(scored.token());
+      top.set_logprob(scored.logprob());
+    }
+  }
   bool IsHeld() {
     std::lock_guard lock(worker_.mutex_);
     if (!(script_.begins_held || script_.holds_at == next_) || !worker_.script_.held) return false;
@@ -106,6 +128,8 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
   uint32_t next_;
   const uint32_t max_tokens_;
   const uint32_t n_prompt_;
+  const v1::WorkerGenerateRequest request_;
+  uint32_t next_scored_;
   std::mutex mutex_;  // writes end and calls are cancelled on different threads
   v1::WorkerGenerateEvent event_;
   std::shared_ptr<GenerateStream> self_;

@@ -17,14 +17,16 @@ namespace longshelf::router::testing {
 
 // What a fake worker answers. Every worker with the same tokens plays the same model.
 struct Script {
-  std::vector<uint32_t> tokens = {};      // the output, whatever the prompt
-  std::optional<uint32_t> fails_at = {};  // the call breaks instead of sending this index
-  bool held = false;                      // nothing is sent before Release()
-  bool begins_held = false;               // with held: the call is begun, and then nothing is sent
-  std::optional<uint32_t> holds_at = {};  // with held: what comes before this index is sent
-  bool full = false;                      // RESOURCE_EXHAUSTED
+  std::vector<uint32_t> tokens = {};             // the output, whatever the prompt
+  std::optional<uint32_t> fails_at = {};         // the call breaks instead of sending this index
+  std::optional<uint32_t> fails_at_scored = {};  // the same before a prompt token's logprob
+  bool held = false;                             // nothing is sent before Release()
+  bool begins_held = false;                      // with held: the call is begun, and then nothing is sent
+  std::optional<uint32_t> holds_at = {};         // with held: what comes before this index is sent
+  bool full = false;                             // RESOURCE_EXHAUSTED
   uint32_t n_cached = 0;
-  std::vector<uint32_t> progress = {};  // tokens done, reported one by one once the call is begun
+  std::optional<uint64_t> likely_seed = {};  // what is drawn with this seed is likelier
+  std::vector<uint32_t> progress = {};       // tokens done, reported one by one once the call is begun
 };
 
 // worker.proto over a script, served by real gRPC inside this process.

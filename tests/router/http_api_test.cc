@@ -151,46 +151,57 @@ TEST(HttpApi, PassesSamplingAndLimitsOn) {
   EXPECT_EQ(requests[0].namespace_salt().size(), 32u);
 }
 
-TEST(HttpApi, OpensTheCallThatWasDemanded) {
-  const std::string arguments =
+TEST(HttpApi, ACallThatWasDemandedIsAFormOfTheOutput) {
+  const std::string call =
+      "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"get_weather\">\n"
       "<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n</｜DSML｜invoke>\n"
       "</｜DSML｜tool_calls><｜end▁of▁sentence｜>";
-  struct Case {
-    std::string choice;
-    std::string opened;
-    std::string sampled;
-  };
   RouterHarness router;
-  for (const Case& c : {Case{R"({"type":"function","function":{"name":"get_weather"}})",
-                             tokenizer::ToolCallOpening("get_weather"), arguments},
-                        Case{R"("required")", tokenizer::ToolCallOpening(""), "get_weather\">\n" + arguments}}) {
-    const std::vector<uint32_t> sampled = RouterHarness::Tokens(c.sampled);
-    const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + c.opened);
-    router.workers[0]->SetScript({sampled});
-    const std::string extra = absl::StrCat(
-        R"("thinking":{"type":"disabled"},"tools":[{"type":"function","function":{"name":"get_weather"}}],)",
-        R"("tool_choice":)", c.choice);
-    const Json json = Parsed(router.Chat(extra));
-    const Json choice = json["choices"][0];
-    EXPECT_EQ(choice["finish_reason"], "tool_calls") << json;
-    EXPECT_EQ(choice["message"]["content"], "");
-    ASSERT_EQ(choice["message"]["tool_calls"].size(), 1u) << json;
-    const Json function = choice["message"]["tool_calls"][0]["function"];
-    EXPECT_EQ(function["name"], "get_weather");
-    EXPECT_EQ(Json::parse(function["arguments"].get<std::string>()), Json({{"city", "Oslo"}}));
-    const auto prompt = router.workers[0]->requests().back().prompt_tokens();
-    ASSERT_GT(prompt.size(), static_cast<int>(opened.size()));
-    EXPECT_TRUE(std::equal(opened.rbegin(), opened.rend(), prompt.rbegin())) << "the prompt ends with the opening";
-    EXPECT_EQ(json["usage"]["prompt_tokens"], prompt.size());
-    // A named call ends the answer with its own end; the rest of the block need not be sampled.
-    EXPECT_LE(json["usage"]["completion_tokens"].get<size_t>(), sampled.size());
-    const StreamedText streamed = ParseStream(router.Chat(extra + R"(,"stream":true)").body());
-    EXPECT_EQ(streamed.tool_name, "get_weather");
-    EXPECT_EQ(streamed.tool_arguments, function["arguments"].get<std::string>());
-    EXPECT_EQ(streamed.content, "");
-    EXPECT_EQ(streamed.finish_reason, "tool_calls");
-    EXPECT_TRUE(streamed.done);
+  for (const bool thinks : {true, false}) {
+    for (const std::string choice : {R"({"type":"function","function":{"name":"get_weather"}})", R"("required")"}) {
+      const std::vector<uint32_t> sampled = RouterHarness::Tokens((thinks ? "Rain?</think>" : "") + call);
+      router.workers[0]->SetScript({sampled});
+      const std::string extra =
+          absl::StrCat(R"("thinking":{"type":")", thinks ? "enabled" : "disabled",
+                       R"("},"tools":[{"type":"function","function":{"name":"get_weather"}},)",
+                       R"({"type":"function","function":{"name":"other"}}],"tool_choice":)", choice);
+      const Json json = Parsed(router.Chat(extra));
+      const Json answer = json["choices"][0];
+      EXPECT_EQ(answer["finish_reason"], "tool_calls") << json;
+      EXPECT_EQ(answer["message"]["content"], "");
+      ASSERT_EQ(answer["message"]["tool_calls"].size(), 1u) << json;
+      const Json function = answer["message"]["tool_calls"][0]["function"];
+      EXPECT_EQ(function["name"], "get_weather");
+      EXPECT_EQ(Json::parse(function["arguments"].get<std::string>()), Json({{"city", "Oslo"}}));
+      const auto request = router.workers[0]->requests().back();
+      const v1::OutputForm& form = request.output_form();
+      const bool is_named = choice[0] == '{';
+      EXPECT_EQ(form.after_thinking(), thinks);
+      EXPECT_EQ(form.calls(), v1::OutputForm::CALLS_REQUIRED);
+      EXPECT_EQ(form.n_calls_max(), is_named ? 1u : 128u);
+      ASSERT_EQ(form.tools_size(), is_named ? 1 : 2);
+      EXPECT_EQ(form.tools(0).name(), "get_weather");
+      EXPECT_EQ(form.tools(0).parameters(), "");
+      const StreamedText streamed = ParseStream(router.Chat(extra + R"(,"stream":true)").body());
+      EXPECT_EQ(streamed.tool_name, "get_weather");
+      EXPECT_EQ(streamed.tool_arguments, function["arguments"].get<std::string>());
+      EXPECT_EQ(streamed.finish_reason, "tool_calls");
+      EXPECT_TRUE(streamed.done);
+    }
   }
+}
+
+TEST(HttpApi, ASchemaThatCannotBeEnforcedIsRefusedByItsKeywordBeforeAnyWorkerHearsOfIt) {
+  RouterHarness router;
+  const Reply refused = router.Chat(
+      R"("response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{"type":"object",
+         "properties":{"a":{"type":"array","uniqueItems":true}}}}})");
+  EXPECT_EQ(refused.result_int(), 400u);
+  const Json error = Json::parse(refused.body())["error"];
+  EXPECT_EQ(error["param"], "response_format.json_schema.schema");
+  EXPECT_THAT(error["message"].get<std::string>(),
+              ::testing::HasSubstr("\"uniqueItems\" (at /properties/a/uniqueItems)"));
+  EXPECT_TRUE(router.workers[0]->requests().empty());
 }
 
 TEST(HttpApi, CompletesTextAndTokens) {
@@ -201,7 +212,7 @@ TEST(HttpApi, CompletesTextAndTokens) {
   EXPECT_EQ(text["choices"][0]["finish_reason"], "length");
   const Json tokens = Parsed(router.Do("POST", "/completions", R"({"prompt":[5,6,7],"logprobs":1})"));
   EXPECT_EQ(tokens["usage"]["prompt_tokens"], 3);
-  EXPECT_EQ(tokens["choices"][0]["logprobs"]["tokens"].size(), RouterHarness::AnswerTokens().size() - 1);
+  EXPECT_EQ(tokens["choices"][0]["logprobs"]["tokens"].size(), RouterHarness::AnswerTokens().size());
 }
 
 TEST(HttpApi, ListsItsModel) {
@@ -235,6 +246,20 @@ TEST(HttpApi, APromptBeyondTheContextIsRefusedByName) {
   EXPECT_EQ(Parsed(reply)["error"]["code"], "context_length_exceeded");
 }
 
+std::string BodyFor(Route::Kind kind) {
+  switch (kind) {
+    case Route::Kind::kCompletions:
+      return R"({"prompt":"x","max_tokens":1})";
+    case Route::Kind::kMessages:
+    case Route::Kind::kCountTokens:
+      return ChatBody(R"("model":"claude-x","max_tokens":9)");
+    case Route::Kind::kResponses:
+      return R"({"input":"x"})";
+    default:
+      return ChatBody();
+  }
+}
+
 TEST(HttpApi, SEC_10_EveryRouteNeedsAKeyButTheProbes) {
   const auto dir = longshelf::testing::MakeTempDir("router-keys");
   RouterConfig config = RouterHarness::DefaultConfig();
@@ -248,8 +273,7 @@ TEST(HttpApi, SEC_10_EveryRouteNeedsAKeyButTheProbes) {
     std::string path(route.path);
     if (route.prefix) path += "demo";
     const std::string method(route.method);
-    const std::string body = route.kind == Route::Kind::kCompletions ? R"({"prompt":"x","max_tokens":1})" : ChatBody();
-    const std::string sent = method == "POST" ? body : "";
+    const std::string sent = method == "POST" ? BodyFor(route.kind) : "";
     EXPECT_EQ(router.Do(method, path, sent).result_int() == 401, !route.exempt) << method << " " << path;
     EXPECT_EQ(router.Do(method, path, sent, {{"Authorization", "Bearer sk-bob"}}).result_int() == 401, !route.exempt);
     const unsigned status = router.Do(method, path, sent, {{"Authorization", "Bearer sk-alice"}}).result_int();

@@ -54,10 +54,11 @@ TEST_F(InferenceService, ChatsWithReasoningContentAndUsage) {
   EXPECT_EQ(reply.usage().completion_tokens(), RouterHarness::AnswerTokens().size());
 }
 
-TEST_F(InferenceService, OpensTheCallThatWasDemanded) {
+TEST_F(InferenceService, ACallThatWasDemandedIsAFormOfTheOutput) {
   RouterHarness router(
       1, RouterHarness::DefaultConfig(),
-      {RouterHarness::Tokens("<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n"
+      {RouterHarness::Tokens("</think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"get_weather\">\n"
+                             "<｜DSML｜parameter name=\"city\" string=\"true\">Oslo</｜DSML｜parameter>\n"
                              "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>")});
   const auto stub = Stub(router);
   v1::ChatRequest request;
@@ -66,25 +67,33 @@ TEST_F(InferenceService, OpensTheCallThatWasDemanded) {
   message.set_content("Weather?");
   request.add_tools()->set_name("get_weather");
   request.set_tool_choice_name("get_weather");
+  // Calls whose deltas came together.
   const auto ask = [&](std::vector<v1::ToolCall>& calls) {
     grpc::ClientContext context;
     const auto reader = stub->Chat(&context, request);
     v1::ChatReply reply;
-    while (reader->Read(&reply)) calls.insert(calls.end(), reply.tool_calls().begin(), reply.tool_calls().end());
+    calls.clear();
+    while (reader->Read(&reply)) {
+      for (const v1::ToolCallDelta& delta : reply.tool_calls()) {
+        if (delta.index() == calls.size()) calls.emplace_back();
+        v1::ToolCall& call = calls.at(delta.index());
+        if (!delta.name().empty()) call.set_name(delta.name());
+        if (!delta.id().empty()) call.set_id(delta.id());
+        call.mutable_arguments_json()->append(delta.arguments_json());
+      }
+    }
     return reader->Finish();
   };
   std::vector<v1::ToolCall> calls;
-  EXPECT_EQ(ask(calls).error_code(), grpc::StatusCode::INVALID_ARGUMENT) << "thinking is on";
-  request.set_thinking(false);
   EXPECT_TRUE(ask(calls).ok());
   ASSERT_EQ(calls.size(), 1u);
   EXPECT_EQ(calls[0].name(), "get_weather");
   EXPECT_EQ(calls[0].arguments_json(), R"({"city": "Oslo"})");
   request.set_tool_choice_mode("required");
   EXPECT_TRUE(ask(calls).ok());
-  const auto prompt = router.workers[0]->requests().back().prompt_tokens();
-  const std::vector<uint32_t> opened = RouterHarness::Tokens("</think>" + tokenizer::ToolCallOpening(""));
-  EXPECT_TRUE(std::equal(opened.rbegin(), opened.rend(), prompt.rbegin()));
+  const auto last = router.workers[0]->requests().back();
+  EXPECT_EQ(last.output_form().calls(), v1::OutputForm::CALLS_REQUIRED);
+  EXPECT_TRUE(last.output_form().after_thinking());
 }
 
 TEST_F(InferenceService, GeneratesAndResumesOnAnotherWorker) {

@@ -32,10 +32,10 @@ constexpr char kSecret[] = "secret";
 constexpr absl::Duration kRetention = absl::Hours(48);
 
 struct NoSink final : CompletionSink {
-  void OnBegun() override {}
+  void OnBegun(const Usage&) override {}
   void OnProgress(const PrefillProgress&) override {}
   void OnDelta(uint32_t, const ChoiceDelta&) override {}
-  void OnChoiceFinished(uint32_t, std::string_view) override {}
+  void OnChoiceFinished(uint32_t, const ChoiceEnd&) override {}
   void OnDone(const Usage&) override {}
   void OnError(const ApiError&) override {}
 };
@@ -62,7 +62,8 @@ class Router {
     prepared.request.session = "s";
     prepared.request.body = std::make_shared<const std::string>("{}");
     prepared.request.park = at_end;
-    prepared.prompt = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 3});
+    prepared.prompts.resize(1);
+    prepared.prompts[0].tokens = std::make_shared<const std::vector<uint32_t>>(std::vector<uint32_t>{1, 2, 3});
     prepared.tenant = prepared.namespace_id = "alice";
     Answer answer;
     answer.completion =

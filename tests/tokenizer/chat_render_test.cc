@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "answer_pieces.h"
 #include "random_text.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/json_text.h"
@@ -61,18 +62,8 @@ Sampled RandomAnswer(std::mt19937_64& rng, ThinkingMode mode, int& next_id) {
     out.text += "</｜DSML｜tool_calls>";
   }
   out.text += kEos;
-  CompletionParser parser(mode);
-  std::vector<CompletionParser::Event> events = parser.Push(out.text);
-  for (CompletionParser::Event& event : parser.Finish()) events.push_back(std::move(event));
-  out.message = Message("assistant", "");
-  for (CompletionParser::Event& event : events) {
-    if (event.kind == CompletionParser::Event::Kind::kReasoning) out.message.reasoning_content += event.text;
-    if (event.kind == CompletionParser::Event::Kind::kContent) *out.message.content += event.text;
-    if (event.kind == CompletionParser::Event::Kind::kToolCall) {
-      event.tool_call.id = "call_" + std::to_string(next_id++);
-      out.message.tool_calls.push_back(event.tool_call);
-    }
-  }
+  out.message = testing::MessageOf(testing::ParseWhole(out.text, mode));
+  for (ChatToolCall& call : out.message.tool_calls) call.id = "call_" + std::to_string(next_id++);
   return out;
 }
 
@@ -140,21 +131,6 @@ TEST(RenderChat, AppendsTheSampledTurnEvenWhereThinkingIsDroppedLater) {
 }
 
 // The exception that the header documents: this is the reference's behaviour, and drop_thinking = false avoids it.
-TEST(ToolCallOpening, IsHowACallingTurnBegins) {
-  ChatOptions options;
-  options.thinking_mode = ThinkingMode::kChat;
-  std::vector<ChatMessage> history = {Message("system", ""), Message("user", "Rain?")};
-  history[0].tools = {R"({"name": "get_weather"})"};
-  const std::string prompt = Render(history, options);
-  history.push_back(Message("assistant", ""));
-  history.back().tool_calls = {{"call_1", "get_weather", R"({"city": "Oslo"})"}};
-  const std::string whole = Render(history, options);
-  const std::string named = ToolCallOpening("get_weather");
-  EXPECT_EQ(named, "\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"get_weather\">\n");
-  EXPECT_TRUE(whole.starts_with(prompt + named + "<｜DSML｜parameter")) << whole;
-  EXPECT_EQ(ToolCallOpening("") + "get_weather\">\n", named);
-}
-
 TEST(RenderChat, ANewUserTurnDropsEarlierReasoningUnlessToldNotTo) {
   ChatMessage answer = Message("assistant", "A");
   answer.reasoning_content = "R";

@@ -113,6 +113,13 @@ TEST_F(GenerateServiceTest, GivesTheEngineEverythingTheRequestSays) {
   request.mutable_sampling()->set_top_k(12);
   request.mutable_sampling()->set_seed(1234567890123ULL);
   request.mutable_sampling()->set_logprobs(true);
+  for (const uint32_t token : {7U, 900U}) {
+    v1::TokenBias& entry = *request.mutable_sampling()->add_logit_bias();
+    entry.set_token(token);
+    entry.set_bias(-1.5F);
+  }
+  request.set_prompt_logprobs(true);
+  request.set_n_prompt_scored(3);
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, request);
   const engine::SequenceRequest got = Take<engine::Submit>().request;
@@ -129,6 +136,9 @@ TEST_F(GenerateServiceTest, GivesTheEngineEverythingTheRequestSays) {
   EXPECT_EQ(got.sampling.top_k, 12);
   EXPECT_EQ(got.sampling.seed, 1234567890123ULL);
   EXPECT_TRUE(got.sampling.logprobs);
+  EXPECT_THAT(got.sampling.logit_bias, ElementsAre(engine::TokenBias{7, -1.5F}, engine::TokenBias{900, -1.5F}));
+  EXPECT_TRUE(got.prompt_logprobs);
+  EXPECT_EQ(got.n_prompt_scored, 3);
   got.sink->OnEvent(TokenEvent(1, 2, 1000));
   got.sink->OnEvent(engine::Finished{engine::FinishReason::kStop, 2});
   WorkerGenerateEvent event;
@@ -150,7 +160,6 @@ TEST_F(GenerateServiceTest, RefusesEveryFieldOutsideItsLimitByNameAndTellsTheEng
       {"prompt_tokens[1]", [](auto& r) { r.set_prompt_tokens(1, 1000); }},
       {"committed_tokens[0]", [](auto& r) { r.add_committed_tokens(4294967295U); }},
       {"committed_tokens", [](auto& r) { r.mutable_committed_tokens()->Resize(16, 1); }},
-      {"max_tokens", [](auto& r) { r.set_max_tokens(0); }},
       {"max_tokens", [](auto& r) { r.set_max_tokens(513); }},
       {"stop_token_ids[0]", [](auto& r) { r.add_stop_token_ids(1000); }},
       {"stop_token_ids", [](auto& r) { r.mutable_stop_token_ids()->Resize(65, 1); }},
@@ -162,6 +171,22 @@ TEST_F(GenerateServiceTest, RefusesEveryFieldOutsideItsLimitByNameAndTellsTheEng
       {"sampling.presence_penalty", [](auto& r) { r.mutable_sampling()->set_presence_penalty(3); }},
       {"sampling.frequency_penalty", [](auto& r) { r.mutable_sampling()->set_frequency_penalty(HUGE_VAL); }},
       {"sampling.n_top_logprobs", [](auto& r) { r.mutable_sampling()->set_n_top_logprobs(21); }},
+      {"sampling.logit_bias entries",
+       [](auto& r) {
+         for (uint32_t i = 0; i < 1025; ++i) r.mutable_sampling()->add_logit_bias()->set_token(i);
+       }},
+      {"sampling.logit_bias.token",
+       [](auto& r) {
+         for (int i = 0; i < 2; ++i) r.mutable_sampling()->add_logit_bias()->set_token(7);
+       }},
+      {"sampling.logit_bias.token", [](auto& r) { r.mutable_sampling()->add_logit_bias()->set_token(1000); }},
+      {"sampling.logit_bias.bias", [](auto& r) { r.mutable_sampling()->add_logit_bias()->set_bias(-101); }},
+      {"n_prompt_scored",
+       [](auto& r) {
+         r.set_prompt_logprobs(true);
+         r.set_n_prompt_scored(2);
+         r.add_committed_tokens(1);
+       }},
       {"namespace_id", [](auto& r) { r.set_namespace_id(std::string(65, 'n')); }},
       {"namespace_salt", [](auto& r) { r.set_namespace_salt("short"); }},
   };
@@ -361,6 +386,31 @@ TEST_F(GenerateServiceTest, DoesNotAskTheStoreWhenTheCacheMustNotBeRead) {
   grpc::ClientContext context;
   const auto reader = stub_->Generate(&context, request);
   Take<engine::Submit>().request.sink->OnEvent(engine::Finished{engine::FinishReason::kStop, 1});
+  EXPECT_TRUE(End(*reader).ok());
+  EXPECT_EQ(source.done_, nullptr);
+}
+
+TEST_F(GenerateServiceTest, TellsOfPromptTokensWithoutAskingTheStoreForThem) {
+  FakePrefixSource source;
+  Serve(Options(), &source);
+  WorkerGenerateRequest request = GoodRequest();
+  request.set_prompt_logprobs(true);
+  request.set_max_tokens(0);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  const auto submit = Take<engine::Submit>();
+  EXPECT_TRUE(submit.request.wants_prompt_scores());
+  submit.request.sink->OnEvent(engine::PromptLogprobs{1, {{2, -0.5F, {{9, -0.25F}}}, {3, -1.5F, {}}}});
+  submit.request.sink->OnEvent(engine::Finished{engine::FinishReason::kLength, 0});
+  WorkerGenerateEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.epoch(), 5);
+  EXPECT_EQ(event.prompt_logprobs().first(), 1);
+  ASSERT_EQ(event.prompt_logprobs().tokens_size(), 2);
+  EXPECT_EQ(event.prompt_logprobs().tokens(0).top(0).token(), 9);
+  EXPECT_EQ(event.prompt_logprobs().tokens(0).top(0).logprob(), -0.25F);
+  EXPECT_EQ(event.prompt_logprobs().tokens(1).token(), 3);
+  EXPECT_EQ(event.prompt_logprobs().tokens(1).logprob(), -1.5F);
   EXPECT_TRUE(End(*reader).ok());
   EXPECT_EQ(source.done_, nullptr);
 }

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/sampling.h"
@@ -18,13 +20,20 @@ struct Started {
   // Why the rest was computed. Empty: all but the last token was reused. Otherwise SequenceRequest::store_miss_reason
   // when it is given, or "restore_refused" (restored did not fit), or what the local cache knows: "cold" (never seen),
   // "diverged" (seen up to there, then another continuation), "no_checkpoint" (blocks are held further on, but no
-  // state), "evicted" (was held earlier), "disabled" (no_cache_read, or no checkpoint memory). "token_mismatch": what
-  // was held or restored under the right key is of other tokens.
+  // state), "evicted" (was held earlier), "disabled" (no_cache_read, or no checkpoint memory), "prompt_logprobs" (what
+  // tells them is computed). "token_mismatch": what was held or restored under the right key is of other tokens.
   std::string miss_reason;
 };
 struct PrefillProgress {
   uint32_t n_done = 0;
   uint32_t n_total = 0;
+};
+// Of prompt tokens `first`, `first` + 1, ... In order, each once, before the first output token; at most kTokensMax in
+// one event.
+struct PromptLogprobs {
+  static constexpr size_t kTokensMax = 256;
+  uint32_t first = 0;  // at least 1: nothing is before the first token
+  std::vector<ScoredToken> tokens;
 };
 struct OutputToken {
   uint32_t index = 0;  // committed tokens included
@@ -43,7 +52,7 @@ struct Finished {
 struct Failed {
   absl::Status status;
 };
-using SequenceEvent = std::variant<Started, PrefillProgress, OutputToken, Finished, Failed>;
+using SequenceEvent = std::variant<Started, PrefillProgress, PromptLogprobs, OutputToken, Finished, Failed>;
 
 // Where a sequence's events go. Whatever is posted to the engine after Finished (kStop, kLength) can resume or export
 // its KV from the local cache; its slot and blocks are free again one step later at most. Called on the engine thread:

@@ -11,6 +11,7 @@
 #include "engine/kv_copies.h"
 #include "engine/model/model.h"
 #include "engine/step_plan.h"
+#include "grammar/constraint.h"
 
 namespace longshelf::engine {
 
@@ -52,6 +53,8 @@ std::unique_ptr<SequenceModel> MakeSequenceModel(Model& model);
 struct ExecutorOptions {
   uint32_t n_slots = 0;   // sequences at home on this shard
   uint32_t n_blocks = 0;  // KV blocks of this shard's arena
+  // Null: a sequence whose output is to have a form fails.
+  std::shared_ptr<grammar::ConstraintCache> constraints = nullptr;
 };
 
 // One shard's part of every step: its KV arena, its state slots, its samplers and its model. Owned by the shard's

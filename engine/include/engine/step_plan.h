@@ -30,6 +30,8 @@ struct StepPlan {
     SlotId slot;
     SamplingParams sampling;
     std::vector<uint32_t> prior_output;
+    std::string output_spec = {};  // SequenceRequest's; "": any output
+    std::vector<uint32_t> end_token_ids = {};
     bool operator==(const OpenSlot&) const = default;
   };
   // Entry `index` of a slot's block table: appended, or in place of what was there. Only changes are told, so the cost
@@ -72,6 +74,8 @@ struct StepPlan {
     uint32_t n_drafts = 0;      // at most GroupShape::n_draft_max; then tokens are one more, and sample is set
     bool wants_draft = false;   // the model shall guess on: n_draft of this plan
     int64_t replay_begin = -1;  // SequenceChunk::replay_begin; then nothing is sampled
+    // What follows each of tokens (but the last, when the row samples), to be scored; empty: nothing is.
+    std::vector<uint32_t> targets = {};
     bool operator==(const Row&) const = default;
   };
   struct ExportBlock {
@@ -122,6 +126,7 @@ struct RowResult {
   // What the model guesses next, when the row wants it, and the log odds of each if those before it hold.
   std::vector<uint32_t> draft;
   std::vector<float> draft_confidence;
+  std::vector<ScoredToken> scored = {};  // one per target of the row
   bool operator==(const RowResult&) const = default;
 };
 

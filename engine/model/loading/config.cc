@@ -197,6 +197,22 @@ absl::Status CheckRelations(const ModelConfig& c) {
   return absl::OkStatus();
 }
 
+// What is generated ends with, if that file says so.
+absl::Status ReadGenerationConfig(const std::filesystem::path& dir, ModelConfig& config) {
+  constexpr std::string_view kName = "generation_config.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(dir / kName, ignored)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string text, ReadBeneath(dir, kName, kMaxConfigBytes));
+  simdjson::dom::parser parser;
+  ASSIGN_OR_RETURN(const simdjson::dom::element root, ParseJson(parser, text, kMaxConfigDepth, kName));
+  ASSIGN_OR_RETURN(JsonFields fields, UniqueFields(root, kName));
+  const ConfigReader reader(std::move(fields), "generation_config.json: ");
+  ASSIGN_OR_RETURN(const int64_t eos,
+                   reader.FirstInt("eos_token_id", 0, config.vocab_size - 1, int64_t{config.eos_token_id}));
+  config.eos_token_id = static_cast<uint32_t>(eos);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string_view NumericsName(Numerics numerics) { return numerics == Numerics::kNative ? "native" : "fp32"; }
@@ -245,6 +261,11 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_d
   absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
   if (!config.ok()) {
     return Annotate(config.status(), (dir / name).string());
+  }
+  if (name == "config.json" && dir == model_dir) {
+    if (const absl::Status status = ReadGenerationConfig(dir, *config); !status.ok()) {
+      return Annotate(status, dir.string());
+    }
   }
   return config;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,8 +52,11 @@ absl::Status NoWorkersStatus(const std::string& last_words = "");
 absl::Status KillsWorkersStatus(const std::string& last_words = "");
 absl::Status OtherModelStatus();
 
-// {"error":{"message","type","param","code"}}
-std::string ErrorBody(const ApiError& error);
+// Whose form an error takes. OpenAI: {"error":{"message","type","param","code"}}; Anthropic:
+// {"type":"error","error":{"type","message"}}, where being overloaded is status 529.
+enum class ApiStyle : uint8_t { kOpenAi, kAnthropic };
+std::string ErrorBody(const ApiError& error, ApiStyle style = ApiStyle::kOpenAi);
+int ErrorStatus(const ApiError& error, ApiStyle style);
 // For gRPC: the code that fits the HTTP status.
 absl::Status ToStatus(const ApiError& error);
 

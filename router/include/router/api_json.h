@@ -1,13 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "router/choice_output.h"
-#include "router/completion.h"
+#include "router/answer_writer.h"
 #include "router/served_model.h"
 
 // Answers as the OpenAI and DeepSeek APIs write them.
@@ -24,60 +24,68 @@ struct AnswerHead {
   bool logprobs = false;
 };
 
-// Server-sent events. Every function returns whole `data: ...\n\n` events, ready to be written, or "".
-class StreamAnswer {
+// Server-sent events.
+class StreamAnswer final : public AnswerWriter {
  public:
   // `model` must outlive this.
-  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage,
-               std::string echo_text);
-  void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
-  // What the client has already: tool calls and places in the text are counted on from there.
-  void Skip(uint32_t choice, const ChoiceDelta& delta);
-  // The first event of every choice.
-  std::string Opening();
-  std::string Delta(uint32_t choice, const ChoiceDelta& delta);
-  std::string Finished(uint32_t choice, std::string_view finish_reason);
+  StreamAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, bool include_usage);
+  void Skip(uint32_t choice, const ChoiceDelta& delta) override;
+  void AnsweredBy(std::string fingerprint, const Usage& usage) override;
+  std::string Opening() override;
+  std::string Delta(uint32_t choice, const ChoiceDelta& delta) override;
+  std::string Finished(uint32_t choice, const ChoiceEnd& end) override;
   // Usage when asked for, then [DONE].
-  std::string Done(const Usage& usage);
-  // An error after the answer began; ends it.
-  static std::string Error(const ApiError& error);
+  std::string Done(const Usage& usage) override;
+  std::string Error(const ApiError& error) override;
+  std::string Progress(const PrefillProgress& progress) override;
+  std::string KeepAlive() override;
+  bool is_stream() const override { return true; }
 
  private:
+  std::string ChatDelta(uint32_t choice, const ChoiceDelta& delta);
+
   const ServedModel& model_;
   AnswerHead head_;
   const bool include_usage_;
-  const std::string echo_text_;
-  std::vector<uint32_t> n_tool_calls_;  // per choice
-  std::vector<size_t> text_offset_;     // per choice, for completions logprobs
+  const size_t n_choices_;
+  std::vector<size_t> text_offset_;  // per choice, for completions logprobs
 };
 
 // The answer in one piece.
-class WholeAnswer {
+class WholeAnswer final : public AnswerWriter {
  public:
-  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices, std::string echo_text);
-  void AnsweredBy(std::string system_fingerprint) { head_.system_fingerprint = std::move(system_fingerprint); }
-  // As StreamAnswer::Skip.
-  void Skip(uint32_t choice, const ChoiceDelta& delta);
-  void Add(uint32_t choice, const ChoiceDelta& delta);
-  void Finished(uint32_t choice, std::string_view finish_reason);
-  std::string Body(const Usage& usage) const;
+  WholeAnswer(const ServedModel& model, AnswerHead head, uint32_t n_choices);
+  void Skip(uint32_t choice, const ChoiceDelta& delta) override;
+  void AnsweredBy(std::string fingerprint, const Usage& usage) override;
+  std::string Opening() override { return ""; }
+  std::string Delta(uint32_t choice, const ChoiceDelta& delta) override;
+  std::string Finished(uint32_t choice, const ChoiceEnd& end) override;
+  std::string Done(const Usage& usage) override;
+  std::string Error(const ApiError& error) override;
+  std::string Progress(const PrefillProgress&) override { return ""; }
+  std::string KeepAlive() override;
+  bool is_stream() const override { return false; }
 
  private:
+  struct Choice;
+  static void AddPart(const AnswerPart& part, Choice& choice);
   struct Choice {
     std::string reasoning;
     std::string content;
     std::vector<tokenizer::ChatToolCall> tool_calls;
     std::vector<TokenLogprobs> logprobs;
     std::string finish_reason;
-    size_t n_tool_calls_skipped = 0;
+    std::optional<uint32_t> first_call;                 // the number of tool_calls[0]
+    std::optional<tokenizer::ChatToolCall> begun_call;  // the client has its beginning; said again as a whole
     size_t text_offset = 0;
   };
   const ServedModel& model_;
   AnswerHead head_;
-  const std::string echo_text_;
   std::vector<Choice> choices_;
 };
 
+// [{"token","logprob","bytes","top_logprobs"}, ...] as chat and responses have them.
+std::string TokenLogprobsJson(const ServedModel& model, const std::vector<TokenLogprobs>& entries);
 // {"id","object":"model",...}
 std::string ModelJson(const ServedModel& model, uint32_t n_context_max);
 // {"object":"list","data":[...]}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,10 +27,25 @@ struct BegunAnswer {
   std::string fingerprint;  // of the model that made the output; "" = not known
 };
 
+// Whose form the answer takes.
+enum class AnswerForm : uint8_t { kOpenAi, kMessages, kResponses };
+// A tool as far as its calls can be held to a form.
+struct ApiTool {
+  std::string name;
+  bool is_strict = false;
+  std::string parameters;        // JSON schema of its arguments
+  std::string where;             // in the request: "tools[2].function"
+  std::string parameters_where;  // "tools[2].function.parameters"
+};
+
+// Text, or token ids.
+using PromptInput = std::variant<std::string, std::vector<uint32_t>>;
+
 // A request whose every field was checked against the limits table. The HTTP and the gRPC edge both make these, and
 // everything behind them sees nothing else of what the client sent.
 struct ApiRequest {
   Api api = Api::kChat;
+  AnswerForm form = AnswerForm::kOpenAi;
   std::string model;  // "" = the served one
 
   // Chat.
@@ -38,15 +54,21 @@ struct ApiRequest {
   std::string reasoning_effort;      // as the client named it, "" = default
   bool continues_assistant = false;  // the last message is an assistant prefix
   bool one_tool_call = false;        // parallel_tool_calls: false, or a call of one tool is forced
-  // The call of a tool is opened for the model: of this one, or with "" of one that it names. Chat mode only.
+  std::vector<ApiTool> tools;        // that the model is told of, in `messages`
+  // The answer must be calls: of this tool, or with "" of any.
   std::optional<std::string> forced_call;
+  std::string answer_schema;        // JSON schema that the answer's text must follow; "": any text
+  std::string answer_schema_where;  // in the request
 
   // Completions.
-  std::variant<std::string, std::vector<uint32_t>> prompt;
+  std::vector<PromptInput> prompts;  // at least one; each has n choices
+  std::string suffix;                // what is written goes between the prompt and this; "" = there is none
   bool echo = false;
 
   uint32_t n = 1;
-  std::optional<uint32_t> max_tokens;  // none: what the context has left
+  uint32_t best_of = 1;  // above n: so many are generated for each prompt, and the n likeliest returned
+  uint32_t n_candidates() const { return std::max(n, best_of); }
+  std::optional<uint32_t> max_tokens;  // none: what the context has left; 0 only with echo
   std::optional<int64_t> seed;         // none: random
   Sampling sampling;                   // without its seed
   std::vector<std::string> stop;
@@ -55,6 +77,7 @@ struct ApiRequest {
   bool include_usage = false;
   std::string user_id;
   ServiceTier tier = ServiceTier::kDefault;
+  std::string echo_members;   // of the request, as the answer repeats them: see ResponseHead
   bool cache_report = false;  // the usage says where the prompt's tokens came from
 
   std::string session;                      // "" = none
@@ -74,6 +97,8 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
 
 // Null when it is a session's name: 1 to 128 letters, digits, '-', '_', '.' and ':'.
 std::optional<ApiError> CheckSessionId(std::string_view id);
+// Whether it can have one: a session has one answer at a time.
+std::optional<ApiError> CheckFitsSession(const ApiRequest& request);
 std::optional<ApiError> CheckUserId(std::string_view id);  // may be empty
 // {"retention_s": 3600, "durability": "memory"|"disk"|"disk_all"}; retention_s is required.
 std::variant<ParkTerms, ApiError> ParseParkBody(std::string_view body, const ParseLimits& limits);

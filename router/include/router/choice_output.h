@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "router/served_model.h"
-#include "tokenizer/chat.h"
+#include "tokenizer/completion_parser.h"
 #include "tokenizer/tokenizer.h"
 
 namespace longshelf::router {
@@ -17,16 +17,26 @@ struct TokenLogprobs {
   float logprob = 0;
   std::vector<TokenAlternative> top;
   bool in_reasoning = false;
+  bool is_first = false;  // of an echoed prompt: nothing is before it, so it has no logprob
 };
 
-// What one token, or the end, added to a choice. Empty strings mean nothing was added.
+// A part of an answer. Parts come in the order in which the model wrote them.
+struct AnswerPart {
+  using Kind = tokenizer::AnswerPiece::Kind;
+  Kind kind = Kind::kContent;
+  std::string text;     // see AnswerPiece
+  uint32_t call = 0;    // of the parts of a call: its number in this choice
+  std::string call_id;  // kCallBegin
+};
+
+// What one token, or the end, added to a choice.
 struct ChoiceDelta {
-  std::string reasoning;
-  std::string content;
-  std::vector<tokenizer::ChatToolCall> tool_calls;  // complete, with ids
+  std::vector<AnswerPart> parts;
   std::vector<TokenLogprobs> logprobs;
   std::vector<uint32_t> tokens;
-  bool empty() const { return reasoning.empty() && content.empty() && tool_calls.empty() && logprobs.empty(); }
+  bool empty() const { return parts.empty() && logprobs.empty(); }
+  // Of all parts of this kind together.
+  std::string Text(AnswerPart::Kind kind) const;
 };
 
 // Tokens to text, text to the parts of an answer; stops at stop strings. Linear in its input. Owner: the router loop.
@@ -36,33 +46,37 @@ class ChoiceOutput {
   ChoiceOutput(const ServedModel& model, const PreparedRequest& prepared, uint64_t id_seed);
 
   ChoiceDelta Push(const OutputToken& token);
-  // At the end of the stream, whatever ended it: what was held back.
-  ChoiceDelta Finish();
+  // At the end of the stream: what was held back.
+  ChoiceDelta Finish(FinishReason reason);
 
   // True once the output is complete although the worker would go on: a stop string, or the only allowed tool call.
   bool stopped() const { return stopped_; }
+  // The stop string that ended it; empty when none did.
+  std::string_view stopped_by() const;
   uint32_t n_tokens() const { return n_tokens_; }
   uint32_t n_reasoning_tokens() const { return n_reasoning_tokens_; }
   // "stop", "length" or "tool_calls".
   std::string_view FinishReasonName(FinishReason reason) const;
 
  private:
+  bool IsText(uint32_t token) const;
   void Parse(std::string_view text, ChoiceDelta& delta);
-  void Take(std::vector<tokenizer::CompletionParser::Event> events, ChoiceDelta& delta);
+  void ParseChat(std::string_view text, ChoiceDelta& delta);
+  void Take(std::vector<tokenizer::AnswerPiece> pieces, ChoiceDelta& delta);
 
+  const tokenizer::Tokenizer& tokenizer_;
   const bool one_tool_call_;
   const bool logprobs_;
   const std::vector<uint32_t> stop_token_ids_;
   const uint64_t id_seed_;
-  std::string forced_text_;  // not yet given to the parser
   tokenizer::StreamDecoder decoder_;
-  std::optional<tokenizer::StopMatcher> matcher_;      // with stop strings
-  std::optional<tokenizer::CompletionParser> parser_;  // chat only
+  std::optional<tokenizer::StopMatcher> matcher_;      // completions with stop strings
+  std::optional<tokenizer::CompletionParser> parser_;  // chat; it stops by itself
   bool stopped_ = false;
   bool finished_ = false;
   uint32_t n_tokens_ = 0;
   uint32_t n_reasoning_tokens_ = 0;
-  uint32_t n_tool_calls_ = 0;
+  uint32_t n_tool_calls_ = 0;  // complete
 };
 
 }  // namespace longshelf::router

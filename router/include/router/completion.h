@@ -26,18 +26,25 @@ struct Usage {
   DraftTokens drafts;  // of the workers that ended the answers
 };
 
+// How a choice ended.
+struct ChoiceEnd {
+  std::string_view finish_reason;  // "stop", "length" or "tool_calls"; or what interrupted it
+  std::string_view stop_string;    // that ended it; empty when none did
+};
+
 // Where an answer goes. Called on the router loop. May destroy the Completion inside OnDone and OnError only.
 class CompletionSink {
  public:
   virtual ~CompletionSink() = default;
   // Of an answer that goes on: what the client has of it already. Before everything else, within Start.
   virtual void OnReplayed(uint32_t /*choice*/, const ChoiceDelta& /*delta*/) {}
-  // A worker has begun: errors from here on are rare, so an answer's head may be sent.
-  virtual void OnBegun() = 0;
+  // A worker has begun: errors from here on are rare, so an answer's head may be sent. Of `usage` only the prompt's
+  // share is known.
+  virtual void OnBegun(const Usage& usage) = 0;
   // How much of the prompt was read; a few times a second. With several choices, the first one's.
   virtual void OnProgress(const PrefillProgress& progress) = 0;
   virtual void OnDelta(uint32_t choice, const ChoiceDelta& delta) = 0;
-  virtual void OnChoiceFinished(uint32_t choice, std::string_view finish_reason) = 0;
+  virtual void OnChoiceFinished(uint32_t choice, const ChoiceEnd& end) = 0;
   // Last call.
   virtual void OnDone(const Usage& usage) = 0;
   // Last call.
@@ -53,7 +60,9 @@ class AnswerRecorder {
   virtual void OnEnd(std::string_view finish_reason, std::optional<size_t> worker) = 0;
 };
 
-// One request: n choices, each a stream of the dispatcher. Destroying it cancels them. Owner: the router loop.
+// One request: n choices of each prompt, each a stream of the dispatcher; at most kStreamsMax of them at a time. Choice
+// i of every prompt has the same seed: what a prompt gives does not depend on those beside it. Destroying it cancels
+// them. Owner: the router loop.
 class Completion {
  public:
   // Everything referred to must outlive this. `request_seed` seeds sampling when the request names no seed.
@@ -76,12 +85,20 @@ class Completion {
   uint64_t seed() const { return seed_; }
 
  private:
+  static constexpr uint32_t kStreamsMax = 16;
+
   class Choice;
-  void OnChoiceStarted(const StreamStarted& started);
+  void OnChoiceStarted(const Choice& choice, const StreamStarted& started);
   void OnChoiceEnded(Choice& choice, FinishReason reason);
   void OnChoiceFailed(const absl::Status& status);
+  Usage PromptUsage() const;
+  void CountPrompts() const;  // in the metrics
+  // Begins the next choice that has not been.
+  absl::Status StartNext();
   void OnToken(const Choice& choice, const OutputToken& token);
   void Finish(Choice& choice, std::string_view finish_reason);
+  // All candidates of a prompt have ended: the likeliest by token are its choices.
+  void RankCandidates(size_t prompt_number);
 
   Dispatcher& dispatcher_;
   const ServedModel& model_;
@@ -92,9 +109,11 @@ class Completion {
   const uint64_t seed_;
   CompletionSink& sink_;
   std::vector<std::unique_ptr<Choice>> choices_;
-  uint32_t n_open_ = 0;
+  uint32_t n_open_ = 0;  // begun or not
   AnswerRecorder* recorder_ = nullptr;
-  StreamStarted started_;  // of the choice that found most
+  std::vector<StreamStarted> started_;  // per prompt, of the choice that found most
+  std::vector<uint32_t> n_ended_;       // per prompt
+  bool paused_ = false;
   bool begun_ = false;
   bool ended_ = false;
   bool has_token_ = false;

@@ -27,12 +27,14 @@ struct StreamSpec {
   std::string request_id;
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   PromptKeys keys;                       // may be of another fingerprint, or empty: recomputed when needed
-  std::vector<uint32_t> committed = {};  // output that was made before; fewer than max_tokens
+  std::vector<uint32_t> committed = {};  // output that was made before; fewer than max_tokens, or none
   // Fingerprint of the model that made `committed`, when the stream was begun elsewhere: no other may go on with it.
   std::optional<BlockKey> begun_by = {};
-  uint32_t max_tokens = 0;  // counts committed
+  uint32_t max_tokens = 0;  // counts committed; 0: nothing is sampled
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
+  bool prompt_logprobs = false;  // tell how likely each prompt token but the first is; before any output
+  std::shared_ptr<const grammar::OutputSpec> output_form = nullptr;  // null: any output
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
@@ -47,6 +49,8 @@ class StreamObserver {
   virtual void OnStarted(const StreamStarted& started) = 0;  // again after a retry, never after the first token
   // The prompt is being read, or after a move to another worker the prompt and the tokens so far.
   virtual void OnProgress(const PrefillProgress& progress) = 0;
+  // Only when they were asked for: in order, each prompt token once.
+  virtual void OnPromptLogprobs(const PromptLogprobs& /*scores*/) {}
   virtual void OnToken(const OutputToken& token) = 0;
   virtual void OnFinished(FinishReason reason, const DraftTokens& drafts) = 0;
   virtual void OnFailed(const absl::Status& status) = 0;

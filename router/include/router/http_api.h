@@ -18,6 +18,9 @@ struct Route {
   enum class Kind : uint8_t {
     kChat,
     kCompletions,
+    kMessages,
+    kCountTokens,
+    kResponses,
     kModels,
     kModel,
     kSessions,
@@ -37,14 +40,17 @@ struct Route {
 std::span<const Route> Routes();
 
 struct HttpApiConfig {
-  absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this at the latest
+  absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this, if a worker is up
   absl::Duration keep_alive_interval = absl::Seconds(5);    // silence, then a comment on streams, a blank line else
-  // An answer in one piece whose worker has not begun: its status can still be an error's, but not for ever.
+  // An answer in one piece whose worker has not begun, or a stream while no worker is up: the status can still be an
+  // error's, but not for ever.
   absl::Duration whole_silence_max = absl::Seconds(15);
   size_t pause_above_bytes = size_t{256} << 10;  // unsent: no more tokens are asked for
 };
 
-// The OpenAI and DeepSeek HTTP API over a RequestCore. Owner: the router loop.
+class HttpCall;
+
+// The HTTP APIs of OpenAI, DeepSeek and Anthropic over a RequestCore. Owner: the router loop.
 class HttpApi final : public HttpHandler {
  public:
   // `core` and `keys` must outlive this.
@@ -62,19 +68,18 @@ class HttpApi final : public HttpHandler {
                   std::function<void()> done) override;
 
  private:
-  class Call;
-  friend class Call;
   void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);
   void OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
                  const Tenant& tenant);
-  Call& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
-  void Forget(Call& call);
+  void CountTokens(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
+                   const Tenant& tenant);
+  HttpCall& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
 
   const HttpApiConfig config_;
   const KeyRing& keys_;
   RequestCore& core_;
   HttpSessions sessions_;
-  std::unordered_map<Call*, std::unique_ptr<Call>> calls_;
+  std::unordered_map<HttpCall*, std::unique_ptr<HttpCall>> calls_;
 };
 
 }  // namespace longshelf::router

@@ -35,7 +35,4 @@ class HttpSessions {
   RequestCore& core_;
 };
 
-// An error as this door tells it.
-HttpReply ErrorReply(const ApiError& error);
-
 }  // namespace longshelf::router

@@ -9,11 +9,12 @@
 // other file of the router holds a bound on a request field.
 namespace longshelf::router {
 
-enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3, kSession = 4 };
+enum class Api : uint8_t { kChat = 1, kCompletions = 2, kBoth = 3, kSession = 4, kResponses = 8 };
 
 enum class NumericField : uint8_t {
   kMaxTokens,
   kMaxCompletionTokens,
+  kMaxOutputTokens,
   kN,
   kBestOf,
   kTemperature,
@@ -59,6 +60,10 @@ struct SizeLimits {
   size_t tool_calls = 128;
   size_t tool_name_bytes = 64;
   size_t tool_schema_bytes = size_t{64} << 10;
+  size_t prompts = 128;
+  size_t choices = 256;  // of all prompts
+  size_t logit_biases = 1024;
+  size_t echoed_tokens = 32768;  // of prompts that are told with their logprobs in one piece
   size_t stop_strings = 16;
   size_t stop_string_bytes = 1024;
   size_t stop_token_ids = 64;

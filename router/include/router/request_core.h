@@ -80,7 +80,8 @@ class RequestCore {
   void BeginDrain() { draining_ = true; }
   bool draining() const { return draining_; }
   size_t n_running() const { return n_running_; }
-  bool ready() const { return !draining_ && dispatcher_.n_ready() > 0 && has_namespaces(); }
+  bool ready() const { return !draining_ && has_workers() && has_namespaces(); }
+  bool has_workers() const { return dispatcher_.n_ready() > 0; }
   // Until then Run, DeleteCache and what is done with sessions answer 503: it would go by a name that is deleted.
   bool has_namespaces() const { return namespaces_ == nullptr || namespaces_->is_ready(); }
   // 503 until then. For those who use sessions().

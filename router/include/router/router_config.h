@@ -16,6 +16,7 @@ struct RouterConfig {
   std::string model_dir;   // tokenizer.json and config.json; no weights are read
   std::string model_name;  // "" = the directory's name
   std::string chat_dialect = "preview";
+  std::string control_tokens_in_text = "plain";
   std::vector<std::string> workers;  // host:port
 
   std::string listen = "127.0.0.1:8080";

@@ -11,11 +11,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "grammar/output_spec.h"
 #include "router/prefix_index.h"
 
 // What the router needs of a worker, free of any RPC library. Everything here happens on the router loop: an
 // implementation brings its own threads' news there before it calls an observer.
 namespace longshelf::router {
+
+// What is added to one token's logit.
+struct TokenBias {
+  uint32_t token = 0;
+  float bias = 0;
+};
 
 struct Sampling {
   double temperature = 1;
@@ -27,6 +34,7 @@ struct Sampling {
   double frequency_penalty = 0;
   bool logprobs = false;
   uint32_t n_top_logprobs = 0;
+  std::vector<TokenBias> logit_bias = {};  // in ascending order of tokens, each once
 };
 
 // Shares of a worker, not precedence.
@@ -37,9 +45,12 @@ struct WorkerRequest {
   uint32_t epoch = 0;
   std::shared_ptr<const std::vector<uint32_t>> prompt;
   std::vector<uint32_t> committed;  // output the client already has
-  uint32_t max_tokens = 0;          // counts committed
+  uint32_t max_tokens = 0;          // counts committed; 0: nothing is sampled
   Sampling sampling;
   std::vector<uint32_t> stop_token_ids;
+  bool prompt_logprobs = false;                                      // of every prompt token but the first
+  uint32_t n_prompt_scored = 0;                                      // leading prompt tokens of which that is known
+  std::shared_ptr<const grammar::OutputSpec> output_form = nullptr;  // null: any output
   std::string tenant;
   ServiceTier tier = ServiceTier::kDefault;
   std::string namespace_id;
@@ -79,6 +90,16 @@ struct OutputToken {
   float logprob = 0;
   std::vector<TokenAlternative> top;
 };
+struct ScoredToken {
+  uint32_t token = 0;
+  float logprob = 0;
+  std::vector<TokenAlternative> top;
+};
+// Of prompt tokens first, first + 1, ...
+struct PromptLogprobs {
+  uint32_t first = 0;
+  std::vector<ScoredToken> tokens;
+};
 struct StreamStarted {
   uint32_t n_prompt_tokens = 0;
   uint32_t n_cached_local = 0;
@@ -101,7 +122,7 @@ struct WorkerFinished {
 };
 struct WorkerEvent {
   uint32_t epoch = 0;
-  std::variant<StreamStarted, PrefillProgress, OutputToken, WorkerFinished> body;
+  std::variant<StreamStarted, PrefillProgress, PromptLogprobs, OutputToken, WorkerFinished> body;
 };
 
 // One sequence on one worker. Destroying it cancels the sequence; no call reaches the observer after that.

@@ -256,6 +256,21 @@ TEST(ModelConfig, TakesTheFirstOfSeveralEndTokens) {
   EXPECT_EQ(parsed->bos_token_id, 0U);
 }
 
+TEST(ModelConfig, EndsWithWhatGenerationConfigSaysFirst) {
+  const auto load = [](const std::string& generation) {
+    const auto dir = testing::MakeTempDir("config");
+    std::ofstream(dir / "config.json") << MicroFlash().dump();
+    std::ofstream(dir / "generation_config.json") << generation;
+    return LoadModelConfig(dir);
+  };
+  EXPECT_EQ(load(R"({"eos_token_id": [7, 9]})")->eos_token_id, 7U);
+  EXPECT_EQ(load(R"({"eos_token_id": null})")->eos_token_id, 1U);
+  EXPECT_EQ(load("{}")->eos_token_id, 1U);
+  for (const char* bad : {"[]", "{", R"({"eos_token_id": "1"})", R"({"eos_token_id": 99999999})"}) {
+    EXPECT_THAT(std::string(load(bad).status().message()), HasSubstr("generation_config.json")) << bad;
+  }
+}
+
 struct HostileConfig {
   const char* key;
   const char* value;  // JSON; empty removes the key

@@ -78,5 +78,7 @@ class JsonText::Value {
 
 // Appends a JSON string literal as json.dumps(ensure_ascii=False) writes it.
 void AppendJsonString(std::string_view text, std::string& out);
+// The same without its quotes; of a text in pieces, each piece by itself.
+void AppendJsonEscaped(std::string_view text, std::string& out);
 
 }  // namespace longshelf::tokenizer

@@ -14,6 +14,13 @@
 
 namespace longshelf::tokenizer {
 
+// Bytes [begin, end) of a text.
+struct TextRange {
+  size_t begin = 0;
+  size_t end = 0;
+  bool operator==(const TextRange&) const = default;
+};
+
 // Byte-level BPE of tokenizer.json with the V4 pre-tokenizer. Immutable after loading; any number of threads may use
 // one. No call here is slower than linear in its input up to a logarithm.
 class Tokenizer {
@@ -28,6 +35,13 @@ class Tokenizer {
   absl::StatusOr<std::vector<uint32_t>> Encode(std::string_view text, size_t max_tokens = SIZE_MAX) const;
   // Same, but special tokens in the text are ordinary text: for content that users control.
   absl::StatusOr<std::vector<uint32_t>> EncodeOrdinary(std::string_view text, size_t max_tokens = SIZE_MAX) const;
+
+  // As Encode, but added tokens are found outside of `ordinary` only, each wholly between two of these ranges: what
+  // they hold is ordinary text, also together with what stands around it. Text without added tokens in these ranges
+  // gives what Encode gives: pieces are cut and merged across their borders. REQUIRES: the ranges are in order, apart
+  // and within the text.
+  absl::StatusOr<std::vector<uint32_t>> EncodeMixed(std::string_view text, std::span<const TextRange> ordinary,
+                                                    size_t max_tokens = SIZE_MAX) const;
 
   // Bytes of the tokens, invalid UTF-8 replaced by U+FFFD. skip_special drops special added tokens.
   std::string Decode(std::span<const uint32_t> ids, bool skip_special = false) const;
@@ -73,6 +87,8 @@ class StopMatcher {
   // Once stopped, further text is dropped.
   Result Push(std::string_view text);
   std::string Finish();  // what was held back
+  // The stop string that was found; empty before.
+  const std::string& found() const { return found_; }
 
  private:
   struct Node {
@@ -89,6 +105,7 @@ class StopMatcher {
   std::vector<Node> nodes_;  // 0 is the root
   uint32_t state_ = 0;
   std::string held_;
+  std::string found_;
   bool stopped_ = false;
 };
 

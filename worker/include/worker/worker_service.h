@@ -15,6 +15,7 @@
 #include "common/clock.h"
 #include "common/mailbox.h"
 #include "engine/messages.h"
+#include "grammar/constraint.h"
 #include "longshelf/v1/worker.grpc.pb.h"
 #include "net/tls_identity.h"
 #include "proto/internal_auth.h"
@@ -40,6 +41,7 @@ struct WorkerServiceOptions {
   uint32_t n_sequences_max = 0;
 
   bool allow_logits = false;
+  std::shared_ptr<grammar::ConstraintCache> constraints = nullptr;  // null: no output of a given form
   proto::CallerRules callers;              // everybody: loopback, or --insecure-internal
   size_t n_streams_max = 2048;             // open Generate calls
   size_t stream_buffer_bytes = 256 << 10;  // events a client has not read yet; above it the sequence is cancelled

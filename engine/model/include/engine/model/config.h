@@ -84,7 +84,8 @@ struct ModelConfig {
 // INVALID_ARGUMENT: not JSON, another architecture, a missing key, a value out of its bounds; names the key, the value
 // and the bound. Every size is bounded here, before anything is allocated from it.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view json);
-// From a checkpoint directory, or from the file itself.
+// From a checkpoint directory, or from the file itself. Of a directory, the end of sequence of generation_config.json
+// counts before that of config.json.
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::filesystem::path& model_dir);
 
 // The published configurations, for planning and benchmarks without a checkpoint at hand.
