@@ -97,7 +97,7 @@ absl::StatusOr<Alternatives> SchemaNodes::AlternativesOf(NodeId id) {
   return alternatives;
 }
 
-// Strings that cannot be written are taken out.
+// Strings and names that cannot be written are taken out, and sets of numbers that have none.
 absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
   const absl::Status strings = Narrow<StringSet>(alternatives, [&](StringSet& string) -> absl::StatusOr<bool> {
     if (string.values) {
@@ -109,6 +109,20 @@ absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
     return !string.chars->empty();
   });
   if (!strings.ok()) return strings;
+  // Names that are not listed are none of those that are.
+  const absl::Status names = Narrow<ObjectSet>(alternatives, [&](ObjectSet& object) -> absl::StatusOr<bool> {
+    std::vector<std::string> listed;
+    for (const ObjectSet::Property& property : object.properties) listed.push_back(property.name);
+    for (ObjectSet::NameClass& each : object.rest) {
+      if (each.names == nullptr && listed.empty()) continue;
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, writable_));
+      ASSIGN_OR_RETURN(const CharDfaPtr others, Complement(std::make_shared<const CharDfa>(CharDfa::OfWords(listed))));
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, others));
+    }
+    std::erase_if(object.rest, [](const auto& each) { return each.names != nullptr && each.names->empty(); });
+    return true;
+  });
+  if (!names.ok()) return names;
   return Narrow<NumberSet>(alternatives, [&](NumberSet& number) -> absl::StatusOr<bool> {
     if (number.values) return !number.values->empty();
     if (number == NumberSet()) return true;
