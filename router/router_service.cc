@@ -145,7 +145,8 @@ class RouterService::Impl {
         clock_, *dispatcher_, session_store_.get(), namespaces_.get());
     core_ = std::make_unique<RequestCore>(RequestCoreConfig{.tenant_secret = config_.tenant_secret,
                                                             .n_prepare_threads = config_.n_prepare_threads,
-                                                            .preparing_bytes_max = PreparingBytesMax(config_)},
+                                                            .preparing_bytes_max = PreparingBytesMax(config_),
+                                                            .turns_bytes_max = config_.turns_bytes_max},
                                           model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
     key_maker_ = std::make_unique<PoolKeyMaker>(*core_);
     dispatcher_->set_key_maker(key_maker_.get());
