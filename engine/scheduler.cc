@@ -207,15 +207,18 @@ Load Scheduler::CurrentLoad() const {
   load.n_preempted = n_moved_out_;
   load.n_token_mismatches = n_token_mismatches_;
   load.n_waiting = static_cast<uint32_t>(waiting_.size());
+  load.n_prefilling = load.n_waiting;
   for (const auto& sequence : waiting_) load.n_tokens_queued += static_cast<uint64_t>(sequence->n_given);
   for (const auto& sequence : running_) {
     if (sequence->n_past < sequence->n_given) {
       load.n_tokens_queued += static_cast<uint64_t>(sequence->n_given - sequence->n_past);
+      ++load.n_prefilling;
     }
   }
   for (int shard = 0; shard < shape_.n_shards; ++shard) {
     load.n_blocks_total += cache_.pool(shard).n_total();
     load.n_blocks_free += cache_.pool(shard).n_available();
+    load.n_blocks_promised += cache_.pool(shard).n_promised();
   }
   return load;
 }

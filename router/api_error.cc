@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/public_text.h"
 #include "json_dump.h"
@@ -27,6 +28,12 @@ ApiError Unavailable(std::string_view code, std::string_view message) {
 std::string WithWords(const char* before, const std::string& words) {
   const std::string text = PublicText(words);
   return text.empty() ? "" : before + text;
+}
+
+int RetryAfterOf(const absl::Status& status) {
+  int seconds = kRetryAfterSeconds;
+  const auto payload = status.GetPayload(kRetryAfterPayload);
+  return payload && absl::SimpleAtoi(std::string(*payload), &seconds) ? seconds : kRetryAfterSeconds;
 }
 
 absl::Status StatusWithCode(absl::StatusCode code, std::string_view message, std::string_view error_code) {
@@ -88,8 +95,20 @@ ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max) {
   return error;
 }
 
-ApiError Overloaded() {
-  return Unavailable("overloaded", "the server is at capacity: retry after the time in Retry-After");
+ApiError Overloaded(int retry_after_s) {
+  ApiError error = Unavailable("overloaded", "the server is at capacity: retry after the time in Retry-After");
+  error.retry_after_s = retry_after_s;
+  return error;
+}
+ApiError QuotaExceeded(std::string_view excess, int retry_after_s) {
+  ApiError error;
+  error.http_status = 429;
+  error.type = "rate_limit_error";
+  error.code = "rate_limit_exceeded";
+  error.message = absl::StrCat("you have as many ", absl::string_view(excess.data(), excess.size()),
+                               " here as you may: retry after the time in Retry-After");
+  error.retry_after_s = retry_after_s;
+  return error;
 }
 ApiError NoWorkers(const std::string& last_words) {
   return Unavailable("no_workers",
@@ -131,8 +150,15 @@ ApiError NoSessionStore() {
   return error;
 }
 
-absl::Status OverloadedStatus() {
-  return StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
+absl::Status OverloadedStatus(int retry_after_s) {
+  absl::Status status = StatusWithCode(absl::StatusCode::kResourceExhausted, "at capacity", "overloaded");
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(retry_after_s)));
+  return status;
+}
+absl::Status QuotaStatus(std::string_view excess, int retry_after_s) {
+  absl::Status status = StatusWithCode(absl::StatusCode::kResourceExhausted, excess, "rate_limit_exceeded");
+  status.SetPayload(kRetryAfterPayload, absl::Cord(absl::StrCat(retry_after_s)));
+  return status;
 }
 absl::Status NoWorkersStatus(const std::string& last_words) {
   return StatusWithCode(absl::StatusCode::kUnavailable, last_words, "no_workers");
@@ -148,7 +174,8 @@ ApiError FromStatus(const absl::Status& status) {
   if (const auto code = status.GetPayload(kErrorCodePayload)) {
     if (*code == "session_of_another_model") return SessionOfAnotherModel();
     if (*code == "request_kills_workers") return KillsWorkers(std::string(status.message()));
-    return *code == "overloaded" ? Overloaded() : NoWorkers(std::string(status.message()));
+    if (*code == "rate_limit_exceeded") return QuotaExceeded(std::string(status.message()), RetryAfterOf(status));
+    return *code == "overloaded" ? Overloaded(RetryAfterOf(status)) : NoWorkers(std::string(status.message()));
   }
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:

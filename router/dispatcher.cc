@@ -6,6 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "queue/backlog.h"
+#include "queue/drain_rate.h"
+#include "queue/room.h"
+#include "queue/worker_state.h"
 #include "router/api_error.h"
 #include "router/suspicion.h"
 #include "stream_state.h"
@@ -13,10 +17,20 @@
 namespace longshelf::router {
 
 using internal::StreamState;
+using internal::WorkerState;
 
 namespace {
 
 constexpr absl::Duration kRetryDelay = absl::Milliseconds(100);
+constexpr double kMeanStep = 0.05;
+// Output that a worker promises blocks for before it begins a sequence (EngineConfig::admission_headroom_tokens).
+constexpr uint64_t kOutputHeadroom = 1024;
+
+// KV blocks that it takes to begin it where n_prefix tokens of it are.
+uint64_t BlocksOf(const StreamSpec& spec, uint32_t n_prefix, uint32_t block_tokens) {
+  const uint64_t n_tokens = spec.prompt->size() + std::min<uint64_t>(spec.max_tokens, kOutputHeadroom);
+  return (n_tokens + block_tokens - 1) / block_tokens - n_prefix / block_tokens;
+}
 
 bool IsWorkersFault(absl::StatusCode code) {
   switch (code) {
@@ -57,7 +71,11 @@ std::optional<size_t> Stream::worker() const {
 
 Dispatcher::Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetrics& metrics,
                        std::vector<std::unique_ptr<WorkerLink>> links)
-    : config_(config), clock_(clock), metrics_(metrics) {
+    : config_(config),
+      clock_(clock),
+      metrics_(metrics),
+      backlog_(std::make_unique<internal::Backlog>()),
+      drain_rate_(std::make_unique<internal::DrainRate>()) {
   workers_.reserve(links.size());
   for (auto& link : links) {
     workers_.emplace_back();
@@ -65,7 +83,10 @@ Dispatcher::Dispatcher(const DispatcherConfig& config, Clock& clock, RouterMetri
   }
 }
 
-Dispatcher::~Dispatcher() { Stop(); }
+Dispatcher::~Dispatcher() {
+  *alive_ = false;
+  Stop();
+}
 
 void Dispatcher::Start() {
   for (size_t i = 0; i < workers_.size(); ++i) {
@@ -77,36 +98,32 @@ void Dispatcher::Start() {
 void Dispatcher::Stop() {
   // Calls must end before the links they were made through.
   for (const StatePtr& stream : running_) stream->EndAttempt();
-  for (Worker& w : workers_) {
+  for (WorkerState& w : workers_) {
     w.ready = false;
     w.link.reset();
   }
 }
 
 size_t Dispatcher::n_ready() const {
-  return static_cast<size_t>(
-      std::count_if(workers_.begin(), workers_.end(), [](const Worker& w) { return w.ready && !w.load.draining; }));
+  return static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(),
+                                           [](const WorkerState& w) { return w.ready && !w.load.draining; }));
 }
 
 absl::StatusOr<std::unique_ptr<Stream>> Dispatcher::Generate(StreamSpec spec, StreamObserver& observer) {
   LONGSHELF_CHECK(spec.prompt != nullptr && !spec.prompt->empty());
   LONGSHELF_CHECK(spec.committed.empty() || spec.max_tokens > spec.committed.size());
   if (IsOfAnotherModel(spec)) return OtherModelStatus();
-  if (n_wanting() >= config_.queue_capacity) return OverloadedStatus();
   auto state = std::make_shared<StreamState>(*this, std::move(spec), observer);
+  const uint64_t n_miss = MissOf(*state);
+  const uint64_t n_tokens = CostOf(*state, n_miss);
+  if (absl::Status refusal = RefusalOfTenant(state->spec, n_tokens); !refusal.ok()) return refusal;
+  if (absl::Status refusal = RefusalOfWait(state->spec, n_miss, n_tokens); !refusal.ok()) return refusal;
   ++n_streams_;
-  if (has_line() || !Place(*state)) Enqueue(state, config_.queue_timeout, absl::ZeroDuration());
+  backlog_->Join(*state, state->spec.tenant, state->spec.tier);
+  Wait(state, config_.queue_timeout, /*to_front=*/false);
+  RequestKeys();
+  PumpQueue();
   return std::make_unique<Stream>(std::move(state));
-}
-
-size_t Dispatcher::n_wanting() const {
-  return static_cast<size_t>(
-      std::count_if(queue_.begin(), queue_.end(), [](const StatePtr& stream) { return !stream->paused(); }));
-}
-
-bool Dispatcher::has_line() const {
-  return std::any_of(queue_.begin(), queue_.end(),
-                     [](const StatePtr& stream) { return !stream->paused() && !stream->suspicion.is_suspect(); });
 }
 
 bool Dispatcher::IsOfAnotherModel(const StreamSpec& spec) const {
@@ -132,7 +149,7 @@ std::string Dispatcher::RefusalOf(const WorkerInfo& info) const {
 bool Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
   // A model nobody serves any more and no stream depends on may be replaced by the next one.
   if (model_ && n_streams_ == 0 &&
-      std::none_of(workers_.begin(), workers_.end(), [](const Worker& w) { return w.ready; })) {
+      std::none_of(workers_.begin(), workers_.end(), [](const WorkerState& w) { return w.ready; })) {
     model_.reset();
   }
   if (const std::string refusal = RefusalOf(info); !refusal.empty()) {
@@ -141,37 +158,47 @@ bool Dispatcher::OnWorkerUp(size_t worker, const WorkerInfo& info) {
     OnWorkerDown(worker, absl::FailedPreconditionError(refusal));
     return false;
   }
-  if (!model_) model_ = info;
-  Worker& w = workers_[worker];
+  if (!std::exchange(model_, model_.value_or(info)).has_value()) OnModelKnown();
+  WorkerState& w = workers_[worker];
   if (w.info.IsSameGroup(info)) ForgetDeath(worker);
-  w.info = info;
-  w.ready = true;
-  w.load = {};
-  w.index.Clear();
+  w.OnUp(info);
   metrics_.WorkerUp(worker, true);
   spdlog::info("worker {} is up: model {}, context {}", worker, info.model_name, info.n_context_max);
+  RequestKeys();
   PumpQueue();
   return true;
 }
 
+void Dispatcher::OnModelKnown() {
+  std::vector<StatePtr> waiting(queued_.begin(), queued_.end());
+  std::sort(waiting.begin(), waiting.end(),
+            [](const StatePtr& a, const StatePtr& b) { return a->queued_since < b->queued_since; });
+  for (const StatePtr& stream : waiting) {
+    if (stream->phase != StreamState::Phase::kQueued) continue;
+    if (IsOfAnotherModel(stream->spec)) {
+      stream->Fail(OtherModelStatus());
+    } else if (!HasKeys(*stream) && stream->line != StreamState::Line::kKeyless) {
+      LeaveLine(*stream);
+      StandInLine(*stream, /*to_front=*/false);
+    }
+  }
+}
+
 void Dispatcher::OnWorkerUpdate(size_t worker, const WorkerUpdate& update) {
-  Worker& w = workers_[worker];
+  WorkerState& w = workers_[worker];
   if (!w.ready) return;
   if (update.snapshot) w.index.Clear();
   for (const IndexedCheckpoint& checkpoint : update.gained) w.index.Add(checkpoint);
   for (const BlockKey& key : update.lost) w.index.Remove(key);
-  if (update.load.n_steps != w.load.n_steps) w.last_step_at = clock_.Now();
-  w.load = update.load;
+  w.OnLoad(update.load, clock_.Now());
   PumpQueue();
 }
 
 void Dispatcher::OnWorkerDown(size_t worker, const absl::Status& why) {
-  Worker& w = workers_[worker];
+  WorkerState& w = workers_[worker];
   const bool died = w.ready && !w.load.draining && IsSuddenEnd(why.code());
   if (w.ready) spdlog::warn("worker {} is gone: {}", worker, absl::StatusCodeToString(why.code()));
-  w.ready = false;
-  w.index.Clear();
-  w.load = {};
+  w.OnDown();
   metrics_.WorkerUp(worker, false);
   if (died) OnDeath(worker, why);
 }
@@ -214,7 +241,7 @@ void Dispatcher::ForgetDeath(size_t worker) {
   if (death == 0) return;
   unexplained_deaths_.Remove(death);
   for (const StatePtr& stream : running_) stream->suspicion.OnSurvived(death);
-  for (const StatePtr& stream : queue_) stream->suspicion.OnSurvived(death);
+  for (const StatePtr& stream : queued_) stream->suspicion.OnSurvived(death);
 }
 
 std::vector<bool> Dispatcher::WorkersWithSuspects() const {
@@ -234,98 +261,114 @@ bool Dispatcher::IsToBeKeptFrom(size_t worker, const StreamState& stream) const 
   });
 }
 
-WorkerCandidate Dispatcher::CandidateFor(size_t worker, const StreamState& stream) const {
-  const Worker& w = workers_[worker];
+uint32_t Dispatcher::n_slots() const {
+  uint32_t n = 0;
+  for (const WorkerState& w : workers_) n += w.ready && !w.load.draining ? w.n_slots() : 0;
+  return n;
+}
+
+bool Dispatcher::IsUsable(const WorkerState& worker, absl::Time now) const {
+  if (!worker.ready || worker.load.draining || worker.refuses) return false;
+  if (!worker.breaker.is_open()) return true;
+  const bool is_last = std::none_of(workers_.begin(), workers_.end(), [](const WorkerState& w) {
+    return w.ready && !w.load.draining && !w.breaker.is_open();
+  });
+  return worker.breaker.Allows(now, is_last);
+}
+
+uint32_t Dispatcher::UsablePrefix(size_t worker, StreamState& stream) const {
+  if (stream.is_scoring()) return 0;  // what tells of a prompt's tokens is computed whatever is held
+  stream.prefixes.resize(workers_.size());
+  StreamState::KnownPrefix& known = stream.prefixes[worker];
+  const PrefixIndex& index = workers_[worker].index;
+  if (known.version != index.version()) {
+    known = {index.version(), index.UsablePrefix(stream.spec.keys, *stream.spec.prompt)};
+  }
+  return known.n_tokens;
+}
+
+WorkerCandidate Dispatcher::CandidateFor(size_t worker, StreamState& stream, Where where) const {
+  const WorkerState& w = workers_[worker];
   WorkerCandidate candidate;
-  candidate.usable = w.ready && !w.load.draining && !stream.tried.contains(worker) &&
+  candidate.usable = IsUsable(w, clock_.Now()) && !stream.tried.contains(worker) &&
                      stream.spec.prompt->size() < w.info.n_context_max && !IsToBeKeptFrom(worker, stream);
   if (!candidate.usable) return candidate;
-  // What tells of a prompt's tokens is computed whatever is held.
-  if (!stream.is_scoring()) candidate.n_usable_prefix = w.index.UsablePrefix(stream.spec.keys, *stream.spec.prompt);
-  // What a worker reported may be older than what we sent since; other routers' streams are only in the report.
-  candidate.n_tokens_queued = std::max(w.load.n_tokens_queued, w.n_tokens_queued);
-  candidate.n_streams = std::max(w.load.n_running + w.load.n_waiting, w.n_streams);
-  candidate.n_streams_max = std::max<uint32_t>(1, w.load.n_sequences_max);
+  candidate.n_usable_prefix = UsablePrefix(worker, stream);
+  candidate.n_tokens_queued = w.n_tokens_of_all();
+  candidate.n_streams = w.n_streams_of_all();
+  candidate.n_streams_max = w.n_slots();
   candidate.last_pick = w.last_pick;
+  if (!stream.spec.affinity.empty()) candidate.affinity = AffinityRank(stream.spec.affinity, w.info.id);
+  if (where == Where::kWithRoom) {
+    const internal::Wanted wanted{.n_tokens = stream.spec.prompt->size() - candidate.n_usable_prefix,
+                                  .n_blocks = BlocksOf(stream.spec, candidate.n_usable_prefix, w.info.block_tokens),
+                                  .is_under_share = backlog_->IsUnderShare(*stream.flow)};
+    candidate.has_room = HasRoom(w.Room(wanted.n_tokens, config_.wait_max), wanted, config_.wait_max);
+  }
   return candidate;
 }
 
-bool Dispatcher::Place(StreamState& stream) {
-  if (!model_) return false;
-  if (stream.spec.keys.fingerprint != model_->fingerprint || stream.spec.keys.block_tokens != model_->block_tokens) {
-    stream.spec.keys =
-        MakePromptKeys(model_->fingerprint, stream.spec.namespace_salt, model_->block_tokens, *stream.spec.prompt);
-  }
+bool Dispatcher::Place(StreamState& stream, Where where) {
+  if (!HasKeys(stream)) return false;
   std::vector<WorkerCandidate> candidates(workers_.size());
   const std::vector<bool> with_suspects = WorkersWithSuspects();
   for (size_t i = 0; i < workers_.size(); ++i) {
-    candidates[i] = CandidateFor(i, stream);
+    candidates[i] = CandidateFor(i, stream, where);
     candidates[i].has_suspect = with_suspects[i];
   }
-  const auto pick = PickWorker(candidates, stream.spec.prompt->size());
+  PickTerms terms{.n_prompt_tokens = stream.spec.prompt->size()};
+  if (where == Where::kWithRoom) {
+    terms.may_wait = clock_.Now() - stream.queued_since < config_.wait_max / 2;
+    terms.slot_wait_tokens = std::clamp(static_cast<uint64_t>(cost_mean_), kOverlapTokens, kSlotWaitTokens);
+  }
+  const auto pick = PickWorker(candidates, terms);
   if (!pick) return false;
-  Worker& w = workers_[pick->worker];
-  const uint64_t n_miss = stream.spec.prompt->size() - candidates[pick->worker].n_usable_prefix;
-  w.last_pick = ++n_picks_;
-  ++w.n_streams;
-  const uint64_t n_queued = stream.has_output() ? 0 : n_miss;
-  w.n_tokens_queued += n_queued;
   metrics_.Picked(PickReasonName(pick->reason));
-  running_.insert(stream.shared_from_this());
-  const WorkerRequest request = stream.NextRequest();
-  stream.Attach(pick->worker, w.link->Generate(request, stream), n_queued);
+  Send(stream, pick->worker, stream.spec.prompt->size() - candidates[pick->worker].n_usable_prefix);
   return true;
 }
 
-void Dispatcher::Enqueue(const StatePtr& stream, absl::Duration timeout, absl::Duration not_before) {
-  const absl::Time now = clock_.Now();
-  stream->phase = StreamState::Phase::kQueued;
-  stream->waiting_since = std::min(stream->waiting_since, now);
-  stream->deadline = stream->waiting_since + timeout;
-  stream->not_before = now + not_before;
-  queue_.push_back(stream);
-  metrics_.QueueDepth(queue_.size());
-}
-
-// Its client reads again: from here on it waits for a worker, not for its client.
-void Dispatcher::OnResumedInQueue(StreamState& stream) {
-  stream.waiting_since = clock_.Now();
-  stream.deadline = stream.waiting_since + config_.resume_timeout;
-}
-
-void Dispatcher::PumpQueue() {
-  if (queue_.empty() || n_ready() == 0) return;
-  const absl::Time now = clock_.Now();
-  std::deque<StatePtr> waiting;
-  std::swap(waiting, queue_);
-  std::vector<StatePtr> strangers;
-  for (StatePtr& stream : waiting) {
-    if (stream->phase != StreamState::Phase::kQueued) continue;
-    if (IsOfAnotherModel(stream->spec)) {
-      strangers.push_back(std::move(stream));
-      continue;
-    }
-    if (now >= stream->not_before && !stream->paused()) {
-      stream->tried.clear();
-      if (Place(*stream)) continue;
-    }
-    queue_.push_back(std::move(stream));
+void Dispatcher::Send(StreamState& stream, size_t worker, uint64_t n_miss) {
+  const StatePtr self = stream.shared_from_this();
+  WorkerState& w = workers_[worker];
+  if (stream.phase == StreamState::Phase::kQueued && queued_.erase(self) > 0) {
+    metrics_.QueueWait(clock_.Now() - stream.queued_since);
   }
-  metrics_.QueueDepth(queue_.size());
-  for (const StatePtr& stream : strangers) {
-    if (stream->phase == StreamState::Phase::kQueued) stream->Fail(OtherModelStatus());
+  if (stream.in_line) {
+    drain_rate_->OnPlaced(stream.n_tokens);
+    cost_mean_ += kMeanStep * (static_cast<double>(stream.n_tokens) - cost_mean_);
   }
+  backlog_->Begin(stream);
+  LeaveLine(stream);
+  stream.n_charged = static_cast<double>(n_miss);
+  internal::Backlog::Charge(stream, stream.n_charged);
+  stream.placed_at = clock_.Now();
+  w.last_pick = ++n_picks_;
+  ++w.n_streams;
+  w.breaker.OnPlaced();
+  w.n_blocks_sent +=
+      BlocksOf(stream.spec, static_cast<uint32_t>(stream.spec.prompt->size() - n_miss), w.info.block_tokens);
+  const uint64_t n_queued = stream.has_output() ? 0 : n_miss;
+  w.n_tokens_queued += n_queued;
+  w.reading.insert(&stream);
+  running_.insert(self);
+  const WorkerRequest request = stream.NextRequest();
+  stream.Attach(worker, w.link->Generate(request, stream), n_queued);
 }
 
 void Dispatcher::ExpireQueue(absl::Time now) {
+  const bool takes_more = std::any_of(workers_.begin(), workers_.end(), [](const WorkerState& w) {
+    return w.ready && !w.load.draining && !w.refuses && !w.breaker.is_open();
+  });
   std::vector<StatePtr> expired;
-  for (const StatePtr& stream : queue_) {
-    if (now >= stream->deadline && !stream->paused()) expired.push_back(stream);
+  for (const StatePtr& stream : queued_) {
+    if (now < stream->deadline || stream->paused()) continue;
+    if (stream->line != StreamState::Line::kBacklog || stream->was_placed || !takes_more) expired.push_back(stream);
   }
   const bool has_workers = n_ready() > 0;
   for (const StatePtr& stream : expired) {
     if (stream->phase == StreamState::Phase::kQueued) {
-      stream->Fail(has_workers ? OverloadedStatus() : stream->NoWorkers());
+      stream->Fail(has_workers ? OverloadedStatus(RetryAfter(std::nullopt)) : stream->NoWorkers());
     }
   }
 }
@@ -345,7 +388,9 @@ void Dispatcher::LeaveStalledWorkers(absl::Time now) {
 
 void Dispatcher::Tick() {
   const absl::Time now = clock_.Now();
+  RequestKeys();
   PumpQueue();
+  ShedLate();
   ExpireQueue(now);
   LeaveStalledWorkers(now);
 }
@@ -366,6 +411,12 @@ bool Dispatcher::MayRetry(StreamState& stream, const absl::Status& status) {
   return true;
 }
 
+void Dispatcher::OnAnswer(const StreamState& stream) {
+  const double step = std::max(kMeanStep, 1.0 / static_cast<double>(++n_answers_));
+  output_mean_ += step * (static_cast<double>(stream.n_committed()) - output_mean_);
+  seconds_mean_ += step * (absl::ToDoubleSeconds(clock_.Now() - stream.placed_at) - seconds_mean_);
+}
+
 void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status) {
   const StatePtr self = stream.shared_from_this();
   const size_t worker = stream.worker;
@@ -375,7 +426,18 @@ void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status)
     stream.last_words = std::string(status.message());
   }
   if (stream.phase == StreamState::Phase::kDone) return;
+  WorkerState& w = workers_[worker];
+  const bool is_refusal = status.code() == absl::StatusCode::kResourceExhausted && !stream.is_heard;
   ReleaseWorker(stream);
+  if (is_refusal) {
+    // Until it says, or shows, that it can do more.
+    w.refuses = true;
+    metrics_.StreamRefused();
+    internal::Backlog::Charge(stream, -stream.n_charged);
+  } else if (w.ready && IsWorkersFault(status.code()) && w.breaker.OnFailure(clock_.Now())) {
+    spdlog::warn("worker {} fails what it is given: it gets less", worker);
+    metrics_.BreakerOpened();
+  }
   if (stream.FinishIfComplete()) return;
   if (!MayRetry(stream, status)) {
     // All of its attempts ended so, but never was it the only suspect.
@@ -385,20 +447,23 @@ void Dispatcher::OnAttemptEnded(StreamState& stream, const absl::Status& status)
   if (status.code() != absl::StatusCode::kResourceExhausted) {
     stream.has_output() ? metrics_.Resumed() : metrics_.Retried();
   }
-  stream.tried.insert(worker);
-  stream.phase = StreamState::Phase::kQueued;
+  if (!is_refusal) stream.tried.insert(worker);
+  stream.queued_since = clock_.Now();
   // A stream whose client does not read needs no worker now.
-  if (!stream.paused() && Place(stream)) return;
-  Enqueue(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout,
-          workers_[worker].ready ? kRetryDelay : absl::ZeroDuration());
+  if (!stream.paused() && stream.is_returning() && Place(stream, Where::kAnywhere)) return;
+  stream.not_before = clock_.Now() + (w.ready && !is_refusal ? kRetryDelay : absl::ZeroDuration());
+  Wait(self, stream.has_output() ? config_.resume_timeout : config_.queue_timeout, /*to_front=*/true);
+  PumpQueue();
 }
 
 void Dispatcher::ReleaseWorker(StreamState& stream) {
   if (stream.phase != StreamState::Phase::kRunning) return;
-  Worker& w = workers_[stream.worker];
+  WorkerState& w = workers_[stream.worker];
   --w.n_streams;
-  w.n_tokens_queued -= stream.n_tokens_queued;
-  stream.n_tokens_queued = 0;
+  w.n_tokens_queued -= std::exchange(stream.n_tokens_queued, 0);
+  w.reading.erase(&stream);
+  internal::Backlog::End(stream);
+  stream.phase = StreamState::Phase::kQueued;  // in no line yet
   stream.EndAttempt();
   running_.erase(stream.shared_from_this());
 }
@@ -406,14 +471,21 @@ void Dispatcher::ReleaseWorker(StreamState& stream) {
 void Dispatcher::Remove(StreamState& stream) {
   const StatePtr self = stream.shared_from_this();
   if (stream.phase == StreamState::Phase::kDone) return;
-  if (stream.phase == StreamState::Phase::kRunning) ReleaseWorker(stream);
-  if (stream.phase == StreamState::Phase::kQueued) {
-    std::erase(queue_, self);
-    metrics_.QueueDepth(queue_.size());
+  if (stream.phase == StreamState::Phase::kRunning) {
+    WorkerState& w = workers_[stream.worker];
+    w.refuses = false;  // it has a place more
+    if (!stream.is_heard) w.breaker.OnAbandoned();
+    ReleaseWorker(stream);
+  } else {
+    LeaveLine(stream);
+    queued_.erase(self);
+    metrics_.QueueDepth(queued_.size());
   }
   if (std::exchange(stream.counted_as_retrying, false)) --n_retrying_;
   stream.phase = StreamState::Phase::kDone;
+  backlog_->Leave(stream);
   --n_streams_;
+  PumpQueue();
 }
 
 }  // namespace longshelf::router

@@ -55,7 +55,14 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       namespaces_read_(metrics.AddGauge("longshelf_router_namespaces_read",
                                         "Whether the KV stores have said which namespaces were deleted. 0 while ready: "
                                         "they did not, and deleted names are in use.")),
-      queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams that no worker can take now.")),
+      queue_depth_(metrics.AddGauge("longshelf_router_queue_depth", "Streams that wait for a worker.")),
+      queue_seconds_(metrics.AddHistogram("longshelf_router_queue_wait_seconds",
+                                          "How long streams waited for a worker that could begin them.",
+                                          Metrics::SecondsBounds())),
+      streams_refused_(metrics.AddCounter("longshelf_router_worker_refusals_total",
+                                          "Streams that a worker refused because it had too much; they wait on.")),
+      breakers_opened_(metrics.AddCounter("longshelf_router_breakers_opened_total",
+                                          "Times a worker got no streams for a while because it had failed several.")),
       connections_(metrics.AddGauge("longshelf_router_http_connections", "Open client connections.")),
       connections_refused_(metrics.AddCounter("longshelf_router_http_connections_refused_total",
                                               "Connections closed at once because of a cap.")),
@@ -69,6 +76,13 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
     misses_[reason] = &metrics.AddCounter(
         kMisses, "Requests whose prompt was not all reused, by why the first computed token was not found.",
         {{"reason", reason}});
+  }
+  for (const char* reason : {"wait", "late", "queue_full", "tenant"}) {
+    shed_[reason] = &metrics.AddCounter("longshelf_router_shed_total",
+                                        "Streams refused for what is before them: at once because of the expected wait "
+                                        "or the full queue, late when that became known late, or by their tenant's "
+                                        "limits.",
+                                        {{"reason", reason}});
   }
   for (const char* reason : {"cold", "prefix", "load"}) {
     picks_[reason] = &metrics.AddCounter(kPicks, PicksHelp(), {{"reason", reason}});
@@ -121,6 +135,12 @@ void RouterMetrics::WorkerUp(size_t worker, bool up) {
 }
 void RouterMetrics::NamespacesRead(bool read) { namespaces_read_.Set(read ? 1 : 0); }
 void RouterMetrics::QueueDepth(size_t n_streams) { queue_depth_.Set(static_cast<double>(n_streams)); }
+void RouterMetrics::QueueWait(absl::Duration waited) { queue_seconds_.Observe(absl::ToDoubleSeconds(waited)); }
+void RouterMetrics::Shed(std::string_view reason) {
+  if (const auto it = shed_.find(reason); it != shed_.end()) it->second->Increment();
+}
+void RouterMetrics::StreamRefused() { streams_refused_.Increment(); }
+void RouterMetrics::BreakerOpened() { breakers_opened_.Increment(); }
 void RouterMetrics::ConnectionsOpen(size_t n_connections) { connections_.Set(static_cast<double>(n_connections)); }
 void RouterMetrics::TlsHandshakeFailed() { handshakes_failed_.Increment(); }
 void RouterMetrics::ConnectionRefused() { connections_refused_.Increment(); }

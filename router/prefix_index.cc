@@ -1,6 +1,5 @@
 #include "router/prefix_index.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "common/check.h"
@@ -26,6 +25,7 @@ PromptKeys MakePromptKeys(const BlockKey& fingerprint, std::string_view namespac
 }
 
 void PrefixIndex::Clear() {
+  ++version_;
   by_key_.clear();
   tails_of_.clear();
 }
@@ -33,15 +33,19 @@ void PrefixIndex::Clear() {
 void PrefixIndex::Add(const IndexedCheckpoint& checkpoint) {
   if (checkpoint.depth_tokens == 0 || by_key_.size() >= max_entries_) return;
   const auto [it, added] = by_key_.try_emplace(checkpoint.key, Place{checkpoint.parent, checkpoint.depth_tokens});
+  if (!added) return;
+  ++version_;
   // A block's own checkpoint has its block key, which names its place in a chain by itself.
-  if (added && checkpoint.parent != checkpoint.key) tails_of_[checkpoint.parent].push_back(checkpoint.key);
+  if (checkpoint.parent != checkpoint.key) ++tails_of_[checkpoint.parent][checkpoint.depth_tokens];
 }
 
 void PrefixIndex::Remove(const BlockKey& key) {
   const auto it = by_key_.find(key);
   if (it == by_key_.end()) return;
+  ++version_;
   if (const auto tails = tails_of_.find(it->second.parent); tails != tails_of_.end()) {
-    std::erase(tails->second, key);
+    const auto depth = tails->second.find(it->second.depth_tokens);
+    if (depth != tails->second.end() && --depth->second == 0) tails->second.erase(depth);
     if (tails->second.empty()) tails_of_.erase(tails);
   }
   by_key_.erase(it);
@@ -51,13 +55,14 @@ uint32_t PrefixIndex::LongestTail(const PromptKeys& keys, size_t block, std::spa
   const auto tails = tails_of_.find(keys.chain[block]);
   if (tails == tails_of_.end()) return 0;
   const size_t begin = block * keys.block_tokens;
-  uint32_t best = 0;
-  for (const BlockKey& key : tails->second) {
-    const uint32_t depth = by_key_.at(key).depth_tokens;
-    if (depth <= best || depth <= begin || depth >= tokens.size() || depth - begin > keys.block_tokens) continue;
-    if (kvstore::ChainNext(keys.chain[block], tokens.subspan(begin, depth - begin)) == key) best = depth;
+  for (auto it = tails->second.rbegin(); it != tails->second.rend() && it->first > begin; ++it) {
+    const uint32_t depth = it->first;
+    if (depth >= tokens.size() || depth - begin > keys.block_tokens) continue;
+    ++n_tails_hashed_;
+    const auto found = by_key_.find(kvstore::ChainNext(keys.chain[block], tokens.subspan(begin, depth - begin)));
+    if (found != by_key_.end() && found->second.depth_tokens == depth) return depth;
   }
-  return best;
+  return 0;
 }
 
 uint32_t PrefixIndex::UsablePrefix(const PromptKeys& keys, std::span<const uint32_t> tokens) const {

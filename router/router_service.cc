@@ -53,6 +53,7 @@ DispatcherConfig DispatcherConfigOf(const RouterConfig& config) {
   DispatcherConfig out;
   out.queue_capacity = config.queue_max;
   out.queue_timeout = config.queue_timeout;
+  out.wait_max = config.wait_max;
   out.resume_timeout = config.resume_timeout;
   out.stall_timeout = config.stall_timeout;
   return out;
@@ -99,6 +100,21 @@ InferenceServer::Options GrpcOptionsOf(const RouterConfig& config, std::shared_p
   return out;
 }
 
+// Keys of prompts that came before the model was known, made where prompts are prepared.
+class PoolKeyMaker final : public KeyMaker {
+ public:
+  explicit PoolKeyMaker(RequestCore& core) : core_(core) {}
+  bool Make(Order order, std::function<void(PromptKeys)> done) override {
+    const auto keys = std::make_shared<PromptKeys>();
+    const uint64_t n_bytes = order.prompt->size() * sizeof(uint32_t);
+    return core_.RunOnPool({"", n_bytes, [keys, order = std::move(order)] { *keys = order.Make(); },
+                            [keys, done = std::move(done)] { done(std::move(*keys)); }});
+  }
+
+ private:
+  RequestCore& core_;
+};
+
 }  // namespace
 
 class RouterService::Impl {
@@ -132,6 +148,8 @@ class RouterService::Impl {
                                                             .n_prepare_threads = config_.n_prepare_threads,
                                                             .preparing_bytes_max = PreparingBytesMax(config_)},
                                           model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
+    key_maker_ = std::make_unique<PoolKeyMaker>(*core_);
+    dispatcher_->set_key_maker(key_maker_.get());
     HttpApiConfig api;
     api.keep_alive_interval = config_.keep_alive_interval;
     // What cannot be placed at all is refused before that.
@@ -295,6 +313,7 @@ class RouterService::Impl {
   std::unique_ptr<Namespaces> namespaces_;
   std::unique_ptr<Sessions> sessions_;
   std::unique_ptr<RequestCore> core_;
+  std::unique_ptr<PoolKeyMaker> key_maker_;
   std::unique_ptr<HttpApi> api_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<InferenceServer> inference_;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "queue/worker_state.h"
 #include "router/api_error.h"
 
 namespace longshelf::router::internal {
@@ -30,6 +31,7 @@ WorkerRequest StreamState::NextRequest() {
 
 void StreamState::Attach(size_t worker_number, std::unique_ptr<WorkerCall> call, uint64_t n_tokens_to_prefill) {
   phase = Phase::kRunning;
+  is_heard = false;
   worker = worker_number;
   was_placed = true;
   suspicion.OnPlaced();
@@ -46,10 +48,15 @@ void StreamState::RequestNext() {
   call_->RequestNext();
 }
 
+void StreamState::Pause() {
+  if (std::exchange(paused_, true) || phase != Phase::kQueued) return;
+  dispatcher_.OnPausedInQueue(*this);
+}
+
 void StreamState::Resume() {
-  paused_ = false;
+  if (!std::exchange(paused_, false)) return;
   last_event = dispatcher_.clock_.Now();  // the silence was ours
-  if (phase == Phase::kQueued) dispatcher_.OnResumedInQueue(*this);
+  if (phase == Phase::kQueued) return dispatcher_.OnResumedInQueue(*this);
   RequestNext();
 }
 
@@ -64,6 +71,7 @@ void StreamState::Fail(const absl::Status& status) {
 }
 
 void StreamState::Finish(FinishReason reason, const DraftTokens& drafts) {
+  dispatcher_.OnAnswer(*this);
   dispatcher_.Remove(*this);
   if (StreamObserver* observer = std::exchange(observer_, nullptr)) observer->OnFinished(reason, drafts);
 }
@@ -96,9 +104,13 @@ void StreamState::OnEvent(WorkerEvent event) {
   last_event = dispatcher_.clock_.Now();
   if (event.epoch == epoch_) {
     waiting_since = absl::InfiniteFuture();
+    if (!std::exchange(is_heard, true)) dispatcher_.workers_[worker].breaker.OnSuccess();
     if (const auto* started = std::get_if<StreamStarted>(&event.body)) {
+      const uint32_t n_cached = started->n_cached_local + started->n_cached_store;
+      OnRead(started->n_prompt_tokens - std::min(n_cached, started->n_prompt_tokens));
       if (!has_output()) observer_->OnStarted(*started);
     } else if (const auto* progress = std::get_if<PrefillProgress>(&event.body)) {
+      OnRead(progress->n_total - std::min(progress->n_done, progress->n_total));
       observer_->OnProgress(*progress);
     } else if (auto* scores = std::get_if<PromptLogprobs>(&event.body)) {
       OnPromptLogprobs(std::move(*scores));
@@ -139,6 +151,12 @@ void StreamState::OnPromptLogprobs(PromptLogprobs scores) {
   observer_->OnPromptLogprobs(scores);
 }
 
+void StreamState::OnRead(uint64_t n_left) {
+  const uint64_t n_read = n_tokens_queued - std::min(n_tokens_queued, n_left);
+  n_tokens_queued -= n_read;
+  dispatcher_.workers_[worker].n_tokens_queued -= n_read;
+}
+
 void StreamState::OnToken(OutputToken token) {
   if (token.index < committed_.size()) {
     dispatcher_.metrics_.StaleEvent();
@@ -148,14 +166,15 @@ void StreamState::OnToken(OutputToken token) {
     dispatcher_.OnAttemptEnded(*this, absl::DataLossError("the worker skipped a token index, or prompt tokens"));
     return;
   }
-  if (!has_output()) {
-    dispatcher_.workers_[worker].n_tokens_queued -= n_tokens_queued;
-    n_tokens_queued = 0;
-    if (std::exchange(counted_as_retrying, false)) --dispatcher_.n_retrying_;
-  }
+  const bool was_reading = dispatcher_.workers_[worker].reading.erase(this) > 0;
+  OnRead(0);
+  if (!has_output() && std::exchange(counted_as_retrying, false)) --dispatcher_.n_retrying_;
   suspicion.OnToken();
+  Backlog::Charge(*this, 1);
   committed_.push_back(token.token);
   observer_->OnToken(token);
+  // Its worker can read somebody else's prompt now.
+  if (was_reading) dispatcher_.PumpQueue();
 }
 
 void StreamState::OnClosed(const absl::Status& status) {

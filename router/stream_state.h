@@ -1,18 +1,23 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
+#include "queue/backlog.h"
 #include "router/dispatcher.h"
 #include "router/suspicion.h"
 
 namespace longshelf::router::internal {
 
 // One stream across all its attempts. Owner: the router loop.
-class StreamState final : public WorkerCallObserver, public std::enable_shared_from_this<StreamState> {
+class StreamState final : public WorkerCallObserver, public Waiter, public std::enable_shared_from_this<StreamState> {
  public:
   enum class Phase : uint8_t { kQueued, kRunning, kDone };
+  // Of a queued one.
+  enum class Line : uint8_t { kNone, kAsleep, kKeyless, kReturning, kBacklog };
 
   StreamState(Dispatcher& owner, StreamSpec stream_spec, StreamObserver& stream_observer)
       : spec(std::move(stream_spec)),
@@ -29,7 +34,7 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   void EndAttempt() { call_.reset(); }
   void Fail(const absl::Status& status);
   void Finish(FinishReason reason, const DraftTokens& drafts);
-  void Pause() { paused_ = true; }
+  void Pause();
   void Resume();
   // What it ends with when no worker can have it: with the last words of the one that had it.
   absl::Status NoWorkers() const;
@@ -43,15 +48,27 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   // Prompt tokens are left that the client is to be told of.
   bool is_scoring() const { return n_prompt_scored_ < spec.prompt->size(); }
   bool paused() const { return paused_; }
+  size_t n_committed() const { return committed_.size(); }
   // The choices of one request share their prompt, and no others do.
   const void* request() const { return spec.prompt.get(); }
 
+  // A worker has begun it, or was lost under it: it goes on before those that never had one.
+  bool is_returning() const { return has_output() || !tried.empty() || suspicion.is_suspect(); }
+
   StreamSpec spec;
   Phase phase = Phase::kQueued;
+  Line line = Line::kNone;
+  bool is_heard = false;  // this attempt's worker has said something
+  double n_charged = 0;   // to its flow, for this attempt's prompt
+  // What each worker had of the prompt, as of which version of its index.
+  struct KnownPrefix {
+    uint64_t version = UINT64_MAX;
+    uint32_t n_tokens = 0;
+  };
+  std::vector<KnownPrefix> prefixes;
   size_t worker = 0;  // has it, or had it last
   bool was_placed = false;
-  uint64_t n_tokens_queued = 0;  // what this stream adds to its worker's Worker::n_tokens_queued
-  std::set<size_t> tried;        // workers that failed since the stream last waited
+  std::set<size_t> tried;  // workers that failed since the stream last waited
   uint32_t n_retries = 0;
   uint32_t n_resumes = 0;
   Suspicion suspicion;
@@ -59,12 +76,16 @@ class StreamState final : public WorkerCallObserver, public std::enable_shared_f
   bool counted_as_retrying = false;
   absl::Time deadline;                                // while queued
   absl::Time waiting_since = absl::InfiniteFuture();  // without any worker's event; infinite = it has one
-  absl::Time not_before;                              // while queued
+  absl::Time not_before;                              // while it is returning
+  absl::Time queued_since;                            // while queued
+  absl::Time placed_at;                               // while running
   absl::Time last_event;                              // while running
 
  private:
   void OnToken(OutputToken token);
   void OnPromptLogprobs(PromptLogprobs scores);
+  // So many tokens of what it gave its worker are still to be read.
+  void OnRead(uint64_t n_left);
   void RequestNext();
 
   Dispatcher& dispatcher_;

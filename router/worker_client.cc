@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "proto/channel_settings.h"
 #include "proto/credentials.h"
 #include "proto/internal_auth.h"
+#include "queue/pulse.h"
 #include "stream_reader_client.h"
 
 namespace longshelf::router {
@@ -156,8 +158,16 @@ WorkerUpdate FromProto(const v1::WatchEvent& event) {
   update.generation = event.generation();
   update.snapshot = event.snapshot();
   const v1::WorkerLoad& load = event.load();
-  update.load = {load.n_running(),       load.n_waiting(), load.n_tokens_queued(),
-                 load.n_sequences_max(), load.n_steps(),   load.draining()};
+  update.load.n_running = load.n_running();
+  update.load.n_waiting = load.n_waiting();
+  update.load.n_tokens_queued = load.n_tokens_queued();
+  update.load.n_sequences_max = load.n_sequences_max();
+  update.load.n_steps = load.n_steps();
+  update.load.draining = load.draining();
+  update.load.n_prefilling = load.n_prefilling();
+  update.load.tokens_per_second = load.prefill_tokens_per_s();
+  update.load.n_blocks_total = load.n_blocks_total();
+  update.load.n_blocks_free = load.n_blocks_free() - std::min(load.n_blocks_free(), load.n_blocks_promised());
   update.gained.reserve(static_cast<size_t>(event.gained_size()));
   for (const v1::IndexedCheckpoint& gained : event.gained()) {
     IndexedCheckpoint checkpoint;
@@ -192,12 +202,16 @@ class GrpcWorkerLink final : public WorkerLink {
         loop_(loop),
         retry_timer_(loop),
         ended_timer_(loop),
+        pulse_timer_(loop),
         jitter_(std::random_device{}()),
         backoff_(config.backoff_min) {}
 
   ~GrpcWorkerLink() override {
     *alive_ = false;
     if (status_call_) status_call_->context.TryCancel();
+    for (const auto& weak : questions_) {
+      if (const auto call = weak.lock()) call->context.TryCancel();
+    }
     for (const auto& weak : park_calls_) {
       if (const auto call = weak.lock()) call->context.TryCancel();
     }
@@ -214,13 +228,17 @@ class GrpcWorkerLink final : public WorkerLink {
     const v1::WorkerGenerateRequest message = ToProto(request);
     auto call = std::make_unique<Call>(*this, observer);
     GenerateReader::Callbacks callbacks{
-        [&observer](const v1::WorkerGenerateEvent& event) { observer.OnEvent(FromProto(event)); },
+        [this, &observer](const v1::WorkerGenerateEvent& event) {
+          pulse_.OnSign();
+          observer.OnEvent(FromProto(event));
+        },
         [this, raw = call.get()](const absl::Status& status) { EndCall(*raw, ToLinkStatus(status)); }};
     call->reader =
         GenerateReader::Begin(loop_, std::move(callbacks), [&](grpc::ClientContext& context, GenerateReader* reactor) {
           Prepare(context, config_.call_timeout);
           stub_->async()->Generate(&context, &message, reactor);
         });
+    open_calls_.insert(call.get());
     return call;
   }
 
@@ -248,6 +266,7 @@ class GrpcWorkerLink final : public WorkerLink {
     ~Call() override {
       reader->Detach();
       link.ended_calls_.erase(this);
+      link.open_calls_.erase(this);
     }
     void RequestNext() override { reader->RequestNext(); }
 
@@ -272,6 +291,7 @@ class GrpcWorkerLink final : public WorkerLink {
 
   // A worker that is gone ends its calls and its watch in any order; the watch has to be heard first.
   void EndCall(Call& call, const absl::Status& status) {
+    open_calls_.erase(&call);
     if (!up_ || !absl::IsUnavailable(status) || IsGroupFailure(status)) return call.observer.OnClosed(status);
     if (ended_calls_.empty()) {
       ended_timer_.expires_after(absl::ToChronoNanoseconds(kWatchEndsWithin));
@@ -331,7 +351,53 @@ class GrpcWorkerLink final : public WorkerLink {
       return RetryLater(absl::FailedPreconditionError("refused"));
     }
     up_ = true;
+    pulse_.OnSign();
+    AwaitBeat();
     Watch();
+  }
+
+  void AwaitBeat() {
+    pulse_timer_.expires_after(std::chrono::milliseconds(internal::Pulse::kBeatMs));
+    pulse_timer_.async_wait([this, alive = alive_](boost::system::error_code error) {
+      if (!error && *alive && up_) OnBeat();
+    });
+  }
+
+  void OnBeat() {
+    switch (pulse_.OnBeat()) {
+      case internal::Pulse::Verdict::kAlive:
+        break;
+      case internal::Pulse::Verdict::kAsk:
+        AskWhetherItLives();
+        break;
+      case internal::Pulse::Verdict::kGone:
+        return LeaveSilent();
+    }
+    AwaitBeat();
+  }
+
+  void AskWhetherItLives() {
+    auto call = std::make_shared<StatusCall>(loop_);
+    std::erase_if(questions_, [](const auto& weak) { return weak.expired(); });
+    questions_.push_back(call);
+    Prepare(call->context, config_.status_timeout);
+    stub_->async()->Status(&call->context, &call->request, &call->reply,
+                           [this, call, alive = alive_, &loop = loop_](const grpc::Status& status) {
+                             asio::post(loop, [this, call, alive, ok = status.ok()] {
+                               if (*alive && ok) pulse_.OnSign();
+                             });
+                           });
+  }
+
+  // Its connection may stand for long yet, so its calls would not end by themselves.
+  void LeaveSilent() {
+    const absl::Status why = absl::UnavailableError("the worker does not answer");
+    RetryLater(why);
+    while (!open_calls_.empty()) {
+      Call* call = *open_calls_.begin();
+      open_calls_.erase(open_calls_.begin());
+      call->observer.OnClosed(why);
+    }
   }
 
   void Watch() {
@@ -348,11 +414,13 @@ class GrpcWorkerLink final : public WorkerLink {
   void OnWatchEvent(const v1::WatchEvent& event) {
     if (event.generation() != generation_) return RetryLater(absl::AbortedError("the worker's engine restarted"));
     backoff_ = config_.backoff_min;
+    pulse_.OnSign();
     observer_->OnWorkerUpdate(worker_, FromProto(event));
     if (watch_) watch_->RequestNext();
   }
 
   void RetryLater(const absl::Status& why) {
+    pulse_timer_.cancel();
     if (watch_) std::exchange(watch_, nullptr)->Detach();
     if (std::exchange(up_, false)) observer_->OnWorkerDown(worker_, why);
     ReportEndedCalls();
@@ -369,12 +437,16 @@ class GrpcWorkerLink final : public WorkerLink {
   asio::io_context& loop_;
   asio::steady_timer retry_timer_;
   asio::steady_timer ended_timer_;
+  asio::steady_timer pulse_timer_;
+  internal::Pulse pulse_;
   std::mt19937_64 jitter_;
   absl::Duration backoff_;
   size_t worker_ = 0;
   WorkerLinkObserver* observer_ = nullptr;
   std::shared_ptr<StatusCall> status_call_;
+  std::vector<std::weak_ptr<StatusCall>> questions_;  // whether it lives
   std::vector<std::weak_ptr<ParkCall>> park_calls_;
+  std::set<Call*> open_calls_;
   std::shared_ptr<WatchReader> watch_;
   uint64_t generation_ = 0;
   bool up_ = false;
@@ -392,7 +464,7 @@ std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, s
 
 std::unique_ptr<WorkerLink> MakeWorkerClient(const WorkerClientConfig& config, const std::string& address,
                                              asio::io_context& loop) {
-  grpc::ChannelArguments args = proto::InternalChannelArguments();
+  grpc::ChannelArguments args = proto::InternalChannelArguments(proto::kWorkerKeepalive);
   // The channel's own reconnect pauses must not be longer than ours.
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, static_cast<int>(absl::ToInt64Milliseconds(config.backoff_min)));

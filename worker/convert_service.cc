@@ -300,6 +300,9 @@ v1::WorkerLoad ToProto(const engine::Load& load, uint32_t n_sequences_max) {
   out.set_n_steps(load.n_steps);
   out.set_draining(load.draining);
   out.set_n_sequences_max(n_sequences_max);
+  out.set_n_prefilling(load.n_prefilling);
+  if (load.prefill.seconds_per_token > 0) out.set_prefill_tokens_per_s(1.0 / load.prefill.seconds_per_token);
+  out.set_n_blocks_promised(load.n_blocks_promised);
   return out;
 }
 

@@ -140,7 +140,7 @@ absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::str
   if (!address.empty()) {
     builder.AddListeningPort(address, proto::ListenerCredentials(tls, net::PeerCertificate::kRequired), &port);
   }
-  proto::ApplyInternalServerSettings(builder);
+  proto::ApplyInternalServerSettings(builder, proto::kWorkerKeepalive);
   // Two processes on one port would share its connections and confuse everybody.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.RegisterService(&service);

@@ -108,7 +108,18 @@ class DispatcherTest : public ::testing::Test {
     return info;
   }
   void AllUp() {
-    for (size_t i = 0; i < links_.size(); ++i) ASSERT_TRUE(dispatcher_->OnWorkerUp(i, Info()));
+    for (size_t i = 0; i < links_.size(); ++i) {
+      ASSERT_TRUE(dispatcher_->OnWorkerUp(i, Info()));
+      Report(i);
+    }
+  }
+  // What a worker says of itself: so much as it has of this router, and what others have there.
+  void Report(size_t worker, uint32_t n_of_others = 0, uint32_t n_slots = 16, double tokens_per_second = 0) {
+    WorkerUpdate update;
+    update.load.n_running = static_cast<uint32_t>(links_[worker]->calls.size()) + n_of_others;
+    update.load.n_sequences_max = n_slots;
+    update.load.tokens_per_second = tokens_per_second;
+    dispatcher_->OnWorkerUpdate(worker, update);
   }
   absl::Status Begin(Recorder& recorder, uint32_t max_tokens = 100) {
     return BeginWith(recorder, std::vector<uint32_t>(300, 7), max_tokens, false);

@@ -215,9 +215,11 @@ TEST_F(DispatcherTest, ABusyWorkerIsTriedAgainUntilTheQueueTimesOut) {
   Recorder refused;
   ASSERT_TRUE(Begin(served).ok());
   links_[0]->last().Close(absl::ResourceExhaustedError("full"));
-  EXPECT_TRUE(links_[0]->calls.empty()) << "not at once again";
   clock_.Advance(absl::Seconds(1));
   dispatcher_->Tick();
+  EXPECT_TRUE(links_[0]->calls.empty()) << "not before the worker says that it can do more";
+  Report(0);
+  ASSERT_FALSE(links_[0]->calls.empty());
   links_[0]->last().Send(Token(0, 10));
   EXPECT_THAT(served.tokens, ElementsAre(10));
   served.stream.reset();
@@ -228,6 +230,7 @@ TEST_F(DispatcherTest, ABusyWorkerIsTriedAgainUntilTheQueueTimesOut) {
     if (!links_[0]->calls.empty()) links_[0]->last().Close(absl::ResourceExhaustedError("full"));
     clock_.Advance(absl::Milliseconds(50));
     dispatcher_->Tick();
+    Report(0);
   }
   ASSERT_TRUE(refused.failed.has_value());
   EXPECT_EQ(FromStatus(*refused.failed).code, "overloaded");
@@ -250,6 +253,7 @@ TEST_F(DispatcherTest, ABegunStreamThatFindsTheOtherWorkerFullWaitsAsLongAsOneTh
       if (!other.calls.empty()) other.last().Close(absl::ResourceExhaustedError("full"));
       clock_.Advance(absl::Milliseconds(50));
       dispatcher_->Tick();
+      Report(1 - first);
     }
     EXPECT_EQ(r.failed.has_value(), !gets_room);
     if (gets_room) {
@@ -479,16 +483,17 @@ TEST_F(DispatcherTest, StreamsSpreadEvenBeforeTheWorkersReportTheirLoad) {
   for (const FakeLink* link : links_) EXPECT_EQ(link->calls.size(), 10u);
 }
 
-TEST_F(DispatcherTest, ABusyWorkerGetsTheStreamAllTheSame) {
+TEST_F(DispatcherTest, ABusyWorkerIsGivenNoMoreThanItCanBeginSoon) {
   Make(1);
   AllUp();
-  WorkerUpdate busy;
-  busy.load.n_running = busy.load.n_sequences_max = 4;
-  busy.load.n_waiting = 90;
-  dispatcher_->OnWorkerUpdate(0, busy);
+  Report(0, /*n_of_others=*/18);
+  Report(0, /*n_of_others=*/18);
+  Report(0, /*n_of_others=*/18);
   Recorder r;
   ASSERT_TRUE(Begin(r).ok());
-  EXPECT_EQ(dispatcher_->n_queued(), 0u) << "it waits in the worker's line, not here";
+  EXPECT_EQ(dispatcher_->n_queued(), 1u);
+  EXPECT_TRUE(links_[0]->calls.empty());
+  Report(0, /*n_of_others=*/15);
   EXPECT_EQ(links_[0]->calls.size(), 1u);
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace longshelf::router {
@@ -97,6 +98,55 @@ TEST(PickWorker, AColdFloodSpreadsEvenly) {
     w.n_tokens_queued += 32000;
   }
   for (const WorkerCandidate& w : workers) EXPECT_EQ(w.n_streams, 10u);
+}
+
+TEST(PickWorker, WithoutRoomIsNotPickedButMayBeWorthTheWait) {
+  auto workers = Idle(2);
+  workers[0].n_usable_prefix = 30000;
+  workers[0].has_room = false;
+  workers[0].n_streams = 16;
+  EXPECT_EQ(PickWorker(workers, 32000)->worker, 1u);
+  EXPECT_FALSE(PickWorker(workers, PickTerms{.n_prompt_tokens = 32000, .may_wait = true}).has_value());
+  workers[0].n_usable_prefix = 1000;
+  EXPECT_EQ(PickWorker(workers, PickTerms{.n_prompt_tokens = 32000, .may_wait = true})->worker, 1u);
+}
+
+TEST(PickWorker, PrefixesThatAreAlikeCountAlike) {
+  auto workers = Idle(2);
+  workers[0].n_usable_prefix = 2048;
+  workers[0].last_pick = 1;
+  EXPECT_EQ(PickWorker(workers, 32000)->worker, 1u) << "what is saved is little, and the other one's turn";
+  workers[0].n_usable_prefix = 8192;
+  EXPECT_EQ(PickWorker(workers, 32000)->worker, 0u);
+}
+
+TEST(PickWorker, AmongEqualsAffinityDecides) {
+  auto workers = Idle(3);
+  workers[0].affinity = 3;
+  workers[1].affinity = 9;
+  workers[2].affinity = 4;
+  workers[1].last_pick = 100;
+  EXPECT_EQ(PickWorker(workers, 100)->worker, 1u);
+  workers[1].n_streams = 1;
+  EXPECT_EQ(PickWorker(workers, 100)->worker, 2u);
+}
+
+TEST(AffinityRank, MovesOnlyWhatAWorkerHadWhenItGoes) {
+  const auto home = [](int session, int n_workers) {
+    int best = 0;
+    for (int w = 1; w < n_workers; ++w) {
+      const auto rank = [&](int of) { return AffinityRank("s" + std::to_string(session), "w" + std::to_string(of)); };
+      if (rank(w) > rank(best)) best = w;
+    }
+    return best;
+  };
+  std::vector<int> n_at(8);
+  for (int session = 0; session < 800; ++session) {
+    const int before = home(session, 8);
+    ++n_at[static_cast<size_t>(before)];
+    EXPECT_TRUE(before == 7 || home(session, 7) == before);
+  }
+  for (const int n : n_at) EXPECT_NEAR(n, 100, 40);
 }
 
 }  // namespace

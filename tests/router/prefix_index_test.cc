@@ -105,5 +105,31 @@ TEST(PrefixIndex, AWrongDepthUnderARightKeyIsNeverUsed) {
   EXPECT_EQ(index.UsablePrefix(Keys(tokens), tokens), 0u);
 }
 
+// 400 chats that end somewhere in the same block: what a lookup costs are the lengths that there are, not the chats.
+TEST(PrefixIndex, HashesATailOncePerLengthHoweverManyHaveIt) {
+  PrefixIndex index;
+  const std::vector<uint32_t> shared(256, 7);
+  const PromptKeys keys = MakePromptKeys({}, "", 256, shared);
+  for (uint32_t chat = 0; chat < 400; ++chat) {
+    std::vector<uint32_t> tail(10 + chat % 20, 100 + chat);
+    index.Add({kvstore::ChainNext(keys.chain[1], tail), keys.chain[1], 256 + static_cast<uint32_t>(tail.size())});
+  }
+  std::vector<uint32_t> prompt(600, 7);
+  std::fill(prompt.begin() + 256, prompt.end(), 101);  // goes on as chat 1 did, which had eleven tokens more
+  const PromptKeys own = MakePromptKeys({}, "", 256, prompt);
+  EXPECT_EQ(index.UsablePrefix(own, prompt), 256u + 11);
+  EXPECT_LE(index.n_tails_hashed(), 20u);
+  // What is gone is not found, and costs nothing.
+  const uint64_t version = index.version();
+  for (uint32_t chat = 0; chat < 400; ++chat) {
+    std::vector<uint32_t> tail(10 + chat % 20, 100 + chat);
+    index.Remove(kvstore::ChainNext(keys.chain[1], tail));
+  }
+  EXPECT_NE(index.version(), version);
+  const uint64_t n_hashed = index.n_tails_hashed();
+  EXPECT_EQ(index.UsablePrefix(own, prompt), 0u);
+  EXPECT_EQ(index.n_tails_hashed(), n_hashed);
+}
+
 }  // namespace
 }  // namespace longshelf::router

@@ -32,8 +32,10 @@ struct Load {
   uint32_t n_running = 0;
   uint32_t n_waiting = 0;
   uint64_t n_tokens_queued = 0;
+  uint32_t n_prefilling = 0;  // sequences that n_tokens_queued belongs to
   uint32_t n_blocks_total = 0;
   uint32_t n_blocks_free = 0;
+  uint32_t n_blocks_promised = 0;  // of the free ones
   uint64_t n_steps = 0;
   uint64_t n_preempted = 0;  // sequences moved out and back since the start
   // KV that had the right key and was of other tokens, here or in a feed, since the start.

@@ -25,6 +25,10 @@ struct Keepalive {
   int interval_ms = kKeepaliveIntervalMs;
   int timeout_ms = kKeepaliveTimeoutMs;
 };
+// Between routers and workers: only for connections whose other end has vanished. That a worker lives is told by what
+// it says (router/queue/pulse.h), and a machine so busy that a ping takes long is no reason to break off what runs
+// there.
+inline constexpr Keepalive kWorkerKeepalive = {.interval_ms = 5000, .timeout_ms = 10'000};
 // Somebody else notices.
 inline constexpr Keepalive kNoKeepalive = {.interval_ms = INT_MAX};
 

@@ -30,8 +30,10 @@ inline ApiError InvalidField(std::string_view param, std::string_view why) {
 ApiError Unauthenticated();
 ApiError ModelNotFound(std::string_view model, std::string_view served);
 ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max);
-// We are full: try again.
-ApiError Overloaded();
+// We are full: try again, after so many seconds.
+ApiError Overloaded(int retry_after_s = 1);
+// The caller has too much of `excess` here himself.
+ApiError QuotaExceeded(std::string_view excess, int retry_after_s);
 // Nothing that could serve the request is up.
 // `last_words`: of the worker that had the request last; may be empty.
 ApiError NoWorkers(const std::string& last_words = "");
@@ -47,7 +49,9 @@ ApiError FromStatus(const absl::Status& status);
 
 // The payload keys that the dispatcher puts on its own failures, so that FromStatus can tell them apart.
 inline constexpr char kErrorCodePayload[] = "longshelf/error-code";
-absl::Status OverloadedStatus();
+inline constexpr char kRetryAfterPayload[] = "longshelf/retry-after-s";
+absl::Status OverloadedStatus(int retry_after_s = 1);
+absl::Status QuotaStatus(std::string_view excess, int retry_after_s);
 absl::Status NoWorkersStatus(const std::string& last_words = "");
 absl::Status KillsWorkersStatus(const std::string& last_words = "");
 absl::Status OtherModelStatus();

@@ -37,6 +37,10 @@ class RouterMetrics {
   // Which namespaces were deleted; there may be no stores to read it from.
   void NamespacesRead(bool read);
   void QueueDepth(size_t n_streams);
+  void QueueWait(absl::Duration waited);  // of a stream that a worker was found for
+  void Shed(std::string_view reason);     // refused because others are before it
+  void StreamRefused();                   // by a worker that had too much
+  void BreakerOpened();
   void ConnectionsOpen(size_t n_connections);
   void ConnectionRefused();
   void TlsHandshakeFailed();
@@ -65,6 +69,10 @@ class RouterMetrics {
   prometheus::Counter& requests_blamed_;
   prometheus::Gauge& namespaces_read_;
   prometheus::Gauge& queue_depth_;
+  prometheus::Histogram& queue_seconds_;
+  std::map<std::string, prometheus::Counter*, std::less<>> shed_;
+  prometheus::Counter& streams_refused_;
+  prometheus::Counter& breakers_opened_;
   prometheus::Gauge& connections_;
   prometheus::Counter& connections_refused_;
   prometheus::Counter& handshakes_failed_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -42,10 +43,14 @@ class PrefixIndex {
   void Add(const IndexedCheckpoint& checkpoint);
   void Remove(const BlockKey& key);
   size_t size() const { return by_key_.size(); }
+  // Changes whenever an answer of UsablePrefix may.
+  uint64_t version() const { return version_; }
+  // SHA-256 chains hashed for tails so far: for tests of what a lookup costs.
+  uint64_t n_tails_hashed() const { return n_tails_hashed_; }
 
   // The most tokens of the prompt that the worker can skip. Always less than the prompt: its last token must be
   // computed to have logits. A checkpoint between two block boundaries counts only if hashing the prompt's own tail
-  // gives its key.
+  // gives its key: hashed once for each length of a tail that hangs off the same block, however many have that length.
   uint32_t UsablePrefix(const PromptKeys& keys, std::span<const uint32_t> tokens) const;
 
  private:
@@ -57,8 +62,10 @@ class PrefixIndex {
   };
   size_t max_entries_;
   std::unordered_map<BlockKey, Place, BlockKeyHash> by_key_;
-  // Checkpoints hanging off a block (or the root), for those that are not at its own boundary. Few per parent.
-  std::unordered_map<BlockKey, std::vector<BlockKey>, BlockKeyHash> tails_of_;
+  // Checkpoints hanging off a block (or the root), for those that are not at its own boundary: how many, by depth.
+  std::unordered_map<BlockKey, std::map<uint32_t, uint32_t>, BlockKeyHash> tails_of_;
+  uint64_t version_ = 0;
+  mutable uint64_t n_tails_hashed_ = 0;
 };
 
 }  // namespace longshelf::router

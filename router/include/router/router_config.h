@@ -33,6 +33,7 @@ struct RouterConfig {
 
   uint32_t queue_max = 1024;
   absl::Duration queue_timeout = absl::Seconds(10);
+  absl::Duration wait_max = absl::Seconds(1);
   absl::Duration resume_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Minutes(10);
   absl::Duration keep_alive_interval = absl::Seconds(5);

@@ -162,6 +162,10 @@ struct WorkerLoad {
   uint32_t n_sequences_max = 0;
   uint64_t n_steps = 0;
   bool draining = false;
+  uint32_t n_prefilling = 0;     // whose prompt tokens n_tokens_queued is
+  double tokens_per_second = 0;  // of prompts, as measured; 0: not known yet
+  uint32_t n_blocks_total = 0;   // 0: not known
+  uint32_t n_blocks_free = 0;    // and not promised to what runs
 };
 struct WorkerUpdate {
   uint64_t generation = 0;

@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 #include <openssl/sha.h>
 
+#include <array>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -54,6 +56,25 @@ TEST(Golden, BitsChangeOnlyWithTheNumericsRevision) {
     EXPECT_EQ(LogitsDigest(golden.model), golden.digest) << golden.model;
     EXPECT_EQ(golden.revision, kNumericsRevision) << golden.model;
   }
+}
+
+// What workers and routers compare, and what KV is found by, is of one revision: another one has other names for all.
+TEST(Golden, TheFingerprintIsOfWeightsLayoutAndNumericsRevision) {
+  auto weights = LoadModelWeights(testing::ModelPath("micro-flash"), nullptr);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  LocalExpertTransport transport;
+  const auto model =
+      Model::Create(std::shared_ptr<const ModelWeights>(std::move(*weights)), ModelOptions(), transport).value();
+  const auto of_revision = [&](int revision) {
+    const auto& digest = model->weights().digest;
+    const std::string text = std::string(reinterpret_cast<const char*>(digest.data()), digest.size()) +
+                             model->layout().Describe() + "numerics revision " + std::to_string(revision);
+    std::array<uint8_t, SHA256_DIGEST_LENGTH> out;
+    SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), out.data());
+    return out;
+  };
+  EXPECT_EQ(model->fingerprint(), of_revision(kNumericsRevision));
+  EXPECT_NE(model->fingerprint(), of_revision(kNumericsRevision + 1));
 }
 
 }  // namespace
