@@ -17,8 +17,8 @@
 namespace longshelf::engine {
 namespace {
 
-// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first steps:
-// compiling a schema may take longer than a step.
+// The form that a slot's output is to have, and how far the output is in it. It is made beside the prompt's first
+// steps: compiling a schema may take longer than a step.
 class OutputForm {
  public:
   void Begin(const std::shared_ptr<grammar::ConstraintCache>& constraints, const StepPlan::OpenSlot& open) {

@@ -55,8 +55,8 @@ absl::Status CheckRequest(const SequenceRequest& request, const EngineConfig& co
         absl::StrCat("stop_token_ids has ", request.stop_token_ids.size(), " entries; at most ", kStopTokenIdsMax));
   }
   if (request.output_spec.size() > grammar::kSpecBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ",
-                                                   grammar::kSpecBytesMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("output_spec has ", request.output_spec.size(), " bytes; at most ", grammar::kSpecBytesMax));
   }
   if (request.end_token_ids.size() > kStopTokenIdsMax) {
     return absl::InvalidArgumentError(

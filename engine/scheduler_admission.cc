@@ -145,12 +145,12 @@ void Scheduler::Place(Sequence& sequence, Home home, StepPlan& plan) {
   ++n_running_[shard];
   ++sequence.flow->n_running;
   sequence.slot = {static_cast<uint16_t>(home.shard), slot};
-  plan.open_slots.push_back({.slot = sequence.slot,
-                             .sampling = sequence.sampling,
-                             .prior_output = {sequence.tokens.begin() + sequence.n_prompt, sequence.tokens.end()},
-                             .output_spec = sequence.output_spec,
-                             .end_token_ids = sequence.output_spec.empty() ? std::vector<uint32_t>()
-                                                                           : sequence.end_token_ids});
+  plan.open_slots.push_back(
+      {.slot = sequence.slot,
+       .sampling = sequence.sampling,
+       .prior_output = {sequence.tokens.begin() + sequence.n_prompt, sequence.tokens.end()},
+       .output_spec = sequence.output_spec,
+       .end_token_ids = sequence.output_spec.empty() ? std::vector<uint32_t>() : sequence.end_token_ids});
 
   BlockPool& pool = cache_.pool(home.shard);
   for (int64_t i = 0; i < home.n_blocks_local; ++i) {

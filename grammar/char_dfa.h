@@ -72,7 +72,7 @@ class CharDfa {
 
   static CharDfa Any();
   static CharDfa OfWords(const std::vector<std::string>& words);  // in valid UTF-8
-  static CharDfa OfLengths(uint64_t min, uint64_t max);           // REQUIRES: both fit kDfaStatesMax, or max is no limit
+  static CharDfa OfLengths(uint64_t min, uint64_t max);  // REQUIRES: both fit kDfaStatesMax, or max is no limit
   // These say RESOURCE_EXHAUSTED when kDfaStatesMax is not enough.
   static absl::StatusOr<CharDfa> OfNfa(const CharNfa& nfa);
   static absl::StatusOr<CharDfa> Intersect(const CharDfa& a, const CharDfa& b);

@@ -35,7 +35,8 @@ absl::Status OutputState::Push(uint32_t token) {
   Position next = *position_;
   for (const uint16_t symbol : symbols) next = constraint_->grammar().program().Next(next, symbol);
   if (symbols.empty() || next.is_dead()) {
-    return absl::FailedPreconditionError(absl::StrCat("token ", token, " does not follow in the form that is asked for"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("token ", token, " does not follow in the form that is asked for"));
   }
   *position_ = std::move(next);
   return absl::OkStatus();

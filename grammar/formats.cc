@@ -19,8 +19,8 @@ constexpr absl::string_view kByte = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])
 constexpr absl::string_view kAtom = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}";
 constexpr absl::string_view kUriChar = "([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*";
 
-constexpr std::array<absl::string_view, 10> kNames = {"date",     "date-time", "duration", "email", "hostname",
-                                                     "ipv4",     "ipv6",      "time",     "uri",   "uuid"};
+constexpr std::array<absl::string_view, 10> kNames = {"date", "date-time", "duration", "email", "hostname",
+                                                      "ipv4", "ipv6",      "time",     "uri",   "uuid"};
 
 std::string Hostname() { return absl::StrCat(kLabel, "(\\.", kLabel, "){0,3}"); }
 
@@ -33,8 +33,7 @@ std::string Ipv6() {
   std::string out = absl::StrCat("((", h, ":){6}", last);
   for (int n_before = 0; n_before <= 7; ++n_before) {
     // n_before groups, "::", and fewer groups than are missing.
-    const std::string before =
-        n_before == 0 ? "" : absl::StrCat("(", h, "(:", h, "){", n_before - 1, "})");
+    const std::string before = n_before == 0 ? "" : absl::StrCat("(", h, "(:", h, "){", n_before - 1, "})");
     const int n_left = 7 - n_before;
     const std::string plain = n_left == 0 ? "" : absl::StrCat("(", h, "(:", h, "){0,", n_left - 1, "})?");
     absl::StrAppend(&out, "|", before, "::", plain);

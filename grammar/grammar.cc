@@ -138,7 +138,8 @@ absl::StatusOr<std::shared_ptr<const Grammar>> Grammar::Compile(const OutputSpec
     return absl::InvalidArgumentError("nothing is specified");
   }
   if (spec.n_calls_max == 0 || spec.n_calls_max > kCallsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("n_calls_max is ", spec.n_calls_max, "; it must be 1 to ", kCallsMax));
+    return absl::InvalidArgumentError(
+        absl::StrCat("n_calls_max is ", spec.n_calls_max, "; it must be 1 to ", kCallsMax));
   }
   if (spec.tools.size() > kToolsMax) {
     return absl::InvalidArgumentError(absl::StrCat("tools: there are ", spec.tools.size(), "; at most ", kToolsMax));
@@ -146,7 +147,7 @@ absl::StatusOr<std::shared_ptr<const Grammar>> Grammar::Compile(const OutputSpec
   ASSIGN_OR_RETURN(std::unique_ptr<const Program> program, SpecEmitter(spec).Run());
   auto start = std::make_unique<const Position>(program->Next(program->Start(), spec.given));
   if (start->is_dead()) return absl::InvalidArgumentError("given: an answer of this form does not begin so");
-  return std::shared_ptr<const Grammar>(new Grammar(std::move(program), std::move(start)));
+  return std::shared_ptr<const Grammar>(std::unique_ptr<Grammar>(new Grammar(std::move(program), std::move(start))));
 }
 
 }  // namespace longshelf::grammar

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "common/check.h"
-#include "regex.h"
+#include "pattern.h"
 #include "tokenizer/chat_markup.h"
 
 namespace longshelf::grammar {

@@ -24,8 +24,8 @@ struct NumberSet {
   bool has_fractions = true;  // what is no integer
   std::optional<Bound> low;
   std::optional<Bound> high;
-  std::vector<Decimal> multiples_of;            // of all of them
-  std::optional<std::vector<Decimal>> values;   // of these only; sorted
+  std::vector<Decimal> multiples_of;           // of all of them
+  std::optional<std::vector<Decimal>> values;  // of these only; sorted
 
   static NumberSet Of(Decimal value);
   bool operator==(const NumberSet&) const = default;

@@ -16,9 +16,10 @@ constexpr size_t kAskDepthMax = 16;
 constexpr size_t kSpendMax = 400000;
 
 // What says nothing about which values are allowed.
-constexpr std::array<std::string_view, 16> kAnnotations = {
-    "$schema", "$comment", "$defs",     "definitions", "$anchor",         "title",            "description",  "default",
-    "examples", "example", "deprecated", "readOnly",   "writeOnly", "contentEncoding", "contentMediaType", "contentSchema"};
+constexpr std::array<std::string_view, 15> kAnnotations = {
+    "$comment",    "$defs",     "definitions",     "$anchor",          "title",
+    "description", "default",   "examples",        "example",          "deprecated",
+    "readOnly",    "writeOnly", "contentEncoding", "contentMediaType", "contentSchema"};
 
 }  // namespace
 
@@ -46,8 +47,8 @@ NodeId SchemaNodes::Intern(std::vector<Literal> literals) {
 NodeId SchemaNodes::NodeOf(uint32_t tree, uint32_t value, Literal::Kind kind, bool is_negated) {
   const SchemaTree::Value& json = trees_[tree]->at(value);
   const bool is_schema = kind == Literal::Kind::kSchema;
-  const bool is_true = json.kind == SchemaTree::JsonKind::kTrue ||
-                       (json.kind == SchemaTree::JsonKind::kObject && json.members.empty());
+  const bool is_true =
+      json.kind == SchemaTree::JsonKind::kTrue || (json.kind == SchemaTree::JsonKind::kObject && json.members.empty());
   if (is_schema && is_true) return is_negated ? never_ : any_;
   if (is_schema && json.kind == SchemaTree::JsonKind::kFalse) return is_negated ? any_ : never_;
   return Intern({Literal{kind, is_negated, tree, value}});
@@ -68,9 +69,9 @@ absl::Status SchemaNodes::Refuse(uint32_t number, uint32_t value, absl::string_v
 absl::Status SchemaNodes::Annotated(const absl::Status& status, uint32_t number, uint32_t value) const {
   const std::string pointer = tree(number).PointerOf(value);
   const std::string& key = tree(number).at(value).key;
-  return absl::Status(status.code(),
-                      pointer.empty() ? std::string(status.message())
-                                      : absl::StrCat("\"", key, "\" (at ", pointer, ") ", status.message()));
+  return absl::Status(status.code(), pointer.empty()
+                                         ? std::string(status.message())
+                                         : absl::StrCat("\"", key, "\" (at ", pointer, ") ", status.message()));
 }
 
 absl::Status SchemaNodes::Spend(size_t n) {
@@ -96,7 +97,7 @@ absl::StatusOr<Alternatives> SchemaNodes::AlternativesOf(NodeId id) {
   return alternatives;
 }
 
-// Strings that cannot be written are taken out.
+// Strings and names that cannot be written are taken out, and sets of numbers that have none.
 absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
   const absl::Status strings = Narrow<StringSet>(alternatives, [&](StringSet& string) -> absl::StatusOr<bool> {
     if (string.values) {
@@ -108,6 +109,20 @@ absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
     return !string.chars->empty();
   });
   if (!strings.ok()) return strings;
+  // Names that are not listed are none of those that are.
+  const absl::Status names = Narrow<ObjectSet>(alternatives, [&](ObjectSet& object) -> absl::StatusOr<bool> {
+    std::vector<std::string> listed;
+    for (const ObjectSet::Property& property : object.properties) listed.push_back(property.name);
+    for (ObjectSet::NameClass& each : object.rest) {
+      if (each.names == nullptr && listed.empty()) continue;
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, writable_));
+      ASSIGN_OR_RETURN(const CharDfaPtr others, Complement(std::make_shared<const CharDfa>(CharDfa::OfWords(listed))));
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, others));
+    }
+    std::erase_if(object.rest, [](const auto& each) { return each.names != nullptr && each.names->empty(); });
+    return true;
+  });
+  if (!names.ok()) return names;
   return Narrow<NumberSet>(alternatives, [&](NumberSet& number) -> absl::StatusOr<bool> {
     if (number.values) return !number.values->empty();
     if (number == NumberSet()) return true;
@@ -172,7 +187,8 @@ absl::Status SchemaNodes::ApplySchema(const Schema& schema, bool is_negated, Alt
       RETURN_IF_ERROR((this->*keyword.negate)(schema, copy));
       RETURN_IF_ERROR(Append(std::move(copy), negated));
     } else {
-      return Refuse(schema.tree, *Member(schema, *name), "cannot be enforced where it must not hold (in not, if or oneOf)");
+      return Refuse(schema.tree, *Member(schema, *name),
+                    "cannot be enforced where it must not hold (in not, if or oneOf)");
     }
     if (alternatives.size() > kAlternativesMax) {
       return absl::ResourceExhaustedError(absl::StrCat("\"", tree(schema.tree).PointerOf(schema.value),
@@ -192,6 +208,11 @@ absl::Status SchemaNodes::CheckKeywords(const Schema& schema) const {
     if (name == "$id") {
       if (schema.value == 0) continue;
       return Refuse(schema.tree, value, "is supported at the root only: references are to the schema itself");
+    }
+    if (name == "$schema") {
+      const std::string& dialect = tree(schema.tree).at(value).text;
+      if (dialect.starts_with("https://json-schema.org/") || dialect.starts_with("http://json-schema.org/")) continue;
+      return Refuse(schema.tree, value, "must be a dialect of json-schema.org");
     }
     // Nothing without those that they belong to.
     if (name == "then" || name == "else") continue;
@@ -298,11 +319,12 @@ absl::StatusOr<bool> SchemaNodes::Intersect(const StringSet& other, StringSet& s
   }
   const uint64_t n = string.max == kNoLimit ? string.min : string.max;
   if (n >= kDfaStatesMax) {
-    return absl::ResourceExhaustedError(absl::StrCat("a length of ", n, " together with a pattern or format takes more than ",
-                                                     kDfaStatesMax, " states"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a length of ", n, " together with a pattern or format takes more than ", kDfaStatesMax, " states"));
   }
-  ASSIGN_OR_RETURN(string.chars, Intersect(string.chars, std::make_shared<const CharDfa>(
-                                                             CharDfa::OfLengths(string.min, string.max))));
+  ASSIGN_OR_RETURN(
+      string.chars,
+      Intersect(string.chars, std::make_shared<const CharDfa>(CharDfa::OfLengths(string.min, string.max))));
   string.min = 0;
   string.max = kNoLimit;
   return !string.chars->empty();
@@ -319,9 +341,8 @@ absl::StatusOr<bool> SchemaNodes::MayExist(const Alternatives& alternatives) {
   for (const Alternative& each : alternatives) {
     std::vector<NodeId> needed;
     if (const auto* array = std::get_if<ArraySet>(&each)) {
-      needed.assign(array->prefix.begin(),
-                    array->prefix.begin() +
-                        static_cast<std::ptrdiff_t>(std::min<uint64_t>(array->min, array->prefix.size())));
+      needed.assign(array->prefix.begin(), array->prefix.begin() + static_cast<std::ptrdiff_t>(std::min<uint64_t>(
+                                                                       array->min, array->prefix.size())));
       if (array->min > array->prefix.size()) needed.push_back(array->rest);
     } else if (const auto* object = std::get_if<ObjectSet>(&each)) {
       for (const auto& property : object->properties) {

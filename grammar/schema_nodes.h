@@ -76,6 +76,8 @@ class SchemaNodes {
   absl::Status ApplySchema(const Schema& schema, bool is_negated, Alternatives& alternatives);
   absl::Status ApplyConst(const Schema& value, Alternatives& alternatives);
   absl::Status ApplyNotConst(const Schema& value, Alternatives& alternatives);
+  absl::Status ApplyNotArray(const Schema& value, Alternatives& out);
+  absl::Status ApplyNotObject(const Schema& value, Alternatives& out);
   absl::Status CheckKeywords(const Schema& schema) const;
   absl::Status Append(Alternatives more, Alternatives& out) const;
 

@@ -48,7 +48,7 @@ absl::Status SchemaNodes::AddPatterns(const Schema& schema, ObjectSet& set) {
     }
     for (const auto& [pattern, value] : tree(schema.tree).at(*patterns).members) {
       const NodeId node = NodeOf(schema.tree, value);
-      ASSIGN_OR_RETURN(const CharDfaPtr names, PatternAt(schema.tree, value, pattern));
+      ASSIGN_OR_RETURN(const CharDfaPtr names, PatternAt(schema.tree, *patterns, pattern));
       ASSIGN_OR_RETURN(const CharDfaPtr others, Complement(names));
       std::vector<Class> split;
       for (const Class& each : classes) {
@@ -301,7 +301,8 @@ absl::Status SchemaNodes::ApplyUniqueItems(const Schema& schema, Alternatives& o
   for (const Alternative& each : out) {
     const auto* array = std::get_if<ArraySet>(&each);
     if (kind == JsonKind::kTrue && array != nullptr && array->max > 1) {
-      return Refuse(schema.tree, value, "is not supported: which items there are already is more than is kept track of");
+      return Refuse(schema.tree, value,
+                    "is not supported: which items there are already is more than is kept track of");
     }
   }
   return absl::OkStatus();

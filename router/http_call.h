@@ -22,8 +22,7 @@ class HttpCall final : public RequestSink, public HttpExchangeObserver {
            std::shared_ptr<HttpExchange> exchange, Forget forget);
   ~HttpCall() override;
 
-  // `session`: what the header names, or empty.
-  // `body_share`: HttpRequest's, kept as long as the body is.
+  // `session`: what the header names, or empty. `body_share` is held as long as the body.
   void Start(const Tenant& tenant, std::string body, std::string session, std::shared_ptr<const void> body_share);
   // Goes on with an answer that was broken off.
   void Resume(const Tenant& tenant, const std::string& id, const std::string& body);

@@ -85,10 +85,11 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.Group("Queue");
   spec.Add(&config->queue_max, "queue-max", "requests that may wait while no worker can take them", {1, 1'000'000});
   spec.Add(&config->queue_timeout, "queue-timeout", "a request that no worker could take for this long is refused");
-  spec.Add(&config->wait_max, "wait-max",
-           "a request that would wait longer than this for its turn is refused at once; where requests take long, it may "
-           "wait longer",
-           {absl::Milliseconds(10), absl::Hours(1)});
+  spec.Add(
+      &config->wait_max, "wait-max",
+      "a request that would wait longer than this for its turn is refused at once; where requests take long, it may "
+      "wait longer",
+      {absl::Milliseconds(10), absl::Hours(1)});
   spec.Add(&config->resume_timeout, "resume-timeout", "a begun answer without a worker for this long fails");
   spec.Add(&config->stall_timeout, "stall-timeout", "a worker silent for this long on a request is left");
   spec.Group("Clients");

@@ -145,8 +145,8 @@ absl::StatusOr<std::string> ToOutputSpec(const v1::WorkerGenerateRequest& reques
   if (!request.has_output_form()) return std::string();
   const v1::OutputForm& form = request.output_form();
   RETURN_IF_ERROR(CheckBytes("output_form", form.ByteSizeLong(), grammar::kSpecBytesMax));
-  RETURN_IF_ERROR(CheckCount("the number of output_form.tools", static_cast<uint64_t>(form.tools_size()), 0,
-                             grammar::kToolsMax));
+  RETURN_IF_ERROR(
+      CheckCount("the number of output_form.tools", static_cast<uint64_t>(form.tools_size()), 0, grammar::kToolsMax));
   RETURN_IF_ERROR(CheckCount("output_form.n_calls_max", form.n_calls_max(), 0, grammar::kCallsMax));
   grammar::OutputSpec spec;
   spec.after_thinking = form.after_thinking();

@@ -85,8 +85,8 @@ void GenerateStream::Begin(const v1::WorkerGenerateRequest& request) {
                           [self = shared_from_this()](RestoreOutcome outcome) { self->Submit(std::move(outcome)); });
 }
 
-// Compiled here, on the caller's thread, so that what cannot be enforced is refused before it takes a place; the shard of
-// this process has it then.
+// Compiled here, on the caller's thread, so that what cannot be enforced is refused before it takes a place; the shard
+// of this process has it then.
 absl::Status GenerateStream::ReadOutputForm(const v1::WorkerGenerateRequest& request) {
   ASSIGN_OR_RETURN(request_.output_spec, ToOutputSpec(request));
   if (request_.output_spec.empty()) return absl::OkStatus();

@@ -576,8 +576,7 @@ absl::Status Shard::LeadGroup(const engine::ShardGroup& group) {
 
 absl::Status Shard::Serve(engine::StepRunner& runner, std::vector<int64_t> shard_pids, std::vector<HomeStore*> others) {
   engine::GroupWatch& watch = session_ != nullptr ? session_->watch() : *own_watch_;
-  const LeaderContext context{config_, signals_, clock_, metrics_,   load_state_,
-                              tls_,    watch,    group_end_, constraints_};
+  const LeaderContext context{config_, signals_, clock_, metrics_, load_state_, tls_, watch, group_end_, constraints_};
   return RunLeader(context, *model_, n_context_max_, std::move(shard_pids), runner,
                    {executor_->copies(), std::move(others)});
 }

@@ -78,11 +78,12 @@ tools += [{"type": "function", "function": {
     "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
                    "required": ["a", "b"]}}}]
 off = {"thinking": {"type": "disabled"}}
-prompt_tokens = {}
-for name, choice in ((None, "required"), ("get_weather", {"type": "function", "function": {"name": "get_weather"}}),
-                     ("add", {"type": "function", "function": {"name": "add"}})):
-    asked = dict(model=model, messages=conversation[:1], tools=tools, tool_choice=choice, temperature=0, max_tokens=200,
-                 extra_body=off)
+for name, choice, mode in (
+        (None, "required", off), ("get_weather", {"type": "function", "function": {"name": "get_weather"}}, off),
+        ("add", {"type": "function", "function": {"name": "add"}}, off),
+        ("add", {"type": "function", "function": {"name": "add"}}, {})):
+    asked = dict(model=model, messages=conversation[:1], tools=tools, tool_choice=choice, temperature=0, max_tokens=400,
+                 extra_body=mode)
     demanded = client.chat.completions.create(**asked)
     assert demanded.choices[0].finish_reason == "tool_calls", demanded
     calls = demanded.choices[0].message.tool_calls
@@ -91,7 +92,7 @@ for name, choice in ((None, "required"), ("get_weather", {"type": "function", "f
     assert all(isinstance(json.loads(c.function.arguments), dict) for c in calls), demanded
     if name:
         assert [c.function.name for c in calls] == [name], demanded
-    prompt_tokens[name] = demanded.usage.prompt_tokens
+    assert mode is off or demanded.choices[0].message.reasoning_content, demanded
     streamed, reason = [], None
     for chunk in client.chat.completions.create(**asked, stream=True):
         for choice in chunk.choices:
@@ -101,9 +102,33 @@ for name, choice in ((None, "required"), ("get_weather", {"type": "function", "f
                 streamed[delta.index][0] += delta.function.name or ""
                 streamed[delta.index][1] += delta.function.arguments or ""
     assert reason == "tool_calls" and streamed == [[c.function.name, c.function.arguments] for c in calls], streamed
-free = client.chat.completions.create(model=model, messages=conversation[:1], tools=tools, temperature=0, max_tokens=1,
-                                      extra_body=off)
-assert free.usage.prompt_tokens < prompt_tokens[None] < prompt_tokens["add"], "what opens the call is part of the prompt"
+
+# Answers and arguments that follow a schema, which the demo model would never write by itself.
+schema = {"type": "object", "properties": {
+    "city": {"enum": ["Oslo", "Paris"]}, "degrees": {"type": "integer", "minimum": -40, "maximum": 50},
+    "words": {"type": "array", "items": {"type": "string", "maxLength": 5}, "minItems": 2, "maxItems": 3}},
+    "required": ["city", "degrees", "words"], "additionalProperties": False}
+
+
+def follows(value):
+    return (list(value) == ["city", "degrees", "words"] and value["city"] in ("Oslo", "Paris") and
+            -40 <= value["degrees"] <= 50 and 2 <= len(value["words"]) <= 3 and all(len(w) <= 5 for w in value["words"]))
+
+
+for mode in (off, {}):
+    for temperature in (0, 1):
+        asked = dict(model=model, messages=conversation[:1], temperature=temperature, max_tokens=400, seed=5,
+                     extra_body=mode)
+        held = client.chat.completions.create(**asked, response_format={
+            "type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": schema}})
+        if held.choices[0].finish_reason == "stop":
+            assert follows(json.loads(held.choices[0].message.content)), held
+        assert mode is not off or held.choices[0].finish_reason == "stop", held
+        called = client.chat.completions.create(**asked, tool_choice="required", tools=[
+            {"type": "function", "function": {"name": "report", "strict": True, "parameters": schema}}])
+        for call in called.choices[0].message.tool_calls or []:
+            assert follows(json.loads(call.function.arguments)), called
+        assert mode is not off or called.choices[0].message.tool_calls, called
 
 # An answer in one piece that takes long is preceded by blank lines, which no JSON parser minds.
 slow = client.chat.completions.with_raw_response.create(model=model, messages=messages, n=16, temperature=1)
@@ -185,8 +210,9 @@ for kind, call in (
         (openai.BadRequestError, lambda: client.chat.completions.create(
             model=model, messages=messages + [{"role": "tool", "tool_call_id": "call_1", "content": "rain"}])),
         (openai.BadRequestError, lambda: beta.completions.create(model=model, prompt="a", suffix="b")),
-        (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, tools=tools,
-                                                                        tool_choice="required")),  # and thinking
+        (openai.BadRequestError, lambda: client.chat.completions.create(
+            model=model, messages=messages, response_format={"type": "json_schema", "json_schema": {
+                "name": "x", "schema": {"type": "array", "uniqueItems": True}}})),
         (openai.BadRequestError, lambda: client.chat.completions.create(
             model=model, messages=messages, tools=tools, extra_body=off,
             tool_choice={"type": "function", "function": {"name": "other"}})),

@@ -100,18 +100,20 @@ TEST(OutputForm, OfAPrefixGoesOnFromIt) {
 
 TEST(OutputForm, ErrorsNameTheFieldAndTheKeyword) {
   const auto tool = [](const std::string& function) {
-    return R"("tools":[{"type":"function","function":{"name":"free"}},{"type":"function","function":)" + function + "}]";
+    return R"("tools":[{"type":"function","function":{"name":"free"}},{"type":"function","function":)" + function +
+           "}]";
   };
-  for (const auto& [fields, param, says] : std::initializer_list<std::array<std::string, 3>>{
-           {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"anyOf":[{"$dynamicRef":"#"}]}}})",
-            "response_format.json_schema.schema", "\"$dynamicRef\" (at /anyOf/0/$dynamicRef)"},
-           {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"minimum":"1"}}})",
-            "response_format.json_schema.schema", "\"minimum\" (at /minimum) must be a number"},
-           {tool(R"-({"name":"g","strict":true,"parameters":{"properties":{"x":{"pattern":"(?=a)"}}}})-"),
-            "tools[1].function.parameters", "\"pattern\" (at /properties/x/pattern)"},
-           {tool(R"({"name":"g","strict":true,"parameters":{"properties":{"x\"y":{}}}})"), "tools[1].function.parameters",
-            "name of a parameter"},
-           {tool(R"({"name":"a<b","strict":true})"), "tools[1].function.name", "quotes"}}) {
+  for (
+      const auto& [fields, param, says] : std::initializer_list<std::array<std::string, 3>>{
+          {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"anyOf":[{"$dynamicRef":"#"}]}}})",
+           "response_format.json_schema.schema", "\"$dynamicRef\" (at /anyOf/0/$dynamicRef)"},
+          {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"minimum":"1"}}})",
+           "response_format.json_schema.schema", "\"minimum\" (at /minimum) must be a number"},
+          {tool(R"-({"name":"g","strict":true,"parameters":{"properties":{"x":{"pattern":"(?=a)"}}}})-"),
+           "tools[1].function.parameters", "\"pattern\" (at /properties/x/pattern)"},
+          {tool(R"({"name":"g","strict":true,"parameters":{"properties":{"x\"y":{}}}})"),
+           "tools[1].function.parameters", "name of a parameter"},
+          {tool(R"({"name":"a<b","strict":true})"), "tools[1].function.name", "quotes"}}) {
     const auto error = Check(Parsed(fields));
     ASSERT_TRUE(error.has_value()) << fields;
     EXPECT_EQ(error->http_status, 400);
@@ -124,7 +126,8 @@ TEST(OutputForm, StrictnessIsAFlagAndSchemasAreObjects) {
   for (const auto& [fields, param] : std::initializer_list<std::array<std::string, 2>>{
            {R"("tools":[{"type":"function","function":{"name":"f","strict":"yes"}}])", "tools[0].function.strict"},
            {R"("response_format":{"type":"json_schema"})", "response_format.json_schema"},
-           {R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})", "response_format.json_schema.name"},
+           {R"("response_format":{"type":"json_schema","json_schema":{"schema":{}}})",
+            "response_format.json_schema.name"},
            {R"("response_format":{"type":"json_schema","json_schema":{"name":"n","schema":true}})",
             "response_format.json_schema.schema"},
            {R"("response_format":{"type":"grammar"})", "response_format.type"}}) {

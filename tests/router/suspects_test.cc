@@ -35,6 +35,7 @@ class SuspectsTest : public DispatcherTest {
     infos_[worker] = info;
   }
   void Start(size_t n_workers, DispatcherConfig config = {}) {
+    config.wait_max = absl::Minutes(10);  // however few workers are left: nobody is refused for the wait
     Make(n_workers, config);
     for (size_t i = 0; i < n_workers; ++i) Up(i);
   }

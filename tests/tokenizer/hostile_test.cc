@@ -5,6 +5,7 @@
 #include "random_text.h"
 #include "testing/fixtures.h"
 #include "tokenizer/chat.h"
+#include "tokenizer/completion_parser.h"
 #include "tokenizer/chat_json.h"
 #include "tokenizer/json_text.h"
 #include "tokenizer/tokenizer.h"
@@ -143,9 +144,12 @@ TEST(Hostile, RandomBytesAsCompletionsNeverCrashTheParsers) {
     for (const ThinkingMode mode : {ThinkingMode::kChat, ThinkingMode::kThinking}) {
       (void)ParseCompletion(text, mode);
       CompletionParser parser(mode);
-      for (size_t pos = 0; pos < text.size(); pos += 3) (void)parser.Push(std::string_view(text).substr(pos, 3));
-      (void)parser.Finish();
-      EXPECT_TRUE(parser.Finish().empty());
+      std::vector<AnswerPiece> pieces;
+      for (size_t pos = 0; pos < text.size(); pos += 3) parser.Push(std::string_view(text).substr(pos, 3), pieces);
+      parser.Finish(StreamEnd::kComplete, pieces);
+      pieces.clear();
+      parser.Finish(StreamEnd::kComplete, pieces);
+      EXPECT_TRUE(pieces.empty());
     }
   }
 }

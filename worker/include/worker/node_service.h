@@ -37,7 +37,7 @@ struct NodeModel {
   uint64_t block_bytes = 0;
   std::function<uint64_t(int64_t n_tokens)> state_export_bytes;
   uint64_t state_export_bytes_max = 0;
-  int64_t replay_tokens = 0;  // Model::replay_tokens
+  int64_t replay_tokens = 0;                                        // Model::replay_tokens
   std::shared_ptr<grammar::ConstraintCache> constraints = nullptr;  // of its tokenizer; the executor's
 };
 // `model` must outlive what is returned.

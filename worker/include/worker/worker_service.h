@@ -42,8 +42,8 @@ struct WorkerServiceOptions {
 
   bool allow_logits = false;
   std::shared_ptr<grammar::ConstraintCache> constraints = nullptr;  // null: no output of a given form
-  proto::CallerRules callers;              // everybody: loopback, or --insecure-internal
-  size_t n_streams_max = 2048;             // open Generate calls
+  proto::CallerRules callers;                                       // everybody: loopback, or --insecure-internal
+  size_t n_streams_max = 2048;                                      // open Generate calls
   size_t stream_buffer_bytes = 256 << 10;  // events a client has not read yet; above it the sequence is cancelled
   size_t stream_buffer_events_min = 16;    // allowed whatever their size
   absl::Duration progress_interval = absl::Milliseconds(250);  // between two PrefillProgress events of a stream

@@ -1,4 +1,4 @@
-#include "regex.h"
+#include "pattern.h"
 
 #include <algorithm>
 #include <optional>
@@ -269,7 +269,9 @@ class Parser {
       }
       ++pos_;
       ASSIGN_OR_RETURN(const CharSet last, ClassAtom());
-      const auto is_one = [](const CharSet& s) { return s.ranges().size() == 1 && s.ranges()[0].lo == s.ranges()[0].hi; };
+      const auto is_one = [](const CharSet& s) {
+        return s.ranges().size() == 1 && s.ranges()[0].lo == s.ranges()[0].hi;
+      };
       if (!is_one(first) || !is_one(last)) return Bad("has a range that does not go from a character to a character");
       if (first.ranges()[0].lo > last.ranges()[0].lo) return Bad("has a range in the wrong order");
       set.Add(first.ranges()[0].lo, last.ranges()[0].lo);
