@@ -106,8 +106,9 @@ class PoolKeyMaker final : public KeyMaker {
   explicit PoolKeyMaker(RequestCore& core) : core_(core) {}
   bool Make(Order order, std::function<void(PromptKeys)> done) override {
     const auto keys = std::make_shared<PromptKeys>();
-    return core_.RunOnPool([keys, order = std::move(order)] { *keys = order.Make(); },
-                           [keys, done = std::move(done)] { done(std::move(*keys)); });
+    const uint64_t n_bytes = order.prompt->size() * sizeof(uint32_t);
+    return core_.RunOnPool({"", n_bytes, [keys, order = std::move(order)] { *keys = order.Make(); },
+                            [keys, done = std::move(done)] { done(std::move(*keys)); }});
   }
 
  private:

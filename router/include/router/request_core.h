@@ -72,10 +72,6 @@ class RequestCore {
                                       uint64_t n_bytes = 0);
   // Runs job.work on the pool and job.done on the loop. False when the pool, or the payer, has enough to do.
   bool RunOnPool(PrepareJob job) { return pool_.Run(std::move(job)); }
-  // Of the router itself, and short.
-  bool RunOnPool(std::function<void()> work, std::function<void()> done) {
-    return RunOnPool({"", 0, std::move(work), std::move(done)});
-  }
 
   // From now on Run answers 503.
   void BeginDrain() { draining_ = true; }
