@@ -378,10 +378,14 @@ absl::Status SchemaNodes::NegateMaxLength(const Schema& schema, Alternatives& ou
 }
 
 absl::StatusOr<CharDfaPtr> SchemaNodes::PatternAt(uint32_t number, uint32_t value, std::string_view pattern) {
-  absl::StatusOr<CharDfa> dfa = CompilePattern(pattern);
+  CharDfaPtr& kept = patterns_[std::string(pattern)];
+  if (kept != nullptr) return kept;
+  size_t n_steps = 0;
+  absl::StatusOr<CharDfa> dfa = CompilePattern(pattern, &n_steps);
   if (!dfa.ok()) return Annotated(dfa.status(), number, value);
-  RETURN_IF_ERROR(Spend(dfa->states().size()));
-  return std::make_shared<const CharDfa>(*std::move(dfa));
+  RETURN_IF_ERROR(Spend(n_steps / kWorkPerStep + kStepsOfState * dfa->states().size()));
+  kept = std::make_shared<const CharDfa>(*std::move(dfa));
+  return kept;
 }
 
 absl::Status SchemaNodes::ApplyPattern(const Schema& schema, Alternatives& out) {
