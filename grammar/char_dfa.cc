@@ -96,6 +96,7 @@ class Determiniser {
     }
     return std::move(states_);
   }
+  size_t work() const { return work_; }
 
  private:
   using Set = std::vector<uint32_t>;  // sorted
@@ -293,8 +294,10 @@ CharDfa CharDfa::OfWords(const std::vector<std::string>& words) {
   return CharDfa(std::move(states));
 }
 
-absl::StatusOr<CharDfa> CharDfa::OfNfa(const CharNfa& nfa) {
-  ASSIGN_OR_RETURN(std::vector<State> states, Determiniser(nfa).Run());
+absl::StatusOr<CharDfa> CharDfa::OfNfa(const CharNfa& nfa, size_t* n_steps) {
+  Determiniser determiniser(nfa);
+  ASSIGN_OR_RETURN(std::vector<State> states, determiniser.Run());
+  if (n_steps != nullptr) *n_steps += determiniser.work();
   return Trimmed(std::move(states));
 }
 

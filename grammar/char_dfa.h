@@ -74,7 +74,8 @@ class CharDfa {
   static CharDfa OfWords(const std::vector<std::string>& words);  // in valid UTF-8
   static CharDfa OfLengths(uint64_t min, uint64_t max);  // REQUIRES: both fit kDfaStatesMax, or max is no limit
   // These say RESOURCE_EXHAUSTED when kDfaStatesMax is not enough.
-  static absl::StatusOr<CharDfa> OfNfa(const CharNfa& nfa);
+  // `n_steps` (may be null) grows by the work that it took.
+  static absl::StatusOr<CharDfa> OfNfa(const CharNfa& nfa, size_t* n_steps = nullptr);
   static absl::StatusOr<CharDfa> Intersect(const CharDfa& a, const CharDfa& b);
   static absl::StatusOr<CharDfa> Unite(const CharDfa& a, const CharDfa& b);
   static CharDfa Complement(const CharDfa& a);

@@ -147,7 +147,7 @@ absl::StatusOr<std::shared_ptr<const Grammar>> Grammar::Compile(const OutputSpec
   ASSIGN_OR_RETURN(std::unique_ptr<const Program> program, SpecEmitter(spec).Run());
   auto start = std::make_unique<const Position>(program->Next(program->Start(), spec.given));
   if (start->is_dead()) return absl::InvalidArgumentError("given: an answer of this form does not begin so");
-  return std::shared_ptr<const Grammar>(new Grammar(std::move(program), std::move(start)));
+  return std::shared_ptr<const Grammar>(std::unique_ptr<Grammar>(new Grammar(std::move(program), std::move(start))));
 }
 
 }  // namespace longshelf::grammar

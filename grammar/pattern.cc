@@ -383,14 +383,14 @@ class NfaBuilder {
 
 }  // namespace
 
-absl::StatusOr<CharDfa> CompilePattern(std::string_view pattern) {
+absl::StatusOr<CharDfa> CompilePattern(std::string_view pattern, size_t* n_steps) {
   if (pattern.size() > kPatternBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat("has more than ", kPatternBytesMax, " bytes"));
   }
   Parser parser(pattern);
   ASSIGN_OR_RETURN(const uint32_t root, parser.Run());
   ASSIGN_OR_RETURN(const CharNfa nfa, NfaBuilder(parser.nodes()).Run(root));
-  return CharDfa::OfNfa(nfa);
+  return CharDfa::OfNfa(nfa, n_steps);
 }
 
 }  // namespace longshelf::grammar

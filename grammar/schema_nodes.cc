@@ -12,8 +12,8 @@ namespace {
 
 constexpr size_t kApplyDepthMax = 192;
 constexpr size_t kAskDepthMax = 16;
-// States of automata that are made and schemas that are applied, all together.
-constexpr size_t kSpendMax = 400000;
+// Schemas that are applied, alternatives that they narrow, and what automata cost, all together: some 200 ms.
+constexpr size_t kSpendMax = 4000000;
 
 // What says nothing about which values are allowed.
 constexpr std::array<std::string_view, 15> kAnnotations = {
@@ -51,12 +51,29 @@ NodeId SchemaNodes::NodeOf(uint32_t tree, uint32_t value, Literal::Kind kind, bo
       json.kind == SchemaTree::JsonKind::kTrue || (json.kind == SchemaTree::JsonKind::kObject && json.members.empty());
   if (is_schema && is_true) return is_negated ? never_ : any_;
   if (is_schema && json.kind == SchemaTree::JsonKind::kFalse) return is_negated ? any_ : never_;
+  // What tells branches apart is mostly this.
+  if (is_schema && json.kind == SchemaTree::JsonKind::kObject && json.members.size() == 1 &&
+      json.members[0].first == "const") {
+    return NodeOf(tree, json.members[0].second, Literal::Kind::kConst, is_negated);
+  }
   return Intern({Literal{kind, is_negated, tree, value}});
+}
+
+bool SchemaNodes::Differ(const Literal& a, const Literal& b) const {
+  if (a.kind != Literal::Kind::kConst || b.kind != Literal::Kind::kConst || a.is_negated || b.is_negated) return false;
+  const SchemaTree::Value& x = tree(a.tree).at(a.value);
+  const SchemaTree::Value& y = tree(b.tree).at(b.value);
+  return x.kind == SchemaTree::JsonKind::kString && y.kind == SchemaTree::JsonKind::kString && x.text != y.text;
 }
 
 NodeId SchemaNodes::Both(NodeId a, NodeId b) {
   if (a == b || b == any_) return a;
   if (a == any_) return b;
+  for (const Literal& x : nodes_[a].literals) {
+    for (const Literal& y : nodes_[b].literals) {
+      if (Differ(x, y)) return never_;
+    }
+  }
   std::vector<Literal> literals = nodes_[a].literals;
   literals.insert(literals.end(), nodes_[b].literals.begin(), nodes_[b].literals.end());
   return Intern(std::move(literals));
@@ -88,16 +105,21 @@ absl::StatusOr<Alternatives> SchemaNodes::AlternativesOf(NodeId id) {
   nodes_[id].progress = Node::Progress::kUnderWay;
   Alternatives alternatives = AllValues(any_);
   const std::vector<Literal> literals = nodes_[id].literals;
-  const std::vector<Literal> active = std::exchange(active_, {});
-  for (const Literal& literal : literals) RETURN_IF_ERROR(Apply(literal, alternatives));
-  active_ = active;
+  // Of its own: what leads here does so through a value.
+  std::vector<Literal> active = std::exchange(active_, {});
+  absl::Status status;
+  for (const Literal& literal : literals) {
+    if (status.ok()) status = Apply(literal, alternatives);
+  }
+  active_ = std::move(active);
+  RETURN_IF_ERROR(status);
   RETURN_IF_ERROR(Finish(alternatives));
   nodes_[id].progress = Node::Progress::kDone;
   nodes_[id].alternatives = alternatives;
   return alternatives;
 }
 
-// Strings that cannot be written are taken out.
+// Strings and names that cannot be written are taken out, and sets of numbers that have none.
 absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
   const absl::Status strings = Narrow<StringSet>(alternatives, [&](StringSet& string) -> absl::StatusOr<bool> {
     if (string.values) {
@@ -109,6 +131,20 @@ absl::Status SchemaNodes::Finish(Alternatives& alternatives) {
     return !string.chars->empty();
   });
   if (!strings.ok()) return strings;
+  // Names that are not listed are none of those that are.
+  const absl::Status names = Narrow<ObjectSet>(alternatives, [&](ObjectSet& object) -> absl::StatusOr<bool> {
+    std::vector<std::string> listed;
+    for (const ObjectSet::Property& property : object.properties) listed.push_back(property.name);
+    for (ObjectSet::NameClass& each : object.rest) {
+      if (each.names == nullptr && listed.empty()) continue;
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, writable_));
+      ASSIGN_OR_RETURN(const CharDfaPtr others, Complement(std::make_shared<const CharDfa>(CharDfa::OfWords(listed))));
+      ASSIGN_OR_RETURN(each.names, Intersect(each.names, others));
+    }
+    std::erase_if(object.rest, [](const auto& each) { return each.names != nullptr && each.names->empty(); });
+    return true;
+  });
+  if (!names.ok()) return names;
   return Narrow<NumberSet>(alternatives, [&](NumberSet& number) -> absl::StatusOr<bool> {
     if (number.values) return !number.values->empty();
     if (number == NumberSet()) return true;
@@ -177,8 +213,9 @@ absl::Status SchemaNodes::ApplySchema(const Schema& schema, bool is_negated, Alt
                     "cannot be enforced where it must not hold (in not, if or oneOf)");
     }
     if (alternatives.size() > kAlternativesMax) {
-      return absl::ResourceExhaustedError(absl::StrCat("\"", tree(schema.tree).PointerOf(schema.value),
-                                                       "\" has more than ", kAlternativesMax, " alternatives"));
+      const std::string place = tree(schema.tree).PointerOf(schema.value);
+      return absl::ResourceExhaustedError(
+          absl::StrCat(place.empty() ? "the schema" : place, " has more than ", kAlternativesMax, " alternatives"));
     }
   }
   if (is_negated) alternatives = std::move(negated);
@@ -214,14 +251,17 @@ absl::Status SchemaNodes::CheckKeywords(const Schema& schema) const {
 absl::StatusOr<CharDfaPtr> SchemaNodes::Intersect(const CharDfaPtr& a, const CharDfaPtr& b) {
   if (a == nullptr) return b;
   if (b == nullptr) return a;
+  CharDfaPtr& kept = intersections_[{a, b}];
+  if (kept != nullptr) return kept;
   ASSIGN_OR_RETURN(CharDfa dfa, CharDfa::Intersect(*a, *b));
-  RETURN_IF_ERROR(Spend(dfa.states().size()));
-  return std::make_shared<const CharDfa>(std::move(dfa));
+  RETURN_IF_ERROR(Spend(kStepsOfState * (1 + dfa.states().size())));
+  kept = std::make_shared<const CharDfa>(std::move(dfa));
+  return kept;
 }
 
 absl::StatusOr<CharDfaPtr> SchemaNodes::Complement(const CharDfaPtr& a) {
   auto dfa = std::make_shared<const CharDfa>(CharDfa::Complement(a == nullptr ? CharDfa::Any() : *a));
-  RETURN_IF_ERROR(Spend(dfa->states().size()));
+  RETURN_IF_ERROR(Spend(kStepsOfState * dfa->states().size()));
   return dfa;
 }
 

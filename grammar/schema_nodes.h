@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,7 +22,7 @@ namespace longshelf::grammar {
 // it takes too many nodes, alternatives, states or steps.
 class SchemaNodes {
  public:
-  static constexpr size_t kNodesMax = 4096;
+  static constexpr size_t kNodesMax = 16384;
   static constexpr size_t kAlternativesMax = 128;  // of a node
 
   SchemaNodes();
@@ -32,6 +34,9 @@ class SchemaNodes {
   absl::StatusOr<Alternatives> AlternativesOf(NodeId node);
 
  private:
+  // What things cost of the budget of Spend().
+  static constexpr size_t kStepsOfState = 32;  // one of an automaton over characters
+  static constexpr size_t kWorkPerStep = 8;    // work on a pattern
   struct Literal {
     enum class Kind : uint8_t { kSchema, kConst, kNever };
     Kind kind = Kind::kNever;
@@ -67,6 +72,8 @@ class SchemaNodes {
   NodeId Intern(std::vector<Literal> literals);
   NodeId NodeOf(uint32_t tree, uint32_t value, Literal::Kind kind = Literal::Kind::kSchema, bool is_negated = false);
   NodeId Both(NodeId a, NodeId b);
+  // Two constants that cannot both be.
+  bool Differ(const Literal& a, const Literal& b) const;
   absl::Status Refuse(uint32_t tree, uint32_t value, absl::string_view what) const;
   absl::Status Annotated(const absl::Status& status, uint32_t tree, uint32_t value) const;
   absl::Status Spend(size_t n);
@@ -76,6 +83,8 @@ class SchemaNodes {
   absl::Status ApplySchema(const Schema& schema, bool is_negated, Alternatives& alternatives);
   absl::Status ApplyConst(const Schema& value, Alternatives& alternatives);
   absl::Status ApplyNotConst(const Schema& value, Alternatives& alternatives);
+  absl::Status ApplyNotArray(const Schema& value, Alternatives& out);
+  absl::Status ApplyNotObject(const Schema& value, Alternatives& out);
   absl::Status CheckKeywords(const Schema& schema) const;
   absl::Status Append(Alternatives more, Alternatives& out) const;
 
@@ -181,7 +190,9 @@ class SchemaNodes {
   std::map<std::vector<Literal>, NodeId> ids_;
   std::vector<Literal> active_;  // being applied, outermost first
   std::vector<NodeId> asked_;    // whether they may exist
-  CharDfaPtr writable_;          // strings without markup of the chat
+  std::map<std::string, CharDfaPtr> patterns_;
+  std::map<std::pair<CharDfaPtr, CharDfaPtr>, CharDfaPtr> intersections_;
+  CharDfaPtr writable_;  // strings without markup of the chat
   NodeId any_ = 0;
   NodeId never_ = 0;
   size_t n_spent_ = 0;

@@ -158,7 +158,6 @@ absl::Status SchemaNodes::ApplyConst(const Schema& value, Alternatives& out) {
 
 absl::Status SchemaNodes::ApplyNotConst(const Schema& value, Alternatives& out) {
   const SchemaTree::Value& json = at(value);
-  const auto not_child = [&](uint32_t number) { return NodeOf(value.tree, number, Literal::Kind::kConst, true); };
   switch (json.kind) {
     case JsonKind::kString: {
       StringSet set;
@@ -183,55 +182,10 @@ absl::Status SchemaNodes::ApplyNotConst(const Schema& value, Alternatives& out) 
       out = std::move(both);
       return absl::OkStatus();
     }
-    case JsonKind::kArray: {
-      Alternatives all;
-      ArraySet shorter = FreeArray();
-      ArraySet longer = FreeArray();
-      longer.min = json.elements.size() + 1;
-      std::vector<ArraySet> sets = {longer};
-      if (!json.elements.empty()) {
-        shorter.max = json.elements.size() - 1;
-        sets.push_back(shorter);
-      }
-      for (size_t i = 0; i < json.elements.size(); ++i) {
-        ArraySet other = FreeArray();
-        other.min = i + 1;
-        other.prefix.assign(i, any_);
-        other.prefix.push_back(not_child(json.elements[i]));
-        sets.push_back(std::move(other));
-      }
-      for (const ArraySet& set : sets) {
-        Alternatives copy = out;
-        if (!all.empty()) Keep<ArraySet>(copy);
-        RETURN_IF_ERROR(NarrowArrays(set, copy));
-        RETURN_IF_ERROR(Append(std::move(copy), all));
-      }
-      out = std::move(all);
-      return absl::OkStatus();
-    }
-    case JsonKind::kObject: {
-      Alternatives all;
-      ObjectSet more = FreeObject();
-      for (const auto& [name, member] : json.members) more.properties.push_back({name, true, any_});
-      more.min = json.members.size() + 1;
-      std::vector<ObjectSet> sets = {more};
-      for (const auto& [name, member] : json.members) {
-        ObjectSet without = FreeObject();
-        without.properties.push_back({name, false, never_});
-        ObjectSet with = FreeObject();
-        with.properties.push_back({name, true, not_child(member)});
-        sets.push_back(std::move(without));
-        sets.push_back(std::move(with));
-      }
-      for (const ObjectSet& set : sets) {
-        Alternatives copy = out;
-        if (!all.empty()) Keep<ObjectSet>(copy);
-        RETURN_IF_ERROR(NarrowObjects(set, copy));
-        RETURN_IF_ERROR(Append(std::move(copy), all));
-      }
-      out = std::move(all);
-      return absl::OkStatus();
-    }
+    case JsonKind::kArray:
+      return ApplyNotArray(value, out);
+    case JsonKind::kObject:
+      return ApplyNotObject(value, out);
     default:
       return Narrow<LiteralSet>(out, [&](LiteralSet& literal) -> absl::StatusOr<bool> {
         literal.has_null = literal.has_null && json.kind != JsonKind::kNull;
@@ -240,6 +194,63 @@ absl::Status SchemaNodes::ApplyNotConst(const Schema& value, Alternatives& out) 
         return !literal.empty();
       });
   }
+}
+
+// It is shorter or longer, or something in it is another one.
+absl::Status SchemaNodes::ApplyNotArray(const Schema& value, Alternatives& out) {
+  const SchemaTree::Value& json = at(value);
+  const auto not_child = [&](uint32_t number) { return NodeOf(value.tree, number, Literal::Kind::kConst, true); };
+  Alternatives all;
+  ArraySet shorter = FreeArray();
+  ArraySet longer = FreeArray();
+  longer.min = json.elements.size() + 1;
+  std::vector<ArraySet> sets = {longer};
+  if (!json.elements.empty()) {
+    shorter.max = json.elements.size() - 1;
+    sets.push_back(shorter);
+  }
+  for (size_t i = 0; i < json.elements.size(); ++i) {
+    ArraySet other = FreeArray();
+    other.min = i + 1;
+    other.prefix.assign(i, any_);
+    other.prefix.push_back(not_child(json.elements[i]));
+    sets.push_back(std::move(other));
+  }
+  for (const ArraySet& set : sets) {
+    Alternatives copy = out;
+    if (!all.empty()) Keep<ArraySet>(copy);
+    RETURN_IF_ERROR(NarrowArrays(set, copy));
+    RETURN_IF_ERROR(Append(std::move(copy), all));
+  }
+  out = std::move(all);
+  return absl::OkStatus();
+}
+
+// It has more members, lacks one, or one is another.
+absl::Status SchemaNodes::ApplyNotObject(const Schema& value, Alternatives& out) {
+  const SchemaTree::Value& json = at(value);
+  const auto not_child = [&](uint32_t number) { return NodeOf(value.tree, number, Literal::Kind::kConst, true); };
+  Alternatives all;
+  ObjectSet more = FreeObject();
+  for (const auto& [name, member] : json.members) more.properties.push_back({name, true, any_});
+  more.min = json.members.size() + 1;
+  std::vector<ObjectSet> sets = {more};
+  for (const auto& [name, member] : json.members) {
+    ObjectSet without = FreeObject();
+    without.properties.push_back({name, false, never_});
+    ObjectSet with = FreeObject();
+    with.properties.push_back({name, true, not_child(member)});
+    sets.push_back(std::move(without));
+    sets.push_back(std::move(with));
+  }
+  for (const ObjectSet& set : sets) {
+    Alternatives copy = out;
+    if (!all.empty()) Keep<ObjectSet>(copy);
+    RETURN_IF_ERROR(NarrowObjects(set, copy));
+    RETURN_IF_ERROR(Append(std::move(copy), all));
+  }
+  out = std::move(all);
+  return absl::OkStatus();
 }
 
 absl::Status SchemaNodes::ApplyOneConst(const Schema& schema, Alternatives& out) {
@@ -367,10 +378,14 @@ absl::Status SchemaNodes::NegateMaxLength(const Schema& schema, Alternatives& ou
 }
 
 absl::StatusOr<CharDfaPtr> SchemaNodes::PatternAt(uint32_t number, uint32_t value, std::string_view pattern) {
-  absl::StatusOr<CharDfa> dfa = CompilePattern(pattern);
+  CharDfaPtr& kept = patterns_[std::string(pattern)];
+  if (kept != nullptr) return kept;
+  size_t n_steps = 0;
+  absl::StatusOr<CharDfa> dfa = CompilePattern(pattern, &n_steps);
   if (!dfa.ok()) return Annotated(dfa.status(), number, value);
-  RETURN_IF_ERROR(Spend(dfa->states().size()));
-  return std::make_shared<const CharDfa>(*std::move(dfa));
+  RETURN_IF_ERROR(Spend(n_steps / kWorkPerStep + kStepsOfState * dfa->states().size()));
+  kept = std::make_shared<const CharDfa>(*std::move(dfa));
+  return kept;
 }
 
 absl::Status SchemaNodes::ApplyPattern(const Schema& schema, Alternatives& out) {

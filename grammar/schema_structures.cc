@@ -164,7 +164,7 @@ absl::StatusOr<CharDfaPtr> SchemaNodes::NamesOf(uint32_t number, uint32_t schema
                                                    : *string->chars;
     ASSIGN_OR_RETURN(names, CharDfa::Unite(names, own));
   }
-  RETURN_IF_ERROR(Spend(names.states().size()));
+  RETURN_IF_ERROR(Spend(kStepsOfState * names.states().size()));
   return std::make_shared<const CharDfa>(std::move(names));
 }
 

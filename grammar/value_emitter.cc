@@ -352,20 +352,11 @@ void ValueEmitter::EmitArray(const ArraySet& array, uint32_t from) {
   item(more, /*is_first=*/false);
 }
 
-absl::StatusOr<CharDfa> ValueEmitter::NamesOf(const ObjectSet& object, const ObjectSet::NameClass& names,
-                                              const Style& style) const {
-  CharDfa dfa = writable_;
-  if (names.names != nullptr) {
-    ASSIGN_OR_RETURN(dfa, CharDfa::Intersect(dfa, *names.names));
-  }
-  if (style.is_call) {
-    ASSIGN_OR_RETURN(const CharDfa plain, CompilePattern(kNamePattern));
-    ASSIGN_OR_RETURN(dfa, CharDfa::Intersect(dfa, plain));
-  }
-  std::vector<std::string> named;
-  for (const auto& property : object.properties) named.push_back(property.name);
-  if (named.empty()) return dfa;
-  return CharDfa::Intersect(dfa, CharDfa::Complement(CharDfa::OfWords(named)));
+absl::StatusOr<CharDfa> ValueEmitter::NamesOf(const ObjectSet::NameClass& names, const Style& style) const {
+  const CharDfa& any = names.names == nullptr ? writable_ : *names.names;
+  if (!style.is_call) return any;
+  ASSIGN_OR_RETURN(const CharDfa plain, CompilePattern(kNamePattern));
+  return CharDfa::Intersect(any, plain);
 }
 
 uint32_t ValueEmitter::EmitMemberValue(NodeId value, const Style& style, uint32_t from) {
@@ -388,85 +379,120 @@ uint32_t ValueEmitter::EmitMemberValue(NodeId value, const Style& style, uint32_
 
 // Members come in the order of `properties`, then the others. From each state on lead: the next property, what follows
 // without it when it may be left out, and behind the last one the end.
-absl::Status ValueEmitter::EmitObject(const ObjectSet& object, const Style& style, uint32_t from) {
-  const std::optional<Members> members = MembersOf(object);
-  if (!members) return absl::OkStatus();
+class ValueEmitter::ObjectWriter {
+ public:
   struct Name {
     const ObjectSet::NameClass* names;
     uint32_t height;
     CharDfa dfa;
   };
-  std::vector<Name> rest;
-  for (size_t i = 0; i < members->rest.size(); ++i) {
-    ASSIGN_OR_RETURN(CharDfa dfa, NamesOf(object, *members->rest[i], style));
-    if (!dfa.empty()) rest.push_back({members->rest[i], members->rest_heights[i], std::move(dfa)});
+  ObjectWriter(ValueEmitter& values, const ObjectSet& object, const Members& members, const Style& style,
+               std::vector<Name> rest)
+      : values_(values),
+        builder_(values.builder_),
+        object_(object),
+        properties_(members.properties),
+        style_(style),
+        rest_(std::move(rest)),
+        counted_(object.min > members.n_required || object.max < properties_.size() ||
+                 (!rest_.empty() && object.max != kNoLimit)),
+        required_from_(properties_.size() + 1, 0),
+        small_from_(properties_.size() + 1, 0),
+        behind_(properties_.size() + 1),
+        behind_rest_(builder_.NewState()) {
+    const size_t n = properties_.size();
+    for (const Name& name : rest_) small_from_[n] = name.height <= members.small ? 1 : small_from_[n];
+    for (size_t i = n; i-- > 0;) {
+      const bool is_required = properties_[i].is_required;
+      required_from_[i] = required_from_[i + 1] + (is_required ? 1 : 0);
+      small_from_[i] = small_from_[i + 1] + (!is_required && properties_[i].height <= members.small ? 1 : 0);
+    }
+    for (uint32_t& state : behind_) state = builder_.NewState();
   }
-  const auto& properties = members->properties;
-  const size_t n = properties.size();
-  std::vector<uint32_t> required_from(n + 1, 0);
-  std::vector<uint32_t> small_from(n + 1, 0);  // optional ones that surely fit
-  for (const Name& name : rest) small_from[n] = name.height <= members->small ? 1 : small_from[n];
-  for (size_t i = n; i-- > 0;) {
-    const bool is_required = properties[i].is_required;
-    required_from[i] = required_from[i + 1] + (is_required ? 1 : 0);
-    small_from[i] = small_from[i + 1] + (!is_required && properties[i].height <= members->small ? 1 : 0);
+
+  void Write(uint32_t from) {
+    uint32_t begin = builder_.Text(from, style_.open);
+    if (counted_) begin = builder_.Behind(begin, Move::Kind::kSet, ToRegister(object_.min), ToRegister(object_.max));
+    Choose(begin, /*is_first=*/true);
+    Choose(builder_.NewState(), /*is_first=*/false);
+    Close(behind_rest_);
+    ChooseRest(behind_rest_, /*is_first=*/false, /*may_need=*/false);
   }
-  const bool counted = object.min > members->n_required || object.max < n || (!rest.empty() && object.max != kNoLimit);
-  uint32_t begin = builder_.Text(from, style.open);
-  if (counted) begin = builder_.Behind(begin, Move::Kind::kSet, ToRegister(object.min), ToRegister(object.max));
-  const auto close = [&](uint32_t state) {
-    if (counted) state = builder_.Behind(state, Move::Kind::kNeedAtMost, 0);
-    builder_.Jump(builder_.Text(state, style.close), return_);
-  };
+
+ private:
+  void Close(uint32_t state) {
+    if (counted_) state = builder_.Behind(state, Move::Kind::kNeedAtMost, 0);
+    builder_.Jump(builder_.Text(state, style_.close), values_.return_);
+  }
+
   // From `state` to where the name begins.
-  const auto enter = [&](uint32_t state, uint32_t height, uint32_t n_after, bool is_first) {
+  uint32_t Enter(uint32_t state, uint32_t height, uint32_t n_after, bool is_first) {
     state = builder_.Behind(state, Move::Kind::kFits, height);
-    if (counted) {
+    if (counted_) {
       state = builder_.Behind(state, Move::Kind::kRoomAtLeast, n_after + 1);
       state = builder_.Behind(state, Move::Kind::kTake);
     }
-    if (!is_first) state = builder_.Text(state, style.separator);
-    return builder_.Text(state, style.before_name);
-  };
-  std::vector<uint32_t> behind(n + 1);  // something is written, and the next one may be property i
-  for (uint32_t& state : behind) state = builder_.NewState();
-  const uint32_t behind_rest = builder_.NewState();
-  const auto choose_rest = [&](uint32_t state, bool is_first, bool may_need) {
-    if (counted) state = builder_.Behind(state, Move::Kind::kNeedAtMost, may_need ? 1 : 0);
-    for (const Name& name : rest) {
-      const uint32_t quote = enter(state, name.height, 0, is_first);
+    if (!is_first) state = builder_.Text(state, style_.separator);
+    return builder_.Text(state, style_.before_name);
+  }
+
+  void ChooseRest(uint32_t state, bool is_first, bool may_need) {
+    if (counted_) state = builder_.Behind(state, Move::Kind::kNeedAtMost, may_need ? 1 : 0);
+    for (const Name& name : rest_) {
+      const uint32_t quote = Enter(state, name.height, 0, is_first);
       const uint32_t named = builder_.NewState();
-      builder_.Chars(quote, name.dfa, style.is_call ? StringForm::kRaw : StringForm::kQuoted, /*counted=*/false, named);
-      const uint32_t value = builder_.Text(named, style.after_name);
-      builder_.Jump(EmitMemberValue(name.names->value, style, value), behind_rest);
+      const StringForm form = style_.is_call ? StringForm::kRaw : StringForm::kQuoted;
+      builder_.Chars(quote, name.dfa, form, /*counted=*/false, named);
+      const uint32_t value = builder_.Text(named, style_.after_name);
+      builder_.Jump(values_.EmitMemberValue(name.names->value, style_, value), behind_rest_);
     }
-  };
-  const auto choose = [&](uint32_t state, bool is_first) {
+  }
+
+  void Choose(uint32_t state, bool is_first) {
     for (size_t i = 0;; ++i) {
-      if (!is_first) builder_.Jump(behind[i], state);
-      if (i == n) break;
-      const auto& property = properties[i];
-      const uint32_t name = enter(state, property.height, required_from[i + 1], is_first);
+      if (!is_first) builder_.Jump(behind_[i], state);
+      if (i == properties_.size()) break;
+      const Members::Property& property = properties_[i];
+      const uint32_t name = Enter(state, property.height, required_from_[i + 1], is_first);
       const std::string written =
-          style.is_call ? std::string(property.name) : QuotedString(property.name).substr(1, std::string::npos);
-      const uint32_t value =
-          builder_.Bytes(builder_.Bytes(name, written), style.is_call ? style.after_name : style.after_name.substr(1));
-      builder_.Jump(EmitMemberValue(property.value, style, value), behind[i + 1]);
+          style_.is_call ? std::string(property.name) : QuotedString(property.name).substr(1, std::string::npos);
+      const uint32_t value = builder_.Bytes(builder_.Bytes(name, written),
+                                            style_.is_call ? style_.after_name : style_.after_name.substr(1));
+      builder_.Jump(values_.EmitMemberValue(property.value, style_, value), behind_[i + 1]);
       const uint32_t without = builder_.NewState();
       if (!property.is_required) {
-        const uint32_t skip =
-            counted ? builder_.Behind(state, Move::Kind::kNeedAtMost, required_from[i + 1] + small_from[i + 1]) : state;
-        builder_.Jump(skip, without);
+        const uint32_t n_left = required_from_[i + 1] + small_from_[i + 1];
+        builder_.Jump(counted_ ? builder_.Behind(state, Move::Kind::kNeedAtMost, n_left) : state, without);
       }
       state = without;
     }
-    close(state);
-    choose_rest(state, is_first, /*may_need=*/true);
-  };
-  choose(begin, /*is_first=*/true);
-  choose(builder_.NewState(), /*is_first=*/false);
-  close(behind_rest);
-  choose_rest(behind_rest, /*is_first=*/false, /*may_need=*/false);
+    Close(state);
+    ChooseRest(state, is_first, /*may_need=*/true);
+  }
+
+  ValueEmitter& values_;
+  ProgramBuilder& builder_;
+  const ObjectSet& object_;
+  const std::vector<Members::Property>& properties_;
+  const Style& style_;
+  const std::vector<Name> rest_;
+  const bool counted_;
+  // Of the properties from i on: those that must come, and optional ones that surely fit.
+  std::vector<uint32_t> required_from_;
+  std::vector<uint32_t> small_from_;
+  std::vector<uint32_t> behind_;  // something is written, and the next one may be property i
+  const uint32_t behind_rest_;
+};
+
+absl::Status ValueEmitter::EmitObject(const ObjectSet& object, const Style& style, uint32_t from) {
+  const std::optional<Members> members = MembersOf(object);
+  if (!members) return absl::OkStatus();
+  std::vector<ObjectWriter::Name> rest;
+  for (size_t i = 0; i < members->rest.size(); ++i) {
+    ASSIGN_OR_RETURN(CharDfa dfa, NamesOf(*members->rest[i], style));
+    if (!dfa.empty()) rest.push_back({members->rest[i], members->rest_heights[i], std::move(dfa)});
+  }
+  ObjectWriter(*this, object, *members, style, std::move(rest)).Write(from);
   return absl::OkStatus();
 }
 

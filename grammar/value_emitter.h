@@ -64,6 +64,7 @@ class ValueEmitter {
     uint32_t small = 0;  // values up to this height are enough
   };
   struct Style;
+  class ObjectWriter;
 
   std::vector<NodeId> ChildrenOf(const Alternative& alternative) const;
   uint32_t HeightOf(NodeId node) const;
@@ -77,7 +78,7 @@ class ValueEmitter {
   absl::Status EmitNumber(const NumberSet& number, uint32_t from);
   void EmitArray(const ArraySet& array, uint32_t from);
   absl::Status EmitObject(const ObjectSet& object, const Style& style, uint32_t from);
-  absl::StatusOr<CharDfa> NamesOf(const ObjectSet& object, const ObjectSet::NameClass& names, const Style& style) const;
+  absl::StatusOr<CharDfa> NamesOf(const ObjectSet::NameClass& names, const Style& style) const;
   // A member's value, behind its name.
   uint32_t EmitMemberValue(NodeId value, const Style& style, uint32_t from);
   // Strings of any kind end here: a rule's own body, shared.

@@ -49,7 +49,10 @@ ChoiceOutput::ChoiceOutput(const ServedModel& model, const PreparedRequest& prep
       id_seed_(id_seed),
       decoder_(*model.tokenizer),
       matcher_(MatcherFor(prepared.request)),
-      parser_(ParserFor(prepared)) {}
+      parser_(ParserFor(prepared)),
+      remembers_(prepared.turns != nullptr && parser_ && !prepared.request.continues_assistant) {
+  turn_.content = "";
+}
 
 // Control tokens are none, but for those that the parser waits for.
 bool ChoiceOutput::IsText(uint32_t token) const {
@@ -70,8 +73,36 @@ void ChoiceOutput::Take(std::vector<AnswerPiece> pieces, ChoiceDelta& delta) {
       ++n_tool_calls_;
       if (one_tool_call_) stopped_ = true;
     }
+    if (remembers_) AddToTurn(part);
     delta.parts.push_back(std::move(part));
   }
+}
+
+void ChoiceOutput::AddToTurn(const AnswerPart& part) {
+  switch (part.kind) {
+    case AnswerPart::Kind::kReasoning:
+      turn_.reasoning_content += part.text;
+      break;
+    case AnswerPart::Kind::kContent:
+      *turn_.content += part.text;
+      break;
+    case AnswerPart::Kind::kCallBegin:
+      turn_.tool_calls.push_back({part.call_id, part.text, ""});
+      break;
+    case AnswerPart::Kind::kCallArguments:
+      turn_.tool_calls.back().arguments += part.text;
+      break;
+    case AnswerPart::Kind::kCallEnd:
+      break;
+  }
+}
+
+void ChoiceOutput::RememberTurn(TurnMemory& turns, const std::string& namespace_id) {
+  const auto end_of_sentence = tokenizer_.TokenId(tokenizer::protocol::kEos);
+  if (!remembers_ || stopped_ || tokens_.empty() || tokens_.back() != end_of_sentence) return;
+  std::string text;
+  for (const uint32_t token : tokens_) text += tokenizer_.TokenBytes(token);
+  turns.Remember(namespace_id, turn_, std::move(text), std::move(tokens_));
 }
 
 void ChoiceOutput::ParseChat(std::string_view text, ChoiceDelta& delta) {
@@ -98,6 +129,7 @@ ChoiceDelta ChoiceOutput::Push(const OutputToken& token) {
   if (stopped_ || finished_) return delta;
   ++n_tokens_;
   delta.tokens.push_back(token.token);
+  if (remembers_) tokens_.push_back(token.token);
   const bool in_reasoning = parser_ && parser_->in_reasoning();
   if (in_reasoning) ++n_reasoning_tokens_;
   const bool ends = std::find(stop_token_ids_.begin(), stop_token_ids_.end(), token.token) != stop_token_ids_.end();

@@ -184,6 +184,8 @@ class Completion::Choice final : public StreamObserver {
     BreakOff();
     Echo();
     if (const ChoiceDelta rest = output_.Finish(reason); !rest.empty()) Deliver(rest);
+    const PreparedRequest& prepared = owner_.prepared_;
+    if (prepared.turns != nullptr) output_.RememberTurn(*prepared.turns, prepared.namespace_id);
     owner_.OnChoiceEnded(*this, reason);
   }
 

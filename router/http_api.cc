@@ -150,7 +150,9 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const bool known = !methods.empty();
   if (known && request.method == "OPTIONS") {
     core_.metrics().RequestFinished("none", 204, absl::ZeroDuration());
-    return HttpReply{204, "", "", {{"Allow", methods}, {"x-request-id", RequestIdOf(request)}}};
+    HttpReply allowed{204, "", "", {{"Allow", methods}}};
+    AddRequestId(RequestIdOf(request), StyleOf(request.path), allowed);
+    return allowed;
   }
   error.http_status = known ? 405 : 404;
   error.code = known ? "method_not_allowed" : "not_found";
@@ -208,9 +210,9 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(*error);
-  const uint64_t n_bytes = request.body.size();
-  auto count = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
-                body = std::move(request.body), body_share = std::move(request.body_share), result] {
+  PrepareJob job{tenant.name, request.body.size(), nullptr, [reply, result] { reply(*result); }};
+  job.work = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
+              body = std::move(request.body), body_share = std::move(request.body_share), result] {
     std::variant<ApiRequest, ApiError> parsed = parse(body);
     if (auto* error = std::get_if<ApiError>(&parsed)) {
       *result = std::move(*error);
@@ -218,9 +220,7 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
       *result = Prepare(core_.model(), context, std::move(std::get<ApiRequest>(parsed)));
     }
   };
-  if (!core_.RunOnPool({tenant.name, n_bytes, std::move(count), [reply, result] { reply(*result); }})) {
-    reply(Overloaded());
-  }
+  if (!core_.RunOnPool(std::move(job))) reply(Overloaded());
 }
 
 HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {

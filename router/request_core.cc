@@ -72,7 +72,7 @@ ParseLimits RequestCore::parse_limits() const { return ParseLimits{kSizeLimits, 
 
 PrepareContext RequestCore::prepare_context(Tenant tenant) const {
   return PrepareContext{std::move(tenant), config_.tenant_secret,
-                        namespaces_ == nullptr ? none_deleted_ : namespaces_->ids(), dispatcher_.model()};
+                        namespaces_ == nullptr ? none_deleted_ : namespaces_->ids(), dispatcher_.model(), turns_};
 }
 
 std::optional<ApiError> RequestCore::CheckStarted() const {

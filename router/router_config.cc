@@ -109,6 +109,9 @@ ConfigSpec RouterOptions(RouterConfig* config) {
   spec.AddBytes(&config->session_bytes_max, "session-bytes-max",
                 "bodies and prompts of sessions that are being answered, parked or read back, all together",
                 {1 << 20, uint64_t{1} << 40});
+  spec.AddBytes(&config->turns_bytes_max, "turns-bytes-max",
+                "for the tokens of recent turns, which are used again when a client sends such a turn back in words of "
+                "its own; 0 for none");
   spec.Add(&config->connections_max, "connections-max", "open HTTP connections", {1, 1'000'000});
   spec.Add(&config->connections_per_address_max, "connections-per-address-max",
            "open HTTP connections of one address; also calls of one gRPC connection", {1, 1'000'000});

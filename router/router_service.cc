@@ -106,8 +106,9 @@ class PoolKeyMaker final : public KeyMaker {
   explicit PoolKeyMaker(RequestCore& core) : core_(core) {}
   bool Make(Order order, std::function<void(PromptKeys)> done) override {
     const auto keys = std::make_shared<PromptKeys>();
-    return core_.RunOnPool([keys, order = std::move(order)] { *keys = order.Make(); },
-                           [keys, done = std::move(done)] { done(std::move(*keys)); });
+    const uint64_t n_bytes = order.prompt->size() * sizeof(uint32_t);
+    return core_.RunOnPool({"", n_bytes, [keys, order = std::move(order)] { *keys = order.Make(); },
+                            [keys, done = std::move(done)] { done(std::move(*keys)); }});
   }
 
  private:
@@ -145,7 +146,8 @@ class RouterService::Impl {
         clock_, *dispatcher_, session_store_.get(), namespaces_.get());
     core_ = std::make_unique<RequestCore>(RequestCoreConfig{.tenant_secret = config_.tenant_secret,
                                                             .n_prepare_threads = config_.n_prepare_threads,
-                                                            .preparing_bytes_max = PreparingBytesMax(config_)},
+                                                            .preparing_bytes_max = PreparingBytesMax(config_),
+                                                            .turns_bytes_max = config_.turns_bytes_max},
                                           model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
     key_maker_ = std::make_unique<PoolKeyMaker>(*core_);
     dispatcher_->set_key_maker(key_maker_.get());

@@ -118,8 +118,7 @@ TokensOrError ChatTokens(const ServedModel& model, const ApiRequest& request, si
   auto prompt = RenderPrompt(model, request);
   if (!prompt.ok()) return PromptError(prompt.status(), "messages", n_context_max);
   if (model.control_tokens_in_text) prompt->ordinary.clear();
-  return ToTokens(model.tokenizer->EncodeMixed(prompt->text, prompt->ordinary, n_context_max), "messages",
-                  n_context_max);
+  return ToTokens(tokenizer::EncodePrompt(*model.tokenizer, *prompt, n_context_max), "messages", n_context_max);
 }
 
 TokensOrError TextTokens(const ServedModel& model, const ApiRequest& request, const PromptInput& prompt,
@@ -216,6 +215,10 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   prepared.namespace_id = context.namespaces->Of(NamespaceName(context.tenant, request.user_id));
   const auto salt = kvstore::NamespaceSalt(context.tenant_secret, prepared.namespace_id);
   prepared.namespace_salt.assign(salt.begin(), salt.end());
+  if (request.api == Api::kChat && context.turns != nullptr) {
+    prepared.turns = context.turns;
+    prepared.n_turns_recalled = context.turns->Recall(prepared.namespace_id, request.messages);
+  }
   const size_t n_prompts = request.api == Api::kChat ? 1 : request.prompts.size();
   for (size_t i = 0; i < n_prompts; ++i) {
     auto prompt = PreparePrompt(model, prepared, context.worker, request, i, n_context);

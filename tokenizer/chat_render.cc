@@ -135,6 +135,11 @@ class PromptWriter {
       prompt_.ordinary.push_back({begin, prompt_.text.size()});
     }
   }
+  void Sampled(const std::string& text, const std::vector<uint32_t>& tokens) {
+    const size_t begin = prompt_.text.size();
+    Control(text);
+    if (!tokens.empty()) prompt_.sampled.push_back({{begin, prompt_.text.size()}, tokens});
+  }
   ChatPrompt Take() { return std::move(prompt_); }
 
  private:
@@ -269,7 +274,7 @@ class Renderer {
     const bool task_before = i > 0 && !turns_[i - 1].task.empty();
     const bool reasons = thinking_ && !task_before && (!drop_thinking_ || static_cast<ptrdiff_t>(i) > last_user_);
     if (message.sampled_text && reasons == thinking_ && HasReasoning(*message.sampled_text) == thinking_) {
-      out_.Control(*message.sampled_text);
+      out_.Sampled(*message.sampled_text, message.sampled_tokens);
       return;
     }
     if (reasons) {
@@ -326,6 +331,35 @@ bool ThinkingIsDropped(const std::vector<ChatMessage>& messages, const ChatOptio
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
   ASSIGN_OR_RETURN(ChatPrompt prompt, RenderChatPrompt(messages, options));
   return std::move(prompt.text);
+}
+
+// What is sampled stands between control tokens, so that nothing is merged across its borders.
+absl::StatusOr<std::vector<uint32_t>> EncodePrompt(const Tokenizer& tokenizer, const ChatPrompt& prompt,
+                                                   size_t max_tokens) {
+  std::vector<uint32_t> out;
+  size_t begin = 0;
+  auto ordinary = prompt.ordinary.begin();
+  const auto encode_up_to = [&](size_t end) -> absl::Status {
+    std::vector<TextRange> ranges;
+    for (; ordinary != prompt.ordinary.end() && ordinary->end <= end; ++ordinary) {
+      ranges.push_back({ordinary->begin - begin, ordinary->end - begin});
+    }
+    ASSIGN_OR_RETURN(const std::vector<uint32_t> tokens,
+                     tokenizer.EncodeMixed(std::string_view(prompt.text).substr(begin, end - begin), ranges,
+                                           max_tokens - out.size()));
+    out.insert(out.end(), tokens.begin(), tokens.end());
+    return absl::OkStatus();
+  };
+  for (const ChatPrompt::Sampled& sampled : prompt.sampled) {
+    RETURN_IF_ERROR(encode_up_to(sampled.range.begin));
+    if (sampled.tokens.size() > max_tokens - out.size()) {
+      return absl::ResourceExhaustedError(fmt::format("more than {} tokens", max_tokens));
+    }
+    out.insert(out.end(), sampled.tokens.begin(), sampled.tokens.end());
+    begin = sampled.range.end;
+  }
+  RETURN_IF_ERROR(encode_up_to(prompt.text.size()));
+  return out;
 }
 
 absl::StatusOr<ChatPrompt> RenderChatPrompt(const std::vector<ChatMessage>& messages, const ChatOptions& options) {

@@ -6,6 +6,7 @@
 #include <random>
 #include <string>
 
+#include "answer_pieces.h"
 #include "plain_check.h"
 #include "random_schema.h"
 #include "texts.h"
@@ -16,7 +17,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using tokenizer::CompletionParser;
 using tokenizer::ThinkingMode;
 
 constexpr char kEnd[] = "</｜DSML｜tool_calls>";
@@ -133,18 +133,16 @@ TEST(Calls, AreReadAsCallsWithValidArguments) {
     Constraint constraint(*grammar, vocabulary);
     std::string text;
     ASSERT_TRUE(RandomText(constraint, random, 60, text)) << "seed " << seed << " behind " << text.substr(0, 200);
-    CompletionParser parser(spec.after_thinking ? ThinkingMode::kThinking : ThinkingMode::kChat);
-    auto events = parser.Push(text + "<｜end▁of▁sentence｜>");
-    for (auto& event : parser.Finish()) events.push_back(std::move(event));
-    size_t n_own = 0;
-    for (const auto& event : events) {
-      if (event.kind == CompletionParser::Event::Kind::kReasoning) continue;
-      ASSERT_EQ(event.kind, CompletionParser::Event::Kind::kToolCall) << "seed " << seed << ": " << text;
-      ++n_own;
-      ASSERT_TRUE(json::accept(event.tool_call.arguments)) << "seed " << seed << ": " << text;
-      if (event.tool_call.name == "g") continue;
-      ASSERT_EQ(event.tool_call.name, "f");
-      ASSERT_TRUE(PlainChecker(plain).IsValid(json::parse(event.tool_call.arguments)))
+    const auto pieces = tokenizer::testing::ParseWhole(
+        text + "<｜end▁of▁sentence｜>", spec.after_thinking ? ThinkingMode::kThinking : ThinkingMode::kChat);
+    const tokenizer::ChatMessage message = tokenizer::testing::MessageOf(pieces);
+    ASSERT_EQ(message.content, "") << "seed " << seed << ": " << text;
+    const size_t n_own = message.tool_calls.size();
+    for (const auto& call : message.tool_calls) {
+      ASSERT_TRUE(json::accept(call.arguments)) << "seed " << seed << ": " << text;
+      if (call.name == "g") continue;
+      ASSERT_EQ(call.name, "f");
+      ASSERT_TRUE(PlainChecker(plain).IsValid(json::parse(call.arguments)))
           << "seed " << seed << ": " << text << " of " << schema.dump();
     }
     ASSERT_GT(n_own, 0u) << text;

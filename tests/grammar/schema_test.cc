@@ -129,6 +129,12 @@ TEST(Schema, WhatIsNotSupportedIsRefusedByNameAndPlace) {
             "");
 }
 
+// A refusal from deep inside: of a member's schema, asked for to see whether branches overlap.
+TEST(Schema, WhatIsRefusedBelowOneOfIsRefused) {
+  EXPECT_THAT(Refusal(R"({"oneOf":[{"required":["a"],"properties":{"a":{"uniqueItems":true}}},{"type":"object"}]})"),
+              HasSubstr("\"uniqueItems\""));
+}
+
 // SEC-23: schemas that are made to cost much are refused, in bounded work.
 TEST(Schema, WhatCostsTooMuchIsRefused) {
   std::string deep = "{}";

@@ -66,6 +66,13 @@ TEST_F(HttpDoor, SEC_27_BoundsHeadersAndBodies) {
   EXPECT_THAT(StatusLineThenClose(chunked), StartsWith("HTTP/1.1 413"));
 }
 
+TEST_F(HttpDoor, WhatIsDoneWithASessionHasASmallBody) {
+  const std::string large(kSizeLimits.session_body_bytes + 1, ' ');
+  for (const char* action : {"park", "resume"}) {
+    EXPECT_EQ(router_.Do("POST", absl::StrCat("/v1/sessions/s/", action), large).result_int(), 413u);
+  }
+}
+
 TEST_F(HttpDoor, NamesTheLimitOfABodyAndTheWayOut) {
   const Reply reply = router_.Do("POST", "/v1/completions", std::string(kSizeLimits.body_bytes + 1, ' '));
   EXPECT_EQ(reply.result_int(), 413u);

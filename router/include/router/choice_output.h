@@ -51,6 +51,8 @@ class ChoiceOutput {
 
   // True once the output is complete although the worker would go on: a stop string, or the only allowed tool call.
   bool stopped() const { return stopped_; }
+  // Of a chat, after Finish: all that was sampled, if the model ended it itself and it can be rendered again.
+  void RememberTurn(TurnMemory& turns, const std::string& namespace_id);
   // The stop string that ended it; empty when none did.
   std::string_view stopped_by() const;
   uint32_t n_tokens() const { return n_tokens_; }
@@ -61,6 +63,7 @@ class ChoiceOutput {
  private:
   bool IsText(uint32_t token) const;
   void Parse(std::string_view text, ChoiceDelta& delta);
+  void AddToTurn(const AnswerPart& part);
   void ParseChat(std::string_view text, ChoiceDelta& delta);
   void Take(std::vector<tokenizer::AnswerPiece> pieces, ChoiceDelta& delta);
 
@@ -77,6 +80,9 @@ class ChoiceOutput {
   uint32_t n_tokens_ = 0;
   uint32_t n_reasoning_tokens_ = 0;
   uint32_t n_tool_calls_ = 0;  // complete
+  const bool remembers_;
+  tokenizer::ChatMessage turn_;  // what the client has of it
+  std::vector<uint32_t> tokens_;
 };
 
 }  // namespace longshelf::router

@@ -52,6 +52,7 @@ struct RequestCoreConfig {
   // Of bodies larger than 64 KiB that are prepared at a time, unless one alone has more: each needs many times its size
   // meanwhile.
   uint64_t preparing_bytes_max = uint64_t{16} << 20;
+  uint64_t turns_bytes_max = uint64_t{64} << 20;  // see TurnMemory; 0: none are remembered
 };
 
 // What the HTTP and the gRPC edge share: from an unparsed request to the calls of a sink. Parsing, rendering and
@@ -71,10 +72,6 @@ class RequestCore {
                                       uint64_t n_bytes = 0);
   // Runs job.work on the pool and job.done on the loop. False when the pool, or the payer, has enough to do.
   bool RunOnPool(PrepareJob job) { return pool_.Run(std::move(job)); }
-  // Of the router itself, and short.
-  bool RunOnPool(std::function<void()> work, std::function<void()> done) {
-    return RunOnPool({"", 0, std::move(work), std::move(done)});
-  }
 
   // From now on Run answers 503.
   void BeginDrain() { draining_ = true; }
@@ -114,6 +111,8 @@ class RequestCore {
   Dispatcher& dispatcher_;
   Sessions& sessions_;
   Namespaces* const namespaces_;
+  const std::shared_ptr<TurnMemory> turns_ =
+      config_.turns_bytes_max == 0 ? nullptr : std::make_shared<TurnMemory>(config_.turns_bytes_max);
   const std::shared_ptr<const NamespaceIds> none_deleted_ = std::make_shared<const NamespaceIds>();
   boost::asio::io_context& loop_;
   std::mt19937_64 seeds_;

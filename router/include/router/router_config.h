@@ -47,6 +47,7 @@ struct RouterConfig {
   uint32_t requests_per_connection_max = 10'000;
   std::vector<std::string> cors_origins;
   uint64_t session_bytes_max = uint64_t{512} << 20;
+  uint64_t turns_bytes_max = uint64_t{64} << 20;
   uint32_t connections_max = 4096;
   uint32_t connections_per_address_max = 2048;
   uint32_t n_prepare_threads = 2;

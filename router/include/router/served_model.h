@@ -15,6 +15,7 @@
 #include "router/checked_forms.h"
 #include "router/namespace_ids.h"
 #include "router/prefix_index.h"
+#include "router/turn_memory.h"
 #include "router/worker_link.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/tokenizer.h"
@@ -55,6 +56,8 @@ struct PreparedRequest {
   std::string namespace_id;
   std::string namespace_salt;
   std::shared_ptr<const grammar::OutputSpec> output_form;  // null: any output
+  std::shared_ptr<TurnMemory> turns;                       // where the answer is remembered; null: nowhere
+  size_t n_turns_recalled = 0;                             // earlier turns that stand as they were sampled
 
   const PreparedPrompt& first() const { return prompts.front(); }
   // Those of the first prompt come first.
@@ -72,6 +75,7 @@ struct PrepareContext {
   std::shared_ptr<const NamespaceIds> namespaces;  // never null
   // Of the workers, when one was seen already.
   std::optional<WorkerInfo> worker;
+  std::shared_ptr<TurnMemory> turns = nullptr;  // null: none is remembered
 };
 
 // Renders, tokenizes and hashes. Pure, and as slow as the prompt is long: never on the loop's thread.

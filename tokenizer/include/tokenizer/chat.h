@@ -41,6 +41,8 @@ struct ChatMessage {
   // the fields above wherever those would be rendered in full and in the same thinking mode; JSON arguments that the
   // model spelled its own way then stay as they were.
   std::optional<std::string> sampled_text;
+  // The tokens that it was sampled as, if they are known: they take the place of what the text would be encoded as.
+  std::vector<uint32_t> sampled_tokens;
 };
 
 enum class ThinkingMode : uint8_t { kChat, kThinking };
@@ -58,10 +60,16 @@ struct ChatOptions {
 struct ChatPrompt {
   std::string text;
   std::vector<TextRange> ordinary;  // in order, apart
+  // Text whose tokens are known. In order, apart from each other and from what is ordinary.
+  struct Sampled {
+    TextRange range;
+    std::vector<uint32_t> tokens;
+  };
+  std::vector<Sampled> sampled;
 };
 
-// The prompt, ready for Tokenizer::EncodeMixed; with Tokenizer::Encode, control tokens that a message spells are
-// tokens, as DeepSeek's reference has it. sampled_text is the model's own: its control tokens are tokens.
+// The prompt, ready for EncodePrompt; without `ordinary`, control tokens that a message spells are tokens, as DeepSeek's
+// reference has it. sampled_text is the model's own: its control tokens are tokens.
 // INVALID_ARGUMENT: an unknown role, task or effort, or a developer message without content.
 //
 // Rendering is append-only: RenderChat(history + assistant turn) begins with RenderChat(history) + sampled text, if the
@@ -71,6 +79,9 @@ struct ChatPrompt {
 // conversation that must keep its prefix is rendered with drop_thinking = false (tools imply it). Text is equal to what
 // was sampled if the model wrote JSON arguments as Python would, or sampled_text is given.
 absl::StatusOr<ChatPrompt> RenderChatPrompt(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+// RESOURCE_EXHAUSTED as soon as there are more than max_tokens.
+absl::StatusOr<std::vector<uint32_t>> EncodePrompt(const Tokenizer& tokenizer, const ChatPrompt& prompt,
+                                                   size_t max_tokens = SIZE_MAX);
 // Its text.
 absl::StatusOr<std::string> RenderChat(const std::vector<ChatMessage>& messages, const ChatOptions& options);
 
