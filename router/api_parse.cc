@@ -288,8 +288,12 @@ std::optional<ApiError> ApplyNumbers(const NumberFields& numbers, ApiRequest& re
   if (const auto n = integer(NumericField::kMaxTokens)) request.max_tokens = static_cast<uint32_t>(*n);
   if (const auto n = integer(NumericField::kMaxCompletionTokens)) request.max_tokens = static_cast<uint32_t>(*n);
   if (const auto n = integer(NumericField::kN)) request.n = static_cast<uint32_t>(*n);
-  if (const auto n = integer(NumericField::kBestOf); n && *n != int64_t{request.n}) {
-    return InvalidField("best_of", "must equal n: only what is returned is generated");
+  if (const auto n = integer(NumericField::kBestOf); n) {
+    if (*n < int64_t{request.n}) return InvalidField("best_of", "must be at least n");
+    if (*n > int64_t{request.n} && request.stream) {
+      return InvalidField("best_of", "above n cannot be streamed: which are the best is known at the end");
+    }
+    request.best_of = static_cast<uint32_t>(*n);
   }
   Sampling& sampling = request.sampling;
   real(NumericField::kTemperature, sampling.temperature);
@@ -452,11 +456,15 @@ std::variant<ApiRequest, ApiError> ParseRequestBody(Api api, std::string_view bo
   if (!request.session.empty() && request.n > 1) {
     return InvalidField("n", "must be 1 with a session: it has one answer at a time");
   }
+  if (!request.session.empty() && request.best_of > 1) {
+    return InvalidField("best_of", "must be 1 with a session: it has one answer at a time");
+  }
   if (!request.session.empty() && request.prompts.size() > 1) {
     return InvalidField("prompt", "must be one with a session: it has one answer at a time");
   }
-  if (request.prompts.size() * request.n > limits.sizes.choices) {
-    return InvalidField("n", absl::StrCat("times the number of prompts must be at most ", limits.sizes.choices));
+  if (request.prompts.size() * request.n_candidates() > limits.sizes.choices) {
+    return InvalidField(request.best_of > request.n ? "best_of" : "n",
+                        absl::StrCat("times the number of prompts must be at most ", limits.sizes.choices));
   }
   if (!request.session.empty()) request.body = std::make_shared<const std::string>(body);
   return request;

@@ -33,7 +33,7 @@ class Completion::Choice final : public StreamObserver {
   Choice(Completion& owner, uint32_t number, uint64_t id_seed)
       : owner_(owner),
         number_(number),
-        prompt_(owner.prepared_.prompts[number / owner.prepared_.request.n]),
+        prompt_(owner.prepared_.prompts[number / owner.prepared_.request.n_candidates()]),
         output_(owner.model_, owner.prepared_, id_seed),
         echo_decoder_(*owner.model_.tokenizer) {}
 
@@ -57,6 +57,7 @@ class Completion::Choice final : public StreamObserver {
     spec.prompt_logprobs = prepared.echoes_logprobs();
     spec.sampling = prepared.request.sampling;
     spec.sampling.seed = seed;
+    spec.sampling.logprobs = spec.sampling.logprobs || prepared.ranks();
     spec.stop_token_ids = owner_.model_.stop_token_ids;
     spec.stop_token_ids.insert(spec.stop_token_ids.end(), prepared.request.stop_token_ids.begin(),
                                prepared.request.stop_token_ids.end());
@@ -91,8 +92,8 @@ class Completion::Choice final : public StreamObserver {
     last_token_at_ = now;
     owner_.OnToken(*this, token);
     Echo();
-    const ChoiceDelta delta = output_.Push(token);
-    owner_.sink_.OnDelta(number_, delta);
+    logprobs_sum_ += token.logprob;
+    Deliver(output_.Push(token));
     if (output_.stopped()) End(FinishReason::kStop);
   }
   void OnFinished(FinishReason reason, const DraftTokens& drafts) override {
@@ -125,7 +126,12 @@ class Completion::Choice final : public StreamObserver {
   const ChoiceOutput& output() const { return output_; }
   const DraftTokens& drafts() const { return drafts_; }
   uint32_t number() const { return number_; }
-  size_t prompt_number() const { return number_ / owner_.prepared_.request.n; }
+  size_t prompt_number() const { return number_ / owner_.prepared_.request.n_candidates(); }
+
+  // Of a candidate: all of it, once it has ended, and how likely the model held its tokens.
+  ChoiceDelta TakeHeld() { return std::move(held_); }
+  double mean_logprob() const { return logprobs_sum_ / std::max(1U, output_.n_tokens()); }
+  std::string finish_reason;
 
  private:
   std::optional<FinishReason> EndOfBegun(const StreamSpec& spec) const {
@@ -136,13 +142,18 @@ class Completion::Choice final : public StreamObserver {
     if (spec.committed.size() >= spec.max_tokens) return FinishReason::kLength;
     return std::nullopt;
   }
+  void Deliver(const ChoiceDelta& delta) {
+    if (!owner_.prepared_.ranks()) return owner_.sink_.OnDelta(number_, delta);
+    held_.content += delta.content;
+    held_.logprobs.insert(held_.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+  }
   // The prompt in front of the output, if it is asked for, once.
   void Echo() {
     if (std::exchange(is_echoed_, true) || !owner_.prepared_.request.echo) return;
     if (owner_.prepared_.echoes_logprobs()) return EchoEnd();
     ChoiceDelta delta;
     delta.content = prompt_.echo_text;
-    if (!delta.empty()) owner_.sink_.OnDelta(number_, delta);
+    if (!delta.empty()) Deliver(delta);
   }
   // With logprobs it comes token by token; `scored` are the next ones.
   void EchoScored(const std::vector<ScoredToken>& scored) {
@@ -152,7 +163,7 @@ class Completion::Choice final : public StreamObserver {
       delta.content += echo_decoder_.Push(token.token);
       delta.logprobs.push_back({token.token, token.logprob, token.top});
     }
-    owner_.sink_.OnDelta(number_, delta);
+    Deliver(delta);
   }
   void EchoFirst(ChoiceDelta& delta) {
     if (std::exchange(has_echoed_first_, true)) return;
@@ -164,12 +175,12 @@ class Completion::Choice final : public StreamObserver {
     ChoiceDelta delta;
     EchoFirst(delta);  // of a prompt of one token
     delta.content += echo_decoder_.Finish();
-    if (!delta.empty()) owner_.sink_.OnDelta(number_, delta);
+    if (!delta.empty()) Deliver(delta);
   }
   void End(FinishReason reason) {
     BreakOff();
     Echo();
-    if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) owner_.sink_.OnDelta(number_, rest);
+    if (const ChoiceDelta rest = output_.Finish(); !rest.empty()) Deliver(rest);
     owner_.OnChoiceEnded(*this, reason);
   }
 
@@ -180,6 +191,8 @@ class Completion::Choice final : public StreamObserver {
   tokenizer::StreamDecoder echo_decoder_;
   bool is_echoed_ = false;
   bool has_echoed_first_ = false;
+  ChoiceDelta held_;
+  double logprobs_sum_ = 0.0;
   DraftTokens drafts_;
   std::unique_ptr<Stream> stream_;
   std::optional<size_t> worker_;  // once there is no stream
@@ -200,6 +213,7 @@ Completion::Completion(Dispatcher& dispatcher, const ServedModel& model, Clock& 
                                                : request_seed),
       sink_(sink),
       started_(prepared_.prompts.size()),
+      n_ended_(prepared_.prompts.size(), 0),
       started_at_(clock.Now()) {}
 
 Completion::~Completion() {
@@ -207,7 +221,7 @@ Completion::~Completion() {
 }
 
 std::optional<ApiError> Completion::Start() {
-  n_open_ = prepared_.n_choices();
+  n_open_ = prepared_.n_candidates();
   for (uint32_t i = 0; i < std::min(n_open_, kStreamsMax); ++i) {
     if (const absl::Status status = StartNext(); !status.ok()) {
       choices_.clear();
@@ -220,7 +234,7 @@ std::optional<ApiError> Completion::Start() {
 absl::Status Completion::StartNext() {
   const std::string& id = prepared_.request.begun != nullptr ? prepared_.request.begun->request_id : request_id_;
   const auto number = static_cast<uint32_t>(choices_.size());
-  const uint32_t in_prompt = number % prepared_.request.n;
+  const uint32_t in_prompt = number % prepared_.request.n_candidates();
   const uint64_t seed = in_prompt == 0 ? seed_ : Mix(seed_ ^ Mix(in_prompt));
   choices_.push_back(std::make_unique<Choice>(*this, number, Mix(seed_ ^ Mix(std::hash<std::string>{}(id) + number))));
   RETURN_IF_ERROR(choices_.back()->Start(seed));
@@ -273,10 +287,15 @@ void Completion::OnChoiceEnded(Choice& choice, FinishReason reason) {
 }
 
 void Completion::Finish(Choice& choice, std::string_view finish_reason) {
-  sink_.OnChoiceFinished(choice.number(), finish_reason);
+  if (prepared_.ranks()) {
+    choice.finish_reason = std::string(finish_reason);
+    if (++n_ended_[choice.prompt_number()] == prepared_.request.n_candidates()) RankCandidates(choice.prompt_number());
+  } else {
+    sink_.OnChoiceFinished(choice.number(), finish_reason);
+  }
   if (n_open_ > 1) {
     --n_open_;
-    if (choices_.size() == prepared_.n_choices()) return;
+    if (choices_.size() == prepared_.n_candidates()) return;
     if (const absl::Status status = StartNext(); !status.ok()) OnChoiceFailed(status);
     return;
   }
@@ -303,6 +322,21 @@ void Completion::Finish(Choice& choice, std::string_view finish_reason) {
   if (recorder_ != nullptr) std::exchange(recorder_, nullptr)->OnEnd("", choice.worker());
   ended_ = true;
   sink_.OnDone(usage);
+}
+
+void Completion::RankCandidates(size_t prompt_number) {
+  const uint32_t n = prepared_.request.n_candidates();
+  std::vector<Choice*> ranked;
+  for (uint32_t i = 0; i < n; ++i) ranked.push_back(choices_[prompt_number * n + i].get());
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Choice* a, const Choice* b) { return a->mean_logprob() > b->mean_logprob(); });
+  for (uint32_t i = 0; i < n; ++i) {
+    const ChoiceDelta all = ranked[i]->TakeHeld();  // those that are not returned go too
+    if (i >= prepared_.request.n) continue;
+    const auto index = static_cast<uint32_t>(prompt_number) * prepared_.request.n + i;
+    sink_.OnDelta(index, all);
+    sink_.OnChoiceFinished(index, ranked[i]->finish_reason);
+  }
 }
 
 void Completion::OnChoiceFailed(const absl::Status& status) {

@@ -80,6 +80,7 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
     return InvalidField("session", "is not the one that the header x-longshelf-session names");
   }
   if (request.n > 1) return InvalidField("n", "must be 1 with a session: it has one answer at a time");
+  if (request.best_of > 1) return InvalidField("best_of", "must be 1 with a session: it has one answer at a time");
   if (request.prompts.size() > 1) {
     return InvalidField("prompt", "must be one with a session: it has one answer at a time");
   }

@@ -16,7 +16,7 @@ constexpr std::array<NumericLimit, static_cast<size_t>(NumericField::kCount)> kN
     {NumericField::kMaxTokens, "max_tokens", Api::kBoth, true, true, 1, kMaxOutputTokens},
     {NumericField::kMaxCompletionTokens, "max_completion_tokens", Api::kBoth, true, true, 1, kMaxOutputTokens},
     {NumericField::kN, "n", Api::kBoth, true, true, 1, kMaxChoices},
-    // Only the value of n is served: nothing is generated that is not returned.
+    // At least n.
     {NumericField::kBestOf, "best_of", Api::kCompletions, true, true, 1, kMaxChoices},
     {NumericField::kTemperature, "temperature", Api::kBoth, false, true, 0, 2},
     {NumericField::kTopP, "top_p", Api::kBoth, false, true, 0, 1},

@@ -142,6 +142,67 @@ assert client.completions.create(model=model, prompt=[10, 11, 12], max_tokens=2)
 echoed = client.completions.create(model=model, prompt="The capital of", max_tokens=1, temperature=0, echo=True)
 assert echoed.choices[0].text.startswith("The capital of")
 
+# Several prompts, each with choices of its own, whole and streamed; what a prompt gives does not depend on the others.
+lists = dict(model=model, prompt=["The capital of France", "Two and two"], max_tokens=6, n=2, seed=3, temperature=0.8)
+several = client.completions.create(**lists)
+assert [c.index for c in several.choices] == [0, 1, 2, 3] and several.usage.completion_tokens <= 24
+alone = client.completions.create(**dict(lists, prompt="Two and two"))
+assert [c.text for c in alone.choices] == [c.text for c in several.choices[2:]], (alone, several)
+texts = [""] * 4
+for chunk in client.completions.create(**lists, stream=True):
+    for choice in chunk.choices:
+        texts[choice.index] += choice.text
+assert texts == [c.text for c in several.choices], (texts, several)
+chat_texts = ["", ""]
+for chunk in client.chat.completions.create(model=model, messages=messages, n=2, seed=1, max_tokens=20, stream=True,
+                                            extra_body=off):
+    for choice in chunk.choices:
+        chat_texts[choice.index] += choice.delta.content or ""
+assert all(chat_texts), chat_texts
+
+# How likely texts are, as evaluation harnesses ask for it: a continuation that the model wrote itself is the likeliest.
+context = "<｜User｜>What is the capital of Finland?<｜Assistant｜></think>"  # control tokens of a raw prompt are tokens
+greedy = client.completions.create(model=model, prompt=context, max_tokens=6, temperature=0, logprobs=1)
+written = greedy.choices[0].logprobs
+continued = context + greedy.choices[0].text
+asked = dict(model=model, prompt=[continued, context + " purple purple"], echo=True, logprobs=1, temperature=0)
+for length in (0, 1):
+    for stream in (False, True):
+        scored = [{"text": "", "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in "ab"]
+        answer = client.completions.create(**asked, max_tokens=length, stream=stream)
+        for part in answer if stream else [answer]:
+            for choice in part.choices:
+                scored[choice.index]["text"] += choice.text
+                for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+                    scored[choice.index][name] += getattr(choice.logprobs, name) if choice.logprobs else []
+        likely, unlikely = scored
+        assert likely["token_logprobs"][0] is None and likely["top_logprobs"][0] is None
+        assert likely["text"].startswith(continued) and unlikely["text"].startswith(context + " purple purple")
+        first = next(i for i, at in enumerate(likely["text_offset"]) if at >= len(context))
+        count = len(likely["tokens"]) - length
+        assert likely["tokens"][first:count] == written.tokens[:count - first], (likely, written)
+        assert likely["token_logprobs"][first:count] == written.token_logprobs[:count - first], "the same bits"
+        assert all(value == max(top.values())
+                   for value, top in zip(likely["token_logprobs"][first:count], likely["top_logprobs"][first:count]))
+        assert min(unlikely["token_logprobs"][first:]) < min(likely["token_logprobs"][first:count])
+
+# A token that is biased away does not come; one that is biased up does.
+banned = client.completions.create(model=model, prompt=context, max_tokens=8, temperature=0, logprobs=1,
+                                   logit_bias={str(i): -100 for i in range(100)}).choices[0]
+assert banned.text is not None
+forced = client.completions.create(model=model, prompt=context, max_tokens=3, temperature=0, logit_bias={"100": 100},
+                                   logprobs=0).choices[0].logprobs.tokens
+assert len(set(forced)) == 1, forced
+
+# Fields that the SDK sends as null.
+nothing = client.completions.create(model=model, prompt=context, max_tokens=1, n=None, best_of=None, echo=None,
+                                    logit_bias=None, logprobs=None, seed=None, stop=None, suffix=None, temperature=None)
+assert len(nothing.choices) == 1
+beta = openai.OpenAI(base_url=os.environ["LONGSHELF_URL"] + "/beta", api_key=os.environ["LONGSHELF_KEY"], max_retries=0)
+prefixed = beta.chat.completions.create(model=model, max_tokens=8, temperature=0, extra_body=off, messages=messages + [
+    {"role": "assistant", "content": "Helsinki is", "prefix": True}])
+assert prefixed.choices[0].message.content
+
 # Errors arrive as the SDK's own types.
 for kind, call in (
         (openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, n=17)),
@@ -149,6 +210,9 @@ for kind, call in (
         (openai.BadRequestError, lambda: client.chat.completions.create(
             model=model, messages=messages, response_format={"type": "json_schema", "json_schema": {
                 "name": "x", "schema": {"type": "array", "uniqueItems": True}}})),
+        (openai.BadRequestError, lambda: client.chat.completions.create(
+            model=model, messages=messages + [{"role": "tool", "tool_call_id": "call_1", "content": "rain"}])),
+        (openai.BadRequestError, lambda: beta.completions.create(model=model, prompt="a", suffix="b")),
         (openai.BadRequestError, lambda: client.chat.completions.create(
             model=model, messages=messages, tools=tools, extra_body=off,
             tool_choice={"type": "function", "function": {"name": "other"}})),

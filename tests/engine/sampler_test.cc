@@ -238,7 +238,9 @@ TEST(Sampler, AddsABiasBeforeAnythingElse) {
 
 TEST(Sampler, NamesTheParameterThatIsOutOfBounds) {
   EXPECT_TRUE(CheckSamplingParams({}, 100).ok());
-  const auto message = [](const SamplingParams& params) { return std::string(CheckSamplingParams(params, 100).message()); };
+  const auto message = [](const SamplingParams& params) {
+    return std::string(CheckSamplingParams(params, 100).message());
+  };
   EXPECT_THAT(message({.temperature = -0.1}), HasSubstr("temperature"));
   EXPECT_THAT(message({.temperature = std::nan("")}), HasSubstr("temperature"));
   EXPECT_THAT(message({.top_p = 1.5}), HasSubstr("top_p"));

@@ -79,7 +79,8 @@ StepResult SomeResult(Random& random) {
     for (auto m = Below(random, 3); m > 0; --m) sampled.top.push_back({Some32(random), -0.5F});
     for (auto m = Below(random, 5); m > 0; --m) sampled.logits.push_back(static_cast<float>(Below(random, 100)));
     ScoredToken scored{.token = Some32(random), .logprob = -2.25F, .top = {{Some32(random), -0.125F}}};
-    result.rows.push_back({.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}, .scored = {scored, {}}});
+    result.rows.push_back(
+        {.sampled = {sampled}, .draft = {Some32(random)}, .draft_confidence = {0.5F}, .scored = {scored, {}}});
   }
   if (Below(random, 2) == 1) result.failures.push_back({SomeSlot(random), absl::InternalError("not a number")});
   return result;

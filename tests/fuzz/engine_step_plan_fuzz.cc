@@ -37,12 +37,14 @@ void ParseResult(const std::string& bytes) {
 StepPlan Plan() {
   StepPlan plan;
   plan.seq = 7;
-  plan.open_slots.push_back({{0, 1}, {.temperature = 0.5, .seed = 3, .logprobs = true}, {1, 2, 3}});
+  plan.open_slots.push_back(
+      {{0, 1}, {.temperature = 0.5, .seed = 3, .logprobs = true, .logit_bias = {{7, -1.5F}}}, {1, 2, 3}});
   plan.set_blocks.push_back({{0, 1}, 0, 5});
   plan.move_copies.push_back({0, 3, 1, 4, 500});
   plan.import_blocks.push_back({1, 9, 4});
   plan.import_states.push_back({{0, 1}, 256, 6});
   plan.rows.push_back({.slot = {0, 1}, .n_past = 256, .tokens = {4, 5}, .sample = true, .n_drafts = 1});
+  plan.rows.push_back({.slot = {0, 2}, .n_past = 0, .tokens = {4, 5}, .targets = {5, 6}});
   plan.export_blocks.push_back({0, 5, 200, 8, {}});
   plan.export_states.push_back({{0, 1}, 258, 9, {}});
   plan.drop_copies.push_back({0, 3});
@@ -53,7 +55,8 @@ StepPlan Plan() {
 StepResult Result() {
   StepResult result;
   const SampledToken sampled{.token = 3, .logprob = -0.5F, .top = {{3, -0.5F}, {4, -1.0F}}, .logits = {0.5F, 1.0F}};
-  result.rows.push_back({.sampled = {sampled}, .draft = {4}, .draft_confidence = {0.25F}});
+  result.rows.push_back(
+      {.sampled = {sampled}, .draft = {4}, .draft_confidence = {0.25F}, .scored = {{5, -0.75F, {{4, -0.5F}}}}});
   result.failures.push_back({{0, 1}, absl::InternalError("not a number")});
   return result;
 }

@@ -80,9 +80,15 @@ void CheckChat(const ApiRequest& request) {
   LONGSHELF_CHECK(request.answer_schema.empty() || nlohmann::json::accept(request.answer_schema));
   const auto effort = MapEffort(request.reasoning_effort, tokenizer::ChatDialect::kPreview);
   LONGSHELF_CHECK(effort.ok());
-  const auto prompt =
-      tokenizer::RenderChat(request.messages, {.thinking_mode = request.thinking_mode, .reasoning_effort = *effort});
-  LONGSHELF_CHECK(prompt.ok() && IsUtf8(*prompt));
+  const auto prompt = tokenizer::RenderChatPrompt(
+      request.messages, {.thinking_mode = request.thinking_mode, .reasoning_effort = *effort});
+  LONGSHELF_CHECK(prompt.ok() && IsUtf8(prompt->text));
+  size_t end = 0;
+  for (const tokenizer::TextRange& range : prompt->ordinary) {
+    LONGSHELF_CHECK(end <= range.begin && range.begin < range.end && range.end <= prompt->text.size());
+    LONGSHELF_CHECK(IsUtf8(prompt->text.substr(range.begin, range.end - range.begin)));
+    end = range.end;
+  }
 }
 
 void ParseRequest(Api api, std::string_view body) {
@@ -94,7 +100,8 @@ void ParseRequest(Api api, std::string_view body) {
   CheckCommon(request, body);
   if (api == Api::kChat) return CheckChat(request);
   LONGSHELF_CHECK(!request.prompts.empty());
-  LONGSHELF_CHECK(request.prompts.size() <= 128 && request.prompts.size() * request.n <= 256);
+  LONGSHELF_CHECK(request.prompts.size() <= 128 && request.prompts.size() * request.n_candidates() <= 256);
+  LONGSHELF_CHECK(!request.stream || request.best_of <= request.n);
   for (const PromptInput& prompt : request.prompts) {
     if (const auto* tokens = std::get_if<std::vector<uint32_t>>(&prompt)) CheckTokens(*tokens);
     if (const auto* text = std::get_if<std::string>(&prompt)) LONGSHELF_CHECK(IsUtf8(*text));
@@ -137,6 +144,9 @@ constexpr std::string_view kCompletion =
     R"({"prompt":[1,2,999],"max_tokens":5,"top_p":0.9,"top_k":-1,"min_p":0.1,"seed":-7,"presence_penalty":1.5,)"
     R"("frequency_penalty":-2,"logprobs":5,"stop_token_ids":[3],"best_of":1,"logit_bias":{},"service_tier":"flex",)"
     R"("session":"name","cache_report":true})";
+constexpr std::string_view kPrompts =
+    R"({"prompt":["one",[5,6],""],"n":2,"echo":true,"logprobs":1,"max_tokens":0,"logit_bias":{"5":-100,"17":0.5},)"
+    R"("suffix":null,"seed":null,"best_of":null})";
 
 }  // namespace
 }  // namespace longshelf::router
@@ -147,6 +157,7 @@ Seeds MakeSeeds() {
   using namespace router;  // all of the input is of the router
   return {.inputs = {Input(kChatBody, kChat), Input(kChatBody, kChatPrefix), Input(kCompletionBody, kCompletion),
                      Input(kCompletionBody, R"({"prompt":["one \u00e9"],"echo":true})"),
+                     Input(kCompletionBody, kPrompts), Input(kCompletionBody, R"({"prompt":"a","suffix":"b"})"),
                      Input(kPark, R"({"retention_s":3600,"durability":"disk_all"})"),
                      Input(kResume, R"({"stream":true})"), Input(kSessionId, "agent-7:main_1.b")},
           .words = {"null",
@@ -164,6 +175,9 @@ Seeds MakeSeeds() {
                     "\"prefix\":true",
                     "\"tool_choice\":\"required\",",
                     "\"n\":2,",
+                    "\"logit_bias\":{\"5\":1},",
+                    "\"suffix\":\"s\",",
+                    "\"tool_call_id\":\"c\"",
                     "\\ud800",
                     "\\u0000",
                     "\"assistant\"",

@@ -85,6 +85,13 @@ v1::WorkerGenerateRequest GenerateSeed() {
   wire.mutable_sampling()->set_presence_penalty(-1.5);
   wire.mutable_sampling()->set_logprobs(true);
   wire.mutable_sampling()->set_n_top_logprobs(3);
+  for (const uint32_t token : {3U, 700U}) {
+    v1::TokenBias& entry = *wire.mutable_sampling()->add_logit_bias();
+    entry.set_token(token);
+    entry.set_bias(-1.5F);
+  }
+  wire.set_prompt_logprobs(true);
+  wire.set_n_prompt_scored(40);
   wire.add_stop_token_ids(1);
   wire.set_namespace_id("ns");
   wire.set_namespace_salt(std::string(32, 's'));

@@ -167,6 +167,25 @@ TEST(Completions, AnEchoThatIsTooMuchForOnePieceIsRefusedByName) {
   EXPECT_THAT(reply.body(), HasSubstr("\"param\":\"echo\""));
 }
 
+TEST(Completions, ReturnTheLikeliestOfWhatIsGenerated) {
+  RouterHarness router;
+  const std::string fields = R"("prompt":["a b","c"],"n":1,"best_of":3,"max_tokens":2,"seed":4,"echo":true)";
+  Complete(router, fields);
+  FakeWorker& worker = *router.workers[0];
+  ASSERT_EQ(worker.requests().size(), 6u);
+  // The third candidate of each prompt becomes the likeliest.
+  worker.SetScript({.tokens = RouterHarness::AnswerTokens(), .likely_seed = worker.requests()[2].sampling().seed()});
+  const Json json = Complete(router, fields + R"(,"logprobs":0)");
+  ASSERT_EQ(json["choices"].size(), 2u);
+  EXPECT_EQ(json["usage"]["completion_tokens"], 12) << "all that was generated";
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(json["choices"][i]["index"], i);
+    EXPECT_THAT(json["choices"][i]["text"].get<std::string>(), ::testing::StartsWith(i == 0 ? "a b" : "c"));
+    EXPECT_EQ(json["choices"][i]["logprobs"]["token_logprobs"].back(), -0.125);
+    EXPECT_EQ(json["choices"][i]["finish_reason"], "length");
+  }
+}
+
 TEST(Completions, TellOfTheTokenThatEndsThemToo) {
   RouterHarness router;
   const Json json = Complete(router, R"("prompt":"Hi","logprobs":0)");

@@ -99,9 +99,7 @@ TEST_F(DispatcherTest, TellsOfEachPromptTokenOnceWhicheverWorkersTellOfIt) {
   AllUp();
   Recorder r;
   ASSERT_TRUE(BeginWith(r, std::vector<uint32_t>(6, 7), 2, true).ok());
-  const auto running = [&]() -> FakeCall& {
-    return links_[0]->calls.empty() ? links_[1]->last() : links_[0]->last();
-  };
+  const auto running = [&]() -> FakeCall& { return links_[0]->calls.empty() ? links_[1]->last() : links_[0]->last(); };
   EXPECT_TRUE(running().request.prompt_logprobs);
   EXPECT_EQ(running().request.n_prompt_scored, 1u);
   running().Send(StreamStarted{6, 0, 0, ""});

@@ -71,7 +71,7 @@ class FakeWorker::GenerateStream final : public grpc::ServerWriteReactor<v1::Wor
     v1::Token& token = *event_.mutable_token();
     token.set_index(next_);
     token.set_token(script_.tokens[next_++]);
-    token.set_logprob(-0.25f);
+    token.set_logprob(script_.likely_seed == request_.sampling().seed() ? -0.125f : -0.25f);
     {
       std::lock_guard count(worker_.mutex_);
       ++worker_.n_tokens_sent_;

@@ -25,7 +25,8 @@ struct Script {
   std::optional<uint32_t> holds_at = {};         // with held: what comes before this index is sent
   bool full = false;                             // RESOURCE_EXHAUSTED
   uint32_t n_cached = 0;
-  std::vector<uint32_t> progress = {};  // tokens done, reported one by one once the call is begun
+  std::optional<uint64_t> likely_seed = {};  // what is drawn with this seed is likelier
+  std::vector<uint32_t> progress = {};       // tokens done, reported one by one once the call is begun
 };
 
 // worker.proto over a script, served by real gRPC inside this process.

@@ -101,8 +101,7 @@ TEST_F(GenerateServiceTest, ReportsProgressAFewTimesASecondHoweverOftenTheEngine
 TEST_F(GenerateServiceTest, CompilesTheFormOfAnOutputBeforeTheEngineHearsOfIt) {
   WorkerServiceOptions options = Options();
   const std::vector<grammar::Vocabulary::Token> tokens = {{"a", false}, {"<end>", true}};
-  options.constraints =
-      std::make_shared<grammar::ConstraintCache>(std::make_shared<const grammar::Vocabulary>(tokens));
+  options.constraints = std::make_shared<grammar::ConstraintCache>(std::make_shared<const grammar::Vocabulary>(tokens));
   Serve(options);
   WorkerGenerateRequest request = GoodRequest();
   request.add_stop_token_ids(0);

@@ -20,9 +20,8 @@ struct Started {
   // Why the rest was computed. Empty: all but the last token was reused. Otherwise SequenceRequest::store_miss_reason
   // when it is given, or "restore_refused" (restored did not fit), or what the local cache knows: "cold" (never seen),
   // "diverged" (seen up to there, then another continuation), "no_checkpoint" (blocks are held further on, but no
-  // state), "evicted" (was held earlier), "disabled" (no_cache_read, or no checkpoint memory), "prompt_logprobs" (what tells
-  // them is computed). "token_mismatch": what
-  // was held or restored under the right key is of other tokens.
+  // state), "evicted" (was held earlier), "disabled" (no_cache_read, or no checkpoint memory), "prompt_logprobs" (what
+  // tells them is computed). "token_mismatch": what was held or restored under the right key is of other tokens.
   std::string miss_reason;
 };
 struct PrefillProgress {

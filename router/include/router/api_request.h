@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -60,6 +61,8 @@ struct ApiRequest {
   bool echo = false;
 
   uint32_t n = 1;
+  uint32_t best_of = 1;  // above n: so many are generated for each prompt, and the n likeliest returned
+  uint32_t n_candidates() const { return std::max(n, best_of); }
   std::optional<uint32_t> max_tokens;  // none: what the context has left; 0 only with echo
   std::optional<int64_t> seed;         // none: random
   Sampling sampling;                   // without its seed

@@ -88,6 +88,8 @@ class Completion {
   absl::Status StartNext();
   void OnToken(const Choice& choice, const OutputToken& token);
   void Finish(Choice& choice, std::string_view finish_reason);
+  // All candidates of a prompt have ended: the likeliest by token are its choices.
+  void RankCandidates(size_t prompt_number);
 
   Dispatcher& dispatcher_;
   const ServedModel& model_;
@@ -101,6 +103,7 @@ class Completion {
   uint32_t n_open_ = 0;  // begun or not
   AnswerRecorder* recorder_ = nullptr;
   std::vector<StreamStarted> started_;  // per prompt, of the choice that found most
+  std::vector<uint32_t> n_ended_;       // per prompt
   bool paused_ = false;
   bool begun_ = false;
   bool ended_ = false;

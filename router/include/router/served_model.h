@@ -59,6 +59,9 @@ struct PreparedRequest {
   const PreparedPrompt& first() const { return prompts.front(); }
   // Those of the first prompt come first.
   uint32_t n_choices() const { return static_cast<uint32_t>(prompts.size()) * request.n; }
+  // What is generated for them: more when only the best are returned.
+  uint32_t n_candidates() const { return static_cast<uint32_t>(prompts.size()) * request.n_candidates(); }
+  bool ranks() const { return request.n_candidates() > request.n; }
   // The prompts are told token by token, with their logprobs.
   bool echoes_logprobs() const { return request.echo && request.sampling.logprobs; }
 };
