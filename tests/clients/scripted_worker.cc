@@ -1,20 +1,19 @@
 // A worker that answers agents as a file says: for tests of real clients against the real router.
 //
-// Usage: scripted_worker LISTEN MODEL SCRIPT. The script has answers, "\n=====\n" between them. A prompt with tools gets
-// the answer whose place is the number of tool results in it, the last one if there are more; any other prompt gets
-// "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before ("shared" of "last"), and
-// how much in the one before with its answer ("kept" of "written").
+// Usage: scripted_worker LISTEN MODEL SCRIPT. The script has answers, "\n=====\n" between them. A prompt with tools
+// gets the answer whose place is the number of tool results in it, the last one if there are more; any other prompt
+// gets "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before ("shared" of
+// "last"), and how much in the one before with its answer ("kept" of "written").
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <mutex>
 #include <sstream>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/strings/str_split.h"
@@ -34,7 +33,28 @@ size_t CountOf(const std::string& text, std::string_view part) {
   return n;
 }
 
-class ScriptedWorker final : public v1::Worker::Service {
+// Says once how much there is room for; owned by gRPC until OnDone.
+class WatchStream final : public grpc::ServerWriteReactor<v1::WatchEvent> {
+ public:
+  static WatchStream* Start() {
+    auto stream = std::make_unique<WatchStream>();
+    WatchStream* raw = stream.get();
+    raw->self_ = std::move(stream);
+    raw->event_.set_snapshot(true);
+    raw->event_.set_generation(1);
+    raw->event_.mutable_load()->set_n_sequences_max(16);
+    raw->StartWrite(&raw->event_);
+    return raw;
+  }
+  void OnCancel() override { Finish(grpc::Status::CANCELLED); }
+  void OnDone() override { self_.reset(); }
+
+ private:
+  v1::WatchEvent event_;
+  std::unique_ptr<WatchStream> self_;
+};
+
+class ScriptedWorker final : public v1::Worker::WithCallbackMethod_Watch<v1::Worker::Service> {
  public:
   ScriptedWorker(std::shared_ptr<const tokenizer::Tokenizer> tokenizer, std::vector<std::string> answers)
       : tokenizer_(std::move(tokenizer)), answers_(std::move(answers)) {}
@@ -60,18 +80,8 @@ class ScriptedWorker final : public v1::Worker::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest*,
-                     grpc::ServerWriter<v1::WatchEvent>* writer) override {
-    v1::WatchEvent event;
-    event.set_generation(1);
-    event.mutable_load()->set_n_sequences_max(16);
-    for (bool snapshot = true; !context->IsCancelled(); snapshot = false) {
-      event.set_snapshot(snapshot);
-      event.mutable_load()->set_n_steps(event.load().n_steps() + 1);
-      if (!writer->Write(event)) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-    return grpc::Status::OK;
+  grpc::ServerWriteReactor<v1::WatchEvent>* Watch(grpc::CallbackServerContext*, const v1::WatchRequest*) override {
+    return WatchStream::Start();
   }
 
   grpc::Status Status(grpc::ServerContext*, const v1::WorkerStatusRequest*, v1::WorkerStatusReply* reply) override {

@@ -11,6 +11,7 @@
 #include "convert_service.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
+#include "grammar/output_spec.h"
 #include "request_check.h"
 
 namespace longshelf::worker {
@@ -38,6 +39,11 @@ void Generate(const v1::WorkerGenerateRequest& wire) {
     return;
   }
   engine::SequenceRequest request = ToSequenceRequest(wire);
+  if (const auto spec = ToOutputSpec(wire); spec.ok() && !spec->empty()) {
+    const auto parsed = grammar::OutputSpec::Parse(*spec);
+    LONGSHELF_CHECK(parsed.ok() && parsed->answer_schema == wire.output_form().answer_schema());
+    LONGSHELF_CHECK(parsed->tools.size() == static_cast<size_t>(wire.output_form().tools_size()));
+  }
   LONGSHELF_CHECK(std::ranges::equal(request.prompt, wire.prompt_tokens()) && AreTokens(request.prompt));
   LONGSHELF_CHECK(std::ranges::equal(request.committed, wire.committed_tokens()) && AreTokens(request.committed));
   LONGSHELF_CHECK(AreTokens(request.stop_token_ids) && request.stop_token_ids.size() <= 64);

@@ -130,7 +130,7 @@ TEST(TurnMemory, APromptGoesOnFromTheTokensThatWereSampled) {
   std::vector<uint32_t> expected = *first.first().tokens;
   expected.insert(expected.end(), sampled.begin(), sampled.end());
   const std::vector<uint32_t>& got = *next.first().tokens;
-  ASSERT_GT(got.size(), expected.size()) ;
+  ASSERT_GT(got.size(), expected.size());
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), got.begin()));
 }
 

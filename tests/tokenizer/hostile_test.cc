@@ -5,8 +5,8 @@
 #include "random_text.h"
 #include "testing/fixtures.h"
 #include "tokenizer/chat.h"
-#include "tokenizer/completion_parser.h"
 #include "tokenizer/chat_json.h"
+#include "tokenizer/completion_parser.h"
 #include "tokenizer/json_text.h"
 #include "tokenizer/tokenizer.h"
 

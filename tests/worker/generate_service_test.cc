@@ -98,6 +98,39 @@ TEST_F(GenerateServiceTest, ReportsProgressAFewTimesASecondHoweverOftenTheEngine
   EXPECT_EQ(events[1].token().token(), 42);
 }
 
+TEST_F(GenerateServiceTest, CompilesTheFormOfAnOutputBeforeTheEngineHearsOfIt) {
+  WorkerServiceOptions options = Options();
+  const std::vector<grammar::Vocabulary::Token> tokens = {{"a", false}, {"<end>", true}};
+  options.constraints = std::make_shared<grammar::ConstraintCache>(std::make_shared<const grammar::Vocabulary>(tokens));
+  Serve(options);
+  WorkerGenerateRequest request = GoodRequest();
+  request.add_stop_token_ids(0);
+  request.add_stop_token_ids(1);
+  request.mutable_output_form()->set_answer_schema(R"({"uniqueItems":true})");
+  grpc::ClientContext refused;
+  const grpc::Status status = stub_->Generate(&refused, request)->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("output_form: answer_schema: \"uniqueItems\""));
+  request.mutable_output_form()->set_answer_schema(R"({"type":"string"})");
+  request.mutable_output_form()->set_after_thinking(true);
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, request);
+  const engine::SequenceRequest got = Take<engine::Submit>().request;
+  const auto spec = grammar::OutputSpec::Parse(got.output_spec);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->answer_schema, R"({"type":"string"})");
+  EXPECT_TRUE(spec->after_thinking);
+  EXPECT_EQ(got.end_token_ids, std::vector<uint32_t>({1})) << "the one that stands in no text";
+}
+
+TEST_F(GenerateServiceTest, RefusesAFormWithoutATokenizer) {
+  Serve(Options());
+  WorkerGenerateRequest request = GoodRequest();
+  request.mutable_output_form()->set_answer_schema("{}");
+  grpc::ClientContext context;
+  EXPECT_EQ(stub_->Generate(&context, request)->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
 TEST_F(GenerateServiceTest, GivesTheEngineEverythingTheRequestSays) {
   WorkerServiceOptions options = Options();
   options.allow_logits = true;

@@ -68,9 +68,9 @@ struct ChatPrompt {
   std::vector<Sampled> sampled;
 };
 
-// The prompt, ready for EncodePrompt; without `ordinary`, control tokens that a message spells are tokens, as DeepSeek's
-// reference has it. sampled_text is the model's own: its control tokens are tokens.
-// INVALID_ARGUMENT: an unknown role, task or effort, or a developer message without content.
+// The prompt, ready for EncodePrompt; without `ordinary`, control tokens that a message spells are tokens, as
+// DeepSeek's reference has it. sampled_text is the model's own: its control tokens are tokens. INVALID_ARGUMENT: an
+// unknown role, task or effort, or a developer message without content.
 //
 // Rendering is append-only: RenderChat(history + assistant turn) begins with RenderChat(history) + sampled text, if the
 // history ends where the model is asked to speak. It stays so when the conversation goes on, with one exception, which
