@@ -1,14 +1,17 @@
-// Bodies that clients send: chat, completions, park, resume; names of sessions. What is accepted is within the limits
-// table, is JSON to another parser too, and can be rendered; what is refused is refused in words that JSON can carry.
+// Bodies that clients send: chat, completions, messages, responses, park, resume; names of sessions. What is accepted
+// is within the limits table, is JSON to another parser too, and can be rendered; what is refused is refused in words
+// that JSON can carry.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
+#include "anthropic/messages_request.h"
 #include "common/check.h"
 #include "fuzz_input.h"
 #include "fuzz_target.h"
 #include "random_text.h"
+#include "responses/responses_request.h"
 #include "router/api_request.h"
 #include "router/effort.h"
 
@@ -18,7 +21,7 @@ namespace {
 using tokenizer::ChatMessage;
 using tokenizer::testing::IsUtf8;
 
-enum Kind : uint8_t { kChatBody, kCompletionBody, kPark, kResume, kSessionId, kKinds };
+enum Kind : uint8_t { kChatBody, kCompletionBody, kMessagesBody, kResponsesBody, kPark, kResume, kSessionId, kKinds };
 const ParseLimits kLimits{kSizeLimits, 1000};
 
 bool IsIn(double value, double min, double max) { return value >= min && value <= max; }
@@ -91,8 +94,21 @@ void CheckChat(const ApiRequest& request) {
   }
 }
 
-void ParseRequest(Api api, std::string_view body) {
-  const auto parsed = ParseRequestBody(api, body, kLimits);
+std::variant<ApiRequest, ApiError> Parsed(Kind kind, std::string_view body) {
+  static const ThinkingSigner kSigner("secret", "tenant");
+  switch (kind) {
+    case kMessagesBody:
+      return ParseMessagesBody(body, kLimits, kSigner, /*counts_only=*/body.size() % 2 == 0);
+    case kResponsesBody:
+      return ParseResponsesBody(body, kLimits);
+    default:
+      return ParseRequestBody(kind == kChatBody ? Api::kChat : Api::kCompletions, body, kLimits);
+  }
+}
+
+void ParseRequest(Kind kind, std::string_view body) {
+  const Api api = kind == kCompletionBody ? Api::kCompletions : Api::kChat;
+  const auto parsed = Parsed(kind, body);
   if (const auto* error = std::get_if<ApiError>(&parsed)) return CheckError(*error);
   LONGSHELF_CHECK(nlohmann::json::accept(body));
   const auto& request = std::get<ApiRequest>(parsed);
@@ -137,6 +153,21 @@ constexpr std::string_view kChat =
     R"("tool_choice":{"type":"function","function":{"name":"f"}},"thinking":{"type":"disabled"},"stream":true,)"
     R"("stream_options":{"include_usage":true},"stop":["a","b"],"n":1,"temperature":0.5,"logprobs":true,)"
     R"("top_logprobs":3,"session":{"id":"s-1","retention_s":60,"durability":"disk"},"user_id":"u1"})";
+constexpr std::string_view kMessages =
+    R"({"model":"claude-x","max_tokens":9,"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],)"
+    R"("messages":[{"role":"user","content":"u"},{"role":"assistant","content":[{"type":"text","text":"t"},)"
+    R"({"type":"tool_use","id":"i","name":"f","input":{"a":[1]}}]},{"role":"user","content":[{"type":"tool_result",)"
+    R"("tool_use_id":"i","content":[{"type":"text","text":"r"}],"is_error":false}]}],"tools":[{"name":"f","strict":true,)"
+    R"("description":"d","input_schema":{"type":"object"}}],"tool_choice":{"type":"tool","name":"f"},"stop_sequences":)"
+    R"(["x"],"thinking":{"type":"enabled","budget_tokens":1024},"metadata":{"user_id":"{\"session_id\":\"1\"}"},)"
+    R"("output_config":{"effort":"low","format":{"type":"json_schema","schema":{"type":"object"}}},"top_k":5})";
+constexpr std::string_view kResponses =
+    R"({"input":[{"role":"developer","content":"d"},{"role":"user","content":[{"type":"input_text","text":"u"}]},)"
+    R"({"type":"reasoning","content":[{"type":"reasoning_text","text":"r"}]},{"type":"function_call","call_id":"c",)"
+    R"("name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"o"}],"tools":[{"type":)"
+    R"("function","name":"f","parameters":{"type":"object"},"strict":true}],"tool_choice":"required","stream":true,)"
+    R"("instructions":"i","reasoning":{"effort":"high"},"text":{"format":{"type":"json_object"}},"store":false,)"
+    R"("include":["message.output_text.logprobs"],"max_output_tokens":7,"metadata":{"a":"b"},"top_logprobs":2})";
 constexpr std::string_view kChatPrefix =
     R"({"messages":[{"role":"user","content":"u"},{"role":"assistant","content":"so","prefix":true}],)"
     R"("reasoning_effort":"max","response_format":{"type":"json_object"},"chat_template_kwargs":{"thinking":true}})";
@@ -155,39 +186,43 @@ namespace longshelf::fuzz {
 
 Seeds MakeSeeds() {
   using namespace router;  // all of the input is of the router
-  return {.inputs = {Input(kChatBody, kChat), Input(kChatBody, kChatPrefix), Input(kCompletionBody, kCompletion),
-                     Input(kCompletionBody, R"({"prompt":["one \u00e9"],"echo":true})"),
-                     Input(kCompletionBody, kPrompts), Input(kCompletionBody, R"({"prompt":"a","suffix":"b"})"),
-                     Input(kPark, R"({"retention_s":3600,"durability":"disk_all"})"),
-                     Input(kResume, R"({"stream":true})"), Input(kSessionId, "agent-7:main_1.b")},
-          .words = {"null",
-                    "true",
-                    "[]",
-                    "{}",
-                    "\"\"",
-                    "1e309",
-                    "-0.0",
-                    "1e15",
-                    "18446744073709551615",
-                    "\"role\":",
-                    "\"content\":",
-                    "\"tools\":",
-                    "\"prefix\":true",
-                    "\"tool_choice\":\"required\",",
-                    "\"n\":2,",
-                    "\"logit_bias\":{\"5\":1},",
-                    "\"suffix\":\"s\",",
-                    "\"tool_call_id\":\"c\"",
-                    "\\ud800",
-                    "\\u0000",
-                    "\"assistant\"",
-                    "\"developer\"",
-                    "\"latest_reminder\"",
-                    "é",
-                    "\xf0\x9f\x98\x80",
-                    "[[[[[[[[[[[[[[[[",
-                    "{\"a\":",
-                    "\"session\":\"s\","}};
+  return {
+      .inputs = {Input(kChatBody, kChat), Input(kChatBody, kChatPrefix), Input(kCompletionBody, kCompletion),
+                 Input(kCompletionBody, R"({"prompt":["one \u00e9"],"echo":true})"), Input(kCompletionBody, kPrompts),
+                 Input(kCompletionBody, R"({"prompt":"a","suffix":"b"})"), Input(kMessagesBody, kMessages),
+                 Input(kResponsesBody, kResponses), Input(kPark, R"({"retention_s":3600,"durability":"disk_all"})"),
+                 Input(kResume, R"({"stream":true})"), Input(kSessionId, "agent-7:main_1.b")},
+      .words = {"null",
+                "true",
+                "[]",
+                "{}",
+                "\"\"",
+                "1e309",
+                "-0.0",
+                "1e15",
+                "18446744073709551615",
+                "\"role\":",
+                "\"content\":",
+                "\"tools\":",
+                "\"prefix\":true",
+                "\"tool_choice\":\"required\",",
+                "\"n\":2,",
+                "\"logit_bias\":{\"5\":1},",
+                "\"suffix\":\"s\",",
+                "\"tool_call_id\":\"c\"",
+                "\\ud800",
+                "\\u0000",
+                "\"assistant\"",
+                "\"developer\"",
+                "\"latest_reminder\"",
+                "é",
+                "\xf0\x9f\x98\x80",
+                "[[[[[[[[[[[[[[[[",
+                "{\"a\":",
+                "\"type\":\"tool_result\",",
+                "\"call_id\":\"c\",",
+                "\"system\":",
+                "\"session\":\"s\","}};
 }
 
 }  // namespace longshelf::fuzz
@@ -198,8 +233,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzz::FuzzInput input(data, size);
   const auto kind = static_cast<Kind>(input.Byte() % kKinds);
   const std::string_view text = input.Rest();
-  if (kind <= kCompletionBody) {
-    ParseRequest(kind == kChatBody ? Api::kChat : Api::kCompletions, text);
+  if (kind <= kResponsesBody) {
+    ParseRequest(kind, text);
   } else {
     ParseSmall(kind, text);
   }
