@@ -219,8 +219,6 @@ std::optional<ApiError> ReadToolChoice(const JsonValue& value, bool& none, ApiRe
   return std::nullopt;
 }
 
-}  // namespace
-
 std::optional<ApiError> CheckForcedCall(const ApiRequest& request, std::string_view name_where) {
   if (request.tools.empty()) {
     return InvalidField("tool_choice", "can demand a call only where there are tools: send `tools`, or none or auto");
@@ -231,6 +229,8 @@ std::optional<ApiError> CheckForcedCall(const ApiRequest& request, std::string_v
   }
   return std::nullopt;
 }
+
+}  // namespace
 
 constexpr size_t kIdShown = 64;  // bytes of an id that an error repeats
 
@@ -314,24 +314,53 @@ std::optional<ApiError> ReadMessages(const JsonValue& value, const SizeLimits& l
 
 std::optional<ApiError> ReadTools(const std::optional<JsonValue>& tools, const std::optional<JsonValue>& tool_choice,
                                   const SizeLimits& limits, ApiRequest& request) {
-  std::vector<std::string> dumped;
+  ToolList list;
   if (tools && !IsNull(*tools)) {
-    if (auto error = ReadToolList(*tools, "tools", limits, dumped, request.tools)) return error;
+    if (auto error = ReadToolList(*tools, "tools", limits, list.dumped, list.forms)) return error;
   }
   bool none = false;
   if (tool_choice && !IsNull(*tool_choice)) {
     if (auto error = ReadToolChoice(*tool_choice, none, request)) return error;
   }
   if (none) {
-    // What the model is not told of, it does not call.
+    // Those of system messages too.
     for (ChatMessage& message : request.messages) message.tools.clear();
     request.tools.clear();
-  } else if (!dumped.empty()) {
-    ChatMessage& system = LeadingSystemMessage(request);
-    system.tools.insert(system.tools.end(), std::make_move_iterator(dumped.begin()),
-                        std::make_move_iterator(dumped.end()));
   }
-  return request.forced_call ? CheckForcedCall(request, "tool_choice.function.name") : std::nullopt;
+  return TellOfTools(std::move(list), none, "tool_choice.function.name", request);
+}
+
+std::optional<ApiError> ReadToolsWith(const ReadOneTool& read, const JsonObject& body, const SizeLimits& limits,
+                                      ToolList& tools) {
+  const auto value = Member(body, "tools");
+  if (!value || IsNull(*value)) return std::nullopt;
+  const auto array = AsArray(*value);
+  if (!array) return InvalidField("tools", "must be a list");
+  for (const JsonValue& entry : *array) {
+    if (tools.dumped.size() >= limits.tools) {
+      return InvalidField("tools", absl::StrCat("may hold at most ", limits.tools, " tools"));
+    }
+    const std::string where = absl::StrCat("tools[", tools.dumped.size(), "]");
+    if (auto error = read(entry, where, tools.dumped.emplace_back(), tools.forms.emplace_back())) return error;
+  }
+  return std::nullopt;
+}
+
+std::optional<ApiError> TellOfTools(ToolList tools, bool none, std::string_view name_where, ApiRequest& request) {
+  // What the model is not told of, it does not call.
+  if (!none && !tools.dumped.empty()) {
+    ChatMessage& system = LeadingSystemMessage(request);
+    system.tools.insert(system.tools.end(), std::make_move_iterator(tools.dumped.begin()),
+                        std::make_move_iterator(tools.dumped.end()));
+    request.tools.insert(request.tools.end(), std::make_move_iterator(tools.forms.begin()),
+                         std::make_move_iterator(tools.forms.end()));
+  }
+  return request.forced_call ? CheckForcedCall(request, name_where) : std::nullopt;
+}
+
+void AddText(std::string_view text, std::string& out) {
+  if (text.empty()) return;
+  absl::StrAppend(&out, out.empty() ? "" : "\n\n", absl::string_view(text.data(), text.size()));
 }
 
 std::optional<ApiError> ReadResponseFormat(const JsonValue& value, ApiRequest& request) {

@@ -82,4 +82,9 @@ inline std::optional<JsonValue> Member(const JsonObject& object, std::string_vie
   return value;
 }
 
+inline std::optional<std::string_view> TextMember(const JsonObject& object, std::string_view name) {
+  const auto value = Member(object, name);
+  return value ? AsString(*value) : std::nullopt;
+}
+
 }  // namespace longshelf::router

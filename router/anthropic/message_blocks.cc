@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "chat_fields.h"
 
 namespace longshelf::router {
 namespace {
@@ -13,12 +14,6 @@ using tokenizer::ChatToolCall;
 
 constexpr std::string_view kNoMedia =
     "is not supported: this model reads no images, files or audio, and nothing is ever fetched on behalf of a request";
-
-// Blocks of one message stand apart.
-void AddText(std::string_view text, std::string& out) {
-  if (text.empty()) return;
-  absl::StrAppend(&out, out.empty() ? "" : "\n\n", absl::string_view(text.data(), text.size()));
-}
 
 ChatMessage EmptyMessage(std::string_view role) {
   ChatMessage message;
@@ -52,8 +47,7 @@ class MessagesReader {
   std::optional<ApiError> ReadMessage(const JsonValue& value, const std::string& where) {
     const auto object = AsObject(value);
     if (!object) return InvalidField(where, "must be an object with role and content");
-    const auto role_field = Member(*object, "role");
-    const auto role = role_field ? AsString(*role_field) : std::nullopt;
+    const auto role = TextMember(*object, "role");
     if (!role || (*role != "user" && *role != "assistant" && *role != "system")) {
       return InvalidField(where + ".role", "must be user, assistant or system");
     }
@@ -140,8 +134,7 @@ class MessagesReader {
     }
     ChatToolCall call;
     if (auto error = ReadId(block, "id", here, call.id)) return error;
-    const auto name_field = Member(block, "name");
-    const auto name = name_field ? AsString(*name_field) : std::nullopt;
+    const auto name = TextMember(block, "name");
     if (!name || name->empty() || name->size() > limits_.tool_name_bytes) {
       return InvalidField(here + ".name", absl::StrCat("must be a string of 1 to ", limits_.tool_name_bytes, " bytes"));
     }
@@ -155,11 +148,9 @@ class MessagesReader {
   }
 
   std::optional<ApiError> ReadThinkingBlock(const JsonObject& block, const std::string& here) {
-    const auto text_field = Member(block, "thinking");
-    const auto text = text_field ? AsString(*text_field) : std::nullopt;
+    const auto text = TextMember(block, "thinking");
     if (!text) return InvalidField(here + ".thinking", "must be a string");
-    const auto signature_field = Member(block, "signature");
-    const auto signature = signature_field ? AsString(*signature_field) : std::nullopt;
+    const auto signature = TextMember(block, "signature");
     if (!signature || !signer_.Verify(*text, *signature)) {
       return InvalidField(here + ".signature",
                           "was not made by this service for this thinking: send the block back as it came, or leave "
@@ -227,8 +218,7 @@ std::optional<ApiError> ReadTextBlocks(const JsonArray& blocks, const std::strin
     const auto type = type_field ? AsString(*type_field) : std::nullopt;
     if (!type) return InvalidField(here + ".type", "must be a string");
     if (*type != "text") return InvalidField(here + ".type", kNoMedia);
-    const auto text_field = Member(*block, "text");
-    const auto text = text_field ? AsString(*text_field) : std::nullopt;
+    const auto text = TextMember(*block, "text");
     if (!text) return InvalidField(here + ".text", "must be a string");
     texts.emplace_back(*text);
   }

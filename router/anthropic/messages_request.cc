@@ -124,27 +124,14 @@ std::optional<ApiError> ReadToolChoice(const JsonObject& body, const SizeLimits&
 }
 
 std::optional<ApiError> ReadTools(const JsonObject& body, const SizeLimits& limits, ApiRequest& request) {
-  std::vector<std::string> tools;
-  std::vector<ApiTool> forms;
-  if (const auto value = Member(body, "tools"); value && !IsNull(*value)) {
-    const auto array = AsArray(*value);
-    if (!array) return InvalidField("tools", "must be a list");
-    for (const JsonValue& entry : *array) {
-      if (tools.size() >= limits.tools) {
-        return InvalidField("tools", absl::StrCat("may hold at most ", limits.tools, " tools"));
-      }
-      const std::string where = absl::StrCat("tools[", tools.size(), "]");
-      if (auto error = ReadTool(entry, where, limits, tools.emplace_back(), forms.emplace_back())) return error;
-    }
-  }
+  const auto read = [&](const JsonValue& value, const std::string& where, std::string& dumped, ApiTool& form) {
+    return ReadTool(value, where, limits, dumped, form);
+  };
+  ToolList tools;
+  if (auto error = ReadToolsWith(read, body, limits, tools)) return error;
   bool none = false;
   if (auto error = ReadToolChoice(body, limits, none, request)) return error;
-  // What the model is not told of, it does not call.
-  if (!none && !tools.empty()) {
-    LeadingSystemMessage(request).tools = std::move(tools);
-    request.tools = std::move(forms);
-  }
-  return request.forced_call ? CheckForcedCall(request, "tool_choice.name") : std::nullopt;
+  return TellOfTools(std::move(tools), none, "tool_choice.name", request);
 }
 
 // {"type": "json_schema", "schema": ...}

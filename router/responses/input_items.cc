@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "chat_fields.h"
 
 namespace longshelf::router {
 namespace {
@@ -14,16 +15,6 @@ using tokenizer::ChatMessage;
 using tokenizer::ChatToolCall;
 
 constexpr size_t kIdBytesMax = 256;
-
-void AddText(std::string_view text, std::string& out) {
-  if (text.empty()) return;
-  absl::StrAppend(&out, out.empty() ? "" : "\n\n", absl::string_view(text.data(), text.size()));
-}
-
-std::optional<std::string_view> TextMember(const JsonObject& object, std::string_view name) {
-  const auto value = Member(object, name);
-  return value ? AsString(*value) : std::nullopt;
-}
 
 class InputReader {
  public:
