@@ -74,6 +74,23 @@ ApiError Unauthenticated() {
   return error;
 }
 
+ApiError ExpiredKey() {
+  ApiError error = Unauthenticated();
+  error.code = "expired_api_key";
+  error.message = "this API key has expired: ask for a new one";
+  return error;
+}
+
+ApiError InsufficientScope(std::string_view scope) {
+  ApiError error;
+  error.http_status = 403;
+  error.type = "permission_error";
+  error.code = "insufficient_scope";
+  error.message = absl::StrCat("this API key lacks the scope `", absl::string_view(scope.data(), scope.size()),
+                               "`, which this needs: use another key, or ask for it");
+  return error;
+}
+
 ApiError ModelNotFound(std::string_view model, std::string_view served) {
   ApiError error;
   error.http_status = 404;
@@ -226,6 +243,8 @@ absl::Status ToStatus(const ApiError& error) {
       return absl::InvalidArgumentError(error.message);
     case 401:
       return absl::UnauthenticatedError(error.message);
+    case 403:
+      return absl::PermissionDeniedError(error.message);
     case 404:
       return absl::NotFoundError(error.message);
     case 413:

@@ -280,6 +280,7 @@ void Completion::OnChoiceStarted(const Choice& choice, const StreamStarted& star
 void Completion::OnToken(const Choice& choice, const OutputToken& token) {
   if (recorder_ != nullptr && choice.number() == 0) recorder_->OnToken(token.token);
   metrics_.OutputTokens(1);
+  ++n_output_tokens_;
   if (!std::exchange(has_token_, true)) metrics_.TimeToFirstToken(clock_.Now() - started_at_);
 }
 

@@ -56,6 +56,10 @@ constexpr std::array<Route, 31> kRoutes = {{
     {"GET", "/healthz", Kind::kReady, true},
 }};
 
+static_assert(std::all_of(kRoutes.begin(), kRoutes.end(),
+                          [](const Route& route) { return route.exempt != ScopeOf(route.kind).has_value(); }),
+              "every route that needs a key needs a scope");
+
 bool PathMatches(const Route& route, std::string_view path) {
   return route.prefix ? path.starts_with(route.path) && path.size() > route.path.size() : path == route.path;
 }
@@ -126,20 +130,40 @@ HttpReply HttpApi::TransportError(int status, const std::string& why, const std:
   return reply;
 }
 
+AuditRecord HttpApi::RecordOf(const HttpRequest& request, const Route* route, const Tenant* tenant) const {
+  AuditRecord record{.begun_at = core_.clock().Now(), .request_id = RequestIdOf(request)};
+  if (tenant != nullptr) record.tenant = tenant->name;
+  if (tenant != nullptr && tenant->key != nullptr) record.key = tenant->key->label;
+  record.route = route == nullptr ? "none" : route->path;
+  record.client = request.peer;
+  return record;
+}
+
 std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const Route* route = FindRoute(request.method, request.path);
+  const KeyRing::Verdict verdict =
+      keys_.Admit(request.authorization, request.x_api_key, route == nullptr ? std::nullopt : ScopeOf(route->kind),
+                  core_.clock().WallNow());
+  const auto finished = [&](int status) {
+    AuditRecord record = RecordOf(request, route, verdict.tenant);
+    record.status = status;
+    core_.Finished(record);
+    return record.request_id;
+  };
   const auto refuse = [&](const ApiError& error) {
-    core_.metrics().RequestFinished(route != nullptr ? route->path : "none", error.http_status, absl::ZeroDuration());
     const ApiStyle style = StyleOf(request.path);
     HttpReply reply = ErrorReply(error, style);
-    AddRequestId(RequestIdOf(request), style, reply);
+    AddRequestId(finished(error.http_status), style, reply);
     if (error.http_status == 405) reply.headers.emplace_back("Allow", MethodsOf(request.path));
     return reply;
   };
   // Deny by default: what needs no key is named in the table, and a path outside it needs one to be told so.
   // Probes name no host, so that nothing before us can take one request for another.
   if (route == nullptr || !route->exempt || request.is_absolute) {
-    if (keys_.Authenticate(request.authorization, request.x_api_key) == nullptr) return refuse(Unauthenticated());
+    if (verdict.refusal.has_value()) {
+      core_.metrics().AuthFailed(verdict.refused_for);
+      return refuse(*verdict.refusal);
+    }
   }
   if (route != nullptr) {
     const auto error = route->method == "POST" ? CheckMediaType(request) : std::nullopt;
@@ -149,9 +173,8 @@ std::optional<HttpReply> HttpApi::OnHeader(const HttpRequest& request) {
   const std::string methods = MethodsOf(request.path);
   const bool known = !methods.empty();
   if (known && request.method == "OPTIONS") {
-    core_.metrics().RequestFinished("none", 204, absl::ZeroDuration());
     HttpReply allowed{204, "", "", {{"Allow", methods}}};
-    AddRequestId(RequestIdOf(request), StyleOf(request.path), allowed);
+    AddRequestId(finished(204), StyleOf(request.path), allowed);
     return allowed;
   }
   error.http_status = known ? 405 : 404;
@@ -179,7 +202,7 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     case Kind::kCompletions:
     case Kind::kMessages:
     case Kind::kResponses: {
-      HttpCall& call = NewCall(*route, request, std::move(exchange));
+      HttpCall& call = NewCall(*route, request, std::move(exchange), *tenant);
       return call.Start(*tenant, std::move(request.body), std::move(request.x_session), std::move(request.body_share));
     }
     case Kind::kCountTokens:
@@ -191,7 +214,7 @@ void HttpApi::OnRequest(HttpRequest request, std::shared_ptr<HttpExchange> excha
     case Kind::kDropCache:
       return OnSession(*route, std::move(request), exchange, *tenant);
     default:
-      return ReplyToGet(*route, request, *exchange);
+      return ReplyToGet(*route, request, *exchange, tenant);
   }
 }
 
@@ -199,18 +222,18 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
                           const Tenant& tenant) {
   using Result = std::variant<PreparedRequest, ApiError>;
   auto result = std::make_shared<Result>(ApiError{});
-  auto reply = [this, &route, exchange, begun_at = core_.clock().Now(),
-                request_id = RequestIdOf(request)](const Result& counted) {
+  auto reply = [this, &route, exchange, record = RecordOf(request, &route, &tenant)](const Result& counted) mutable {
     const ApiStyle style = StyleOf(route.path);
     const auto* error = std::get_if<ApiError>(&counted);
     HttpReply answer = error != nullptr ? ErrorReply(*error, style) : HttpReply{};
     if (error == nullptr) answer.body = TokenCountJson(std::get<PreparedRequest>(counted));
-    core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
-    AddRequestId(request_id, style, answer);
+    record.status = answer.status;
+    AddRequestId(record.request_id, style, answer);
+    core_.Finished(std::move(record));
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(*error);
-  PrepareJob job{tenant.name, request.body.size(), nullptr, [reply, result] { reply(*result); }};
+  PrepareJob job{tenant.name, request.body.size(), nullptr, [reply, result]() mutable { reply(*result); }};
   job.work = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
               body = std::move(request.body), body_share = std::move(request.body_share), result] {
     std::variant<ApiRequest, ApiError> parsed = parse(body);
@@ -223,8 +246,9 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
   if (!core_.RunOnPool(std::move(job))) reply(Overloaded());
 }
 
-HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
-  auto call = std::make_unique<HttpCall>(config_, core_, route, RequestIdOf(request), std::move(exchange),
+HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
+                           const Tenant& tenant) {
+  auto call = std::make_unique<HttpCall>(config_, core_, route, RecordOf(request, &route, &tenant), std::move(exchange),
                                          [this](HttpCall& done) { calls_.erase(&done); });
   HttpCall& made = *call;
   calls_.emplace(&made, std::move(call));
@@ -233,10 +257,10 @@ HttpCall& HttpApi::NewCall(const Route& route, const HttpRequest& request, std::
 
 void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
                         const Tenant& tenant) {
-  const absl::Time begun_at = core_.clock().Now();
-  auto reply = [this, &route, exchange, begun_at, request_id = RequestIdOf(request)](HttpReply answer) {
-    core_.metrics().RequestFinished(route.path, answer.status, core_.clock().Now() - begun_at);
-    AddRequestId(request_id, ApiStyle::kOpenAi, answer);
+  auto reply = [this, exchange, record = RecordOf(request, &route, &tenant)](HttpReply answer) mutable {
+    record.status = answer.status;
+    AddRequestId(record.request_id, ApiStyle::kOpenAi, answer);
+    core_.Finished(std::move(record));
     exchange->Reply(std::move(answer));
   };
   if (const auto error = core_.CheckStarted()) return reply(ErrorReply(*error));
@@ -264,10 +288,10 @@ void HttpApi::OnSession(const Route& route, HttpRequest request, const std::shar
     return reply(ErrorReply(error));
   }
   if (const auto error = CheckSessionId(id)) return reply(ErrorReply(*error));
-  NewCall(route, request, exchange).Resume(tenant, id, request.body);
+  NewCall(route, request, exchange, tenant).Resume(tenant, id, request.body);
 }
 
-void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange) {
+void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange, const Tenant* tenant) {
   HttpReply reply;
   switch (route.kind) {
     case Kind::kModels:
@@ -295,8 +319,12 @@ void HttpApi::ReplyToGet(const Route& route, const HttpRequest& request, HttpExc
                                             : "starting\n";
       break;
   }
-  core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration());
-  AddRequestId(RequestIdOf(request), ApiStyle::kOpenAi, reply);
+  AuditRecord record = RecordOf(request, &route, tenant);
+  AddRequestId(record.request_id, ApiStyle::kOpenAi, reply);
+  record.status = reply.status;
+  // Probes are no news to whoever reads the audit log.
+  route.exempt ? core_.metrics().RequestFinished(route.path, reply.status, absl::ZeroDuration())
+               : core_.Finished(std::move(record));
   exchange.Reply(std::move(reply));
 }
 

@@ -28,16 +28,16 @@ std::optional<ApiError> JoinSession(const std::string& session, const std::strin
 
 }  // namespace
 
-HttpCall::HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& route, std::string request_id,
+HttpCall::HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& route, AuditRecord record,
                    std::shared_ptr<HttpExchange> exchange, Forget forget)
     : config_(config),
       core_(core),
       route_(route),
       style_(StyleOf(route.path)),
-      request_id_(std::move(request_id)),
+      record_(std::move(record)),
       exchange_(std::move(exchange)),
       forget_(std::move(forget)),
-      begun_at_(core.clock().Now()),
+      begun_at_(record_.begun_at),
       last_write_at_(begun_at_) {
   exchange_->SetObserver(this);
 }
@@ -183,7 +183,13 @@ void HttpCall::Write(std::string_view data) {
 }
 
 void HttpCall::Count(int status) {
-  core_.metrics().RequestFinished(route_.path, status, core_.clock().Now() - begun_at_);
+  AuditRecord record = record_;
+  record.status = status;
+  if (running_ != nullptr) {
+    record.n_prompt_tokens = running_->n_prompt_tokens();
+    record.n_output_tokens = running_->n_output_tokens();
+  }
+  core_.Finished(std::move(record));
 }
 
 void HttpCall::EndWith(HttpReply reply) {

@@ -18,7 +18,7 @@ class HttpCall final : public RequestSink, public HttpExchangeObserver {
   // Called once, at the end; destroys the call.
   using Forget = std::function<void(HttpCall&)>;
 
-  HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& route, std::string request_id,
+  HttpCall(const HttpApiConfig& config, RequestCore& core, const Route& route, AuditRecord record,
            std::shared_ptr<HttpExchange> exchange, Forget forget);
   ~HttpCall() override;
 
@@ -54,7 +54,8 @@ class HttpCall final : public RequestSink, public HttpExchangeObserver {
   RequestCore& core_;
   const Route& route_;
   const ApiStyle style_;
-  const std::string request_id_;
+  const AuditRecord record_;
+  const std::string& request_id_ = record_.request_id;
   const std::shared_ptr<HttpExchange> exchange_;
   const Forget forget_;
   const absl::Time begun_at_;

@@ -11,9 +11,12 @@
 #include <chrono>
 #include <deque>
 #include <future>
+#include <optional>
 #include <set>
 #include <type_traits>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/ids.h"
 #include "inference_convert_service.h"
 #include "longshelf/v1/inference.grpc.pb.h"
@@ -55,16 +58,60 @@ std::string Metadata(const grpc::CallbackServerContext& context, const char* nam
   return it == metadata.end() ? "" : std::string(it->second.data(), it->second.size());
 }
 
-// Null: the caller has no valid key.
-const Tenant* Authenticate(const Shared& shared, const grpc::CallbackServerContext& context) {
-  return shared.keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key"));
-}
-
 // With the code that HTTP answers have, which says more than gRPC's.
 grpc::Status Refusal(const ApiError& error) {
   const grpc::Status status = proto::ToGrpc(ToStatus(error));
   return error.code.empty() ? status : grpc::Status(status.error_code(), error.code + ": " + status.error_message());
 }
+
+// "ipv4:10.0.0.1:4000" and "ipv6:%5B::1%5D:4000" without their ports.
+std::string AddressOf(const std::string& peer) {
+  const size_t from = peer.find(':') + 1;
+  const size_t to = peer.rfind(':');
+  if (from == 0 || to < from) return peer;
+  return absl::StrReplaceAll(peer.substr(from, to - from), {{"%5B", ""}, {"%5D", ""}});
+}
+
+// A call that a key lets in, or not. Any thread.
+class Caller {
+ public:
+  Caller(const Shared& shared, const grpc::CallbackServerContext& context, const char* method, Scope scope)
+      : core_(shared.core) {
+    const auto verdict = shared.keys.Admit(Metadata(context, "authorization"), Metadata(context, "x-api-key"), scope,
+                                           core_.clock().WallNow());
+    record_ = {.begun_at = core_.clock().Now(), .request_id = RequestId()};
+    record_.route = absl::StrCat("/longshelf.v1.Inference/", method);
+    record_.client = AddressOf(context.peer());
+    record_.is_grpc = true;
+    if (verdict.tenant != nullptr) tenant_ = *verdict.tenant;
+    record_.tenant = tenant_.name;
+    if (tenant_.key != nullptr) record_.key = tenant_.key->label;
+    if (!verdict.refusal.has_value()) return;
+    core_.metrics().AuthFailed(verdict.refused_for);
+    refusal_ = Refusal(*verdict.refusal);
+    Finished(*refusal_);
+  }
+  // Has been counted as finished then.
+  const std::optional<grpc::Status>& refusal() const { return refusal_; }
+  const Tenant& tenant() const { return tenant_; }
+  const std::string& request_id() const { return record_.request_id; }
+  // Once, when it ends. `running` may be null.
+  void Finished(const grpc::Status& status, const RunningRequest* running = nullptr) const {
+    AuditRecord record = record_;
+    record.status = status.error_code();
+    if (running != nullptr) {
+      record.n_prompt_tokens = running->n_prompt_tokens();
+      record.n_output_tokens = running->n_output_tokens();
+    }
+    core_.Finished(std::move(record));
+  }
+
+ private:
+  RequestCore& core_;
+  AuditRecord record_;
+  Tenant tenant_;
+  std::optional<grpc::Status> refusal_;
+};
 
 template <typename Reply>
 class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
@@ -86,16 +133,16 @@ class RefusedStream final : public grpc::ServerWriteReactor<Reply> {
 template <typename Request, typename Reply>
 class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public RequestSink, public Ticked {
  public:
-  AnswerStream(Shared& shared, grpc::CallbackServerContext& context, Tenant tenant, Request request)
+  AnswerStream(Shared& shared, grpc::CallbackServerContext& context, Caller caller, Request request)
       : shared_(shared),
         context_(context),
         work_(shared.loop.get_executor()),
-        tenant_(std::move(tenant)),
+        caller_(std::move(caller)),
         request_(std::move(request)),
         last_write_at_(shared.core.clock().Now()) {}
 
-  static AnswerStream* Start(Shared& shared, grpc::CallbackServerContext& context, Tenant tenant, Request request) {
-    auto stream = std::make_shared<AnswerStream>(shared, context, std::move(tenant), std::move(request));
+  static AnswerStream* Start(Shared& shared, grpc::CallbackServerContext& context, Caller caller, Request request) {
+    auto stream = std::make_shared<AnswerStream>(shared, context, std::move(caller), std::move(request));
     stream->self_ = stream;
     asio::post(shared.loop, [stream] { stream->Run(); });
     return stream.get();
@@ -166,7 +213,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
       auto parse = [request = std::move(request_), limits = shared_.core.parse_limits()] {
         return FromProto(request, limits);
       };
-      running_ = shared_.core.Run(std::move(parse), tenant_, RequestId(), *this, n_bytes);
+      running_ = shared_.core.Run(std::move(parse), caller_.tenant(), caller_.request_id(), *this, n_bytes);
     }
   }
   // Goes on with an answer that was broken off.
@@ -174,7 +221,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
     if (const auto error = shared_.core.CheckStarted()) return OnError(*error);
     if (const auto error = CheckSessionId(request_.id())) return OnError(*error);
     shared_.core.sessions().LoadUnfinished(
-        tenant_, request_.id(), [self = self_](std::variant<Session, ApiError> loaded) {
+        caller_.tenant(), request_.id(), [self = self_](std::variant<Session, ApiError> loaded) {
           if (self->ended_) return;
           if (const auto* error = std::get_if<ApiError>(&loaded)) return self->OnError(*error);
           if (std::get<Session>(loaded).is_chat != std::is_same_v<Reply, v1::ChatReply>) {
@@ -184,7 +231,8 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
           auto parse = [session = std::get<Session>(std::move(loaded)), limits = self->shared_.core.parse_limits()] {
             return RequestToResume(session, std::nullopt, limits);
           };
-          self->running_ = self->shared_.core.Run(std::move(parse), self->tenant_, RequestId(), *self);
+          self->running_ =
+              self->shared_.core.Run(std::move(parse), self->caller_.tenant(), self->caller_.request_id(), *self);
         });
   }
   void WriteNext() {
@@ -210,9 +258,12 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   }
   // Called from inside the sink's last call, or when the client is gone.
   void End(const grpc::Status& status, bool now) {
+    if (!std::exchange(ended_, true)) {
+      status_ = status;
+      caller_.Finished(status, running_.get());
+    }
     running_.reset();
     if (now) queue_.clear();
-    if (!std::exchange(ended_, true)) status_ = status;
     WriteNext();
   }
   // gRPC ends the call only when its last write has; that one waits for the client.
@@ -231,7 +282,7 @@ class AnswerStream final : public grpc::ServerWriteReactor<Reply>, public Reques
   Shared& shared_;
   grpc::CallbackServerContext& context_;                             // gRPC's, until the call has finished
   asio::executor_work_guard<asio::io_context::executor_type> work_;  // our last news finds the loop running
-  const Tenant tenant_;
+  const Caller caller_;
   Request request_;
   std::shared_ptr<AnswerStream> self_;  // until gRPC is done
   std::unique_ptr<RunningRequest> running_;
@@ -264,35 +315,37 @@ class Service final : public v1::Inference::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateReply>* Generate(grpc::CallbackServerContext* context,
                                                         const v1::GenerateRequest* request) override {
-    return Answer<v1::GenerateRequest, v1::GenerateReply>(*context, *request);
+    return Answer<v1::GenerateRequest, v1::GenerateReply>(*context, *request, "Generate", Scope::kCompletions);
   }
   grpc::ServerWriteReactor<v1::ChatReply>* Chat(grpc::CallbackServerContext* context,
                                                 const v1::ChatRequest* request) override {
-    return Answer<v1::ChatRequest, v1::ChatReply>(*context, *request);
+    return Answer<v1::ChatRequest, v1::ChatReply>(*context, *request, "Chat", Scope::kChat);
   }
 
   grpc::ServerWriteReactor<v1::GenerateReply>* ResumeGenerate(grpc::CallbackServerContext* context,
                                                               const v1::SessionRef* request) override {
-    return Answer<v1::SessionRef, v1::GenerateReply>(*context, *request);
+    return Answer<v1::SessionRef, v1::GenerateReply>(*context, *request, "ResumeGenerate", Scope::kSessions);
   }
   grpc::ServerWriteReactor<v1::ChatReply>* ResumeChat(grpc::CallbackServerContext* context,
                                                       const v1::SessionRef* request) override {
-    return Answer<v1::SessionRef, v1::ChatReply>(*context, *request);
+    return Answer<v1::SessionRef, v1::ChatReply>(*context, *request, "ResumeChat", Scope::kSessions);
   }
 
   grpc::ServerUnaryReactor* ParkSession(grpc::CallbackServerContext* context, const v1::ParkSessionRequest* request,
                                         v1::SessionState* reply) override {
-    return OnSessions(*context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits& limits,
-                                                 const Finish& finish) {
-      const auto terms = FromProto(*request, limits);
-      if (const auto* error = std::get_if<ApiError>(&terms)) return finish(Refusal(*error));
-      sessions.Park(tenant, request->id(), std::get<ParkTerms>(terms), Into(reply, finish));
-    });
+    return OnSessions(
+        *context, {shared_, *context, "ParkSession", Scope::kSessions},
+        [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits& limits, const Finish& finish) {
+          const auto terms = FromProto(*request, limits);
+          if (const auto* error = std::get_if<ApiError>(&terms)) return finish(Refusal(*error));
+          sessions.Park(tenant, request->id(), std::get<ParkTerms>(terms), Into(reply, finish));
+        });
   }
   grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext* context, const v1::SessionRef* request,
                                        v1::SessionState* reply) override {
     return OnSessions(
-        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+        *context, {shared_, *context, "GetSession", Scope::kSessions},
+        [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
           if (const auto error = CheckSessionId(request->id())) return finish(Refusal(*error));
           sessions.Find(tenant, request->id(), Into(reply, finish));
         });
@@ -300,32 +353,36 @@ class Service final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* DeleteSession(grpc::CallbackServerContext* context, const v1::SessionRef* request,
                                           v1::SessionState* reply) override {
     return OnSessions(
-        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+        *context, {shared_, *context, "DeleteSession", Scope::kSessions},
+        [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
           if (const auto error = CheckSessionId(request->id())) return finish(Refusal(*error));
           sessions.Delete(tenant, request->id(), Into(reply, finish));
         });
   }
   grpc::ServerUnaryReactor* DeleteCache(grpc::CallbackServerContext* context, const v1::DeleteCacheRequest* request,
                                         v1::DeleteCacheReply* reply) override {
-    return OnSessions(*context, [this, request, reply](Sessions&, const Tenant& tenant, const ParseLimits&,
-                                                       const Finish& finish) {
-      // A user's name that was lost on the way must not become an order to delete what everybody has.
-      if (request->has_user_id() && request->user_id().empty()) {
-        return finish(Refusal(InvalidField("user_id", "must not be empty: leave it out to delete the tenant's own")));
-      }
-      shared_.core.DeleteCache(tenant, request->user_id(),
-                               [reply, finish](const std::variant<Namespaces::Deleted, ApiError>& deleted) {
-                                 if (const auto* error = std::get_if<ApiError>(&deleted))
-                                   return finish(Refusal(*error));
-                                 reply->set_n_stores_missed(std::get<Namespaces::Deleted>(deleted).n_stores_missed);
-                                 finish(grpc::Status::OK);
-                               });
-    });
+    return OnSessions(
+        *context, {shared_, *context, "DeleteCache", Scope::kCache},
+        [this, request, reply](Sessions&, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+          // A user's name that was lost on the way must not become an order to delete what everybody has.
+          if (request->has_user_id() && request->user_id().empty()) {
+            return finish(
+                Refusal(InvalidField("user_id", "must not be empty: leave it out to delete the tenant's own")));
+          }
+          shared_.core.DeleteCache(tenant, request->user_id(),
+                                   [reply, finish](const std::variant<Namespaces::Deleted, ApiError>& deleted) {
+                                     if (const auto* error = std::get_if<ApiError>(&deleted))
+                                       return finish(Refusal(*error));
+                                     reply->set_n_stores_missed(std::get<Namespaces::Deleted>(deleted).n_stores_missed);
+                                     finish(grpc::Status::OK);
+                                   });
+        });
   }
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext* context, const v1::ListSessionsRequest* request,
                                          v1::ListSessionsReply* reply) override {
     return OnSessions(
-        *context, [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
+        *context, {shared_, *context, "ListSessions", Scope::kSessions},
+        [request, reply](Sessions& sessions, const Tenant& tenant, const ParseLimits&, const Finish& finish) {
           constexpr uint32_t kPageDefault = 20;
           constexpr uint32_t kPageMax = 100;
           if (request->limit() > kPageMax) return finish(Refusal(InvalidField("limit", "must be at most 100")));
@@ -344,28 +401,29 @@ class Service final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* CountTokens(grpc::CallbackServerContext* context, const v1::CountTokensRequest* request,
                                         v1::CountTokensReply* reply) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const Tenant* tenant = Authenticate(shared_, *context);
-    if (tenant == nullptr) {
-      reactor->Finish(Refusal(Unauthenticated()));
+    const Caller caller(shared_, *context, "CountTokens", request->has_chat() ? Scope::kChat : Scope::kCompletions);
+    if (caller.refusal().has_value()) {
+      reactor->Finish(*caller.refusal());
       return reactor;
     }
-    asio::post(shared_.loop,
-               [this, reactor, request, reply, tenant = *tenant] { Count(reactor, *request, *reply, tenant); });
+    asio::post(shared_.loop, [this, reactor, request, reply, caller] { Count(reactor, *request, *reply, caller); });
     return reactor;
   }
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
                                        v1::ListModelsReply* reply) override {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    if (Authenticate(shared_, *context) == nullptr) {
-      reactor->Finish(Refusal(Unauthenticated()));
+    const Caller caller(shared_, *context, "ListModels", Scope::kModels);
+    if (caller.refusal().has_value()) {
+      reactor->Finish(*caller.refusal());
       return reactor;
     }
-    asio::post(shared_.loop, [this, reactor, reply] {
+    asio::post(shared_.loop, [this, reactor, reply, caller] {
       v1::Model& model = *reply->add_models();
       model.set_id(shared_.core.model().name);
       model.set_context_length(shared_.core.n_context_max());
       model.set_vocab_size(shared_.core.model().vocab_size);
+      caller.Finished(grpc::Status::OK);
       reactor->Finish(grpc::Status::OK);
     });
     return reactor;
@@ -377,20 +435,20 @@ class Service final : public v1::Inference::CallbackService {
       std::function<void(Sessions& sessions, const Tenant& tenant, const ParseLimits& limits, const Finish& finish)>;
 
   // Runs `call` on the loop, which must finish.
-  grpc::ServerUnaryReactor* OnSessions(grpc::CallbackServerContext& context, SessionCall call) {
+  grpc::ServerUnaryReactor* OnSessions(grpc::CallbackServerContext& context, const Caller& caller, SessionCall call) {
     grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-    const Tenant* tenant = Authenticate(shared_, context);
-    if (tenant == nullptr) {
-      reactor->Finish(Refusal(Unauthenticated()));
+    if (caller.refusal().has_value()) {
+      reactor->Finish(*caller.refusal());
       return reactor;
     }
-    asio::post(shared_.loop, [this, reactor, tenant = *tenant, call = std::move(call)] {
-      if (const auto error = shared_.core.CheckStarted()) return reactor->Finish(Refusal(*error));
+    asio::post(shared_.loop, [this, reactor, caller, call = std::move(call)] {
       // The guard keeps the loop running until there is an answer.
-      call(shared_.core.sessions(), tenant, shared_.core.parse_limits(),
-           [reactor, guard = asio::make_work_guard(shared_.loop)](const grpc::Status& status) {
-             reactor->Finish(status);
-           });
+      const Finish finish = [reactor, caller, guard = asio::make_work_guard(shared_.loop)](const grpc::Status& status) {
+        caller.Finished(status);
+        reactor->Finish(status);
+      };
+      if (const auto error = shared_.core.CheckStarted()) return finish(Refusal(*error));
+      call(shared_.core.sessions(), caller.tenant(), shared_.core.parse_limits(), finish);
     });
     return reactor;
   }
@@ -404,19 +462,25 @@ class Service final : public v1::Inference::CallbackService {
   }
 
   template <typename Request, typename Reply>
-  grpc::ServerWriteReactor<Reply>* Answer(grpc::CallbackServerContext& context, const Request& request) {
-    const Tenant* tenant = Authenticate(shared_, context);
-    if (tenant == nullptr) return RefusedStream<Reply>::Make(Refusal(Unauthenticated()));
-    return AnswerStream<Request, Reply>::Start(shared_, context, *tenant, request);
+  grpc::ServerWriteReactor<Reply>* Answer(grpc::CallbackServerContext& context, const Request& request,
+                                          const char* method, Scope scope) {
+    const Caller caller(shared_, context, method, scope);
+    if (caller.refusal().has_value()) return RefusedStream<Reply>::Make(*caller.refusal());
+    return AnswerStream<Request, Reply>::Start(shared_, context, caller, request);
   }
 
   void Count(grpc::ServerUnaryReactor* reactor, const v1::CountTokensRequest& request, v1::CountTokensReply& reply,
-             const Tenant& tenant) {
+             const Caller& caller) {
     auto status = std::make_shared<grpc::Status>();
+    const auto finish = [reactor, caller](const grpc::Status& ended) {
+      caller.Finished(ended);
+      reactor->Finish(ended);
+    };
     RequestCore& core = shared_.core;
     const bool accepted = core.RunOnPool(
-        {tenant.name, request.ByteSizeLong(),
-         [&core, &request, &reply, status, context = core.prepare_context(tenant), limits = core.parse_limits()] {
+        {caller.tenant().name, request.ByteSizeLong(),
+         [&core, &request, &reply, status, context = core.prepare_context(caller.tenant()),
+          limits = core.parse_limits()] {
            auto parsed = FromProto(request, limits);
            const auto* parse_error = std::get_if<ApiError>(&parsed);
            std::variant<PreparedRequest, ApiError> prepared =
@@ -428,8 +492,8 @@ class Service final : public v1::Inference::CallbackService {
              reply.set_n_tokens(static_cast<uint32_t>(std::get<PreparedRequest>(prepared).first().tokens->size()));
            }
          },
-         [reactor, status] { reactor->Finish(*status); }});
-    if (!accepted) reactor->Finish(Refusal(Overloaded()));
+         [finish, status] { finish(*status); }});
+    if (!accepted) finish(Refusal(Overloaded()));
   }
 
   Shared shared_;

@@ -19,6 +19,13 @@ prometheus::Counter& SourceCounter(Metrics& metrics, const char* source) {
                             {{"source", source}});
 }
 
+using ByLabel = std::map<std::string, prometheus::Counter*, std::less<>>;
+
+void AddByLabel(Metrics& metrics, const char* name, const char* help, const char* label,
+                const std::vector<const char*>& values, ByLabel& to) {
+  for (const char* value : values) to[value] = &metrics.AddCounter(name, help, {{label, value}});
+}
+
 std::string RequestsHelp() { return "Requests answered, by route and status."; }
 std::string PicksHelp() { return "Streams given to a worker, by why it was picked."; }
 
@@ -69,24 +76,29 @@ RouterMetrics::RouterMetrics(Metrics& metrics)
       handshakes_failed_(metrics.AddCounter("longshelf_router_tls_handshakes_failed_total",
                                             "HTTP connections that ended before TLS was agreed on.")),
       slow_clients_(metrics.AddCounter("longshelf_router_slow_clients_dropped_total",
-                                       "Streams cancelled because their client stopped reading.")) {
-  for (const char* reason : {"cold", "diverged", "evicted", "no_checkpoint", "no_tail", "bad_size", "missing",
-                             "digest_mismatch", "token_mismatch", "store_unreachable", "store_timeout",
-                             "slower_than_computing", "disabled", "restore_refused", "other"}) {
-    misses_[reason] = &metrics.AddCounter(
-        kMisses, "Requests whose prompt was not all reused, by why the first computed token was not found.",
-        {{"reason", reason}});
-  }
-  for (const char* reason : {"wait", "late", "queue_full", "tenant"}) {
-    shed_[reason] = &metrics.AddCounter("longshelf_router_shed_total",
-                                        "Streams refused for what is before them: at once because of the expected wait "
-                                        "or the full queue, late when that became known late, or by their tenant's "
-                                        "limits.",
-                                        {{"reason", reason}});
-  }
+                                       "Streams cancelled because their client stopped reading.")),
+      audit_lines_dropped_(metrics.AddCounter("longshelf_router_audit_lines_dropped_total",
+                                              "Lines of the audit log that could not be written.")) {
+  AddByLabel(metrics, kMisses,
+             "Requests whose prompt was not all reused, by why the first computed token was not found.", "reason",
+             {"cold", "diverged", "evicted", "no_checkpoint", "no_tail", "bad_size", "missing", "digest_mismatch",
+              "token_mismatch", "store_unreachable", "store_timeout", "slower_than_computing", "disabled",
+              "restore_refused", "other"},
+             misses_);
+  AddByLabel(metrics, "longshelf_router_shed_total",
+             "Streams refused for what is before them: at once because of the expected wait or the full queue, late "
+             "when that became known late, or by their tenant's limits.",
+             "reason", {"wait", "late", "queue_full", "tenant"}, shed_);
   for (const char* reason : {"cold", "prefix", "load"}) {
     picks_[reason] = &metrics.AddCounter(kPicks, PicksHelp(), {{"reason", reason}});
   }
+  AddByLabel(metrics, "longshelf_router_rate_limited_total",
+             "Requests refused with 429 because of a limit of their key, by limit.", "limit",
+             {"requests_at_once", "requests_per_minute", "tokens_per_minute"}, rate_limited_);
+  AddByLabel(metrics, "longshelf_router_auth_failures_total",
+             "Requests refused with 401 or 403: without a key, with an unknown or expired one, or one that lacks the "
+             "scope.",
+             "reason", {"missing", "unknown", "expired", "scope"}, auth_failures_);
 }
 
 void RouterMetrics::RequestFinished(std::string_view route, int http_status, absl::Duration elapsed) {
@@ -145,5 +157,14 @@ void RouterMetrics::ConnectionsOpen(size_t n_connections) { connections_.Set(sta
 void RouterMetrics::TlsHandshakeFailed() { handshakes_failed_.Increment(); }
 void RouterMetrics::ConnectionRefused() { connections_refused_.Increment(); }
 void RouterMetrics::SlowClientDropped() { slow_clients_.Increment(); }
+void RouterMetrics::RateLimited(std::string_view limit) {
+  if (const auto it = rate_limited_.find(limit); it != rate_limited_.end()) it->second->Increment();
+}
+void RouterMetrics::AuthFailed(std::string_view reason) {
+  if (const auto it = auth_failures_.find(reason); it != auth_failures_.end()) it->second->Increment();
+}
+void RouterMetrics::AuditLinesDropped(uint64_t n_lines) {
+  audit_lines_dropped_.Increment(static_cast<double>(n_lines));
+}
 
 }  // namespace longshelf::router

@@ -22,9 +22,16 @@ std::string_view TenantOf(std::string_view name) {
 }  // namespace
 
 std::string NamespaceName(const Tenant& tenant, std::string_view user_id) {
-  if (user_id.empty()) return tenant.name;
+  if (user_id.empty() && tenant.salt().empty()) return tenant.name;
+  std::string text(user_id);
+  // A key's salt makes users of its own. No user_id has a line break, so none can be taken for a salted one.
+  if (!tenant.salt().empty()) {
+    text = absl::StrCat("salt/1\n", tenant.salt().size(), "\n",
+                        absl::string_view(tenant.salt().data(), tenant.salt().size()),
+                        absl::string_view(user_id.data(), user_id.size()));
+  }
   std::array<uint8_t, SHA256_DIGEST_LENGTH> digest{};
-  SHA256(reinterpret_cast<const unsigned char*>(user_id.data()), user_id.size(), digest.data());
+  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data());
   return absl::StrCat(
       tenant.name, ":",
       absl::WebSafeBase64Escape(absl::string_view(reinterpret_cast<const char*>(digest.data()), kUserDigestBytes)));

@@ -21,12 +21,16 @@ struct RunningRequest::State {
   const std::string request_id;
   std::shared_ptr<AnswerRecorder> recorder;  // of a session; the completion tells it of its end
   std::unique_ptr<Completion> completion;
+  KeyMeters::Use use;
+  uint64_t n_prompt_tokens = 0;
   bool paused = false;
 };
 
 RunningRequest::~RunningRequest() {
   state_->sink = nullptr;
+  state_->use.Charge(n_output_tokens(), state_->core.clock().Now());
   state_->completion.reset();
+  state_->use = {};
 }
 void RunningRequest::Pause() {
   state_->paused = true;
@@ -35,6 +39,11 @@ void RunningRequest::Pause() {
 void RunningRequest::Resume() {
   state_->paused = false;
   if (state_->completion) state_->completion->Resume();
+}
+
+uint64_t RunningRequest::n_prompt_tokens() const { return state_->n_prompt_tokens; }
+uint64_t RunningRequest::n_output_tokens() const {
+  return state_->completion == nullptr ? 0 : state_->completion->n_output_tokens();
 }
 
 RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clock& clock, RouterMetrics& metrics,
@@ -47,6 +56,7 @@ RequestCore::RequestCore(RequestCoreConfig config, const ServedModel& model, Clo
       sessions_(sessions),
       namespaces_(namespaces),
       loop_(loop),
+      meters_(metrics),
       seeds_(std::random_device{}()),
       pool_({.n_threads = config_.n_prepare_threads,
              .n_waiting_max = config_.n_preparing_max,
@@ -84,7 +94,15 @@ void RequestCore::DeleteCache(const Tenant& tenant, std::string_view user_id,
   if (namespaces_ == nullptr) return done(NoSessionStore());
   if (const auto error = CheckUserId(user_id)) return done(*error);
   if (const auto error = CheckStarted()) return done(*error);
-  namespaces_->Delete(NamespaceName(tenant, user_id), std::move(done));
+  // Without a user it is all the tenant's, whatever the salt of the key.
+  namespaces_->Delete(NamespaceName(user_id.empty() ? Tenant{tenant.name} : tenant, user_id), std::move(done));
+}
+
+void RequestCore::Finished(AuditRecord record) {
+  record.ended_at = clock_.WallNow();
+  record.elapsed = clock_.Now() - record.begun_at;
+  if (!record.is_grpc) metrics_.RequestFinished(record.route, record.status, record.elapsed);
+  if (audit_log_ != nullptr) audit_log_->Write(record);
 }
 
 std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std::string request_id, RequestSink& sink,
@@ -99,6 +117,12 @@ std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std
     refuse(draining_ ? Draining() : Starting());
     return std::make_unique<RunningRequest>(std::move(state));
   }
+  auto use = meters_.Begin(tenant.key, clock_.Now());
+  if (auto* error = std::get_if<ApiError>(&use)) {
+    refuse(std::move(*error));
+    return std::make_unique<RunningRequest>(std::move(state));
+  }
+  state->use = std::get<KeyMeters::Use>(std::move(use));
   using Result = std::variant<PreparedRequest, ApiError>;
   auto result = std::make_shared<Result>(ApiError{});
   PrepareJob job{tenant.name, n_bytes, nullptr, [this, state, result] { OnPrepared(state, std::move(*result)); }};
@@ -124,9 +148,15 @@ void RequestCore::OnPrepared(const std::shared_ptr<RunningRequest::State>& state
   state->completion =
       std::make_unique<Completion>(dispatcher_, model_, clock_, metrics_, std::move(std::get<PreparedRequest>(result)),
                                    state->request_id, seeds_(), *state->sink);
-  state->sink->OnPrepared(state->completion->prepared());
+  const PreparedRequest& prepared = state->completion->prepared();
+  for (const PreparedPrompt& prompt : prepared.prompts) state->n_prompt_tokens += prompt.tokens->size();
+  state->sink->OnPrepared(prepared);
   if (state->sink == nullptr) return;
+  if (const auto error = state->use.CheckPrompt(state->n_prompt_tokens, clock_.Now())) {
+    return state->sink->OnError(*error);
+  }
   if (const auto error = state->completion->Start()) return state->sink->OnError(*error);
+  state->use.Charge(state->n_prompt_tokens, clock_.Now());
   // Only what was started takes the place of the session's last answer.
   if (has_session) {
     state->recorder = sessions_.Begin(*state->completion, state->request_id);

@@ -102,7 +102,10 @@ ConfigSpec RouterOptions(RouterConfig* config) {
            "PEM file with the authority that has signed the certificates that clients need; none: they need none");
   spec.Add(&config->insecure_public, "insecure-public",
            "listen beyond loopback although there are neither API keys nor client certificates, or gRPC without TLS");
-  spec.Add(&config->api_keys_file, "api-keys", "file of NAME:KEY lines; with it every request needs a key");
+  spec.Add(&config->api_keys_file, "api-keys",
+           "file of NAME:KEY lines, or YAML with scopes, limits and expiry; with it every request needs a key");
+  spec.Add(&config->audit_log, "audit-log",
+           "file that gets a line for each request: who, what, when and how much, never text or keys; none: no file");
   spec.AddSecretFile(&config->tenant_secret, "tenant-secret-file",
                      "file with the secret that tenants' cache keys are salted with; the same on every router");
   AddBodyOptions(spec, config);

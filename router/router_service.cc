@@ -16,6 +16,7 @@
 #include "common/status.h"
 #include "kvstore/cluster_client.h"
 #include "proto/internal_auth.h"
+#include "router/audit_log.h"
 #include "router/auth.h"
 #include "router/dispatcher.h"
 #include "router/http_api.h"
@@ -149,6 +150,14 @@ class RouterService::Impl {
                                                             .preparing_bytes_max = PreparingBytesMax(config_),
                                                             .turns_bytes_max = config_.turns_bytes_max},
                                           model_, clock_, metrics_, *dispatcher_, *sessions_, namespaces_.get(), loop_);
+    if (!config_.audit_log.empty()) {
+      ASSIGN_OR_RETURN(audit_log_,
+                       AuditLog::Open(config_.audit_log, [this](uint64_t n) { metrics_.AuditLinesDropped(n); }));
+      core_->set_audit_log(audit_log_.get());
+    }
+    dispatcher_->set_tenant_limits([this](const std::string& tenant) {
+      return TenantLimits{.n_tokens_queued_max = keys_.n_tokens_queued_max(tenant)};
+    });
     key_maker_ = std::make_unique<PoolKeyMaker>(*core_);
     dispatcher_->set_key_maker(key_maker_.get());
     HttpApiConfig api;
@@ -308,6 +317,7 @@ class RouterService::Impl {
   asio::io_context loop_{1};
   asio::executor_work_guard<asio::io_context::executor_type> guard_;
   asio::steady_timer tick_timer_;
+  std::unique_ptr<AuditLog> audit_log_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<kvstore::Client> kvstore_;
   std::unique_ptr<SessionStore> session_store_;

@@ -255,7 +255,7 @@ TEST_F(ConfigTest, ReadsASecretFromItsFileAndNeverShowsIt) {
   EXPECT_THAT(printed.text, ::testing::Not(HasSubstr("s3cret")));
 }
 
-TEST_F(ConfigTest, RefusesAnEmptyOrBlankOrAbsentSecretFile) {
+TEST_F(ConfigTest, SEC_05_RefusesAnEmptyOrBlankOrAbsentSecretFile) {
   for (const std::string& path :
        {WriteFile("empty", ""), WriteFile("blank", " \n\t "), std::string("/nonexistent"), directory_.string()}) {
     EXPECT_EQ(spec_.Parse({"--token-file=" + path}, {}).exit_code, kExitConfig) << path;

@@ -138,7 +138,7 @@ TEST_F(AdminServerTest, ClosesConnectionsBeyondItsCap) {
   EXPECT_EQ(Client(server_->port()).ReadToEnd(), "");
 }
 
-TEST_F(AdminServerTest, RefusesWebPagesAndReboundNamesOnLoopback) {
+TEST_F(AdminServerTest, SEC_07_RefusesWebPagesAndReboundNamesOnLoopback) {
   Start({});
   EXPECT_THAT(Get("/metrics", "Host: evil.example\r\n"), StartsWith("HTTP/1.1 403"));
   EXPECT_THAT(Get("/metrics", "Host: 127.0.0.1.evil.example\r\n"), StartsWith("HTTP/1.1 403"));

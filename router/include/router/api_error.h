@@ -28,6 +28,8 @@ inline ApiError InvalidField(std::string_view param, std::string_view why) {
 }
 
 ApiError Unauthenticated();
+ApiError ExpiredKey();
+ApiError InsufficientScope(std::string_view scope);
 ApiError ModelNotFound(std::string_view model, std::string_view served);
 ApiError ContextTooLong(size_t n_prompt_tokens_at_least, size_t n_context_max);
 // We are full: try again, after so many seconds.

@@ -83,6 +83,7 @@ class Completion {
   void Interrupt(std::string_view finish_reason);
   const PreparedRequest& prepared() const { return prepared_; }
   uint64_t seed() const { return seed_; }
+  uint64_t n_output_tokens() const { return n_output_tokens_; }  // so far, of all choices
 
  private:
   static constexpr uint32_t kStreamsMax = 16;
@@ -117,6 +118,7 @@ class Completion {
   bool begun_ = false;
   bool ended_ = false;
   bool has_token_ = false;
+  uint64_t n_output_tokens_ = 0;
   absl::Time started_at_;
 };
 

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 
+#include "router/audit_log.h"
 #include "router/http_server.h"
 #include "router/http_sessions.h"
 #include "router/request_core.h"
@@ -39,6 +41,35 @@ struct Route {
 };
 std::span<const Route> Routes();
 
+// What a key must be good for; null: none is asked for. The compiler says when a kind is forgotten.
+constexpr std::optional<Scope> ScopeOf(Route::Kind kind) {
+  switch (kind) {
+    case Route::Kind::kChat:
+      return Scope::kChat;
+    case Route::Kind::kCompletions:
+      return Scope::kCompletions;
+    case Route::Kind::kMessages:
+    case Route::Kind::kCountTokens:
+      return Scope::kMessages;
+    case Route::Kind::kResponses:
+      return Scope::kResponses;
+    case Route::Kind::kModels:
+    case Route::Kind::kModel:
+      return Scope::kModels;
+    case Route::Kind::kSessions:
+    case Route::Kind::kSession:
+    case Route::Kind::kDropSession:
+    case Route::Kind::kSessionAction:
+      return Scope::kSessions;
+    case Route::Kind::kDropCache:
+      return Scope::kCache;
+    case Route::Kind::kLive:
+    case Route::Kind::kReady:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
 struct HttpApiConfig {
   absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this, if a worker is up
   absl::Duration keep_alive_interval = absl::Seconds(5);    // silence, then a comment on streams, a blank line else
@@ -68,12 +99,14 @@ class HttpApi final : public HttpHandler {
                   std::function<void()> done) override;
 
  private:
-  void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange);
+  AuditRecord RecordOf(const HttpRequest& request, const Route* route, const Tenant* tenant) const;
+  void ReplyToGet(const Route& route, const HttpRequest& request, HttpExchange& exchange, const Tenant* tenant);
   void OnSession(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
                  const Tenant& tenant);
   void CountTokens(const Route& route, HttpRequest request, const std::shared_ptr<HttpExchange>& exchange,
                    const Tenant& tenant);
-  HttpCall& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange);
+  HttpCall& NewCall(const Route& route, const HttpRequest& request, std::shared_ptr<HttpExchange> exchange,
+                    const Tenant& tenant);
 
   const HttpApiConfig config_;
   const KeyRing& keys_;

@@ -45,6 +45,10 @@ class RouterMetrics {
   void ConnectionRefused();
   void TlsHandshakeFailed();
   void SlowClientDropped();
+  void RateLimited(std::string_view limit);  // of a key
+  // Any thread.
+  void AuthFailed(std::string_view reason);
+  void AuditLinesDropped(uint64_t n_lines);
 
  private:
   Metrics& metrics_;
@@ -77,6 +81,9 @@ class RouterMetrics {
   prometheus::Counter& connections_refused_;
   prometheus::Counter& handshakes_failed_;
   prometheus::Counter& slow_clients_;
+  std::map<std::string, prometheus::Counter*, std::less<>> rate_limited_;
+  std::map<std::string, prometheus::Counter*, std::less<>> auth_failures_;  // none is added after construction
+  prometheus::Counter& audit_lines_dropped_;
 };
 
 }  // namespace longshelf::router

@@ -12,9 +12,11 @@
 
 #include "common/clock.h"
 #include "router/api_request.h"
+#include "router/audit_log.h"
 #include "router/auth.h"
 #include "router/completion.h"
 #include "router/dispatcher.h"
+#include "router/key_meters.h"
 #include "router/namespaces.h"
 #include "router/prepare_pool.h"
 #include "router/served_model.h"
@@ -39,6 +41,9 @@ class RunningRequest {
   RunningRequest& operator=(const RunningRequest&) = delete;
   void Pause();
   void Resume();
+  // So far: of the prompts, once they are prepared, and of the answers.
+  uint64_t n_prompt_tokens() const;
+  uint64_t n_output_tokens() const;
 
  private:
   std::shared_ptr<State> state_;
@@ -99,6 +104,10 @@ class RequestCore {
                    std::function<void(std::variant<Namespaces::Deleted, ApiError>)> done);
   Clock& clock() { return clock_; }
   RouterMetrics& metrics() { return metrics_; }
+  // Before the first request; must outlive this. Null: nothing is written down.
+  void set_audit_log(AuditLog* log) { audit_log_ = log; }
+  // Of a request that ends now; `ended_at` and `elapsed` are set here. Any thread when it came over gRPC.
+  void Finished(AuditRecord record);
 
  private:
   friend struct RunningRequest::State;
@@ -115,6 +124,8 @@ class RequestCore {
       config_.turns_bytes_max == 0 ? nullptr : std::make_shared<TurnMemory>(config_.turns_bytes_max);
   const std::shared_ptr<const NamespaceIds> none_deleted_ = std::make_shared<const NamespaceIds>();
   boost::asio::io_context& loop_;
+  AuditLog* audit_log_ = nullptr;
+  KeyMeters meters_;
   std::mt19937_64 seeds_;
   size_t n_running_ = 0;
   bool draining_ = false;

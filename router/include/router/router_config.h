@@ -24,6 +24,7 @@ struct RouterConfig {
   bool grpc_reflection = true;
   bool insecure_public = false;
   std::string api_keys_file;
+  std::string audit_log;  // "" = none
   std::string tenant_secret = "longshelf";
   std::string internal_token;
   net::TlsFiles tls;         // to workers, KV stores and the admin port
