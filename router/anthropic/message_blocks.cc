@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "chat_fields.h"
+#include "late_system.h"
 
 namespace longshelf::router {
 namespace {
@@ -39,6 +40,7 @@ class MessagesReader {
     }
     if (n == 0) return InvalidField("messages", "must hold at least one message");
     if (!open_calls_.empty() && !is_last_assistant_) return Unanswered();
+    EndWithATurn(out_);
     return std::nullopt;
   }
   bool is_last_assistant() const { return is_last_assistant_; }
@@ -75,7 +77,7 @@ class MessagesReader {
     if (role == "assistant") return AddText(text, *out_.back().content);
     if (!user_text_) {
       user_text_ = out_.size();
-      out_.push_back(EmptyMessage(role));
+      out_.push_back(EmptyMessage(role == "system" && !MayBeSystem(out_) ? "user" : role));
     }
     AddText(text, *out_[*user_text_].content);
   }

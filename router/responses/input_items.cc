@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "chat_fields.h"
+#include "late_system.h"
 
 namespace longshelf::router {
 namespace {
@@ -98,7 +99,8 @@ class InputReader {
     if (!content) return InvalidField(where + ".content", "must be a string or a list of parts");
     const bool is_assistant = *role == "assistant";
     if (!is_assistant && !open_calls_.empty()) return Unanswered();
-    ChatMessage& message = is_assistant ? Assistant() : Add(*role == "developer" ? "system" : *role);
+    const bool is_system = *role == "developer" || *role == "system";
+    ChatMessage& message = is_assistant ? Assistant() : Add(is_system && MayBeSystem(out_) ? "system" : "user");
     return ReadContent(*content, where + ".content", *message.content);
   }
 
@@ -176,6 +178,7 @@ std::optional<ApiError> ReadInput(const JsonValue& input, const SizeLimits& limi
   const auto items = AsArray(input);
   if (!items) return InvalidField("input", "must be a string or a list of items");
   if (auto error = InputReader(limits, request.messages).Read(*items)) return error;
+  EndWithATurn(request.messages);
   if (request.messages.back().role == "assistant") {
     return InvalidField("input", "must end with a message of a user or the output of a call");
   }

@@ -119,12 +119,11 @@ with tempfile.TemporaryDirectory(prefix="longshelf-coding-") as home:
         results.append(results[-1] + len(turn))
     with ScriptedCluster(build, model, answers + [FINAL]) as cluster:
         command, variables = start(directory, home, cluster)
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL,
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL,
                               env={**environment(), "HOME": home, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **variables})
         assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:], cluster.logs())
         made, text = read_events([json.loads(line) for line in done.stdout.splitlines()])
         turns = cluster.turns()
-        print(turns)
     for path, content in EXPECTED.items():
         with open(os.path.join(work, path), encoding="utf-8", newline="") as file:
             found = file.read()
@@ -133,8 +132,11 @@ with tempfile.TemporaryDirectory(prefix="longshelf-coding-") as home:
 assert [turn["turn"] for turn in turns] == results, turns
 assert made == wanted, [each for each in zip(made, wanted) if each[0] != each[1]]
 assert text == FINAL, text
-# Each prompt begins with the one before, but for what the client itself changes at its end.
-for turn in turns[1:]:
+# Each prompt begins with the one before, but for what the client itself changes at its end, and what the model wrote
+# follows token by token: not where Claude Code fills in a default of its Edit.
+for before, turn in zip(TURNS, turns[1:]):
     assert turn["shared"] >= 0.99 * turn["last"], turns
-print(f"{kind}: {len(TURNS)} turns, {turns[-1]['tokens']} prompt tokens at the end, of what was written before",
-      [turn["written"] - turn["kept"] for turn in turns[1:]], "tokens were read again")
+    if kind != "claude-code" or before[0][0] != "edit":
+        assert turn["kept"] == turn["written"], turns
+print(f"{kind}: {len(TURNS)} turns, {turns[-1]['tokens']} prompt tokens at the end, of what was written",
+      sum(turn["written"] - turn["kept"] for turn in turns), "tokens were read again")

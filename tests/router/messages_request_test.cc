@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 
 namespace longshelf::router {
@@ -78,6 +81,23 @@ TEST(MessagesRequest, ReadsAToolTurnBlockByBlock) {
   EXPECT_EQ(request.messages[3].content, "r");
   EXPECT_EQ(request.messages[4].role, "user");
   EXPECT_EQ(request.messages[4].content, "go on");
+}
+
+TEST(MessagesRequest, WhatTheSystemSaysLaterIsReadInTheUsersTurn) {
+  const ApiRequest request = Good(
+      R"([{"role": "system", "content": "first"}, {"role": "user", "content": "hi"},
+          {"role": "system", "content": [{"type": "text", "text": "the date"}]},
+          {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+          {"role": "system", "content": "hurry"},
+          {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "r"}]},
+          {"role": "system", "content": "last"}])");
+  std::vector<std::string> roles;
+  for (const tokenizer::ChatMessage& message : request.messages) roles.push_back(message.role);
+  EXPECT_EQ(roles, (std::vector<std::string>{"system", "user", "user", "assistant", "user", "tool", "user"}));
+  EXPECT_EQ(request.messages[2].content, "the date");
+  const ApiRequest alone = Good(R"([{"role": "system", "content": "a"}, {"role": "system", "content": "b"}])");
+  EXPECT_EQ(alone.messages.front().role, "system");
+  EXPECT_EQ(alone.messages.back().role, "user");
 }
 
 TEST(MessagesRequest, LeavesOutTheLineThatClaudeCodeChangesEveryTime) {

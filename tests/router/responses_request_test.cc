@@ -61,6 +61,18 @@ TEST(ResponsesRequest, WhatAnAssistantDidBetweenOthersIsOneTurn) {
   EXPECT_EQ(request.messages[4].content, "one");
 }
 
+TEST(ResponsesRequest, WhatTheSystemSaysLaterIsReadInTheUsersTurn) {
+  const ApiRequest request = Good(
+      R"([{"role": "developer", "content": "d"}, {"role": "system", "content": "s"}, {"role": "user", "content": "u"},
+          {"role": "assistant", "content": "a"}, {"role": "developer", "content": "now"}])");
+  ASSERT_EQ(request.messages.size(), 5u);
+  EXPECT_EQ(request.messages[0].role, "system");
+  EXPECT_EQ(request.messages[1].role, "system");
+  EXPECT_EQ(request.messages[4].role, "user");
+  EXPECT_EQ(request.messages[4].content, "now");
+  EXPECT_EQ(Good(R"([{"role": "developer", "content": "d"}])").messages.back().role, "user");
+}
+
 TEST(ResponsesRequest, EveryOptionalFieldMayBeNull) {
   std::string nulls;
   for (const char* const name : {"background",

@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory(prefix="longshelf-agents-") as home, \
         folder.mkdir()
         n_seen, began = len(cluster.turns()), time.monotonic()
         done = subprocess.run(
-            commands[name], cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+            commands[name], cwd=folder, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL,
             env={**environment(), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "LONGSHELF_URL": cluster.url,
                  "LONGSHELF_GRPC": cluster.grpc_address, "LONGSHELF_PROTO": os.path.join(HERE, "../../../proto"),
                  "LONGSHELF_KEY": KEY, "LONGSHELF_TASK": task_path, "LONGSHELF_REPORT": report,
@@ -53,7 +53,6 @@ with tempfile.TemporaryDirectory(prefix="longshelf-agents-") as home, \
         with open(report, encoding="utf-8") as file:
             said = json.load(file)
         turns = cluster.turns()[n_seen:]
-        if os.environ.get("KEPT"): print([(t["turn"], t["written"] - t["kept"]) for t in turns[1:]], [t["last"]-t["shared"] for t in turns[1:]])
         task.check(name, said, folder, turns)
         print(f"{registry} {name}: {len(said['calls'])} turns, {turns[-1]['tokens']} prompt tokens at the end,",
               f"{time.monotonic() - began:.1f} s", flush=True)

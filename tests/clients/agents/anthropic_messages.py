@@ -46,4 +46,4 @@ for n in range(N_TURNS_MAX):
             call.input = reversed_members(call.input)
     messages += [{"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
 
-report.write(reloads=True)
+report.write()

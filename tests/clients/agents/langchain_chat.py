@@ -30,4 +30,4 @@ for n in range(N_TURNS_MAX):
         result, failed = tools.run(call["name"], call["args"])
         messages.append(ToolMessage(result, tool_call_id=call["id"], status="error" if failed else "success"))
 
-report.write(forgets_thoughts=True)
+report.write()

@@ -42,4 +42,4 @@ for n in range(N_TURNS_MAX):
         result, _ = tools.run(call.function.name, json.loads(call.function.arguments))
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 
-report.write(reloads=True)
+report.write()

@@ -25,9 +25,9 @@ class Report:
             self.said["thoughts"].append(thoughts)
         self.said["pieces"] += pieces
 
-    def write(self, **more):
+    def write(self):
         with open(os.environ["LONGSHELF_REPORT"], "w", encoding="utf-8") as file:
-            json.dump({**self.said, **more}, file)
+            json.dump(self.said, file)
 
 
 def reversed_members(value):

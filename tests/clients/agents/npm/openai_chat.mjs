@@ -33,4 +33,4 @@ runner.on("chatCompletion", ({choices: [{message}], usage}) => {
   thoughts = "";
 });
 await runner.finalContent();
-write({forgets_thoughts: true});
+write();

@@ -18,8 +18,8 @@ export function turn({calls, text, input, output, thoughts, pieces}) {
   said.pieces.push(...pieces.values());
 }
 
-export function write(more = {}) {
-  writeFileSync(process.env.LONGSHELF_REPORT, JSON.stringify({...said, ...more}));
+export function write() {
+  writeFileSync(process.env.LONGSHELF_REPORT, JSON.stringify(said));
 }
 
 // Counts of pieces by call.
