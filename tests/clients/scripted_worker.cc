@@ -1,9 +1,9 @@
 // A worker that answers agents as a file says: for tests of real clients against the real router.
 //
-// Usage: scripted_worker LISTEN MODEL SCRIPT. The script has answers, "\n=====\n" between them. A prompt with tools gets
-// the answer whose place is the number of tool results in it, the last one if there are more; any other prompt gets
-// "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before ("shared" of "last"), and
-// how much in the one before with its answer ("kept" of "written").
+// Usage: scripted_worker LISTEN MODEL SCRIPT. The script has answers, "\n=====\n" between them. A prompt with tools
+// gets the answer whose place is the number of tool results in it, the last one if there are more; any other prompt
+// gets "Fine.". For every prompt with tools a line of JSON tells how much of it was in the one before ("shared" of
+// "last"), and how much in the one before with its answer ("kept" of "written").
 #include <grpcpp/server_builder.h>
 
 #include <algorithm>

@@ -101,15 +101,16 @@ TEST(MessagesRequest, WhatTheSystemSaysLaterIsReadInTheUsersTurn) {
 }
 
 TEST(MessagesRequest, LeavesOutTheLineThatClaudeCodeChangesEveryTime) {
-  const auto system = [](const std::string& value) {
+  const auto system_of = [](const std::string& value) {
     return Good(kHi, absl::StrCat(R"(, "system": )", value)).messages.front().content.value_or("");
   };
   const std::string billing = "x-anthropic-billing-header: cc_version=2.1; cch=";
-  EXPECT_EQ(system(absl::StrCat(R"([{"type": "text", "text": ")", billing,
-                                R"(abc"}, {"type": "text", "text": "You are."}, {"type": "text", "text": "More."}])")),
-            "You are.\n\nMore.");
-  EXPECT_EQ(system(absl::StrCat("\"", billing, R"(1\n\nYou are.")")), "You are.");
-  EXPECT_EQ(system(R"("Say x-anthropic-billing-header")"), "Say x-anthropic-billing-header");
+  EXPECT_EQ(
+      system_of(absl::StrCat(R"([{"type": "text", "text": ")", billing,
+                             R"(abc"}, {"type": "text", "text": "You are."}, {"type": "text", "text": "More."}])")),
+      "You are.\n\nMore.");
+  EXPECT_EQ(system_of(absl::StrCat("\"", billing, R"(1\n\nYou are.")")), "You are.");
+  EXPECT_EQ(system_of(R"("Say x-anthropic-billing-header")"), "Say x-anthropic-billing-header");
 }
 
 TEST(MessagesRequest, ToolsAreWhatAnOpenAiClientWouldHaveSent) {
