@@ -6,8 +6,9 @@
 
 namespace longshelf::router {
 
-// Clients send messages of the system in the middle of a conversation, too, and at its end. The encoding has a place for
-// them at its beginning only: elsewhere no turn of the assistant would follow. There they are read in the user's turn.
+// Clients send messages of the system in the middle of a conversation, too, and at its end. The encoding has a place
+// for them at its beginning only: elsewhere no turn of the assistant would follow. There they are read in the user's
+// turn.
 inline bool MayBeSystem(const std::vector<tokenizer::ChatMessage>& before) {
   return before.empty() || before.back().role == "system";
 }
