@@ -16,7 +16,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
-#include "common/log.h"
 #include "longshelf/v1/inference.grpc.pb.h"
 #include "router/audit_log.h"
 #include "router/http_api.h"
@@ -215,8 +214,10 @@ TEST_F(KeyDoors, TheAuditLogSaysWhoDidWhatAndHowItEnded) {
 TEST_F(KeyDoors, SEC_43_PromptsOutputAndKeysAreInNoLogNorMetric) {
   std::ostringstream log;
   std::string metrics;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("router", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
   {
-    const Logging logging({}, "router", std::make_shared<spdlog::sinks::ostream_sink_mt>(log));
     RouterHarness router(1, With("keys:\n  - {tenant: a, key: sk-canary, salt: canary}\n"),
                          {RouterHarness::Tokens("</think>The canary sings.<｜end▁of▁sentence｜>")});
     Headers headers = As("sk-canary");
@@ -236,6 +237,7 @@ TEST_F(KeyDoors, SEC_43_PromptsOutputAndKeysAreInNoLogNorMetric) {
     EXPECT_FALSE(ChatOver(router, "sk-canary-2", "canary").ok());
     metrics = router.Metrics();
   }
+  spdlog::set_default_logger(before);
   EXPECT_THAT(log.str(), AllOf(HasSubstr("router serves"), Not(HasSubstr("anary"))));
   EXPECT_THAT(metrics, AllOf(HasSubstr("longshelf_router_requests_total"), Not(HasSubstr("anary"))));
   EXPECT_GE(Lines().size(), 8u);
