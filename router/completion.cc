@@ -264,6 +264,10 @@ void Completion::EndBegun() {
   choices_[0]->EndBegun();
 }
 
+bool Completion::is_placed() const {
+  return std::any_of(choices_.begin(), choices_.end(), [](const auto& choice) { return choice->worker().has_value(); });
+}
+
 void Completion::Interrupt(std::string_view finish_reason) {
   if (ended_ || choices_.size() != 1) return;
   choices_[0]->BreakOff();

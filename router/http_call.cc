@@ -75,8 +75,10 @@ void HttpCall::Resume(const Tenant& tenant, const std::string& id, const std::st
 
 void HttpCall::Tick(absl::Time now) {
   if (writer_ == nullptr || now - last_write_at_ < SilenceMax()) return;
-  // While nobody is there to answer, the status is left open: it will be an error's.
-  if (!head_sent_ && is_stream() && !core_.has_workers() && now - begun_at_ < config_.whole_silence_max) return;
+  // While nobody is there to answer, or it waits for its turn and may be refused, the status is left open.
+  const absl::Duration open_max = core_.has_workers() ? config_.turn_wait_max : config_.whole_silence_max;
+  const bool is_likely = core_.has_workers() && running_->is_placed();
+  if (!head_sent_ && is_stream() && !is_likely && now - begun_at_ < open_max) return;
   SendHead();
   Write(writer_->KeepAlive());
 }

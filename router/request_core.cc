@@ -36,6 +36,7 @@ void RunningRequest::Pause() {
   state_->paused = true;
   if (state_->completion) state_->completion->Pause();
 }
+bool RunningRequest::is_placed() const { return state_->completion != nullptr && state_->completion->is_placed(); }
 void RunningRequest::Resume() {
   state_->paused = false;
   if (state_->completion) state_->completion->Resume();

@@ -81,6 +81,7 @@ class Completion {
   void RecordTo(AnswerRecorder& recorder) { recorder_ = &recorder; }
   // Ends the answer where it is, with this finish reason: what the client has can go on later. REQUIRES: one choice.
   void Interrupt(std::string_view finish_reason);
+  bool is_placed() const;  // with a worker, or it was
   const PreparedRequest& prepared() const { return prepared_; }
   uint64_t seed() const { return seed_; }
   uint64_t n_output_tokens() const { return n_output_tokens_; }  // so far, of all choices

@@ -71,8 +71,10 @@ constexpr std::optional<Scope> ScopeOf(Route::Kind kind) {
 }
 
 struct HttpApiConfig {
-  absl::Duration head_delay_max = absl::Milliseconds(500);  // a stream's headers are sent after this, if a worker is up
-  absl::Duration keep_alive_interval = absl::Seconds(5);    // silence, then a comment on streams, a blank line else
+  absl::Duration head_delay_max =
+      absl::Milliseconds(500);                      // a stream's headers are sent after this, if a worker has it
+  absl::Duration turn_wait_max = absl::Seconds(3);  // or after this, if one is up: by then it is known who is refused
+  absl::Duration keep_alive_interval = absl::Seconds(5);  // silence, then a comment on streams, a blank line else
   // An answer in one piece whose worker has not begun, or a stream while no worker is up: the status can still be an
   // error's, but not for ever.
   absl::Duration whole_silence_max = absl::Seconds(15);

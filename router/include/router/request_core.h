@@ -41,6 +41,8 @@ class RunningRequest {
   RunningRequest& operator=(const RunningRequest&) = delete;
   void Pause();
   void Resume();
+  // A worker has it, or had it.
+  bool is_placed() const;
   // So far: of the prompts, once they are prepared, and of the answers.
   uint64_t n_prompt_tokens() const;
   uint64_t n_output_tokens() const;
