@@ -49,7 +49,8 @@ def answers(drafts, slots=N, dies=False):
     """The flex ones come first, more of them than there are slots when these are few: then the others move them out.
     With `dies`, one of two workers is killed amid its answers."""
     flags = (f"--drafts={drafts}", f"--threads={args.threads}", f"--sequences={slots}", "--kv-memory=1GiB")
-    with Cluster(args.bin_dir, args.model, 2 if dies else 1, worker_flags=flags, router_flags=["--wait-max=60s"]) as cluster:  # nobody is refused for the wait
+    patient = ("--wait-max=1h",)  # nobody is refused for the wait
+    with Cluster(args.bin_dir, args.model, 2 if dies else 1, worker_flags=flags, router_flags=patient) as cluster:
         n_left = threading.Semaphore(N * 10)  # tokens until it dies
 
         flex_runs = threading.Event()
