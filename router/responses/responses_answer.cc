@@ -17,36 +17,12 @@ using Json = nlohmann::ordered_json;
 
 std::string Quoted(std::string_view text) { return DumpJson(Json(std::string(text))); }
 
-// What a request that said nothing gets told; the members that it has win, as they come last.
-struct Default {
-  std::string_view name;
-  std::string_view json;
-};
-constexpr Default kDefaults[] = {
-    {"instructions", "null"},
-    {"metadata", "{}"},
-    {"tools", "[]"},
-    {"tool_choice", "\"auto\""},
-    {"temperature", "1.0"},
-    {"top_p", "1.0"},
-    {"max_output_tokens", "null"},
-    {"max_tool_calls", "null"},
-    {"parallel_tool_calls", "true"},
-    {"top_logprobs", "0"},
-    {"user", "null"},
-    {"safety_identifier", "null"},
-    {"prompt_cache_key", "null"},
-    {"reasoning", R"({"effort":null,"summary":null})"},
-    {"text", R"({"format":{"type":"text"}})"},
-};
-
-std::string UsageMember(const Usage& usage) {
-  return absl::StrCat(",\"usage\":",
-                      DumpJson({{"input_tokens", usage.n_prompt_tokens},
-                                {"input_tokens_details", {{"cached_tokens", usage.n_cached_tokens}}},
-                                {"output_tokens", usage.n_completion_tokens},
-                                {"output_tokens_details", {{"reasoning_tokens", usage.n_reasoning_tokens}}},
-                                {"total_tokens", uint64_t{usage.n_prompt_tokens} + usage.n_completion_tokens}}));
+Json UsageJson(const Usage& usage) {
+  return {{"input_tokens", usage.n_prompt_tokens},
+          {"input_tokens_details", {{"cached_tokens", usage.n_cached_tokens}}},
+          {"output_tokens", usage.n_completion_tokens},
+          {"output_tokens_details", {{"reasoning_tokens", usage.n_reasoning_tokens}}},
+          {"total_tokens", uint64_t{usage.n_prompt_tokens} + usage.n_completion_tokens}};
 }
 
 }  // namespace
@@ -97,8 +73,7 @@ std::string ResponseAnswer::ItemJson(std::string_view status) const {
                    {"arguments", text_}});
 }
 
-// `tail`: members that come with the end.
-std::string ResponseAnswer::ResponseJson(std::string_view status, std::string_view tail) const {
+std::string ResponseAnswer::ResponseJson(std::string_view status, const ResponseEnd& end) const {
   std::string out = DumpJson({{"id", head_.id},
                               {"object", "response"},
                               {"created_at", head_.created_unix_s},
@@ -108,21 +83,16 @@ std::string ResponseAnswer::ResponseJson(std::string_view status, std::string_vi
                               {"previous_response_id", nullptr},
                               {"service_tier", "default"},
                               {"store", false},
-                              {"truncation", "disabled"}});
+                              {"truncation", "disabled"},
+                              {"error", end.error},
+                              {"incomplete_details", end.incomplete_details},
+                              {"usage", end.usage}});
   out.pop_back();
-  for (const Default& each : kDefaults) {
-    const std::string member = absl::StrCat(",\"", std::string(each.name), "\":");
-    if (head_.echo_members.find(member) == std::string::npos) absl::StrAppend(&out, member, std::string(each.json));
-  }
-  absl::StrAppend(&out, head_.echo_members, ",\"output\":[", output_, "]");
-  if (tail.find("\"error\":") == std::string_view::npos) out += ",\"error\":null";
-  if (tail.find("\"incomplete_details\":") == std::string_view::npos) out += ",\"incomplete_details\":null";
-  if (tail.find("\"usage\":") == std::string_view::npos) out += ",\"usage\":null";
-  return absl::StrCat(out, std::string(tail), "}");
+  return absl::StrCat(out, head_.echo_members, ",\"output\":[", output_, "]}");
 }
 
 std::string ResponseAnswer::Opening() {
-  const std::string response = absl::StrCat(",\"response\":", ResponseJson("in_progress", ""));
+  const std::string response = absl::StrCat(",\"response\":", ResponseJson("in_progress", {}));
   const std::string created = Event("response.created", response);
   return created + Event("response.in_progress", response);
 }
@@ -201,9 +171,9 @@ std::string ResponseAnswer::Finished(uint32_t, const ChoiceEnd& end) {
 
 std::string ResponseAnswer::Done(const Usage& usage) {
   const bool is_incomplete = finish_reason_ == "length";
-  std::string tail = UsageMember(usage);
-  if (is_incomplete) tail += R"(,"incomplete_details":{"reason":"max_output_tokens"})";
-  const std::string response = ResponseJson(is_incomplete ? "incomplete" : "completed", tail);
+  ResponseEnd end = {.usage = UsageJson(usage)};
+  if (is_incomplete) end.incomplete_details = {{"reason", "max_output_tokens"}};
+  const std::string response = ResponseJson(is_incomplete ? "incomplete" : "completed", end);
   if (!is_stream_) return response;
   return Event(is_incomplete ? "response.incomplete" : "response.completed", absl::StrCat(",\"response\":", response));
 }
@@ -211,8 +181,8 @@ std::string ResponseAnswer::Done(const Usage& usage) {
 std::string ResponseAnswer::Error(const ApiError& error) {
   if (!is_stream_) return ErrorBody(error);
   const std::string code = error.code.empty() ? "server_error" : error.code;
-  const std::string tail = absl::StrCat(",\"error\":", DumpJson({{"code", code}, {"message", error.message}}));
-  return Event("response.failed", absl::StrCat(",\"response\":", ResponseJson("failed", tail)));
+  const ResponseEnd end = {.error = {{"code", code}, {"message", error.message}}};
+  return Event("response.failed", absl::StrCat(",\"response\":", ResponseJson("failed", end)));
 }
 
 std::string ResponseAnswer::Progress(const PrefillProgress& progress) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,13 @@ struct ResponseHead {
   int64_t created_unix_s = 0;
   std::string echo_members;  // of the request: JSON members, a comma in front of each
   bool logprobs = false;
+};
+
+// What a response has once it is over; null while it is not.
+struct ResponseEnd {
+  nlohmann::ordered_json error = nullptr;
+  nlohmann::ordered_json incomplete_details = nullptr;
+  nlohmann::ordered_json usage = nullptr;
 };
 
 // An answer is a list of items: reasoning, one message between calls, a function call. Streamed, each is told from its
@@ -48,7 +56,7 @@ class ResponseAnswer final : public BlockAnswer {
   std::string ItemJson(std::string_view status) const;
   std::string PartJson() const;
   std::string LogprobsJson() const;
-  std::string ResponseJson(std::string_view status, std::string_view tail) const;
+  std::string ResponseJson(std::string_view status, const ResponseEnd& end) const;
 
   const ServedModel& model_;
   const ResponseHead head_;

@@ -26,22 +26,28 @@ constexpr RefusedField kRefusedFields[] = {
     {"prompt", "is not supported: no prompts are kept here; send instructions and input"},
     {"context_management", "is not supported: nothing is taken out of the input"},
 };
-// Told back to the client as they were sent.
-constexpr std::string_view kEchoed[] = {"instructions",
-                                        "metadata",
-                                        "tools",
-                                        "tool_choice",
-                                        "text",
-                                        "temperature",
-                                        "top_p",
-                                        "max_output_tokens",
-                                        "reasoning",
-                                        "user",
-                                        "safety_identifier",
-                                        "prompt_cache_key",
-                                        "max_tool_calls",
-                                        "parallel_tool_calls",
-                                        "top_logprobs"};
+// Told back to the client as it was sent, or with what holds for a request that left it out.
+struct EchoedField {
+  std::string_view name;
+  std::string_view default_json;
+};
+constexpr EchoedField kEchoed[] = {
+    {"instructions", "null"},
+    {"metadata", "{}"},
+    {"tools", "[]"},
+    {"tool_choice", "\"auto\""},
+    {"temperature", "1.0"},
+    {"top_p", "1.0"},
+    {"max_output_tokens", "null"},
+    {"max_tool_calls", "null"},
+    {"parallel_tool_calls", "true"},
+    {"top_logprobs", "0"},
+    {"user", "null"},
+    {"safety_identifier", "null"},
+    {"prompt_cache_key", "null"},
+    {"reasoning", R"({"effort":null,"summary":null})"},
+    {"text", R"({"format":{"type":"text"}})"},
+};
 
 // {"type": "function", "name", "description", "parameters", "strict"}: without its type, what chat calls a function.
 std::optional<ApiError> ReadTool(const JsonValue& value, const std::string& where, const SizeLimits& limits,
@@ -203,9 +209,11 @@ std::optional<ApiError> ReadModes(const JsonObject& body, const SizeLimits& limi
 // Members of the response that repeat the request, with a comma in front of each.
 std::string EchoOf(const JsonObject& body) {
   std::string out;
-  for (const std::string_view name : kEchoed) {
-    const auto value = Member(body, name);
-    if (value && !IsNull(*value)) absl::StrAppend(&out, ",\"", std::string(name), "\":", simdjson::minify(*value));
+  for (const EchoedField& field : kEchoed) {
+    const auto value = Member(body, field.name);
+    const bool is_sent = value && !IsNull(*value);
+    absl::StrAppend(&out, ",\"", std::string(field.name),
+                    "\":", is_sent ? simdjson::minify(*value) : std::string(field.default_json));
   }
   return out;
 }

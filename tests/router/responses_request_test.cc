@@ -40,6 +40,15 @@ TEST(ResponsesRequest, ReadsATextAndInstructions) {
   EXPECT_EQ(Good(R"("hi")", R"(, "reasoning": {"effort": "none"})").thinking_mode, ThinkingMode::kChat);
 }
 
+TEST(ResponsesRequest, EveryMemberIsEchoedWhateverOthersHold) {
+  const std::string echo =
+      Good(R"("hi")", R"(, "metadata": {"a": "x", "user": "y", "text": "z"}, "top_p": 0.5)").echo_members;
+  EXPECT_NE(echo.find(R"(,"metadata":{"a":"x","user":"y","text":"z"},"tools":[],)"), std::string::npos) << echo;
+  EXPECT_NE(echo.find(R"(,"user":null,)"), std::string::npos) << echo;
+  EXPECT_NE(echo.find(R"(,"top_p":0.5,)"), std::string::npos) << echo;
+  EXPECT_TRUE(echo.ends_with(R"(,"text":{"format":{"type":"text"}})")) << echo;
+}
+
 TEST(ResponsesRequest, WhatAnAssistantDidBetweenOthersIsOneTurn) {
   const ApiRequest request = Good(
       R"([{"role": "developer", "content": "d"}, {"role": "user", "content": [{"type": "input_text", "text": "u"}]},
