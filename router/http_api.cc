@@ -235,14 +235,8 @@ void HttpApi::CountTokens(const Route& route, HttpRequest request, const std::sh
   if (const auto error = core_.CheckStarted()) return reply(*error);
   PrepareJob job{tenant.name, request.body.size(), nullptr, [reply, result]() mutable { reply(*result); }};
   job.work = [this, parse = ParserFor(route, core_, tenant), context = core_.prepare_context(tenant),
-              body = std::move(request.body), body_share = std::move(request.body_share), result] {
-    std::variant<ApiRequest, ApiError> parsed = parse(body);
-    if (auto* error = std::get_if<ApiError>(&parsed)) {
-      *result = std::move(*error);
-    } else {
-      *result = Prepare(core_.model(), context, std::move(std::get<ApiRequest>(parsed)));
-    }
-  };
+              body = std::move(request.body), body_share = std::move(request.body_share),
+              result] { *result = PrepareParsed(core_.model(), context, parse(body)); };
   if (!core_.RunOnPool(std::move(job))) reply(Overloaded());
 }
 

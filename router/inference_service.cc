@@ -481,11 +481,7 @@ class Service final : public v1::Inference::CallbackService {
         {caller.tenant().name, request.ByteSizeLong(),
          [&core, &request, &reply, status, context = core.prepare_context(caller.tenant()),
           limits = core.parse_limits()] {
-           auto parsed = FromProto(request, limits);
-           const auto* parse_error = std::get_if<ApiError>(&parsed);
-           std::variant<PreparedRequest, ApiError> prepared =
-               parse_error != nullptr ? std::variant<PreparedRequest, ApiError>(*parse_error)
-                                      : Prepare(core.model(), context, std::move(std::get<ApiRequest>(parsed)));
+           const auto prepared = PrepareParsed(core.model(), context, FromProto(request, limits));
            if (const auto* error = std::get_if<ApiError>(&prepared)) {
              *status = Refusal(*error);
            } else {

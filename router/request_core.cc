@@ -128,12 +128,7 @@ std::unique_ptr<RunningRequest> RequestCore::Run(Parse parse, Tenant tenant, std
   auto result = std::make_shared<Result>(ApiError{});
   PrepareJob job{tenant.name, n_bytes, nullptr, [this, state, result] { OnPrepared(state, std::move(*result)); }};
   job.work = [this, parse = std::move(parse), context = prepare_context(std::move(tenant)), result]() mutable {
-    std::variant<ApiRequest, ApiError> parsed = parse();
-    if (auto* error = std::get_if<ApiError>(&parsed)) {
-      *result = std::move(*error);
-    } else {
-      *result = Prepare(model_, context, std::move(std::get<ApiRequest>(parsed)));
-    }
+    *result = PrepareParsed(model_, context, parse());
   };
   if (!RunOnPool(std::move(job))) refuse(Overloaded());
   return std::make_unique<RunningRequest>(std::move(state));

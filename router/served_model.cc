@@ -242,4 +242,10 @@ std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const 
   return prepared;
 }
 
+std::variant<PreparedRequest, ApiError> PrepareParsed(const ServedModel& model, const PrepareContext& context,
+                                                      std::variant<ApiRequest, ApiError> parsed) {
+  if (auto* error = std::get_if<ApiError>(&parsed)) return std::move(*error);
+  return Prepare(model, context, std::get<ApiRequest>(std::move(parsed)));
+}
+
 }  // namespace longshelf::router

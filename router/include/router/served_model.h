@@ -81,5 +81,8 @@ struct PrepareContext {
 // Renders, tokenizes and hashes. Pure, and as slow as the prompt is long: never on the loop's thread.
 std::variant<PreparedRequest, ApiError> Prepare(const ServedModel& model, const PrepareContext& context,
                                                 ApiRequest request);
+// The same for what a parser made of a body; its refusal stays.
+std::variant<PreparedRequest, ApiError> PrepareParsed(const ServedModel& model, const PrepareContext& context,
+                                                      std::variant<ApiRequest, ApiError> parsed);
 
 }  // namespace longshelf::router
